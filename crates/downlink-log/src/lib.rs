@@ -1,12 +1,14 @@
-//! The log behind a hub. A log has one sequence of offsets, and one bounded ring of events for each
-//! topic.
+//! The log behind a hub. A log numbers its events with one sequence of offsets. It keeps the newest
+//! events of each topic in a bounded ring.
 //!
-//! A reader has a cursor into the log, and no queue of its own. A wake-up carries no event: it only
-//! tells the reader to read again. So old events and live events are read in the same way, and for
-//! a slow reader the log keeps only its cursor, which is one number.
+//! A reader has a cursor, which is the next offset to read. It has no queue. When an event is
+//! appended, the log wakes the readers, and each reader then reads the log from its cursor. So a
+//! reader reads old events and new events in the same way, and a slow reader takes no more memory
+//! than a fast one.
 //!
-//! When retention evicts an event, the log remembers the offset after it as the floor of the topic.
-//! A reader that asks for evicted events gets a [`Gap`], so it learns that they are missing.
+//! When the log evicts an event because of the topic's retention rule, it remembers the offset
+//! after that event as the floor of the topic. A reader that asks for evicted events gets a
+//! [`Gap`], so the reader learns that events are missing.
 //!
 //! Most programs use `downlink::Hub`, which adds typed values, ids and HTTP.
 //!
@@ -58,24 +60,25 @@
 //!
 //! # Time and threads
 //!
-//! A log in memory has no thread, no timer and no clock of its own. The caller passes the time to
-//! every call that needs it. Each append, open and read also evicts old events. For an idle log,
-//! the program must call [`Log::expire`].
+//! A log in memory has no thread, no timer and no clock. The caller passes the time to every call
+//! that needs it. Each append, open and read also evicts events that are too old. While a program
+//! makes none of these calls, it must call [`Log::expire`] from time to time.
 //!
-//! A log with a [`store`] has threads: one that writes, and several that read. They end when the
-//! last handle of the log is dropped. The writing thread may wait for publishers that are about to
-//! publish again, for the flush of relaxed commits ([`RELAXED_WITHIN`]), for the next check of a
-//! store that failed ([`RETRY_EVERY`]), and for the next eviction by age. It reads the log's time
-//! from [`StoreOptions::clock`], and measures its waits with the system's monotonic clock.
+//! A log with a [`store`] has threads: one that writes, and several that read. The threads end when
+//! the last handle of the log is dropped. The writing thread waits in four cases: until publishers
+//! that are about to publish again have done so, until relaxed commits must be flushed
+//! ([`RELAXED_WITHIN`]), until a store that failed is checked again ([`RETRY_EVERY`]), and until
+//! the next event becomes too old. The thread reads the log's time from [`StoreOptions::clock`],
+//! and measures its waits with the system's monotonic clock.
 //!
 //! This crate has no event streams, no HTTP and no async tasks.
 //!
 //! # Limits
 //!
-//! [`Limits`] limits the readers, topics, patterns and bytes of a log. [`Retention`] limits each
-//! topic. Names have at most [`TOPIC_BYTES_MAX`] and [`CLIENT_BYTES_MAX`] bytes, and patterns at
-//! most [`PATTERN_SEGMENTS_MAX`] segments. A log with a store queues at most [`QUEUE_EVENTS_MAX`]
-//! events and [`QUEUE_BYTES_MAX`] bytes.
+//! [`Limits`] limits the readers, topics, patterns and bytes of a log. [`Retention`] limits the
+//! history of each topic. A topic has at most [`TOPIC_BYTES_MAX`] bytes, a client id at most
+//! [`CLIENT_BYTES_MAX`] bytes, and a pattern at most [`PATTERN_SEGMENTS_MAX`] segments. A log with
+//! a store queues at most [`QUEUE_EVENTS_MAX`] events and [`QUEUE_BYTES_MAX`] bytes.
 //!
 //! # Features and platforms
 //!
@@ -88,8 +91,8 @@
 //! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`.
 //! Its chapters 9, 11 and 22 explain replay, limits and the store.
 //!
-//! Below, the modules are declared in the order of their use: a module uses only modules that are
-//! declared before it.
+//! The modules are declared below in the order of their dependencies: a module uses only modules
+//! that are declared before it.
 
 mod sync;
 

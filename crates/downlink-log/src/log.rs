@@ -1,4 +1,5 @@
-//! The log itself. Only this file uses all parts of a log.
+//! The log itself: the type that programs use. It joins the parts of a log, which are in the other
+//! modules.
 
 use std::{
     fmt,
@@ -27,22 +28,23 @@ use crate::types::{
 
 /// How a log uses its store.
 pub struct StoreOptions<P> {
-    /// When a commit counts as done.
+    /// Whether a commit counts as done when the disk has it, or when the operating system has it.
     pub durability: Durability,
     /// Makes payloads from stored events.
     pub decode: Arc<Decode<P>>,
     /// Called once for each stored event that cannot be read. `None` by default.
     pub on_unreadable: Option<Box<OnUnreadable>>,
-    /// Called when the store stops taking events, and when it takes events again. `None` by
+    /// Called when the store begins to refuse events, and when it accepts events again. `None` by
     /// default.
     pub on_report: Option<Box<OnReport>>,
-    /// After a failure, the time between two checks whether the store takes events again.
+    /// After a failure, the log checks again and again whether the store accepts events. This is
+    /// the time between two checks.
     pub retry_every: Duration,
-    /// The log's clock. The writing thread uses it for retention while nothing is published. The
-    /// store keeps the clock's difference from the wall clock.
+    /// The log's clock. While nothing is published, the writing thread reads the clock to evict
+    /// events by age. The store keeps the difference between the clock and the wall clock.
     pub clock: Box<StoreClock>,
-    /// Called when a thread that reads the store starts, on that thread, for example to lower its
-    /// priority. Does nothing by default.
+    /// Each thread that reads the store calls this function once when it starts, for example to
+    /// lower its priority. The default function does nothing.
     pub begin_reading: fn(),
 }
 
@@ -70,14 +72,14 @@ impl<P> fmt::Debug for StoreOptions<P> {
     }
 }
 
-/// The outcome of an append, as far as it is known.
+/// The outcome of an append, as far as it is known when [`Log::append`] returns.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Submitted {
     /// The batch is appended, and readers see it.
     Appended(Answers),
-    /// The batch waits for its commit. When it is committed, it gets its offsets and readers see
-    /// it.
+    /// The batch waits until the store has committed it. Then its events get their offsets, and
+    /// readers see them.
     Queued(Commit),
 }
 
@@ -87,8 +89,8 @@ pub struct Log<P: Payload> {
     store: Option<Arc<StoreSide<P>>>,
 }
 
-/// The queues to the threads that write and read the store. The threads end when the last handle of
-/// the log is dropped. Before it ends, the writing thread writes all queued events.
+/// The queues of the threads that write and read the store. The threads end when the last handle of
+/// the log is dropped. The writing thread first writes all queued events.
 struct StoreSide<P: Payload> {
     queue: Arc<CommitQueue<P>>,
     replays: Arc<StoreReplays<P>>,
@@ -96,7 +98,8 @@ struct StoreSide<P: Payload> {
 
 impl<P: Payload> Drop for StoreSide<P> {
     fn drop(&mut self) {
-        // The read side closes the file before the writer releases it.
+        // The reading threads must close the file before the writing thread releases it for other
+        // processes.
         self.replays.stop();
         self.queue.close();
     }
@@ -115,7 +118,7 @@ impl<P: Payload> fmt::Debug for Log<P> {
 }
 
 impl<P: Payload> Log<P> {
-    /// An empty log in memory.
+    /// Makes an empty log in memory.
     pub fn new(options: LogOptions) -> Self {
         let ids = Epochs::new(vec![(options.epoch, Offset::FIRST)], options.epoch);
         let sequencer = Sequencer::new(Offset::FIRST, Timestamp::default());
@@ -123,11 +126,11 @@ impl<P: Payload> Log<P> {
         Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
     }
 
-    /// A log that continues the history of a store. A new epoch began when the store was opened. It
-    /// replaces the epoch in the options.
+    /// Makes a log that continues the history of a store. Its epoch is the one that began when the
+    /// store was opened; the epoch in `options` is not used.
     ///
-    /// Starts one thread that writes and several threads that read. They end when the last handle
-    /// of the log is dropped.
+    /// Starts one thread that writes the store and several threads that read it. The threads end
+    /// when the last handle of the log is dropped.
     ///
     /// # Errors
     ///
@@ -181,21 +184,23 @@ impl<P: Payload> Log<P> {
         self.core.ids.id_of(offset.get())
     }
 
-    /// Appends a batch: all drafts, or none. Never waits for a reader or for the store.
+    /// Appends a batch: all drafts, or none. The call waits neither for a reader nor for the store.
     ///
     /// Without a store, readers see the batch at once and are woken before this returns. With a
-    /// store, the batch is queued, and readers see it when it is committed. A draft that repeats
-    /// the key or id of an earlier event gets the answer of that event.
+    /// store, the batch is queued, and readers see it when it is committed. If a draft repeats the
+    /// idempotency key or the id of an earlier event, nothing new is appended for it, and its
+    /// answer has the offset of the earlier event.
     ///
     /// # Errors
     ///
-    /// [`AppendError`]. Nothing is appended then. With a store, the [`Commit`] reports errors in
-    /// the drafts.
+    /// [`AppendError`]. Nothing is appended then. With a store, the drafts are checked later, so
+    /// the [`Commit`] reports their errors.
     ///
     /// # Limits
     ///
-    /// A batch is never split, even if it is larger than the log's `bytes_max`. The caller must
-    /// limit its length. The sequence lock is held for the whole batch.
+    /// A batch is never split, even if it is larger than the log's `bytes_max`. Other publishers
+    /// wait until the whole batch is appended, because the sequence lock is held for that time. So
+    /// the caller must limit the length of a batch.
     pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
         if let Some(store) = &self.store {
             return store.queue.submit(now, drafts).map(Submitted::Queued);
@@ -207,8 +212,8 @@ impl<P: Payload> Log<P> {
 
     /// Opens a reader. The reader misses no event that is appended after this returns.
     ///
-    /// Finding the first offset may need a search in the store, or through the events of many
-    /// topics: see [`poll_begun`](Reader::poll_begun).
+    /// The reader may not know its first offset yet, because that can need a search in the store or
+    /// through the events of many topics. [`poll_begun`](Reader::poll_begun) does this search.
     ///
     /// # Errors
     ///
@@ -233,8 +238,8 @@ impl<P: Payload> Log<P> {
             }
         };
         if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
-            // While the sequence lock is held, no event is appended. So every later append finds
-            // the patterns.
+            // No event is appended while the sequence lock is held. So every event from `tail` on
+            // is appended after the patterns were added, and is noted in them.
             let _sequence = self.core.sequencer.lock();
             let tail = history.tail();
             patterns.iter().for_each(|seat| seat.pattern.begin(tail));
@@ -245,17 +250,18 @@ impl<P: Payload> Log<P> {
     }
 
     /// Evicts events that are too old at `now`, in one bounded step of about a millisecond. Every
-    /// append, open and read does this too. If the log is idle, the program must call this function
-    /// from time to time.
+    /// append, open and read does the same step. While a program makes none of these calls, it must
+    /// call this function from time to time.
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// Ends the log. Every later append and open fails. Every reader reads the events that are left
-    /// and ends.
+    /// Ends the log. Every later append and open fails. Every reader reads the events that it has
+    /// not read yet, and ends.
     ///
-    /// Never waits for a reader. A second call changes nothing. With a store, the queued events are
-    /// committed first: see [`poll_closed`](Self::poll_closed).
+    /// The call returns at once. A second call changes nothing. With a store, the writing thread
+    /// commits the queued events before the readers end; [`poll_closed`](Self::poll_closed) tells
+    /// when this is done.
     pub fn close(&self) {
         self.core.sequencer.close();
         self.core.history.topics.close();
@@ -265,9 +271,9 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Ready once a closed log has written everything and released its store. An earlier call keeps
-    /// the waker, and the waker is woken when the log is ready. A log without a store is ready at
-    /// once.
+    /// Ready once a closed log has written everything and released its store. Until then, each call
+    /// keeps its waker, and the log wakes it when the log is ready. A log without a store is always
+    /// ready.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.store {
             Some(store) => store.queue.ended.poll(waker, |_| ()).map(drop),
@@ -275,19 +281,19 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Why the store takes no events at present. `None` if the store takes events, or if there is
+    /// Why the store refuses events at present. `None` if the store accepts events, or if there is
     /// no store.
     pub fn store_error(&self) -> Option<StoreError> {
         self.store.as_ref().and_then(|store| store.queue.error())
     }
 
-    /// Ends every reader after it has read the events that are left. A reader that waits for the
-    /// store ends at once. Its client can come back and continue at the same cursor.
+    /// Ends every reader after it has read the events that it has not read yet. A reader that waits
+    /// for the store ends at once, and its client can come back and continue at the same cursor.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
-    /// Ends every reader of one client at once, and returns the number of these readers.
+    /// Ends all readers of one client, and returns the number of these readers.
     pub fn disconnect(&self, client: &ClientId) -> usize {
         let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
         inbox.map_or(0, |inbox| end_each(&inbox.readers, EndReason::Disconnected))
@@ -306,8 +312,8 @@ impl<P: Payload> Log<P> {
         Totals { refusals: refusals.unwrap_or_default(), ..self.core.totals() }
     }
 
-    /// An overview of the topic at one address. `None` if the topic has no events, no finish mark
-    /// and no reader that named it.
+    /// An overview of the topic at one address. `None` if the topic has no events, no mark that it
+    /// is finished, and no reader that named it.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)

@@ -1,13 +1,13 @@
 //! The interface between a log and a durable store.
 //!
 //! A store has one writer, [`Store`], which one thread owns. Any number of threads can read at the
-//! same time through [`StoreReader`]. The log assigns offsets; a store keeps them and never assigns
-//! any. When a commit returns, the store's readers see the whole batch. They never see a part of a
+//! same time through [`StoreReader`]. The log assigns the offsets, and a store only keeps them.
+//! When a commit returns, the store's readers see the whole batch. They never see a part of a
 //! batch.
 //!
 //! Every call may wait for the disk, so a thread that runs async tasks must not call a store. All
-//! calls are synchronous, so no call can be cancelled halfway. All times are log time (see
-//! [`LogClock`](crate::LogClock)).
+//! calls are synchronous, so no call can be cancelled halfway. All times are log time, which
+//! neither goes back nor leaps ahead (see [`LogClock`](crate::LogClock)).
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -28,8 +28,8 @@ use crate::types::{
 ///
 /// The thread that owns the writer calls [`commit`](Self::commit) with the queued events and then
 /// [`trim`](Self::trim). With relaxed durability, it also calls [`flush`](Self::flush), within the
-/// time that the log promises to its publishers. Dropping the writer releases the store's file, so
-/// that another process can open it.
+/// time [`RELAXED_WITHIN`](crate::RELAXED_WITHIN) after a commit. When the writer is dropped, it
+/// releases the store's file, so that another process can open the file.
 pub trait Store: Send + fmt::Debug + 'static {
     /// The state that the store had when it was opened.
     fn opened(&self) -> &Opened;
@@ -38,7 +38,8 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// writer was dropped.
     fn reader(&self) -> Arc<dyn StoreReader>;
 
-    /// The fingerprint and the offset of the kept event to which a publisher gave this id.
+    /// The fingerprint and the offset of the kept event to which a publisher gave this id; `None`
+    /// if there is no such event.
     ///
     /// # Errors
     ///
@@ -46,7 +47,8 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError>;
 
     /// The fingerprint and the offset of the event that was committed with an idempotency key.
-    /// `None` if there is none, or if the window of the key is over.
+    /// `None` if there is no such event, or if it was committed more than
+    /// [`KEY_WINDOW`](crate::KEY_WINDOW) ago.
     ///
     /// # Errors
     ///
@@ -56,8 +58,8 @@ pub trait Store: Send + fmt::Debug + 'static {
         key: &IdempotencyKey,
     ) -> Result<Option<(Fingerprint, Offset)>, StoreError>;
 
-    /// Sets the difference between wall clock and log time. If it has changed, the next commit or
-    /// trim writes it to the file.
+    /// Sets the difference between wall clock and log time. If the difference has changed, the next
+    /// commit or trim writes it to the file.
     fn set_clock_delta(&mut self, delta_ms: i64);
 
     /// Keeps a batch: all of it, or nothing. Offsets rise within a batch and from batch to batch.
@@ -70,35 +72,36 @@ pub trait Store: Send + fmt::Debug + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]. Nothing of the batch is kept then, except after
-    /// [`StoreError::OutcomeUnknown`], when the batch may be kept. The offsets of the batch are not
-    /// used again. After every error that [is final](StoreError::is_final), the store takes no
-    /// events until it is opened again. Earlier commits stay readable.
+    /// [`StoreError`]. After [`StoreError::OutcomeUnknown`], the whole batch may be kept, or
+    /// nothing of it. After every other error, nothing of the batch is kept. The offsets of the
+    /// batch are not used again. After an error that [is final](StoreError::is_final), the store
+    /// accepts no events until it is opened again. Earlier commits stay readable.
     fn commit(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<(), StoreError>;
 
-    /// Writes everything committed so far to the disk. Does nothing if it is on the disk already.
+    /// Writes all commits to the disk. Does nothing if all of them are on the disk already.
     ///
     /// # Errors
     ///
     /// [`StoreError`], as for a commit.
     fn flush(&mut self) -> Result<(), StoreError>;
 
-    /// Does one bounded step of the work that keeps the store within its limits. The work is to
-    /// evict events by each topic's rule, by age and by the byte limit of the store, to forget old
-    /// keys, and to move committed pages into the file.
+    /// Does one bounded step of the work that keeps the store within its limits. The store evicts
+    /// events by each topic's rule, by age, and by its own limit of bytes. It forgets old
+    /// idempotency keys, and it moves committed data from its write-ahead log into the main file.
     ///
-    /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. It
-    /// may commit between two steps; a step takes some milliseconds. When the log is idle, the
-    /// caller calls this at the time in [`Trimmed::Until`]. No publisher waits for a step to be on
-    /// the disk, so a step waits for the disk only when it moves pages.
+    /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. A
+    /// step takes some milliseconds, and the caller may commit between two steps. When nothing is
+    /// published, the caller calls this at the time in [`Trimmed::Until`]. A step waits for the
+    /// disk only when it moves committed data into the main file, because no publisher needs to
+    /// know that a step is on the disk.
     ///
     /// # Errors
     ///
     /// [`StoreError`]. The next call repeats the failed step.
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError>;
 
-    /// Checks whether the store takes events again after a failure that was not final. It writes
-    /// about `bytes` bytes to the disk, and frees them again.
+    /// Checks whether the store accepts events again after a failure that was not final. The check
+    /// writes about `bytes` bytes to the disk, and frees them again.
     ///
     /// # Errors
     ///
@@ -112,8 +115,8 @@ pub trait Store: Send + fmt::Debug + 'static {
 pub enum Trimmed {
     /// There is more to do now.
     More,
-    /// There is nothing to do before this time, unless something is committed. `None`: there is
-    /// nothing to do until the next commit.
+    /// There is nothing to do before this time, unless something is committed. If the time is
+    /// `None`, there is nothing to do until the next commit.
     Until(Option<Timestamp>),
 }
 
@@ -121,26 +124,26 @@ pub enum Trimmed {
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// All epochs of the log that the store knows, oldest first, each with its first offset. An
-    /// epoch ends where the next one begins. The last epoch began with this opening.
+    /// epoch ends where the next one begins. The last epoch began when the store was opened.
     pub epochs: Vec<(Epoch, Offset)>,
-    /// The next offset to be assigned. It is the first offset of the last epoch, and is above every
-    /// offset that the store has ever been given.
+    /// The next offset that the log must assign. It is the first offset of the last epoch, and is
+    /// higher than every offset that the store has ever been given.
     pub next_offset: Offset,
     /// The state of the log's clock when the store was last written; `None` in a new store. No time
     /// stamp in the store is later than the clock's `at`.
     pub clock: Option<ClockState>,
-    /// The key of the store's fingerprints. It is random, and is made with the file and kept in it.
-    /// So fingerprints are the same in each process that opens this file.
+    /// The secret key from which fingerprints are computed. The store made a random key when it
+    /// made the file, and keeps it in the file. So every process that opens this file computes the
+    /// same fingerprints.
     pub fingerprint_key: [u8; 16],
-    /// Why the store takes no events yet, although it can be read. The next
-    /// [`commit`](Store::commit) or [`probe`](Store::probe) tries again. When one of them succeeds,
-    /// the epoch of this opening is written to the file.
+    /// Why the store can be read but accepts no events yet; `None` if it accepts events. The next
+    /// [`commit`](Store::commit) or [`probe`](Store::probe) tries again to write. The first success
+    /// also writes the last epoch of `epochs` to the file.
     pub refuses: Option<StoreError>,
 }
 
-/// The read side of a store. Many threads can use it at once, also while the writer writes.
-///
-/// It sees only committed events.
+/// The read side of a store. Many threads can use it at the same time, even while the writer
+/// writes. They see only committed events.
 pub trait StoreReader: Send + Sync + fmt::Debug {
     /// Makes a replay that reads some topics. This call does not read the disk.
     fn replay(&self, wanted: Wanted) -> Box<dyn StoreReplay>;
@@ -152,8 +155,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn newest_eviction(&self) -> Result<EvictionNumber, StoreError>;
 
-    /// The highest floor of all addresses, including addresses that no longer exist. No event at or
-    /// above this floor was ever evicted.
+    /// The highest floor of all addresses, including addresses that no longer exist. The floor of
+    /// an address is the offset after its last evicted event. So no event at or above the highest
+    /// floor was ever evicted.
     ///
     /// # Errors
     ///
@@ -178,16 +182,16 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
         each: &mut dyn FnMut(Address, Offset),
     ) -> Result<(), StoreError>;
 
-    /// The lowest kept offset, in any topic, with this time stamp or a later one.
+    /// The offset of the oldest kept event, in any topic, with this time stamp or a later one.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError>;
 
-    /// The newest events of all topics in offset order, at most as many as the batch allows. If
-    /// some are damaged, only the events after the last damaged one are returned. When a log opens,
-    /// it fills its rings with these events.
+    /// The newest events of all topics in offset order, within the limits of `batch`. If some of
+    /// them are damaged, only the events after the last damaged event are returned. A log that
+    /// starts with this store fills its memory with these events.
     ///
     /// # Errors
     ///
@@ -201,8 +205,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
-    /// The finished topics whose marks are kept, at most `topics_max`, newest marks first. A log
-    /// loads the marks when it opens, so a publish never asks the store for a mark.
+    /// The finished topics whose finish marks are kept, at most `topics_max` of them, newest marks
+    /// first. A log loads the marks when it starts, so a publish never needs to ask the store for a
+    /// mark.
     ///
     /// # Errors
     ///
@@ -210,21 +215,23 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
 
     /// Closes the read side. Every later call fails with [`StoreError::Stopped`]. A log calls this
-    /// when its last handle is dropped, so that readers that are left keep no file open.
+    /// when its last handle is dropped, so that a subscription that still holds the read side does
+    /// not keep the file open.
     fn close(&self);
 }
 
-/// Reads some topics of a store, page after page. A replay keeps its reading state from one page to
-/// the next.
+/// Reads some topics of a store in pages, which are bounded lists of events. A replay remembers
+/// where it is from one page to the next.
 ///
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
-/// the call has made progress but has no answer yet. Call again after other replays had their turn.
+/// the call has made progress but has no answer yet. The caller lets other replays work, and then
+/// calls again.
 pub trait StoreReplay: Send + fmt::Debug {
-    /// The events of the wanted topics in the range, in offset order, each once. Only evictions
-    /// after `evicted_after` count for the hole of the page.
+    /// The events of the wanted topics in the range, in offset order, each once. For
+    /// [`Page::hole`], only events evicted after `evicted_after` count as missing.
     ///
-    /// The end of the range must not be above the log's tail. Otherwise the replay would skip
-    /// events that are committed in the range later.
+    /// The end of the range must not be above the log's tail, which is the next offset to be
+    /// assigned. Otherwise the replay would skip events that are committed later within the range.
     ///
     /// # Errors
     ///
@@ -236,15 +243,16 @@ pub trait StoreReplay: Send + fmt::Debug {
         batch: Batch,
     ) -> Result<Step<Page>, StoreError>;
 
-    /// The highest floor of the wanted topics, including topics that no longer exist.
+    /// The highest floor of the wanted topics, including topics that no longer exist. No event of
+    /// these topics at or above that floor was ever evicted.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn floor(&mut self) -> Result<Step<Floor>, StoreError>;
 
-    /// The oldest of the newest `count` offsets below `until` in the wanted topics. `None` if these
-    /// topics keep no event below `until`.
+    /// The lowest offset among the newest `count` events below `until` in the wanted topics. `None`
+    /// if these topics keep no event below `until`.
     ///
     /// # Errors
     ///
@@ -278,7 +286,7 @@ pub enum Step<T> {
 /// The topics to read.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Exact addresses. Everyone's topic is read only if it is one of them.
+    /// The exact addresses. The topic for everyone is read only if it is among them.
     pub addresses: Vec<Address>,
     /// Patterns of topics.
     pub patterns: Arc<PatternSet>,
@@ -287,18 +295,18 @@ pub struct Wanted {
 /// A page of events.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Page {
-    /// The events in offset order. There may be none although more events follow, because reading a
-    /// page visits a bounded number of rows.
+    /// The events in offset order. A page may be empty although more events follow, because one
+    /// call visits only a bounded number of rows of the store.
     pub events: Vec<StoredEntry>,
-    /// All wanted events below this offset are in this page or in an earlier one. If no event
-    /// follows, this is the end of the requested range.
+    /// Where the next page begins: all wanted events below this offset are in this page or in an
+    /// earlier one. If the range has no further event, this is the end of the range.
     pub next: Offset,
-    /// The last offset known to be missing in the wanted topics when the page was read. It is not
-    /// below the requested range.
+    /// The last offset that was known to be missing in the wanted topics when the page was read;
+    /// `None` if none is missing. It is not below the requested range.
     ///
-    /// An event that another wanted topic still keeps is not missing. The store checks this only
-    /// for the last evicted event of each topic. For an event that was evicted earlier, it may
-    /// report a hole although another topic keeps the event.
+    /// An event that one topic has evicted is not missing if another wanted topic still keeps it.
+    /// The store checks this only for the last evicted event of each topic. So the store may report
+    /// an event that was evicted earlier as missing although another topic keeps it.
     pub hole: Option<Offset>,
 }
 
@@ -307,9 +315,9 @@ pub struct Page {
 pub struct StoredEntry {
     /// The event's position.
     pub offset: Offset,
-    /// When it was published.
+    /// The time when the event was published.
     pub at: Timestamp,
-    /// The id that its publisher gave.
+    /// The id that the event's publisher gave, if any.
     pub id: Option<Box<str>>,
     /// The bytes that were stored; `None` if they are damaged.
     pub payload: Option<Vec<u8>>,
@@ -324,37 +332,40 @@ pub struct StoredEvent {
     /// offset.
     pub at: Timestamp,
     /// The addresses of the event, each once. An event without addresses has no readers, and the
-    /// store keeps only its key. An event that is read back has only the addresses that still keep
-    /// it.
+    /// store keeps only its idempotency key. An event that is read from the store has only those of
+    /// its addresses that have not evicted it.
     pub to: SmallVec<[Address; 1]>,
-    /// The id that the event's publisher gave. The log has checked that no kept event has the same
-    /// id.
+    /// The id that the event's publisher gave, if any. The log has checked that no kept event has
+    /// the same id.
     pub id: Option<Box<str>>,
-    /// The key with which the event is published only once. `None` when the event is read back.
+    /// The idempotency key: of several publishes with the same key, only the first adds an event.
+    /// `None` when the event is read from the store.
     pub key: Option<IdempotencyKey>,
-    /// The fingerprint of the event's content. The store keeps it only if there is an id or a key.
+    /// The fingerprint of the event's content. The store keeps it only if the event has an id or a
+    /// key.
     pub fingerprint: Fingerprint,
     /// Whether this event finishes its topics.
     pub finish: bool,
-    /// Opaque bytes. `None` if the event is only a finish mark.
+    /// The payload's bytes, which the store does not interpret. `None` if the event only finishes
+    /// its topics.
     pub payload: Option<Vec<u8>>,
 }
 
 /// When a commit counts as done.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Durability {
-    /// When the commit is on the disk. It survives a power cut.
+    /// A commit counts as done when it is on the disk. It then survives a power cut.
     #[default]
     Commit,
-    /// When the operating system has the commit. It survives the end of the process. It survives a
-    /// power cut only after the next flush.
+    /// A commit counts as done when the operating system has it. It then survives the end of the
+    /// process, but it survives a power cut only after the next flush.
     Relaxed,
 }
 
-/// The mark of a finished topic.
+/// The finish mark: it says that a topic is finished and gets no more events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Finished {
-    /// The offset of the event that finished it.
+    /// The offset of the event that finished the topic.
     pub offset: Offset,
     /// When the topic was finished.
     pub at: Timestamp,
@@ -382,7 +393,8 @@ pub enum StoreError {
         /// The file.
         file: Box<Path>,
     },
-    /// Another program holds a lock on the database, and did not release it in time.
+    /// Another program holds a lock on the database and did not release it in the time that the
+    /// store waits.
     #[error("another program holds a lock on the store: end its transaction and try again")]
     Locked,
     /// The disk is full.
@@ -402,7 +414,7 @@ pub enum StoreError {
     /// The file is a database of another program, or it is not a database.
     #[error("the file is not a store: choose another name, or move the file out of the way")]
     NotAStore,
-    /// The file was written by a newer version.
+    /// The file was written by a newer version of this software.
     #[error(
         "the store has layout {found}, and this version reads up to {known}: start the newer version \
          that wrote it, or choose another file"
@@ -413,7 +425,7 @@ pub enum StoreError {
         /// The newest layout that this version reads.
         known: u32,
     },
-    /// The file has contradictory content.
+    /// The contents of the file contradict each other.
     #[error("the store is damaged ({reason}): keep a copy, and start from a backup or a new file")]
     Corrupt {
         /// The contradiction.
@@ -432,13 +444,14 @@ pub enum StoreError {
         /// The error message of the operating system.
         reason: Box<str>,
     },
-    /// An earlier failure was final. The store takes no events until it is opened again.
+    /// An earlier failure was final, so the store accepts no events until it is opened again.
     #[error("the store stopped after an earlier failure: check the disk and start again")]
     Stopped,
-    /// An offset is not above all offsets that the store has. This is a mistake of the caller.
+    /// An offset is not higher than all offsets that the store has been given. This is a mistake of
+    /// the caller.
     #[error("offset {offset} is not above the offsets in the store: use {least} or more")]
     OffsetNotRising {
-        /// The offset.
+        /// The offset that the store refused.
         offset: u64,
         /// The lowest offset that would have been accepted.
         least: u64,
@@ -450,7 +463,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the store takes no events until it is opened again. Committed events stay readable.
+    /// True if the store accepts no events until it is opened again. Committed events stay
+    /// readable.
     pub fn is_final(&self) -> bool {
         matches!(
             self,

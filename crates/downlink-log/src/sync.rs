@@ -1,7 +1,7 @@
-//! Locks and atomics. They come from `parking_lot` and the standard library, or from loom in loom's
-//! tests.
+//! Locks and atomics. In production they come from `parking_lot` and the standard library. In the
+//! tests with loom, which tries all orders of the threads' steps, they come from loom.
 //!
-//! Both have the same methods in this module, so loom tests the same code that runs in production.
+//! Both kinds have the same methods here, so loom tests the code that runs in production.
 
 #[cfg(not(downlink_loom))]
 pub(crate) use {
@@ -18,15 +18,15 @@ pub(crate) use {
 
 #[cfg(downlink_loom)]
 mod model {
-    //! loom's locks with `parking_lot`'s signatures. A lock is never poisoned, because a panic ends
-    //! the model.
+    //! loom's locks with `parking_lot`'s signatures. A model is one test under loom. A panic ends
+    //! the model, so no thread meets a lock that a panic has poisoned.
 
     use std::ops::{Deref, DerefMut};
 
     use loom::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-    /// Returns a larger number at each call. This is not an atomic of loom, so it adds no step to a
-    /// model.
+    /// Returns a larger number at each call. The counter is not an atomic of loom, so it adds no
+    /// step to a model.
     pub(crate) fn next_number() -> usize {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -46,7 +46,7 @@ mod model {
         }
     }
 
-    /// `None` only during a wait.
+    /// The guard of loom's mutex. It is `None` only while `wait_for` waits.
     pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Deref for MutexGuard<'_, T> {
@@ -75,14 +75,14 @@ mod model {
             self.0.notify_one();
         }
 
-        /// No time passes in a model. If a thread is never notified, it waits forever, so loom
-        /// reports a deadlock.
+        /// Waits for a notification, and ignores the duration, because no time passes in a model.
+        /// If the thread is never notified, loom reports a deadlock.
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Duration) {
             let held = guard.0.take();
             guard.0 = held.map(|held| self.0.wait(held).expect("a panic ends the model"));
         }
 
-        /// Returns at once. No code may depend on the length of this wait.
+        /// Returns at once, so code that needs the full wait fails in a model.
         pub(crate) fn wait_until<T>(&self, _: &mut MutexGuard<'_, T>, _: std::time::Instant) {}
     }
 

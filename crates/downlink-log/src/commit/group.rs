@@ -1,8 +1,9 @@
-//! A group is the batches that go into one transaction.
+//! A group consists of the batches that are written to the store in one transaction.
 //!
-//! The writer plans each batch of the group and assigns its offsets, one batch after the other.
-//! Later batches see the ids, keys and finish marks of the earlier ones, although these are not in
-//! the store yet.
+//! The writer's thread takes one batch after the other. It decides which drafts of the batch are
+//! new, and gives the new ones their offsets. A later batch may repeat an id or a key of an earlier
+//! batch, or publish to a topic that the earlier batch finishes. The store does not know these ids,
+//! keys and topics yet, so the group remembers them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,21 +14,22 @@ use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
-/// The ids, keys and finish marks of the batches of one transaction. Drafts are numbered through
-/// all batches of the group.
+/// The events of one transaction, and the ids, keys and finished topics of its batches. Drafts are
+/// numbered from 0 through all batches of the group.
 #[derive(Default)]
 pub(crate) struct CommitGroup {
     pub(crate) events: Vec<StoredEvent>,
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
     ids: HashMap<Box<str>, (Fingerprint, usize)>,
-    /// The identities of the topics that an event of the group finishes. The batches keep these
-    /// topics alive, so no identity is reused.
+    /// The identities of the topics that the group finishes. The batches keep these topics alive,
+    /// so no other topic can get the same identity.
     finishing: HashSet<usize>,
 }
 
 impl CommitGroup {
-    /// Plans a batch, assigns its offsets, and adds it to the group.
+    /// Decides which drafts of a batch are new, gives these their offsets, and adds the batch to
+    /// the group.
     ///
     /// # Errors
     ///
@@ -45,8 +47,8 @@ impl CommitGroup {
             let plans = plan(drafts, &topics, self.drafts, &mut earlier)?;
             let mut sequence = core.sequencer.lock();
             let assigned = sequence.assign(&core.ids, now, drafts, &mut topics, plans)?;
-            // If a topic was collected between the look-up and the lock, the topics are looked up
-            // again.
+            // A topic may be removed from memory after it was found and before the lock was taken.
+            // Then the topics are looked up again.
             if let Some(assigned) = assigned {
                 break assigned;
             }
@@ -70,7 +72,7 @@ impl CommitGroup {
         Ok(assigned)
     }
 
-    /// The sum of the sizes of the payloads in bytes.
+    /// The total size of the payloads in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.events.iter().filter_map(|event| event.payload.as_ref()).map(Vec::len).sum()
     }
@@ -90,8 +92,8 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
     }
 }
 
-/// The ids and keys in memory, in the group and in the store. Only the writer adds or changes them.
-/// Eviction may free ids in memory; the store still has those ids.
+/// Looks up ids and keys in memory, in the group and in the store. Only the writer's thread adds or
+/// changes ids and keys. When memory evicts an event, its id is only found in the store.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,
@@ -126,8 +128,8 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
     }
 }
 
-/// The answer for a draft that repeats a stored event. The store does not keep the number of
-/// readers that the event matched.
+/// The answer for a draft that repeats a stored event. Its number of readers is 0, because the
+/// store does not keep that number.
 fn stored(ids: &Epochs, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
     (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

@@ -1,4 +1,5 @@
-//! How a batch gets into a store: the queue, the group commit, and the outcome.
+//! How a batch gets into a store: it waits in a queue, a thread writes it together with other
+//! batches, and its publisher gets the outcome.
 
 pub(crate) mod group;
 pub(crate) mod outage;

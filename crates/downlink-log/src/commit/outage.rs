@@ -1,8 +1,9 @@
 //! An outage is a time in which the store accepts no events.
 //!
-//! The writer reports when an outage begins, at most once a minute while it lasts, and when it is
-//! over. Every few seconds the writer tests whether the store accepts events again. Publishes alone
-//! would not show this, because a server that reports that it is not ready gets no publishes.
+//! The writer is the thread that writes to the store. It reports the beginning of an outage and its
+//! end. While the outage lasts, it reports this again at most once a minute. Every few seconds, the
+//! writer tests whether the store accepts events again. The test is needed because a server that
+//! reports that it is not ready may get no events to publish.
 
 use std::{
     ops::Range,
@@ -11,12 +12,14 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tests whether the store accepts events again. A person who has freed some
-/// space waits at most this long, and the tests put little load on a failing disk.
+/// The time between two tests whether the store accepts events again. It is short enough for a
+/// person who has freed some space and waits for the result, and long enough to put little load on
+/// a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
-/// The shortest time between two reports that the store accepts no events. The reports show that
-/// the outage lasts, and the outage of a whole night does not fill the operator's log.
+/// The minimum time between two reports that the store accepts no events. With one report a minute,
+/// the operator sees that the outage lasts, and an outage of a whole night does not fill the
+/// operator's log.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// A report of a log about its store.
@@ -37,18 +40,19 @@ pub enum StoreReport {
     },
 }
 
-/// Called on the writer's thread, so it must be quick.
+/// Called with each report, on the thread that writes to the store, so it must be quick.
 pub type OnReport = dyn FnMut(StoreReport) + Send;
 
 /// An outage that has begun.
 pub(crate) struct Outage {
-    /// Why the store accepts no events: the latest error, or the first error that is final.
+    /// Why the store accepts no events: the latest error, or the first final error, after which the
+    /// store must be opened again.
     pub(crate) error: StoreError,
-    /// The number of bytes that were refused last. A test with many fewer bytes could succeed on a
-    /// disk that still refuses most publishes.
+    /// The number of bytes in the last write that was refused. A test writes as many bytes. With
+    /// far fewer bytes, it could succeed on a disk that still refuses most writes.
     pub(crate) bytes: usize,
     pub(crate) tried: Instant,
-    /// The number of publishes refused before this outage.
+    /// The number of all publishes that were refused before this outage.
     refused_before: u64,
     is_reported: bool,
 }
@@ -58,9 +62,9 @@ pub(crate) struct Outages {
     pub(crate) now: Option<Outage>,
     pub(crate) retry_every: Duration,
     on_report: Option<Box<OnReport>>,
-    /// The time of the last report that the store accepts no events, even if it was in an earlier
-    /// outage. Without it, a disk that accepts small events and refuses large ones would fill the
-    /// operator's log.
+    /// When it was last reported that the store accepts no events, even if that was in an earlier
+    /// outage. A disk may accept small events and refuse large ones, so one outage may follow
+    /// another within a second. Without this time, the reports would fill the operator's log.
     reported: Option<Instant>,
 }
 
@@ -69,8 +73,8 @@ impl Outages {
         Self { now: None, retry_every, on_report, reported: None }
     }
 
-    /// Notes that the store has refused these bytes. `refused` is the number of all refused
-    /// publishes, before and after this refusal.
+    /// Notes that the store has refused a write of `bytes` bytes. `refused` has the number of all
+    /// publishes that were refused before this write, and their number with this write.
     pub(crate) fn note_refusal(&mut self, error: &StoreError, bytes: usize, refused: Range<u64>) {
         let now = Instant::now();
         let outage = self.now.get_or_insert_with(|| Outage {
@@ -95,7 +99,8 @@ impl Outages {
         }
     }
 
-    /// Notes that the store has accepted something. Ends the outage, if there is one.
+    /// Notes that the store has accepted a write, and ends the outage, if there is one. `refused`
+    /// is the number of all publishes that were refused so far.
     pub(crate) fn note_success(&mut self, refused: u64) {
         let ended = self.now.take().filter(|outage| outage.is_reported);
         if let Some(outage) = ended {

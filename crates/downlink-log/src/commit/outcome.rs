@@ -8,16 +8,17 @@ use std::{
 use crate::sequence::{Answers, AppendError};
 use crate::sync::Mutex;
 
-/// A commit that is under way. Clones wait for the same commit.
+/// The commit of one batch, which may still be under way. All clones stand for the same commit.
 ///
-/// While its lock is held, no other lock is taken and no waker runs.
+/// While the lock of its state is held, no other lock is taken and no waker runs.
 #[derive(Clone, Debug)]
 pub struct Commit(Arc<Mutex<CommitState>>);
 
 #[derive(Debug, Default)]
 struct CommitState {
     result: Option<Result<Answers, AppendError>>,
-    /// Wakers of the tasks that wait on the receipts of the batch.
+    /// Wakers of the tasks that wait for the outcome. The publisher may have one task for each
+    /// event of the batch.
     wakers: Vec<Waker>,
 }
 
@@ -26,8 +27,8 @@ impl Commit {
         Self(Arc::new(Mutex::new(CommitState::default())))
     }
 
-    /// Sets the result, unless there is one already, and wakes the waiting tasks. Called with no
-    /// lock held.
+    /// Sets the result, unless there is one already, and wakes the waiting tasks. The caller must
+    /// hold no lock.
     pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) {
         let wakers = {
             let mut state = self.0.lock();
@@ -37,25 +38,25 @@ impl Commit {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Once the batch is committed and visible, this calls `take` with the answers and returns its
-    /// result. If the batch has failed, this returns the error. Until there is an outcome, this
-    /// keeps the waker, and the outcome wakes it.
+    /// Once the batch is committed and visible, this calls `take` with the answers and returns what
+    /// `take` returns. If the batch has failed, this returns the error. Before that, this keeps the
+    /// waker, which is woken when there is an outcome.
     ///
-    /// A large batch has a receipt for each event. With `take`, each receipt copies only its own
-    /// answer. `take` runs while a lock is held.
+    /// A program may poll once for each event of a large batch. With `take`, each poll copies only
+    /// the answer that it needs. `take` runs while a lock is held, so it must be quick.
     ///
     /// # Errors
     ///
     /// [`AppendError`]: nothing of the batch was appended. There is one exception: after a
     /// [`StoreError`](crate::store::StoreError) that
-    /// [`is_final`](crate::store::StoreError::is_final), the batch may have been kept. The next
-    /// opening of the store shows whether it was.
+    /// [`is_final`](crate::store::StoreError::is_final), the store may have kept the batch. The
+    /// next opening of the store shows whether it did.
     pub fn poll<R>(
         &self,
         waker: &Waker,
         take: impl FnOnce(&Answers) -> R,
     ) -> Poll<Result<R, AppendError>> {
-        // Cloned without the lock, because a waker may run a user's code.
+        // The waker is cloned before the lock is taken, because a clone may run a user's code.
         let waker = waker.clone();
         let mut state = self.0.lock();
         if let Some(result) = &state.result {

@@ -1,50 +1,59 @@
-//! How long a durable commit waits for publishers that are about to come back.
+//! How long a durable commit waits for publishers that are about to publish again. A durable commit
+//! ends when the disk has confirmed it, which is called a flush.
 //!
-//! A publisher that sends one event after the other comes back a moment after each commit, just too
-//! late for the next one. If the writer waits that moment, one flush serves all of these
-//! publishers. On a slow disk this nearly doubles the number of events that they publish. A lone
-//! publisher is not delayed. No wait is longer than the last commit took, nor longer than a tenth
-//! of a second.
+//! Some publishers send the next event only after the commit of the last one. Such a publisher
+//! comes back a moment after each commit ends. If the writer began the next commit at once, the
+//! event would miss that commit too and wait for the one after it. If the writer waits for that
+//! moment, the events of all these publishers go into the next commit. On a slow disk this nearly
+//! doubles the number of events that they publish. A lone publisher is not delayed. No wait is
+//! longer than the last commit took, and no wait is longer than a tenth of a second.
 
 use std::time::{Duration, Instant};
 
-/// The wait is checked this many times. If no publisher has come back by the next check, the wait
-/// ends. With 2 checks, absent publishers would delay events for too long. With 10, the time
-/// between checks would be shorter than the usual lateness of a timer.
+/// The writer checks this many times during the wait whether publishers have come back. If none has
+/// come back since the last check, the wait ends. With 2 checks, publishers that stay away would
+/// delay events for too long. With 10, the time between checks would be shorter than the usual
+/// lateness of a timer.
 const CHECKS: u32 = 4;
 
-/// If all publishers would be back only after this many times the duration of a commit, the writer
-/// goes on waiting. Most of them then still work while the next commit runs, so the processor stays
-/// busy. With 2, all of them would be back during that commit and wait for its end.
+/// The writer estimates how long it takes until all publishers are back. If that takes longer than
+/// the last commit, the writer commits at once. There is one exception: if it takes at least this
+/// many times as long as the last commit, the writer goes on waiting. A commit at once would then
+/// contain only few events, and most publishers would still be working when it ends. With 2, all
+/// publishers would be back while the commit runs, and would have to wait for its end.
 const LARGE: u32 = 3;
 
-/// The longest wait. A disk that stalled for seconds must not make the writer wait for seconds. A
-/// flush of a spinning disk takes a tenth of this.
+/// The maximum wait. It matters after a disk has stalled for seconds, because the writer must not
+/// then wait as long as that commit took. A usual flush takes at most a tenth of this, even on a
+/// spinning disk.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// Which publishers the next commit waits for, and for how long. The caller passes the time.
+/// How many batches the next commit waits for, and for how long. The caller passes the current
+/// time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommitPacing {
-    /// The number of batches that were committed or waiting when the last commit ended. When this
-    /// many wait again, no other publisher is expected.
+    /// The number of batches that the last commit had, plus the number that waited when it ended.
+    /// When this many batches wait again, the writer expects no other publisher.
     pub(crate) batches: usize,
-    /// The number of batches that were waiting before any publisher was answered.
+    /// The number of batches that already waited when the last commit ended, before its publishers
+    /// got their answers.
     waited: usize,
     since: Instant,
     took: Duration,
-    /// The number of batches that were waiting at the last check.
+    /// The number of batches that waited at the last check.
     came: usize,
 }
 
 impl CommitPacing {
-    /// Expects the publishers of the committed batches, and those whose batches came during the
-    /// commit.
+    /// The pacing after a commit of `committed` batches, when `waited` other batches have come
+    /// during the commit. The publishers of all these batches are expected.
     pub(crate) fn after(committed: usize, waited: usize, started: Instant, ended: Instant) -> Self {
         let took = ended.saturating_duration_since(started).min(WAIT_MAX);
         Self { batches: committed + waited, waited, since: ended, took, came: 0 }
     }
 
-    /// The time of the next check if this many batches wait now. `None` means: commit now.
+    /// Checks whether to wait longer, when `batches` batches wait now. Returns the time of the next
+    /// check, or `None` if the writer must commit now.
     pub(crate) fn wait_until(&mut self, now: Instant, batches: usize) -> Option<Instant> {
         let until = self.since + self.took;
         let is_over = batches >= self.batches || batches <= self.came || now >= until;
@@ -55,8 +64,8 @@ impl CommitPacing {
         Some(until.min(now + self.took / CHECKS))
     }
 
-    /// Whether, at this pace, a commit that begins now could end before the last publisher is back.
-    /// Then the writer commits at once, while the other publishers work.
+    /// Whether the writer should stop waiting, because the last publisher would be back too late.
+    /// The time is estimated from the number of publishers that are back already. See [`LARGE`].
     fn is_too_late(&self, now: Instant, batches: usize) -> bool {
         let came = batches.saturating_sub(self.waited).max(1) as f64;
         let passed = now.saturating_duration_since(self.since);
@@ -73,7 +82,7 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// The pacing after a commit of this many batches that took 8 ms, and the time when the commit
+    /// The pacing after a commit of `batches` batches that took 8 ms, and the time when the commit
     /// ended.
     fn after_commit(batches: usize, waiting: usize) -> (CommitPacing, Instant) {
         let started = Instant::now();
@@ -112,8 +121,8 @@ mod tests {
         assert_eq!(pacing.wait_until(ended + ms(60), 1), None, "after a pause");
     }
 
-    /// Whether the writer goes on waiting. 100 publishers are expected; `came` of them are back
-    /// after a quarter of the last commit's time.
+    /// Whether the writer goes on waiting if 100 publishers are expected, and `came` of them are
+    /// back after a quarter of the time that the last commit took.
     fn is_waited_for(came: usize) -> bool {
         let (mut pacing, ended) = after_commit(100, 10);
         assert_eq!(pacing.wait_until(ended, 10), Some(ended + ms(2)));

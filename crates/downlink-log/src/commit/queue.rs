@@ -1,5 +1,6 @@
-//! The bounded queue of the batches that wait for the store's writer, oldest first. A full queue
-//! refuses a batch at once; it never makes a publisher wait.
+//! The bounded queue of the batches that wait for the writer, which is the thread that writes to
+//! the store. The oldest batch is first. A full queue refuses a batch at once and does not make the
+//! publisher wait.
 
 use std::collections::VecDeque;
 
@@ -9,32 +10,35 @@ use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
 use crate::types::{Payload, Timestamp};
 
-/// The maximum number of events that wait for their commit. Even if each of them has a task of its
-/// own, a machine rarely has that many tasks. With half as many, a short stall of the disk would
-/// make the queue refuse events.
+/// The maximum number of events that wait for their commit. If each event is published by a task
+/// that waits for the answer, a machine rarely has more tasks than this. With half as many, the
+/// queue would refuse events while a disk stalls for a short time.
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
-/// The maximum number of bytes that wait for their commit: four of the largest batches.
+/// The maximum number of bytes that wait for their commit. 64 MiB are enough for four of the
+/// largest batches that a hub accepts.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// The maximum number of events in one transaction of several batches. They take some milliseconds,
-/// so the first publisher does not wait long for the last one. A single batch may be larger.
+/// The maximum number of events in one transaction of several batches. This many events are written
+/// in some milliseconds, so the publisher of the first batch does not wait long for the other
+/// batches. A batch that is larger than this gets a transaction of its own.
 const GROUP_EVENTS_MAX: usize = 4_096;
 
-/// The maximum number of bytes in one transaction of several batches.
+/// The maximum number of bytes in one transaction of several batches. It limits the time of a
+/// transaction with large events.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// The bytes that the queue counts for an event besides its payload and its addresses. They cover
-/// the draft, and the rows that the store makes of it.
+/// The number of bytes that the queue counts for each event in addition to its payload and its
+/// addresses. They stand for the memory of the draft and of the rows that the store writes for it.
 const EVENT_COST_BYTES: usize = 256;
 
-/// The bytes that the queue counts for each address. They cover its places in the draft and in the
-/// stored event, and the allocation of its name. Without them, a queue of events to many short
-/// topics would use ten times its bound.
+/// The number of bytes that the queue counts for each address of an event. They stand for the
+/// memory of the address in the draft and in the stored event, and of its name. Without them, a
+/// queue of events with many short addresses would use ten times the memory that its limit allows.
 const ADDRESS_COST_BYTES: usize = 80;
 
-/// A batch on its way to the store. Dropping it resolves its outcome, so a batch gets an outcome
-/// even if some code panics.
+/// A batch that waits for its commit. If it is dropped without an outcome, because some code has
+/// panicked, its publisher gets an error.
 pub(crate) struct Queued<P: Payload> {
     pub(crate) now: Timestamp,
     pub(crate) drafts: Drafts<P>,
@@ -48,38 +52,40 @@ impl<P: Payload> Drop for Queued<P> {
     }
 }
 
-/// The size of a batch, as the bounds of the queue count it.
+/// The size of a batch, as it counts towards the limits of the queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     events: usize,
     bytes: usize,
 }
 
-/// The queue, and the signal to the writer.
+/// The queue, and the signals between it and the writer.
 pub(crate) struct CommitQueue<P: Payload> {
     /// No other lock is taken while this one is held.
     pub(crate) queue: Mutex<Queue<P>>,
-    /// Notified when there is something to commit, and when the queue is closed.
+    /// The writer waits for this. It is notified when there is something to commit, and when the
+    /// queue is closed.
     pub(crate) to_commit: Condvar,
-    /// Resolved when the writer has closed the store.
+    /// Gets its outcome when the writer has closed the store.
     pub(crate) ended: Commit,
 }
 
 /// The batches that are not committed yet, including those that the writer has taken.
 pub(crate) struct Queue<P: Payload> {
     waiting: VecDeque<Queued<P>>,
-    /// The size of everything that is not committed.
+    /// The total size of all batches that are not committed yet.
     size: Size,
-    /// The writer stops waiting for more batches when this many are queued.
+    /// The writer stops waiting for more batches when this many are in the queue.
     pub(crate) awaited: usize,
     pub(crate) closed: bool,
-    /// Why the store accepts no events at present. After a final error, the queue accepts no
-    /// batches.
+    /// Why the store accepts no events at present. After a final error, the store must be opened
+    /// again, so the queue accepts no batches.
     error: Option<StoreError>,
     refusals: Refusals,
 }
 
-/// The number of publishes that a log refused because of its store. A batch counts once.
+/// The numbers of publishes that a log refused because of its store, by reason. A batch counts as
+/// one publish.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Refusals {
@@ -92,7 +98,7 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// The sum.
+    /// The sum of all numbers.
     pub fn all(&self) -> u64 {
         self.busy + self.disk_full + self.store_failed
     }
@@ -118,7 +124,7 @@ impl<P: Payload> CommitQueue<P> {
         Self { queue: Mutex::new(queue), to_commit: Condvar::new(), ended: Commit::new() }
     }
 
-    /// Queues a batch. Never waits for the store.
+    /// Queues a batch. The call returns at once, without waiting for the store.
     pub(crate) fn submit(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Commit, AppendError> {
         let (size, outcome) = (Size::of(&drafts), Commit::new());
         let mut queue = self.queue.lock();
@@ -152,7 +158,7 @@ impl<P: Payload> CommitQueue<P> {
     }
 
     /// Notes that the store accepts no events. After a final error, every waiting batch fails, and
-    /// the queue refuses new ones.
+    /// the queue refuses new batches.
     pub(crate) fn fail(&self, error: &StoreError) {
         let waiting = {
             let mut queue = self.queue.lock();
@@ -169,7 +175,7 @@ impl<P: Payload> CommitQueue<P> {
         self.queue.lock().error.take_if(|error| !error.is_final());
     }
 
-    /// Counts these batches as refused, and resolves them with the error.
+    /// Counts these batches as refused, and gives their publishers the error.
     pub(crate) fn refuse<'a>(
         &self,
         batches: impl ExactSizeIterator<Item = &'a Queued<P>>,
@@ -206,14 +212,14 @@ impl<P: Payload> Queue<P> {
         self.size.events >= GROUP_EVENTS_MAX || self.size.bytes >= GROUP_BYTES_MAX
     }
 
-    /// Whether the queue is so full that it would soon refuse publishers if the writer waited
-    /// longer.
+    /// Whether the queue is more than half full. The writer then waits no longer for other
+    /// publishers, because the queue might soon refuse batches.
     pub(crate) fn is_half_full(&self) -> bool {
         2 * self.size.events > QUEUE_EVENTS_MAX || 2 * self.size.bytes > QUEUE_BYTES_MAX
     }
 
-    /// Takes the batches of one transaction. They count towards the queue's size until
-    /// [`done`](Self::done) is called for each.
+    /// Takes the batches of one transaction. Each of them counts towards the queue's size until
+    /// [`done`](Self::done) is called for it.
     pub(crate) fn take_group(&mut self) -> Vec<Queued<P>> {
         let mut sum = Size::default();
         let fits = |batch: &&Queued<P>| {
@@ -225,7 +231,8 @@ impl<P: Payload> Queue<P> {
         self.waiting.drain(..count).collect()
     }
 
-    /// Takes a batch off the queue's size, after it was committed or has failed.
+    /// Subtracts the size of a batch from the queue's size, after the batch was committed or has
+    /// failed.
     pub(crate) fn done(&mut self, size: Size) {
         self.size.events -= size.events;
         self.size.bytes -= size.bytes;

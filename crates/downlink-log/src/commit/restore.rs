@@ -1,7 +1,9 @@
-//! How a log begins with a store: it fills its rings with the newest stored events.
+//! How a log begins with a store: it reads the newest stored events into memory, where each topic
+//! has a ring of events.
 //!
-//! The rings hold only the newest events of the store. A ring has every event of its topic from the
-//! ring's floor on. The store knows the exact floors of older events.
+//! The floor of a ring is the offset from which on the ring has all events of its topic. A reader
+//! that needs events below the floor reads them from the store. The store has floors of its own,
+//! which say what the store has evicted.
 
 use std::collections::HashSet;
 
@@ -15,15 +17,15 @@ use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
-/// The maximum number of events that are read into the rings. They are enough for clients that
-/// reconnect after a deploy, and the log reads them in well under a second.
+/// The maximum number of events and bytes that are read into the rings. They are enough for clients
+/// that reconnect after a deploy, and the log reads them in well under a second.
 const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
-/// Fills the rings with the newest events, and restores the marks of finished topics. Events below
-/// the oldest event in memory stay only in the store.
+/// Fills the rings with the newest events, and restores the marks of finished topics. Older events
+/// stay only in the store.
 ///
-/// If an event cannot be decoded, the rings begin after it. A reader that needs this event reads
-/// from the store.
+/// If an event cannot be decoded, the rings begin after this event. A reader that needs it asks the
+/// store, and gets a gap for it.
 pub(crate) fn restore<P: Payload>(
     core: &Core<P>,
     reader: &dyn StoreReader,
@@ -46,12 +48,12 @@ pub(crate) fn restore<P: Payload>(
     let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
-    // Only everyone's topic may have no row in the store. Its floor is then the floor of the
-    // forgotten rows.
+    // `floors_above` gives only the floors of topics that exist in the store. Everyone's topic may
+    // not exist there, so its floor is asked for here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
-    // Retention may have evicted an event of one topic that is newer than events that other topics
-    // keep.
+    // Some topics have lost events that are newer than the oldest event in memory. The store knows
+    // the higher floors of these topics.
     reader.floors_above(oldest, &mut |address, floor| {
         if addresses.contains(&address) {
             core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
@@ -65,19 +67,19 @@ pub(crate) fn restore<P: Payload>(
     core.history.trim_all(&held, std::iter::empty(), next_offset.get(), &mut evicted);
     drop(held);
     core.settle(Some(evicted));
-    // A name without a ring may have lost events that are newer than the oldest event in memory.
-    // This floor sends its readers to the store, which knows the losses. Without it, the readers
-    // would skip the lost events without a gap.
+    // A topic that has no ring now may have lost events that are newer than the oldest event in
+    // memory. With this floor, the readers of such a topic ask the store, which knows what was
+    // lost. Without it, they would skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
-    // Publishing to a finished topic is refused as it was before.
+    // After the restart, finished topics must still refuse events.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
         core.history.restore_finish(&core.history.topic(&address), mark);
     }
     Ok(())
 }
 
-/// The loss of everything below an offset. Memory has none of these events; the store may still
-/// have them. They count as lost before any reader came.
+/// The loss of everything below an offset. These events are not in memory, but the store may still
+/// have them. The loss has the lowest number, as if it had happened before any reader was opened.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
@@ -89,7 +91,7 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
     if topics.is_empty() {
         return;
     }
-    // No topic is collected before the log has begun, so every reservation succeeds.
+    // No topic is removed from memory before the log is open, so every reservation succeeds.
     let reserved = topics.iter().all(|topic| core.history.reserve(topic));
     debug_assert!(reserved, "a topic was collected before the log began");
     if let Some(id) = id {
@@ -104,7 +106,8 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
         payload: Some(payload),
         topics: &topics,
         patterns: &patterns,
-        // Finish marks come from the store's list, which also has the marks of older events.
+        // `restore` sets all finish marks from the store's list, which also has the marks of events
+        // that are not in memory.
         finish: false,
     };
     core.history.push(pushed, evicted);

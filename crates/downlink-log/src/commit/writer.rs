@@ -1,13 +1,14 @@
-//! The only thread that writes to a log's store. It plans the waiting batches, commits them, and
-//! then makes them visible.
+//! The writer: the only thread that writes to a log's store. It takes the batches that wait in the
+//! queue, decides which of their events are new, gives these events their offsets, commits them to
+//! the store, and then makes them visible to readers.
 //!
-//! The writer holds no lock while it waits for the disk. After a commit, it applies the batches in
-//! the order of the queue, which is the order of their offsets. It wakes readers and publishers
-//! after it has released the locks.
+//! The writer holds no lock while it waits for the disk. After a commit, it puts the batches into
+//! memory in the order of the queue, which is the order of their offsets. It wakes readers and
+//! publishers after it has released the locks.
 //!
-//! Durable and relaxed commits take the same steps. An event becomes visible, and its publisher is
-//! answered, when the event is committed. A durable commit is on the disk by then. A relaxed commit
-//! is only with the operating system; the writer flushes it to the disk within [`RELAXED_WITHIN`].
+//! In both durabilities, an event becomes visible, and its publisher gets the answer, when the
+//! event is committed. A durable commit is on the disk by then. A relaxed commit has only reached
+//! the operating system; the writer flushes it to the disk within [`RELAXED_WITHIN`].
 
 use std::{
     sync::Arc,
@@ -23,15 +24,18 @@ use crate::store::{Durability, Store, StoreError, Trimmed};
 use crate::sync::MutexGuard;
 use crate::types::{ClockState, EndReason, Payload};
 
-/// How long an event in relaxed durability may wait for its flush. A power cut may lose the events
-/// of this time. With 100 ms there are at most ten flushes a second. With half of it, the flushes
-/// would wear out the disk; with double, people would notice the loss.
+/// The maximum time between the commit of an event in relaxed durability and its flush to the disk.
+/// A power cut may lose the events of this time. With 100 ms there are at most ten flushes a
+/// second. With half of it, the many flushes would wear out the disk sooner; with double, people
+/// would notice the loss.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The longest sleep of a writer that has nothing to do. Retention by age is late by at most this.
+/// The maximum sleep of a writer that has nothing to do. The store evicts events by age at most
+/// this much too late.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The shortest sleep, so that the writer does not call a failing store all the time.
+/// The minimum time until the next eviction by age, so that the writer does not call the store all
+/// the time.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
 /// The log's clock as the writer reads it: the log time, and the difference between wall clock and
@@ -46,12 +50,13 @@ pub(crate) struct Writer<P: Payload> {
     /// When the oldest unflushed event was committed.
     pub(crate) unflushed: Option<Instant>,
     pub(crate) outages: Outages,
-    /// Dropped after the store, because its drop reports that the store is closed.
+    /// This field is dropped after the store, because its drop reports that the store is closed.
     pub(crate) shared: Shared<P>,
 }
 
-/// The state that a writer shares with its log. Dropping it tells publishers, readers and the task
-/// that closes the log that the writer has ended. This also happens if the store panics.
+/// The state that a writer shares with its log. When the writer ends, this is dropped, even if the
+/// store has panicked. The drop tells the publishers, the readers and the task that closes the log
+/// that the writer has ended.
 pub(crate) struct Shared<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) queue: Arc<CommitQueue<P>>,
@@ -88,8 +93,8 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Waits for batches to commit, at most for `wait`, and takes them. `None` when no more will
-    /// come.
+    /// Waits for batches to commit, at most for `wait`, and takes them. There may be none. Returns
+    /// `None` if the queue is closed and empty.
     fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;
         let mut queue = commits.queue.lock();
@@ -102,7 +107,8 @@ impl<P: Payload> Writer<P> {
         (queue.batches() > 0 || !queue.closed).then(|| queue.take_group())
     }
 
-    /// Plans, commits and applies the batches of one transaction.
+    /// Gives the events of these batches their offsets, commits them in one transaction, and makes
+    /// them visible.
     fn write(&mut self, mut batches: Vec<Queued<P>>) {
         let started = Instant::now();
         let ClockState { delta_ms, .. } = (self.clock)();
@@ -136,7 +142,8 @@ impl<P: Payload> Writer<P> {
             .map(|waited| CommitPacing::after(batches.len(), waited, started, Instant::now()));
     }
 
-    /// Flushes relaxed commits when they are due. Returns how long the next flush can wait.
+    /// Flushes relaxed commits if they have waited for [`RELAXED_WITHIN`]. Returns the time until
+    /// the next flush.
     fn flush_if_due(&mut self) -> Duration {
         let Some(since) = self.unflushed else { return IDLE_MAX };
         let left = RELAXED_WITHIN.saturating_sub(since.elapsed());
@@ -148,7 +155,7 @@ impl<P: Payload> Writer<P> {
                 self.unflushed = None;
                 IDLE_MAX
             }
-            // The writer soon tries the flush again, unless the error is final. Publishers see the
+            // The writer soon tries the flush again, unless the error is final. Publishers get the
             // error at the next commit.
             Err(error) => {
                 self.note_refusal(&error, 0, self.refused());
@@ -158,8 +165,8 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Tests whether the store accepts events again, if the next test is due. Returns how long the
-    /// test after it can wait.
+    /// During an outage, tests whether the store accepts events again, if it is time for a test.
+    /// Returns the time until the next test.
     fn retry_if_due(&mut self) -> Duration {
         let Some(outage) = &self.outages.now else { return IDLE_MAX };
         let left = self.outages.retry_every.saturating_sub(outage.tried.elapsed());
@@ -175,13 +182,13 @@ impl<P: Payload> Writer<P> {
         self.outages.retry_every
     }
 
-    /// The number of publishes that the store has refused.
+    /// The number of all publishes that were refused because of the store.
     fn refused(&self) -> u64 {
         self.shared.queue.refusals().all()
     }
 
-    /// Notes that the store has refused these bytes. `refused` is the number of publishes that were
-    /// refused before.
+    /// Notes that the store has refused a write of `bytes` bytes. `refused` is the number of all
+    /// publishes that were refused before this write.
     fn note_refusal(&mut self, error: &StoreError, bytes: usize, refused: u64) {
         self.shared.queue.fail(error);
         self.outages.note_refusal(error, bytes, refused..self.refused());
@@ -194,7 +201,8 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Calls one step of trimming, and returns the time until the next step.
+    /// Does one step of [`Store::trim`], which evicts old events from the store. Returns the time
+    /// until the next step.
     fn trim(&mut self) -> Duration {
         let ClockState { at: now, delta_ms } = (self.clock)();
         self.store.set_clock_delta(delta_ms);
@@ -205,8 +213,8 @@ impl<P: Payload> Writer<P> {
                 let millis = at.as_millis().saturating_sub(now.as_millis());
                 Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
             }
-            // The next call repeats the failed step, unless the error is final. A commit may still
-            // succeed.
+            // The next call repeats the failed step, unless the error is final. Commits may still
+            // succeed, so this is not an outage.
             Err(error) => {
                 if error.is_final() {
                     self.note_refusal(&error, 0, self.refused());
@@ -217,7 +225,8 @@ impl<P: Payload> Writer<P> {
     }
 }
 
-/// Waits for the publishers that are about to come back, if any are expected.
+/// Waits for publishers that are about to publish again, as long as `pacing` says. Does not wait if
+/// the queued batches fill a transaction, or if the queue is half full or closed.
 fn gather<P: Payload>(
     commits: &CommitQueue<P>,
     queue: &mut MutexGuard<'_, Queue<P>>,
@@ -233,9 +242,9 @@ fn gather<P: Payload>(
 }
 
 impl<P: Payload> Shared<P> {
-    /// Makes the batches visible and answers their publishers. Takes the sequence lock once for
-    /// each batch. Returns the number of batches that were waiting before any publisher was
-    /// answered.
+    /// Makes the batches visible and answers their publishers. It takes the sequence lock once for
+    /// each batch. It returns the number of batches that were in the queue before any of these
+    /// publishers got an answer.
     fn apply(
         &self,
         batches: &[Queued<P>],
@@ -243,7 +252,8 @@ impl<P: Payload> Shared<P> {
     ) -> usize {
         let Core { history, sequencer, ids } = &*self.core;
         let (mut answers, mut wakes) = (Answers::new(), Vec::new());
-        // Values are dropped last, so that everything else is done if a drop panics.
+        // The evicted payloads are dropped at the end of this function. If dropping one of them
+        // panics, everything else is already done.
         let mut evicted = Evicted::new();
         for assigned in planned.iter_mut().flatten() {
             let mut sequence = sequencer.lock();
@@ -255,7 +265,7 @@ impl<P: Payload> Shared<P> {
         }
         sequencer.settle(history, &evicted);
         let waited = self.done(batches);
-        // The events are already visible when their publishers are answered.
+        // Readers are woken before the publishers get their answers.
         wakes.into_iter().for_each(Wakes::wake);
         let mut answers = answers.into_iter();
         for (batch, planned) in batches.iter().zip(&planned) {
@@ -269,9 +279,10 @@ impl<P: Payload> Shared<P> {
         waited
     }
 
-    /// Fails batches whose commit has failed. Their offsets are not used again. Batches that were
-    /// refused while they were planned get the store's error too: the reason for their refusal may
-    /// be an event of the same group, which was not kept.
+    /// Fails batches whose commit has failed. Their offsets are not used again. Some of the batches
+    /// may have been refused before the commit, for example because they repeat an id of another
+    /// batch in the same transaction. They get the store's error too, because that other batch was
+    /// not kept, so the reason for their refusal is gone.
     fn fail(
         &self,
         batches: &[Queued<P>],
@@ -279,8 +290,8 @@ impl<P: Payload> Shared<P> {
         error: &StoreError,
     ) {
         self.done(batches);
-        // The error is noted before the publishers are answered, because they may ask for it at
-        // once.
+        // The error is noted before the publishers get their answers, because a publisher may then
+        // ask for it at once with `Log::store_error`.
         self.queue.fail(error);
         for assigned in planned.iter().flatten() {
             assigned.topics().for_each(|topic| self.core.history.unreserve(topic));
@@ -290,8 +301,8 @@ impl<P: Payload> Shared<P> {
         self.queue.refuse(batches.iter(), error);
     }
 
-    /// Takes these batches off the size of the queue. Returns the number of batches that wait in
-    /// it.
+    /// Subtracts the sizes of these batches from the queue's size. Returns the number of batches
+    /// that wait in the queue.
     fn done(&self, batches: &[Queued<P>]) -> usize {
         let mut queue = self.queue.queue.lock();
         batches.iter().for_each(|batch| queue.done(batch.size));

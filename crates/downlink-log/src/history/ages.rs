@@ -1,7 +1,8 @@
-//! The topics that have events or marks to evict by age, each with its deadline.
+//! The queue of evictions by age. A topic's deadline is the time at which its oldest event or its
+//! finish mark becomes too old. The queue has the topics with a deadline, earliest first.
 //!
-//! No task runs in the background. Every append, open and read first checks here whether a deadline
-//! is reached. This check is almost always one atomic load.
+//! No thread waits for a deadline. Instead, every append, open and read first checks whether a
+//! deadline has passed. This check is almost always one atomic load.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,11 +15,12 @@ const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Ages<P> {
-    /// The earliest deadline, in milliseconds. A caller that reads an old value only checks the
-    /// queue once too early or too late; the queue has the true deadlines.
+    /// The earliest deadline in the queue, in milliseconds. It is read without the lock, so a
+    /// caller may read an old value. Such a caller looks into the queue needlessly, or leaves an
+    /// eviction to the next call.
     next: AtomicU64,
-    /// Ordered by time, then by the topic's identity. The lock is taken while the topic's ring is
-    /// locked, or while no ring is. No other lock is taken while it is held.
+    /// Ordered by deadline, then by the topic's identity. The lock is taken while the topic's ring
+    /// is locked, or while no ring is locked. No other lock is taken while this one is held.
     queue: Mutex<Deadlines<P>>,
 }
 
@@ -29,7 +31,7 @@ impl<P> Ages<P> {
         Self { next: AtomicU64::new(NEVER), queue: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Whether any event or mark has a deadline.
+    /// Whether any topic is in the queue.
     pub(crate) fn has_any(&self) -> bool {
         self.next.load(Ordering::Acquire) != NEVER
     }
@@ -38,8 +40,9 @@ impl<P> Ages<P> {
         self.next.load(Ordering::Acquire) <= now.as_millis()
     }
 
-    /// Removes the first topic that is due from the queue. The caller has not locked the topic's
-    /// ring, so the topic may be in the queue again when this returns.
+    /// Takes the topic with the earliest deadline out of the queue, if that deadline has passed.
+    /// The caller has not locked the topic's ring, so another thread may put the topic back before
+    /// this returns.
     pub(crate) fn pop_due(&self, now: Timestamp) -> Option<(Timestamp, Arc<Topic<P>>)> {
         let mut queue = self.queue.lock();
         let first = queue.first_entry().filter(|first| first.key().0 <= now)?;
@@ -48,9 +51,9 @@ impl<P> Ages<P> {
         Some((at, topic))
     }
 
-    /// Queues a topic for the deadline of its oldest entry or mark. `None` removes the topic from
-    /// the queue. The caller holds the lock of the topic's ring. If the deadline has become later,
-    /// the queue keeps the earlier time, and the topic is checked at that time.
+    /// Puts a topic into the queue with the deadline `at`. `None` takes the topic out of the queue.
+    /// The caller must hold the lock of the topic's ring. If the topic is in the queue with an
+    /// earlier time, it stays there with that time, and is checked then.
     pub(crate) fn queue(&self, topic: &Arc<Topic<P>>, at: Option<Timestamp>) {
         let queued = topic.queued_for();
         let is_early_enough = match (queued, at) {
@@ -106,8 +109,9 @@ mod tests {
         assert!(due(30).is_none() && !ages.has_any());
     }
 
-    /// An app may use one topic for each answer of a language model. The topic is in use for a
-    /// moment, although its events could be kept for a day.
+    /// An app may use one topic for each answer of a language model. Such a topic is used only for
+    /// a moment. If it stayed in the queue for the day for which its events could be kept, the
+    /// queue would become long.
     #[test]
     fn a_topic_without_a_deadline_leaves_the_queue() {
         let (ages, topic) = (Ages::new(), topic());

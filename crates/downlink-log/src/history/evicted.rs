@@ -1,11 +1,11 @@
-//! Evicted entries. They are collected while locks are held and dropped after the locks are
-//! released, because dropping a payload may run a user's code.
+//! Evicted events. They are gathered while locks are held and dropped after the locks are released,
+//! because dropping a payload may run a user's code.
 
 use std::sync::Arc;
 
 use crate::topics::{ring::Kept, topic::Topic};
 
-/// Evicted entries, and topics that may be collected.
+/// Evicted events, and topics that may be collected, which means that they are removed from memory.
 #[derive(Debug)]
 #[must_use = "ids are freed and topics collected when it is settled"]
 pub(crate) struct Evicted<P> {

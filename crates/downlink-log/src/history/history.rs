@@ -1,8 +1,9 @@
 //! The history of all topics: it stores events, finds them and evicts them.
 //!
-//! A pushed event is visible once the tail is above its offset. Every eviction has a number. While
-//! the table of patterns is held, the eviction is recorded in each pattern that matches the event's
-//! topic. Only after that may the event's row leave the index.
+//! The tail is the next offset that readers will see. A pushed event becomes visible when the tail
+//! rises above its offset. The index has a row for each event, with its topics. When an event is
+//! evicted, this is noted in each pattern that matches its topic, and only then may its row be
+//! removed from the index. So a reader that does not find the row finds the eviction.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
-/// The maximum number of topics that one step of expiry checks, and of events that it evicts. A
-/// step takes about a millisecond. A call that finds a deadline reached takes one step, so no
-/// publisher waits long when a hundred thousand topics expire at once. With half as many, more
-/// events would stay beyond their age in a log with little traffic.
+/// The maximum number of topics that one step of eviction by age checks, and the maximum number of
+/// events that it evicts. A step takes about a millisecond. A call does at most one step, so no
+/// publisher waits long when events of a hundred thousand topics become too old at the same time.
+/// With half as many, the steps of a log with few calls would evict too slowly.
 const EXPIRE_STEP: usize = 128;
 
 #[derive(Debug)]
@@ -24,47 +25,50 @@ pub(crate) struct History<P> {
     pub(crate) options: Arc<LogOptions>,
     pub(crate) topics: Topics<P>,
     pub(crate) patterns: Patterns<P>,
-    /// The next offset to become visible. It is stored (Release) after everything below it is in
-    /// its rings and patterns, so a reader that loads it (Acquire) finds all of that.
+    /// The next offset to become visible. It is stored (Release) after all events below it are in
+    /// their rings and patterns, so a reader that loads it (Acquire) finds all these events there.
     tail: AtomicU64,
-    /// An upper bound for the floors of all topics that exist or existed. It is raised (AcqRel)
-    /// before the index drops a row.
+    /// No floor of a topic that exists or existed is higher than this offset. It is raised (AcqRel)
+    /// before the row of an evicted event is removed from the index.
     floor_max: AtomicU64,
-    /// A time that is not before the time of any evicted event, in milliseconds (AcqRel, like
-    /// `floor_max`).
+    /// No evicted event has a later time stamp than this, in milliseconds. It is raised (AcqRel)
+    /// together with `floor_max`.
     evicted_at_max: AtomicU64,
-    /// The number of the newest eviction. Incremented (AcqRel) while the ring is locked.
+    /// The number of the newest eviction. It is incremented (AcqRel) while the ring of the evicted
+    /// event is locked.
     evictions: AtomicU64,
-    /// The newest offset in any inbox. It is raised (AcqRel) before the tail moves. A reader that
-    /// has loaded the tail, and finds this offset and `floor_max` below its cursor, can skip its
-    /// own inbox. This saves a cache miss.
+    /// The offset of the newest event in any inbox. It is raised (AcqRel) before the tail moves. A
+    /// reader first loads the tail. If this offset and `floor_max` are then below its cursor, its
+    /// own inbox has nothing for it. So the reader need not load its inbox from memory.
     newest_of_inboxes: AtomicU64,
-    /// The number of finish marks set so far. It is incremented before the tail is stored, so a
-    /// reader that sees a tail above a finish mark also sees the new count. It is incremented
-    /// (Release) after the topic is marked as finished, and loaded (Acquire) before a reader checks
-    /// the topic. So a reader that sees the count also sees the mark.
+    /// The number of finish marks set so far. A publisher first marks the topic as finished, then
+    /// increments this count (Release), and then stores the tail. A reader loads the count
+    /// (Acquire) before it checks its topics. So a reader that sees a tail above a finish mark also
+    /// sees the new count, and a reader that sees the new count also sees the mark.
     finishes: AtomicU32,
-    /// The bytes and events kept in all rings, and the topics that count towards their limit. They
-    /// change while the ring concerned is locked, and have no order with other accesses (Relaxed).
-    /// Unlocked reads may be stale.
+    /// The number of bytes and of events in all rings, and the number of topics that count towards
+    /// the limit of topics. Each changes while the ring that causes the change is locked. Other
+    /// data does not depend on them, so Relaxed is enough. A thread that reads them without a lock
+    /// may see old values.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
-    /// The number of events that were published to this log. Relaxed, because it is only shown.
+    /// The number of events that were published to this log. Relaxed is enough, because it is only
+    /// shown.
     published: AtomicU64,
-    /// Never locked while a ring is locked.
+    /// A thread that holds the lock of a ring must not take this lock.
     index: Mutex<Index<P>>,
     ages: Ages<P>,
 }
 
-/// An event or finish mark to push into its topics. The topics are reserved for it.
+/// An event or finish mark to push into its topics. The topics' rings are reserved for the push.
 pub(crate) struct Pushed<'a, P> {
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
     pub(crate) payload: Option<P>,
     pub(crate) topics: &'a EventTopics<P>,
     /// For each topic, the patterns that match it. They were found while the table of patterns was
-    /// held.
+    /// locked, and it is still locked.
     pub(crate) patterns: &'a [Matching<P>],
     pub(crate) finish: bool,
 }
@@ -96,8 +100,8 @@ impl<P: Payload> History<P> {
         self.tail.load(Ordering::Acquire)
     }
 
-    /// Makes everything below an offset visible. The caller has pushed it, and holds the sequence
-    /// lock.
+    /// Makes all events below an offset visible. The caller must have pushed them, and must hold
+    /// the sequence lock.
     pub(crate) fn set_tail(&self, tail: u64) {
         self.tail.store(tail, Ordering::Release);
     }
@@ -106,7 +110,7 @@ impl<P: Payload> History<P> {
         self.floor_max.load(Ordering::Acquire)
     }
 
-    /// A time that is not before the time of any evicted event.
+    /// No evicted event has a later time stamp than this.
     pub(crate) fn evicted_at_max(&self) -> Timestamp {
         Timestamp::from_millis(self.evicted_at_max.load(Ordering::Acquire))
     }
@@ -146,25 +150,26 @@ impl<P: Payload> History<P> {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// The topic of an address. It is created if there is none.
+    /// The topic of an address, which is created if it does not exist.
     pub(crate) fn topic(&self, address: &Address) -> Arc<Topic<P>> {
         self.topics.find_or_create(address, |address, lost| self.patterns.note_lost(address, lost))
     }
 
-    /// Reserves a topic for a push, so that it is not collected. Returns `false` if it was already
-    /// collected.
+    /// Reserves a topic for a push, so that the topic is not collected (removed from memory) before
+    /// the push. Returns `false` if the topic was already collected.
     pub(crate) fn reserve(&self, topic: &Topic<P>) -> bool {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.reserve())
     }
 
-    /// Gives up a reservation.
+    /// Ends a reservation without a push.
     pub(crate) fn unreserve(&self, topic: &Topic<P>) {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.unreserve());
     }
 
-    /// Changes a ring, and updates the count of filled topics.
+    /// Calls `change` with a ring, and then updates the number of topics that count towards the
+    /// limit.
     fn change<R>(
         &self,
         topic: &Topic<P>,
@@ -208,7 +213,8 @@ impl<P: Payload> History<P> {
                 topic.set_finished(true);
                 self.finishes.fetch_add(1, Ordering::Release);
             }
-            // The reservation ends after the push, so that the topic counts as filled throughout.
+            // The reservation ends only after the push, so that the topic counts towards the limit
+            // of topics all the time.
             self.change(topic, &mut ring, |ring| ring.unreserve());
             self.trim(patterns, topic, &mut ring, evicted);
             self.queue_age(topic, &ring);
@@ -241,8 +247,8 @@ impl<P: Payload> History<P> {
         true
     }
 
-    /// Evicts entries until the ring is within its rule's count and bytes. The newest entry always
-    /// stays.
+    /// Evicts events until the ring is within the number and the bytes that its retention rule
+    /// allows. The newest event always stays.
     fn trim(
         &self,
         patterns: &Matching<P>,
@@ -256,8 +262,9 @@ impl<P: Payload> History<P> {
         }
     }
 
-    /// Evicts events until the log is within its byte bound. First it evicts from the topics that
-    /// were just appended to, then the oldest events of all topics. Events from `newest` on stay.
+    /// Evicts events until the log is within its limit of bytes. It first evicts old events of the
+    /// topics in `appended_to`, which have just got an event, and then the oldest events of all
+    /// topics. It evicts no event at or above the offset `newest`.
     pub(crate) fn trim_all<'a>(
         &'a self,
         held: &Held<'_, P>,
@@ -295,18 +302,21 @@ impl<P: Payload> History<P> {
             }
             self.queue_age(topic, &ring);
         }
-        // The evictions are already recorded, so a reader that does not find the row finds them.
+        // The evictions are already noted in the patterns, so a reader that no longer finds the row
+        // finds the evictions.
         let popped = self.index.lock().pop_front(row.offset);
         drop(popped);
         true
     }
 
-    /// Evicts events and marks that are too old, at most one step of them.
+    /// Does one step of eviction by age, if a deadline has passed: evicts events and finish marks
+    /// that are too old.
     pub(crate) fn expire(&self, now: Timestamp) -> Option<Evicted<P>> {
         self.expire_by(|| now)
     }
 
-    /// Like [`expire`](Self::expire), but calls `now` only if some event or mark has a deadline.
+    /// Like [`expire`](Self::expire), but calls `now` only if the log has an event or a finish mark
+    /// that will become too old.
     pub(crate) fn expire_by(&self, now: impl FnOnce() -> Timestamp) -> Option<Evicted<P>> {
         if !self.ages.has_any() {
             return None;
@@ -362,12 +372,12 @@ impl<P: Payload> History<P> {
         self.queue_age(topic, &ring);
     }
 
-    /// Queues a topic for the deadline of its oldest event or mark.
+    /// Puts a topic into the queue of evictions by age.
     pub(crate) fn queue_age(&self, topic: &Arc<Topic<P>>, ring: &Ring<P>) {
         self.ages.queue(topic, Topic::deadline(ring, &self.options));
     }
 
-    /// Marks a topic as finished that was finished before this log began.
+    /// Sets the finish mark of a topic that was finished before the log was opened.
     pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finished) {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
@@ -382,13 +392,13 @@ impl<P: Payload> History<P> {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
     }
 
-    /// Raises the floor of every topic that is not in memory.
+    /// Raises the floor of every topic that is not in memory, to cover this loss.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
         self.topics.raise_unknown(lost);
     }
 
-    /// Removes a bounded number of rows of evicted events from the index.
+    /// Removes some of the rows of evicted events from the index.
     pub(crate) fn tidy_index(&self) {
         let live = self.events.load(Ordering::Relaxed);
         let is_kept = |offset, topic: &Topic<P>| topic.ring.read().floor() <= offset;
@@ -405,12 +415,13 @@ impl<P: Payload> History<P> {
         self.index.lock().below(until).take(count).cloned().collect()
     }
 
-    /// The first offset in the index with this time or a later one.
+    /// The offset of the first event in the index with this time stamp or a later one.
     pub(crate) fn first_since(&self, since: Timestamp) -> Option<u64> {
         self.index.lock().first_since(since)
     }
 
-    /// Collects those of the topics that are no longer in use. Called with no lock held.
+    /// Removes those of the topics from memory that nothing uses any more. The caller must hold no
+    /// lock.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>]) {
         self.topics.collect(topics, |address, lost| self.patterns.note_lost(address, lost));
     }
@@ -421,8 +432,9 @@ mod tests {
     use super::*;
     use crate::types::{Epoch, address::Topic as Name};
 
-    /// Many topics are due at once, but none of them has an event. A topic stays in the queue until
-    /// its old deadline, even if its old event was evicted long ago.
+    /// The deadlines of many topics have passed, but none of these topics has an event to evict.
+    /// This is possible because a topic stays in the queue with its earlier deadline when the event
+    /// with that deadline was evicted for another reason.
     #[test]
     fn a_step_checks_a_bounded_number_of_topics_even_if_there_is_nothing_to_evict() {
         let history: History<&'static str> =

@@ -1,10 +1,8 @@
-//! The index: for each offset, in order, the topics of its event.
+//! The index: a list of the events of all topics, in the order of their offsets. It has a row for
+//! each event, with the event's topics.
 //!
-//! A reader of patterns that is far behind walks the index. The log uses the index to find its
-//! oldest event when the log exceeds its byte bound. Rows of evicted events are removed first at
-//! the old end of the index. Elsewhere they stay until they outnumber the rows of kept events. The
-//! rows are in chunks. The work of `tidy` grows with the number of rows that
-//! were added since its last call.
+//! A reader of patterns that is far behind goes through the index to find its events. When the log
+//! exceeds its limit of bytes, it finds its oldest event in the index.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,25 +14,29 @@ use crate::types::Timestamp;
 /// The topics of one event, nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// The number of rows of a chunk. To tidy a chunk takes some ten microseconds. Loom models use
-/// chunks of one row.
+/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in some ten microseconds.
+/// Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// The number of rows of evicted events that are always tolerated, so that tidying is rare in a
-/// small log.
+/// The index of a small log may always have this many topics of evicted events, so that such an
+/// index is rarely tidied.
 const SLACK: usize = 64;
 
-/// For each topic that was added to the index, `tidy` checks this many topics. With 4, a round over
-/// all chunks ends before the index has grown by a quarter. With 1, rows would come as fast as they
-/// are checked, and rows of evicted events would pile up.
+/// For each topic in the rows that were added to the index, `tidy` checks this many topics. With 4,
+/// `tidy` has visited all chunks before the index has grown by a quarter. With 1, rows would be
+/// added as fast as they are checked, so rows of evicted events would pile up.
 const TIDIED_PER_PUSHED: usize = 4;
 
-/// Invariant: `places` is the sum of the numbers of topics of all rows; no chunk is empty.
+/// The rows are in chunks, and one call of `tidy` visits only a few chunks. It first removes the
+/// rows of evicted events at the old end of the index. Other rows of evicted events stay until they
+/// outnumber the rows of kept events.
+///
+/// Invariant: `places` is the total number of topics in all rows; no chunk is empty.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
     chunks: VecDeque<VecDeque<IndexRow<P>>>,
     places: usize,
-    /// The number of topics in the rows that were added since the last call of `tidy`.
+    /// The total number of topics in the rows that were added since the last call of `tidy`.
     pushed: usize,
     /// The chunk to tidy next.
     next_chunk: usize,
@@ -77,7 +79,7 @@ impl<P> Index<P> {
         rows.skip_while(move |row| row.offset >= until)
     }
 
-    /// The first offset with this time or a later one.
+    /// The offset of the first row with this time stamp or a later one.
     pub(crate) fn first_since(&self, since: Timestamp) -> Option<u64> {
         let at =
             self.chunks.partition_point(|chunk| chunk.back().is_some_and(|row| row.at < since));
@@ -90,7 +92,7 @@ impl<P> Index<P> {
         self.chunks.front()?.front()
     }
 
-    /// Removes the oldest row if it belongs to `offset`.
+    /// Removes the oldest row if its offset is `offset`.
     pub(crate) fn pop_front(&mut self, offset: u64) -> Option<IndexRow<P>> {
         self.pop_front_if(|row| row.offset == offset)
     }
@@ -109,12 +111,14 @@ impl<P> Index<P> {
         Some(row)
     }
 
-    /// Removes rows of evicted events. `live` is the number of topics of all kept events. If the
-    /// rows have more topics than `live` and an eighth of it, this removes rows of evicted events
-    /// at the old end. If they have more than twice `live`, this also tidies some other chunks.
+    /// Removes rows of evicted events. `live` is the total number of topics of all kept events. If
+    /// the rows have more than 9/8 of `live` topics, this removes rows of evicted events at the old
+    /// end. If they have more than twice `live` topics, this also removes such rows from some other
+    /// chunks.
     ///
-    /// Each append calls this once. The work grows with the number of rows added since the last
-    /// call, so rows of evicted events do not pile up, however many events an append has.
+    /// Each append calls this once. The work of a call grows with the number of rows that were
+    /// added since the last call. So rows of evicted events do not pile up, even if each append
+    /// adds many events.
     pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
         let mut left = CHUNK_ROWS + TIDIED_PER_PUSHED * std::mem::take(&mut self.pushed);
         if self.places <= live + live / 8 + SLACK {
@@ -220,7 +224,7 @@ mod tests {
         let mut index = index(rows as u64);
         index.tidy(rows, |_, _| false);
         assert_eq!(index.places, rows, "there are few enough rows");
-        // The oldest event is kept, so the other rows are not at the front.
+        // The oldest event is kept, so no row of an evicted event is at the front.
         index.tidy(10, |offset, _| offset == 2 || offset.is_multiple_of(64));
         assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32 + 1);
         for _ in 0..2 * rows / CHUNK_ROWS {
@@ -235,7 +239,8 @@ mod tests {
         let one = topics(1);
         for in_order in [true, false] {
             let (mut index, live, mut newest) = (Index::new(), 1_000, 0);
-            // If the oldest event is always kept, no other row gets to the front.
+            // If not `in_order`, the oldest event is always kept, so no other row gets to the
+            // front.
             let is_kept = |newest: u64, offset: u64| {
                 (!in_order && offset == 1) || offset + live as u64 > newest
             };
@@ -260,7 +265,7 @@ mod tests {
         assert_eq!(index.front().map(|row| row.offset), Some(CHUNK_ROWS as u64 + 2));
     }
 
-    /// One event to a thousand topics counts as much as a thousand events.
+    /// An event that is published to a thousand topics counts as much as a thousand events.
     #[test]
     fn a_row_counts_once_for_each_of_its_topics() {
         let mut index = Index::new();

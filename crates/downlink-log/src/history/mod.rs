@@ -1,4 +1,5 @@
-//! The history of all topics together: the tail, the index, ages, and eviction.
+//! The history of all topics together: which events readers can see, an index of all events, and
+//! the eviction of old events.
 
 pub(crate) mod ages;
 pub(crate) mod evicted;

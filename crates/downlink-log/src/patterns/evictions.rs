@@ -1,20 +1,22 @@
-//! A short summary of the evictions from all topics that a pattern matches. Evictions are numbered.
+//! A short summary of the evictions from all topics that a pattern matches. A log numbers its
+//! evictions in the order in which they happen.
 //!
-//! The summary answers one question: what is the highest offset that was evicted after a given
-//! eviction? The summary keeps a list of steps. A step holds the number of an eviction and the
-//! offset of the evicted event. A step is not needed if a later eviction has a higher offset. So
-//! the offsets fall from step to step while the numbers rise.
+//! The summary answers one question: after a given eviction, what is the highest offset that was
+//! evicted? It is a list of steps. A step holds the number of an eviction and the offset of the
+//! evicted event. A step is removed when a later eviction has a higher offset, because that later
+//! eviction then answers the question. So from step to step, the numbers rise and the offsets fall.
 //!
-//! The list has at most [`STEPS_MAX`] steps. When a further step is added, two neighbouring steps
-//! are merged into one with the higher number and the higher offset. So an answer may be too high,
-//! which makes a false gap, but it is never too low.
+//! The list has at most [`STEPS_MAX`] steps. If it gets longer, two neighbouring steps are replaced
+//! by one step with the higher number and the higher offset of the two. So an answer may be too
+//! high, and a reader then gets a gap although it has missed nothing. An answer is never too low,
+//! so no gap is hidden.
 
 use smallvec::SmallVec;
 
 use crate::types::EvictionNumber;
 
-/// The maximum number of steps. Retention evicts old events first, so one or two steps are usual.
-/// Sixteen steps take four cache lines.
+/// The maximum number of steps. One or two steps are usual, because old events are evicted first.
+/// Sixteen steps take 256 bytes, which is four cache lines.
 pub(crate) const STEPS_MAX: usize = 16;
 
 /// Invariant: from step to step, the numbers rise and the offsets fall.
@@ -38,8 +40,8 @@ impl Evictions {
         }
     }
 
-    /// The highest offset that was evicted after the eviction `after`. `None` asks for all
-    /// evictions.
+    /// The highest offset that was evicted after the eviction `after`. With `None`, all evictions
+    /// count.
     pub(crate) fn highest_after(&self, after: Option<EvictionNumber>) -> Option<u64> {
         self.steps.iter().find(|step| after.is_none_or(|after| step.0 > after)).map(|step| step.1)
     }
@@ -79,7 +81,7 @@ mod tests {
         assert_eq!(evictions.steps.len(), 2);
     }
 
-    /// Compares the answers with those from a list of all evictions.
+    /// Compares the answers of the summary with the answers from a list of all evictions.
     #[test]
     fn an_answer_is_never_too_low() {
         let mut rng = fastrand::Rng::with_seed(7);

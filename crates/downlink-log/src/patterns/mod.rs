@@ -1,4 +1,5 @@
-//! The patterns of a log: one for each distinct selector with `*` or braces, with its readers.
+//! The patterns of a log. A pattern is a selector with `*` or braces. All readers of equal patterns
+//! share one entry.
 
 pub(crate) mod evictions;
 pub(crate) mod pattern;

@@ -1,8 +1,9 @@
 //! One pattern: its readers, and the newest events of the topics that it matches.
 //!
-//! A pattern keeps a row for each of its newest events. A reader that keeps up finds its events in
-//! the rows, however many topics the pattern matches. A reader that is behind the oldest row looks
-//! at the topics, or at the index of the log.
+//! A pattern keeps a row for each of its newest events: the event's offset and topic. A reader that
+//! keeps up finds its events in the rows, however many topics the pattern matches. A reader whose
+//! cursor is below the oldest row reads the topics, or the index of the log, which lists the events
+//! of all topics.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,32 +13,34 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::topics::Topic;
 use crate::types::{EvictionNumber, TopicSelector};
 
-/// The maximum number of rows of a pattern: as many events as one poll of a reader takes. They take
-/// 1 KiB. With half as many, a reader would need the index after each burst. With twice as many,
-/// few readers would use the additional rows.
+/// The maximum number of rows of a pattern. One poll of a reader takes at most 64 events. With half
+/// as many rows, a reader would often have to search the index of the log after a burst of events.
+/// With twice as many, few readers would use the additional rows. 64 rows take 1 KiB.
 const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
 /// A pattern to which at least one reader has subscribed.
 ///
-/// The order of the fields keeps those that publishing and reading use in two cache lines.
+/// The order of the fields puts those that publishing and reading use into two cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pattern<P> {
-    /// The newest offset that may match. It is stored (Release) before the log's tail is stored,
-    /// and loaded (Acquire) after the tail is loaded, like the newest offset of a topic.
+    /// The offset of the newest event whose topic matches. For a new pattern, it may be a higher
+    /// offset. A publisher stores it (Release) before it stores the log's tail, and a reader loads
+    /// it (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
+    /// offset below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
     pub(crate) selector: TopicSelector,
 }
 
-/// The rows may be locked while the ring is locked whose push or eviction they note. No other lock
-/// is taken while the rows are locked.
+/// The rows may be locked while a ring is locked, to note an event that is pushed into that ring or
+/// evicted from it. No other lock is taken while the rows are locked.
 #[derive(Debug)]
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.
     complete_from: u64,
-    /// Offsets in order, each with a matching topic of the event.
+    /// Offsets in order, each with a topic of the event that the pattern matches.
     rows: VecDeque<(u64, Arc<Topic<P>>)>,
     evictions: Evictions,
 }
@@ -61,13 +64,14 @@ impl<P> Pattern<P> {
         self.newest.load(Ordering::Acquire)
     }
 
-    /// Tells the pattern that every matching append from `tail` on is noted in it.
+    /// Tells a new pattern that all matching events from `tail` on are noted in it. A second call
+    /// does nothing.
     pub(crate) fn begin(&self, tail: u64) {
         let mut rows = self.rows.lock();
         if rows.complete_from == u64::MAX {
             rows.complete_from = tail;
-            // Events below the tail may match. So a reader whose cursor is below the tail must look
-            // for them.
+            // Older events may match, but are not noted in the pattern. With this value of
+            // `newest`, a reader whose cursor is below the tail looks for them.
             self.newest.fetch_max(tail - 1, Ordering::AcqRel);
         }
     }
@@ -89,8 +93,8 @@ impl<P> Pattern<P> {
         rows.rows.push_back((offset, Arc::clone(topic)));
         self.newest.store(offset, Ordering::Release);
         drop(rows);
-        // Dropped after the rows are unlocked, because dropping the last row of a collected topic
-        // may drop the topic.
+        // The oldest row is dropped after the rows are unlocked. If it has the last reference to a
+        // topic, this drops the topic too.
         drop(dropped);
     }
 
@@ -99,14 +103,15 @@ impl<P> Pattern<P> {
         self.rows.lock().evictions.note(number, offset);
     }
 
-    /// The highest offset that was evicted from any matching topic after the eviction `after`.
-    /// `None` asks for all evictions.
+    /// The highest offset that was evicted from any matching topic after the eviction `after`. With
+    /// `None`, all evictions count.
     pub(crate) fn highest_evicted(&self, after: Option<EvictionNumber>) -> Option<u64> {
         self.rows.lock().evictions.highest_after(after)
     }
 
-    /// The row at or above `from`, if there is exactly one and it is below `until`. Returns `None`
-    /// if the rows do not reach back to `from`, or if an event at or above `from` was evicted.
+    /// The row at or above `from`, if there is exactly one such row and its offset is below
+    /// `until`. Also `None` if the rows do not go back as far as `from`, or if an event at or above
+    /// `from` was evicted.
     pub(crate) fn only_from(&self, from: u64, until: u64) -> Option<(u64, Arc<Topic<P>>)> {
         let rows = self.rows.lock();
         let is_hole = rows.evictions.highest_after(None).is_some_and(|highest| highest >= from);
@@ -116,8 +121,8 @@ impl<P> Pattern<P> {
         (is_only && rows.complete_from <= from && !is_hole).then(|| newest.clone())
     }
 
-    /// Adds the rows in `from..until` to `out`. Returns `false` if the rows do not reach back to
-    /// `from`.
+    /// Adds the rows in `from..until` to `out`. Returns `false` and adds nothing if the rows do not
+    /// go back as far as `from`.
     pub(crate) fn look(&self, from: u64, until: u64, out: &mut Vec<(u64, Arc<Topic<P>>)>) -> bool {
         let rows = self.rows.lock();
         if rows.complete_from > from {

@@ -1,9 +1,9 @@
 //! The table of all patterns of a log. It finds the patterns that match a topic's name.
 //!
-//! A publisher that appends or evicts holds the table's read lock from before the change until the
-//! change is noted in the patterns. A reader that adds a pattern holds the write lock. So each
+//! A thread that appends or evicts an event holds the read lock of the table until the change is
+//! noted in the matching patterns. A reader that adds a pattern holds the write lock. So each
 //! change is either noted in the new pattern, or was complete before the pattern was added. In the
-//! second case, the reader sees the change in the topics.
+//! second case, the reader finds the change in the topics.
 
 use std::sync::{Arc, Weak};
 
@@ -20,7 +20,7 @@ pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
-    /// Never locked while a ring is locked.
+    /// A thread that holds the lock of a ring must not take this lock.
     table: RwLock<PatternTable<P>>,
     patterns_max: usize,
 }
@@ -32,18 +32,18 @@ struct PatternTable<P> {
     version: u64,
 }
 
-/// The patterns that match a topic, remembered in the topic's ring. Most topics have one or two
-/// patterns.
+/// The patterns that match a topic. The topic's ring remembers them, so that an append to the topic
+/// need not search the table.
 #[derive(Debug)]
 struct MatchingPatterns<P> {
     version: u64,
-    /// Weak references, so that a topic does not keep a removed pattern alive. The rows of a
-    /// pattern keep topics alive, so strong references would form a cycle.
+    /// The references are weak, because a pattern's rows have strong references to topics. Strong
+    /// references in both directions would form a cycle, which is never freed.
     patterns: SmallVec<[Weak<Pattern<P>>; MATCHING_MAX]>,
 }
 
-/// A topic with more matching patterns than this remembers none. Otherwise a reader with a thousand
-/// matching patterns would cost each topic 8 KiB.
+/// A topic with more matching patterns than this remembers none. Most topics have one or two.
+/// Without this limit, a topic that a thousand patterns match would need 8 KiB to remember them.
 const MATCHING_MAX: usize = 2;
 
 /// A pattern, and the reader's key in the pattern's list of readers.
@@ -53,7 +53,7 @@ pub(crate) struct PatternSeat<P> {
     key: u32,
 }
 
-/// The seats of the patterns that a reader named, usually one.
+/// The seats of the patterns that a reader named. Most of these readers name one pattern.
 pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
 /// The table with its read lock held.
@@ -70,8 +70,8 @@ impl<P: Payload> Patterns<P> {
         Held(self.table.read())
     }
 
-    /// Notes the losses of a topic in the patterns that match it. Called while the topic is created
-    /// or collected.
+    /// Notes the losses of a topic in the patterns that match it. The losses say up to which offset
+    /// the topic's events were evicted. Called while the topic is created or removed from memory.
     pub(crate) fn note_lost(&self, address: &Address, lost: Lost) {
         let last = lost.floor.offset.get() - 1;
         self.hold().note_eviction(address, lost.number, last);
@@ -106,7 +106,8 @@ impl<P: Payload> Patterns<P> {
         Ok(seats)
     }
 
-    /// Removes a reader from the lists, and removes the patterns that no other reader has.
+    /// Removes a reader from the lists of its patterns, and removes the patterns that no other
+    /// reader has.
     pub(crate) fn leave(&self, seats: &[PatternSeat<P>]) {
         leave(&mut self.table.write(), seats);
     }
@@ -184,7 +185,7 @@ mod tests {
         patterns.enter(&[selector], &reader(1)).expect("within the limits")
     }
 
-    /// A topic with an event. A topic without events cannot remember patterns.
+    /// A topic with an event, because a topic without events does not remember patterns.
     fn topic(name: &str) -> Arc<Topic<&'static str>> {
         let options = LogOptions::new(Epoch::from_random(7));
         let name = Address::Topic(address::Topic::new(name).expect("a name"));
@@ -212,7 +213,8 @@ mod tests {
         assert_eq!(matching(&patterns, &topic), ["a/*", "{x}/b"]);
         patterns.leave(&first);
         assert_eq!(matching(&patterns, &topic), ["{x}/b"]);
-        // A second reader of a pattern changes nothing.
+        // A second reader of a pattern does not change the table, so the topic still remembers its
+        // patterns.
         let third = enter(&patterns, "{x}/b");
         assert!(patterns.hold().remembered(&topic).is_some());
         patterns.leave(&second);
@@ -229,7 +231,8 @@ mod tests {
         assert!(patterns.hold().remembered(&topic).is_none());
     }
 
-    /// The rows of a pattern keep its topics alive, so topics must not keep patterns alive.
+    /// The rows of a pattern have strong references to its topics, so a topic must not have strong
+    /// references to patterns.
     #[test]
     fn a_removed_pattern_is_freed_although_a_topic_remembers_it() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));

@@ -1,7 +1,8 @@
-//! Finds the first offset for a new reader of a log in memory.
+//! Finds the offset where a new reader begins, in a log without a store.
 //!
-//! If the reader reads few topics, the search looks at their rings. If its patterns match many
-//! topics, the search walks the index of the log in bounded steps.
+//! If the reader reads few topics, the search looks at their rings, which hold the topics' events.
+//! If the reader's patterns match many topics, the search goes through the index of the log in
+//! bounded steps. The index lists the events of all topics.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,21 +13,24 @@ use crate::read::{
 use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
-/// The maximum number of newest events to find by sorting the offsets of few topics. Sorting that
-/// many takes one step of about a millisecond. To find more events, the search walks the index.
+/// If a reader of few topics wants at most this many of the newest events, the search sorts the
+/// events' offsets, which takes at most about a millisecond. If the reader wants more, the search
+/// goes through the index in several steps.
 const SORTED_MAX: usize = 4_096;
 
-/// The search for the beginning of one reader. The reader is already registered with its topics and
-/// patterns, so it misses no event that is appended during the search.
+/// The search for the offset where one reader begins. The reader is already registered with its
+/// topics and patterns, so it misses no event that is appended during the search.
 #[derive(Debug)]
 pub(crate) struct StartSearch<P> {
     tail: u64,
-    /// The newest eviction before the search began.
+    /// The number of the newest eviction before the search began.
     evicted: EvictionNumber,
-    /// The topics of the reader, if they are few. `None`: the search walks the index.
+    /// The topics of the reader, if they are few. If this is `None`, the search goes through the
+    /// index.
     few: Option<Vec<Arc<Topic<P>>>>,
     stage: StartStage,
-    /// The gap for the reader to report first: the reason and the last missing offset.
+    /// The gap that the reader reports before its first event: the reason, and the last missing
+    /// offset if it is known.
     gap: Option<(GapReason, Option<Offset>)>,
 }
 
@@ -34,18 +38,19 @@ pub(crate) struct StartSearch<P> {
 enum StartStage {
     /// Finds the first event at or above `from`.
     First { from: u64 },
-    /// Finds the newest events below `until`. `left` of them are still to be found. `oldest` is the
-    /// oldest one found so far.
+    /// Finds the newest events below `until`. The search must still find `left` of them. `oldest`
+    /// is the offset of the oldest event that it has found so far.
     Newest { left: usize, until: u64, oldest: Option<u64> },
-    /// Finds the highest lost offset of the topics that the patterns match. Without `since`, the
-    /// reader continues at `next`, and losses below `next` do not count. With `since`, only losses
-    /// of that time or later count, and the next stage finds the first kept event of that time or
-    /// later.
+    /// Finds the highest offset that was evicted from a topic that the patterns match. Without
+    /// `since`, the reader begins at `next`, and evicted events below `next` do not count. With
+    /// `since`, only evicted events of that time or later count, and the next stage finds the first
+    /// kept event of that time or later.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
 impl<P: Payload> StartSearch<P> {
-    /// Returns the beginning if it is known at once, or else the search for it.
+    /// Returns where the reader begins, if that is known at once. Otherwise `Err` has the search
+    /// for it.
     pub(crate) fn begin(
         core: &Core<P>,
         seats: &Seats<P>,
@@ -156,7 +161,7 @@ impl<P: Payload> StartSearch<P> {
                 };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
                 // Events at or above the tail were appended after the search began. If one of them
-                // was evicted, the reader finds the hole when it reads.
+                // was evicted, the reader finds out when it reads.
                 let highest = (*highest).min(tail);
                 let until = (highest > 0).then(|| Offset::new(highest - 1));
                 self.gap = until.map(|until| (GapReason::Evicted, Some(until)));
@@ -167,7 +172,8 @@ impl<P: Payload> StartSearch<P> {
         }
     }
 
-    /// Ends the search if it has a result. Otherwise stores the stage to continue with.
+    /// Ends the search if it has a result. Otherwise sets the stage with which the next step
+    /// continues.
     fn found(
         &mut self,
         found: SearchProgress,
@@ -188,8 +194,8 @@ impl<P: Payload> StartSearch<P> {
     }
 }
 
-/// The offset after the event with an id, if memory knows the id. `Err` holds the reason for the
-/// gap and the offset where reading continues.
+/// The offset after the event with this id, if memory knows the id. Otherwise the reader must get a
+/// gap, and `Err` has the reason, and the offset where the reader continues after the gap.
 pub(crate) fn locate<P: Payload>(
     core: &Core<P>,
     id: &str,
@@ -202,7 +208,7 @@ pub(crate) fn locate<P: Payload>(
     core.ids.locate(cursor, tail)
 }
 
-/// The gap for a reader to report before its first event.
+/// Makes the gap that a reader reports before its first event.
 pub(crate) fn gap(reason: GapReason, until: Option<Offset>, oldest: Option<u64>, next: u64) -> Gap {
     let oldest = oldest.map(Offset::new);
     Gap { reason, after: None, until, oldest, next: Offset::new(next) }
@@ -213,7 +219,7 @@ fn first_of<P: Payload>(topics: &[Arc<Topic<P>>], from: u64, until: u64) -> Sear
     first.filter(|first| *first < until).map_or(SearchProgress::Nothing, SearchProgress::Found)
 }
 
-/// The oldest of the newest `count` offsets below `until` in all topics together.
+/// The lowest offset among the newest `count` events below `until` in all these topics together.
 fn newest_of<P: Payload>(topics: &[Arc<Topic<P>>], count: usize, until: u64) -> SearchProgress {
     let mut newest = BTreeSet::new();
     for topic in topics {

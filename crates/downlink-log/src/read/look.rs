@@ -1,15 +1,18 @@
-//! A look reads memory once for a reader. It returns the events between the reader's cursor and the
-//! tail, in offset order, or reports the missing range (the hole) between them.
+//! A look reads memory once for a reader. It takes the events from the reader's cursor to the tail
+//! in offset order. The tail is the offset that the next event will have. If events are missing in
+//! that range (a hole), it reports a gap.
 //!
-//! A look first loads the tail. Then it reads the first offset (the head) of each ring and the rows
-//! of the patterns. Then it searches for holes, and then it takes events. The cursor moves to the
-//! tail only if the look has read everything below the tail.
+//! The events of a topic are in its ring, and the newest events of a pattern are in its rows. A
+//! look first loads the tail. Second, it reads the first offset from the cursor on (the head) of
+//! each ring, and the rows of the patterns. Third, it searches for holes, and last, it takes
+//! events. The cursor moves to the tail only if the look has read everything below the tail.
 //!
-//! An event that is appended during the look is not below the loaded tail, so the next look reads
-//! it. If an event is evicted during the look, this look finds the hole or finds that the event is
-//! missing, or the next look finds the hole.
+//! An event that is appended during the look is not below the loaded tail, so the next look takes
+//! it. If an event is evicted during the look, there are three cases: this look takes the event
+//! before the eviction, or it finds the hole and reports a gap, or it finds the event missing and
+//! stops, and the next look reports the gap.
 //!
-//! Readers that keep up usually take events one by one instead: see `next`.
+//! Readers that keep up usually take single events and need no look: see `next`.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
@@ -20,12 +23,13 @@ use crate::read::{Position, SearchProgress, Seats, WorkBudget, walk};
 use crate::topics::{Kept, Ring, Topic};
 use crate::types::{Batch, Entry, Gap, Offset, Payload};
 
-/// Up to this many topics, merging their rings is cheaper than locking the index. The number is
-/// lower in loom's models, so that they walk the index too.
+/// For at most this many topics, it is cheaper to merge the events of their rings than to lock the
+/// index of the log. The number is lower in loom's tests, so that they test the index too.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
 
 /// The maximum number of rows that a look takes from patterns. A reader of many patterns may find
-/// each event in many of them. With more rows than this, walking the index is faster.
+/// the same event in many of them. If there are more rows than this, it is faster to go through the
+/// index.
 const ROWS_MAX: usize = 2_048;
 
 /// The result of a look.
@@ -34,13 +38,15 @@ pub(crate) enum LookResult {
     Gap(Gap),
     /// Memory has evicted the next event, or may have evicted it. The store may still keep it.
     Behind,
-    /// The look has taken the events up to the tail, or as many as the batch allows. There may be
-    /// none.
+    /// The look has taken events. Or it has taken none, because there are none, or because the next
+    /// event was evicted during the look.
     Taken {
-        /// Whether the look covered everything below the tail.
+        /// Whether the look has read everything below the tail. If not, the batch was full or an
+        /// event was evicted during the look.
         caught_up: bool,
     },
-    /// The look took no event, and used up its work budget before it reached the tail.
+    /// The look has done as much work as one call may do, and has found no event yet. The reader
+    /// must look again.
     More,
 }
 
@@ -83,9 +89,9 @@ pub(crate) fn look<P: Payload>(
     }
 }
 
-/// Whether a reader of patterns may find its next events only in the store. This is so if its
-/// cursor is below the highest floor in memory. The patterns do not tell, because they may know
-/// only the evictions since the reader opened.
+/// Whether the next events of a reader of patterns may be only in the store. That is possible if
+/// its cursor is below the highest floor in memory. The patterns cannot tell this, because they may
+/// know only the evictions since the reader was opened.
 fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
     position.has_store
         && !seats.patterns().is_empty()
@@ -93,8 +99,8 @@ fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Po
         && history.floor_max() > position.next
 }
 
-/// The rows of all patterns in `from..until`. `None` if the rows of a pattern do not reach back to
-/// `from`, or if there are too many rows.
+/// The rows of all patterns in `from..until`. `None` if the rows of a pattern do not go back as far
+/// as `from`, or if there are too many rows.
 fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<TakenRows<P>> {
     let mut rows = Vec::new();
     for seat in seats.patterns() {
@@ -109,7 +115,7 @@ fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<TakenRows
     Some(rows)
 }
 
-/// Reads by walking the index of the log.
+/// Takes events by going through the index of the log, which lists the events of all topics.
 fn walk<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -120,8 +126,9 @@ fn walk<P: Payload>(
     let mut work = WorkBudget::new();
     while !work.is_done() {
         let (rows, next) = walk::chunk(history, position.next, tail);
-        // The search for a hole comes after the rows were copied. If an event was evicted before
-        // the copy, its row may be missing, but its eviction is noted by now.
+        // The rows are copied first, and the search for a hole comes after that. If the row of an
+        // evicted event was already gone when the rows were copied, its eviction is noted in the
+        // patterns by now.
         if let Some(hole) = position.hole(seats) {
             if taken.last.is_some() {
                 return LookResult::Taken { caught_up: false };
@@ -156,9 +163,9 @@ fn walk<P: Payload>(
     if taken.last.is_some() { LookResult::Taken { caught_up: false } } else { LookResult::More }
 }
 
-/// Makes the gap that reports a hole, and moves the position. Reading continues at the oldest kept
-/// event or right after the hole, whichever is lower. If events above the hole were evicted during
-/// this look, the next look reports them.
+/// Makes the gap that reports a hole, and moves the position. The reader continues at the oldest
+/// kept event or right after the hole, whichever is lower. If events above the hole were evicted
+/// during this look, the next look reports them.
 pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, tail: u64) -> Gap {
     let above = hole + 1;
     let next = oldest.unwrap_or(tail).min(above);
@@ -174,11 +181,11 @@ pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, ta
     gap
 }
 
-/// Merges the events of rings and rows in offset order.
+/// Merges the events of several rings and the rows of patterns in offset order.
 struct Merge<'a, P> {
     topics: SmallVec<[&'a Topic<P>; 8]>,
-    /// The next offset and the index of each ring that has an event below the tail. The lowest
-    /// offset is on top.
+    /// For each ring that has an event below the tail: the offset of its next event, and the index
+    /// of its topic in `topics`. The lowest offset is on top.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     rows: TakenRows<P>,
     /// The index of the next row in `rows`.
@@ -198,7 +205,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         Self { topics, heads, rows, row: 0, tail }
     }
 
-    /// Takes the events below the tail, or reports the hole before them.
+    /// Takes the events below the tail. If events are missing, reports the hole instead.
     fn run(
         mut self,
         seats: &Seats<P>,
@@ -213,8 +220,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         }
         let mut is_complete = true;
         while let Some(next) = self.next_offset() {
-            // If a ring and a row both have the event, take it from the ring. The topic of the row
-            // may have evicted the event.
+            // If both a ring and a row have the event, it is taken from the ring, because the topic
+            // of the row may have evicted it.
             let took = if self.heads.peek().is_some_and(|Reverse((head, _))| *head == next) {
                 self.take_run(position, taken)
             } else {
@@ -229,7 +236,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         LookResult::Taken { caught_up: is_complete }
     }
 
-    /// The oldest kept event below the tail, in the rings and the rows.
+    /// The offset of the oldest event below the tail that is in one of the rings, or in a row whose
+    /// topic still keeps it.
     fn oldest(&self) -> Option<u64> {
         let head = self.heads.peek().map(|Reverse((head, _))| *head);
         let is_kept = |row: &&(u64, Arc<Topic<P>>)| row.1.ring.read().get(row.0).is_some();
@@ -243,8 +251,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event at `offset` from a topic that still keeps it. The next rows name the event's
-    /// topics.
+    /// Takes the event at `offset` from a topic that still keeps it. The topics of the event are in
+    /// the next rows.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();
         let same = rows.iter().take_while(|row| row.0 == offset);
@@ -257,7 +265,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         took
     }
 
-    /// Takes entries of the ring with the lowest head, up to the next offset of any other ring or
+    /// Takes events of the ring with the lowest head, up to the next offset of any other ring or
     /// row.
     fn take_run(&mut self, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let Some(Reverse((head, at))) = self.heads.pop() else { return true };
@@ -275,7 +283,8 @@ impl<'a, P: Payload> Merge<'a, P> {
     }
 }
 
-/// Takes entries of a ring below a bound, and returns the next offset of the ring.
+/// Takes events of a ring from `from` on and below `bound`. Returns the offset of the first event
+/// that it has not taken, if there is one.
 fn take_entries<P: Payload>(
     ring: &Ring<P>,
     from: u64,
@@ -283,7 +292,7 @@ fn take_entries<P: Payload>(
     taken: &mut Taken<'_, P>,
 ) -> Option<u64> {
     for entry in ring.from(from) {
-        // An event of several topics is in several rings. Take it only once.
+        // An event of several topics is in several rings, but is taken only once.
         if taken.has(entry.offset) {
             continue;
         }
@@ -336,8 +345,8 @@ impl<'a, P: Payload> Taken<'a, P> {
             let hole = ring.lost().hole(offset, position.evicted_after(), |_| false);
             is_missed |= hole.is_some();
         }
-        // If a gap has already reported this event, skip the event: no later look finds a hole at
-        // its offset.
+        // The event is missing. If a gap has already reported it, it is skipped, because no later
+        // look would find a hole at its offset.
         !is_missed || offset < position.missing_from()
     }
 

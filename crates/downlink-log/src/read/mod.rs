@@ -1,4 +1,5 @@
-//! How a reader finds its first offset, reads memory, and asks the store for pages.
+//! How a reader finds the offset where it begins, reads events in memory, and asks the store for
+//! older events.
 
 pub(crate) mod begin;
 pub(crate) mod look;

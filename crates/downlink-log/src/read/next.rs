@@ -1,16 +1,17 @@
-//! The fast path of readers that keep up: reading a single event.
+//! How a reader that keeps up reads a single event.
 //!
-//! `read_next` takes the next event of a topic or pattern without a buffer. It leaves all other
-//! cases to `look`, for example a hole, an end or a burst. The fast path saves a third of the user
-//! time of a delivery (bench cell `rate`).
+//! `read_next` returns the next event of a topic or pattern without a buffer. It leaves all other
+//! cases to `look`, for example missing events, the end of the reader, or a burst of events. This
+//! saves a third of the user time of a delivery (bench cell `rate`).
 
 use crate::history::History;
 use crate::read::{MERGE_ALWAYS, Position, Seats, entry};
 use crate::topics::{Ring, TopicSeat};
 use crate::types::{Entry, Payload};
 
-/// Up to this many events are taken one by one. With this many events, a batch with its buffer
-/// costs the same. With twice as many, a batch costs a third less.
+/// If there are more new events than this, they are read as a batch into a buffer instead. For this
+/// many events, single reads and a batch take the same time. For twice as many, a batch takes a
+/// third less.
 const FEW: usize = 4;
 
 /// The result of reading a single event.
@@ -22,12 +23,13 @@ pub enum Next<P> {
     Event(Entry<P>),
     /// There is nothing to read now.
     CaughtUp,
-    /// A case that only [`read`](crate::Reader::read) serves: a hole, the end, many topics, or many
-    /// events.
+    /// The caller must call [`read`](crate::Reader::read), because events are missing, or the
+    /// reader has ended, or it reads many topics, or there are many new events.
     Other,
 }
 
-/// Reads the next event and moves the position, if the reader reads few topics and keeps up.
+/// Reads the next event and moves the position, if the reader reads few topics and has only a few
+/// new events.
 pub(crate) fn read_next<P: Payload, Q>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -68,8 +70,8 @@ pub(crate) fn read_next<P: Payload, Q>(
             position.advance(Some(offset), Some(tail));
             Next::Event(entry)
         }
-        // The reader has already read the event that woke it, or the new events are for other
-        // readers.
+        // There is nothing new: the reader has already read the event for which it was woken, or
+        // the new events are for other readers.
         (None, _, None, _) => {
             position.advance(None, Some(tail));
             Next::CaughtUp
@@ -82,7 +84,7 @@ pub(crate) fn read_next<P: Payload, Q>(
     }
 }
 
-/// Takes the first event from several rings, if they have only a few new events in all.
+/// Takes the first of the new events in several rings, if they have only a few new events in all.
 fn first_of_several<'a, P: Payload, Q>(
     seats: impl Iterator<Item = &'a TopicSeat<P>>,
     tail: u64,
@@ -114,7 +116,8 @@ fn first_of_several<'a, P: Payload, Q>(
     Some(entry)
 }
 
-/// Takes the first event from the only ring with new events, if it has only a few.
+/// Takes the first new event of a ring, if the ring has only a few new events and no other ring has
+/// any.
 fn take_first<P: Payload, Q>(
     ring: &Ring<P>,
     tail: u64,

@@ -1,7 +1,7 @@
 //! Overviews of a log: its totals, its topics and its readers.
 //!
-//! Each number was right at some moment during the call. The numbers of one overview may come from
-//! different moments.
+//! Each number was right at some moment during the call, but the numbers of one overview may come
+//! from different moments.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -26,7 +26,7 @@ pub struct Totals {
     pub bytes: usize,
     /// The number of events published since this log was opened. Finish marks do not count.
     pub published: u64,
-    /// The publishes that were refused because of the store.
+    /// The numbers of publishes that were refused because of the store.
     pub refusals: Refusals,
 }
 
@@ -36,18 +36,18 @@ pub struct TopicOverview {
     /// The topic's address.
     pub address: Address,
     /// The number of readers that named the topic, plus the number of readers of each pattern that
-    /// matches it. A reader that has several of these selectors counts once for each.
+    /// matches it. A reader that has several of these selectors counts once for each of them.
     pub subscribers: usize,
     /// The number of kept events.
     pub events: usize,
     /// The number of kept bytes.
     pub bytes: usize,
-    /// The number of events published since the topic was created. An unused topic is removed from
-    /// memory. If it is created again, this number starts at 0.
+    /// The number of events published since the topic was created in memory. A topic that nothing
+    /// uses is removed from memory. When it is created again, this number starts at 0.
     pub published: u64,
-    /// The oldest retained offset.
+    /// The offset of the oldest kept event.
     pub oldest: Option<Offset>,
-    /// The newest retained offset.
+    /// The offset of the newest kept event.
     pub newest: Option<Offset>,
     /// Whether the topic is finished.
     pub finished: bool,
@@ -61,7 +61,8 @@ pub struct ReaderOverview {
     pub number: u64,
     /// The client whose inbox the reader reads.
     pub client: Option<ClientId>,
-    /// The newest offset that the reader was woken for, minus the last offset that it has read.
+    /// The newest offset for which the reader was woken, minus the last offset that the reader has
+    /// read.
     pub lag: u64,
     /// The number of topics and patterns that the reader subscribed to.
     pub selectors: usize,
@@ -98,7 +99,8 @@ impl<P: Payload> Core<P> {
 
     pub(crate) fn readers(&self) -> Vec<ReaderOverview> {
         let (mut overviews, mut from) = (Vec::new(), Some(0));
-        // The lock of the list is released after each batch, so that readers can come and leave.
+        // The list of readers is locked only for one batch, so that readers can come and leave
+        // between two batches.
         while let Some(start) = from {
             overviews.reserve(WAKE_BATCH);
             let tail = self.history.tail();

@@ -1,4 +1,4 @@
-//! The position of a reader, and the holes between the position and the tail.
+//! The position of a reader, and the search for holes between the position and the end of the log.
 //!
 //! A hole is a range of offsets from which events were evicted before the reader read them.
 
@@ -15,55 +15,59 @@ use crate::types::{EvictionNumber, GapReason, Payload};
 pub(crate) struct Position {
     /// The next offset to read.
     pub(crate) next: u64,
-    /// Gaps below this offset were already reported.
+    /// A gap has already reported all missing events below this offset.
     pub(crate) reported_below: u64,
     /// The reason to put into the gap that reports the next hole.
     pub(crate) reason: GapReason,
     /// Whether the log has a store, which may keep events that memory has evicted.
     pub(crate) has_store: bool,
-    /// The value of `History::finishes` when the reader last saw that one of its topics was not
-    /// finished.
+    /// The value of `History::finishes`, which counts finish marks, when the reader last found that
+    /// one of its topics was not finished. While that value stays the same, the reader need not
+    /// check its topics again.
     pub(crate) finishes_seen: u32,
-    /// Whether the reader was at its end when it began: all its topics were finished, and the store
-    /// had no more of their events for it. `None` if the store was not asked.
+    /// Whether the reader had nothing to read when it began: all its topics were finished, and the
+    /// store had no more of their events for it. `None` if the store was not asked.
     pub(crate) at_end: Option<bool>,
     pub(crate) past: Option<Box<PastLosses>>,
 }
 
 impl Position {
-    /// The first offset whose loss counts as a hole. Lower offsets were read, or a gap reported
-    /// them.
+    /// The lowest offset whose event can be missing. Events below it were read or were reported by
+    /// a gap.
     pub(crate) fn missing_from(&self) -> u64 {
         if self.has_store { self.next } else { self.next.max(self.reported_below) }
     }
 
-    /// Evictions up to this one make no hole for the reader. `None` if every eviction makes a hole.
-    /// With a store it is always `None`: the reader asks the store for the evicted events.
+    /// Events evicted up to this eviction are not missing for the reader, because it never asked
+    /// for them. `None` if every evicted event counts. With a store this is always `None`, because
+    /// the reader then asks the store for the events that memory has evicted.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }
 
-    /// Moves the position to `complete`, if everything below it was read. Otherwise moves the
-    /// position behind `last`, the last event that was read.
+    /// Moves the position. If everything below an offset was read, `complete` is that offset, and
+    /// the position moves there. Otherwise the position moves behind `last`, the last event that
+    /// was read.
     pub(crate) fn advance(&mut self, last: Option<u64>, complete: Option<u64>) {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);
         self.reason = GapReason::Lagged;
     }
 
-    /// Drops `past` once the reader has passed its `until`. Called only between two looks at
-    /// memory, because a look may move the position back.
+    /// Drops `past` if the position has reached `past.until`. Called only between two looks at
+    /// memory, because during a look the position may still move back.
     pub(crate) fn leave_past(&mut self) {
         if self.past.as_ref().is_some_and(|past| past.until <= self.next) {
             self.past = None;
         }
     }
 
-    /// The last offset of the hole between the position and the tail, in all topics and patterns
-    /// that the reader reads.
+    /// The last missing offset from the position on, in all topics and patterns that the reader
+    /// reads. `None` if no event is missing.
     ///
-    /// The caller must read the heads of the rings, and the rows, before this call. An eviction
-    /// after this call is found at the latest by the next look.
+    /// Before this call, the caller must read the offset of the first event of each ring, and the
+    /// rows of the patterns. Then an event that was evicted before the caller could see it is found
+    /// here. An event that is evicted after this call is found by the next look at the latest.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();
@@ -73,17 +77,17 @@ impl Position {
         hole.max(self.hole_of_topics(seats))
     }
 
-    /// The last offset of the hole in the topics that the reader names.
+    /// The last missing offset in the topics that the reader names.
     fn hole_of_topics<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let (from, after) = (self.missing_from(), self.evicted_after());
-        // If the newest offset of a topic is below the position, so is everything that the topic
-        // has lost.
+        // If the newest offset of a topic is below the position, all its evicted events are below
+        // the position too, so the topic need not be checked.
         let with_news = seats.topics.iter().filter(|seat| seat.topic.newest() >= self.next);
         let lost = with_news.map(|seat| seat.topic.ring.read().lost());
         let mut lost: SmallVec<[Lost; 3]> =
             lost.filter(|lost| lost.floor.offset.get() > from).collect();
-        // Highest first, so that the loop usually ends early: most losses are below the first hole.
-        // Each check may have to look at all topics.
+        // The highest floors come first, so that the loop usually ends early. Each check may have
+        // to look at all topics.
         lost.sort_unstable_by_key(|lost| Reverse(lost.floor.offset));
         let mut hole = None;
         for lost in lost {

@@ -1,6 +1,8 @@
-//! A reader: its cursor, its seats, and its wake-up.
+//! A reader: it reads the events of some topics and patterns from a cursor on, and is woken when
+//! there are new events.
 //!
-//! A seat is the reader's entry in the list of readers of one topic or pattern.
+//! A seat is the reader's entry in the list of readers of one topic or pattern. A look is one
+//! attempt to read events in memory.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -21,12 +23,13 @@ use crate::types::{
     Timestamp,
 };
 
-/// The maximum number of looks at memory in one call of `read`. An eviction during a look causes
-/// another look; two looks are rare. Without the maximum, a publisher that evicts all the time
-/// could keep the reader's thread in one call.
+/// The maximum number of looks in one call of `read`. If an event is evicted during a look, another
+/// look is needed. Even a second look is rare. Without this limit, a publisher whose events evict
+/// others all the time could keep the reader's thread in one call for ever.
 const LOOKS_MAX: usize = 8;
 
-/// Up to this many patterns, `open` also does the first step of the search for the first offset.
+/// If a reader has at most this many patterns, `open` also does the first step of the search for
+/// the offset where the reader begins.
 const FEW_PATTERNS: usize = 64;
 
 /// The result of a read.
@@ -36,48 +39,51 @@ const FEW_PATTERNS: usize = 64;
 pub enum Read {
     /// Events were put into the buffer. There may be more.
     Events,
-    /// Events are missing before the next event. Each gap is reported once. The buffer is empty.
+    /// Events are missing before the next event. Each gap is reported once. No event was put into
+    /// the buffer.
     Gap(Gap),
     /// There is nothing to read now.
     CaughtUp,
-    /// The reader is still searching for the next events, in memory or in the store. It is woken
-    /// when it should read again.
+    /// The reader is still searching for the next events, in memory or in the store. A registered
+    /// waker is woken when the caller should read again.
     Fetching,
     /// The reader has ended. No event will follow.
     Ended(EndReason),
 }
 
-/// Reads a log from a cursor on. A dropped reader leaves the log. A reader does not keep the
-/// threads of a store running; only the handles of the log do.
+/// Reads a log from a cursor on. A reader that is dropped leaves the log. The threads of a store
+/// end when the last handle of the log is dropped, even if there are still readers.
 ///
 /// Call [`read`](Self::read) until it returns [`Read::CaughtUp`] or [`Read::Fetching`]. Then call
-/// [`register`](Self::register), then `read` once more, and only then wait. A wake-up carries no
-/// event: it only tells the caller to read again.
+/// [`register`](Self::register), and call `read` once more, because an event may have come before
+/// the registration. If it returns the same again, wait. A wake-up carries no event: it only tells
+/// the caller to read again.
 pub struct Reader<P: Payload> {
     core: Arc<Core<P>>,
     /// The read side of the log's store.
     replays: Option<Arc<StoreReplays<P>>>,
-    /// The part of the reader that publishers and overviews use. Its `next` is a copy of the
-    /// position's `next`.
+    /// The part of the reader that publishers and overviews use. Its field `next` is a copy of
+    /// `position.next`.
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// The work to do before the reader reads memory. Most readers have none, and no reader has any
-    /// once it has caught up.
+    /// What the reader must do before it reads memory. `None` for most readers, and for every
+    /// reader that has caught up.
     before: Option<Box<Before<P>>>,
 }
 
-/// The work to do before a reader reads memory.
+/// What a reader must do before it reads memory.
 enum Before<P> {
-    /// The search in memory for the reader's first offset.
+    /// Continue the search in memory for the offset where the reader begins.
     Search(Box<StartSearch<P>>),
-    /// The search in the store for the reader's first offset.
+    /// Wait until the store's threads have found the offset where the reader begins.
     Beginning(Arc<Slot<Beginning>>),
-    /// The gap to report before the first event.
+    /// Report this gap before the first event.
     Gap(Gap),
-    /// A page of the store is requested and not answered yet.
+    /// Wait for a page of events that the store's threads are reading.
     PageRequested(Arc<Slot<Replayed<P>>>),
-    /// A page of the store. A used-up page is kept, because its replay reads the next page.
+    /// Return the events of this page. A page without further events is kept, because it holds the
+    /// state with which the store reads the next page.
     Page(Replayed<P>),
 }
 
@@ -121,8 +127,8 @@ impl<P: Payload> Reader<P> {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.before = Some(Box::new(Before::Search(opening)));
-                    // With many patterns, `open` has already taken long, so the first `read` begins
-                    // the search.
+                    // With many patterns, `open` has already taken a long time, so the search
+                    // begins with the first `read`.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
                         let _ = self.prepare();
                     }
@@ -139,10 +145,10 @@ impl<P: Payload> Reader<P> {
         self.before = Some(Box::new(Before::Beginning(slot)));
     }
 
-    /// Moves the reader to its beginning.
+    /// Moves the reader to the offset where it begins.
     fn begin_at(&mut self, beginning: Beginning) {
         let Beginning { next, gap, asked, past, at_end } = beginning;
-        // A reader that begins live can miss events only because it reads too slowly.
+        // A reader that asked for no old events can miss events only because it reads too slowly.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         let position = &mut self.position;
@@ -151,7 +157,8 @@ impl<P: Payload> Reader<P> {
         self.publish_position();
     }
 
-    /// Continues the work before the first look at memory. Returns `false` if it is not done yet.
+    /// Continues what the reader must do before it reads memory. Returns `false` if that is not
+    /// done yet.
     fn prepare(&mut self) -> Result<bool, StoreError> {
         match self.before.as_deref_mut() {
             Some(Before::Search(opening)) => {
@@ -180,9 +187,9 @@ impl<P: Payload> Reader<P> {
         self.state.next.store(self.position.next, Ordering::Relaxed);
     }
 
-    /// Ready once the first offset is known. Until then the cursor has no meaning. While this is
-    /// pending, the waker is kept, and is woken when the caller should poll again. A reader with a
-    /// simple start is ready at once.
+    /// Ready once the offset is known where the reader begins. Until then, [`cursor`](Self::cursor)
+    /// has no meaning. While this is pending, the waker is kept, and is woken when the caller
+    /// should poll again. A reader that begins at the tail is usually ready at once.
     ///
     /// # Errors
     ///
@@ -214,7 +221,7 @@ impl<P: Payload> Reader<P> {
         Cursor { epoch: self.core.ids.current(), next: Offset::new(self.position.next) }
     }
 
-    /// The id of an event that the reader has read. See [`Log::id_of`](crate::Log::id_of).
+    /// The id of the event at an offset, as a cursor. See [`Log::id_of`](crate::Log::id_of).
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
     }
@@ -224,8 +231,9 @@ impl<P: Payload> Reader<P> {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// A number that is the same for readers of the same topics and patterns, and rarely the same
-    /// for other readers. A server of many readers uses it to serve topics in turn.
+    /// A number that is equal for readers of the same topics and patterns, and rarely equal for
+    /// other readers. A server of many readers can use it to take readers of different topics in
+    /// turn, so that a busy topic does not delay the readers of other topics.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
         Arc::as_ptr(&self.core).hash(&mut hasher);
@@ -236,8 +244,8 @@ impl<P: Payload> Reader<P> {
         hasher.finish() as u32
     }
 
-    /// The lag if the reader's next offset is `next`: the newest offset of its topics and patterns,
-    /// minus the offset before `next`.
+    /// The lag that the reader has if its next offset is `next`: the newest offset of its topics
+    /// and patterns, minus the offset before `next`.
     pub fn lag(&self, next: Offset) -> u64 {
         (self.seats.newest() + 1).saturating_sub(next.get())
     }
@@ -249,8 +257,8 @@ impl<P: Payload> Reader<P> {
         self.state.slot.is_awake()
     }
 
-    /// Whether all topics of the reader are finished and it has read all their events. If the store
-    /// was asked when the reader began, this returns the store's answer from that time.
+    /// Whether all topics of the reader are finished and the reader has read all their events. If
+    /// the store was asked for this when the reader began, this returns the answer from that time.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -265,13 +273,14 @@ impl<P: Payload> Reader<P> {
                 .all(|seat| seat.topic.ring.read().next_from(self.position.next).is_none())
     }
 
-    /// Reads the next events, at most a batch, into `out`, which must be empty. Never waits.
+    /// Reads the next events into `out`, within the limits of `batch`. `out` must be empty. The
+    /// call never waits.
     ///
     /// # Limits
     ///
-    /// One call spends about a millisecond on skipping events of other topics, and more if events
-    /// are evicted during the call. If the call does not reach the tail in this time, it wakes the
-    /// reader and returns [`Read::Fetching`].
+    /// A reader of patterns may have to skip many events of other topics. One call skips events for
+    /// about a millisecond, or longer if events are evicted during the call. If it has then neither
+    /// found an event nor reached the tail, it wakes the reader and returns [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // The end reason is loaded before the tail. So events that were appended before the end are
         // read before the reader ends.
@@ -282,8 +291,8 @@ impl<P: Payload> Reader<P> {
         self.expire(now);
         for _ in 0..LOOKS_MAX {
             let Ok(is_known) = self.prepare() else {
-                // If the last handle of the log was dropped, the store is closed, and the reader
-                // ends.
+                // The store could not be read. If the reason is that the last handle of the log was
+                // dropped, the log counts as closed.
                 let stopped = self.replays.as_ref().is_some_and(|replays| replays.is_stopped());
                 let reason = if stopped { EndReason::Closed } else { EndReason::Unreadable };
                 return Read::Ended(end.unwrap_or(reason));
@@ -311,7 +320,8 @@ impl<P: Payload> Reader<P> {
         Read::Fetching
     }
 
-    /// Reads a page of the store, or memory. Returns `None` if the caller must look again.
+    /// Takes events from the current page of the store, or from memory if there is no page. Returns
+    /// `None` if the caller must call this again.
     fn look(
         &mut self,
         batch: Batch,
@@ -327,7 +337,7 @@ impl<P: Payload> Reader<P> {
         match of_page.unwrap_or_else(look) {
             LookResult::Gap(gap) => Some(Read::Gap(gap)),
             LookResult::Taken { .. } if !out.is_empty() => Some(Read::Events),
-            // An eviction interrupted the look.
+            // The look took no event, because the next event was evicted during the look.
             LookResult::Taken { caught_up: false } => None,
             LookResult::Taken { caught_up: true } => {
                 self.before = None;
@@ -377,25 +387,27 @@ impl<P: Payload> Reader<P> {
         self.position.next < self.core.history.tail()
     }
 
-    /// Whether the reader has other work than to read new events from memory.
+    /// Whether the reader must do something other than read new events in memory: end, search,
+    /// report a gap, or read from the store.
     fn is_elsewhere(&self) -> bool {
         self.state.slot.ended().is_some() || self.before.is_some()
     }
 
-    /// Whether [`read_next`](Self::read_next) would surely find nothing. This does not look at the
-    /// topics, so it may be false although there is nothing to read. After
-    /// [`register`](Self::register), if this is true, the caller may wait without another read.
-    /// Events that the caller has read and not yet used do not matter here.
+    /// If this is true, [`read_next`](Self::read_next) finds nothing. If it is false, there may
+    /// still be nothing to read, because this does not look at the topics. If it is true after
+    /// [`register`](Self::register), the caller may wait without another read. This says nothing
+    /// about events that the caller has read and not used yet.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
             && self.core.history.finishes() == self.position.finishes_seen
     }
 
-    /// Reads a single event without a buffer, for a reader that reads few topics and keeps up.
-    /// Never waits, and allocates nothing.
+    /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
+    /// call never waits and allocates no memory.
     ///
-    /// `now` is called only if the log has new events and some event or finish mark has a deadline.
+    /// `now` must return the log time. It is called only if the log has new events, and if the log
+    /// has an event or a finish mark with a maximum age.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }
@@ -427,8 +439,8 @@ impl<P: Payload> Reader<P> {
 
     /// The end reason, if all topics are finished and the reader has read up to their finish marks.
     fn finished(&mut self) -> Option<EndReason> {
-        // Load the count before checking the topics. If a topic is finished after its check, the
-        // count differs at the next call.
+        // The count is loaded before the topics are checked. If a topic is finished after its
+        // check, the next call finds another count and checks again.
         let finishes = self.core.history.finishes();
         if finishes == self.position.finishes_seen {
             return None;
@@ -446,22 +458,23 @@ impl<P: Payload> Reader<P> {
         is_read.then_some(EndReason::Finished)
     }
 
-    /// Registers a waker for the next append to one of the reader's topics, or for the reader's
-    /// end.
+    /// Registers a waker. It is woken when an event is appended to one of the reader's topics, or
+    /// when the reader must end.
     ///
-    /// The waker is woken at most once. A later registration replaces it. A reader may be woken
-    /// although there is nothing to read. Calls of this function and of
+    /// The waker is woken at most once, and perhaps although there is nothing to read. A later
+    /// registration replaces this one. Calls of this function and of
     /// [`register_with`](Self::register_with) must not run at the same time.
     pub fn register(&self, waker: &Waker) {
         self.state.slot.register(waker);
     }
 
-    /// Registers the reader with a server of many readers, which knows the reader by a key. A
+    /// Registers the reader with a server of many readers, which knows the reader by `key`. A
     /// wake-up passes the key to the server, so no waker is needed. Returns `false` if the reader
     /// was registered before with another key or another server. In that case the caller must
     /// [`register`](Self::register) a waker.
     ///
-    /// As with wakers, the last registration counts. A reader keeps its first server and key.
+    /// This registration and that of a waker replace each other: only the last one is used. But the
+    /// server and the key of a reader can never be changed.
     #[must_use = "if this returns `false`, register a waker"]
     pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         self.state.slot.register_with(many, key)
@@ -471,7 +484,8 @@ impl<P: Payload> Reader<P> {
     /// Dropping a reader does the same.
     pub fn leave(&mut self) {
         let (topics, patterns) = self.seats.take();
-        // Every reader has a seat in everyone's topic until it leaves.
+        // Every reader has a seat in everyone's topic until it leaves, so a reader without such
+        // seats has already left.
         if !topics.is_empty() {
             let history = &self.core.history;
             if !patterns.is_empty() {

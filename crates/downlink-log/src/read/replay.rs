@@ -1,9 +1,9 @@
 //! The threads that read from the store for readers that are behind.
 //!
-//! The threads take requests from a queue, first in, first out, and do one bounded step of each. A
-//! request that needs more steps goes to the end of the queue. No thread waits for a reader: the
-//! answer to a request stays in a slot until the reader takes it. A reader that leaves drops its
-//! slot.
+//! The threads share a queue of requests. A thread takes the oldest request and does one bounded
+//! step of it. A request that needs more steps goes to the end of the queue. No thread waits for a
+//! reader: the answer to a request stays in a slot until the reader takes it. If the reader leaves,
+//! it drops the slot, and the request is given up.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -14,11 +14,11 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
-/// The number of threads that read. A disk serves few threads better than many.
+/// The number of threads that read. With more threads than this, a disk rarely delivers more.
 #[cfg(not(downlink_loom))]
 const READERS: usize = 4;
 
-/// One request. Each call does one step and returns `true` when the request is done.
+/// A request in the queue. Each call does one step, and returns `true` when the request is done.
 type Job = Box<dyn FnMut() -> bool + Send>;
 
 /// The read side of a log's store.
@@ -36,7 +36,7 @@ struct ReplayRequests {
 }
 
 struct JobQueue {
-    /// At most one job for each reader of the log.
+    /// The waiting requests, oldest first. Each reader has at most one.
     jobs: VecDeque<Job>,
     stopped: bool,
 }
@@ -74,9 +74,10 @@ impl<P> StoreReplays<P> {
         Ok(Self { reader, decoder, requests })
     }
 
-    /// Queues a request, which the threads work on step by step. `step` returns `None` while there
-    /// is more to do. The reader is woken when the answer is in the slot. Every request is
-    /// answered; a request that cannot be completed gets an error.
+    /// Puts a request into the queue. The threads call `step` again and again; it returns `None`
+    /// while there is more to do, and then the answer. The reader is woken when the answer is in
+    /// the returned slot. Every request gets an answer, which is an error if the request cannot be
+    /// completed.
     pub(crate) fn ask<A: Send + 'static>(
         &self,
         reader: &Arc<ReaderState>,
@@ -85,7 +86,7 @@ impl<P> StoreReplays<P> {
         let slot = Arc::new(Slot::new(None));
         let promise = Promise { slot: Arc::clone(&slot), reader: Arc::clone(reader) };
         self.requests.push(Box::new(move || {
-            // If only the promise holds the slot, the reader has left.
+            // If nothing but the promise holds the slot, the reader has left.
             if Arc::strong_count(&promise.slot) == 1 {
                 return true;
             }
@@ -101,8 +102,8 @@ impl<P> StoreReplays<P> {
         self.requests.queue.lock().stopped
     }
 
-    /// Ends the threads and closes the store for reading. All requests that are waiting or come
-    /// later get [`StoreError::Stopped`].
+    /// Ends the threads and closes the store for reading. All waiting requests, and all later ones,
+    /// get [`StoreError::Stopped`].
     pub(crate) fn stop(&self) {
         let jobs = {
             let mut queue = self.requests.queue.lock();
@@ -131,7 +132,7 @@ impl ReplayRequests {
     #[cfg(not(downlink_loom))]
     fn answer_all(&self) {
         while let Some(mut job) = self.next() {
-            // A panic ends this job but not the thread. The request then gets an error.
+            // If the step panics, the request gets an error, and the thread goes on.
             let step = std::panic::AssertUnwindSafe(&mut job);
             let done = std::panic::catch_unwind(|| { step }.0()).unwrap_or(true);
             if !done {
@@ -158,8 +159,8 @@ impl ReplayRequests {
 /// Holds the answer to a request until the reader takes it.
 pub(crate) type Slot<A> = Mutex<Option<Result<A, StoreError>>>;
 
-/// The promise to answer a request. Dropping it wakes the reader, and puts an error into the slot
-/// if there is no answer.
+/// The promise to answer a request. When it is dropped, the reader is woken. If there is no answer
+/// by then, the drop puts an error into the slot.
 struct Promise<A> {
     slot: Arc<Slot<A>>,
     reader: Arc<ReaderState>,
@@ -167,8 +168,8 @@ struct Promise<A> {
 
 impl<A> Drop for Promise<A> {
     fn drop(&mut self) {
-        // This changes nothing if the slot has an answer. If the reader has already taken the
-        // answer, it does not look at the slot again.
+        // If the slot has an answer, this changes nothing. If the reader has already taken the
+        // answer, this error does no harm, because the reader does not look at the slot again.
         self.slot.lock().get_or_insert(Err(StoreError::Stopped));
         let mut batch = WakeBatch::default();
         self.reader.slot.take(&mut batch);

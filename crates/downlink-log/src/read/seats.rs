@@ -14,12 +14,14 @@ use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
-/// A reader with more patterns than this keeps the [`PatternSet`] that `open` made.
+/// A reader with more patterns than this keeps the [`PatternSet`] that was made when it was opened,
+/// because a large set takes long to make again.
 const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Seats<P> {
-    /// Invariant: sorted by the identity of the topics, so that `mine` can search for a topic.
+    /// Invariant: sorted by the identity of the topics, so that `mine` can find a topic with a
+    /// binary search.
     pub(crate) topics: TopicSeats<P>,
     /// `None` for most readers, because they name only topics.
     patterns: Option<Box<NamedPatterns<P>>>,
@@ -28,8 +30,8 @@ pub(crate) struct Seats<P> {
 #[derive(Debug)]
 struct NamedPatterns<P> {
     seats: PatternSeats<P>,
-    /// The patterns as one set. A set of few patterns is made when the reader first needs it: when
-    /// it reads events that its patterns no longer list.
+    /// The patterns as one set. A reader of few patterns makes the set when it first needs it,
+    /// which is when it must read older events than its patterns have noted.
     set: OnceLock<Arc<PatternSet>>,
 }
 
@@ -40,7 +42,8 @@ impl<P: Payload> Seats<P> {
         set: PatternSet,
     ) -> Self {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
-        // A set of few patterns is quickly made again, and most readers never need it.
+        // A set of few patterns is quickly made again, and most readers never need it, so it is
+        // dropped to save memory.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
         let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
         let some = |seats| Box::new(NamedPatterns { seats, set });
@@ -69,7 +72,7 @@ impl<P: Payload> Seats<P> {
         }
     }
 
-    /// The topics and patterns, for a replay from the store.
+    /// The topics and patterns, in the form in which a store is asked for events.
     pub(crate) fn wanted(&self) -> Wanted {
         let addresses = self.topics.iter().map(|seat| seat.topic.address.clone());
         Wanted { addresses: addresses.collect(), patterns: self.set() }
@@ -80,7 +83,7 @@ impl<P: Payload> Seats<P> {
         self.topics.iter().filter(|seat| seat.topic.address.topic().is_some())
     }
 
-    /// Whether the reader names at least one topic and no pattern, and all these topics are
+    /// Whether the reader names at least one topic and no pattern, and all topics that it names are
     /// finished.
     pub(crate) fn all_finished(&self) -> bool {
         let mut named = self.named().peekable();
@@ -96,7 +99,7 @@ impl<P: Payload> Seats<P> {
         topics.chain(patterns).max().unwrap_or(0)
     }
 
-    /// The topics of an event that the reader reads. Adds the work of matching to `nodes`.
+    /// Those topics of an event that the reader reads. `nodes` counts the work to find them.
     pub(crate) fn mine<'a>(&self, row: &'a IndexRow<P>, nodes: &mut usize) -> Mine<'a, P> {
         let set = self.patterns.is_some().then(|| self.set());
         let identity = |seat: &TopicSeat<P>| seat.topic.identity();
@@ -115,5 +118,5 @@ impl<P: Payload> Seats<P> {
     }
 }
 
-/// The topics of one event that a reader reads. There is nearly always one.
+/// Those topics of one event that a reader reads. There is nearly always only one.
 pub(crate) type Mine<'a, P> = SmallVec<[&'a Arc<Topic<P>>; 1]>;

@@ -1,6 +1,6 @@
-//! Finds the first offset for a new reader of a log with a store.
+//! Finds the offset where a new reader begins, in a log with a store.
 //!
-//! The search asks the store, step by step, for everything that memory does not know.
+//! Memory has only the newest events, so the search asks the store, in bounded steps.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::types::{Batch, EvictionNumber, Floor, GapReason, Offset, Payload};
 /// A batch of a single event.
 const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };
 
-/// The search in the store for the beginning of one reader.
+/// The search in the store for the offset where one reader begins.
 pub(crate) struct StoreStartSearch<P: Payload> {
     core: Arc<Core<P>>,
     replays: Arc<StoreReplays<P>>,
     start: Start,
     replay: Box<dyn StoreReplay>,
     tail: u64,
-    /// The newest eviction before the search began. `None` before the first step, and for a reader
-    /// that continues after an id.
+    /// The number of the store's newest eviction before the search began. `None` before the first
+    /// step, and for a reader that continues after an id.
     evicted: Option<EvictionNumber>,
     /// Whether the reader names only topics, and all of them are finished.
     is_finished: bool,
@@ -30,27 +30,28 @@ pub(crate) struct StoreStartSearch<P: Payload> {
 
 enum StoreStartStage {
     Begin,
-    /// Finds the first event at or above `from`. The reader begins at that event if `moves` is
-    /// true.
+    /// Finds the first event at or above `from`. If `moves` is true, the reader begins at that
+    /// event. Otherwise the event is only named in the gap.
     First {
         from: u64,
         moves: bool,
     },
-    /// Finds the oldest of the `count` newest events.
+    /// Finds the oldest of the `count` newest events. The reader begins there.
     Newest {
         count: usize,
     },
-    /// Finds the floor of the wanted topics, to tell whether events of the requested time or later
-    /// were evicted.
+    /// Finds the floor of the reader's topics, which is the offset after their last evicted event.
+    /// It tells whether events of the requested time or later were evicted.
     Floor,
-    /// Finds out whether finished topics have events or a gap for the reader, at or above `from`.
+    /// If all topics of the reader are finished, finds out whether the reader gets an event or a
+    /// gap at or above `from`.
     FinishedTopics {
         from: u64,
     },
 }
 
-/// The beginning of a reader, if it is known without the store. The reader is already registered
-/// with its topics and patterns.
+/// Where a reader begins, if that is known without the store. The reader is already registered with
+/// its topics and patterns.
 pub(crate) fn begin_known<P: Payload>(
     core: &Core<P>,
     seats: &Seats<P>,
@@ -63,13 +64,13 @@ pub(crate) fn begin_known<P: Payload>(
         Start::After(id) => locate(core, id, tail).ok()?,
         _ => return None,
     };
-    // Below the highest floor in memory, only the store knows whether finished topics have events
-    // left to read.
+    // If `next` is below the highest floor in memory, only the store knows whether finished topics
+    // have events left to read.
     let is_unsure = seats.all_finished() && core.history.floor_max() > next;
     (!is_unsure).then(|| continue_at(next, tail))
 }
 
-/// The beginning of a reader that continues after an id.
+/// The beginning of a reader that continues after an id, at the offset `next`.
 fn continue_at(next: u64, tail: u64) -> Beginning {
     Beginning::at(next).with_past(PastLosses::of_id(tail, None))
 }
@@ -83,8 +84,8 @@ impl<P: Payload> StoreStartSearch<P> {
     ) -> Self {
         let mut wanted = seats.wanted();
         if start == Start::Live {
-            // A live reader may get kept events of finished topics, but no kept events of its inbox
-            // or of everyone's topic.
+            // A reader that asked for no old events may still get the kept events of finished
+            // topics, but it gets no kept events of its inbox or of everyone's topic.
             wanted.addresses.retain(|address| address.topic().is_some());
         }
         let (tail, is_finished) = (core.history.tail(), seats.all_finished());
@@ -190,8 +191,8 @@ impl<P: Payload> StoreStartSearch<P> {
         Ok(())
     }
 
-    /// Completes the gap to report first, if there is one. Then sets the stage that looks for
-    /// events of finished topics.
+    /// Completes the gap that the reader reports first, if there is one. Then sets the next stage,
+    /// which looks for events of finished topics.
     fn follow(&mut self, oldest: Option<u64>) {
         let next = self.beginning.next;
         if let Some(gap) = &mut self.beginning.gap {
@@ -201,15 +202,15 @@ impl<P: Payload> StoreStartSearch<P> {
         self.stage = StoreStartStage::FinishedTopics { from: next };
     }
 
-    /// Whether all topics of the reader are finished, and no event and no gap is left for the
-    /// reader. Returns `None` if that is not known yet.
+    /// Whether all topics of the reader are finished, and there is neither an event nor a gap for
+    /// the reader. Returns `None` if that is not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));
         }
         if from >= self.tail {
-            // Finished topics have no event at or above the tail, and a hole can only be below the
-            // tail.
+            // Finished topics have no event at or above the tail, and no event at or above the tail
+            // can be missing.
             return Ok(Some(true));
         }
         Ok(match self.page(from)? {

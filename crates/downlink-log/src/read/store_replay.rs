@@ -1,7 +1,8 @@
-//! Pages of the store, for a reader whose next events are no longer in memory.
+//! Pages of the store, for a reader whose next events are no longer in memory. A page is a bounded
+//! list of events.
 //!
-//! A reader makes one request at a time, and uses up its page before it requests the next one. So a
-//! reader holds at most one page.
+//! A reader requests a page only after it has returned all events of the page before. So a reader
+//! holds at most one page.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,19 +12,21 @@ use crate::sequence::PayloadDecoder;
 use crate::store::{Range, Step, StoreError, StoreReplay, StoredEntry};
 use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Offset, Payload};
 
-/// The maximum number of pages that one request reads without finding an event.
+/// The maximum number of pages without an event that one request reads. Then the reader gets an
+/// empty page, and its next request continues.
 const EMPTY_PAGES_MAX: usize = 16;
 
-/// A page of the store, with the replay that reads the next page.
+/// A page of the store, with the reading state for the next page.
 #[derive(Debug)]
 pub(crate) struct Replayed<P> {
-    /// The events in offset order. An event that is kept but cannot be read has no payload.
+    /// The events in offset order. An event that is damaged or cannot be decoded has no payload.
     items: VecDeque<Entry<Option<P>>>,
-    /// This page and the earlier ones have all events below this offset.
+    /// Where the next page begins: all events below this offset are in this page or in an earlier
+    /// one.
     next: u64,
-    /// The last offset known to be missing.
+    /// The last offset that is known to be missing, if any.
     hole: Option<Offset>,
-    /// Reads the reader's pages from the store. The same replay reads all of them.
+    /// Reads the pages of this reader from the store, and remembers where it is.
     pub(crate) replay: Box<dyn StoreReplay>,
 }
 
@@ -33,8 +36,8 @@ impl<P: Payload> Replayed<P> {
         Self { items: VecDeque::new(), next, hole: None, replay }
     }
 
-    /// Takes events up to the first unreadable one, or reports a hole or an unreadable event.
-    /// Returns `None` if the page is used up.
+    /// Takes events up to the first event without a payload, or reports a gap for missing events or
+    /// for such an event. Returns `None` if the page has nothing left.
     pub(crate) fn read(
         &mut self,
         position: &mut Position,
@@ -73,7 +76,7 @@ impl<P: Payload> Replayed<P> {
     }
 }
 
-/// A request for a page that is not answered yet.
+/// A request for a page that has no answer yet.
 pub(crate) struct PageRequest<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) decoder: Arc<PayloadDecoder<P>>,
@@ -105,8 +108,8 @@ impl<P: Payload> PageRequest<P> {
             Entry { offset, at, payload }
         }));
         self.pages += 1;
-        // If there is a hole, read on until the next event or the end is found, because the gap
-        // names it.
+        // If events are missing, the request reads on until it has found the next event or the end,
+        // because the gap names the next event.
         let is_long = self.pages >= EMPTY_PAGES_MAX && page.hole.is_none();
         let is_done = !page.items.is_empty() || found.next >= self.until || is_long;
         Ok(if is_done { self.page.take() } else { None })

@@ -1,8 +1,9 @@
-//! Walks the index of the log, to find events that a reader's patterns no longer list.
+//! Goes through the index of the log, which lists the events of all topics, to find events for a
+//! reader of patterns. This is needed for older events than the patterns have noted.
 //!
-//! A walk visits a bounded number of index rows and pattern nodes, and then returns the offset
-//! where the next call continues. It copies only some rows at a time out of the index, so that
-//! publishers do not wait long for the index.
+//! One call visits a bounded number of rows of the index, and of nodes of the tree that finds the
+//! matching patterns. Then it returns the offset where the next call continues. It copies rows out
+//! of the index in small chunks, so that publishers do not wait long for the lock of the index.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -11,15 +12,15 @@ use crate::read::Seats;
 use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 
-/// The maximum number of rows to copy while the index is locked. Every publisher needs this lock,
-/// and the copy takes some ten microseconds. In loom's models the number is 1.
+/// The maximum number of rows to copy while the index is locked. Every publisher needs this lock.
+/// To copy 256 rows takes some ten microseconds. In loom's tests the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
-/// If the patterns of a reader can match at most this many names, the rings of the topics are read
-/// instead of the index.
+/// If the patterns of a reader can match at most this many topics, the rings of these topics are
+/// read instead of the index.
 pub(crate) const FEW_TOPICS: usize = 64;
 
-/// The work that one call may do. It takes about a millisecond.
+/// The work that one call may still do. The work of a whole call takes about a millisecond.
 #[derive(Debug)]
 pub(crate) struct WorkBudget {
     rows: usize,
@@ -46,12 +47,12 @@ impl WorkBudget {
 pub(crate) enum SearchProgress {
     Found(u64),
     Nothing,
-    /// The search is not finished, and continues at this offset.
+    /// The search is not finished, and the next call continues at this offset.
     More(u64),
 }
 
-/// A chunk of rows, and the offset where the next chunk begins. The offset is `None` after the last
-/// chunk.
+/// A chunk of the rows in `from..until`, and the offset where the next chunk begins. The offset is
+/// `None` if this is the last chunk.
 pub(crate) fn chunk<P: Payload>(
     history: &History<P>,
     from: u64,
@@ -92,9 +93,9 @@ pub(crate) fn first<P: Payload>(
     SearchProgress::More(from)
 }
 
-/// Finds the `left`th newest kept event below `until` that the reader reads, or the oldest such
-/// event if there are fewer. To continue a search, the caller passes the same `left` and `oldest`
-/// again.
+/// Goes from `until` back through the kept events that the reader reads, until it has found `left`
+/// of them or there are no more. The result is the oldest event that it has found. To continue a
+/// search, the caller passes the same variables `left` and `oldest` again.
 pub(crate) fn newest<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -137,7 +138,7 @@ fn is_kept<P: Payload>(seats: &Seats<P>, row: &IndexRow<P>, work: &mut WorkBudge
 }
 
 /// The topics that the reader reads, or `None` if its patterns can match more than [`FEW_TOPICS`]
-/// names.
+/// topics.
 pub(crate) fn few_topics<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -165,16 +166,18 @@ fn matches(set: &PatternSet, address: &Address) -> bool {
     address.topic().is_some_and(|topic| set.matches(topic.as_str()))
 }
 
-/// The search for the losses of all topics that a reader's patterns match. It goes through the
-/// names of the topics that exist, and then through the names of those that were collected.
+/// The search for the evicted events of all topics that a reader's patterns match. It goes through
+/// the names of the topics that exist, and then through the names of topics that were removed from
+/// memory.
 #[derive(Debug)]
 pub(crate) struct FloorSearch {
     prefixes: Vec<Box<str>>,
-    /// The index of the current prefix in `prefixes`.
+    /// The index in `prefixes` of the prefix whose names are searched now.
     at: usize,
-    /// Whether the search has reached the names of collected topics.
+    /// Whether the search has reached the names of topics that were removed from memory.
     collected: bool,
-    /// Where to continue in the names with the current prefix. `None`: at the first one.
+    /// Where to continue among the names with the current prefix; `None` to begin with the first
+    /// name.
     from: Option<Bound<Address>>,
 }
 
@@ -184,11 +187,11 @@ impl FloorSearch {
         Self { prefixes, at: 0, collected: false, from: None }
     }
 
-    /// Continues the search for a bounded number of names, and calls `each` with the losses of
-    /// every topic that matches. Returns `true` when the search is finished.
+    /// Continues the search for a bounded number of names. Calls `each` with what every matching
+    /// topic has lost. Returns `true` when the search is finished.
     ///
-    /// The search may miss a topic that is collected or created again during the search. The losses
-    /// of such a topic are noted in the patterns.
+    /// The search may miss a topic that is removed from memory or created again during the search.
+    /// But the losses of such a topic are then noted in the patterns, where the reader finds them.
     pub(crate) fn step<P: Payload>(
         &mut self,
         history: &History<P>,

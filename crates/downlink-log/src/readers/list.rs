@@ -1,8 +1,8 @@
 //! The list of the readers of one topic or pattern. An append wakes them.
 //!
-//! A reader is on one list for each selector that it subscribed to, from the time it is opened
-//! until it leaves. It remembers its key in each list, so the cost of leaving does not depend on
-//! the number of other readers.
+//! An open reader is on several lists: the lists of its topics and patterns, of its client's inbox,
+//! and of everyone's topic. For each list, the reader remembers a key, which is its index in the
+//! list. So the list can remove the reader without a search, however many other readers it has.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -14,7 +14,8 @@ use crate::types::EndReason;
 #[derive(Debug)]
 pub(crate) struct ReaderList {
     places: ReaderSlots,
-    /// The number of readers on this list that are on other lists too.
+    /// The number of readers on this list for which `has_several` is true: they are on another list
+    /// too, not counting the list of everyone's topic.
     several: u32,
 }
 
@@ -23,7 +24,8 @@ pub(crate) type ReaderSlot = Option<Arc<ReaderState>>;
 
 #[derive(Debug)]
 enum ReaderSlots {
-    /// Most lists with readers have one reader, because most are lists of clients' inboxes.
+    /// A list of at most one reader. Most lists are of this kind, because most lists are those of
+    /// clients' inboxes.
     One(ReaderSlot),
     Many(Box<Many>),
 }
@@ -53,7 +55,8 @@ impl ReaderList {
         self.len() == 0
     }
 
-    /// Whether any reader on this list is on another list too.
+    /// Whether any reader on this list is on another list too, not counting the list of everyone's
+    /// topic.
     pub(crate) fn has_several(&self) -> bool {
         self.several > 0
     }
@@ -98,8 +101,8 @@ impl ReaderList {
         self.places().iter().flatten()
     }
 
-    /// The places from index `from` on, at most [`WAKE_BATCH`], and the index where the next batch
-    /// begins.
+    /// At most [`WAKE_BATCH`] places from index `from` on, and the index where the next batch
+    /// begins; `None` if this is the last batch.
     pub(crate) fn batch(&self, from: usize) -> (&[ReaderSlot], Option<usize>) {
         let rest = self.places().get(from..).unwrap_or_default();
         let batch = rest.get(..WAKE_BATCH).unwrap_or(rest);
@@ -129,7 +132,7 @@ impl Many {
         (self.places.len() - 1) as u32
     }
 
-    /// Notes that a place became free, and releases the memory behind the last taken place. So the
+    /// Notes that a place became free, and removes all free places at the end of the list. So the
     /// list does not keep the memory of ten thousand readers that have left.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {
@@ -181,8 +184,9 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             let (batch, next) = readers.batch(start);
             from = next;
             waiting = WakeBatch::default();
-            // Ten thousand readers do not fit into a processor's cache. This first pass loads them
-            // in parallel; the swaps below would load them one after another. It saves a tenth of
+            // Ten thousand readers do not fit into a processor's cache. In this first pass, the
+            // processor loads several readers from memory at the same time. The atomic swaps of the
+            // second pass alone would load them one after another. The first pass saves a tenth of
             // the user time (bench cell `rate`).
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
@@ -227,8 +231,8 @@ mod tests {
         assert_eq!(readers.insert(reader(5)), 0);
     }
 
-    /// Three readers stay. In each storm, a thousand readers join the list and leave it, each time
-    /// in another order.
+    /// Three readers stay on the list. In each of three storms, a thousand other readers join the
+    /// list and leave it. The order in which they leave differs from storm to storm.
     #[test]
     fn a_list_shrinks_to_the_place_of_its_last_reader() {
         let mut readers = ReaderList::new();

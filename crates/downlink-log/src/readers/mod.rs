@@ -1,4 +1,4 @@
-//! Readers as publishers see them: the lists of readers, and the wake-ups.
+//! The parts of readers that publishers use: the lists of readers, and the wake-ups.
 
 pub(crate) mod list;
 pub(crate) mod state;

@@ -1,34 +1,35 @@
-//! The part of a reader that publishers and overviews use.
+//! The part of a reader that other threads use: publishers wake it, and overviews show it.
 
 use crate::readers::WakeSlot;
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::ClientId;
 
-/// The state that one reader shares with publishers and overviews. The reader's position is not
-/// part of this state: only the reader uses its position (see `read`), so a publisher never waits
-/// while a reader reads.
+/// The state that one reader shares with publishers and overviews. It has a copy of the reader's
+/// next offset, but not the reader's position itself. Only the reader uses its position, without a
+/// lock, so a publisher never waits while a reader reads.
 ///
-/// The order of the fields keeps those that a wake-up uses in one cache line.
+/// The order of the fields puts those that a wake-up uses into one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ReaderState {
-    /// The next offset to read. Only the reader writes it. Relaxed, because overviews only show it.
+    /// The next offset to read. Only the reader writes it. Relaxed is enough, because overviews
+    /// only show it.
     pub(crate) next: AtomicU64,
-    /// The newest offset that the reader was woken for. Publishers raise it. Relaxed, because
-    /// overviews only show it.
+    /// The offset of the newest event for which the reader was woken. Publishers raise it. Relaxed
+    /// is enough, because overviews only show it.
     newest: AtomicU64,
     pub(crate) slot: WakeSlot,
     /// The reader's number, unique among the readers of a log. A reader that is opened later has a
     /// higher number.
     pub(crate) number: u64,
-    /// The offset of the event whose publisher last counted this reader, so that each publisher
-    /// counts the reader once. Relaxed, because only one publisher at a time holds the sequence
-    /// lock.
+    /// The offset of the event for which this reader was last counted. With it, a publisher counts
+    /// each reader of an event only once, even if the reader is on several lists. Relaxed is
+    /// enough, because publishers count while they hold the sequence lock.
     counted: AtomicU64,
     pub(crate) client: Option<ClientId>,
     /// The number of topics and patterns that the reader subscribed to, for overviews.
     pub(crate) selectors: u32,
-    /// Whether the reader is on more than one list. The list of everyone's topic does not count.
+    /// Whether the reader is on more than one list, not counting the list of everyone's topic.
     pub(crate) has_several: bool,
 }
 
@@ -51,13 +52,15 @@ impl ReaderState {
         self.newest.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// The newest offset that the reader was woken for, minus the last offset that it has read.
+    /// The newest offset for which the reader was woken, minus the last offset that the reader has
+    /// read.
     pub(crate) fn lag(&self, tail: u64) -> u64 {
         let next = self.next.load(Ordering::Relaxed).min(tail);
         (self.newest.load(Ordering::Relaxed) + 1).saturating_sub(next)
     }
 
-    /// Whether the publisher of `offset` counts the reader now for the first time.
+    /// Marks the reader as counted for the event at `offset`. Returns `false` if it was already
+    /// counted for this event.
     pub(crate) fn count_once(&self, offset: u64) -> bool {
         self.counted.swap(offset, Ordering::Relaxed) != offset
     }

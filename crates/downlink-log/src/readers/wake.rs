@@ -1,14 +1,15 @@
 //! The wake-up of one reader: a hint to read the log again, or to end.
 //!
-//! A reader registers first and then reads once more; a publisher appends first and then wakes. So
-//! a reader misses no event. A wake-up carries no data. A needless wake-up costs one read, and
-//! several appends before a read need only one wake-up. The reader registers again each time before
-//! it waits.
+//! Each time before a reader waits, it registers for a wake-up and then reads the log once more. A
+//! publisher first appends an event and then wakes the registered readers. So either that last read
+//! finds the event, or the publisher wakes the reader. A wake-up carries no data, so one wake-up is
+//! enough for several appends, and a needless wake-up only causes one needless read.
 //!
-//! Each reader has a slot. The reader can register a waker in its slot, and a wake-up takes the
-//! waker out. Or a server of many readers registers the reader by a key, which stays in the slot.
-//! To wake ten thousand such readers, a publisher makes one call for each batch and server, and
-//! does not have to load, count or drop any waker.
+//! Each reader has a slot, in which it registers in one of two ways. It can put a waker into the
+//! slot, which the next wake-up takes out. Or it can put a server of many readers into the slot,
+//! and a key by which that server knows the reader. The server and the key stay in the slot. A
+//! publisher wakes readers in batches, and calls such a server once for each batch. This is faster
+//! than to load, call and drop a waker for each reader.
 
 use std::{
     fmt,
@@ -21,22 +22,23 @@ use smallvec::SmallVec;
 use crate::sync::{AtomicU8, AtomicU32, Mutex, Ordering};
 use crate::types::EndReason;
 
-/// The number of readers that are taken from a list while it is locked, and woken after it is
-/// unlocked.
+/// The number of readers in one batch: a publisher takes them from a list while the list is locked,
+/// and wakes them after it has unlocked the list.
 ///
-/// The list is then locked for a few microseconds. With twice as many, the arrays of wakers and
-/// keys would take a page of the stack. With half as many, the list would be locked needlessly
-/// often.
+/// A batch of 64 locks the list for a few microseconds. With twice as many readers, the arrays of
+/// wakers and keys would take about 4 KiB of the stack. With half as many, the list would be locked
+/// needlessly often.
 pub(crate) const WAKE_BATCH: usize = 64;
 
-/// A server of many readers, which knows each reader by a key.
+/// A server of many readers. It knows each of its readers by a key. To wake some of its readers,
+/// the log passes their keys to the server.
 pub trait WakeMany: Send + Sync {
     /// Makes the readers with these keys read again.
     ///
-    /// Like a [`Waker`], this can be called from any thread and at any time, even after a reader
-    /// has left. If the server has given the reader's key to another reader, that reader reads once
-    /// without need. The caller holds no lock of the log. The call must not block and must not
-    /// panic.
+    /// Like a [`Waker`], this can be called from any thread and at any time, even with the key of a
+    /// reader that has left. If the server has given such a key to another reader, that other
+    /// reader reads once without need. The caller holds no lock of the log. The call must not block
+    /// and must not panic.
     fn wake_many(&self, keys: &[u32]);
 }
 
@@ -44,38 +46,40 @@ pub trait WakeMany: Send + Sync {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 enum Waits {
-    /// The reader does not wait. A wake-up takes no lock and does nothing.
+    /// The reader does not wait, so a wake-up does nothing.
     Nobody,
-    /// The reader waits with its own waker.
+    /// The reader waits, and its waker is in the slot.
     Alone,
-    /// The reader waits with its key, at a server of many readers.
+    /// The reader waits, and a server of many readers wakes it by its key.
     AmongMany,
 }
 
 /// The slot in which a waiting reader registers.
 ///
-/// The order of the fields keeps those that a wake-up usually needs in the first 32 bytes.
+/// The order of the fields puts those that a wake-up usually needs into the first 32 bytes.
 #[repr(C)]
 pub(crate) struct WakeSlot {
     /// The number of a [`Waits`] variant.
     ///
     /// The swaps in `take`, `register` and `register_with` pair with each other and order the
-    /// fields below. Either the swap in `take` sees the registration, or the registration sees the
-    /// swap in `take`, and with it the tail that the publisher stored before. A plain store would
-    /// not see the value that it overwrites.
+    /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
+    /// the publisher sees the registration. If it comes before, the reader sees the new tail, which
+    /// the publisher stored before its swap. A swap is needed because a plain store does not read
+    /// the value that it overwrites.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
-    /// and loaded (Acquire) before the tail. So the reader reads all acknowledged events before it
-    /// ends.
+    /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
+    /// reads all events whose publishers have got their answers.
     end: AtomicU8,
-    /// The reader's key. It is stored before `many` is set, and loaded after `many` was found to be
-    /// set, so Relaxed is enough.
+    /// The reader's key at its server. Relaxed is enough, because the key is stored before `many`
+    /// is set, and loaded only when `many` is set.
     key: AtomicU32,
-    /// The server of many readers. It is set once, before `waits` is first set to `AmongMany`.
+    /// The server of many readers that serves this reader. It is set once, before `waits` is first
+    /// set to `AmongMany`.
     many: OnceLock<Arc<dyn WakeMany>>,
-    /// Protects only the waker, and is held only for a swap. A wake-up may take the waker out after
-    /// the reader has registered again. It then wakes the waker after that registration, so the
-    /// registration is not lost.
+    /// The lock protects only the waker, and is held only for a moment. While a wake-up is under
+    /// way, the reader may register again, and the wake-up may then take the newly registered waker
+    /// out of the slot. This loses nothing, because the wake-up then wakes that waker.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -91,7 +95,7 @@ impl WakeSlot {
     }
 
     /// Tells the reader to end. If this is called twice, the first reason counts. The caller must
-    /// wake the reader.
+    /// then wake the reader.
     pub(crate) fn end(&self, reason: EndReason) {
         let _ = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -104,11 +108,12 @@ impl WakeSlot {
     /// Registers a waker. The caller must read the log once more before it waits. Two registrations
     /// of one reader, of either kind, must not run at the same time.
     pub(crate) fn register(&self, waker: &Waker) {
-        // After a wake-up that took the waker, there is no waker to compare with.
+        // If the last wake-up has taken the waker out, there is none to compare with.
         let same = self.waits.load(Ordering::Relaxed) == Waits::Alone as u8
             && self.waker.lock().as_ref().is_some_and(|held| held.will_wake(waker));
         if !same {
-            // The waker is cloned and dropped without the lock, because both may run a user's code.
+            // The waker is cloned and the old waker is dropped while no lock is held, because both
+            // may run a user's code.
             let waker = waker.clone();
             let old = self.waker.lock().replace(waker);
             drop(old);
@@ -159,7 +164,8 @@ impl fmt::Debug for WakeSlot {
     }
 }
 
-/// The registrations of at most [`WAKE_BATCH`] waiting readers, taken out of their slots.
+/// The registrations of at most [`WAKE_BATCH`] readers that were waiting. The wakers have been
+/// taken out of the readers' slots.
 #[derive(Default)]
 #[must_use = "the readers wait until they are woken"]
 pub(crate) struct WakeBatch {
@@ -181,8 +187,8 @@ impl WakeBatch {
         self.keys.push((place as u32, key));
     }
 
-    /// Wakes the readers. If a waker panics, the readers after it are not woken. The wakers of
-    /// async runtimes do not panic.
+    /// Wakes the readers. If a waker panics, the readers after it are not woken. This does not
+    /// happen with the wakers of async runtimes, which do not panic.
     pub(crate) fn wake(&mut self) {
         for (place, server) in self.servers.iter().enumerate() {
             let of_server = self.keys.iter().filter(|(of, _)| *of as usize == place);

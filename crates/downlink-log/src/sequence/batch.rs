@@ -1,4 +1,5 @@
-//! A batch of drafts before it is appended: first with the topics of each draft, then with offsets.
+//! A batch of drafts while it is being appended. A draft is an event without an offset. First the
+//! topics of each draft are found, and later the new events get their offsets.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,23 +10,26 @@ use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
-/// The event or draft that a draft repeats.
+/// The earlier event or draft that a draft repeats. A draft repeats another one if it has the same
+/// id or idempotency key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
-    /// The event that was appended earlier, with this answer.
+    /// The draft repeats an event that was appended earlier. The publisher got this answer then.
     Answered(Appended),
-    /// An earlier draft of the same batch or group. Drafts are numbered through the whole group.
+    /// The draft repeats an earlier draft with this number. Drafts are numbered from 0 through all
+    /// batches that are committed together; in memory, that is one batch.
     Of(usize),
 }
 
-/// The plans for the drafts of a batch. `None`: the draft is new.
+/// For each draft of a batch, the earlier event or draft that it repeats. `None` if the draft is
+/// new.
 pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 
-/// The topics of each draft of a batch, each topic once per draft.
+/// The topics of each draft of a batch. A draft has each of its topics only once.
 ///
-/// When the batch gets its offsets, the topics of its new events are moved out. The topics that are
-/// still here at the drop are collected if nothing uses them: the batch was refused or panicked, or
-/// these drafts were repetitions.
+/// When the batch gets its offsets, the topics of its new events are moved out of this value. The
+/// others are still here when it is dropped: those of repetitions, or all topics if the batch was
+/// refused or some code panicked. The drop removes those of them from memory that nothing uses.
 pub(crate) struct DraftTopics<'a, P: Payload> {
     history: &'a History<P>,
     pub(crate) topics: SmallVec<[EventTopics<P>; 1]>,
@@ -47,8 +51,8 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
         found
     }
 
-    /// Refuses the batch if its new drafts would fill more topics than allowed. The caller holds
-    /// the sequence lock.
+    /// Refuses the batch if more topics than allowed would have events after it. The caller must
+    /// hold the sequence lock.
     pub(crate) fn check_room(&self, plans: &Plans) -> Result<(), AppendError> {
         let topics_max = self.history.options.limits.topics_max;
         let filled = self.history.filled();
@@ -71,7 +75,8 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
         Ok(())
     }
 
-    /// Reserves the rings of all new drafts. `None` if one of the topics was collected.
+    /// Reserves the topics' rings for all new drafts, so that no topic is collected (removed from
+    /// memory) before its event is pushed. `None` if one of the topics was already collected.
     pub(crate) fn reserve<'b>(&'b self, plans: &'b Plans) -> Option<Reserved<'b, P>> {
         let mut reserved = Reserved { history: self.history, topics: SmallVec::new() };
         let fresh = self.topics.iter().zip(plans).filter(|(_, plan)| plan.is_none());
@@ -111,16 +116,18 @@ impl<P: Payload> Drop for Reserved<'_, P> {
     }
 }
 
-/// A batch whose new events have their offsets. Their rings are reserved until the batch is
-/// applied.
+/// A batch whose new events have their offsets. The rings of their topics are reserved until the
+/// events are pushed into them.
 ///
-/// It is dropped after every lock is released, because dropping a payload may run a user's code.
+/// The batch is dropped while no lock is held, because dropping a payload may run a user's code.
 pub(crate) struct Assigned<P> {
-    /// The time of the append.
+    /// The time that the publisher passed to the append.
     pub(crate) now: Timestamp,
-    /// The time stamp of its events. It is not before that of any earlier event.
+    /// The time stamp of the batch's events. It is not earlier than the time stamp of any earlier
+    /// event.
     pub(crate) at: Timestamp,
-    /// The offset of the batch's first new event. If there is none, the next offset to be assigned.
+    /// The offset of the batch's first new event. If the batch has no new event, this is the next
+    /// offset to be assigned.
     pub(crate) first: u64,
     pub(crate) drafts: SmallVec<[Result<Fresh<P>, Repeat>; 1]>,
 }
@@ -139,14 +146,15 @@ pub(crate) struct Fresh<P> {
 }
 
 impl<P> Assigned<P> {
-    /// The topics of the new events, once for each event.
+    /// The topics of all new events. A topic of several events is returned once for each of them.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<Topic<P>>> {
         self.drafts.iter().flatten().flat_map(|fresh| &fresh.topics)
     }
 }
 
 impl<P> Fresh<P> {
-    /// Whether there is an event, and at least one topic that keeps it.
+    /// False for a finish mark without an event, and for an event without topics, which nothing
+    /// keeps.
     pub(crate) fn is_kept(&self) -> bool {
         self.payload.is_some() && !self.topics.is_empty()
     }

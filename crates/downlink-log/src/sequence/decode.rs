@@ -1,4 +1,5 @@
-//! Decodes stored bytes into payloads, for the rings of a log that opens and for replays.
+//! Makes payloads from the bytes that a store has kept. This is needed when a log is opened, and
+//! when a reader gets events from the store.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,25 +7,25 @@ use crate::sequence::Epochs;
 use crate::sync::Mutex;
 use crate::types::{Cursor, Offset, Timestamp};
 
-/// Makes a payload from a stored event, or returns `None` if it cannot. Runs on the threads that
-/// read the store, and on the thread that opens the log.
+/// Makes a payload from a stored event, or returns `None` if the event cannot be decoded. It is
+/// called on the threads that read the store, and on the thread that opens the log.
 pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
 
 /// Called once for each event that cannot be read, because it is damaged or cannot be decoded.
 pub type OnUnreadable = dyn Fn(Cursor) + Send + Sync;
 
-/// The maximum number of unreadable events to report. After a thousand reports, more would say
-/// nothing new.
+/// The maximum number of unreadable events to report. After about a thousand reports, further
+/// reports would tell the operator nothing new.
 const REPORTED_MAX: usize = 1_024;
 
 /// An event as a store gives it back.
 #[derive(Debug)]
 pub struct Stored {
-    /// The id of the event, as a cursor. Its epoch is that in which the event was published.
+    /// The id of the event, as a cursor. The cursor has the epoch in which the event was published.
     pub id: Cursor,
-    /// When it was published, in log time.
+    /// When the event was published, in log time.
     pub at: Timestamp,
-    /// The id that its publisher gave.
+    /// The id that the event's publisher gave, if any.
     pub publisher_id: Option<Box<str>>,
     /// The stored bytes.
     pub payload: Vec<u8>,
@@ -34,7 +35,7 @@ pub struct Stored {
 pub(crate) struct PayloadDecoder<P> {
     decode: Arc<Decode<P>>,
     on_unreadable: Option<Box<OnUnreadable>>,
-    /// The offsets that were reported. No other lock is taken while this one is held.
+    /// The offsets of the events that were reported. No other lock is taken while this one is held.
     reported: Mutex<BTreeSet<u64>>,
 }
 
@@ -43,7 +44,8 @@ impl<P> PayloadDecoder<P> {
         Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
     }
 
-    /// The payload of an event. `None` if it cannot be read; this is reported once for each event.
+    /// The payload of an event. `None` if the event cannot be read; this is reported, but only once
+    /// for each event.
     pub(crate) fn decode(
         &self,
         ids: &Epochs,

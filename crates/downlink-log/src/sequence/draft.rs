@@ -1,4 +1,5 @@
-//! Drafts, the answers to an append, and the errors of an append.
+//! The drafts that go into an append, and the answers or the error that come out of it. A draft is
+//! an event that has no offset yet.
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -12,25 +13,28 @@ pub struct Draft<P: Payload> {
     /// The recipients. An address that is named twice counts once. A draft without addresses gets
     /// an offset, but no reader gets its event.
     pub to: SmallVec<[Address; 1]>,
-    /// The id that the publisher gave. It must not resemble a cursor, and must be the same as the
-    /// payload's [`publisher_id`](Payload::publisher_id). Ignored without a payload.
+    /// The id that the publisher gave, if any. It must not [resemble a
+    /// cursor](crate::resembles_cursor), and must be the same as the payload's
+    /// [`publisher_id`](Payload::publisher_id). It is ignored if there is no payload.
     pub id: Option<Box<str>>,
-    /// The idempotency key: drafts with the same key are appended only once. A log remembers a key
-    /// for 10 minutes, but at most 65,536 keys. The caller bounds the key's length.
+    /// The idempotency key: of several drafts with the same key, only the first is appended. A log
+    /// remembers a key for 10 minutes, but at most 65,536 keys. The caller must limit the key's
+    /// length.
     pub key: Option<IdempotencyKey>,
-    /// The fingerprint of the content. Only used if there is an id or a key.
+    /// The fingerprint of the content. It is used only if there is an id or a key, to tell a
+    /// repetition from another event with the same id or key.
     pub fingerprint: Fingerprint,
-    /// Whether the event finishes its topics, which may be inboxes or everyone's topic. A finished
-    /// topic refuses events for as long as [`finished_keep`](crate::RetentionRules::finished_keep)
-    /// says.
+    /// Whether the event finishes its topics, which may also be inboxes or everyone's topic. A
+    /// finished topic refuses events for the time
+    /// [`finished_keep`](crate::RetentionRules::finished_keep).
     pub finish: bool,
-    /// The bytes for the store, if the log has one. The log does not look into them.
+    /// The bytes that the store keeps, if the log has a store. The log does not interpret them.
     pub body: Option<Vec<u8>>,
-    /// The payload before its offset is known; `None` for a finish mark alone.
+    /// The payload before its offset is known. `None` if the draft only finishes its topics.
     pub payload: Option<P::Draft>,
 }
 
-/// Drafts that are appended together; usually one.
+/// Drafts that are appended together. Usually there is only one.
 pub type Drafts<P> = SmallVec<[Draft<P>; 1]>;
 
 /// The answer to one draft.
@@ -42,7 +46,8 @@ pub struct Appended {
     pub epoch: Epoch,
     /// The number of distinct subscriptions that get the event.
     pub matched: usize,
-    /// Whether this is the answer to an earlier append with the same id or key.
+    /// True if the draft was not appended, because it repeats an earlier event with the same id or
+    /// key. The offset is that of the earlier event.
     pub repeated: bool,
 }
 
@@ -56,7 +61,7 @@ impl Appended {
 /// The answers to a batch, one for each draft.
 pub type Answers = SmallVec<[Appended; 1]>;
 
-/// Nothing of a batch was appended.
+/// Why a batch was refused. Nothing of the batch was appended.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -69,7 +74,7 @@ pub enum AppendError {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
-    /// The id belongs to an event with other content.
+    /// A kept event with other content has the same id.
     #[error("the id belongs to another event")]
     IdTaken {
         /// The number of the draft in the batch, from 0.
@@ -81,7 +86,7 @@ pub enum AppendError {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
-    /// As many topics have events as the limit allows.
+    /// The maximum number of topics already have events or are finished.
     #[error("there are {topics_max} topics, which is the limit")]
     TooManyTopics {
         /// The number of the draft in the batch, from 0.
@@ -89,7 +94,8 @@ pub enum AppendError {
         /// The limit.
         topics_max: usize,
     },
-    /// As many events wait for the store as the limit allows. The caller may try again in a moment.
+    /// The maximum number of events or bytes already wait for the store. The caller may try again
+    /// in a moment.
     #[error("too many events wait for the store")]
     Busy,
     /// The store accepts no events, or did not answer.

@@ -1,13 +1,14 @@
-//! The relation between offsets and ids: the epochs of a log, each with its first offset.
+//! The epochs of a log, each with its first offset. They translate between an offset, and an id or
+//! cursor, which also contains the epoch.
 //!
-//! A log in memory has one epoch. A log with a store begins an epoch each time the store is opened.
-//! It knows as many old epochs as the store remembers.
+//! A log in memory has one epoch. In a log with a store, a new epoch begins each time the store is
+//! opened. Such a log knows all old epochs that the store remembers.
 
 use crate::sequence::Appended;
 use crate::types::{Cursor, Epoch, GapReason, Offset};
 
-/// The epochs of a log, oldest first. Each epoch ends where the next one begins; the last is the
-/// current one.
+/// The epochs of a log, oldest first. Each epoch ends where the next one begins. The last epoch is
+/// the current one.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     epochs: Vec<(Epoch, Offset)>,
@@ -33,13 +34,14 @@ impl Epochs {
         Cursor { epoch, next: Offset::new(offset + 1) }
     }
 
-    /// The answer to an append at an offset.
+    /// Makes the answer to an append whose event has this offset.
     pub(crate) fn appended(&self, offset: Offset, matched: usize, repeated: bool) -> Appended {
         Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
-    /// The offset where a reader with this cursor continues. If the reader has a gap, `Err` gives
-    /// the reason and the offset after the gap.
+    /// The offset where a reader with this cursor continues. If the cursor does not fit this log,
+    /// the reader must get a gap. Then `Err` has the reason, and the offset where the reader
+    /// continues after the gap.
     pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
         let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
             return Err((GapReason::NewEpoch, tail));

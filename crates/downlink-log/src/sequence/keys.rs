@@ -1,7 +1,7 @@
-//! The idempotency keys of the last minutes.
+//! The idempotency keys of the last minutes, with the answers that their publishers got.
 //!
-//! Retention of events does not remove a key: a publisher may repeat a publish after its event was
-//! evicted. Each key is remembered for a fixed time instead.
+//! Each key is remembered for a fixed time, even if its event is evicted earlier, because the
+//! publisher may still repeat the publish.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -33,7 +33,7 @@ impl KeyWindow {
         self.order.push_back((now, key));
     }
 
-    /// Drops the keys whose window is over.
+    /// Removes the keys that are older than [`KEY_WINDOW`].
     pub(crate) fn expire(&mut self, now: Timestamp) {
         while self.order.front().is_some_and(|(at, _)| at.after(KEY_WINDOW) <= now) {
             self.drop_oldest();

@@ -1,4 +1,5 @@
-//! Turns drafts into events: planning, offsets, and the push into history.
+//! Turns drafts into events: finds out which drafts are new, gives them offsets, and pushes them
+//! into the history.
 
 pub(crate) mod batch;
 pub(crate) mod decode;

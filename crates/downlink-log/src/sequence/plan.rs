@@ -1,6 +1,8 @@
-//! Decides for each draft of a batch whether it is new or repeats an earlier publish.
+//! Decides for each draft of a batch whether it is new or repeats an earlier event. A draft repeats
+//! an event if it has the same id or the same idempotency key.
 //!
-//! A whole batch is planned before anything changes.
+//! This is decided for the whole batch before anything changes, so a batch can be refused as a
+//! whole.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,20 +16,22 @@ use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
-/// Looks up earlier publishes: their ids, their keys, and pending finish marks.
+/// Looks up earlier events and drafts by their ids and keys, and knows the topics that are about to
+/// be finished.
 pub(crate) trait Earlier<P> {
-    /// The earlier publish with this key: its fingerprint, and the answer for a repetition.
+    /// The earlier event or draft with this idempotency key, and its fingerprint.
     fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
-    /// The earlier publish with this id, in the same form.
+    /// The earlier event or draft with this id, and its fingerprint.
     fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
     /// Whether an event that finishes the topic is waiting for its commit.
     fn is_finishing(&self, topic: &Topic<P>) -> bool;
 }
 
-/// Plans a batch: decides for each draft whether it is new, and whether its topics accept it.
-/// `before` is the number of drafts in earlier batches of the group.
+/// Decides for each draft of a batch whether it is new, and refuses the batch if a topic does not
+/// accept a new draft. `before` is the number of drafts in the earlier batches that are committed
+/// together with this batch.
 pub(crate) fn plan<P: Payload>(
     drafts: &[Draft<P>],
     topics: &DraftTopics<'_, P>,
@@ -85,7 +89,8 @@ fn repeats_within<P: Payload>(
     Ok(repeats)
 }
 
-/// Refuses the batch if a topic of a new draft is finished, or if an earlier draft finishes it.
+/// Refuses the batch if a topic of a new draft is already finished, or is finished by an earlier
+/// draft.
 fn check_finished<P: Payload>(
     drafts: &[Draft<P>],
     topics: &DraftTopics<'_, P>,

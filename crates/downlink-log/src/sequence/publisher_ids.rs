@@ -6,12 +6,11 @@ use crate::sequence::Appended;
 use crate::sync::Mutex;
 use crate::types::Fingerprint;
 
-/// An id is added before its event can be evicted. It is removed when the last ring has evicted the
-/// event.
+/// Looks up a kept event by the id that its publisher gave. An id is added before its event is
+/// pushed. It is removed when the last ring that keeps the event has evicted it.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
-    /// Locked while the sequence is locked, or while no lock is held. No other lock is taken while
-    /// this one is held.
+    /// No other lock is taken while this one is held.
     ids: Mutex<HashMap<Box<str>, PublisherId>>,
 }
 
@@ -36,7 +35,8 @@ impl PublisherIds {
         self.ids.lock().insert(id, publisher_id);
     }
 
-    /// Counts one ring less that keeps the event. After the last one, the id is free again.
+    /// Notes that one ring has evicted the event at `offset`. After the last ring, the id may be
+    /// used for another event.
     pub(crate) fn release(&self, id: &str, offset: u64) {
         let mut ids = self.ids.lock();
         let Some(known) = ids.get_mut(id).filter(|known| known.answer.offset.get() == offset)

@@ -1,9 +1,11 @@
-//! Gives all events one order, in three steps: plan, assign, apply.
+//! Gives all events one order. A batch of drafts is appended in three steps: plan, assign and
+//! apply.
 //!
-//! *Plan* decides which drafts are new, and may refuse the batch. *Assign* gives offsets and stamps
-//! the payloads. *Apply* puts the events into history and cannot refuse them. A log in memory takes
-//! all three steps while it holds the sequence lock. With a store, the writer plans and assigns the
-//! batches of a group, commits them with no lock held, and then applies them.
+//! *Plan* decides which drafts are new, and may refuse the batch. *Assign* gives each new event its
+//! offset, and makes its payload. *Apply* puts the events into the history, and cannot fail. In a
+//! log in memory, the publisher's thread does all three steps while it holds the sequence lock. In
+//! a log with a store, the writer's thread plans and assigns several batches, commits them to the
+//! store while it holds no lock, and then applies them.
 
 use std::sync::Arc;
 
@@ -23,24 +25,27 @@ use crate::types::{Address, Fingerprint, IdempotencyKey, Offset, Payload, Timest
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {
-    /// The outermost lock. Held while events get their offsets, and while they go into history.
+    /// This lock is taken before all other locks. It is held while events get their offsets, and
+    /// while events are put into the history.
     sequence: Mutex<Sequence>,
     pub(crate) publisher_ids: PublisherIds,
 }
 
-/// The state under the sequence lock.
+/// The state that the sequence lock protects.
 #[derive(Debug)]
 pub(crate) struct Sequence {
-    /// The next offset to be assigned. While a commit is pending, the tail is lower.
+    /// The next offset to be assigned. While events wait for their commit, they have offsets but
+    /// are not visible, so the tail is lower than this.
     next: u64,
-    /// The newest time stamp. Log time does not go back, but two publishers may pass their times in
-    /// the opposite order.
+    /// The newest time stamp of an event. Log time does not go back, but two publishers may read
+    /// the clock in one order and get the lock in the other order. Then both events get the later
+    /// time.
     at: Timestamp,
     keys: KeyWindow,
     closed: bool,
 }
 
-/// The readers to wake after an append, as the topics and patterns that they read.
+/// The topics and patterns whose readers must be woken after an append.
 #[must_use = "the readers wait until they are woken"]
 pub(crate) struct Wakes<P> {
     topics: EventTopics<P>,
@@ -49,7 +54,7 @@ pub(crate) struct Wakes<P> {
 }
 
 impl<P> Wakes<P> {
-    /// Wakes the readers of each topic and pattern once. Called with no lock held.
+    /// Wakes the readers of each topic and pattern once. The caller must hold no lock.
     pub(crate) fn wake(mut self) {
         if self.topics.len() > 1 {
             self.topics.sort_unstable_by_key(|topic| topic.identity());
@@ -86,7 +91,8 @@ impl Sequencer {
         now: Timestamp,
         mut drafts: Drafts<P>,
     ) -> Result<Answers, AppendError> {
-        // Values are dropped last, so that everything else is done if a drop panics.
+        // These values are declared first, so they are dropped last. If dropping a payload panics,
+        // everything else is already done.
         let (mut evicted, mut answers) = (Evicted::new(), Answers::new());
         let (_batch, wakes) = loop {
             let mut topics = DraftTopics::find(history, &drafts);
@@ -97,8 +103,8 @@ impl Sequencer {
             let mut earlier = InMemoryKeys { keys: sequence.keys(now), ids: &self.publisher_ids };
             let plans = plan(&drafts, &topics, 0, &mut earlier)?;
             let assigned = sequence.assign(ids, now, &mut drafts, &mut topics, plans)?;
-            // If a topic was collected between the look-up and the lock, the topics are looked up
-            // again.
+            // A topic may be removed from memory after it was found and before the lock was taken.
+            // Then the topics are looked up again.
             let Some(mut batch) = assigned else { continue };
             let held = history.patterns.hold();
             let parts = (history, ids);
@@ -111,8 +117,9 @@ impl Sequencer {
         Ok(answers)
     }
 
-    /// Puts a batch into history, makes it visible, and keeps history within its bounds. `answers`
-    /// has the answers to the earlier batches of the group; this appends the answers to this batch.
+    /// Puts a batch into the history, makes it visible, and evicts events that exceed the limits.
+    /// `answers` has the answers to the earlier batches of the same commit. This function adds the
+    /// answers to this batch.
     pub(crate) fn apply<P: Payload>(
         &self,
         sequence: &mut Sequence,
@@ -139,8 +146,8 @@ impl Sequencer {
                     let answer = ids.appended(Offset::new(fresh.offset), matched, false);
                     let is_kept = fresh.is_kept();
                     history.note_published(is_kept);
-                    // The key and the id are added before the event is pushed, because the push may
-                    // already evict it.
+                    // The key and the id are added before the event is pushed, because the event
+                    // may be evicted during the push.
                     let (fingerprint, rings) = (fresh.fingerprint, fresh.topics.len());
                     if let Some(key) = fresh.key.take() {
                         sequence.keys.insert(now, key, fingerprint, answer);
@@ -170,7 +177,8 @@ impl Sequencer {
         wakes
     }
 
-    /// Frees the ids of evicted events, and collects emptied topics. Called with no lock held.
+    /// Frees the ids of evicted events, and removes topics from memory that became empty. The
+    /// caller must hold no lock.
     pub(crate) fn settle<P: Payload>(&self, history: &History<P>, evicted: &Evicted<P>) {
         for entry in &evicted.entries {
             if let Some(id) = entry.payload.publisher_id() {
@@ -187,8 +195,8 @@ impl Sequence {
         &self.keys
     }
 
-    /// Gives a planned batch its offsets, and stamps its payloads. `None` if a topic was collected
-    /// meanwhile; then the caller looks the topics up again.
+    /// Gives the new drafts of a planned batch their offsets, and makes their payloads. `None` if
+    /// one of the topics was removed from memory; the caller must then look up the topics again.
     pub(crate) fn assign<P: Payload>(
         &mut self,
         ids: &Epochs,
@@ -201,13 +209,14 @@ impl Sequence {
         let Some(reserved) = topics.reserve(&plans) else { return Ok(None) };
         let (first, at) = (self.next, self.at.max(now));
         let mut next = first;
-        // If the code of a payload panics, the reservation ends and nothing is appended.
+        // `stamp` is a user's code. If it panics, `reserved` is dropped, which ends the
+        // reservations, and nothing is appended.
         let stamped: SmallVec<[Option<P>; 1]> = drafts
             .iter_mut()
             .zip(&plans)
             .map(|(draft, plan)| {
-                // The payload of a repetition stays in its draft, which is dropped when no lock is
-                // held.
+                // The payload of a repetition stays in its draft. The drafts are dropped when no
+                // lock is held.
                 let payload = draft.payload.take_if(|_| plan.is_none());
                 let stamped = payload.map(|payload| P::stamp(payload, ids.id_of(next), at));
                 next += u64::from(plan.is_none());
@@ -261,8 +270,9 @@ impl<P> Earlier<P> for InMemoryKeys<'_> {
     }
 }
 
-/// The number of distinct readers of an event. A reader can be counted twice only if it is on
-/// several lists. The readers are visited only if two of the lists have such readers.
+/// The number of distinct readers of an event. The lengths of the lists would count a reader twice
+/// if it is on two of them. So if two of the lists have readers that are on several lists, the
+/// readers are counted one by one.
 fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
     if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
         return everyone.readers.lock().len();
@@ -271,7 +281,7 @@ fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) ->
     let mut lists: SmallVec<[&Mutex<ReaderList>; 4]> =
         topics.iter().map(|topic| &topic.readers).chain(of_patterns).collect();
     if topics.len() > 1 {
-        // A pattern may match several of the topics.
+        // A pattern that matches several of the topics is here more than once.
         lists.sort_unstable_by_key(|list| std::ptr::from_ref(*list).addr());
         lists.dedup_by_key(|list| std::ptr::from_ref(*list).addr());
     }

@@ -1,26 +1,30 @@
-//! The losses of topics that no longer exist, by name.
+//! The losses of topics that no longer exist, by name. The losses of a topic say up to which offset
+//! its events were evicted. A topic that nothing uses is collected, which means that it is removed
+//! from memory.
 //!
-//! The table is bounded. When a name falls out of the table, the common floor of all other names
-//! rises to cover the losses of that name. A reader may then get a false gap, but a true gap is
-//! never hidden.
+//! The table of names is bounded. All names outside the table share one floor, which is the offset
+//! below which their events may have been evicted. When a name is removed from the table, this
+//! shared floor rises to cover the losses of that name. A reader may then get a gap although it has
+//! missed nothing, but a reader that has missed events always gets a gap.
 
 use std::collections::BTreeMap;
 
 use crate::topics::Lost;
 use crate::types::Address;
 
-/// The maximum number of names that are remembered. They take about 10 MiB with names of ordinary
-/// length. Beyond this number, resumption stays correct but reports more false gaps.
+/// The maximum number of names in the table. This many names of ordinary length take about 10 MiB.
+/// If more topics are collected, readers that continue after an id get more gaps although they have
+/// missed nothing.
 pub(crate) const COLLECTED_MAX: usize = 65_536;
 
 /// Invariant: `names` and `turns` hold the same entries.
 #[derive(Debug)]
 pub(crate) struct Collected {
     names: BTreeMap<Address, CollectedTopic>,
-    /// The names in the order of their collection.
+    /// The names in the order in which their topics were collected.
     turns: BTreeMap<u64, Address>,
     next_turn: u64,
-    /// The losses that every name outside the table may have.
+    /// The losses that each name outside the table may have.
     others: Lost,
     names_max: usize,
 }
@@ -42,7 +46,8 @@ impl Collected {
         }
     }
 
-    /// Remembers the losses of a collected topic, unless those of the other names cover them.
+    /// Remembers the losses of a collected topic. Does nothing if the losses of the names outside
+    /// the table cover them already.
     pub(crate) fn remember(&mut self, address: Address, lost: Lost) {
         if lost.floor.offset <= self.others.floor.offset {
             return;
@@ -58,7 +63,8 @@ impl Collected {
         }
     }
 
-    /// The losses of a topic of this name. The name is removed from the table.
+    /// Removes a name from the table, and returns its losses. For a name outside the table, returns
+    /// the losses that it may have.
     pub(crate) fn recall(&mut self, address: &Address) -> Lost {
         let Some(CollectedTopic { lost, turn }) = self.names.remove(address) else {
             return self.others;
@@ -142,8 +148,8 @@ mod tests {
         assert_eq!((collected.names.len(), collected.turns.len()), (0, 0));
     }
 
-    /// A client that connects again and again, to a topic without events, leaves the same floor
-    /// each time.
+    /// A client may connect again and again to a topic without events. Each time the client leaves,
+    /// the topic is collected with the same floor.
     #[test]
     fn a_name_that_is_remembered_twice_is_in_the_table_once() {
         let mut collected = Collected::new(4);

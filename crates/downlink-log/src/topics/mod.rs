@@ -1,4 +1,4 @@
-//! Topics by name: their history and readers, and how topics are created and collected.
+//! Topics: their events, their readers, and how topics are created and removed from memory.
 
 pub(crate) mod collected;
 pub(crate) mod names;

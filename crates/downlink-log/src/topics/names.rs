@@ -1,10 +1,11 @@
-//! The topics that exist, by name, and the readers that named them.
+//! The topics that exist, by name, and the number of readers.
 //!
-//! A topic is created when a publisher or a reader first names it. A topic without events, finish
-//! mark and readers is collected. The table of collected topics remembers its losses.
+//! A topic is created when a publisher or a reader first names it. A topic that has no events, no
+//! finish mark and no readers is collected: it is removed from memory, and the table in `collected`
+//! remembers its losses, which say up to which offset its events were evicted.
 //!
-//! Topics that readers name and topics that publishers fill are counted separately, so subscribers
-//! never use up the publishers' limit.
+//! The topics that readers name and the topics that have events have separate limits, so readers
+//! never use up the limit of publishers.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -15,8 +16,9 @@ use crate::sync::RwLock;
 use crate::topics::{COLLECTED_MAX, Collected, Lost, Topic};
 use crate::types::{Address, Limits, LogOptions, OpenError, Payload, Selection, address};
 
-/// The number of topics that are collected while the lock is held once. It keeps the wait of
-/// publishers short when a hundred thousand topics expire at once.
+/// The maximum number of topics to collect before the lock of the names is released for a moment.
+/// So publishers wait only briefly when a hundred thousand topics must be collected at the same
+/// time.
 const COLLECT_BATCH: usize = 256;
 
 /// All topics of a log.
@@ -26,8 +28,8 @@ pub(crate) struct Topics<P> {
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
     /// Locked while topics are looked up, and while readers or topics are added or removed. While
-    /// it is held, the locks of one topic may be taken. The table of patterns and its rows may be
-    /// locked too, to record losses.
+    /// this lock is held, the locks of one topic may be taken. The locks of the table of patterns
+    /// and of a pattern's rows may also be taken, to note losses.
     names: RwLock<NamedTopics<P>>,
 }
 
@@ -37,7 +39,7 @@ struct NamedTopics<P> {
     topics: BTreeMap<Address, Arc<Topic<P>>>,
     collected: Collected,
     readers: usize,
-    /// The number of topics that readers have named.
+    /// The number of topics and inboxes that at least one reader has named.
     subscribed: usize,
     closed: bool,
     /// The number of the next reader.
@@ -49,16 +51,17 @@ struct NamedTopics<P> {
 pub(crate) struct TopicSeat<P> {
     pub(crate) topic: Arc<Topic<P>>,
     key: u32,
-    /// Whether the topic is the reader's inbox. Kept here, so that the reader need not load the
-    /// topic to know it.
+    /// Whether the topic is the reader's inbox. A copy is here, so that the reader need not load
+    /// the topic from memory to know this.
     pub(crate) is_inbox: bool,
 }
 
-/// The topics that a reader named, and everyone's topic. Three are usual: one topic, the client's
-/// inbox, and everyone's topic.
+/// The topics that a reader named, its client's inbox, and everyone's topic. Most readers name one
+/// topic, so three seats are usual.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
 
-/// The names in a range that one call has found, and where the next call begins.
+/// The names in a range that one call has found, and where the next call begins; `None` at the end
+/// of the range.
 pub(crate) struct Listed<T> {
     pub(crate) found: Vec<T>,
     pub(crate) next: Option<Bound<Address>>,
@@ -85,8 +88,9 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// The topic of an address. It is created if there is none. If an earlier topic of that name
-    /// had losses, `on_lost` is called while the lock is held.
+    /// The topic of an address, which is created if it does not exist. If it is created and an
+    /// earlier topic of the same name had losses, `on_lost` is called while the lock of the names
+    /// is held.
     pub(crate) fn find_or_create(
         &self,
         address: &Address,
@@ -113,7 +117,7 @@ impl<P: Payload> Topics<P> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; then nothing was changed.
+    /// [`OpenError`]. Nothing is changed then.
     pub(crate) fn enter(
         &self,
         selection: &Selection,
@@ -152,8 +156,8 @@ impl<P: Payload> Topics<P> {
         names.leave(seats, &on_lost);
     }
 
-    /// Collects those of the topics that are unused. `on_lost` is called while the lock is held,
-    /// for each topic that has losses.
+    /// Collects the unused ones among these topics. For each of them that has losses, `on_lost` is
+    /// called while the lock of the names is held.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>], on_lost: impl Fn(&Address, Lost)) {
         for batch in topics.chunks(COLLECT_BATCH) {
             if !batch.iter().any(|topic| topic.ring.read().is_idle()) {
@@ -164,17 +168,19 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Raises the floor of every name that is in no table, to cover this loss.
+    /// Raises the floor of every name that is neither the name of a topic nor in the table of
+    /// collected topics, so that the floor covers this loss.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
     }
 
-    /// The losses that a name in no table may have.
+    /// The losses that a name may have if it is neither the name of a topic nor in the table of
+    /// collected topics.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
     }
 
-    /// At most `count` topics whose names begin with a prefix, starting at a name.
+    /// Lists at most `count` topics whose names begin with `prefix`, from the name `from` on.
     pub(crate) fn list(
         &self,
         prefix: &str,
@@ -186,8 +192,8 @@ impl<P: Payload> Topics<P> {
         listed(prefix, count, range.map(|(address, topic)| (address, Arc::clone(topic))))
     }
 
-    /// Like [`list`](Self::list), but gives the names and losses of topics. `collected` chooses
-    /// between topics that exist and topics that were collected.
+    /// Like [`list`](Self::list), but returns the names and losses of topics. If `collected` is
+    /// true, it lists the topics that were collected instead of those that exist.
     pub(crate) fn list_lost(
         &self,
         prefix: &str,

@@ -1,7 +1,8 @@
-//! The ring of one topic: its entries in offset order, and the floor below which it keeps nothing.
+//! The ring of one topic: the events that memory keeps, in offset order, and the floor. The floor
+//! is the offset after the last evicted event, so the ring has no event below it.
 //!
-//! A ring is plain data; its lock is in `topic`. Evicted entries are returned and never dropped
-//! here, because dropping a payload may run a user's code.
+//! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
+//! dropping them, because dropping a payload may run a user's code, and the ring is locked.
 
 use std::{any::Any, collections::VecDeque};
 
@@ -13,20 +14,23 @@ use crate::types::{
     retention::RuleNumber,
 };
 
-/// The number of entries to compare at the end of the ring before a binary search, which compares
-/// about as many.
+/// A search first compares the last entries of the ring, at most this many, because a reader that
+/// keeps up finds its entry there. If the entry is not among them, a binary search follows. With
+/// more than four, other searches would take noticeably longer, because a binary search itself
+/// makes only a few comparisons.
 const NEAR: usize = 4;
 
-/// A full ring grows by its length divided by this. If rings doubled, half of the memory of many
-/// rings would be unused. If they grew by less, each entry would be copied more than about four
-/// times.
+/// A full ring grows by its length divided by this. If rings grew by their whole length, up to half
+/// of their memory would be unused. If they grew by less than a quarter, each entry would be copied
+/// more than about four times.
 const GROWTH: usize = 4;
 
-/// The minimum number of entries by which a ring grows, and the minimum capacity of a ring that has
-/// shrunk.
+/// The minimum number of entries by which a ring grows. A ring that shrinks keeps at least this
+/// capacity.
 const GROWTH_MIN: usize = 4;
 
-/// A ring shrinks to twice its length when its capacity is more than this many times its length.
+/// When the capacity of a ring is more than this many times its length, the ring shrinks to twice
+/// its length.
 const SPARSE: usize = 4;
 
 /// An event in a ring.
@@ -43,7 +47,7 @@ impl<P: Payload> Kept<P> {
     }
 }
 
-/// The losses of a topic.
+/// The losses of a topic: where its evicted events end, and the number of its last eviction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Lost {
     pub(crate) floor: Floor,
@@ -57,14 +61,15 @@ impl Lost {
     pub(crate) const NOTHING: Self =
         Self { floor: Floor::NONE, lower: Offset::FIRST, number: EvictionNumber::NONE };
 
-    /// The losses below a floor, if only the floor is known.
+    /// The losses of a topic of which only the floor and the last eviction are known. All events
+    /// below the floor count as evicted.
     pub(crate) fn below(floor: Floor, number: EvictionNumber) -> Self {
         Self { floor, lower: floor.offset, number }
     }
 
-    /// The last offset of the hole that a reader has in this topic: the last offset at or above
+    /// The last offset that is missing for a reader of this topic: the last offset at or above
     /// `from` that was evicted later than `after`. `is_elsewhere` says whether another topic of the
-    /// reader still keeps an offset.
+    /// reader still keeps the event at an offset; such an event is not missing.
     pub(crate) fn hole(
         &self,
         from: u64,
@@ -79,31 +84,32 @@ impl Lost {
         (until >= from).then_some(until)
     }
 
-    /// Losses that cover the losses of both.
+    /// Losses that cover both `self` and `other`.
     pub(crate) fn max(self, other: Self) -> Self {
         Self::below(self.floor.max(other.floor), self.number.max(other.number))
     }
 }
 
-/// The ring stays small until its first push, because most rings are inboxes that never get an
-/// event.
+/// The entries of a ring are in a separate allocation, which is made at the first push. So a ring
+/// without entries is small. Most rings are those of inboxes that never get an event.
 ///
 /// Invariant: all entries are at or above the floor of `lost`.
 #[derive(Debug)]
 pub(crate) struct Ring<P> {
     /// `None` if nothing was ever evicted.
     lost: Option<Box<Lost>>,
-    /// The events and the finish mark; `None` before the first of them.
+    /// The events and the finish mark; `None` if the ring never had any.
     history: Option<Box<RingContents<P>>>,
-    /// Counts 1 until the ring is collected, and 1 for each append that has reserved the ring and
-    /// not pushed yet. A reserved ring is not collected. At 0 the ring is dead, and an append looks
-    /// its topic up again.
+    /// One for the ring until its topic is collected, and one for each append that has reserved the
+    /// ring and has not pushed its event yet. The topic of a reserved ring is not collected. When
+    /// the number is 0, the ring is dead, and an append that finds it must look up the topic's name
+    /// again.
     holds: u32,
     /// The retention rule that bounds the ring.
     pub(crate) rule: RuleNumber,
 }
 
-/// Invariant: offsets increase strictly; `bytes` is the sum of costs.
+/// Invariant: offsets increase strictly; `bytes` is the sum of the costs of all entries.
 #[derive(Debug)]
 struct RingContents<P> {
     entries: VecDeque<Kept<P>>,
@@ -131,12 +137,13 @@ impl<P: Payload> Ring<P> {
         self.lost.as_deref().copied().unwrap_or(Lost::NOTHING)
     }
 
-    /// A reader that has read everything below this offset has missed nothing.
+    /// The offset after the last evicted event; 1 if nothing was ever evicted. A reader that has
+    /// read everything below the floor has missed nothing.
     pub(crate) fn floor(&self) -> u64 {
         self.lost.as_ref().map_or(1, |lost| lost.floor.offset.get())
     }
 
-    /// Raises the floor of a ring that has had no entries yet.
+    /// Raises the floor of a ring that has never had an entry.
     pub(crate) fn raise_floor(&mut self, lost: Lost) {
         debug_assert!(
             self.history.is_none(),
@@ -176,8 +183,8 @@ impl<P: Payload> Ring<P> {
         self.history.as_ref()?.matching.as_ref()?.downcast_ref()
     }
 
-    /// Replaces the remembered patterns. A topic without history remembers none, which keeps
-    /// inboxes small.
+    /// Remembers the patterns that match the topic. A topic that never had an event remembers none,
+    /// so that unused inboxes stay small.
     pub(crate) fn set_matching(&mut self, matching: Box<dyn Any + Send + Sync>) {
         if let Some(history) = &mut self.history {
             history.matching = Some(matching);
@@ -188,7 +195,8 @@ impl<P: Payload> Ring<P> {
         self.holds == 0
     }
 
-    /// Reserves the ring for an append. Returns `false` if the ring was collected.
+    /// Reserves the ring for an append. Returns `false` if the ring is dead because its topic was
+    /// collected.
     pub(crate) fn reserve(&mut self) -> bool {
         if self.is_dead() {
             return false;
@@ -202,7 +210,7 @@ impl<P: Payload> Ring<P> {
         self.holds -= 1;
     }
 
-    /// Whether the ring keeps nothing, and no append has reserved it.
+    /// Whether the ring has no events and no finish mark, and no append has reserved it.
     pub(crate) fn is_idle(&self) -> bool {
         self.len() == 0 && self.finish().is_none() && self.holds <= 1
     }
@@ -231,8 +239,8 @@ impl<P: Payload> Ring<P> {
         cost
     }
 
-    /// Removes the oldest entry, and raises the floor above it. `number` gives the number of the
-    /// eviction.
+    /// Removes the oldest entry, and raises the floor above it. If there is an entry, `number` is
+    /// called for the number of the eviction.
     pub(crate) fn evict(&mut self, number: impl FnOnce() -> EvictionNumber) -> Option<Kept<P>> {
         let history = self.history.as_mut()?;
         let entry = history.entries.pop_front()?;
@@ -263,13 +271,13 @@ impl<P: Payload> Ring<P> {
     /// The entry with an offset.
     pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
         let entries = self.entries()?;
-        // A reader that keeps up asks for the newest entry.
+        // The newest entry is compared first, because a reader that keeps up asks for it.
         let newest = entries.back().filter(|entry| entry.offset == offset);
         newest
             .or_else(|| entries.get(start(entries, offset)).filter(|entry| entry.offset == offset))
     }
 
-    /// The only entry with an offset from `from` on; `None` if there are none or several.
+    /// The entry at or above `from`, if there is exactly one.
     pub(crate) fn only_from(&self, from: u64) -> Option<&Kept<P>> {
         let (newest, before) = self.entries()?.as_slices();
         let (newest, before) = match (newest, before) {
@@ -376,8 +384,8 @@ mod tests {
         assert_eq!((ring.floor(), ring.bytes()), (8, 0));
     }
 
-    /// The last offset of the hole of a reader that is at `from` and has seen evictions up to
-    /// `after`. Another topic keeps the offsets `elsewhere`.
+    /// The last offset that is missing for a reader at `from`, if evictions up to `after` do not
+    /// count and another topic of the reader keeps the offsets `elsewhere`.
     fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
         ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at))
     }
@@ -411,8 +419,8 @@ mod tests {
         assert_eq!(ring.newest_first().collect::<Vec<_>>(), [9, 7, 3]);
     }
 
-    /// The entries may wrap around the end of their buffer, so the test moves their start through
-    /// the whole buffer.
+    /// The entries of a ring may wrap around the end of their buffer. So the test moves the first
+    /// entry through the whole buffer.
     #[test]
     fn only_from_agrees_with_a_search_of_all_entries() {
         let mut ring = ring(&[]);

@@ -1,5 +1,5 @@
-//! One topic: its ring, its readers, and its newest offset. With the newest offset, most reads need
-//! not lock the ring.
+//! One topic: its ring of events, its readers, and its newest offset. A reader compares the newest
+//! offset with its cursor, and locks the ring only if there may be an event to read.
 
 use std::sync::Arc;
 
@@ -8,38 +8,40 @@ use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::topics::{Lost, Ring};
 use crate::types::{Address, LogOptions, Payload, Timestamp};
 
-/// A topic that exists. If a topic is collected and its name is used again, the name has another
-/// `Topic`.
+/// A topic that exists. A topic that nothing uses is collected, which means that it is removed from
+/// memory. If its name is used again later, a new `Topic` is made.
 ///
 /// Each client's inbox is a topic, so the size of this type matters. It is 128 bytes on 64-bit
-/// machines, with the counts of the `Arc`.
+/// machines, including the two counters of the `Arc`.
 #[derive(Debug)]
 pub(crate) struct Topic<P> {
-    /// Orders topics by their creation instead of their address, so that a loom model runs the same
-    /// way each time.
+    /// In loom's tests, this number identifies the topic instead of its address in memory, so that
+    /// a test runs the same way each time.
     #[cfg(downlink_loom)]
     number: usize,
     pub(crate) address: Address,
-    /// The newest offset that was pushed, and the flag `FINISHED`. Before the first push, the
-    /// offset is the floor minus one.
+    /// The offset of the newest event, and the flag `FINISHED`. Before the first event, the offset
+    /// is the floor minus one.
     ///
-    /// Once the log has begun, this changes only while the ring is locked. It is stored (Release)
-    /// before the log's tail is stored, and loaded (Acquire) after the tail is loaded. So a reader
-    /// that sees a tail also sees the newest offset below it. If the newest offset is at or above
-    /// the reader's cursor, there may be an event to read.
+    /// Once the log is open, this changes only while the ring is locked. A publisher stores it
+    /// (Release) before it stores the log's tail, and a reader loads it (Acquire) after it has
+    /// loaded the tail. So a reader that sees a tail also sees the newest offset below that tail.
+    /// If the newest offset is at or above the reader's cursor, there may be an event to read.
     newest: AtomicU64,
-    /// The deadline that the expiry queue holds for this topic, in milliseconds; `u64::MAX` if
-    /// none. It is read and changed only while the ring is locked, so Relaxed is enough.
+    /// The time at which the queue of evictions by age will check this topic, in milliseconds;
+    /// `u64::MAX` if the topic is not in the queue. It is read and changed only while the ring is
+    /// locked, so Relaxed is enough.
     queued_for: AtomicU64,
-    /// The history. While this is locked, only the rows of patterns and the expiry queue may be
-    /// locked.
+    /// The events. While this lock is held, only the locks of patterns' rows and of the queue of
+    /// evictions by age may be taken.
     pub(crate) ring: RwLock<Ring<P>>,
-    /// The readers that named the topic. While this is locked, only the readers' wake-ups may be
-    /// locked.
+    /// The readers that named the topic. While this lock is held, only the locks in the readers'
+    /// wake-up slots may be taken.
     pub(crate) readers: Mutex<ReaderList>,
 }
 
-/// The flag in `newest` that says that the topic is finished. No log assigns offsets that high.
+/// The flag in `newest` that says that the topic is finished. It is the highest bit, which no
+/// offset uses, because a log never assigns so many offsets.
 const FINISHED: u64 = 1 << 63;
 
 impl<P> Topic<P> {
@@ -82,8 +84,8 @@ impl<P: Payload> Topic<P> {
         })
     }
 
-    /// Raises the floor of a topic that has no events yet. Only for a log that has not begun: the
-    /// ring is not locked during the second of the two changes.
+    /// Raises the floor of a topic that has no events yet. This must be called only before the log
+    /// is open, because it changes `newest` while the ring is not locked.
     pub(crate) fn raise_floor(&self, lost: Lost) {
         self.ring.write().raise_floor(lost);
         self.newest.fetch_max(lost.floor.offset.get() - 1, Ordering::AcqRel);
@@ -93,13 +95,15 @@ impl<P: Payload> Topic<P> {
         self.newest.load(Ordering::Acquire) & !FINISHED
     }
 
-    /// Records a pushed offset. The caller still holds the ring's lock.
+    /// Records the offset of an event that was pushed. The caller must still hold the lock of the
+    /// ring.
     pub(crate) fn set_newest(&self, offset: u64) {
         let finished = self.newest.load(Ordering::Relaxed) & FINISHED;
         self.newest.store(offset | finished, Ordering::Release);
     }
 
-    /// The offset of the finish mark. Called without the ring's lock.
+    /// The offset of the finish mark, if the topic is finished. The caller must not hold the lock
+    /// of the ring.
     pub(crate) fn finished(&self) -> Option<u64> {
         if self.newest.load(Ordering::Acquire) & FINISHED == 0 {
             return None;
@@ -107,14 +111,15 @@ impl<P: Payload> Topic<P> {
         self.ring.read().finish().map(|finish| finish.offset.get())
     }
 
-    /// Records that the finish mark was set or removed. The caller still holds the ring's lock.
+    /// Records that the finish mark was set or removed. The caller must still hold the lock of the
+    /// ring.
     pub(crate) fn set_finished(&self, finished: bool) {
         let newest = self.newest.load(Ordering::Relaxed) & !FINISHED;
         self.newest.store(if finished { newest | FINISHED } else { newest }, Ordering::Release);
     }
 
-    /// The time at which the oldest entry or the mark of a ring is due for eviction by age, if
-    /// ever.
+    /// The time at which the oldest event or the finish mark of a ring becomes too old; `None` if
+    /// that never happens.
     pub(crate) fn deadline(ring: &Ring<P>, options: &LogOptions) -> Option<Timestamp> {
         let age_max = options.retention.rule(ring.rule).age_max;
         let front = ring.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));

@@ -1,23 +1,25 @@
 //! The recipients of an event: everyone, one client, or the readers of a topic.
 //!
-//! All three are variants of one type, so no topic's name can collide with a client's inbox.
+//! All three are variants of one type, so a topic and a client's inbox never collide, even if the
+//! topic's name is the client's id.
 
 use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 
-/// The maximum length of a topic in bytes. Topics are keys in memory and in URLs; a longer one is a
-/// mistake.
+/// The maximum length of a topic in bytes. Topics are kept in memory and appear in URLs, so they
+/// must be short. A longer topic is most likely a mistake.
 pub const TOPIC_BYTES_MAX: usize = 256;
 
 /// The maximum length of a client id in bytes. There is room for a UUID, an e-mail address or a
 /// token's subject.
 pub const CLIENT_BYTES_MAX: usize = 256;
 
-/// The name that events are published to: non-empty segments separated by `/`, 1 to 256 bytes of
-/// UTF-8.
+/// The name to which events are published. It consists of non-empty segments separated by `/`, and
+/// has 1 to 256 bytes of UTF-8.
 ///
-/// A topic has no control characters, and no `*`, `{` or `}`: those belong to selectors.
+/// A topic has no control characters. It also has no `*`, `{` or `}`, because these have a meaning
+/// in patterns.
 ///
 /// ```
 /// use downlink_log::Topic;
@@ -56,8 +58,8 @@ impl Topic {
     ///
     /// # Errors
     ///
-    /// [`InvalidName::Slash`] if a segment contains `/`. Other errors are those of
-    /// [`new`](Self::new), with byte positions in the whole name.
+    /// [`InvalidName::Slash`] if a segment contains `/`, and the errors of [`new`](Self::new).
+    /// Positions count bytes of the whole name.
     pub fn from_segments<S: AsRef<str>>(
         segments: impl IntoIterator<Item = S>,
     ) -> Result<Self, InvalidName> {
@@ -73,8 +75,8 @@ impl Topic {
         Self::new(&name)
     }
 
-    /// The lowest name that begins with `prefix`, for ranges of names. Events are never published
-    /// to it.
+    /// The lowest name that begins with `prefix`. It is only the start of a range of names; no
+    /// event is published to it.
     pub(crate) fn bound(prefix: &str) -> Self {
         Self(prefix.into())
     }
@@ -140,7 +142,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The topic, if the address is a topic.
+    /// The topic of the address, or `None` if the address is everyone or a client.
     pub fn topic(&self) -> Option<&Topic> {
         match self {
             Self::Topic(topic) => Some(topic),

@@ -1,30 +1,35 @@
-//! Log time is a clock that neither goes back nor leaps ahead, whatever the wall clock does.
+//! Log time: the time of a clock that neither goes back nor leaps ahead, whatever the wall clock
+//! does.
 //!
-//! Ages, finish marks and the order of time stamps depend on log time. So an error of the wall
-//! clock has no effect after it is corrected. The difference between wall clock and log time is
-//! kept separately. It is only used to show times to users, and to convert the times that users
-//! give.
+//! The ages of events, the time for which a topic stays finished, and the time stamps of events are
+//! measured in log time. So no event is evicted too early because the wall clock has jumped. The
+//! difference between wall clock and log time is kept separately. It is only used to show times to
+//! users, and to convert the times that users give.
 //!
-//! Log time follows the wall clock while the wall clock stays within [`SLACK_MS`] of the steady
-//! clock. Any larger step of the wall clock is a jump: log time follows the steady clock, and the
-//! difference between wall clock and log time absorbs the jump. The caller passes in all times;
-//! nothing in this file reads a clock.
+//! The steady clock is the system's clock that only goes forward. Log time follows the wall clock
+//! while the wall clock stays within [`SLACK_MS`] of the steady clock. A larger step of the wall
+//! clock is a jump. Log time then follows the steady clock, and the jump is added to the difference
+//! between wall clock and log time. The caller passes in all times; nothing in this file reads a
+//! clock.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::types::Timestamp;
 
-/// The maximum deviation of the wall clock from the steady clock. On a healthy machine, a time
-/// server corrects less than ten seconds in one step. Any sensible retention is longer.
+/// The maximum deviation of the wall clock from the steady clock between two comparisons, in
+/// milliseconds. It is ten seconds. On a healthy machine, a time server corrects less than that in
+/// one step. Events are usually kept much longer, so such a step hardly changes when they are
+/// evicted.
 pub const SLACK_MS: u64 = 10_000;
 
-/// The longest time between two comparisons of the clocks. Once a second costs nothing, and a slow
-/// drift never adds up to a jump.
+/// The maximum time between two comparisons of the clocks, in milliseconds. One comparison a second
+/// takes no noticeable time. Within one second, a slow drift of the wall clock cannot grow to a
+/// jump.
 const COMPARE_EVERY_MS: u64 = 1_000;
 
-/// The longest downtime between two runs of a log that counts as time. If it seems longer, a wrong
-/// clock is more likely.
+/// The maximum downtime between two runs of a log, in milliseconds. It is 30 days. If the wall
+/// clock says that more time has passed, it is more likely that the wall clock is wrong.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Called with the milliseconds by which the wall clock jumped.
@@ -43,12 +48,13 @@ pub type OnJump = dyn Fn(i64) + Send + Sync;
 /// assert_eq!(clock.shown(later).as_millis(), 1_000_500 + year);
 /// ```
 pub struct LogClock {
-    /// The newest log time. It only rises. It is read and raised without the lock (Relaxed, because
-    /// nothing else depends on its order).
+    /// The newest log time. It only rises. It is read and raised without a lock. Relaxed is enough,
+    /// because no other data depends on it.
     last: AtomicU64,
-    /// Wall time minus log time. Changed while the lock is held.
+    /// Wall time minus log time. It changes only while `compared` is locked.
     delta: AtomicI64,
-    /// Until this log time, `now` need not read the steady clock. Changed while the lock is held.
+    /// The log time from which `now` must read the steady clock again. It changes only while
+    /// `compared` is locked.
     compare_at: AtomicU64,
     compared: Mutex<Compared>,
     on_jump: Option<Box<OnJump>>,
@@ -70,8 +76,9 @@ pub struct ClockState {
 }
 
 impl LogClock {
-    /// A clock that begins now. `kept` is the stored state of the previous clock. The downtime
-    /// since then counts if it is at most 30 days. A longer downtime does not count at all.
+    /// A clock that begins now. `kept` is the state of the previous clock, from the store. If at
+    /// most 30 days have passed since that state was stored, log time goes forward by that
+    /// downtime. Otherwise log time continues at the stored time.
     pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
         let wall = wall.as_millis();
         let (log, delta) = match kept {
@@ -94,7 +101,7 @@ impl LogClock {
         }
     }
 
-    /// Calls a function after each jump, with no lock held.
+    /// Sets a function that is called after each jump, while no lock is held.
     #[must_use]
     pub fn on_jump(mut self, on_jump: impl Fn(i64) + Send + Sync + 'static) -> Self {
         self.on_jump = Some(Box::new(on_jump));
@@ -102,7 +109,7 @@ impl LogClock {
     }
 
     /// The log time. `steady` reads a clock that only goes forward and also counts while the
-    /// machine sleeps. It is called once a second, or when the wall clock seems wrong.
+    /// machine sleeps. It is called about once a second, and when the wall clock seems wrong.
     pub fn now(&self, wall: Timestamp, steady: impl FnOnce() -> Duration) -> Timestamp {
         let candidate = less(wall.as_millis(), self.delta.load(Ordering::Relaxed));
         let last = self.last.load(Ordering::Relaxed);
@@ -113,7 +120,8 @@ impl LogClock {
         self.compare(wall.as_millis(), steady)
     }
 
-    /// The time to show for a log time: the wall clock's time, by the current difference.
+    /// The time to show to users for a log time: the log time plus the current difference between
+    /// wall clock and log time.
     pub fn shown(&self, at: Timestamp) -> Timestamp {
         let delta = self.delta.load(Ordering::Relaxed);
         Timestamp::from_millis(at.as_millis().saturating_add_signed(delta))
@@ -173,7 +181,6 @@ fn less(time: u64, delta: i64) -> u64 {
     time.saturating_sub_signed(delta)
 }
 
-/// `a - b`.
 fn difference(a: u64, b: u64) -> i64 {
     i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX)
 }
@@ -193,7 +200,7 @@ mod tests {
         LogClock::start(wall(T0), Duration::ZERO, kept)
     }
 
-    /// The log time at this wall time, after this many milliseconds of steady time.
+    /// The log time when the wall clock shows `millis` and the steady clock shows `steady_ms`.
     fn at(clock: &LogClock, millis: u64, steady_ms: u64) -> u64 {
         clock.now(wall(millis), || Duration::from_millis(steady_ms)).as_millis()
     }
@@ -235,7 +242,8 @@ mod tests {
         assert_eq!(at(&above, T0 + 1_001 + SLACK_MS, 1_000), T0 + 1_000);
     }
 
-    /// A busy log asks for the time again and again. A drift of a minute a day is no jump.
+    /// A busy log asks for the time again and again. A wall clock that drifts by a minute a day
+    /// makes no jump.
     #[test]
     fn a_drift_never_adds_up_to_a_jump() {
         let clock = clock(None);

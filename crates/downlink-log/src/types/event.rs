@@ -1,4 +1,5 @@
-//! Events, gaps, the reasons of gaps, and the reasons why a reader ends.
+//! Events, gaps, the reasons of gaps, and the reasons why a reader ends. Retention is the rule that
+//! limits the history of a topic. An event that exceeds the rule is evicted.
 
 use crate::types::{Offset, Timestamp};
 
@@ -7,8 +8,8 @@ use crate::types::{Offset, Timestamp};
 pub struct Batch {
     /// The maximum number of events; 0 counts as 1.
     pub events_max: usize,
-    /// The number of payload bytes after which the read takes no further event. The first event is
-    /// always taken.
+    /// The number of payload bytes at which the read stops. The read takes no further event once
+    /// its events have this many bytes, so the last event may exceed the number.
     pub bytes_max: usize,
 }
 
@@ -17,7 +18,7 @@ pub struct Batch {
 pub struct Entry<P> {
     /// The event's position.
     pub offset: Offset,
-    /// When it was published, in log time.
+    /// When the event was published, in log time.
     pub at: Timestamp,
     /// The payload, as it was appended.
     pub payload: P,
@@ -25,8 +26,8 @@ pub struct Entry<P> {
 
 /// A range of offsets that the reader asked for and in which events are missing.
 ///
-/// If other topics of the reader still keep events of the range, those events follow the gap as
-/// usual.
+/// If other topics of the reader still keep events of the range, the reader gets those events after
+/// the gap.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Gap {
     /// Why events are missing.
@@ -48,13 +49,15 @@ pub struct Gap {
 pub enum GapReason {
     /// Retention evicted the events before the reader came back.
     Evicted,
-    /// The log does not know the reader's id.
+    /// The reader continues after an event id that the log does not know.
     UnknownId,
-    /// The reader's id belongs to an epoch that the log does not know.
+    /// The reader's event id belongs to an epoch that the log does not know, for example because
+    /// the log was started anew.
     NewEpoch,
     /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
-    /// The reader's id is ahead of the log: the log has lost events that the reader already had.
+    /// The reader's event id is ahead of the log, so the log has lost events that the reader
+    /// already had.
     Lost,
     /// The event is damaged in the store, or can no longer be decoded.
     Unreadable,
@@ -71,7 +74,7 @@ pub enum EndReason {
     Drained = 2,
     /// The client was disconnected on request.
     Disconnected = 3,
-    /// Every topic that it reads is finished, and it has read their events.
+    /// Every topic that the reader reads is finished, and the reader has read all their events.
     Finished = 4,
     /// The store could not be read. The reader may come back.
     Unreadable = 5,

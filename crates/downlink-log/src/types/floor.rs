@@ -1,8 +1,9 @@
-//! The floor: where the lost part of a topic's history ends.
+//! The floor of a topic: the offset after the last event that was evicted from the topic. Below the
+//! floor, events may be missing. From the floor on, the history of the topic is complete.
 
 use crate::types::{Offset, Timestamp};
 
-/// The end of a lost range, and the time of the newest event in it.
+/// The offset after the last evicted event, and the time of the newest evicted event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Floor {
     /// The offset after the last evicted event; 1 if nothing was ever evicted.
@@ -12,7 +13,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// The floor if nothing was ever evicted.
+    /// The floor of a topic from which nothing was ever evicted.
     pub const NONE: Self = Self { offset: Offset::FIRST, at: Timestamp::from_millis(0) };
 
     /// The higher of both offsets, and the later of both times.
@@ -22,10 +23,12 @@ impl Floor {
     }
 }
 
-/// The number of an eviction. A log or a store numbers its evictions from 1, in their order.
+/// The number of an eviction. A log or a store numbers its evictions from 1 in the order in which
+/// they happen.
 ///
-/// A reader of history keeps the number of the newest eviction when it begins. It never asked for
-/// events evicted up to that number. Events evicted later are missing for it.
+/// When a reader begins to read history, it remembers the number of the newest eviction. Events
+/// that were evicted up to that number do not count as missing, because the reader never asked for
+/// them. Events that are evicted later are missing for this reader.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct EvictionNumber(u64);
 

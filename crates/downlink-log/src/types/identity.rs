@@ -2,24 +2,27 @@
 
 use std::{hash::Hasher, time::Duration};
 
-/// How long an idempotency key is remembered. Publishers give up their retries sooner.
+/// How long an idempotency key is remembered. Publishers usually stop retrying before ten minutes
+/// are over.
 pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// The maximum number of idempotency keys that are remembered. Beyond it, the oldest key is
-/// forgotten. The keys take about 10 MiB if they have ordinary lengths.
+/// The maximum number of idempotency keys that are remembered. When another key is added, the
+/// oldest key is forgotten. This many keys of ordinary length take about 10 MiB.
 pub const KEYS_MAX: usize = 65_536;
 
-/// A number that stands for the content of a publish. Equal contents have equal numbers, and other
-/// contents have different ones.
+/// A number that stands for the content of a published event. Equal contents have equal numbers,
+/// and different contents have different numbers.
 ///
-/// The number has 128 bits and depends on a secret key. Two contents do not get the same number by
-/// chance, and an attacker without the key cannot search for two such contents.
+/// The number has 128 bits and depends on a secret key. Two different contents practically never
+/// get the same number by chance. An attacker without the key cannot find two different contents
+/// with the same number.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Fingerprint(u64, u64);
 
 impl Fingerprint {
-    /// The fingerprint of some bytes under a key: SipHash-2-4, twice. The key is random. A store
-    /// keeps one key with its ids, so that fingerprints stay comparable as long as the ids exist.
+    /// The fingerprint of some bytes under a random key. It consists of two results of SipHash-2-4.
+    /// A store keeps one key for all its events, so that a fingerprint can be compared with those
+    /// that were stored earlier.
     pub fn keyed(key: &[u8; 16], content: &[u8]) -> Self {
         let number = u128::from_le_bytes(*key);
         let (low, high) = (number as u64, (number >> 64) as u64);
@@ -32,7 +35,7 @@ impl Fingerprint {
         Self(number as u64, (number >> 64) as u64)
     }
 
-    /// Its bytes, as a store keeps them.
+    /// The bytes of the fingerprint, as a store keeps them.
     pub fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }
@@ -45,7 +48,8 @@ fn sip_hash(low: u64, high: u64, content: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// A key under which an event is published only once, and the publisher that the key belongs to.
+/// A key that a publisher gives to an event, together with the publisher's credential. When the
+/// publisher repeats a publish with the same key, the event is not added again.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct IdempotencyKey {
     /// The publisher's credential; empty for anonymous publishers.

@@ -1,7 +1,8 @@
 //! The values that all parts of the log use: names, offsets, selectors, events, gaps, options, and
 //! time.
 //!
-//! Nothing in this folder uses a topic, a reader or a lock, except for the lock of the clock.
+//! Nothing in this folder uses the rings of topics or the readers. The only lock in this folder is
+//! that of the clock.
 
 pub(crate) mod address;
 pub(crate) mod clock;

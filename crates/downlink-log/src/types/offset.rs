@@ -1,15 +1,15 @@
-//! The position of an event: the offset, the epoch, the cursor, and the id that represents a cursor
-//! in a response.
+//! The position of an event in a log: the offset, the epoch, the cursor, and the event id that
+//! clients see.
 //!
-//! A cursor has the next offset to read. The id has the offset before it, which is the last one
-//! that was delivered. So `<epoch>-0` is the id of a reader that has read nothing.
+//! A cursor contains the next offset to read. An id contains the offset before that one, which is
+//! the last offset that was delivered. So `<epoch>-0` is the id of a reader that has read nothing.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// The position of an event in a log. Offsets are unique in one epoch and increase strictly from 1.
 ///
-/// Offsets may have holes, and a hole has no meaning.
+/// A log may skip offsets. A skipped offset does not mean that an event is missing.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Offset(u64);
 
@@ -58,13 +58,13 @@ impl Timestamp {
         self.0
     }
 
-    /// The time a span after this one, but at most the largest time stamp.
+    /// The time that is `span` after this one, but at most the largest time stamp.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
-/// The last millisecond of the year 9999. On some systems, times end soon after it.
+/// The last millisecond of the year 9999. Some systems cannot represent times that are much later.
 const SYSTEM_TIME_MAX_MS: u64 = 253_402_300_799_999;
 
 impl From<SystemTime> for Timestamp {
@@ -81,14 +81,14 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// A period of a log in which its offsets are unique, named by eight characters of `[0-9a-z]`. A
+/// A period in which the offsets of a log are unique. Its name is eight characters of `[0-9a-z]`. A
 /// log gets a new epoch whenever it may have lost history.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Epoch([u8; Self::LEN]);
 
 impl Epoch {
-    /// The number of characters of an epoch. 36^8 is 2.8 · 10^12, so two epochs of one hub are not
-    /// equal by chance.
+    /// The number of characters of an epoch. There are 36^8 = 2.8 · 10^12 epochs, so two random
+    /// epochs of one hub are practically never equal.
     pub const LEN: usize = 8;
 
     /// The epoch made from random bits.
@@ -101,7 +101,7 @@ impl Epoch {
         }))
     }
 
-    /// The epoch with this text, or `None` if the text is not an epoch.
+    /// The epoch with this text, or `None` if the text is not eight characters of `[0-9a-z]`.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; Self::LEN] = text.as_bytes().try_into().ok()?;
         bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()).then_some(Self(bytes))
@@ -125,7 +125,8 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// An epoch and the next offset to read. Its text form is the id of the event before that offset.
+/// An epoch and the next offset to read. A cursor is written as an id, which consists of the epoch,
+/// `-`, and the offset before the next one.
 ///
 /// ```
 /// use downlink_log::{Cursor, Epoch, Offset};
@@ -144,7 +145,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The cursor after the event with this id. `None` unless a log could have written the id.
+    /// The cursor after the event with this id. `None` if no log writes such an id.
     pub fn parse_id(id: &str) -> Option<Self> {
         let (epoch, offset) = split_id(id)?;
         let canonical = offset == "0" || !offset.starts_with('0');
@@ -159,9 +160,10 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Whether an id has the form of the ids that a log writes. The number may be too large.
+/// Whether an id consists of an epoch, `-` and digits, like the ids that a log writes. The number
+/// may have leading zeros or be too large, so [`Cursor::parse_id`] accepts fewer ids.
 ///
-/// Publishers must not give such ids: a log would take them for cursors.
+/// Publishers must not give such ids to events, because a log would take them for cursors.
 pub fn resembles_cursor(id: &str) -> bool {
     split_id(id).is_some()
 }

@@ -9,13 +9,13 @@ pub enum OpenError {
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
-    /// There are as many readers as the limit allows.
+    /// The log already has the maximum number of readers.
     #[error("there are {subscribers_max} subscriptions, which is the limit")]
     Full {
         /// The limit.
         subscribers_max: usize,
     },
-    /// The client has as many readers as the limit allows.
+    /// The client already has the maximum number of readers.
     #[error("the client has {subscribers_per_client_max} subscriptions, which is the limit")]
     ClientFull {
         /// The limit.
@@ -29,13 +29,13 @@ pub enum OpenError {
         /// The limit.
         selectors_max: usize,
     },
-    /// All readers together name as many topics and clients as the limit allows.
+    /// All readers together already name the maximum number of topics and clients.
     #[error("{subscribed_names_max} topics and clients are subscribed to, which is the limit")]
     TooManyNames {
         /// The limit.
         subscribed_names_max: usize,
     },
-    /// All readers together have as many patterns as the limit allows.
+    /// All readers together already have the maximum number of patterns.
     #[error("{patterns_max} patterns are subscribed to, which is the limit")]
     TooManyPatterns {
         /// The limit.

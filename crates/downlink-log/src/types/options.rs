@@ -2,8 +2,7 @@
 
 use crate::types::{offset::Epoch, retention::RetentionRules};
 
-/// The named maxima of a log. Later versions may have more of them, so end a literal with
-/// `..Limits::default()`.
+/// The limits of a log. Later versions may add fields, so end a literal with `..Limits::default()`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// The maximum number of readers at the same time.
@@ -14,20 +13,24 @@ pub struct Limits {
     pub selectors_max: usize,
     /// The maximum number of distinct patterns of all readers together.
     pub patterns_max: usize,
-    /// The maximum number of topics and inboxes that have events or a finish mark.
+    /// The maximum number of topics and inboxes that have events or are finished. An inbox is the
+    /// topic of one client.
     pub topics_max: usize,
     /// The maximum number of distinct topics and inboxes that readers have named, with or without
-    /// events. These names never count against a publisher.
+    /// events. They do not count towards `topics_max` until they have events, so readers cannot use
+    /// up the limit of publishers.
     pub subscribed_names_max: usize,
     /// The maximum number of bytes of history in all topics together.
     pub bytes_max: usize,
-    /// The maximum number of events that are replayed after an id that the log does not know.
+    /// The maximum number of events that a reader gets from history if it continues after an event
+    /// id that the log does not know.
     pub gap_replay_max: usize,
 }
 
 impl Default for Limits {
-    /// A million subscribers, and room for a pattern and an inbox for each; a thousand selectors; a
-    /// hundred thousand topics; 256 MiB of history; and a replay of a thousand events.
+    /// A million readers, with a pattern and an inbox for each; a thousand readers for one client;
+    /// a thousand selectors for one reader; a hundred thousand topics; 256 MiB of history; and a
+    /// thousand events after an unknown id.
     fn default() -> Self {
         Self {
             subscribers_max: 1_000_000,
@@ -45,13 +48,14 @@ impl Default for Limits {
 /// The settings of a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// The epoch of the log; random in production.
+    /// The epoch of the log. In production, use a random epoch.
     pub epoch: Epoch,
     /// How much history topics keep.
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// The maximum number of collected topics that are remembered by name; `None` is 65,536.
+    /// The maximum number of removed topics of which the log remembers by name what was evicted
+    /// from them. `None` means 65,536.
     pub collected_max: Option<usize>,
 }
 

@@ -2,11 +2,12 @@
 
 use crate::types::{Cursor, Timestamp};
 
-/// The part of an event that the log keeps and does not look into. It must be cheap to clone,
-/// because every reader takes a clone.
+/// The content of an event, which the log keeps and does not interpret. It must be cheap to clone,
+/// because every reader gets a clone.
 ///
-/// The log clones payloads, and calls the methods below, while it holds locks. This code must not
-/// panic, wait, or call into the log. Dropping a payload may do all of that.
+/// The log clones payloads, and calls the methods below, while it holds locks. So these methods and
+/// `clone` must not panic, wait, or call the log. The log drops payloads while it holds no lock, so
+/// `drop` may do all of this.
 pub trait Payload: Clone + Send + Sync + 'static {
     /// The payload before its offset is known.
     type Draft: Send + 'static;
@@ -14,17 +15,19 @@ pub trait Payload: Clone + Send + Sync + 'static {
     /// Makes the payload once the offset is known. `id` is the event's id, as a cursor.
     fn stamp(draft: Self::Draft, id: Cursor, at: Timestamp) -> Self;
 
-    /// The size of the payload in bytes, as the limits count it. It never changes. For each event,
-    /// the log adds [`ENTRY_COST_BYTES`].
+    /// The size of the payload in bytes, which counts towards the log's limits. It must never
+    /// change. The log adds [`ENTRY_COST_BYTES`] for each event.
     fn bytes(&self) -> usize;
 
-    /// The id that the publisher gave, if any. It is the same as the draft's id. The id is free
-    /// again when the event is evicted.
+    /// The id that the publisher gave to the event, if any. It must be the id of the draft. When
+    /// the event is evicted, another event may get this id.
     fn publisher_id(&self) -> Option<&str> {
         None
     }
 }
 
-/// The bytes that an event counts besides its payload: its places in the ring and the index, and
-/// the shared header. Without them, a million empty events would cost nothing.
+/// The number of bytes that each event counts towards the limits in addition to its payload. They
+/// stand for the memory of its entries in the topic's ring and in the log's index, and for the
+/// header of its shared payload. Otherwise empty events would count nothing, and a million of them
+/// would stay within every limit of bytes.
 pub const ENTRY_COST_BYTES: usize = 96;

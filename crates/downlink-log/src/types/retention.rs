@@ -1,36 +1,38 @@
 //! How much history a topic keeps.
 //!
-//! A retention rule bounds a topic by count, bytes and age. The bound that is reached first evicts
-//! events. The newest event of a topic stays until its age or the hub's byte bound evicts it.
+//! A retention rule limits the number, the bytes and the age of a topic's events. When a topic
+//! exceeds one of these limits, its oldest events are evicted. The newest event of a topic is
+//! evicted only if it is too old, or if all topics together exceed the log's limit of bytes.
 
 use std::time::Duration;
 
 use crate::types::{address::Address, selector::TopicSelector};
 
-/// The rule that bounds the history of one topic. Later versions may have more bounds, so end a
-/// literal with `..Retention::DEFAULT`.
+/// The rule that limits the history of one topic. Later versions may add fields, so end a literal
+/// with `..Retention::DEFAULT`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Retention {
     /// The maximum number of events kept; at least 1.
     pub events_max: usize,
-    /// The maximum number of bytes kept. Each event counts its frame and a fixed cost. The newest
-    /// event is always kept.
+    /// The maximum number of bytes kept. Each event counts the bytes of its payload and a fixed
+    /// cost. The newest event is kept even if it is larger than this.
     pub bytes_max: usize,
     /// The maximum time since publication; `None` keeps events of any age.
     pub age_max: Option<Duration>,
 }
 
 impl Retention {
-    /// A thousand events, 4 MiB, and a day. A client that reloads, or is away for a lunch break,
-    /// loses nothing. A topic without new events is forgotten after a day.
+    /// A thousand events, 4 MiB, and a day. A client that reloads a page, or is away for a lunch
+    /// break, usually loses nothing. The history of a topic without new events is evicted after a
+    /// day.
     pub const DEFAULT: Self = Self {
         events_max: 1_000,
         bytes_max: 4 << 20,
         age_max: Some(Duration::from_secs(24 * 60 * 60)),
     };
 
-    /// The rule of a client's inbox: a hundred events, 1 MiB, and an hour. There may be as many
-    /// inboxes as clients.
+    /// The rule of a client's inbox: a hundred events, 1 MiB, and an hour. These limits are lower
+    /// than the default, because there may be one inbox for each client.
     pub const INBOX: Self =
         Self { events_max: 100, bytes_max: 1 << 20, age_max: Some(Duration::from_secs(60 * 60)) };
 }
@@ -41,19 +43,20 @@ impl Default for Retention {
     }
 }
 
-/// The retention rules of a log. A topic follows the first rule whose selector matches it, or else
-/// the default.
+/// The retention rules of a log.
 #[derive(Clone, Debug)]
 pub struct RetentionRules {
-    /// The rules by selector. The first rule that matches counts.
+    /// Rules for topics that match a selector. A topic follows the first rule whose selector
+    /// matches it.
     pub rules: Vec<(TopicSelector, Retention)>,
-    /// The rule of topics that no selector matches.
+    /// The rule of all other topics.
     pub default: Retention,
     /// The rule of each client's inbox.
     pub inbox: Retention,
     /// The rule of everyone's topic.
     pub everyone: Retention,
-    /// How long a finished topic stays finished, and its history can be read.
+    /// How long a finished topic stays finished. After that time, its history is evicted, and it
+    /// accepts events again.
     pub finished_keep: Duration,
 }
 
@@ -77,7 +80,8 @@ pub(crate) struct RuleNumber(u32);
 impl RuleNumber {
     const EVERYONE: Self = Self(u32::MAX);
     const INBOX: Self = Self(u32::MAX - 1);
-    /// An index that no rule with a selector has.
+    /// The number of the default rule. It is so high that no rule with a selector has it as its
+    /// index.
     const DEFAULT: Self = Self(u32::MAX - 2);
 }
 
@@ -87,14 +91,14 @@ impl RetentionRules {
         self.rule(self.number_of(address))
     }
 
-    /// Every rule. A rule that is used twice comes twice.
+    /// All rules. If two of them are equal, both are returned.
     pub fn all(&self) -> impl Iterator<Item = &Retention> {
         let others = [&self.default, &self.inbox, &self.everyone];
         self.rules.iter().map(|(_, retention)| retention).chain(others)
     }
 
-    /// The number of the rule that an address follows. It never changes, because rules do not
-    /// change.
+    /// The number of the rule that an address follows. It never changes, because the rules of a log
+    /// do not change.
     pub(crate) fn number_of(&self, address: &Address) -> RuleNumber {
         match address {
             Address::Everyone => RuleNumber::EVERYONE,

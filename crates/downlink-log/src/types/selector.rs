@@ -1,19 +1,21 @@
-//! Selectors: the topics that a subscription reads, by name or by pattern.
+//! Selectors: a selector says which topics a subscription reads. It is the name of one topic, or a
+//! pattern.
 //!
-//! `orders/*` matches every topic below `orders`, at any depth. In `orders/{id}/status` the braces
-//! match one segment. The name in the braces is for people and makes no difference.
+//! `orders/*` matches every topic below `orders`, at any depth. In `orders/{id}/status`, `{id}` is
+//! a placeholder and matches any one segment. The name of a placeholder has no meaning for the
+//! match.
 
 use std::fmt;
 
 use crate::types::address::Topic;
 use crate::types::{ClientId, InvalidName, check_segments};
 
-/// The maximum number of placeholders of one pattern. Each placeholder doubles the number of ways
-/// in which a topic may match, and no application needs more.
+/// The maximum number of placeholders of one pattern. Each further placeholder doubles the work to
+/// find the patterns that match a topic, and applications do not need more than four.
 pub const PLACEHOLDERS_MAX: usize = 4;
 
-/// The maximum number of segments of one pattern. Together with [`PLACEHOLDERS_MAX`] it bounds the
-/// work to match one topic.
+/// The maximum number of segments of one pattern. Together with [`PLACEHOLDERS_MAX`], it limits the
+/// work to find the patterns that match one topic.
 pub const PATTERN_SEGMENTS_MAX: usize = 16;
 
 /// An exact topic, or a pattern.
@@ -35,7 +37,7 @@ enum SelectorKind {
 }
 
 impl TopicSelector {
-    /// Reads a selector. With `*` or braces it is a pattern, otherwise an exact topic.
+    /// Parses a selector. A text with `*` or braces is a pattern; any other text is an exact topic.
     ///
     /// # Errors
     ///
@@ -73,7 +75,8 @@ impl TopicSelector {
         }
     }
 
-    /// The text that every matching name begins with: whole segments with their `/`, or nothing.
+    /// The text with which every matching name begins. It is empty, or consists of whole segments,
+    /// each with the `/` after it.
     pub fn literal_prefix(&self) -> &str {
         let text = self.as_str();
         let literal = text.find(['*', '{']).map_or(text, |at| &text[..at]);
@@ -93,7 +96,8 @@ impl fmt::Display for TopicSelector {
     }
 }
 
-/// Everything that one subscription reads, besides the events for everyone.
+/// Everything that one subscription reads. In addition, each subscription gets the events for
+/// everyone.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// The topics and patterns.

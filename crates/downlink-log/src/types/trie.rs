@@ -1,11 +1,12 @@
-//! A trie of patterns, by the segments of names. It finds the patterns that match a name.
+//! A trie of patterns. It finds the patterns that match the name of a topic. Each level of the trie
+//! stands for one segment of a name.
 //!
 //! The names of placeholders make no difference: `a/{x}` and `a/{y}` are the same pattern in the
 //! trie.
 //!
 //! The work for one name is bounded, whatever the number of patterns. A pattern has at most
 //! [`PATTERN_SEGMENTS_MAX`] segments and [`PLACEHOLDERS_MAX`](super::selector::PLACEHOLDERS_MAX)
-//! placeholders, so a look-up visits at most a few thousand nodes.
+//! placeholders, so the search for one name visits at most a few thousand nodes.
 //!
 //! [`PATTERN_SEGMENTS_MAX`]: super::selector::PATTERN_SEGMENTS_MAX
 
@@ -52,8 +53,8 @@ impl<V> Node<V> {
                 self.placeholder.get_or_insert_with(|| Box::new(Self::new())).place(segments)
             }
             Some(segment) => {
-                // Most nodes exist already, and the map's entry method would need a copy of the
-                // segment.
+                // Usually the node exists already. The map's `entry` method would need a copy of
+                // the segment even then.
                 if !self.literals.contains_key(segment) {
                     self.literals.insert(segment.into(), Self::new());
                 }
@@ -107,8 +108,8 @@ impl<V> Node<V> {
     }
 }
 
-/// The first segment of a name, and the rest. Segments are short, so a vectorised search such as
-/// that of `split_once` takes three times as long.
+/// The first segment of a name, and the rest. A plain loop is used because segments are short: the
+/// vectorised search of `split_once` takes three times as long for them.
 fn split(name: &str) -> (&str, Option<&str>) {
     match name.bytes().position(|byte| byte == b'/') {
         Some(at) => (&name[..at], Some(&name[at + 1..])),
@@ -126,7 +127,8 @@ impl<V> PatternTrie<V> {
         self.len
     }
 
-    /// The value of a pattern. If there is none, `make` makes it.
+    /// The value of a pattern. If the pattern is not in the trie yet, it is added with the value
+    /// that `make` returns.
     pub(crate) fn get_or_insert_with(
         &mut self,
         pattern: &TopicSelector,
@@ -158,7 +160,8 @@ pub struct PatternSet {
 }
 
 impl PatternSet {
-    /// Makes the set of these selectors. An exact topic counts as a pattern that matches one name.
+    /// Makes the set of these selectors. An exact topic is treated as a pattern that matches one
+    /// name.
     pub fn new(patterns: impl IntoIterator<Item = TopicSelector>) -> Self {
         let mut trie = PatternTrie::new();
         let mut distinct = Vec::new();
@@ -188,14 +191,14 @@ impl PatternSet {
         self.matches_counting(name, &mut 0)
     }
 
-    /// Like [`matches`](Self::matches), and adds the number of visited nodes to `nodes`. A node
-    /// takes some ten nanoseconds.
+    /// Like [`matches`](Self::matches), and adds the number of visited nodes to `nodes`. A visit to
+    /// a node takes some ten nanoseconds.
     pub(crate) fn matches_counting(&self, name: &str, nodes: &mut usize) -> bool {
         !self.trie.root.each_match(Some(name), nodes, &mut |()| false)
     }
 
-    /// The literal prefixes of the patterns, sorted. A prefix that begins with another one is left
-    /// out.
+    /// The literal prefixes of the patterns, sorted. A prefix that begins with another prefix of
+    /// the list is left out.
     pub fn prefixes(&self) -> Vec<&str> {
         let mut prefixes: Vec<&str> =
             self.patterns.iter().map(TopicSelector::literal_prefix).collect();
