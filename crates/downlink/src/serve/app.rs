@@ -99,9 +99,9 @@ where
 
 /// An app that [`serve`](super::serve) can serve to peers with addresses of type `Addr`.
 ///
-/// It is implemented for every suitable service, so do not implement it by hand. `Kind`
+/// The trait is implemented for every suitable service, so do not implement it by hand. `Kind`
 /// distinguishes services ([`AsService`]) from makers of services ([`AsMakeService`]). The compiler
-/// infers it.
+/// infers `Kind`.
 ///
 /// A service whose requests have another body type does not compile. The compiler says what to
 /// change:
