@@ -1,12 +1,12 @@
-//! A range of times, from which each client gets a random one.
+//! A range of times. Each client gets a random time from it.
 //!
-//! Clients with the same delay would return at the same moment. So this crate picks every
-//! reconnection time and every maximum age of a connection at random from a [`Spread`]. The modules
-//! that use it decide what the time is for.
+//! Clients with the same delay would return at the same moment. So this crate picks the
+//! reconnection times and the maximum ages of connections at random from a [`Spread`].
 
 use std::time::Duration;
 
-/// A range of times. Each use picks a time in it at random, evenly distributed.
+/// A range of times. [`pick`](Self::pick) returns a random time from it. All times in the range are
+/// equally likely.
 ///
 /// # Examples
 ///
@@ -35,8 +35,8 @@ impl Spread {
         }
     }
 
-    /// The range from `lowest` to `highest` percent of a duration. Saturates at the maximum
-    /// duration.
+    /// The range from `lowest` to `highest` percent of a duration. A result above the maximum
+    /// duration is replaced by it.
     pub(crate) fn percent_of(of: Duration, (lowest, highest): (u32, u32)) -> Self {
         let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
         Self::between(part(lowest), part(highest))

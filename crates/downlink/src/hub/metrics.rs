@@ -34,8 +34,9 @@ impl Stats {
 
     /// Adds these numbers to a registry, beside other metrics of the app.
     ///
-    /// The numbers in the registry do not change afterwards. For each request, make a new registry,
-    /// register the present numbers in it, and register clones of the app's own metrics.
+    /// The numbers in the registry do not change afterwards. So make a new registry for each
+    /// request, and register in it the current numbers of the hub and clones of the app's own
+    /// metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
     }

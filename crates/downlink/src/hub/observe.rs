@@ -59,11 +59,12 @@ impl DisconnectReason {
     }
 }
 
-/// Observes subscriptions. The hub calls the observer in the task in which the event happens, and
-/// holds no lock meanwhile.
+/// Observes subscriptions. The hub calls the observer in the task that connects, disconnects or
+/// gets the gap, and holds no lock meanwhile.
 ///
 /// The observer should return quickly, because a response waits for it. The hub catches and logs a
-/// panic. When the hub calls `disconnected`, its numbers no longer count the subscription.
+/// panic. When the hub calls `disconnected`, the numbers of the hub no longer count the
+/// subscription.
 ///
 /// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold a channel
 /// instead.
