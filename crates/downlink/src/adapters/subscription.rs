@@ -26,8 +26,9 @@ use crate::hub::{
 /// Turns a subscription's events into frames (encoded events). Every `FnMut(Published<T>) -> Frame`
 /// implements this trait, and so does [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether the frame of every event is the published one. The subscription then yields only
-    /// frames, without their values and ids (bench cells `rate` and `window`).
+    /// Whether the frame of every event is the one that the hub encoded when the event was
+    /// published. If so, the subscription yields only frames, without the values and ids of the
+    /// events, which is faster (bench cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -41,8 +42,8 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
     }
 }
 
-/// Sends the frames that the hub encoded when the events were published. It takes no memory in a
-/// subscription.
+/// Sends the frames that the hub encoded when the events were published. This type takes no memory
+/// in a subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsPublished;
 

@@ -99,7 +99,7 @@ pub(super) struct UncommonParts {
     pub(super) keep_alive: Option<Box<Frame>>,
     /// A frame that did not fit into the last batch.
     held: Option<Frame>,
-    /// Why the body has failed, until the body has yielded this error.
+    /// The error of a body that has failed. `None` once the body has yielded the error.
     failure: Option<BodyError>,
 }
 
@@ -117,8 +117,8 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        // A driver can write several frames in one call, so a driven body need not copy them into
-        // one buffer.
+        // A driver (see `driven`) can write several frames in one call, so a driven body need not
+        // copy them into one buffer.
         let mut batch = FrameBatch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
         let next = match std::mem::replace(phase, BodyPhase::Ended) {

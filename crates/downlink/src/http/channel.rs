@@ -17,8 +17,8 @@ use super::source::{AnyError, FrameSource};
 
 /// The maximum capacity of a channel, in events.
 ///
-/// A larger channel would hide a reader that never catches up. An empty channel takes no memory for
-/// its capacity.
+/// With a larger channel, the sender would notice too late that the reader never catches up. An
+/// empty channel takes no memory for its capacity.
 pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
 /// One item of the channel.
@@ -144,7 +144,8 @@ impl SseSender {
         self.queue.closed().await;
     }
 
-    /// Whether nothing can be sent any more.
+    /// Whether the channel accepts no more events, because the peer has left or the stream is
+    /// finished.
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed() || self.finish.lock().is_none()
     }

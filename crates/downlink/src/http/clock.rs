@@ -60,7 +60,7 @@ pub(super) struct BodyClock {
     /// How long the connection may be silent before the next keep-alive, in milliseconds. The value
     /// is picked at random again after each keep-alive. 0 if keep-alives are off.
     silence_max: u32,
-    /// `None` if the response has no end and a driver keeps the time.
+    /// `None` if the response has no end and has not needed a timer yet.
     uncommon: Option<Box<EndAndTimer>>,
 }
 
@@ -92,7 +92,7 @@ impl BodyClock {
         }
     }
 
-    /// True once the end is reached, without waiting for it.
+    /// Whether the response has reached its end. Does not wait for the end.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
     }

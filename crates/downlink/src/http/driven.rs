@@ -205,8 +205,8 @@ pub(crate) fn register_key(
         return false;
     };
     WAKE_MANY.with(|round| {
-        // If `register` itself causes another registration, that one returns false here, and leaves
-        // a waker.
+        // If `register` itself causes another registration, this inner registration returns false
+        // here, and its body leaves a waker.
         let Some(wake_many) = round.take() else { return false };
         let registered = register(&wake_many, key);
         round.set(Some(wake_many));

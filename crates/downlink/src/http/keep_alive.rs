@@ -12,8 +12,8 @@ use super::spread::Spread;
 /// The default silence before a keep-alive. The authoring notes of the standard advise this value.
 ///
 /// The shortest idle timeouts of real proxies are 30 s and 60 s. Twice this silence would be as
-/// long as the first of them, so that proxy would cut the connection. Half of it would wake
-/// sleeping phones without need.
+/// long as the first timeout, so proxies with this timeout would cut the connection. Half of it
+/// would wake sleeping phones without need.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The shortest silence that can be set. After shorter silences, the keep-alives themselves would
@@ -62,7 +62,7 @@ impl KeepAlive {
     }
 
     /// Sets the length of the silence, in whole milliseconds, at least [`KEEP_ALIVE_INTERVAL_MIN`]
-    /// and at most 49 days. Each silence is picked at random between 80 and 120 % of it.
+    /// and at most 49 days. Each silence is picked at random between 80 and 120 % of this length.
     pub fn interval(mut self, interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
         self.interval = Interval(u32::try_from(millis).unwrap_or(u32::MAX));

@@ -65,8 +65,9 @@ impl LastEventId {
         Self { id, browser: is_browser(headers, query) }
     }
 
-    /// Whether a query parameter with this name holds the id: `last_event_id`, and the names that
-    /// libraries use, such as `lastEventId`. Servers that refuse unknown parameters can use this.
+    /// Whether a query parameter with this name contains the id. True for `last_event_id` and for
+    /// the names that libraries use, such as `lastEventId`. A server that refuses unknown
+    /// parameters can use this to allow these names.
     pub fn is_parameter(name: &str) -> bool {
         let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
         let is = |known: &&str| letters().map(|byte| byte.to_ascii_lowercase()).eq(known.bytes());

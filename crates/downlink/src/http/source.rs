@@ -37,7 +37,7 @@ pub trait FrameSource {
 
     /// The next frame, or `None` at the end.
     ///
-    /// The body does not poll again after `None`, nor after an error or a panic.
+    /// The body does not poll the source again after `None`, an error or a panic.
     ///
     /// # Errors
     ///
@@ -57,8 +57,8 @@ pub trait FrameSource {
         None
     }
 
-    /// Whether the next keep-alive is due one interval after the last one, even if other frames
-    /// were sent between them.
+    /// Whether the next keep-alive is due one interval after the last keep-alive, even if other
+    /// frames were sent in between.
     ///
     /// Return true for keep-alives that a page listens to. A page that listens only to some event
     /// types does not see the other frames, so it needs regular keep-alives to tell whether its

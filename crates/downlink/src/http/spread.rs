@@ -35,8 +35,8 @@ impl Spread {
         }
     }
 
-    /// The range from `lowest` to `highest` percent of a duration. A result above the maximum
-    /// duration is replaced by it.
+    /// The range from `lowest` to `highest` percent of a duration. Neither end of the range is
+    /// above the maximum duration.
     pub(crate) fn percent_of(of: Duration, (lowest, highest): (u32, u32)) -> Self {
         let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
         Self::between(part(lowest), part(highest))
@@ -51,7 +51,8 @@ impl Spread {
     fn at(&self, fraction: f64) -> Duration {
         let width = self.longest - self.shortest;
         let part = width.as_secs_f64() * fraction.clamp(0.0, 1.0);
-        // Rounding may give a time beyond the end of the range, or beyond the maximum duration.
+        // Rounding may give a time beyond the end of the range or beyond the maximum duration, so
+        // the result is limited to the range.
         self.shortest + Duration::try_from_secs_f64(part).map_or(width, |part| part.min(width))
     }
 }

@@ -101,7 +101,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Ends the stream at 80 to 100 % of this age, picked at random for each stream. Default: never.
+    /// Ends the stream at 80 to 100 % of this age. The age of each stream is picked at random from
+    /// this range. Default: the stream never ends because of its age.
     ///
     /// The client returns after one to two seconds, unless this builder sets another reconnection
     /// time or spread. Events that are not sent yet are dropped. A client that resumes with its

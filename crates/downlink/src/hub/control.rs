@@ -2,8 +2,8 @@
 //!
 //! If such an event has an id, the id is the reader's own cursor. So a client that resumes after it
 //! misses no event. The data is JSON. This crate writes it by hand, because nearly all values are
-//! numbers, ids or fixed words, which need no escapes. Only the id in a gap that the client itself
-//! has given is escaped.
+//! numbers, ids or fixed words, which need no escapes. Only one value is escaped: a gap may contain
+//! the id that the client itself has sent.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! The numbers of a hub as OpenMetrics text, for Prometheus and similar systems.
 //!
-//! Users depend on the names of the metrics. No metric declares a unit: OpenMetrics would require
-//! the unit at the end of the name, and `downlink_bytes_kept` already contains it.
+//! Users depend on the names of the metrics, so the names must not change. No metric declares a
+//! unit, because OpenMetrics would require the unit at the end of the name, and
+//! `downlink_bytes_kept` contains its unit in another place.
 
 use std::fmt;
 

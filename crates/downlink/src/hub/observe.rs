@@ -20,7 +20,8 @@ pub struct Connection {
 pub enum DisconnectReason {
     /// The subscription was dropped, because the peer left or the response ended.
     Left,
-    /// All of its topics are finished, and it has read all of their events.
+    /// All topics of the subscription are finished, and the subscription has read all of their
+    /// events.
     Finished,
     /// The hub was drained.
     Drained,

@@ -14,7 +14,7 @@ pub struct TopicOverview {
     /// The name of the topic.
     pub topic: String,
     /// The number of subscriptions that named the topic, plus the number of subscriptions to each
-    /// pattern that matches it. If a subscription selects the topic several times, it counts
+    /// pattern that matches the topic. If a subscription selects the topic several times, it counts
     /// several times.
     pub subscribers: usize,
     /// Retained events.

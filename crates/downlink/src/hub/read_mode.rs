@@ -23,7 +23,7 @@ pub(crate) trait ReadMode {
     }
 }
 
-/// Reads the hub's clock at each call, and is woken by a waker.
+/// The mode of a caller that reads the hub's clock at each call, and is woken by a waker.
 pub(super) struct Standalone;
 
 impl ReadMode for Standalone {}

@@ -9,9 +9,9 @@ use super::{PublishError, record::cursor_id};
 
 /// The receipt of a publish.
 ///
-/// In a hub in memory, the event has its id and offset at once. In a hub with a store, the event
-/// gets them when the store commits it. [`durable`](Self::durable) waits for the commit and returns
-/// them. The getters of the receipt always return `None` in such a hub.
+/// In a hub without a store, the event has its id and offset at once. In a hub with a store, the
+/// event gets them when the store commits it. [`durable`](Self::durable) waits for the commit and
+/// returns them. The getters of the receipt always return `None` in such a hub.
 #[derive(Clone, Debug)]
 pub struct Receipt(ReceiptState);
 
@@ -80,7 +80,7 @@ impl Receipt {
     /// Waits until subscriptions can see the event, and until the event survives a crash as the
     /// hub's store promises.
     ///
-    /// A hub in memory makes no such promise, so this returns at once.
+    /// A hub without a store makes no such promise, so this returns at once.
     ///
     /// # Errors
     ///

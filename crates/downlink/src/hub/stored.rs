@@ -17,9 +17,9 @@ pub(super) use reading::decode;
 /// bodies in this layout stay readable.
 const LAYOUT: u8 = 1;
 
-/// The niceness of the threads that read the store. It makes their priority lower than that of
-/// other threads. On a busy processor they get a tenth of the processor time that the other threads
-/// get. On an idle processor they get all the time that they need.
+/// The niceness of the threads that read the store. With this value, their priority is lower than
+/// the priority of other threads. On a busy processor, they get a tenth of the processor time that
+/// the other threads get. On an idle processor, they get all the time that they need.
 ///
 /// At equal priority, a replay of a million events quadrupled the latency of live events on one
 /// core. With this value, a replay did not slow down the live events, and the replay itself took no

@@ -177,8 +177,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Yields only those events for which the filter returns true when it gets the value. The
-    /// filter applies to retained and to new events.
+    /// Calls the filter with the value of each event, and yields only the events for which the
+    /// filter returns true. This applies to retained and to new events.
     ///
     /// The hub must [keep values](super::HubBuilder::keep_values). The filter runs once for each
     /// event of this subscription, in the task that reads the subscription. If the filter panics,

@@ -40,7 +40,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Completes when the server should drain.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Accepts connections until the signal. Then waits for them to end, at most `drain_within`.
+/// Accepts connections until the signal to drain. Then waits for them to end, for at most
+/// `drain_within`.
 ///
 /// # Errors
 ///
@@ -90,7 +91,8 @@ where
 /// Accepts one connection after a pause, and returns the listener with it.
 ///
 /// The future owns the listener, so the loop can keep the future while it does other things.
-/// Accepting may have several steps, which must not start again each time that a connection ends.
+/// Accepting may have several steps. If the loop dropped the future whenever a connection ends,
+/// these steps would start again.
 async fn accept<L: Listener>(
     mut listener: L,
     pause: Duration,
@@ -120,7 +122,7 @@ impl<A> Connections<A> {
     fn new<Io: PeerIo>(app: A, (limits, answered_at_limit): (ServeLimits, Vec<String>)) -> Self {
         let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
-        // The queue is never longer than the number of connections.
+        // The queue needs no limit, because it is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
         let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
         let permits = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
@@ -188,7 +190,8 @@ impl<A> Connections<A> {
         let server = Arc::clone(&self.server);
         loop {
             tokio::select! {
-                // This also spawns resumed connections, which must see the drain.
+                // This also spawns the connections that drivers give back, so that they see the
+                // drain.
                 () = self.one_ended() => {}
                 // This is polled only when no task is left, because a task may hand over a new
                 // stream.

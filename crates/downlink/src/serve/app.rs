@@ -24,7 +24,8 @@ use crate::http::AnyError;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Records that the body was read to its end.
+    /// The progress of the connection. The body records in it that the app has read all of the
+    /// body.
     progress: Arc<Progress>,
     /// The number of the request on its connection.
     number: u32,
@@ -73,7 +74,7 @@ impl Body for RequestBody {
 
 /// A service that [`serve`](super::serve) can run: any tower service of `Request<RequestBody>`.
 ///
-/// It is implemented for every suitable service, so do not implement it by hand.
+/// The trait is implemented for every suitable service, so do not implement it by hand.
 pub trait AppService:
     Service<
         Request<RequestBody>,

@@ -1,4 +1,4 @@
-//! The boundaries between the frames of an event stream.
+//! The boundaries between the frames (encoded events and comments) of an event stream.
 //!
 //! Any code may make a stream, and may cut it into chunks at any byte. The server may end a stream
 //! only right after a blank line, or after comments that follow a blank line (such as keep-alives).

@@ -165,7 +165,7 @@ enum HyperEnd {
     Unasked,
     /// The app takes over the connection.
     Upgrade,
-    /// The head of a stream is written, and its body is parked.
+    /// The head of a stream is written, and its body waits for a driver.
     HeadWritten,
 }
 
@@ -205,8 +205,8 @@ async fn until_end<Io: PeerIo, S: AppService>(
 ) -> HyperEnd {
     let (begun, progress) = (drain.begun(), wait.progress);
     tokio::select! {
-        // The drain is checked before the connection is polled. If the drain ends a stream in that
-        // poll, the stream must be the last answer of its connection.
+        // The drain is checked before the connection is polled, because the poll may end a stream
+        // for the drain. This stream must then be the last answer of its connection.
         biased;
         () = begun => {}
         end = poll_fn(|cx| poll_end(connection, &mut wait, cx)) => return end,
@@ -298,7 +298,7 @@ pin_project! {
     struct DirectStream<Io, S: AppService> {
         #[pin]
         body: Option<OutgoingBody<S::Body>>,
-        // The app and the permit of the connection, which serve requests again after the stream.
+        // The app and the permit of the connection, for the requests after the stream.
         http: Option<(S, Permit)>,
         began: Moment,
         io: PhantomData<fn() -> Io>,
@@ -353,7 +353,7 @@ fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
 }
 
 /// Answers one request of a connection beyond `connections_max`, and then closes the connection.
-/// The answer is a refusal, unless the server was told to answer the request's path even then.
+/// The answer is a refusal, unless `answer_at_limit` names the path of the request.
 pub(super) async fn turn_away<Io, Addr, A, Kind>(
     io: Io,
     peer: Addr,
@@ -429,8 +429,8 @@ impl<S: AppService> Unpin for RequestService<S> {}
 impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestService<S> {
     type Response = Response<ReplyBody<S::Body>>;
     type Error = S::Error;
-    // hyper keeps room for this future as long as the connection lives. Since the future is boxed,
-    // the room is only a pointer.
+    // hyper keeps memory for this future as long as the connection lives. Because the future is
+    // boxed, this memory is only a pointer.
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
@@ -446,7 +446,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
             let response = app.call(request).await?;
             if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
-                // This lets the connection check the progress before hyper gets the response.
+                // The connection now checks the progress, before hyper gets the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);

@@ -7,8 +7,7 @@
 /// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for
 /// connections that are being refused, and the same number for the listener, the runtime, files,
 /// databases and name look-ups. With half the reserve, refusals alone could use it up. Twice the
-/// reserve would rarely help: if a process needs more than this one, it should set
-/// `connections_max`.
+/// reserve would rarely help. If a process opens even more files, it should set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// The maximum number of connections, even if the system has no limit. By default, Linux allows one

@@ -72,8 +72,8 @@ fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> 
     }
 }
 
-/// Serves requests until the connection ends or the server drains. Also ends if, for too long, the
-/// peer reads nothing or sends no request.
+/// Serves requests until the connection ends or the server drains. It also ends if the peer reads
+/// nothing or sends no request for too long.
 ///
 /// # Errors
 ///

@@ -14,16 +14,17 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time that an idle connection waits for its next request.
 ///
 /// Load balancers keep idle connections for a minute (60 s at AWS and in nginx), and may send a
-/// request on one at any moment. If this server closed the connection at the same moment, the
-/// request would fail. So this server waits for longer than they do. With twice the time, clients
-/// that are gone would occupy connections for too long.
+/// request on an idle connection at any moment. If this server closed the connection at the same
+/// moment, the request would fail. So this server keeps idle connections for longer than the load
+/// balancers do. With twice the time, clients that are gone would occupy connections for too long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The maximum time that a write may make no progress before the server closes the socket.
 ///
-/// A mobile client that changes its network cell is back within a few seconds. A peer that is away
-/// for longer resumes when it returns, so the server uses its memory for others. A peer that reads
-/// far less than the server sends, such as a few bytes now and then, also counts as gone.
+/// A mobile client that changes its network cell is back within a few seconds. If a peer is away
+/// for longer, the server closes the connection and uses the memory for other peers. The peer
+/// resumes when it returns. A peer that reads far less than the server sends, such as a few bytes
+/// now and then, also counts as gone.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum number of bytes that the kernel accepts for one socket and has not sent yet. The

@@ -17,11 +17,11 @@ use super::limits::ServeLimits;
 /// Sets the options of an accepted socket. Returns true if the kernel fails the socket when its
 /// peer stalls.
 ///
-/// The kernel can judge this better than the server, since it sees every acknowledgement, even if
-/// the network of the peer is too slow to make the socket writable. For Linux, a peer has stalled
-/// if it keeps its receive window closed, even if it answers probes. Linux restarts the time only
-/// when the window has room for the whole next buffer. So a peer also counts as stalled if it reads
-/// only a few KiB per second of a much faster stream.
+/// The kernel can judge better than the server whether a peer stalls, since the kernel sees every
+/// acknowledgement, even if the network of the peer is too slow to make the socket writable. For
+/// Linux, a peer has stalled if it keeps its receive window closed, even if it answers probes.
+/// Linux restarts the time only when the window has room for the whole next buffer. So a peer also
+/// counts as stalled if it reads only a few KiB per second of a much faster stream.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]

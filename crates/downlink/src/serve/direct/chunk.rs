@@ -1,4 +1,4 @@
-//! The write of gathered frames to a socket.
+//! Writes the frames (encoded events) that were gathered for a stream to its socket.
 //!
 //! All frames that a stream has in one round are written as one chunk of the response (RFC 9112,
 //! section 7.1), in one write. Large frames are written from their places in memory. Small frames

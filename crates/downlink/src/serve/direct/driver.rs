@@ -41,15 +41,15 @@ use crate::serve::drain::Drain;
 /// A send runs so much of the kernel's code that it evicts the code and data of a body's poll from
 /// the processor's caches. A poll likewise evicts the code and data of a send. With half as many
 /// streams in a round, this would happen twice as often. The tasks that run between two rounds
-/// include the publishers. The sooner they run, the more events the streams that still wait get
-/// with their next poll. With twice as many streams, a single publisher got fewer events through to
+/// include the publishers. The sooner the publishers run, the more events the waiting streams find
+/// when they are polled. With twice as many streams, a single publisher got fewer events through to
 /// 1,000 streams (bench cell `window`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
 type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 
-/// The lane of new streams, which have not set a lane yet.
+/// The lane (see `lanes`) of new streams, which have not set a lane yet.
 const NEWCOMERS: u32 = 0;
 
 /// Starts the drivers of a server, one for each thread of the runtime. Starts none if connections
@@ -99,8 +99,8 @@ struct Driver {
     mailbox: Arc<Mailbox>,
     drain: Arc<Drain>,
     write_stall_max: Duration,
-    /// The driver sends the connections whose stream has ended here, and the server continues to
-    /// serve them.
+    /// The channel through which the driver gives back the connections whose stream has ended. The
+    /// server continues to serve these connections.
     resumed: UnboundedSender<ConnectionFuture>,
     streams: Slab<Stream>,
     lanes: Lanes,
@@ -116,7 +116,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// Serves streams until it is dropped, which closes them.
+    /// Serves streams until the driver is dropped. Dropping the driver closes the streams.
     async fn run(mut self) {
         // The number of streams that were served since other tasks last ran. It is needed because a
         // body may wake itself in each poll. Such a body must not keep other tasks from running.
@@ -322,7 +322,7 @@ impl Driver {
         let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };
         let forgotten = self.readiness.forget(&open.socket);
         outlive(|| match forgotten.and_then(|()| open.into_connection()) {
-            // Without a receiver, the server has ended, and the connection ends too.
+            // If there is no receiver, the server has ended, and the connection ends too.
             Ok(connection) => drop(self.resumed.send(connection)),
             Err(error) => tracing::debug!(%error, "a stream ended early"),
         });
@@ -340,7 +340,8 @@ impl Driver {
         self.close(key);
     }
 
-    /// Closes a stream. If it still waits for its turn, its key stays in use until then.
+    /// Closes a stream. If the stream still waits for its turn, its key stays in use until that
+    /// turn.
     fn close(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let Some(open) = stream.open.take() {

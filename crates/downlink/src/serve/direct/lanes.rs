@@ -1,5 +1,5 @@
 //! The order in which a driver polls the streams that it serves. Each woken stream waits in a lane,
-//! and the lanes take turns.
+//! which is a queue for one or more topics. The lanes take turns.
 //!
 //! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
 //! another topic may be woken right after them. Thanks to the lanes, this reader waits for only a
@@ -22,8 +22,8 @@ pub(super) const LANE_TURN: u32 = 32;
 /// remainder when divided by this.
 ///
 /// One topic in 4,096 shares the lane of a busy topic by chance, so its readers wait for the
-/// readers of that topic. With half as many lanes, one topic in 2,048 would. Twice as many lanes
-/// would take 64 KiB for each driver.
+/// readers of that topic. With half as many lanes, it would be one topic in 2,048. Twice as many
+/// lanes would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
 /// The key that stands for no stream.
@@ -71,7 +71,7 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Chooses the lane in which a stream waits from now on, by a number. The stream must not be
+    /// Chooses, by a number, the lane in which a stream waits from now on. The stream must not be
     /// waiting.
     pub(super) fn assign(&mut self, key: u32, number: u32) {
         let at = key as usize;

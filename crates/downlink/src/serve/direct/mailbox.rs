@@ -3,11 +3,11 @@
 //! streams among the mailboxes of all drivers.
 //!
 //! A mailbox has one lock. A sender holds it to add items, and the driver holds it to take all
-//! items at once. However many items arrive, they wake the driver only once until it takes them. A
-//! stream is in the list of woken streams at most once, however often it is woken, so the list is
-//! never longer than the largest number of open streams. A key may arrive after the end of its
-//! stream, when it already belongs to another stream. That stream is then polled without need,
-//! which does no harm.
+//! items at once. However many items arrive before the driver takes them, they wake the driver only
+//! once. A stream is in the list of woken streams at most once, however often it is woken, so the
+//! list is never longer than the largest number of open streams. A key may arrive after its stream
+//! has ended, and may then already belong to another stream. The driver polls this other stream
+//! without need, which does no harm.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

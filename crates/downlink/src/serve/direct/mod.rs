@@ -1,4 +1,4 @@
-//! The direct path: event streams that are served without hyper, many by one task.
+//! The direct path: event streams that are served without hyper, many of them by one task.
 //!
 //! After hyper (the HTTP library) has written the head of an event stream, its buffers still occupy
 //! memory, but are of no more use. So the connection drops hyper, and hands its socket and the

@@ -22,7 +22,7 @@ use super::socket::Socket;
 const EVENTS_MAX: usize = 1_024;
 
 /// The maximum number of calls before the driver serves streams again, so that a flood of events
-/// cannot keep it from them.
+/// cannot keep the driver from its streams.
 const ROUNDS_MAX: usize = 4;
 
 /// The kernel's events for the sockets of one driver.
@@ -75,8 +75,8 @@ impl Readiness {
     }
 
     /// Takes the events that have happened, and lets the next event wake the task. `take` gets the
-    /// key of each socket that has changed, and whether its peer is gone: the peer will send
-    /// nothing more, or the connection has failed.
+    /// key (the number) of the stream of each socket that has changed, and whether the peer is
+    /// gone: the peer will send nothing more, or the connection has failed.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,

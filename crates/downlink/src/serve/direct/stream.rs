@@ -43,7 +43,7 @@ pub(super) struct OpenStream {
     keep_alive: bool,
     /// Whether the driver times blocked writes, because the kernel does not.
     times_stalls: bool,
-    /// Whether the kernel reports room in the socket.
+    /// Whether the kernel was asked to report room in the socket.
     pub(super) watches_room: bool,
 }
 
@@ -88,7 +88,8 @@ pub(super) struct Round {
     pub(super) polls: PollRound,
     pub(super) now: Instant,
     pub(super) write_stall_max: Duration,
-    /// Whether the server drains. If it does, a response that ends is the last of its connection.
+    /// Whether the server drains. During a drain, a response that ends is the last of its
+    /// connection.
     pub(super) drains: bool,
 }
 

@@ -3,8 +3,8 @@
 //!
 //! A driver has one set of times for all its streams, and one timer of the runtime for the set. A
 //! stream is in the set at most once. If a stream asks for a later time, the set keeps the earlier
-//! one. The stream is then polled too early, and asks again. So the set need not change whenever an
-//! event postpones the stream's keep-alive.
+//! one. The stream is then polled too early, and asks again. So an event that postpones the
+//! keep-alive of a stream causes no change of the set.
 
 use std::collections::BTreeSet;
 

@@ -27,8 +27,8 @@ type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Streams that hyper has spawned since the last poll. Only one task locks the list, for a moment.
 type NewStreams = Mutex<Vec<BoxedStream>>;
 
-/// The executor to which hyper spawns the streams. Its reference is weak. Otherwise the list would
-/// never be freed, because each stream in it holds a spawner.
+/// hyper's executor, to which hyper passes new streams. Its reference to the list of new streams is
+/// weak. Otherwise the list would never be freed, because each stream in it holds a spawner.
 #[derive(Clone, Debug)]
 pub(super) struct Spawner(Weak<NewStreams>);
 
