@@ -196,9 +196,10 @@ impl From<LastEventId> for Resume {
 const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 impl SubscribeError {
-    /// Makes the response. The status is 204 if the topics are finished and read, and 4xx for an
-    /// invalid request. At a limit or during a drain, the status is 503. A browser gets an empty
-    /// stream with a reconnection time instead.
+    /// Makes the response. The status is 204 if the topics are finished and read, 4xx for an
+    /// invalid request, and 500 if the hub does not keep the values that a filter needs. At a limit
+    /// or during a drain, the status is 503. A browser gets an empty stream with a reconnection
+    /// time instead.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
 
@@ -221,8 +222,9 @@ impl SubscribeError {
 }
 
 impl PublishError {
-    /// The problem to answer with. Its status is 4xx for an invalid event, and 503 if the hub
-    /// accepts no event now.
+    /// The problem to answer with. Its status is 4xx for an invalid event, 500 if the value could
+    /// not be encoded, 507 if the disk is full, and 503 if the hub accepts no event for any other
+    /// reason.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -239,7 +241,8 @@ impl PublishError {
 }
 
 impl BatchError {
-    /// The problem to answer with. Its status is that of the event's own error.
+    /// The problem to answer with. Its status is 413 if the batch has too many events. Otherwise it
+    /// is the status of the problem of the invalid event.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -214,9 +214,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// Publishes the event only once, even if the publish is repeated with this key. The hub
     /// remembers a key for ten minutes, or until 65,536 newer keys were used.
     ///
-    /// `credential` says who publishes, so that different publishers may use the same key: the same
-    /// key with another credential is a different key. Pass `""` if there is no credential. If the
-    /// credential is long or secret, pass a short name for it, such as a subject or a hash.
+    /// `credential` identifies the publisher, so that several publishers may use the same key: the
+    /// same key with another credential is a different key. Pass `""` if there is no credential. If
+    /// the credential is long or secret, pass a short name for it, such as a subject or a hash.
     pub fn idempotency_key(mut self, credential: &str, key: &str) -> Self {
         if credential.len() > CREDENTIAL_BYTES_MAX {
             self.set_error(PublishError::InvalidCredential { bytes: credential.len() });

@@ -127,7 +127,7 @@ pub enum PublishError {
     #[error("too many events wait for the store")]
     Busy,
     /// The store did not confirm the event. If the error [`is_final`](StoreError::is_final), the
-    /// store accepts no events until the program builds the hub again. Until then, nobody knows
+    /// store accepts no events until the program builds the hub again. Until then, it is unknown
     /// whether the store kept this event. If the error is not final, the store did not keep the
     /// event. Subscriptions can still read in both cases.
     #[error("the event was not {}", if .0.is_final() { "confirmed" } else { "kept" })]

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
 /// The memory that a frame takes in addition to its bytes: the reference count of its buffer, the
-/// unused part of the room for the longest offset, and the rounding of the allocator. Without this
-/// cost, a history of small events took twice the memory that the hub counted.
+/// unused part of the room for the longest offset in the frame's id, and the rounding of the
+/// allocator. Without this cost, a history of small events took twice the memory that the hub
+/// counted.
 const FRAME_COST_BYTES: usize = 96;
 
 /// The recipients of an event. Nearly every event has only one.

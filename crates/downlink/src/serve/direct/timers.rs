@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::http::{Moment, Now};
 
 /// Times are rounded up to a multiple of this. The shortest time that matters is the shortest
-/// silence before a keep-alive, 100 ms. With half a tick, nobody would notice a difference. With
-/// twice a tick, such a keep-alive could come after twice its time.
+/// silence before a keep-alive, 100 ms. Half a tick would not be noticeably more exact. With twice
+/// a tick, such a keep-alive could come after twice its time.
 const TICK_MILLIS: u64 = 50;
 
 /// A moment in ticks. The type has room for more than five years. Any later time means never.
