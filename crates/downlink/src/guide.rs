@@ -1,8 +1,8 @@
 //! The guide: a chapter for each question about the use of this crate.
 //!
-//! Each module is a chapter of the folder `guide`. The chapters are included here so that every
-//! example in them compiles and runs. This module exists only in the documentation. The examples are
-//! tested only with all features, because the chapters use all of them.
+//! Each module is a chapter of the folder `guide`. The chapters are included here, so that the
+//! tests compile and run every example in them. This module exists only in the documentation. The
+//! examples are tested only with all features, because the chapters use all features.
 
 #![cfg(any(
     not(doctest),
@@ -16,8 +16,8 @@
     )
 ))]
 
-/// Includes the chapters. `links!` defines the targets of the links between chapters, because
-/// rustdoc uses the first definition of a link.
+/// Includes the chapters. `links!` comes first and defines the targets of the links between
+/// chapters, because rustdoc uses the first definition of a link.
 macro_rules! chapters {
     ($($module:ident: $file:literal,)*) => {
         $(

@@ -1,4 +1,4 @@
-//! Text as JSON strings. This works without the feature `json`, which brings a serializer.
+//! Encodes text as JSON strings. This works without the feature `json`, which adds a serializer.
 
 use std::fmt::Write;
 

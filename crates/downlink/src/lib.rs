@@ -78,8 +78,8 @@
 //!
 //! # A stream of your own
 //!
-//! [`Sse::new`] sends the items of any stream. [`Sse::channel`] sends the events of a task. The
-//! methods have the names of those in `axum::response::sse`.
+//! [`Sse::new`] sends the items of any stream. [`Sse::channel`] sends the events that a task puts
+//! into a channel. The methods have the same names as the methods in `axum::response::sse`.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -123,8 +123,8 @@
 //! # Platforms
 //!
 //! The crate supports Linux, macOS and Windows. The tests run on Linux. The memory of an idle
-//! stream in [`serve()`] is small only on Linux and macOS, where streams are served without hyper.
-//! Only the feature `store` needs a C compiler.
+//! stream in [`serve()`] is small only on Linux and macOS, where the server writes streams without
+//! the HTTP library hyper and its buffers. Only the feature `store` needs a C compiler.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

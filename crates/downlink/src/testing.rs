@@ -1,5 +1,5 @@
-//! Tests of an app's event streams, without sockets and without waiting. Needs the feature
-//! `testing`.
+//! Tests of an app's event streams, without sockets and without waiting. This module needs the
+//! feature `testing`.
 //!
 //! [`connect`] calls an app as a server would, and reads its stream as a browser would.
 //! [`Connection::reconnect`] sends the request again with the last event id. If tokio's time is
@@ -27,18 +27,18 @@ use crate::hub::Clock;
 
 pub use downlink_proto::DecodedEvent;
 
-/// How long a test waits, in tokio's time, for an answer, an event or a comment. After that time it
-/// panics.
+/// How long a test waits, in tokio's time, for an answer, an event or a comment. After this time
+/// the test panics.
 ///
-/// This is four times the default interval of keep-alives. So a test that waits for a keep-alive
+/// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
 /// gets one. In paused time, keep-alives could let a test that waits for something else run for
-/// ever. This limit ends it.
+/// ever. This limit ends such a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.
 ///
 /// The app is an axum `Router` or any tower service. The first request has the body of `request`.
-/// Each [repeated](Connection::reconnect) request has a default body.
+/// The body of each [repeated](Connection::reconnect) request is the default value of its type.
 ///
 /// # Panics
 ///
@@ -111,7 +111,8 @@ where
 ///
 /// # Cancel safety
 ///
-/// Both clocks have moved when this first waits. Dropping the future later does not undo that.
+/// Both clocks move before the future waits for the first time. If the future is dropped later, the
+/// clocks do not move back.
 pub async fn advance(clock: &Clock, by: Duration) {
     clock.advance(by);
     tokio::time::advance(by).await;
@@ -220,8 +221,8 @@ impl<S, B> Connection<S, B> {
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<AnyError>,
     {
-        // The old stream is dropped first, so that the app sees the client leave before the new
-        // request.
+        // The old stream is dropped first, so that the app sees the client leave before it gets the
+        // new request.
         let nothing = http_body_util::Empty::new().map_err(|never| match never {});
         self.stream.body = nothing.boxed_unsync();
         let mut head = self.head.clone();

@@ -23,11 +23,12 @@ use crate::hub::{
     StoreError, SubscribeError, SubscribeErrorKind, Subscription, Timestamp,
 };
 
-/// Turns a subscription's events into frames. It is implemented by any function of that type, and
-/// by [`AsPublished`].
+/// Turns a subscription's events into frames (encoded events). Every `FnMut(Published<T>) -> Frame`
+/// implements this trait, and so does [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether the frame of every event is the published one. The subscription then yields only
-    /// frames, without their values and ids (bench cells `rate` and `window`).
+    /// Whether the frame of every event is the one that the hub encoded when the event was
+    /// published. If so, the subscription yields only frames, without the values and ids of the
+    /// events, which is faster (bench cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -41,8 +42,8 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
     }
 }
 
-/// Sends the frames that the hub encoded when the events were published. It takes no memory in a
-/// subscription.
+/// Sends the frames that the hub encoded when the events were published. This type takes no memory
+/// in a subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsPublished;
 
@@ -54,8 +55,8 @@ impl<T> ToFrame<T> for AsPublished {
     }
 }
 
-/// The frames of one subscription: its events, its gaps, and a reconnection time if the hub ends it
-/// early.
+/// The frames of one subscription: its events, its gaps, and a reconnection time if the hub ends
+/// the subscription early.
 pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     subscription: Subscription<T>,
     to_frame: F,
@@ -128,7 +129,8 @@ impl ReadMode for Driven {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
-    /// Registers the key if the body is driven, otherwise its waker.
+    /// If the body is driven, registers its key (its number at the driver). Otherwise registers its
+    /// waker.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());
@@ -143,8 +145,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
-    /// Makes a response whose events have another form, for example one that names their topics.
-    /// The function `to_frame` encodes each event again for this subscription.
+    /// Makes a response whose events have another content, for example with the names of their
+    /// topics. The function `to_frame` encodes each event again for this subscription.
     ///
     /// The frame must have the event's id ([`Published::id`]), or the client cannot resume after
     /// it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. If `to_frame`
@@ -189,14 +191,15 @@ impl From<LastEventId> for Resume {
     }
 }
 
-/// The range of the reconnection times for refused clients. They are short, and random so that the
-/// clients do not all return at once.
+/// The range of the reconnection times for refused clients. The times are short, so that clients
+/// return soon, and random, so that the clients do not all return at once.
 const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 impl SubscribeError {
-    /// Makes the response. The status is 204 if the topics are finished and read, and 4xx for an
-    /// invalid request. At a limit or during a drain, the status is 503, or a browser gets an empty
-    /// stream with a reconnection time.
+    /// Makes the response. The status is 204 if the topics are finished and read, 4xx for an
+    /// invalid request, and 500 if the hub does not keep the values that a filter needs. At a limit
+    /// or during a drain, the status is 503. A browser gets an empty stream with a reconnection
+    /// time instead.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
 
@@ -219,8 +222,9 @@ impl SubscribeError {
 }
 
 impl PublishError {
-    /// The problem to answer with. Its status is 4xx for an invalid event, and 503 if the hub
-    /// accepts no event now.
+    /// The problem to answer with. Its status is 4xx for an invalid event, 500 if the value could
+    /// not be encoded, 507 if the disk is full, and 503 if the hub accepts no event for any other
+    /// reason.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -237,7 +241,8 @@ impl PublishError {
 }
 
 impl BatchError {
-    /// The problem to answer with. Its status is that of the event's own error.
+    /// The problem to answer with. Its status is 413 if the batch has too many events. Otherwise it
+    /// is the status of the problem of the invalid event.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -310,7 +315,7 @@ mod tests {
         let wakes = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&wakes));
         // Reads all frames that the body has ready. Then publishes an event, and returns the keys
-        // and the number of wakers that it woke.
+        // and the number of wakers that the event woke.
         let mut read = |key| {
             let many: Arc<dyn WakeMany> = keys.clone();
             let round = PollRound::begin(Now::look(), many);

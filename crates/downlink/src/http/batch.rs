@@ -1,4 +1,4 @@
-//! Joins frames in one buffer, for one write.
+//! Joins frames (encoded events) in one buffer, for one write.
 //!
 //! A single frame is passed on without a copy. When a second frame is added, the first one is
 //! copied too.
@@ -8,15 +8,16 @@ use downlink_proto::Frame;
 
 /// The maximum size of a batch in bytes. A larger frame is sent as its own batch.
 ///
-/// A loopback or fast network socket takes this much in one write. Twice as much would hold more
-/// memory while the socket is full. Half would need more writes for a replay without any benefit.
+/// A loopback or fast network socket takes this many bytes in one write. Twice the size would
+/// occupy more memory while the socket is full. With half the size, a replay of many events would
+/// need more writes, without any benefit.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum number of frames in a batch.
 ///
-/// The limit bounds the time of one poll, for which other connections wait. With events of some
-/// hundred bytes, twice as many frames would save only few writes. With half as many, a burst of
-/// small events would need more writes than packets.
+/// The limit bounds the time of one poll, because other connections wait during the poll. With
+/// events of a few hundred bytes, twice as many frames would save only few writes. With half as
+/// many, a burst of small events would need more writes than network packets.
 pub const BATCH_FRAMES_MAX: usize = 64;
 
 /// The frames of one batch, joined if there are several.
@@ -44,7 +45,7 @@ impl FrameBatch {
         self.frames == 0
     }
 
-    /// Whether no further frame can be added, however small.
+    /// Whether no further frame fits, not even the smallest.
     pub(super) fn is_full(&self) -> bool {
         self.frames >= self.frames_max || self.len() >= BATCH_BYTES_MAX
     }

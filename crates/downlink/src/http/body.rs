@@ -1,9 +1,10 @@
 //! The body of an event stream response.
 //!
-//! A body sends its first bytes at once, joins the frames that are ready into one buffer, sends a
-//! keep-alive after a silence, and ends only after a complete frame. A body fails if its source
-//! reports an error or panics. It then sends the frames before the failure, and yields an error.
-//! The server cuts the connection, and the client reconnects.
+//! A body gets its frames (encoded events) from a source. It sends its first bytes at once, joins
+//! the frames that are ready into one buffer, sends a keep-alive after a silence, and ends only
+//! after a complete frame. A body fails if its source reports an error or panics. The body then
+//! sends the frames that came before the failure, and yields an error. So the server cuts the
+//! connection, and the client reconnects.
 //!
 //! A server polls a body only while the socket takes bytes. So a body holds at most one batch that
 //! its peer has not read.
@@ -29,10 +30,10 @@ use super::spread::Spread;
 /// The range of the reconnection times for clients whose stream has reached its maximum age or its
 /// expiry, unless the response sets another time.
 ///
-/// By default, browsers wait 3 to 5 s, and the page does not update in that time although nothing
-/// is wrong. The streams already end at random times, so the clients do not return together. With
-/// less than a second, a client whose stream expires before it begins would send requests in a fast
-/// loop.
+/// Without this time, browsers would wait 3 to 5 s, and the page would not update meanwhile
+/// although nothing is wrong. A longer range is not needed to keep the clients from returning
+/// together, since their streams already end at random times. With less than a second, a client
+/// whose stream has expired before it begins would send requests in a fast loop.
 const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(2));
 
 /// Why a response was cut.
@@ -58,7 +59,7 @@ enum BodyPhase {
     Failing,
     /// The server has had time to send the last chunk before the failure.
     Failed,
-    /// Every further poll returns `None`.
+    /// The body has ended. Every further poll returns `None`.
     Ended,
 }
 
@@ -92,13 +93,13 @@ pin_project! {
 pub(super) struct UncommonParts {
     pub(super) reconnection_time: Option<Duration>,
     pub(super) last_reconnection: Option<Spread>,
-    /// Ends the response when it completes.
+    /// Ends the response when this future completes.
     pub(super) until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// The frame of the keep-alive, if it is not the default one.
+    /// The frame of the keep-alive, if it is not the default frame.
     pub(super) keep_alive: Option<Box<Frame>>,
     /// A frame that did not fit into the last batch.
     held: Option<Frame>,
-    /// Why the body has failed, until the body has yielded this error.
+    /// The error of a body that has failed. `None` once the body has yielded the error.
     failure: Option<BodyError>,
 }
 
@@ -116,8 +117,8 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        // A driver can write several frames in one call, so a driven body need not copy them into
-        // one buffer.
+        // A driver (see `driven`) can write several frames in one call, so a driven body need not
+        // copy them into one buffer.
         let mut batch = FrameBatch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
         let next = match std::mem::replace(phase, BodyPhase::Ended) {
@@ -126,8 +127,9 @@ impl<S: FrameSource> Body for SseBody<S> {
             }
             BodyPhase::Open => self.as_mut().fill(cx, &mut batch),
             BodyPhase::Failing => {
-                // When a body fails, a server discards the chunks that it has not written. So the
-                // body lets the server write first, and yields the failure in the next poll.
+                // When a body fails, the server discards the chunks that it has not written yet. So
+                // the body first lets the server write the last chunk, and yields the failure in
+                // the next poll.
                 *phase = BodyPhase::Failed;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -151,8 +153,9 @@ impl<S: FrameSource> Body for SseBody<S> {
 }
 
 impl<S: FrameSource> SseBody<S> {
-    /// Adds the first bytes. Some proxies hold the headers back until the first byte of the body,
-    /// and a browser fires its `open` event only when it has the headers.
+    /// Adds the first bytes. They are sent at once, because some proxies hold the headers back
+    /// until the first byte of the body arrives, and a browser fires its `open` event only when it
+    /// has the headers.
     fn open(self: Pin<&mut Self>, batch: &mut FrameBatch) -> Result<(), BodyError> {
         let this = self.project();
         batch.push_last(Frame::comment("connected"));
@@ -186,8 +189,8 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Whether a keep-alive may follow the batch. A keep-alive with an id must not overtake a held
-    /// frame.
+    /// Whether a keep-alive may follow a batch that has frames. It may not while a frame is held:
+    /// if the keep-alive has an id, it must not overtake this frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())
@@ -255,7 +258,7 @@ impl<S: FrameSource> SseBody<S> {
         let this = self.project();
         *this.phase = match next {
             Ok(StreamState::Open) => BodyPhase::Open,
-            // The phase is already `Ended`.
+            // The caller has already set the phase to `Ended`.
             Err(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
             Err(error) => {
                 this.uncommon.get_or_insert_default().failure = Some(error);
@@ -279,7 +282,8 @@ impl<S: FrameSource> SseBody<S> {
     }
 }
 
-/// The range of the reconnection time to send at the end of a stream. `None` sends no time.
+/// The range of the reconnection time to send at the end of a stream. `None` means that no time is
+/// sent.
 fn last_reconnection(uncommon: Option<&UncommonParts>, end: &StreamState) -> Option<Spread> {
     let custom = uncommon.and_then(|uncommon| uncommon.last_reconnection);
     let is_unset = uncommon.is_none_or(|uncommon| uncommon.reconnection_time.is_none());

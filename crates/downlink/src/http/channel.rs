@@ -1,8 +1,8 @@
 //! A bounded channel into one response, for endpoints that need no hub.
 //!
 //! The sender waits while the channel is full, and learns when the peer has left. The channel
-//! delivers all events that were sent before [`SseSender::finish`], and accepts none after it. A
-//! channel has only one reader.
+//! delivers all events that were sent before the call of [`SseSender::finish`], and accepts none
+//! afterwards. A channel has only one reader, the response.
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,8 +17,8 @@ use super::source::{AnyError, FrameSource};
 
 /// The maximum capacity of a channel, in events.
 ///
-/// A larger channel would hide a reader that never catches up. An empty channel takes no memory for
-/// its capacity.
+/// With a larger channel, the sender would notice too late that the reader never catches up. An
+/// empty channel takes no memory for its capacity.
 pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
 /// One item of the channel.
@@ -39,7 +39,7 @@ impl ChannelItem {
 /// Makes both ends of a channel with this capacity, at least 1 and at most [`CHANNEL_EVENTS_MAX`].
 pub(super) fn channel(events_max: usize) -> (SseSender, Channel) {
     let events_max = events_max.clamp(1, CHANNEL_EVENTS_MAX);
-    // One additional place is reserved for the finish, which must never wait.
+    // One additional place is reserved for the item `Finish`, which must never wait.
     let (queue, items) = mpsc::channel(events_max + 1);
     let finish = Arc::new(Mutex::new(queue.clone().try_reserve_owned().ok()));
     (SseSender { queue, finish }, Channel { items })
@@ -52,11 +52,10 @@ pub(super) fn channel(events_max: usize) -> (SseSender, Channel) {
 #[derive(Clone)]
 pub struct SseSender {
     queue: mpsc::Sender<ChannelItem>,
-    /// The reserved place of the finish. `None` once the stream is finished.
+    /// The reserved place of the item `Finish`. `None` once the stream is finished.
     ///
-    /// The lock is held for one push into the queue. No other lock is taken meanwhile, and it is
-    /// never held across an await. The lock makes all clones agree on which events come before the
-    /// finish.
+    /// The lock is held for one push into the queue, never across an await, and no other lock is
+    /// taken meanwhile. It makes all clones agree on which events come before the item `Finish`.
     finish: Arc<Mutex<Option<mpsc::OwnedPermit<ChannelItem>>>>,
 }
 
@@ -140,12 +139,13 @@ impl SseSender {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, nothing is lost. Call this again.
+    /// If the future is dropped, nothing is lost, and a new call waits again.
     pub async fn closed(&self) {
         self.queue.closed().await;
     }
 
-    /// Whether nothing can be sent any more.
+    /// Whether the channel accepts no more events, because the peer has left or the stream is
+    /// finished.
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed() || self.finish.lock().is_none()
     }

@@ -1,9 +1,10 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the end of a silence or the end of the connection, whichever comes first. When
-//! the body sends something, it only records the time. The timer is set again when it fires, so an
-//! event costs no timer operation. The first wait creates the timer. A body that never waits has no
-//! timer, and neither has a body whose driver keeps the time (see `driven`).
+//! The timer waits for the end of a silence or for the end of the connection, whichever comes
+//! first. When the body sends something, it only records the time. The timer is set again only when
+//! it fires, so sending an event needs no timer operation. The first wait creates the timer. A body
+//! that never waits has no timer. A driven body has none either, because its driver keeps the time
+//! (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,7 +19,7 @@ use super::spread::Spread;
 
 /// When a response must end: an instant, or a time of day.
 ///
-/// A time of day is converted to an instant at once. Later changes of the system's clock have no
+/// A time of day is converted to an instant at once, so later changes of the system's clock have no
 /// effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry(Option<Instant>);
@@ -45,21 +46,21 @@ impl From<SystemTime> for Expiry {
 /// The event that a clock has waited for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Tick {
-    /// The silence has lasted until a keep-alive is due.
+    /// The silence has lasted so long that a keep-alive is due.
     Silence,
     /// The connection has reached its end.
     End,
 }
 
-/// See the module.
+/// The clock of one response body.
 #[derive(Debug)]
 pub(super) struct BodyClock {
     last_traffic: Moment,
     interval: Interval,
-    /// How long the connection may be silent before the next keep-alive, in milliseconds; picked at
-    /// random again after each keep-alive. 0 if keep-alives are off.
+    /// How long the connection may be silent before the next keep-alive, in milliseconds. The value
+    /// is picked at random again after each keep-alive. 0 if keep-alives are off.
     silence_max: u32,
-    /// `None` if the response has no end and a driver keeps the time.
+    /// `None` if the response has no end and has not needed a timer yet.
     uncommon: Option<Box<EndAndTimer>>,
 }
 
@@ -78,7 +79,8 @@ impl BodyClock {
         Self { last_traffic: Now::look().moment(), interval, silence_max: draw(interval), uncommon }
     }
 
-    /// The silence before a keep-alive, without the spread; `None` without keep-alives.
+    /// The silence before a keep-alive, as it is set, without the random part. `None` if
+    /// keep-alives are off.
     pub(super) fn interval(&self) -> Option<Duration> {
         self.interval.get()
     }
@@ -90,7 +92,7 @@ impl BodyClock {
         }
     }
 
-    /// True once the end is reached, without waiting for it.
+    /// Whether the response has reached its end. Does not wait for the end.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
     }
@@ -119,8 +121,8 @@ impl BodyClock {
         }
     }
 
-    /// Waits until `until`. The driver wakes the body, or else a timer does. The timer may fire too
-    /// early, at the time for which it was last set.
+    /// Waits until `until`. A driver wakes the body if there is one, otherwise the timer does. The
+    /// timer may fire too early, because it keeps the time for which it was last set.
     fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
         if driven::wake_at(cx, until) {
             return Poll::Pending;

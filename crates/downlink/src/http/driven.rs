@@ -1,18 +1,20 @@
 //! The protocol between a driver and the bodies that it polls.
 //!
-//! A driver (see `serve::direct`) polls the bodies of many streams from one task. Such a body is
+//! A driver (see `serve::direct`) is a task that polls the bodies of many streams. Such a body is
 //! *driven*. A driven body does not need its own timer, clock and waker, because the driver has one
-//! of each for all its streams. The two sides do not know each other's types: any `http_body::Body`
-//! can be driven, and middleware may wrap it. So a driver and its bodies communicate through a
-//! thread-local, which is set during each poll.
+//! of each for all its streams. Drivers and bodies do not know each other's types: any
+//! `http_body::Body` can be driven, and middleware may wrap a body. So a driver and its bodies
+//! communicate through a thread-local, which is set during each poll.
 //!
 //! # What the driver calls, in order
 //!
-//! 1. [`PollRound::begin`], with the time and the object that wakes the driver's streams by key.
-//! 2. [`PollRound::prefetch`], once for all bodies that it is about to poll. It calls
-//!    `is_end_stream` of each body, which passes through any middleware and changes nothing.
-//! 3. [`PollRound::poll`], repeatedly for each body while the body is ready. It returns the body's
-//!    [`Schedule`].
+//! 1. [`PollRound::begin`], with the time and an object that wakes the driver's streams by their
+//!    keys. The key of a stream is its number at the driver.
+//! 2. [`PollRound::prefetch`], once for all bodies that the driver is about to poll. During this
+//!    call, the driver calls `is_end_stream` of each body. Middleware passes `is_end_stream` on to
+//!    the body, and it changes nothing.
+//! 3. [`PollRound::poll`], once for each body. In this call, the driver polls the body while the
+//!    body is ready. The call returns the body's [`Schedule`].
 //! 4. The driver drops the round before it waits for anything.
 //!
 //! # What a body may ask for while it is polled
@@ -25,17 +27,17 @@
 //! | [`register_key`] | a publisher wakes the body by its key, so the body leaves no waker |
 //! | [`set_lane`] | the body takes turns with the other bodies of this lane |
 //!
-//! Without a driver, these calls return the real time, or `false` to tell the body that it needs
-//! its own timer or waker.
+//! If the body is not driven, these calls return the real time, or return `false` to tell the body
+//! that it needs its own timer or waker.
 //!
 //! # How bodies are woken
 //!
-//! A publisher wakes bodies by key, through the round's `WakeMany`, which puts the keys into the
-//! driver's mailbox. Every other waker of a body also puts the body's key there. When the time of a
-//! body's `wake_at` comes, the driver polls the body by itself.
+//! A publisher wakes bodies by their keys, through the round's `WakeMany`, which puts the keys into
+//! the driver's mailbox. The wakers of the bodies also put the keys into this mailbox. When the
+//! time that a body has passed to `wake_at` comes, the driver polls the body without a wake-up.
 //!
 //! A body recognizes its driver by the waker in its context. If a combinator, such as a `select`
-//! over streams, polls the body with another waker, the body is not driven. It then uses its own
+//! over streams, polls the body with another waker, the body counts as not driven, and uses its own
 //! timer and waker.
 
 use std::cell::Cell;
@@ -60,7 +62,7 @@ impl Schedule {
     pub(crate) const NONE: Self = Self { wake_at: Moment::NEVER, lane: None };
 }
 
-/// The present round of this thread, and the body that it polls.
+/// The current round of this thread, and the body that is being polled in it.
 struct Polling {
     /// The waker with which the body is polled. `None` between polls.
     waker: Cell<Option<WakerIdentity>>,
@@ -68,7 +70,7 @@ struct Polling {
     schedule: Cell<Schedule>,
     /// The time at which the round began.
     now: Cell<Option<Now>>,
-    /// The time of day at that moment in milliseconds, once a body has requested it.
+    /// The time of day of the round in milliseconds. `None` until a body requests it.
     time_of_day: Cell<Option<u64>>,
     is_prefetching: Cell<bool>,
 }
@@ -84,19 +86,20 @@ thread_local! {
             is_prefetching: Cell::new(false),
         }
     };
-    /// Wakes bodies by key. It is not a part of `POLLING`, which has no destructor and is therefore
-    /// cheaper to use.
+    /// Wakes bodies by their keys. This is not a part of `POLLING`, because it has a destructor. A
+    /// thread-local without a destructor, such as `POLLING`, is cheaper to use.
     static WAKE_MANY: Cell<Option<Arc<dyn WakeMany>>> = const { Cell::new(None) };
 }
 
-/// A round: polls of several bodies on this thread that share one time. Dropping it ends the round.
+/// A round: a driver polls several bodies on this thread, and gives all of them the same time.
+/// Dropping this value ends the round.
 #[derive(Debug)]
 #[must_use = "the round ends when it is dropped"]
 pub(crate) struct PollRound(());
 
 impl PollRound {
-    /// Begins a round. Its bodies get their time from the round, and register their keys with
-    /// `wake_many`.
+    /// Begins a round. The bodies that are polled in it get their time from the round, and register
+    /// their keys with `wake_many`.
     pub(crate) fn begin(now: Now, wake_many: Arc<dyn WakeMany>) -> Self {
         POLLING.with(|polling| {
             polling.now.set(Some(now));
@@ -149,12 +152,13 @@ impl Drop for OnDrop {
     }
 }
 
-/// Whether a driver is about to poll this body, and only wants it to read its memory.
+/// Whether a driver only prefetches: it is about to poll this body, and now wants the body to read
+/// its memory.
 pub(super) fn is_prefetching() -> bool {
     POLLING.with(|polling| polling.is_prefetching.get())
 }
 
-/// Whether the context is that of a body that a driver polls.
+/// Whether a driver polls the body with this context.
 pub(super) fn is_driven(cx: &Context<'_>) -> bool {
     POLLING.with(|polling| polling.is_of(cx))
 }
@@ -165,7 +169,7 @@ pub(super) fn now(cx: &Context<'_>) -> Now {
     now.unwrap_or_else(Now::look)
 }
 
-/// The time of day of the round in milliseconds, or the result of `look` if no body is polled.
+/// The time of day of the round in milliseconds, or the result of `look` if no driver polls a body.
 pub(crate) fn time_of_day(look: impl FnOnce() -> u64) -> u64 {
     POLLING.with(|polling| {
         if polling.waker.get().is_none() {
@@ -177,7 +181,8 @@ pub(crate) fn time_of_day(look: impl FnOnce() -> u64) -> u64 {
     })
 }
 
-/// Requests a poll at the time `at`. Returns false if the body is not driven and needs its own timer.
+/// Requests a poll at the time `at`. Returns false if the body is not driven and needs its own
+/// timer.
 pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     POLLING.with(|polling| {
         let is_driven = polling.is_of(cx);
@@ -189,8 +194,8 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     })
 }
 
-/// Registers the key of the body with the function `register`. Returns false if the body must leave
-/// a waker instead, because it is not driven or `register` returned false.
+/// Registers the key of the body by the function `register`. Returns false if the body is not
+/// driven or if `register` returned false. The body must then leave a waker instead.
 #[must_use = "a body that is not woken by its key has to leave a waker"]
 pub(crate) fn register_key(
     cx: &Context<'_>,
@@ -200,7 +205,8 @@ pub(crate) fn register_key(
         return false;
     };
     WAKE_MANY.with(|round| {
-        // A registration inside `register` returns false here, and leaves a waker.
+        // If `register` itself causes another registration, this inner registration returns false
+        // here, and its body leaves a waker.
         let Some(wake_many) = round.take() else { return false };
         let registered = register(&wake_many, key);
         round.set(Some(wake_many));

@@ -1,7 +1,7 @@
 //! The keep-alive of a silent connection, and the length of a silence.
 //!
-//! Without keep-alives, a proxy would cut a silent connection, and the server would not notice that
-//! a peer has vanished, which only a write shows. The timer is in `clock`.
+//! Without keep-alives, a proxy would cut a silent connection. The server would also not notice
+//! that a peer has vanished, because only a write shows this. The timer is in `clock`.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use downlink_proto::{Event, Frame};
 
 use super::spread::Spread;
 
-/// The default silence before a keep-alive, as the authoring notes of the standard advise.
+/// The default silence before a keep-alive. The authoring notes of the standard advise this value.
 ///
-/// The shortest idle timeouts of real proxies are 30 s and 60 s. Twice the silence would be as long
-/// as the first one. Half would wake sleeping phones without need.
+/// The shortest idle timeouts of real proxies are 30 s and 60 s. Twice this silence would be as
+/// long as the first timeout, so proxies with this timeout would cut the connection. Half of it
+/// would wake sleeping phones without need.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The shortest silence that can be set. With shorter ones, the keep-alives themselves would be
-/// noticeable traffic.
+/// The shortest silence that can be set. After shorter silences, the keep-alives themselves would
+/// be noticeable traffic.
 pub const KEEP_ALIVE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The range of a silence in percent of the interval. Each silence is picked at random, so that
@@ -61,7 +62,7 @@ impl KeepAlive {
     }
 
     /// Sets the length of the silence, in whole milliseconds, at least [`KEEP_ALIVE_INTERVAL_MIN`]
-    /// and at most 49 days. Each silence is picked at random between 80 and 120 % of it.
+    /// and at most 49 days. Each silence is picked at random between 80 and 120 % of this length.
     pub fn interval(mut self, interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
         self.interval = Interval(u32::try_from(millis).unwrap_or(u32::MAX));

@@ -1,9 +1,9 @@
 //! The id of the last event that a client has received.
 //!
 //! A reconnecting `EventSource` sends the id in the `Last-Event-ID` header. A page that knows where
-//! to start sets `last_event_id` in the query. Libraries that cannot set headers use parameters
-//! with other names. This module rejects no id. An invalid id leads to a gap notice later, but a
-//! browser that was refused would never return.
+//! to start puts the id into the parameter `last_event_id` of the query. Libraries that cannot set
+//! headers use parameters with other names. This module rejects no id, because a browser that was
+//! refused would never return. A client with an invalid id gets a gap notice later.
 
 use std::borrow::Cow;
 
@@ -16,15 +16,15 @@ use percent_encoding::percent_decode;
 /// unknown.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
-/// The names of the query parameter, in lower case and without `_` and `-`. They stand for
+/// The names of the query parameter, in lower case and without `_` and `-`. They match
 /// `last_event_id`, `lastEventId`, `Last-Event-ID`, and the names that two polyfills send.
 const PARAMETERS: [&str; 2] = ["lasteventid", "evslasteventid"];
 
-/// The maximum length of a name in the query that is compared with the names above. It is the
-/// length of the longest name with each byte escaped.
+/// The maximum length of a name in the query. Longer names are not compared with the names above.
+/// This is the length of the longest name with each byte escaped.
 const NAME_BYTES_MAX: usize = 3 * "evs_last_event_id".len();
 
-/// The query parameter of a browser's page that can read the status of a refusal.
+/// The query parameter by which a browser's page says that it can read the status of a refusal.
 const WITH_STATUS: &str = "refuse_with_status";
 
 /// The id of the last event that the client has received, if the request has one.
@@ -54,19 +54,20 @@ impl LastEventId {
         Self::default()
     }
 
-    /// Reads the id from a request: from the header if it has one that is not empty, otherwise from
-    /// the query. Of several values, the last one that is not empty counts, because some libraries
-    /// append the newer id to a URL that already has one.
+    /// Reads the id from a request. The header counts if it is not empty, otherwise the query. If
+    /// there are several values, the last one that is not empty counts, because some libraries
+    /// append the newer id to a URL that already has an id.
     ///
-    /// Invalid UTF-8 is replaced, as a browser's decoder does it. In the query, `%` escapes are
-    /// decoded, but `+` is kept, because ids may contain it.
+    /// Invalid UTF-8 is replaced, as in a browser's decoder. In the query, `%` escapes are decoded,
+    /// but `+` is kept, because ids may contain it.
     pub fn from_request(headers: &HeaderMap, query: Option<&str>) -> Self {
         let id = from_header(headers).or_else(|| from_query(query?));
         Self { id, browser: is_browser(headers, query) }
     }
 
-    /// Whether a query parameter with this name holds the id: `last_event_id`, and the names that
-    /// libraries use, such as `lastEventId`. Servers that refuse unknown parameters can use this.
+    /// Whether a query parameter with this name contains the id. True for `last_event_id` and for
+    /// the names that libraries use, such as `lastEventId`. A server that refuses unknown
+    /// parameters can use this to allow these names.
     pub fn is_parameter(name: &str) -> bool {
         let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
         let is = |known: &&str| letters().map(|byte| byte.to_ascii_lowercase()).eq(known.bytes());
@@ -97,13 +98,14 @@ impl LastEventId {
         Self { id: None, ..self }
     }
 
-    /// Whether a browser sent the request and cannot read a status: see
-    /// [`refuse`](super::refuse()).
+    /// Whether a browser sent the request for an `EventSource`, which cannot read the status of a
+    /// refusal (see [`refuse`](super::refuse())).
     ///
-    /// A browser is recognized by the header `Sec-Fetch-Mode`. Browsers send it only to `https` and
-    /// to their own machine. Otherwise a browser is recognized by `Accept: text/event-stream`
-    /// together with a `User-Agent` that begins with `Mozilla/`. A page that reads the stream with
-    /// `fetch` and can read the status adds `refuse_with_status=1` to the query.
+    /// Browsers send the header `Sec-Fetch-Mode` to `https` addresses and to their own machine, and
+    /// are recognized by it. In a request without this header, a browser is recognized by `Accept:
+    /// text/event-stream` together with a `User-Agent` that begins with `Mozilla/`. A page that
+    /// reads the stream with `fetch` and can read the status adds `refuse_with_status=1` to the
+    /// query.
     pub fn is_browser(&self) -> bool {
         self.browser
     }
@@ -139,7 +141,7 @@ fn from_query(query: &str) -> Option<Box<str>> {
         if !LastEventId::is_parameter(&name) {
             return None;
         }
-        // An escape has three bytes for one byte of the id.
+        // An escape in the query has three bytes for one byte of the id.
         let escaped = cut(value.as_bytes(), 3 * LAST_EVENT_ID_BYTES_MAX);
         text(&Cow::from(percent_decode(escaped)))
     })

@@ -1,18 +1,20 @@
 //! Event streams as HTTP responses, for any server that takes an `http_body::Body`.
 //!
-//! [`Sse`] builds a response from any stream of events or [`FrameSource`] ([`Sse::new`]), or from a
-//! channel ([`Sse::channel`]). The body of the response is an [`SseBody`]. It sends its first bytes
-//! at once, joins the frames that are ready into one write, sends keep-alives on an idle
-//! connection, and ends after a complete frame. It spawns no task. The body owns its source, and
-//! every server drops the body when the peer leaves.
+//! [`Sse`] builds a response from a stream of events or another [`FrameSource`] ([`Sse::new`]), or
+//! from a channel ([`Sse::channel`]). The body of the response is an [`SseBody`]. It sends its
+//! first bytes at once, joins the frames (encoded events) that are ready into one write, sends
+//! keep-alives on an idle connection, and ends after a complete frame. It spawns no task. The body
+//! owns the source of its frames. When the peer leaves, the server drops the body and with it the
+//! source.
 //!
 //! Hubs, sockets and accepting connections are not part of this module.
 //!
 //! # Limits
 //!
 //! A body holds at most one batch ([`BATCH_BYTES_MAX`], [`BATCH_FRAMES_MAX`]) and one frame that
-//! did not fit into the batch. A channel holds as many events as its capacity, which is at most
-//! [`CHANNEL_EVENTS_MAX`]. A longer [`LastEventId`] is cut to [`LAST_EVENT_ID_BYTES_MAX`].
+//! did not fit into the batch. A channel holds at most as many events as its capacity allows. The
+//! capacity is at most [`CHANNEL_EVENTS_MAX`]. A [`LastEventId`] is cut to
+//! [`LAST_EVENT_ID_BYTES_MAX`].
 
 mod batch;
 mod body;

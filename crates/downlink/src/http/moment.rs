@@ -1,12 +1,13 @@
-//! Times in whole milliseconds. A time takes eight bytes, and two times are cheap to compare for
-//! every event.
+//! Times in whole milliseconds. A time takes only eight bytes, and comparing two times is so cheap
+//! that a body can do it for every event.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A time of the runtime's clock, in milliseconds since an origin that lies before the first body.
+/// A time of the runtime's clock, in milliseconds since an origin. The origin lies before the time
+/// at which the first body was made.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(u64);
 
@@ -21,7 +22,7 @@ impl Moment {
         Self(since.as_secs().saturating_mul(1_000).saturating_add(millis))
     }
 
-    /// The moment that many milliseconds after this one.
+    /// The moment `millis` milliseconds after this one.
     pub(crate) fn after(self, millis: u32) -> Self {
         Self(self.0.saturating_add(millis.into()))
     }
@@ -48,17 +49,17 @@ impl Moment {
     }
 }
 
-/// The present time, which is read once for many streams.
+/// The current time. A driver reads it once for many streams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Now {
-    /// The start of the present millisecond.
+    /// The start of the current millisecond.
     begun: Moment,
     /// The first moment that is not in the past.
     next: Moment,
 }
 
 impl Now {
-    /// The present time of the runtime's clock.
+    /// Reads the runtime's clock.
     pub(crate) fn look() -> Self {
         Self::of(Instant::now())
     }
@@ -74,20 +75,21 @@ impl Now {
         moment <= self.begun
     }
 
-    /// Whether a moment has come or comes within this millisecond. Used for the end of a response,
-    /// which must not be late.
+    /// Whether a moment has come or comes within this millisecond. This is for the end of a
+    /// response, which must not be late.
     pub(crate) fn has_nearly_reached(self, moment: Moment) -> bool {
         moment <= self.next
     }
 
-    /// The present moment, rounded up, so that moments counted from it do not come early.
+    /// The current moment, rounded up, so that a wait that counts from it does not end early.
     pub(crate) fn moment(self) -> Moment {
         self.next
     }
 }
 
-/// How far the origin lies before the first use of the clock. The clocks of two runtimes in one
-/// process differ by less than this. Tests may set such clocks.
+/// How far the origin lies before the first use of the clock. A process may have several runtimes,
+/// and tests may set their clocks. Any clock that is behind the first one by less than this is
+/// still after the origin.
 const SLACK: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The origin of all moments.

@@ -1,7 +1,8 @@
 //! The sources of the frames of a response.
 //!
-//! A response body gets its frames from a [`FrameSource`]. Every stream of events is a source. Only
-//! the body polls its source. The body drops the source when the body is dropped.
+//! A response body gets its frames (encoded events) from a [`FrameSource`]. Every stream of events
+//! is a source. Only the body polls its source. When the body is dropped, its source is dropped
+//! too.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
 /// Yields the frames of one response, in order.
 ///
 /// Every `Stream` of events, of frames, or of a `Result` of these is a source (see [`StreamItem`]).
-/// Implement this trait for your own type if it has an opening frame or a keep-alive.
+/// Implement this trait for your own type if the type has an opening frame or its own keep-alive.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source of events",
     label = "neither a stream of events nor a `FrameSource`",
@@ -36,7 +37,7 @@ pub trait FrameSource {
 
     /// The next frame, or `None` at the end.
     ///
-    /// The body does not poll again after `None`, nor after an error or a panic.
+    /// The body does not poll the source again after `None`, an error or a panic.
     ///
     /// # Errors
     ///
@@ -48,26 +49,29 @@ pub trait FrameSource {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, AnyError>>>;
 
-    /// The keep-alive frame, instead of the one of the response. `None` sends that of the response.
+    /// The frame to send as a keep-alive. If this returns `None`, the body sends the keep-alive
+    /// that is set for the response.
     ///
     /// Called each time a keep-alive is due.
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
         None
     }
 
-    /// Whether the next keep-alive is due one interval after the last one, even if other frames
-    /// were sent between them.
+    /// Whether the next keep-alive is due one interval after the last keep-alive, even if other
+    /// frames were sent in between.
     ///
-    /// A page that listens only to some event types can then tell from the keep-alives whether its
+    /// Return true for keep-alives that a page listens to. A page that listens only to some event
+    /// types does not see the other frames, so it needs regular keep-alives to tell whether its
     /// connection is alive.
     fn has_steady_keep_alive(&self) -> bool {
         false
     }
 
-    /// Reads the memory that the next poll will need first, and changes nothing. Ignore the result.
+    /// Reads the memory that the next poll will read first, and changes nothing. Ignore the result.
     ///
-    /// Few of ten thousand streams are in the processor's cache. A driver calls this for all bodies
-    /// of a round, so that their memory is fetched in parallel.
+    /// Few of ten thousand streams are in the processor's cache. So a server that is about to poll
+    /// many bodies calls this for all of them first, and the processor fetches their memory in
+    /// parallel.
     #[doc(hidden)]
     fn prefetch(&self) -> bool {
         true
@@ -78,7 +82,7 @@ pub trait FrameSource {
 ///
 /// # Examples
 ///
-/// Your own type becomes a frame with `From`, and is put into a stream as `Ok`:
+/// If your own type converts into a frame by `From`, a stream can contain its values as `Ok`:
 ///
 /// ```
 /// use std::convert::Infallible;

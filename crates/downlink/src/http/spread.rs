@@ -1,12 +1,12 @@
-//! A range of times, from which each client gets a random one.
+//! A range of times. Each client gets a random time from it.
 //!
-//! Clients with the same delay would return at the same moment. So this crate picks every
-//! reconnection time and every maximum age of a connection at random from a [`Spread`]. The modules
-//! that use it decide what the time is for.
+//! Clients with the same delay would return at the same moment. So this crate picks the
+//! reconnection times and the maximum ages of connections at random from a [`Spread`].
 
 use std::time::Duration;
 
-/// A range of times. Each use picks a time in it at random, evenly distributed.
+/// A range of times. [`pick`](Self::pick) returns a random time from it. All times in the range are
+/// equally likely.
 ///
 /// # Examples
 ///
@@ -35,8 +35,8 @@ impl Spread {
         }
     }
 
-    /// The range from `lowest` to `highest` percent of a duration. Saturates at the maximum
-    /// duration.
+    /// The range from `lowest` to `highest` percent of a duration. Neither end of the range is
+    /// above the maximum duration.
     pub(crate) fn percent_of(of: Duration, (lowest, highest): (u32, u32)) -> Self {
         let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
         Self::between(part(lowest), part(highest))
@@ -51,7 +51,8 @@ impl Spread {
     fn at(&self, fraction: f64) -> Duration {
         let width = self.longest - self.shortest;
         let part = width.as_secs_f64() * fraction.clamp(0.0, 1.0);
-        // Rounding may give a time beyond the end of the range, or beyond the maximum duration.
+        // Rounding may give a time beyond the end of the range or beyond the maximum duration, so
+        // the result is limited to the range.
         self.shortest + Duration::try_from_secs_f64(part).map_or(width, |part| part.min(width))
     }
 }

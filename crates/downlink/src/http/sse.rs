@@ -22,8 +22,9 @@ use super::spread::Spread;
 /// that connected at the same time then return at different times.
 const AGE_PERCENT: (u32, u32) = (80, 100);
 
-/// An extension of a response that marks its stream as one that ends by itself: a drain lets it run
-/// until the deadline. [`Sse::finite`] sets it; insert it into other such responses yourself.
+/// An extension of a response that marks its stream as one that ends by itself. A drain lets such a
+/// stream run until the deadline. [`Sse::finite`] sets this extension. Insert it yourself into a
+/// response that is not made by [`Sse`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Finite;
 
@@ -54,7 +55,8 @@ pub struct Sse<S> {
 }
 
 impl Sse<Channel> {
-    /// Streams the events that are sent into a channel of this capacity (at least 1, at most
+    /// Makes a channel, and a response that streams the events that are sent into the channel.
+    /// `events_max` is the capacity of the channel (at least 1, at most
     /// [`CHANNEL_EVENTS_MAX`](super::CHANNEL_EVENTS_MAX)).
     pub fn channel(events_max: usize) -> (SseSender, Self) {
         let (sender, source) = channel::channel(events_max);
@@ -91,32 +93,35 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Before a stream ends without an error, sends the client a reconnection time that is picked at
-    /// random from `spread`. Default: nothing is sent, except as [`max_age`](Self::max_age) says.
+    /// Before the stream ends without an error, sends the client a reconnection time that is picked
+    /// at random from `spread`. Default: nothing is sent, except at the end of an age or expiry
+    /// (see [`max_age`](Self::max_age)).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
         self
     }
 
-    /// Ends the stream at 80 to 100 % of this age, picked at random for each stream. Default: never.
+    /// Ends the stream at 80 to 100 % of this age. The age of each stream is picked at random from
+    /// this range. Default: the stream never ends because of its age.
     ///
-    /// The client returns within one to two seconds, unless the response has a reconnection time or
-    /// spread of its own. Unsent events are dropped. A client that resumes by id gets them, since
-    /// its id is that of the last event that it has received whole.
+    /// The client returns after one to two seconds, unless this builder sets another reconnection
+    /// time or spread. Events that are not sent yet are dropped. A client that resumes with its
+    /// last event id gets them again, because this is the id of the last event that it has received
+    /// completely.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
     }
 
     /// Ends the stream at an instant or a time of day, such as when the credentials expire.
-    /// Default: never. The client returns as after [`max_age`](Self::max_age).
+    /// Default: never. The client returns as quickly as after [`max_age`](Self::max_age).
     pub fn expires_at(mut self, expiry: impl Into<Expiry>) -> Self {
         self.expiry = Some(expiry.into());
         self
     }
 
-    /// Ends the stream when a future completes. The stream first sends one more batch of the events
-    /// that are ready, and it never stops inside a frame.
+    /// Ends the stream when a future completes. Before the end, the stream sends one more batch of
+    /// the events that are ready. It never stops inside a frame.
     pub fn until<F>(mut self, ended: F) -> Self
     where
         F: Future + Send + 'static,
@@ -127,17 +132,17 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Marks the stream as one that ends by itself, such as a model's answer or an export. A draining
-    /// server lets it run until the deadline instead of ending it.
+    /// Marks the stream as one that ends by itself, such as a model's answer or an export. A
+    /// draining server lets such a stream run until the deadline instead of ending it.
     pub fn finite(mut self) -> Self {
         self.finite = true;
         self
     }
 
-    /// The response, for any server that takes an `http_body::Body`.
+    /// Makes the response, for any server that takes an `http_body::Body`.
     ///
-    /// The age of the connection counts from here. Headers: `Content-Type: text/event-stream`,
-    /// `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
+    /// The age of the connection counts from this call. The response has the headers `Content-Type:
+    /// text/event-stream`, `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
     pub fn into_http_response(self) -> Response<SseBody<S>> {
         let Self { source, keep_alive, max_age, expiry, finite, mut uncommon } = self;
         let KeepAlive { interval, frame } = keep_alive;
@@ -173,7 +178,7 @@ pub(super) fn event_stream<B>(body: B) -> Response<B> {
     response
 }
 
-/// True if the headers announce an event stream, from this crate or from any other code.
+/// True if the headers announce an event stream, whether this crate or other code has made it.
 #[cfg(feature = "serve")]
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -1,8 +1,9 @@
 //! Tells a body that the server drops it because its peer has read nothing for too long.
 //!
-//! The server knows that the peer has stalled, and the source of the body knows the subscriber. Any
-//! middleware may be between the two. So a thread-local carries the peer's address and the age of
-//! the response. It is set while the body is dropped.
+//! The server knows that the peer has stalled, and only the source of the body knows the
+//! subscriber. Middleware may wrap the body, so the server cannot call the source. Instead, a
+//! thread-local carries the peer's address and the age of the response to the source. It is set
+//! while the server drops the body.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -36,9 +37,10 @@ pub(crate) fn drop_stalled(stalled: StalledPeer, drop: impl FnOnce()) {
     drop();
 }
 
-/// Takes the stalled peer of the body that is being dropped. A second call returns `None`.
+/// Takes the stalled peer of the body that is being dropped. Returns `None` if the peer has not
+/// stalled, and at a second call.
 pub(crate) fn take() -> Option<StalledPeer> {
-    // A body may be dropped while its thread ends, when the thread-local no longer exists.
+    // A body may be dropped while its thread ends, and the thread-local may no longer exist.
     STALLED.try_with(RefCell::take).ok().flatten()
 }
 

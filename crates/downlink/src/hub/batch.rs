@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use super::{Confirmed, Hub, Publish, PublishError, Receipt, publish::given_id};
 
-/// The maximum number of events in one batch. Appending them holds a lock for at most a few
-/// milliseconds.
+/// The maximum number of events in one batch. Other publishers wait while a batch is appended. With
+/// this limit, they wait for at most a few milliseconds.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 
 /// Events that are published together, completely or not at all. They have consecutive offsets.
@@ -38,7 +38,7 @@ pub struct Batch<T: Send + Sync + 'static> {
 }
 
 impl<T: Send + Sync + 'static> Batch<T> {
-    /// An empty batch for this hub.
+    /// Makes an empty batch for this hub.
     pub fn new(hub: &Hub<T>) -> Self {
         Self { hub: hub.clone(), events: Vec::new() }
     }
@@ -89,7 +89,7 @@ impl<T: Send + Sync + 'static> Batch<T> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// More events than a batch may have.
+    /// The batch has more events than a batch may have.
     #[error("the batch has {events} events, at most {BATCH_EVENTS_MAX} are allowed")]
     TooMany {
         /// The number of events in the batch.

@@ -112,8 +112,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// The longest wait that a gap notice suggests to its client. Each notice picks a random wait
-    /// up to this one. Default: 5 s.
+    /// The longest wait that a gap notice suggests to its client before the client fetches its data
+    /// again. Each notice contains a random wait of at most this length. Default: 5 s.
     pub fn gap_wait_max(mut self, wait: Duration) -> Self {
         self.settings.gap_wait_max = wait;
         self
@@ -126,16 +126,16 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Keeps each value beside its frame. Filters need the values. `bytes` returns the size of a
-    /// value, which counts towards the byte limits.
+    /// Keeps each value in memory together with its frame (the encoded event). Filters need the
+    /// values. `bytes` returns the size of a value, which counts towards the byte limits.
     pub fn keep_values(mut self, bytes: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.settings.value_bytes = Some(Arc::new(bytes));
         self
     }
 
     /// Keeps events in a file. `store` is the path of the file, or a [`HubStore`] with more
-    /// settings. History then survives restarts. A subscription that needs older events than memory
-    /// holds reads them from the file. A hub that keeps values also needs
+    /// settings. History then survives restarts. If a subscription needs events that are no longer
+    /// in memory, it reads them from the file. A hub that keeps values also needs
     /// [`decode_values`](Self::decode_values).
     ///
     /// The hub then runs one thread that writes to the file and four that read it. Retention
@@ -322,7 +322,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// defaults.
     ///
     /// The function runs once for each publish, in the publisher's call. If the publish sets an
-    /// event type, an id or a reconnection time, it replaces that of the function's event.
+    /// event type, an id or a reconnection time, this value replaces the value in the event that
+    /// the function has made.
     ///
     /// # Examples
     ///
@@ -381,7 +382,8 @@ impl<T> fmt::Debug for HubBuilder<T> {
     }
 }
 
-/// Random bits for an epoch. They come from the system, since two epochs must never be equal.
+/// Random bits for an epoch or a key. They come from the operating system, since two epochs must
+/// never be equal.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
 }

@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// The present time of this clock.
+    /// The current time of this clock.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Some(manual) => Timestamp::from_millis(manual.load(Ordering::SeqCst)),
@@ -95,14 +95,14 @@ impl HubClock {
         Self { wall, log: Arc::new(log) }
     }
 
-    /// The present log time.
+    /// The current log time.
     pub(crate) fn now(&self) -> Timestamp {
         self.now_by(|look| look())
     }
 
-    /// The present log time, for a caller that remembers the system's time. `remember` gets a
-    /// function that reads the system's clock. It returns either the time that it reads with that
-    /// function or the time that it remembers.
+    /// The current log time, for a caller that remembers the system's time. `remember` gets a
+    /// function that reads the system's clock. `remember` returns either the result of this
+    /// function, or the time that the caller remembers.
     pub(crate) fn now_by(
         &self,
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,

@@ -1,9 +1,9 @@
 //! The hub's own events: `downlink.open`, `downlink.alive`, and the parts of `downlink.gap`.
 //!
-//! Such an event has an id only if the id is the reader's own cursor, so it never moves a client
-//! past an event that the client has not received. The data is JSON, which this crate writes by
-//! hand, because every value but one is a number or an id. The exception, the id that the client
-//! gave in a gap, is escaped.
+//! If such an event has an id, the id is the reader's own cursor. So a client that resumes after it
+//! misses no event. The data is JSON. This crate writes it by hand, because nearly all values are
+//! numbers, ids or fixed words, which need no escapes. Only one value is escaped: a gap may contain
+//! the id that the client itself has sent.
 
 use std::time::Duration;
 

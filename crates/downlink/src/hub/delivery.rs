@@ -1,4 +1,5 @@
-//! The items of a subscription: events, and gaps, which a reader must not ignore.
+//! The items of a subscription: events and gaps. A reader must not ignore gaps, because they say
+//! that events are missing.
 
 use std::{borrow::Cow, time::Duration};
 

@@ -1,16 +1,17 @@
-//! Draining: the hub refuses new subscriptions. Existing subscriptions end after a complete frame,
-//! and their clients reconnect later.
+//! Draining, the graceful end of a hub: the hub refuses new subscriptions. Existing subscriptions
+//! end after a complete frame (encoded event), and their clients reconnect later.
 
 use std::time::Duration;
 
 use super::{Hub, handle::Shared};
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Ends every subscription once it has read all events, and refuses new subscriptions. Each
-    /// client gets its own random reconnection time. Publishing still works. Never waits for a
-    /// reader.
+    /// Ends every subscription once the subscription has read all events, and refuses new
+    /// subscriptions. Each client gets its own random reconnection time. Publishing still works.
+    /// The call returns at once; the subscriptions end later.
     pub fn drain(&self) {
-        // The flag is set before the readers are told to end, so a reader that opens later sees it.
+        // The flag is set before the readers are told to end, so a reader that opens after this
+        // sees the flag.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }
@@ -20,8 +21,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         *self.0.drain.borrow()
     }
 
-    /// Waits until the hub drains. Use it for other work that should stop at a drain. The future
-    /// does not hold a handle to the hub.
+    /// Waits until a drain of the hub begins. Use this to stop other work at the same time. The
+    /// future does not hold a handle to the hub.
     ///
     /// # Cancel safety
     ///

@@ -28,10 +28,10 @@ use super::{
 /// # Limits
 ///
 /// The history of the whole hub takes at most [`Limits::bytes_max`]. The history of each topic
-/// takes at most what its [`Retention`] allows. Besides history, the hub holds about 300 bytes for
-/// each subscription, up to [`Limits::subscribers_max`] subscriptions; about 300 bytes for each
-/// topic, up to [`Limits::topics_max`] topics; 65,536 names of forgotten topics; and 65,536
-/// idempotency keys.
+/// takes at most what its [`Retention`] allows. In addition to history, the hub holds about 300
+/// bytes for each subscription, for at most [`Limits::subscribers_max`] subscriptions; about 300
+/// bytes for each topic, for at most [`Limits::topics_max`] topics; at most 65,536 names of
+/// forgotten topics; and at most 65,536 idempotency keys.
 ///
 /// [`Limits::bytes_max`]: super::Limits::bytes_max
 /// [`Limits::subscribers_max`]: super::Limits::subscribers_max
@@ -59,15 +59,16 @@ use super::{
 /// ```
 pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<HubState<T>>);
 
-/// The state that the handles of one hub share. Subscriptions do not hold it, because they would
-/// keep the store open.
+/// The state that the handles of one hub share. Subscriptions do not hold this state, because they
+/// would keep the store open.
 pub(super) struct HubState<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
     /// The prefix of this hub's ids: the epoch and a dash.
     pub(super) id_prefix: EventId,
-    /// The key of the fingerprints. Without a store it is random. A store keeps its key in the
-    /// file, so the key outlives the process.
+    /// The key of the fingerprints, by which the hub compares the contents of events. Without a
+    /// store, the key is random. A store keeps its key in the file, so the key outlives the
+    /// process.
     pub(super) fingerprint_key: [u8; 16],
     pub(super) has_store: bool,
     /// Whether the hub drains. Once set, it stays set.
@@ -127,8 +128,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Closes the hub. Later publishes and subscribes get an error, and every subscription ends
-    /// when it has read all events. Never waits for a reader. The hub still writes the events that
-    /// wait for the store: see [`closed`](Self::closed).
+    /// when it has read all events. The call returns at once. The hub then still writes the events
+    /// that wait for the store; [`closed`](Self::closed) waits for this.
     pub fn close(&self) {
         self.0.log.close();
     }
@@ -143,12 +144,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
         poll_fn(|cx| self.0.log.poll_closed(cx.waker())).await;
     }
 
-    /// Returns why the hub accepts no events at present, or `None` if it accepts them. A hub
-    /// without a store always returns `None`.
+    /// Returns the reason if the hub accepts no events at the moment, or `None` if it accepts them.
+    /// A hub without a store always returns `None`.
     ///
-    /// Use it for health checks. If the disk is full, the hub refuses publishes until the disk has
-    /// room. After an error that [`is_final`](StoreError::is_final), the hub refuses publishes
-    /// until the program builds the hub again. Subscriptions can still read.
+    /// Use this for health checks. If the disk is full, the hub refuses publishes until the disk
+    /// has room. If the error [`is_final`](StoreError::is_final), the hub refuses publishes until
+    /// the program builds the hub again. Subscriptions can still read.
     ///
     /// ```
     /// let hub = downlink::Hub::<String>::text();
@@ -163,13 +164,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// The ended subscriptions read no more events. They still yield the few events that they have
     /// already read (see [`Subscription`](super::Subscription)). The client may subscribe again. To
-    /// keep it out, refuse its next subscription.
+    /// keep the client out, refuse its next subscription.
     pub fn disconnect(&self, client: &str) -> usize {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
     }
 
-    /// The current numbers of the hub. Each was right at some moment during the call, but perhaps
-    /// not all at the same moment.
+    /// The current numbers of the hub. The hub reads them one after the other, so together they may
+    /// not describe one moment.
     pub fn stats(&self) -> Stats {
         self.0.counters.stats(&self.0.log.totals(self.now()))
     }

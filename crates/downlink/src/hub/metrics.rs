@@ -1,7 +1,8 @@
 //! The numbers of a hub as OpenMetrics text, for Prometheus and similar systems.
 //!
-//! Users depend on the names of the metrics. No metric declares a unit: OpenMetrics would require
-//! the unit at the end of the name, and `downlink_bytes_kept` already contains it.
+//! Users depend on the names of the metrics, so the names must not change. No metric declares a
+//! unit, because OpenMetrics would require the unit at the end of the name, and
+//! `downlink_bytes_kept` contains its unit in another place.
 
 use std::fmt;
 
@@ -34,8 +35,9 @@ impl Stats {
 
     /// Adds these numbers to a registry, beside other metrics of the app.
     ///
-    /// The numbers in the registry do not change afterwards. For each request, make a new registry,
-    /// register the present numbers in it, and register clones of the app's own metrics.
+    /// The numbers in the registry do not change afterwards. So make a new registry for each
+    /// request, and register in it the current numbers of the hub and clones of the app's own
+    /// metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
     }

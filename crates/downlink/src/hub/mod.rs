@@ -2,12 +2,13 @@
 //! events.
 //!
 //! A [`Hub<T>`] is a handle to one log, which keeps the events in order. Publishing encodes a value
-//! once and appends it to the log. Each [`Subscription`] reads the log from its own cursor, which
-//! is the position of the next event to read. Publishers and readers never wait for each other. If
-//! a slow reader asks for events that are no longer retained, it gets a [`Gap`] in their place.
+//! as an event once, and appends the event to the log. Each [`Subscription`] reads the log from its
+//! own cursor, which is the position of the next event to read. Publishers and readers never wait
+//! for each other. If a slow reader asks for events that are no longer retained, it gets a [`Gap`]
+//! in their place.
 //!
-//! A hub in memory runs no task, so there is nothing to start or stop. Dropping a subscription ends
-//! it.
+//! A hub without a store runs no task, so there is nothing to start or stop. Dropping a
+//! subscription ends it.
 //!
 //! HTTP is not part of this module. The module [`adapters`](crate::adapters) makes responses of
 //! subscriptions.

@@ -20,7 +20,8 @@ pub struct Connection {
 pub enum DisconnectReason {
     /// The subscription was dropped, because the peer left or the response ended.
     Left,
-    /// All of its topics are finished, and it has read all of their events.
+    /// All topics of the subscription are finished, and the subscription has read all of their
+    /// events.
     Finished,
     /// The hub was drained.
     Drained,
@@ -59,11 +60,12 @@ impl DisconnectReason {
     }
 }
 
-/// Observes subscriptions. The hub calls the observer in the task in which the event happens, and
-/// holds no lock meanwhile.
+/// Observes subscriptions. The hub calls the observer in the task that connects, disconnects or
+/// gets the gap, and holds no lock meanwhile.
 ///
 /// The observer should return quickly, because a response waits for it. The hub catches and logs a
-/// panic. When the hub calls `disconnected`, its numbers no longer count the subscription.
+/// panic. When the hub calls `disconnected`, the numbers of the hub no longer count the
+/// subscription.
 ///
 /// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold a channel
 /// instead.

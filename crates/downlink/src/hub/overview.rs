@@ -7,14 +7,15 @@ use downlink_proto::EventId;
 
 use super::{ClientId, ClientOverview, Hub, InvalidName, Topic, record::cursor_id};
 
-/// The present state of one topic.
+/// The current state of one topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct TopicOverview {
     /// The name of the topic.
     pub topic: String,
-    /// The number of subscriptions that named the topic, plus those of each pattern that matches
-    /// it. A subscription that selects the topic several times counts each time.
+    /// The number of subscriptions that named the topic, plus the number of subscriptions to each
+    /// pattern that matches the topic. If a subscription selects the topic several times, it counts
+    /// several times.
     pub subscribers: usize,
     /// Retained events.
     pub events: usize,
@@ -32,8 +33,9 @@ pub struct TopicOverview {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// The present state of one topic, even if nothing was ever published to it. A page can be
-    /// rendered from a database and then subscribe after `cursor`.
+    /// The current state of one topic, even if nothing was ever published to it. If an app calls
+    /// this before it renders a page from a database, the page can subscribe after `cursor` and
+    /// misses nothing.
     ///
     /// # Errors
     ///
@@ -47,8 +49,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         Ok(self.overview(&topic, found.as_ref(), cursor))
     }
 
-    /// At most `count` topics whose names begin with `prefix` and sort after `after`, in the order
-    /// of their names.
+    /// Returns at most `count` topics in the order of their names. Their names begin with `prefix`,
+    /// and come after the name `after` in this order.
     pub fn topic_overviews(
         &self,
         prefix: &str,
@@ -64,7 +66,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         topics.collect()
     }
 
-    /// At most `count` subscriptions. The subscription that is furthest behind comes first.
+    /// Returns at most `count` subscriptions. The subscription that is furthest behind comes first.
     pub fn client_overviews(&self, count: usize) -> Vec<ClientOverview> {
         let mut clients = self.0.log.readers();
         let key = |client: &ClientOverview| (Reverse(client.lag), client.number);
@@ -89,7 +91,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
-        // The id has the epoch in which the event was published.
+        // The id has the epoch in which the event was published, even if the hub has begun a new
+        // epoch since.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {

@@ -18,17 +18,18 @@ use super::{
 };
 
 /// The maximum number of addresses of one event. Each address costs a look-up and an entry in its
-/// topic.
+/// topic, so this limit bounds the time and the memory of one publish.
 pub const ADDRESSES_MAX: usize = 1_000;
 
-/// The longest id that a publisher may give, in bytes. Clients send it back in a request header.
+/// The longest id that a publisher may give, in bytes. It must be short, because clients send it
+/// back in a request header.
 const ID_BYTES_MAX: usize = 128;
 
 /// The longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The longest credential of an idempotency key, in bytes: as long as the longest client id. The
-/// hub remembers 65,536 credentials.
+/// The longest credential of an idempotency key, in bytes. This is the length of the longest client
+/// id. Longer credentials would cost memory, because the hub remembers 65,536 of them.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// The event types with which `EventSource` reports the state of the connection to the page.
@@ -42,8 +43,9 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 ///
 /// An event has at most [`ADDRESSES_MAX`] addresses, an id of at most 128 bytes, an idempotency key
 /// of at most 255 bytes with a credential of at most 256 bytes, and an event type that
-/// [`EventType`] allows. With the longest id, its frame has at most as many bytes as
-/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) allows.
+/// [`EventType`] allows. The frame of an event has at most
+/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) bytes. The hub checks this limit with
+/// the longest id that it may give the event.
 ///
 /// # Examples
 ///
@@ -103,7 +105,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to_client(client)
     }
 
-    /// An event for these addresses, of which there must be at least one. They are already parsed.
+    /// An event for these addresses, which are already parsed. There must be at least one address.
     pub fn to_addresses(&self, to: impl IntoIterator<Item = Address>) -> Publish<T> {
         to.into_iter().map(Ok).fold(self.to_nobody(), Publish::address)
     }
@@ -212,9 +214,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// Publishes the event only once, even if the publish is repeated with this key. The hub
     /// remembers a key for ten minutes, or until 65,536 newer keys were used.
     ///
-    /// The same key under another credential is a different key. Pass `""` if there is no
-    /// credential. If the credential is long or secret, pass a short name for it, such as a subject
-    /// or a hash.
+    /// `credential` identifies the publisher, so that several publishers may use the same key: the
+    /// same key with another credential is a different key. Pass `""` if there is no credential. If
+    /// the credential is long or secret, pass a short name for it, such as a subject or a hash.
     pub fn idempotency_key(mut self, credential: &str, key: &str) -> Self {
         if credential.len() > CREDENTIAL_BYTES_MAX {
             self.set_error(PublishError::InvalidCredential { bytes: credential.len() });
@@ -233,8 +235,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Publishes the event. Never waits for a reader or a disk. In a hub with a store,
-    /// [`durable`](Receipt::durable) of the receipt waits for the commit.
+    /// Publishes the event. The call does not wait for a reader or a disk. In a hub with a store,
+    /// call [`durable`](Receipt::durable) of the receipt to wait for the commit.
     ///
     /// # Errors
     ///
@@ -244,7 +246,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
     ///
     /// # Panics
     ///
-    /// If the hub's encoding panics. Nothing was published then.
+    /// If the hub's encoding panics. In this case nothing was published.
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
         let hub = self.hub.clone();
         let draft = self.into_draft(value)?;
@@ -300,8 +302,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
-        // The same event must give the same content in every process that opens the store: the
-        // content may be compared with that of an event published a year ago.
+        // The same event must give the same content in every process that opens the store, because
+        // its fingerprint may be compared with the fingerprint of an event that was published a
+        // year ago.
         let mut content = stored::encode(&self.to, event);
         content.push(u8::from(self.last));
         let id = event.fields().id.map(EventId::as_str);
@@ -344,8 +347,8 @@ pub(super) fn given_id<T: Send + Sync + 'static>(draft: &Draft<Record<T>>) -> Op
     draft.payload.as_ref()?.id.clone()
 }
 
-/// The `Last-Event-ID` that requests all retained history. No event may have it as its id: a client
-/// that resumed after that event would get everything again.
+/// The `Last-Event-ID` that requests all retained history. No event may have this id. Otherwise a
+/// client that resumes after that event would get all of the history again.
 pub(super) const EARLIEST: &str = "earliest";
 
 /// Whether an event type is reserved. Publishers may not use `open` and `error`, which belong to

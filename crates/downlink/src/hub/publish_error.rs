@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{EncodeError, InvalidName};
 
 /// The shortest reconnection time that an event may give its readers. With 0, all browsers that got
-/// the event would reconnect at the moment their streams end, without a pause.
+/// the event would reconnect without a pause when their streams end.
 pub const RETRY_MIN: Duration = Duration::from_millis(50);
 
 /// The longest reconnection time that an event may give its readers. A browser with a longer time
@@ -107,8 +107,8 @@ pub enum PublishError {
     /// The topic is finished.
     #[error("the topic is finished")]
     Finished,
-    /// The event is the last of its topics, but it is also for clients or everyone. Only topics can
-    /// be finished.
+    /// The event is marked as the last one of its topics, but it is also for clients or everyone.
+    /// Only topics can be finished.
     #[error("only topics can be finished, and this event is also for clients or everyone")]
     LastNeedsTopics,
     /// The id belongs to an event with other content.
@@ -126,16 +126,17 @@ pub enum PublishError {
     /// Too many events wait for the store. The event is valid: publish it again in a moment.
     #[error("too many events wait for the store")]
     Busy,
-    /// The store did not confirm the event. After an error that [`is_final`](StoreError::is_final),
-    /// the store accepts no events until the program builds the hub again. Only then is it known
-    /// whether the store kept this event. After any other error, the event was not kept.
-    /// Subscriptions can still read.
+    /// The store did not confirm the event. If the error [`is_final`](StoreError::is_final), the
+    /// store accepts no events until the program builds the hub again. Until then, it is unknown
+    /// whether the store kept this event. If the error is not final, the store did not keep the
+    /// event. Subscriptions can still read in both cases.
     #[error("the event was not {}", if .0.is_final() { "confirmed" } else { "kept" })]
     Store(#[source] StoreError),
 }
 
 impl PublishError {
-    /// The error, and the index of its draft in the batch.
+    /// Converts an error of the log. Also returns the index of the draft (the event in the batch)
+    /// that caused the error.
     pub(super) fn from_append(error: AppendError) -> (usize, Self) {
         match error {
             AppendError::Finished { draft } => (draft, Self::Finished),
@@ -151,7 +152,7 @@ impl PublishError {
     }
 }
 
-/// Text from outside for an error message. It is escaped, and shortened if it is long.
+/// Makes a caller's text safe for an error message: escapes it, and shortens it if it is long.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 40;
     let short: String = text.chars().take(SHOWN_MAX).collect();

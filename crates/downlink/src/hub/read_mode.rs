@@ -1,8 +1,8 @@
 //! The two ways to poll a subscription: standalone by its own task, or driven by a server that
 //! polls many subscriptions.
 //!
-//! The driven way is implemented in the module `adapters`, because hub and HTTP do not know each
-//! other.
+//! The driven way is implemented in the module `adapters`, because it needs both the hub and the
+//! module `http`, which do not know each other.
 
 use std::task::Context;
 
@@ -12,31 +12,31 @@ use super::HubClock;
 
 /// How the caller that polls a subscription reads the time and is woken.
 pub(crate) trait ReadMode {
-    /// The present log time.
+    /// The current log time.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now()
     }
 
-    /// Registers the caller with the reader, which wakes it when there are new events.
+    /// Registers the caller with the reader. The reader wakes the caller when there are new events.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         reader.register(cx.waker());
     }
 }
 
-/// Reads the hub's clock at each call, and is woken by a waker.
+/// The mode of a caller that reads the hub's clock at each call, and is woken by a waker.
 pub(super) struct Standalone;
 
 impl ReadMode for Standalone {}
 
-/// The expected result of the next poll. It only decides which of the two ways to read is tried
-/// first.
+/// The expected result of the next poll. It only decides what the poll tries first, so a wrong
+/// expectation costs time and loses no event.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Expectation {
     #[default]
     Anything,
     /// One event, because the subscription has waited for an event.
     Event,
-    /// No event, because the last event read was the newest.
+    /// No event, because the subscription has just read the newest event.
     Nothing,
 }
 

@@ -9,9 +9,9 @@ use super::{PublishError, record::cursor_id};
 
 /// The receipt of a publish.
 ///
-/// In a hub in memory, the event has its id and offset at once. In a hub with a store, it gets them
-/// with its commit: [`durable`](Self::durable) waits for the commit, and the getters return `None`
-/// until then.
+/// In a hub without a store, the event has its id and offset at once. In a hub with a store, the
+/// event gets them when the store commits it. [`durable`](Self::durable) waits for the commit and
+/// returns them. The getters of the receipt always return `None` in such a hub.
 #[derive(Clone, Debug)]
 pub struct Receipt(ReceiptState);
 
@@ -71,15 +71,16 @@ impl Receipt {
         self.confirmed().map(Confirmed::matched)
     }
 
-    /// Whether the event was already published earlier, with the same id or idempotency key. The
-    /// receipt is then that of the earlier event. `None` if [`id`](Self::id) is `None`.
+    /// Whether the event was already published earlier, with the same id or idempotency key. If so,
+    /// the receipt is that of the earlier event. `None` if [`id`](Self::id) is `None`.
     pub fn is_repeated(&self) -> Option<bool> {
         self.confirmed().map(Confirmed::is_repeated)
     }
 
-    /// Waits until the event is visible, and until it survives a crash as the hub's store promises.
+    /// Waits until subscriptions can see the event, and until the event survives a crash as the
+    /// hub's store promises.
     ///
-    /// A hub in memory makes no such promise, so this returns at once.
+    /// A hub without a store makes no such promise, so this returns at once.
     ///
     /// # Errors
     ///
@@ -93,8 +94,8 @@ impl Receipt {
         self.outcome().await.map_err(|(_, error)| error)
     }
 
-    /// Does the same as [`durable`](Self::durable). An error comes with the index of its event in
-    /// the batch.
+    /// Does the same as [`durable`](Self::durable), but also returns with an error the index of the
+    /// event in the batch.
     pub(super) async fn outcome(&self) -> Result<Confirmed, (usize, PublishError)> {
         match &self.0 {
             ReceiptState::Confirmed(confirmed) => Ok(confirmed.clone()),

@@ -1,5 +1,5 @@
-//! The log's payload for an event: its frame, which is encoded once, and the fields for filters and
-//! for [`Published`](super::Published).
+//! The part of an event that the log keeps without interpreting it (the payload): the frame, which
+//! is encoded once, and the fields that filters and [`Published`](super::Published) need.
 
 use std::sync::Arc;
 
@@ -10,20 +10,21 @@ use smallvec::SmallVec;
 /// The size of the two reference counts of a shared allocation.
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
-/// The memory of a frame besides its bytes: the reference count of its buffer, the unused part of
-/// the room for the longest offset, and the rounding of the allocator. Without this cost, a history
-/// of small events took twice the memory that the hub counted.
+/// The memory that a frame takes in addition to its bytes: the reference count of its buffer, the
+/// unused part of the room for the longest offset in the frame's id, and the rounding of the
+/// allocator. Without this cost, a history of small events took twice the memory that the hub
+/// counted.
 const FRAME_COST_BYTES: usize = 96;
 
-/// The recipients of an event. Nearly every event has one.
+/// The recipients of an event. Nearly every event has only one.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// One event of a hub. Clones share the same fields.
 #[derive(Debug)]
 pub(super) struct Record<T>(pub(super) Arc<RecordFields<T>>);
 
-/// The fields of an event. `F` is the type of its frame, which is another one until the offset is
-/// known.
+/// The fields of an event. `F` is the type of the frame. Until the log gives the event its offset,
+/// this is [`UnstampedRecordFrame`].
 #[derive(Debug)]
 pub(super) struct RecordFields<T, F = Frame> {
     pub(super) frame: F,

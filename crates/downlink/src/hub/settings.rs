@@ -1,4 +1,4 @@
-//! The settings of a hub, with their defaults. Settings that belong together are one type.
+//! The settings of a hub, with their defaults.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ pub enum LagPolicy {
 /// How much history a hub keeps. There is one rule for topics in general. Some topics, the clients'
 /// inboxes and the events to everyone can have other rules.
 ///
-/// A [`Retention`] converts into a `HubRetention` with that rule for topics and defaults for the
-/// rest.
+/// A [`Retention`] converts into a `HubRetention`: it becomes the rule for topics, and everything
+/// else has its default.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ pub enum LagPolicy {
 #[derive(Clone, Debug, Default)]
 #[must_use = "it takes effect in a hub"]
 pub struct HubRetention {
-    /// The rules, without those in `by_selector`. The hub adds those when it is built.
+    /// The rules except those in `by_selector`, which are added when the hub is built.
     rules: RetentionRules,
     by_selector: Vec<(String, Retention)>,
 }

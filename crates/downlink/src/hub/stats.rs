@@ -1,4 +1,4 @@
-//! The numbers of a hub: its present sizes, and counts since it was made.
+//! The numbers of a hub: its current sizes, and counts since the hub was made.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +25,8 @@ pub(super) struct Counters {
 pub struct Stats {
     /// Open subscriptions.
     pub subscribers: usize,
-    /// Topics and clients' inboxes that have events, are finished, or are subscribed to by name.
+    /// The number of topics and clients' inboxes. A topic counts if it has events, is finished, or
+    /// has a subscription that names it.
     pub topics: usize,
     /// Retained events. An event in several topics counts once in each of them.
     pub events: usize,
@@ -39,8 +40,8 @@ pub struct Stats {
     pub delivered: u64,
     /// Subscriptions opened.
     pub connects: u64,
-    /// Subscriptions that were refused: at a limit, because the hub was closed or draining, or
-    /// because the store could not be read.
+    /// Subscriptions that were refused because a limit was reached, because the hub was closed or
+    /// draining, or because the store could not be read.
     pub refused: u64,
     /// Subscriptions ended, by reason.
     pub disconnects: Vec<(DisconnectReason, u64)>,

@@ -39,10 +39,10 @@ impl<F: Into<PathBuf>> From<F> for HubStore {
 }
 
 impl HubStore {
-    /// When an event counts as published: when the disk has it (the default), or as soon as the
-    /// operating system has it. In the second case, a crash of the process loses no event, but a
-    /// power cut loses the events of the last tenth of a second at most. If a power cut lost an
-    /// event, the subscribers that got it before get a gap.
+    /// Sets when an event counts as published. By default, the event must be on the disk. With
+    /// [`Durability::Relaxed`], it is enough that the operating system has the event. A crash of
+    /// the process then loses no event, but a power cut may lose the events of the last tenth of a
+    /// second. Subscribers that got such an event before the power cut get a gap.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -55,8 +55,8 @@ impl HubStore {
         self
     }
 
-    /// How long the hub waits for another process to close the file. Default: not at all. A restart
-    /// in place has to wait until the old process has ended.
+    /// How long the hub waits for another process to close the file. Default: the hub does not
+    /// wait. Set this if a restart starts the new process before the old process has ended.
     pub fn wait_max(mut self, wait: Duration) -> Self {
         self.options.wait_for = wait;
         self

@@ -1,9 +1,10 @@
 //! The stored body of an event: its recipients, its type, its reconnection time and its data. The
 //! store keeps the offset, the time and the publisher's id in other columns.
 //!
-//! The store does not keep the frame. The encoder that made the frame makes it again from the body,
-//! so the bytes are those that live subscribers got. A body that cannot be read completely gives no
-//! event, never a part of one.
+//! The store does not keep the frame (the encoded event). When a subscription reads a stored event,
+//! the encoder that made the frame makes it again from the body. So the bytes are the same as those
+//! that live subscribers got. If a body cannot be read completely, the result is no event, never a
+//! part of an event.
 
 use downlink_log::Address;
 #[cfg(feature = "store")]
@@ -16,12 +17,13 @@ pub(super) use reading::decode;
 /// bodies in this layout stay readable.
 const LAYOUT: u8 = 1;
 
-/// The niceness of the threads that read the store. It makes their priority lower than that of
-/// other threads. On a busy processor they get a tenth of the processor time that the other threads
-/// get. On an idle processor they get all the time that they need.
+/// The niceness of the threads that read the store. With this value, their priority is lower than
+/// the priority of other threads. On a busy processor, they get a tenth of the processor time that
+/// the other threads get. On an idle processor, they get all the time that they need.
 ///
 /// At equal priority, a replay of a million events quadrupled the latency of live events on one
-/// core. With this value, neither the replay nor the live events were slower.
+/// core. With this value, a replay did not slow down the live events, and the replay itself took no
+/// longer.
 #[cfg(all(target_os = "linux", feature = "store"))]
 const NICENESS: i32 = 10;
 

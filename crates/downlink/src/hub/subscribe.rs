@@ -15,8 +15,8 @@ use super::{
 
 /// Builder for a [`Subscription`], from [`Hub::subscribe`].
 ///
-/// [`open`](Self::open) reports the first error. A subscription without a topic reads the events
-/// for everyone. If it has a client id, it also reads the events for that client.
+/// [`open`](Self::open) reports the first error. Every subscription reads the events for everyone,
+/// even without a topic. If it has a client id, it also reads the events for that client.
 ///
 /// # Limits
 ///
@@ -59,8 +59,8 @@ pub enum Start {
     #[default]
     Live,
     /// With at most this many of the newest events of the whole subscription: all its topics and
-    /// the client's inbox together. For the newest events of each topic, open a subscription for
-    /// each.
+    /// the client's inbox together. To get the newest events of each topic, open one subscription
+    /// for each topic.
     Last(usize),
     /// With all retained events.
     Earliest,
@@ -71,7 +71,7 @@ pub enum Start {
 /// What [`Subscribe::resume`] knows of the client: its last event id, if it has one, and whether
 /// the client is a browser.
 ///
-/// It is made from a [`LastEventId`](crate::LastEventId), or from an id that a program has kept.
+/// Make it from a [`LastEventId`](crate::LastEventId), or from an id that a program has kept.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
     pub(crate) id: Option<Box<str>>,
@@ -114,7 +114,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self.select(topic, Topic::new(topic).map(TopicSelector::from))
     }
 
-    /// Reads the topic with these segments. Use it if a segment comes from a request: a segment
+    /// Reads the topic with these segments. Use this if a segment comes from a request: a segment
     /// that contains `/` is an error, so it cannot name another topic.
     ///
     /// ```
@@ -164,8 +164,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// request ([`LastEventId`](crate::LastEventId)), or is an id that a program has kept. Without
     /// an id, the subscription begins as [`start`](Self::start) says.
     ///
-    /// An id that the hub does not know is not an error: the subscription then begins with a gap.
-    /// Clients may send the id `earliest`, which means [`Start::Earliest`].
+    /// If the hub does not know the id, this is not an error: the subscription then begins with a
+    /// gap. Clients may send the id `earliest`, which means [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self
@@ -177,7 +177,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Yields only the events for whose value the filter returns true, both in replay and live.
+    /// Calls the filter with the value of each event, and yields only the events for which the
+    /// filter returns true. This applies to retained and to new events.
     ///
     /// The hub must [keep values](super::HubBuilder::keep_values). The filter runs once for each
     /// event of this subscription, in the task that reads the subscription. If the filter panics,
@@ -188,8 +189,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     /// Sends each keep-alive as an event of the type `downlink.alive`, which pages can listen to,
-    /// instead of a comment. It is sent even while other events are sent, because a page gets no
-    /// events of the types that it does not listen to.
+    /// instead of a comment. The keep-alives are sent even while other events are sent, because a
+    /// page does not notice events of types that it does not listen to.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self

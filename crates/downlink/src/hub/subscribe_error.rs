@@ -49,7 +49,7 @@ pub enum SubscribeErrorKind {
     /// The store could not be read.
     #[error("the store could not be read")]
     Store(#[source] StoreError),
-    /// A limit is reached: that of this subscription, of its client, or of all subscriptions
+    /// A limit is reached: the limit of this subscription, of its client, or of all subscriptions
     /// together.
     #[error("{0}")]
     AtLimit(OpenError),

@@ -1,7 +1,7 @@
 //! A subscription: a reader of the log that yields deliveries, which are events and gaps.
 //!
-//! A subscription holds no queue. It reads one small batch of events ahead. While it waits for new
-//! events, it holds none.
+//! A subscription has no queue of events. It reads one small batch of events ahead. While it waits
+//! for new events, it holds no events.
 
 use std::{
     mem,
@@ -27,8 +27,8 @@ use super::{
     record::{Record, cursor_id},
 };
 
-/// The maximum batch of one read of the log, about as much as a socket accepts at once. A larger
-/// batch would only wait in memory.
+/// The maximum batch of one read of the log. A socket accepts about this much at once, so the rest
+/// of a larger batch would only wait in memory.
 const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 
 /// The maximum number of events that a filter refuses in one poll. The poll then ends, so that
@@ -38,8 +38,8 @@ const REFUSED_MAX: usize = 256;
 /// Returns true if the subscription wants the value.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
-/// Reads a hub from a cursor on. A subscription is a stream of [`Delivery`], and a handler can
-/// return it as a response. Dropping a subscription ends it.
+/// Reads the events of a hub, from a position (the cursor) on. A subscription is a stream of
+/// [`Delivery`], and a handler can return it as a response. Dropping a subscription ends it.
 ///
 /// A subscription that is not dropped waits for events until its topics are finished, its client is
 /// disconnected, or the hub drains or closes. A hub with a store closes when its last handle is
@@ -47,9 +47,9 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 ///
 /// # Limits
 ///
-/// A subscription holds at most 64 events, or 64 KiB and one event, that it has read and not yet
-/// yielded. While it waits for new events, it holds none. One poll skips at most 256 events that
-/// the filter refuses.
+/// A subscription reads at most 64 events ahead. Together, these events have at most 64 KiB plus
+/// the size of one event. While the subscription waits for new events, it holds no events. One poll
+/// skips at most 256 events that the filter refuses.
 ///
 /// # Examples
 ///
@@ -74,7 +74,7 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// # }
 /// ```
 pub struct Subscription<T: Send + Sync + 'static> {
-    /// Not the hub itself: an open subscription must not keep the hub open.
+    /// This is not the hub itself, because an open subscription must not keep the hub open.
     hub: Arc<Shared<T>>,
     reader: Reader<Record<T>>,
     /// The offset of the cursor that the client knows. A client that reconnects resumes here.
@@ -203,8 +203,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
-    /// Finds out whether events are missing right after the cursor. If the client got the cursor
-    /// before the gap and left between the two, it would never learn of the gap.
+    /// Finds out whether events are missing right after the cursor. This must be known before the
+    /// client gets the cursor as an id. A client that got this id and left before it got the gap
+    /// would never learn of the gap.
     fn look_for_gap(&mut self) {
         // Only a gap matters here. The first poll deals with every other result.
         if let Read::Gap(gap) = self.look() {
@@ -228,7 +229,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.number()
     }
 
-    /// A number that subscriptions to the same topics share.
+    /// A number that subscriptions to the same topics share. A server that polls many subscriptions
+    /// uses it to let the topics take turns.
     pub(crate) fn lane(&self) -> u32 {
         self.reader.lane()
     }
@@ -246,8 +248,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The id with which a new subscription would resume where this one is now.
     ///
     /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
-    /// client gave, or empty if it gave none. A subscription that resumes from that id gets the gap
-    /// too.
+    /// client gave, or empty if the client gave none. A subscription that resumes from that id gets
+    /// the gap too.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -287,12 +289,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.ended
     }
 
-    /// The next delivery, or `None` at the end. If this returns `Pending`, no event was lost.
+    /// The next delivery, or `None` at the end. If this returns `Pending`, it has taken no event
+    /// that a later poll would miss.
     pub(crate) fn poll_delivery_by<R: ReadMode>(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // If no event is expected, a read before registering would find nothing.
+        // If no event is expected, a first read would find nothing. So the reader is registered
+        // before the first read.
         let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -330,8 +334,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// Returns the frame of the next event by a short way, which works for nearly every poll. If it
-    /// does not work, this returns `None` and has read nothing. The caller then uses
+    /// Returns the frame of the next event by a short way, which works for nearly every poll. If
+    /// the short way does not work, this returns `None` and has read nothing. The caller then uses
     /// [`poll_delivery_by`](Self::poll_delivery_by).
     pub(crate) fn poll_frame_by<R: ReadMode>(
         &mut self,
@@ -424,7 +428,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // The id has the epoch in which the event was published.
+        // The id has the epoch in which the event was published, even if the hub has begun a new
+        // epoch since.
         let id = self.reader.id_of(entry.offset);
         let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
@@ -471,15 +476,15 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if !mem::take(&mut self.opening) {
             return None;
         }
-        // If the client stored an id after the gap before it got the gap, it would never learn of
-        // the gap.
+        // While a gap is still to be yielded, the frame has no id. A client that got the id of the
+        // cursor and left before it got the gap would never learn of the gap.
         let id = (!self.is_missing()).then(|| cursor_id(self.client_cursor()));
         Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
 
-    /// The keep-alive frame. If the cursor has moved past the one that the client knows, the frame
-    /// is an event with an id. Otherwise it is an event without an id, or `None`, for which the
-    /// caller sends a comment.
+    /// The keep-alive frame. If the cursor has moved past the cursor that the client knows, the
+    /// frame is an event with the new cursor as its id. Otherwise it is an event without an id if
+    /// pages listen to keep-alives, or else `None`, and the caller sends a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
         // In an idle hub, only this call evicts events that are too old.
         self.reader.expire(self.hub.clock.now());

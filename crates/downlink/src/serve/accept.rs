@@ -1,9 +1,10 @@
 //! The accept loop: accepts connections from a listener until the server ends.
 //!
 //! The loop owns every connection as a task, so dropping the loop closes them all. At the limit of
-//! connections, it refuses new connections and keeps the others. When file descriptors run out, it
-//! pauses instead of retrying in a busy loop. After the signal it accepts nothing and waits for the
-//! connections to end. At the deadline it closes the remaining ones, whatever the peers do.
+//! connections, the loop refuses new connections and keeps the open ones. When file descriptors run
+//! out, the loop pauses, since retrying at once would only keep the processor busy. After the
+//! signal to drain, the loop accepts nothing and waits for the connections to end. At the deadline,
+//! it closes the connections that are still open, whatever their peers do.
 
 use std::io;
 use std::pin::Pin;
@@ -29,22 +30,23 @@ use super::server::Server;
 /// that no connection attempt times out because of it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the tasks of the remaining connections may take to end after the deadline.
+/// How long the tasks of the remaining connections may take to end after the deadline of the drain.
 ///
 /// The task of a closed connection ends at its next poll, unless app code blocks a thread. With
-/// half the time, the server would give up on a busy machine. With twice the time, people would
-/// notice that the server ends late.
+/// half the time, the server could give up too early on a busy machine. With twice the time, people
+/// would notice that the server ends late.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Completes when the server should drain.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Accepts connections until the signal. Then waits for them to end, at most `drain_within`.
+/// Accepts connections until the signal to drain. Then waits for them to end, for at most
+/// `drain_within`.
 ///
 /// # Errors
 ///
-/// The listener's error, if the listener can accept no more connections. The connections drain also
-/// in this case.
+/// The listener's error, if the listener can accept no more connections. The open connections are
+/// drained in this case too.
 ///
 /// # Cancel safety
 ///
@@ -89,7 +91,8 @@ where
 /// Accepts one connection after a pause, and returns the listener with it.
 ///
 /// The future owns the listener, so the loop can keep the future while it does other things.
-/// Accepting may have several steps, which must not start again each time that a connection ends.
+/// Accepting may have several steps. If the loop dropped the future whenever a connection ends,
+/// these steps would start again.
 async fn accept<L: Listener>(
     mut listener: L,
     pause: Duration,
@@ -106,11 +109,12 @@ struct Connections<A> {
     app: A,
     server: Arc<Server>,
     tasks: JoinSet<()>,
-    /// The tasks that serve the streams that were handed over.
+    /// The drivers: the tasks that serve event streams without hyper (see `direct`).
     drivers: JoinSet<()>,
-    /// Receives the connections whose stream has ended.
+    /// Receives the connections that drivers give back after the end of a stream.
     resumed: UnboundedReceiver<ConnectionFuture>,
-    /// Each permit allows one more connection beyond the limit to be refused at the same time.
+    /// The permits for connections beyond `connections_max`. A connection holds one of them while
+    /// the server refuses or answers it.
     refusals: Arc<Semaphore>,
 }
 
@@ -118,7 +122,7 @@ impl<A> Connections<A> {
     fn new<Io: PeerIo>(app: A, (limits, answered_at_limit): (ServeLimits, Vec<String>)) -> Self {
         let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
-        // The queue is never longer than the number of connections.
+        // The queue needs no limit, because it is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
         let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
         let permits = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
@@ -127,8 +131,8 @@ impl<A> Connections<A> {
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
 
-    /// Serves a new connection if there is a permit for it. Otherwise refuses the connection, or
-    /// drops it if too many are being refused.
+    /// Serves a new connection if a permit is left. Otherwise refuses the connection, or drops it
+    /// if the server is already refusing too many.
     fn admit<Io, Addr, Kind>(&mut self, io: Io, peer: Addr)
     where
         Io: PeerIo,
@@ -147,7 +151,8 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Waits until a connection or its stream ends. Waits for ever if there is no connection.
+    /// Waits until the task of a connection ends or a driver gives a connection back. Waits for
+    /// ever if there is no connection.
     async fn one_ended(&mut self) {
         tokio::select! {
             Some(connection) = self.resumed.recv() => {
@@ -185,11 +190,13 @@ impl<A> Connections<A> {
         let server = Arc::clone(&self.server);
         loop {
             tokio::select! {
-                // This also spawns resumed connections, which must see the drain.
+                // This also spawns the connections that drivers give back, so that they see the
+                // drain.
                 () = self.one_ended() => {}
-                // Polled only when there are no tasks, because tasks create new streams.
+                // This is polled only when no task is left, because a task may hand over a new
+                // stream.
                 () = server.streams.all_ended(), if self.tasks.is_empty() => {
-                    // A driver may have sent back the last connection just before.
+                    // A driver may have given back the last connection just before this moment.
                     match self.resumed.try_recv() {
                         Ok(connection) => self.tasks.spawn(connection),
                         Err(_) => return,
@@ -208,8 +215,8 @@ impl<A> Connections<A> {
 
 /// How long accepting pauses after an error. `None` if the listener is unusable.
 ///
-/// An unusable listener is a mistake of the caller. Unknown errors cause a pause, since systems
-/// also report network problems here.
+/// If the listener is unusable, the caller has made a mistake, and retrying cannot help. Unknown
+/// errors only cause a pause, since some systems report passing network problems here.
 fn pause_after(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput,

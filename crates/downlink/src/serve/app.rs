@@ -24,7 +24,8 @@ use crate::http::AnyError;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Records that the body was read to its end.
+    /// The progress of the connection. The body records in it that the app has read all of the
+    /// body.
     progress: Arc<Progress>,
     /// The number of the request on its connection.
     number: u32,
@@ -73,7 +74,7 @@ impl Body for RequestBody {
 
 /// A service that [`serve`](super::serve) can run: any tower service of `Request<RequestBody>`.
 ///
-/// It is implemented for every suitable service, so do not implement it by hand.
+/// The trait is implemented for every suitable service, so do not implement it by hand.
 pub trait AppService:
     Service<
         Request<RequestBody>,
@@ -99,9 +100,9 @@ where
 
 /// An app that [`serve`](super::serve) can serve to peers with addresses of type `Addr`.
 ///
-/// It is implemented for every suitable service, so do not implement it by hand. `Kind`
+/// The trait is implemented for every suitable service, so do not implement it by hand. `Kind`
 /// distinguishes services ([`AsService`]) from makers of services ([`AsMakeService`]). The compiler
-/// infers it.
+/// infers `Kind`.
 ///
 /// A service whose requests have another body type does not compile. The compiler says what to
 /// change:

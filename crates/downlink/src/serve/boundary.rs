@@ -1,17 +1,18 @@
-//! The boundaries between the frames of an event stream.
+//! The boundaries between the frames (encoded events and comments) of an event stream.
 //!
-//! A stream may come from any code, in chunks that may be cut at any byte. It may end only right
-//! after a blank line. Otherwise its reader loses or misreads an event. Comments after a blank
-//! line, such as keep-alives, are allowed there. LF, CR and CRLF all end a line (WHATWG, "Parsing
-//! an event stream"). This module does not interpret any other lines.
+//! Any code may make a stream, and may cut it into chunks at any byte. The server may end a stream
+//! only right after a blank line, or after comments that follow a blank line (such as keep-alives).
+//! Elsewhere, the end would make the reader lose or misread an event. LF, CR and CRLF all end a
+//! line (WHATWG, "Parsing an event stream"). This module distinguishes only blank lines, comments
+//! and all other lines.
 
 /// The last bytes of a stream, which show whether a frame is still open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
     /// Invariant: the newest byte is last, and bytes from before the stream's first byte are 0.
     tail: [u8; 3],
-    /// Whether only whole comments came after the last blank line. Also false if a comment came in
-    /// several chunks, because this is then not known.
+    /// True if only whole comments came after the last blank line. Also false if a comment arrived
+    /// in several chunks, because the beginning of the line is then no longer known.
     after_comments: bool,
 }
 
@@ -41,7 +42,7 @@ impl Boundary {
         for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
             self.push(*byte);
         }
-        // Nearly every chunk ends with a blank line.
+        // Nearly every chunk ends with a blank line, so the search for comments is rare.
         self.after_comments = !self.is_after_blank() && before.is_followed_by_comments(chunk);
     }
 
@@ -50,8 +51,8 @@ impl Boundary {
         let mut rest = chunk;
         while let Some(line) = without_line_end(rest) {
             let start = line.iter().rposition(|byte| is_line_end(*byte)).map_or(0, |at| at + 1);
-            // A line at the beginning of the chunk may have begun in an earlier chunk. After a CR,
-            // its first byte may be the LF of a CRLF.
+            // A line at the beginning of the chunk may have begun in an earlier chunk. If the
+            // earlier chunk ended with a CR, the first byte of this chunk may be the LF of a CRLF.
             let is_whole = start > 0 || matches!(self.tail[2], 0 | b'\n');
             match line.get(start..) {
                 Some([]) if is_whole => return true,

@@ -1,11 +1,11 @@
 //! One connection, from the accepted socket to its close.
 //!
-//! A connection is one task, in which hyper reads requests, the app answers them, and hyper writes
-//! the responses. The task ends when the peer leaves, reads nothing for too long, or sends no
-//! request head in time, or when the server drains. It also ends when it hands over its socket
-//! together with an event stream (see `handover`). If a peer begins with HTTP/2, `http2` serves it
-//! in the same task. A panic in the app ends only this task. Accepting connections and their
-//! maximum number are in `accept`.
+//! A connection is one task. In this task, hyper (the HTTP library) reads requests, the app answers
+//! them, and hyper writes the responses. The task ends when the peer leaves, reads nothing for too
+//! long, or sends no request head in time, or when the server drains. It also ends when it hands
+//! over its socket together with an event stream (see `handover`). If a peer begins with HTTP/2,
+//! `http2` serves it in the same task. A panic in the app ends only this task. The module `accept`
+//! accepts connections and limits their number.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -46,27 +46,29 @@ use crate::http::{is_browser, refuse};
 /// How long the server waits for the first request of a connection once the drain has begun.
 ///
 /// The peer has connected to send a request. A proxy sends its request right after it connects, and
-/// the request is lost if the server closes the connection in between. Half would be too short for
-/// a proxy on a busy machine. With twice the time, peers that send slowly or never would hold up
-/// the end of the server.
+/// the request is lost if the server closes the connection in between. Half the time would be too
+/// short for a proxy on a busy machine. With twice the time, peers that send slowly or never would
+/// hold up the end of the server.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the server waits for a further request of a connection once the drain has begun. The
-/// peer may have just written one.
+/// peer may have just sent one.
 ///
-/// A proxy under load reuses its connections within this time. It then learns that the answer was
-/// the last one. Half is shorter than the retransmission of a lost packet takes. With twice the
-/// time, people would notice that the server ends late, since most connections are idle.
+/// A proxy under load reuses a connection within this time. The answer to its request then says
+/// that the connection closes. Half the time would be too short for a request whose packet was lost
+/// and is sent again. With twice the time, people would notice that the server ends late, since
+/// most connections are idle.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
 /// How long the answer to a connection beyond `connections_max` may take. A shorter header timeout
 /// takes precedence.
 ///
-/// This is enough for a round trip and a slow client. Each such connection occupies one of
-/// [`REFUSALS_MAX`](super::limits::REFUSALS_MAX).
+/// This is enough for a round trip and a slow client. With more time, slow clients would keep
+/// others from getting an answer, because at most [`REFUSALS_MAX`](super::limits::REFUSALS_MAX)
+/// such connections are open at the same time.
 const REFUSAL_MAX: Duration = Duration::from_secs(2);
 
-/// A connection of a listener.
+/// A connection that a listener has accepted.
 pub(super) trait PeerIo: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> PeerIo for Io {}
@@ -111,9 +113,10 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
             let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
             io.rewind(&read_buf);
-            // The progress is only for HTTP/1.1.
+            // `Progress` describes only connections over HTTP/1.1.
             io.progress = None;
-            // The future is boxed. Otherwise every other connection would keep room for it.
+            // The future is boxed. Otherwise every connection over HTTP/1.1 would need memory for
+            // it too.
             log_end(
                 Box::pin(http2::serve(
                     io,
@@ -162,12 +165,12 @@ enum HyperEnd {
     Unasked,
     /// The app takes over the connection.
     Upgrade,
-    /// The head of a stream is written, and its body is parked.
+    /// The head of a stream is written, and its body waits for a driver.
     HeadWritten,
 }
 
 /// Times the wait of a connection for a request. hyper's own timer does not distinguish an idle
-/// connection from one that has sent a part of a head.
+/// connection from a connection on which a part of a head has arrived.
 struct RequestWait<'a> {
     progress: &'a Progress,
     limits: &'a ServeLimits,
@@ -202,8 +205,8 @@ async fn until_end<Io: PeerIo, S: AppService>(
 ) -> HyperEnd {
     let (begun, progress) = (drain.begun(), wait.progress);
     tokio::select! {
-        // The drain is checked first: a stream that the drain ends must be the last answer of its
-        // connection.
+        // The drain is checked before the connection is polled, because the poll may end a stream
+        // for the drain. This stream must then be the last answer of its connection.
         biased;
         () = begun => {}
         end = poll_fn(|cx| poll_end(connection, &mut wait, cx)) => return end,
@@ -254,8 +257,8 @@ async fn serve_upgraded<Io: PeerIo, S: AppService>(
     log_end(ended);
 }
 
-/// Whether a connection ended because its peer read nothing for too long. The socket reports this,
-/// whether the kernel or the server timed the write.
+/// Whether a connection ended because its peer read nothing for too long. In this case the error of
+/// the socket is `TimedOut`, whether the kernel or the server has timed the write.
 fn is_stall(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error);
     let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -268,8 +271,8 @@ fn log_end(ended: hyper::Result<()>) {
     }
 }
 
-/// Hands the socket and the body over to a driver, with everything that is needed to serve the
-/// connection again.
+/// Hands the socket and the body over to a driver, a task that writes many event streams (see
+/// `direct`). The driver also gets everything that is needed to serve further requests later.
 fn hand_over<Io: PeerIo, S: PeerApp>(
     io: PeerSocket<Io, Permit>,
     app: S,
@@ -290,11 +293,12 @@ fn hand_over<Io: PeerIo, S: PeerApp>(
 }
 
 pin_project! {
-    /// A body on the direct path, with everything that serves its connection afterwards.
+    /// A response body that a driver serves, with everything that is needed to continue the
+    /// connection after the stream.
     struct DirectStream<Io, S: AppService> {
         #[pin]
         body: Option<OutgoingBody<S::Body>>,
-        // Serves the connection after the stream.
+        // The app and the permit of the connection, for the requests after the stream.
         http: Option<(S, Permit)>,
         began: Moment,
         io: PhantomData<fn() -> Io>,
@@ -341,15 +345,15 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
     }
 }
 
-/// Whether a browser opens a stream with this request. For other requests, a page uses `fetch`,
-/// which can read the status.
+/// Whether a browser opens a stream with this request, which then has the method GET or HEAD. Pages
+/// send requests with other methods by `fetch`, which can read the status of a refusal.
 fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     let opens = matches!(*request.method(), Method::GET | Method::HEAD);
     opens && is_browser(request.headers(), request.uri().query())
 }
 
-/// Answers one request of a connection beyond `connections_max`, nearly always with a refusal, and
-/// then closes the connection.
+/// Answers one request of a connection beyond `connections_max`, and then closes the connection.
+/// The answer is a refusal, unless `answer_at_limit` names the path of the request.
 pub(super) async fn turn_away<Io, Addr, A, Kind>(
     io: Io,
     peer: Addr,
@@ -401,7 +405,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        // `RequestWait` times the wait for a request instead of hyper.
+        // hyper must not time the wait for a request, because `RequestWait` does.
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
@@ -412,7 +416,8 @@ fn http1() -> http1::Builder {
 /// Answers the requests of one connection.
 struct RequestService<S: AppService> {
     app: S,
-    /// The slot in which bodies are parked for a handover. `None` if there are no drivers.
+    /// The slot in which bodies wait for the handover to a driver. `None` if the server has no
+    /// drivers.
     parking: Option<Arc<ParkingSlot<S::Body>>>,
     progress: Arc<Progress>,
     drain: Arc<Drain>,
@@ -424,8 +429,8 @@ impl<S: AppService> Unpin for RequestService<S> {}
 impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestService<S> {
     type Response = Response<ReplyBody<S::Body>>;
     type Error = S::Error;
-    // hyper keeps room for this future as long as the connection lives. Boxed, it needs only a
-    // pointer while a stream runs.
+    // hyper keeps memory for this future as long as the connection lives. Because the future is
+    // boxed, this memory is only a pointer.
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
@@ -441,7 +446,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
             let response = app.call(request).await?;
             if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
-                // This lets the connection check the progress before hyper gets the response.
+                // The connection now checks the progress, before hyper gets the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);

@@ -1,13 +1,13 @@
 //! How many connections the process has file descriptors for.
 //!
 //! A process often starts with a soft limit of 1,024 descriptors, and may raise it to the hard
-//! limit. The default of `connections_max` is this limit minus a reserve. If the limit cannot be
-//! raised, the present one is used.
+//! limit. The default of `connections_max` is the hard limit minus a reserve. If the process cannot
+//! raise its limit, the default is the soft limit minus the reserve.
 
 /// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for
-/// connections that are being refused, and as many for the listener, the runtime, files, databases
-/// and name look-ups. Half would be used up by refusals. Twice as many would not help, since a
-/// process with more open files should set `connections_max`.
+/// connections that are being refused, and the same number for the listener, the runtime, files,
+/// databases and name look-ups. With half the reserve, refusals alone could use it up. Twice the
+/// reserve would rarely help. If a process opens even more files, it should set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// The maximum number of connections, even if the system has no limit. By default, Linux allows one

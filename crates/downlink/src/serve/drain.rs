@@ -1,4 +1,4 @@
-//! The flag that tells a server to drain.
+//! The flag that tells a server to drain, which means to shut down gracefully.
 //!
 //! Each server has one [`Drain`]. The server's connections wait for [`Drain::begun`]. Its event
 //! streams check the flag in `outgoing`. The deadline of a drain is in `accept`.
@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use crate::http::Spread;
 
-/// Whether a server is draining, and the range of the reconnection times for the clients of its
-/// streams.
+/// Whether a server is draining, and the range from which it picks the reconnection times for the
+/// clients whose streams it ends.
 #[derive(Debug)]
 pub(super) struct Drain {
     /// Stored with Release before the wake-up, and loaded with Acquire by the woken task.

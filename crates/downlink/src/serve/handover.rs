@@ -1,9 +1,11 @@
-//! The handover of an event stream from hyper to the direct path.
+//! The handover of an event stream from hyper (the HTTP library) to the direct path, which writes
+//! event streams without hyper.
 //!
-//! hyper gets a [`ReplyBody`]. It contains either the response's body, or nothing while the body is
-//! parked in a [`ParkingSlot`]. Such a stub never ends. Once hyper has written the head, the
-//! connection takes the parked body and the socket, and drops hyper. If hyper drops the stub
-//! earlier, the body is dropped too. The direct path itself is in `direct`.
+//! hyper gets a [`ReplyBody`]. Usually it contains the response's body. If the response can be
+//! handed over, its body is parked in a [`ParkingSlot`] instead, and the `ReplyBody` is an empty
+//! stub that never ends. Once hyper has written the head of the response, the connection takes the
+//! parked body and the socket, and drops hyper. If hyper drops the stub earlier, the parked body is
+//! dropped too. The direct path itself is in `direct`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use pin_project_lite::pin_project;
 use super::outgoing::{OutgoingBody, PolledFrame, is_unbounded};
 use super::progress::Progress;
 
-/// A response body that waits until its head is written.
+/// A response body that waits until hyper has written the head of the response.
 pub(super) struct ParkedBody<B> {
     pub(super) body: OutgoingBody<B>,
     /// Whether the connection may serve more requests after this one.
@@ -42,7 +44,7 @@ pub(super) struct RequestTraits {
     keep_alive: bool,
     /// Whether the version has the header `Connection`, which HTTP/2 does not have.
     has_connection_header: bool,
-    /// Whether the version is HTTP/1.0, which has no chunks.
+    /// Whether the version is HTTP/1.0, which has no chunked bodies.
     is_http_10: bool,
 }
 
@@ -69,8 +71,8 @@ impl RequestTraits {
         }
     }
 
-    /// Makes an answer to HTTP/1.0 have that version. Otherwise hyper adds `keep-alive` if the peer
-    /// has requested it.
+    /// Sets the version of the response to HTTP/1.0 if the request has that version. Otherwise
+    /// hyper adds `keep-alive` to the response if the peer has requested it.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;
@@ -100,7 +102,8 @@ pub(super) fn reply<B: Body>(
     parking: Option<&Arc<ParkingSlot<B>>>,
     progress: &Arc<Progress>,
 ) -> Response<ReplyBody<B>> {
-    // The driver writes the chunks itself, and needs a request whose body was read to its end.
+    // A driver writes the chunks itself, so the response must not have a transfer encoding yet. A
+    // driver reads no request bodies, so the body of the request must have been read to its end.
     let can_be_direct = request.allows_handover
         && progress.was_read(request.number)
         && is_unbounded(&response)
@@ -126,13 +129,13 @@ fn says_close(headers: &HeaderMap) -> bool {
 }
 
 pin_project! {
-    /// The body that hyper gets. The request counts as unanswered as long as this exists.
+    /// The body that hyper gets. The request counts as unanswered as long as this body exists.
     pub(super) struct ReplyBody<B> {
         // `None` if the body is parked.
         #[pin]
         body: Option<OutgoingBody<B>>,
         progress: Arc<Progress>,
-        // The slot in which the body is parked, if it is.
+        // The slot in which the body is parked. `None` if it is not parked.
         parking: Option<Arc<ParkingSlot<B>>>,
     }
 

@@ -1,16 +1,17 @@
 //! A connection whose peer speaks HTTP/2 from its first byte ("with prior knowledge", RFC 9113,
 //! section 3.3).
 //!
-//! hyper implements the protocol. The connection and all its streams are one task, so they end
-//! together. After a panic, only the stream that panicked is reset.
+//! hyper (the HTTP library) implements the protocol. The connection and all its streams run in one
+//! task, so they end together. After a panic, only the stream that panicked is reset.
 //!
-//! A connection has these limits, besides the constants below. If the peer makes no room for the
-//! next bytes of a stream (see `pace`) for `write_stall_max`, the stream is reset. If the peer
-//! sends nothing for that time, the server pings it, and the peer has the same time again to
-//! answer. If the peer has no open stream, the server asks it to leave: after the header timeout if
-//! it has sent no request yet, otherwise after the idle timeout. The defaults of h2 end a
-//! connection with a flood of resets or of broken streams. Upgrades and the direct path are not
-//! supported over HTTP/2.
+//! The constants below limit a connection, and so do the following rules. If, for
+//! `write_stall_max`, the peer makes no room for the next bytes of a stream (see `pace`), the
+//! server resets the stream. If the peer sends nothing for `write_stall_max`, the server pings it,
+//! and the peer has the same time again to answer. If no stream is open, the server waits for the
+//! header timeout (if the peer has not sent a request yet) or for the idle timeout, and then asks
+//! the peer to leave. The library h2, which hyper uses, ends a connection with too many resets or
+//! broken streams. Upgrades and the direct path (the module `direct`) are not supported over
+//! HTTP/2.
 
 mod pace;
 mod streams;
@@ -38,17 +39,19 @@ use super::limits::{BUFFER_BYTES_MAX, ServeLimits, YEAR};
 use super::peer_socket::PeerSocket;
 use crate::http::AnyError;
 
-/// The maximum number of open streams of one connection. The peer holds further requests back.
+/// The maximum number of open streams of one connection. The peer must hold back further requests
+/// until a stream ends.
 ///
-/// Each stream has a response, so a peer can make the server use this many times the memory of one
-/// stream. RFC 9113 (section 6.5.2) advises against fewer than 100. Twice as many would let one
-/// connection have twice as many subscriptions, and no honest client needs them.
+/// Each open stream needs memory for a response, so this also limits the memory that one peer can
+/// occupy. RFC 9113 (section 6.5.2) advises against fewer than 100. Twice as many would let one
+/// connection have twice as many subscriptions, which no honest client needs.
 const STREAMS_MAX: u32 = 100;
 
 /// The maximum number of bytes of a request's body, in one stream, that the app has not read.
 ///
-/// This is the protocol's own default. Half would make uploads over long distances slow. Twice the
-/// size would only give the peer control of more of the server's memory.
+/// This is the protocol's own default. Half the size would make uploads over long distances slow.
+/// With twice the size, a peer could occupy more of the server's memory, and honest peers would
+/// gain nothing.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 
 /// The maximum number of bytes of request bodies, in all streams of one connection, that the app
@@ -58,9 +61,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 /// the others slow. With more, each connection could occupy more memory without any benefit.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
-/// How long the server waits for a peer without an open stream. If the server has asked the peer to
-/// leave, the peer has this time to receive everything that was sent. Otherwise it has this time to
-/// send its next or its first request.
+/// How long the server waits while the peer has no open stream. If the server has asked the peer to
+/// leave, the peer has this time to receive everything that was sent. Otherwise the peer has this
+/// time to send its next request, or its first one.
 fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> Duration {
     match (leaves, was_asked) {
         (true, _) => limits.write_stall_max,
@@ -69,8 +72,8 @@ fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> 
     }
 }
 
-/// Serves requests until the connection ends, the server drains, or the peer reads or requests
-/// nothing for too long.
+/// Serves requests until the connection ends or the server drains. It also ends if the peer reads
+/// nothing or sends no request for too long.
 ///
 /// # Errors
 ///
@@ -121,8 +124,8 @@ where
             streams.wake_all();
         }
         loop {
-            // The streams are polled first, so the connection writes in the same poll what they
-            // yield.
+            // The streams are polled first, so that the connection can write their output in the
+            // same poll.
             streams.poll(cx);
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
@@ -143,7 +146,7 @@ where
         }
         (leaves, idle) = (true, None);
         connection.as_mut().graceful_shutdown();
-        // The next poll sends the message to the peer and starts the timer again.
+        // The next poll sends this request to the peer and starts the timer again.
         cx.waker().wake_by_ref();
         Poll::Pending
     })
@@ -151,7 +154,8 @@ where
 }
 
 fn builder(spawner: Spawner, write_stall_max: Duration) -> http2::Builder<Spawner> {
-    // Zero would ping without a pause. More than a year would overflow the arithmetic of instants.
+    // With zero, the server would ping without a pause. With more than a year, the addition of
+    // times would overflow.
     let ping_after = write_stall_max.clamp(Duration::from_millis(1), YEAR);
     let mut builder = http2::Builder::new(spawner);
     builder
@@ -159,8 +163,7 @@ fn builder(spawner: Spawner, write_stall_max: Duration) -> http2::Builder<Spawne
         .keep_alive_interval(ping_after)
         .keep_alive_timeout(ping_after)
         .max_concurrent_streams(STREAMS_MAX)
-        // The queue of a stream whose socket is full has the same size as that of an HTTP/1.1
-        // connection.
+        // While the socket is full, a stream may queue as many bytes as an HTTP/1.1 connection.
         .max_send_buf_size(BUFFER_BYTES_MAX)
         .max_header_list_size(BUFFER_BYTES_MAX as u32)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

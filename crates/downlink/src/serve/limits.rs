@@ -14,15 +14,17 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time that an idle connection waits for its next request.
 ///
 /// Load balancers keep idle connections for a minute (60 s at AWS and in nginx), and may send a
-/// request on one at any moment. If this server closed the connection first, the request would
-/// fail. With twice the time, clients that are gone would occupy connections for too long.
+/// request on an idle connection at any moment. If this server closed the connection at the same
+/// moment, the request would fail. So this server keeps idle connections for longer than the load
+/// balancers do. With twice the time, clients that are gone would occupy connections for too long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The maximum time that a write may make no progress before the server closes the socket.
 ///
-/// A mobile client that changes its network cell is back within a few seconds. A peer that is away
-/// for longer resumes when it returns, so the server uses its memory for others. A peer that reads
-/// far less than the server sends, such as a few bytes now and then, also counts as gone.
+/// A mobile client that changes its network cell is back within a few seconds. If a peer is away
+/// for longer, the server closes the connection and uses the memory for other peers. The peer
+/// resumes when it returns. A peer that reads far less than the server sends, such as a few bytes
+/// now and then, also counts as gone.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum number of bytes that the kernel accepts for one socket and has not sent yet. The
@@ -36,7 +38,8 @@ pub const UNSENT_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum time from the signal to the end of [`Serve`](super::Serve).
 ///
-/// Most supervisors wait this long between asking a process to end and killing it.
+/// Most supervisors ask a process to end, and kill it after this time. With more time, they would
+/// kill the server before the drain has ended.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// The range of the reconnection times for clients whose streams were ended or refused: one to five
@@ -48,22 +51,23 @@ pub const RECONNECTION_SPREAD: Spread =
     Spread::between(Duration::from_secs(1), Duration::from_secs(5));
 
 /// The maximum number of connections beyond `connections_max` that get an answer at the same time.
-/// The server closes any more without an answer.
+/// The server closes any further connections without an answer.
 ///
-/// Each needs a file descriptor and a task for a moment. With half as many, a burst of reloading
-/// browsers would get no answer. Twice as many would need half of the descriptors that a default
-/// soft limit on macOS allows.
+/// Each of them needs a file descriptor and a task for a moment. With half as many, too many
+/// browsers would get no answer when many pages reload at once. Twice as many would need half of
+/// the file descriptors that macOS allows a process by default.
 pub const REFUSALS_MAX: usize = 64;
 
-/// The longest timeout. Much longer ones would overflow the arithmetic of instants.
+/// The longest timeout. If a timeout is much longer, adding it to the current time overflows.
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The size of hyper's buffer for one connection in each direction. It also limits the size of a
 /// request head: a larger head gets the status 431.
 ///
-/// Half would refuse the cookies that some sites collect. Twice the size would cost memory, because
-/// each stalled peer occupies the whole buffer besides one batch of events. With hyper's own
-/// default, 408 KiB, ten thousand stalled peers occupy 4 GB.
+/// With half the size, the server would refuse requests with the many cookies that some sites set.
+/// Twice the size would cost memory, because each stalled peer occupies a whole buffer in addition
+/// to one batch of events. With hyper's own default, 408 KiB, ten thousand stalled peers occupy 4
+/// GB.
 pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// The limits that apply to all connections of a server.
@@ -74,7 +78,7 @@ pub(super) struct ServeLimits {
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) write_stall_max: Duration,
-    /// With 0, the system decides.
+    /// With 0, the operating system chooses the limit.
     pub(super) unsent_bytes_max: u32,
     pub(super) connections_max: usize,
 }

@@ -1,7 +1,7 @@
 //! The sources of a server's connections.
 //!
 //! The trait [`Listener`] is implemented for TCP sockets and, on Unix, for Unix sockets. Unlike
-//! axum's trait of the same name, it reports errors, and `accept` decides whether the server
+//! axum's trait of the same name, it returns the errors of accepting. The server decides whether it
 //! continues, pauses or ends.
 
 use std::fmt;
@@ -16,19 +16,22 @@ use tokio::net::{TcpListener, TcpStream};
 /// implements this trait. Wrap any other listener in an
 /// [`AxumListener`](crate::adapters::axum::AxumListener).
 pub trait Listener: Send + 'static {
-    /// The type of a connection. The server sets socket options if it is a `TcpStream`.
+    /// The type of a connection. The server sets socket options if this is tokio's `TcpStream` or
+    /// `UnixStream`.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// The address of a peer.
     type Addr: Clone + fmt::Debug + Send + Sync + 'static;
 
     /// Waits for the next connection.
     ///
-    /// The server drops this future before it completes only when it stops accepting.
+    /// The server awaits this future until it completes. It drops the future earlier only when it
+    /// stops accepting connections.
     ///
     /// # Errors
     ///
-    /// The server skips a connection that could not be accepted. It pauses if file descriptors or
-    /// memory have run out, and drains if the listener is unusable.
+    /// The server decides by the error what to do. It skips a connection that failed before it was
+    /// accepted, pauses if file descriptors or memory have run out, and drains if the listener is
+    /// unusable.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Self::Addr)>> + Send;
 
     /// The address of the listener.

@@ -1,15 +1,17 @@
 //! A server for event streams and other responses.
 //!
 //! [`serve`] takes a listener and an app, as `axum::serve` does. It adds what long-lived streams
-//! need: when the server drains, every event stream ends at a frame boundary. The server
-//! disconnects a peer that reads nothing. A request head has a deadline. The number of connections
-//! is limited by the available file descriptors. The server speaks HTTP/1.1 with upgrades
-//! (WebSockets). To a peer that begins with HTTP/2 (`curl --http2-prior-knowledge`, and proxies
-//! with that setting), it speaks HTTP/2 without upgrades.
+//! need. When the server drains (shuts down gracefully), it ends every event stream between two
+//! events, so that no reader loses a part of an event. It disconnects a peer that reads nothing. It
+//! closes a connection on which a request head does not arrive in time. It accepts only as many
+//! connections as it has file descriptors for. The server speaks HTTP/1.1 with upgrades
+//! (WebSockets). If a peer begins with HTTP/2 (`curl --http2-prior-knowledge`, and proxies with
+//! that setting), the server speaks HTTP/2 to it, without upgrades.
 //!
 //! Read the files in this order: `accept` (the accept loop) → `connection` (one peer) → `outgoing`
-//! (a response body) → `handover` and `direct` (event streams without hyper), `http2` →
-//! `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not part of this module.
+//! (a response body) → `handover` and `direct` (event streams that are written without hyper, the
+//! HTTP library), `http2` → `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not
+//! part of this module.
 //!
 //! # Limits
 //!
@@ -26,20 +28,22 @@
 //! | size of a request head | 32 KiB, 100 fields | – |
 //! | open streams of an HTTP/2 connection | 100 | – |
 //! | unread bytes of request bodies, per HTTP/2 stream and per connection | 64 KiB, 256 KiB | – |
-//! | queued bytes of an HTTP/2 stream, without the last piece of its body | 48 KiB | – |
+//! | queued bytes of an HTTP/2 stream, not counting the last piece of its body | 48 KiB | – |
 //!
-//! For a connection over HTTP/2, `header_timeout` limits the wait for its first request, and
-//! `idle_timeout` limits the time that it has no open stream later. After that time the server asks
-//! the peer to leave (GOAWAY). `write_stall_max` also applies to each stream. If the peer makes no
-//! room (WINDOW_UPDATE) for the next 16 KiB of a stream in that time, the server resets the stream.
-//! The other streams stay. The server pings a peer that has sent nothing for that time, and closes
-//! the connection if the peer does not answer for as long again. A connection counts once for
-//! `connections_max`, however many streams it has. At the limit of connections, a new connection
-//! that begins with HTTP/2 is closed without an answer.
+//! Some of these limits have a special meaning for a connection over HTTP/2. `header_timeout`
+//! limits the wait for the first request. Later, `idle_timeout` limits the time during which no
+//! stream is open. When one of these times is over, the server asks the peer to leave (GOAWAY).
+//! `write_stall_max` also applies to each stream: if the peer makes no room (WINDOW_UPDATE) for the
+//! next 16 KiB of a stream in that time, the server resets the stream, and the other streams
+//! continue. If the peer sends nothing for `write_stall_max`, the server pings it. If the peer does
+//! not answer within the same time again, the server closes the connection. A connection counts
+//! once for `connections_max`, however many streams it has. When `connections_max` is reached, the
+//! server closes each new connection that begins with HTTP/2, and sends no answer on it.
 //!
 //! The server does not limit the size of a request body or the time that it takes. The app decides
 //! about both, since a body may be a stream itself. A peer that sends a body slowly occupies its
-//! connection and the bytes that the app has collected, at most until the end of a drain.
+//! connection, and the memory in which the app has collected the body so far. Only the app or the
+//! end of a drain stops this.
 
 mod accept;
 mod app;
@@ -156,13 +160,14 @@ pub struct Serve<L, A, Kind> {
 impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// Drains the server and ends it when the future `signal` completes.
     ///
-    /// From then on the server accepts no connections. Each event stream ends at a frame boundary
-    /// with its own random reconnection time (`retry:`), unless the stream is marked finite
-    /// ([`Sse::finite`](crate::http::Sse::finite)). Requests in progress may run until the
-    /// deadline. An idle connection closes after a short wait, so that a request that is already on
-    /// its way still gets an answer: a second for the first request of a connection, a quarter of a
-    /// second for a later one. Answers say `Connection: close` from then on. The app itself must
-    /// end the connections that it has upgraded. For the signals of the system see [`stop_signal`].
+    /// During the drain, the server accepts no connections. Each event stream ends at a frame
+    /// boundary with its own random reconnection time (`retry:`), unless the stream is marked
+    /// finite ([`Sse::finite`](crate::http::Sse::finite)). Requests in progress may run until the
+    /// deadline. The server closes an idle connection after a short wait, so that a request that is
+    /// already on its way still gets an answer. The wait is one second if the connection has not
+    /// had a request yet, and a quarter of a second otherwise. Each answer during the drain says
+    /// `Connection: close`. The app itself must end the connections that it has upgraded. For the
+    /// signals of the system see [`stop_signal`].
     pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
     where
         F: Future + Send + 'static,
@@ -178,20 +183,20 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The maximum time for the head of a request to arrive. For the first request it counts from
-    /// the start of the connection, for later requests from their first byte. Default:
-    /// [`HEADER_TIMEOUT`]. The maximum is a year.
+    /// The maximum time for the head of a request to arrive. For the first request, the time counts
+    /// from the start of the connection. For later requests, it counts from the first byte of the
+    /// head. Default: [`HEADER_TIMEOUT`]. A value above a year counts as a year.
     pub fn header_timeout(mut self, header_timeout: Duration) -> Self {
         self.limits.header_timeout = header_timeout.min(YEAR);
         self
     }
 
     /// The maximum time that an idle connection waits for its next request. Default:
-    /// [`IDLE_TIMEOUT`]. The maximum is a year.
+    /// [`IDLE_TIMEOUT`]. A value above a year counts as a year.
     ///
-    /// Set it above the time for which a load balancer in front keeps its idle connections.
-    /// Otherwise the balancer may send a request on a connection that this server closes at that
-    /// moment.
+    /// If a load balancer is in front of the server, set this above the time for which the balancer
+    /// keeps its idle connections. Otherwise the balancer may send a request on a connection that
+    /// this server closes at that moment.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.limits.idle_timeout = idle_timeout.min(YEAR);
         self
@@ -206,32 +211,33 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// The maximum number of bytes that the kernel holds unsent for one connection. Default:
     /// [`UNSENT_BYTES_MAX`].
     ///
-    /// With 0 the system decides: a stalled peer may then occupy megabytes of the kernel's memory
-    /// until the server disconnects it. On a Unix socket, the whole send buffer has twice this
-    /// size. On TCP, the limit only works on Linux (`TCP_NOTSENT_LOWAT`), and does not count the
-    /// bytes in flight.
+    /// With 0, the operating system chooses the limit. A stalled peer may then occupy megabytes of
+    /// the kernel's memory until the server disconnects the peer. On a Unix socket, the server sets
+    /// the whole send buffer to twice this size. On TCP, the limit only works on Linux
+    /// (`TCP_NOTSENT_LOWAT`), and does not include bytes that are sent but not yet acknowledged.
     pub fn unsent_bytes_max(mut self, unsent_bytes_max: u32) -> Self {
         self.limits.unsent_bytes_max = unsent_bytes_max;
         self
     }
 
-    /// The maximum number of open connections, at least 1. Default: as many as the file descriptors
-    /// allow.
+    /// The maximum number of open connections, at least 1. Default: the number that the file
+    /// descriptors allow, see [`connections_supported`].
     ///
-    /// At this limit, a new connection gets the status 503 with `Retry-After`. A browser gets an
-    /// empty stream with a `retry:` instead, since it would never reconnect after a 503.
+    /// At this limit, the server answers a request on a new connection with the status 503 and
+    /// `Retry-After`. A browser gets an empty stream with a `retry:` instead, since an
+    /// `EventSource` would never reconnect after a 503.
     pub fn connections_max(mut self, connections_max: usize) -> Self {
         self.limits.connections_max = connections_max.max(1);
         self
     }
 
-    /// Paths for which the app answers even at the limit of connections: those of health checks and
-    /// of metrics, which are needed most at that time.
+    /// The paths that the app answers even when the server has reached its limit of connections.
+    /// They are meant for health checks and metrics, which are needed most at that time.
     ///
     /// At the limit, the server reads one request of a new connection. If the request is for one of
     /// these paths, the app has two seconds to answer it, and then the connection closes. At most
-    /// [`REFUSALS_MAX`] such connections are open at the same time, including those that are
-    /// refused.
+    /// [`REFUSALS_MAX`] connections beyond the limit are open at the same time, whether the server
+    /// answers or refuses them.
     pub fn answer_at_limit<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.answered_at_limit = paths.into_iter().map(Into::into).collect();
         self

@@ -1,10 +1,11 @@
 //! The body of a response that the server sends.
 //!
-//! During a drain, every event stream ends at the next blank line with a random reconnection time
-//! (`retry:`), whichever code makes the stream. A stream with a content coding cannot be read or
-//! extended, so it ends at once, and its reader discards an incomplete event. Other bodies do not
-//! change, nor do streams that are marked [`Finite`] or have a known length. Trailers of an event
-//! stream are dropped, since its readers have no use for them.
+//! During a drain, the server ends every event stream at its next blank line, and sends a random
+//! reconnection time (`retry:`) there, whichever code makes the stream. The server cannot read or
+//! extend a stream with a content coding, such as gzip. It ends such a stream at once, and the
+//! reader discards an incomplete event. A drain does not change other bodies, or streams that are
+//! marked [`Finite`] or have a known length. Trailers of an event stream are dropped, since its
+//! readers have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -68,7 +69,8 @@ enum BodyEnd {
     OfBody,
     /// The body ends itself, or the drain of the server ends it.
     OfServer { drain: Arc<Drain>, is_coded: bool, at: Boundary },
-    /// The end of this refusal. It replaces a stream that was requested during a drain.
+    /// The body is this refusal, and ends with it. It replaces a stream that was requested during a
+    /// drain.
     Refused(Box<Full<Bytes>>),
 }
 

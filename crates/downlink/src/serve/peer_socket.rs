@@ -1,19 +1,20 @@
-//! The wrapper around a peer's socket that hyper reads and writes.
+//! A wrapper around a peer's socket. hyper, the HTTP library, reads and writes through it.
 //!
-//! The wrapper does everything that a connection needs besides the bytes:
+//! The wrapper passes the bytes on. In addition, it has these tasks:
 //!
-//! - *Rewinding.* It returns input that was already read, then the input of the socket. It holds
-//!   back the preface of HTTP/2 until the preface is complete. hyper recognizes a preface only if
-//!   it gets all of it in one read, and a network may cut the preface anywhere.
-//! - *Stalls.* It fails a write with `TimedOut` when the peer takes no bytes for too long (see
-//!   `stall`). hyper then drops the connection, and with it the response's body.
-//! - *Reasons.* It replaces hyper's bare refusals of a request head with problem documents (see
-//!   `refusal`).
-//! - *Careful closing.* After it has shut down writing, it reads and discards input for a while. A
-//!   socket that is closed with unread input sends a reset, which can destroy the last event on its
-//!   way.
-//! - *Permit.* It owns the connection's permit, one of `connections_max`. It keeps the permit even
-//!   if an upgrade gives the socket to other code.
+//! - *Rewinding.* Code that has read too much can put input back. The next reads return this input
+//!   first, and then new input from the socket. The wrapper also holds back the preface (the first
+//!   bytes of a peer that speaks HTTP/2) until the preface is complete. hyper recognizes a preface
+//!   only if one read returns all of it, and a network may cut the preface anywhere.
+//! - *Stalls.* A write fails with `TimedOut` if the peer takes no bytes for too long (see `stall`).
+//!   hyper then drops the connection, and with it the response's body.
+//! - *Reasons.* If hyper cannot read a request head, it refuses the request with a bare status. The
+//!   wrapper sends a problem document with the reason instead (see `refusal`).
+//! - *Careful closing.* Before the wrapper closes the socket, it tells the peer that no more bytes
+//!   follow, and then reads and discards input for a while. A socket that is closed with unread
+//!   input sends a reset, and a reset can destroy the last event on its way.
+//! - *Permit.* The wrapper owns the permit that counts the connection against `connections_max`. If
+//!   an upgrade gives the wrapper to other code, the permit goes with it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -32,7 +33,7 @@ use super::refusal;
 use super::socket;
 use super::stall::StallTimer;
 
-/// How long a careful close waits until the peer closes the connection too.
+/// How long a careful close waits for the peer to close the connection too.
 ///
 /// This is enough for a round trip and a slow peer. With twice the time, peers that are gone would
 /// occupy file descriptors for longer.
@@ -45,29 +46,30 @@ const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The wrapper around a peer's socket. `Permit` may be any guard.
+/// A peer's socket, wrapped as described above. `Permit` may be any guard.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
-    /// Input to return before that of the socket. While `opening` is true, it is empty or a part of
-    /// the preface.
+    /// The input that reads return before they return new input of the socket. While `opening` is
+    /// true, this is empty or the beginning of the preface.
     pub(super) input: Bytes,
     /// Whether the input so far may be the beginning of the preface.
     opening: bool,
     pub(super) stall: StallTimer,
-    /// The operation that `stall` times.
+    /// The operation that waits for the peer while the timer `stall` runs.
     blocked_on: SocketOperation,
     pub(super) permit: Permit,
-    /// Records input and flushes.
+    /// If this is set, the socket records in it that input arrived and that a flush completed.
     pub(super) progress: Option<Arc<Progress>>,
-    /// Whether a shutdown is a careful close.
+    /// Whether `poll_shutdown` closes the socket carefully.
     pub(super) closes_carefully: bool,
     closing: Option<CarefulClose>,
-    /// The unsent part of an answer that replaces one of hyper's.
+    /// The unsent part of the problem document that replaces a refusal by hyper.
     replacement: Option<Bytes>,
 }
 
-/// An operation that can wait for the peer. If a flush completes, a blocked write is still blocked.
+/// An operation that can wait for the peer. The operations are distinguished because a flush can
+/// complete while a write is blocked. The timer of the blocked write must then continue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SocketOperation {
     Write,
@@ -100,7 +102,7 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
         }
     }
 
-    /// Puts back the bytes that were read last and not used.
+    /// Puts back the bytes that were read last but not used, so that the next read returns them.
     pub(super) fn rewind(&mut self, read: &[u8]) {
         // The bytes are copied, because a view would keep all of hyper's buffer in memory.
         self.input = [read, &self.input].concat().into();
@@ -133,7 +135,7 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
 impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io, Permit> {
     /// Closes the connection so that the peer gets everything that was sent.
     pub(super) async fn close(mut self) {
-        // The socket is closed here even after an error.
+        // Dropping `self` closes the socket, even after an error.
         let _ = poll_fn(|cx| self.poll_close(cx)).await;
     }
 
@@ -157,7 +159,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io,
         Poll::Ready(Ok(()))
     }
 
-    /// Writes a refusal of hyper with its reason. `None` if hyper writes something else.
+    /// If hyper writes a refusal, writes a problem document with the reason instead. Returns `None`
+    /// if hyper writes anything else.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<()>>> {
         // Between requests, hyper writes only refusals of request heads.
         if self.replacement.is_none() && self.progress.as_ref().is_some_and(|it| it.is_idle()) {

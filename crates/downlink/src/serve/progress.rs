@@ -1,36 +1,40 @@
-//! The progress of the present request and response on a connection.
+//! The progress of the current request and response on a connection.
 //!
-//! A connection may take its socket back from hyper only at certain moments. The bodies of the
-//! requests, the bodies of the responses and the socket each see a part of the progress, and record
-//! it here. All of them run in one task. If the task moves to another thread, the move itself
-//! orders their memory accesses. So these numbers need no stronger ordering than Relaxed.
+//! A connection may take its socket back from hyper (the HTTP library) only at certain moments, and
+//! hyper does not report them. The bodies of the requests, the bodies of the responses and the
+//! socket each see a part of the progress, and record it here. All of them run in one task. If the
+//! task moves to another thread, the move itself orders their memory accesses. So these numbers
+//! need no stronger ordering than Relaxed.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-/// The stages before the handover of a response, in order. This is the first one.
+/// The first stage on the way to the handover of a response to a driver. The next constants are the
+/// other stages, in order.
 const NONE: u8 = 0;
-/// The body of the response is parked.
+/// The body of the response is parked, and hyper has an empty stub instead of it.
 const PARKED: u8 = 1;
-/// hyper has polled the stub in place of the body, so the head is at least in hyper's buffer.
+/// hyper has polled the stub, so the head is at least in hyper's buffer.
 const ASKED: u8 = 2;
 /// hyper has flushed the socket after that poll, so the head is written.
 const WRITTEN: u8 = 3;
 
-/// The progress of the present request and response on one connection.
+/// The progress of the current request and response on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     stage: AtomicU8,
-    /// The number of requests that have begun, which is also the number of the present request.
+    /// The number of requests that have begun, which is also the number of the current request.
     requests: AtomicU32,
-    /// The number of requests whose answer has ended: hyper has all of its body, or has given up.
+    /// The number of requests whose answer has ended. An answer ends when hyper has all of its body
+    /// or gives up.
     answered: AtomicU32,
-    /// Whether hyper may not have passed the whole last answer to the kernel yet.
+    /// Whether hyper may still hold a part of the last answer in its buffer.
     unsent: AtomicBool,
     /// The number of the last request whose body was read to its end.
     read: AtomicU32,
     /// Whether a part of the next request's head has arrived.
     head_began: AtomicBool,
-    /// Whether the body of a request is still being read. It may be read after its answer.
+    /// Whether the app is still reading the body of a request. The app may do so even after it has
+    /// answered.
     body_is_open: AtomicBool,
     upgrading: AtomicBool,
 }
@@ -47,7 +51,8 @@ pub(super) enum Awaited {
 }
 
 impl Progress {
-    /// The progress of a connection that continues after an answer on the direct path.
+    /// The progress of a connection that a driver has given back: it had one request, and the
+    /// driver has written the answer.
     pub(super) fn of_a_kept_connection() -> Self {
         Self { requests: AtomicU32::new(1), answered: AtomicU32::new(1), ..Self::default() }
     }
@@ -95,14 +100,14 @@ impl Progress {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether no request waits for its answer or for a part of it.
+    /// Whether no request waits for its answer or for the rest of it.
     pub(super) fn is_idle(&self) -> bool {
         !self.unsent.load(Ordering::Relaxed)
             && self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
     }
 
-    /// Records that the body of a request was read to its end. Has no effect if a later request has
-    /// begun.
+    /// Records that the body of a request was read to its end. The record does not count for later
+    /// requests.
     pub(super) fn note_read(&self, number: u32) {
         self.read.fetch_max(number, Ordering::Relaxed);
     }

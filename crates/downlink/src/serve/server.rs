@@ -16,11 +16,11 @@ pub(super) struct Server {
     pub(super) drain: Arc<Drain>,
     /// The streams that the drivers serve.
     pub(super) streams: DirectStreams,
-    /// The permits of the connections, `connections_max` in number.
+    /// The permits that are left. There are `connections_max` of them in total.
     pub(super) permits: Semaphore,
 }
 
-/// The permit of one connection, out of `connections_max`. Dropping it returns the permit.
+/// The permit of one open connection. Dropping it allows another connection.
 pub(super) struct Permit(pub(super) Arc<Server>);
 
 impl Server {

@@ -1,9 +1,9 @@
 //! The options of the sockets that are served.
 //!
-//! They limit the memory that the kernel holds for a peer that does not read, and make the kernel
-//! send each event as soon as it is written. An option that a platform lacks is not set. If setting
-//! an option fails, the server logs this and serves the connection without the option. Only TCP and
-//! Unix sockets get options.
+//! The options limit the memory that the kernel holds for a peer that does not read. They also make
+//! the kernel send each event as soon as the server writes it. An option that a platform lacks is
+//! not set. If setting an option fails, the server logs this and serves the connection without the
+//! option. Only TCP and Unix sockets get options.
 
 use std::any::Any;
 use std::io;
@@ -17,11 +17,11 @@ use super::limits::ServeLimits;
 /// Sets the options of an accepted socket. Returns true if the kernel fails the socket when its
 /// peer stalls.
 ///
-/// The kernel sees every acknowledgement, even if the network of the peer is too slow to make the
-/// socket writable. Linux treats a peer that keeps its window closed as stalled, even if the peer
-/// answers probes. The kernel restarts the time only when the window opens for the whole next
-/// buffer. So the server also closes a reader that reads a few KiB per second of a much faster
-/// stream.
+/// The kernel can judge better than the server whether a peer stalls, since the kernel sees every
+/// acknowledgement, even if the network of the peer is too slow to make the socket writable. For
+/// Linux, a peer has stalled if it keeps its receive window closed, even if it answers probes.
+/// Linux restarts the time only when the window has room for the whole next buffer. So a peer also
+/// counts as stalled if it reads only a few KiB per second of a much faster stream.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]
@@ -33,8 +33,8 @@ pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     })
 }
 
-/// The send buffer is the only option of a Unix socket. The kernel doubles the size, and counts its
-/// own overhead as part of it.
+/// Sets the size of the send buffer, which is the only option that a Unix socket gets. The kernel
+/// doubles this size, because it counts its own overhead as part of the buffer.
 #[cfg(unix)]
 fn tune_unix(stream: &tokio::net::UnixStream, limits: &ServeLimits) -> io::Result<bool> {
     if limits.unsent_bytes_max > 0 {

@@ -1,15 +1,18 @@
 //! The rule for peers that take no bytes: a write that makes no progress for `write_stall_max`
 //! fails.
 //!
-//! While a write is blocked, the response's body is not polled, so only the owner of the write can
-//! notice a stall. There are four owners, and each notices progress in its own way:
+//! While a write is blocked, the response's body is not polled, so only the code that waits for the
+//! write can notice a stall. There are four such places, and each of them measures progress in its
+//! own way:
 //!
 //! - On Linux, the kernel times the writes of TCP sockets (`TCP_USER_TIMEOUT`, see `socket`). The
 //!   server then needs no timer for them.
-//! - `peer_socket` times every other socket that hyper writes to, with a [`StallTimer`].
-//! - `direct` times such sockets with the timers of its driver.
-//! - `http2` times each stream with a [`StallTimer`], since flow control hides a stall of one
-//!   stream from the socket.
+//! - `peer_socket` times every other socket that hyper (the HTTP library) writes to, with a
+//!   [`StallTimer`].
+//! - `direct` writes event streams without hyper. Each of its drivers (tasks) times the writes that
+//!   the kernel does not time.
+//! - `http2` times each stream with a [`StallTimer`]. A peer can stall one stream by flow control
+//!   while the socket still makes progress.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -17,7 +17,8 @@ use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 ///
 /// The function listens from the call on, even if the future is polled later. From then on, these
 /// signals no longer end the process by themselves, even after the future is complete or dropped.
-/// If a second signal should end the program at once, call this function again.
+/// If a second signal should end the program at once, call this function again after the first one,
+/// and exit when the new future completes.
 ///
 /// # Errors
 ///
@@ -54,7 +55,7 @@ pub fn stop_signal() -> io::Result<StopSignal> {
 ///
 /// # Cancel safety
 ///
-/// Dropping the future stops listening and loses nothing else.
+/// Dropping the future stops the wait for a signal, and has no other effect.
 #[derive(Debug)]
 #[must_use = "it is for `with_graceful_shutdown`"]
 pub struct StopSignal {

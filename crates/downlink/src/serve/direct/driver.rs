@@ -1,8 +1,8 @@
-//! The task that serves many streams: it collects the woken streams, polls them one after the
-//! other, and writes their frames.
+//! The driver, a task that serves many streams: it collects the woken streams, polls their bodies
+//! one after the other, and writes the frames of the bodies.
 //!
-//! The task never waits for a peer. After a number of streams it yields to other tasks. So a
-//! publish, a new connection or a signal waits for about a millisecond, and not for ten thousand
+//! The task never waits for a peer. After a limited number of streams, it yields to other tasks. So
+//! a publish, a new connection or a signal waits for about a millisecond, and not for ten thousand
 //! sends.
 
 use std::any::Any;
@@ -34,26 +34,27 @@ use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
 use crate::serve::drain::Drain;
 
-/// How many streams a driver serves in one round before other tasks run. A round takes some hundred
-/// microseconds of writes. The driver first prefetches the memory of all streams of the round, then
-/// polls all bodies, then sends all frames.
+/// How many streams a driver serves in one round before other tasks run. The writes of a round take
+/// a few hundred microseconds. In each round, the driver first prefetches the memory of all streams
+/// of the round, then polls all bodies, then sends all frames.
 ///
 /// A send runs so much of the kernel's code that it evicts the code and data of a body's poll from
-/// the processor's caches, and a poll evicts those of a send. With half as many streams in a round,
-/// this would happen twice as often. The other tasks include the publishers: the sooner they run,
-/// the more events there are for the streams that still wait. With twice as many streams, a single
-/// publisher got fewer events through to 1,000 streams (bench cell `window`).
+/// the processor's caches. A poll likewise evicts the code and data of a send. With half as many
+/// streams in a round, this would happen twice as often. The tasks that run between two rounds
+/// include the publishers. The sooner the publishers run, the more events the waiting streams find
+/// when they are polled. With twice as many streams, a single publisher got fewer events through to
+/// 1,000 streams (bench cell `window`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
 type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 
-/// The lane of new streams, which have not set a lane yet.
+/// The lane (see `lanes`) of new streams, which have not set a lane yet.
 const NEWCOMERS: u32 = 0;
 
-/// Starts the drivers of a server, one for each thread of the runtime, if connections of the type
-/// `Io` can be handed over. Starts fewer if the system has too few resources. The drivers run until
-/// they are aborted.
+/// Starts the drivers of a server, one for each thread of the runtime. Starts none if connections
+/// of the type `Io` cannot be handed over, and fewer if the system has too few resources. The
+/// drivers run until they are aborted.
 ///
 /// # Panics
 ///
@@ -86,8 +87,8 @@ pub(in crate::serve) fn start<Io: Any>(
             sleep: Box::pin(sleep_until(Instant::now())),
             draining: Some(Box::pin(drain.begun())),
         };
-        // A driver limits its rounds itself. With tokio's budget, a body might have to wait because
-        // other bodies were polled.
+        // A driver limits its rounds itself, so it opts out of tokio's budget for each task. With
+        // this budget, a body might have to wait because other bodies were polled.
         tasks.spawn(unconstrained(driver.run()));
     }
     DirectStreams(mailboxes.into())
@@ -98,7 +99,8 @@ struct Driver {
     mailbox: Arc<Mailbox>,
     drain: Arc<Drain>,
     write_stall_max: Duration,
-    /// Receives the connections whose stream has ended.
+    /// The channel through which the driver gives back the connections whose stream has ended. The
+    /// server continues to serve these connections.
     resumed: UnboundedSender<ConnectionFuture>,
     streams: Slab<Stream>,
     lanes: Lanes,
@@ -114,10 +116,10 @@ struct Driver {
 }
 
 impl Driver {
-    /// Serves streams until it is dropped, which closes them.
+    /// Serves streams until the driver is dropped. Dropping the driver closes the streams.
     async fn run(mut self) {
-        // The number of streams served since other tasks ran. A body that wakes itself in each poll
-        // always has news, and must not keep other tasks from running.
+        // The number of streams that were served since other tasks last ran. It is needed because a
+        // body may wake itself in each poll. Such a body must not keep other tasks from running.
         let mut turns = 0;
         loop {
             poll_fn(|cx| {
@@ -152,8 +154,8 @@ impl Driver {
         let slots = keys.iter().enumerate();
         let found: PerStream<_> =
             slots.map(|(slot, key)| self.poll_body(*key, slot, &round)).collect();
-        // Read after the polls: if the drain ended a body, its response must say that it is the
-        // last of its connection.
+        // This is read after the polls. If the drain ended a body in its poll, the response of this
+        // body must be the last of its connection.
         round.drains = self.drain.has_begun();
         for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
             self.send(*key, slot, &round, found);
@@ -161,9 +163,9 @@ impl Driver {
         keys.len()
     }
 
-    /// Fetches the memory of these streams in parallel, since few of ten thousand streams are in
-    /// the processor's cache. This saves a third of the user time of a delivery (bench cell
-    /// `topics`).
+    /// Loads the memory of these streams into the processor's cache, in parallel. Otherwise each
+    /// poll would wait for memory, since few of ten thousand streams are in the cache. This saves a
+    /// third of the user time of a delivery (bench cell `topics`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
@@ -171,7 +173,7 @@ impl Driver {
                 black_box(streams.filter(|open| open.stream.prefetch()).count());
             });
         };
-        // A body that panics here panics again in its poll. There, its stream is cut.
+        // A body that panics here panics again in its poll, and the driver then cuts its stream.
         let _ = catch_unwind(AssertUnwindSafe(prefetch));
     }
 
@@ -210,7 +212,8 @@ impl Driver {
         }
     }
 
-    /// Collects all news. Returns `Pending` if no stream is waiting for its turn.
+    /// Queues all streams that must be polled because of a wake-up, an event of the kernel, a timer
+    /// or the drain. Returns `Pending` if no stream is waiting for its turn.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.take_mail(cx);
         self.take_events(cx);
@@ -288,7 +291,7 @@ impl Driver {
         }
     }
 
-    /// When the server begins to drain, makes every stream wait for a poll.
+    /// When the drain of the server begins, queues every stream for a poll.
     fn take_drain(&mut self, cx: &mut Context<'_>) {
         if self.draining.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
             self.draining = None;
@@ -296,8 +299,7 @@ impl Driver {
         }
     }
 
-    /// Makes the kernel report room in the stream's socket while the socket is full, and stops this
-    /// afterwards.
+    /// Lets the kernel report when the stream's socket has room, but only while the socket is full.
     fn watch_for_room(&mut self, key: u32) {
         let open = self.streams.get_mut(key as usize).and_then(|stream| stream.open.as_mut());
         let Some(open) = open.filter(|open| open.is_blocked() != open.watches_room) else { return };
@@ -313,14 +315,14 @@ impl Driver {
         }
     }
 
-    /// Gives back the connection of a response that has ended. The connection's own task then
-    /// serves more requests or closes the connection carefully.
+    /// Gives back the connection of a response that has ended, so that the server continues it. The
+    /// connection's own task then serves more requests or closes the connection carefully.
     fn give_back(&mut self, key: u32) {
         let stream = self.streams.get_mut(key as usize);
         let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };
         let forgotten = self.readiness.forget(&open.socket);
         outlive(|| match forgotten.and_then(|()| open.into_connection()) {
-            // Without a receiver, the server has ended, and the connection ends too.
+            // If there is no receiver, the server has ended, and the connection ends too.
             Ok(connection) => drop(self.resumed.send(connection)),
             Err(error) => tracing::debug!(%error, "a stream ended early"),
         });
@@ -338,7 +340,8 @@ impl Driver {
         self.close(key);
     }
 
-    /// Closes a stream. If it still waits for its turn, its key stays in use until then.
+    /// Closes a stream. If the stream still waits for its turn, its key stays in use until that
+    /// turn.
     fn close(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let Some(open) = stream.open.take() {
@@ -353,8 +356,8 @@ impl Driver {
     }
 }
 
-/// Closes the streams one by one and catches each panic. A second panic while the first one unwinds
-/// would abort the program.
+/// Closes the streams one by one, and catches the panic of each body. If a second body panicked
+/// while the first panic unwinds, the program would abort.
 impl Drop for Driver {
     fn drop(&mut self) {
         for key in keys(&self.streams) {

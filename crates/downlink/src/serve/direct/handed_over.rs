@@ -1,4 +1,5 @@
-//! The part of a connection that a driver takes over and later gives back.
+//! The part of a connection that a driver (the task that serves many event streams) takes over and
+//! later gives back.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,7 +15,8 @@ pub(in crate::serve) type ConnectionFuture = Pin<Box<dyn Future<Output = ()> + S
 /// The result of one poll of a body for bytes.
 pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
 
-/// A response body whose head is written, with everything that serves its connection afterwards.
+/// The body of a response whose head is written, with everything that is needed to continue the
+/// connection after the response.
 ///
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
 /// `drop_body`, and finally `go_on`. If the peer of a stream stalls, the driver calls
@@ -24,21 +26,21 @@ pub(in crate::serve) trait HandedOver: Send {
     /// result, which only keeps the compiler from removing the reads.
     fn prefetch(&self) -> bool;
 
-    /// The body's next bytes, `None` at its end, or `Err` if it failed. After a failure, the
-    /// response is cut, without its regular end.
+    /// Returns the body's next bytes, `None` at its end, or `Err` if it failed. After a failure,
+    /// the driver cuts the response, so the peer does not get the response's regular end.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
-    /// Drops the body now, so that the code that made it learns of the end even if the peer has not
-    /// yet received all bytes.
+    /// Drops the body now. So the code that made the body learns of the end even if the peer has
+    /// not yet received all bytes.
     fn drop_body(self: Pin<&mut Self>);
 
     /// Drops the body because its peer reads nothing any more. The driver closes the stream
     /// afterwards.
     fn drop_stalled(self: Pin<&mut Self>);
 
-    /// Returns the connection's task after the stream. With `requests`, which is the input that was
-    /// already read, the task serves the connection's next requests. Without it, the task closes
-    /// the connection so that the peer gets everything that was sent.
+    /// Returns the task that continues the connection after the stream. `requests` is the input
+    /// that was already read. If it is given, the task serves the connection's next requests.
+    /// Otherwise the task closes the connection so that the peer gets everything that was sent.
     fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> ConnectionFuture;
 }
 

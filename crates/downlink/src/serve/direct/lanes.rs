@@ -1,26 +1,29 @@
-//! The order of the streams that wait to be polled. Each stream waits in a lane, and the lanes take
-//! turns.
+//! The order in which a driver polls the streams that it serves. Each woken stream waits in a lane,
+//! which is a queue for one or more topics. The lanes take turns.
 //!
-//! A topic with ten thousand readers wakes them all at once. Thanks to the lanes, a reader of
-//! another topic, woken after them, waits for only a few of them. Within a lane, streams are in the
-//! order of their wake-ups.
+//! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
+//! another topic may be woken right after them. Thanks to the lanes, this reader waits for only a
+//! few of the others. Within a lane, streams are in the order of their wake-ups.
 //!
-//! The lanes are linked lists in an array with an entry for each stream. So the next stream is
-//! found without reading the streams themselves, few of which are in the processor's cache.
+//! The lanes are linked lists in an array with an entry for each stream. So the driver finds the
+//! next stream without reading the memory of the streams themselves, which is rarely in the
+//! processor's cache.
 
 use std::collections::VecDeque;
 
 /// How many streams of a lane are polled before the next lane takes its turn.
 ///
-/// Their writes take about a quarter of a millisecond. With 1, two lanes with many readers would
-/// evict each other's event from the processor's cache at every stream. With ten times as many, the
-/// wait would be noticeable for the only reader of another topic.
+/// The writes of this many streams take about a quarter of a millisecond. With 1, two lanes with
+/// many readers would evict each other's event from the processor's cache at every stream. With ten
+/// times as many, the only reader of another topic would notice the wait.
 pub(super) const LANE_TURN: u32 = 32;
 
-/// The number of lanes. Topics share a lane if their numbers have the same remainder.
+/// The number of lanes. Each topic has a number. Topics share a lane if their numbers have the same
+/// remainder when divided by this.
 ///
-/// One topic in 4,096 shares the lane of a busy topic by chance, and waits for it. With half as
-/// many lanes, it would be one in 2,048. Twice as many would take 64 KiB for each driver.
+/// One topic in 4,096 shares the lane of a busy topic by chance, so its readers wait for the
+/// readers of that topic. With half as many lanes, it would be one topic in 2,048. Twice as many
+/// lanes would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
 /// The key that stands for no stream.
@@ -46,7 +49,8 @@ struct LaneEntry {
 /// The lanes of one driver.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// The entries by key, as many as the largest number of streams so far.
+    /// The entry of each stream, at the index of the stream's key (its number). There is an entry
+    /// for each key that was ever used.
     entries: Vec<LaneEntry>,
     lanes: Vec<Lane>,
     /// The lanes in which streams wait, in the order of their turns.
@@ -67,7 +71,7 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Chooses the lane for the next waits of a stream, by a number. The stream must not be
+    /// Chooses, by a number, the lane in which a stream waits from now on. The stream must not be
     /// waiting.
     pub(super) fn assign(&mut self, key: u32, number: u32) {
         let at = key as usize;

@@ -1,11 +1,13 @@
-//! The mailbox of a driver, through which other threads wake streams and send new ones. Connections
-//! distribute their streams among the mailboxes of all drivers.
+//! The mailbox of a driver, the task that serves many event streams. Through the mailbox, other
+//! threads wake streams by their keys (numbers), and send new streams. Connections distribute their
+//! streams among the mailboxes of all drivers.
 //!
-//! A mailbox has one lock. It is held for a push, or for a swap and a pass over the woken keys. The
-//! driver is woken once for any number of items. A stream is in the list of woken streams at most
-//! once, however often it is woken, so the list is never longer than the largest number of open
-//! streams. A key may arrive after the end of its stream, when it already belongs to another
-//! stream. That stream is then polled without need, which does no harm.
+//! A mailbox has one lock. A sender holds it to add items, and the driver holds it to take all
+//! items at once. However many items arrive before the driver takes them, they wake the driver only
+//! once. A stream is in the list of woken streams at most once, however often it is woken, so the
+//! list is never longer than the largest number of open streams. A key may arrive after its stream
+//! has ended, and may then already belong to another stream. The driver polls this other stream
+//! without need, which does no harm.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,7 +32,8 @@ pub(super) struct Mailbox {
 pub(super) struct MailboxItems {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
-    /// For each key, whether it is in `woken`. As long as the highest key that was ever woken.
+    /// For each key, whether it is in `woken`. The list reaches up to the highest key that was ever
+    /// woken.
     is_woken: Vec<bool>,
     /// The driver's waker, while the driver waits.
     driver: Option<Waker>,
@@ -123,8 +126,8 @@ impl MailboxItems {
     }
 }
 
-/// The waker of one stream. The poll after a wake-up sees all writes from before the wake-up, since
-/// both take the mailbox's lock in between.
+/// The waker of one stream. The poll that follows a wake-up sees everything that the waking thread
+/// has written before, because both threads take the mailbox's lock in between.
 pub(super) struct StreamWaker {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) key: u32,
@@ -136,7 +139,7 @@ impl Wake for StreamWaker {
     }
 }
 
-/// Takes the streams that connections hand over.
+/// The mailboxes of all drivers of a server. Connections hand over their streams through this.
 pub(in crate::serve) struct DirectStreams(pub(super) Box<[Arc<Mailbox>]>);
 
 impl DirectStreams {
@@ -167,7 +170,8 @@ impl DirectStreams {
     }
 }
 
-/// Runs a drop of the app's code. A panic in it does not end other streams.
+/// Drops a value that belongs to the app, and catches a panic of its code, so that other streams
+/// continue.
 pub(super) fn outlive(dropping: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(dropping)).is_err() {
         tracing::error!("a response body panicked when it was dropped");

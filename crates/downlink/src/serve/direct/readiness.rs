@@ -1,8 +1,9 @@
 //! The kernel's events for the sockets of one driver.
 //!
-//! Each driver has its own epoll set (on other systems, its own kqueue) with its sockets. The
-//! runtime watches only the one descriptor of that set, so no socket takes memory in the runtime.
-//! Events are edge-triggered, which means that the kernel reports each change once.
+//! A driver is a task that serves many event streams. Each driver has its own epoll set (on other
+//! systems than Linux, its own kqueue) with its sockets. The runtime watches only the one
+//! descriptor of that set, so no socket takes memory in the runtime. Events are edge-triggered,
+//! which means that the kernel reports each change once.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,11 +16,13 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket::Socket;
 
-/// The maximum number of events per call, which need 12 KiB of buffer. Twice as many save no
-/// measurable time. Half as many cost one system call more when all peers leave at once.
+/// The maximum number of events that one call returns. The buffer for them takes 12 KiB. Twice as
+/// many would save no measurable time. With half as many, one more system call would be needed when
+/// all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
-/// The maximum number of calls before the driver serves streams again.
+/// The maximum number of calls before the driver serves streams again, so that a flood of events
+/// cannot keep the driver from its streams.
 const ROUNDS_MAX: usize = 4;
 
 /// The kernel's events for the sockets of one driver.
@@ -53,8 +56,9 @@ impl Readiness {
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// Begins or stops watching a socket for room to write, too. A socket is only watched for room
-    /// while it is full, because otherwise each acknowledgement would cause an event.
+    /// If `room` is true, begins to watch a socket for room to write, in addition to its end. If
+    /// `room` is false, stops this. A socket is watched for room only while it is full. Otherwise
+    /// each acknowledgement by the peer would cause an event.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;
@@ -70,9 +74,9 @@ impl Readiness {
         self.poll.get_ref().registry().deregister(&mut SourceFd(&fd))
     }
 
-    /// Takes all events, and registers the task to be woken by the next one. `take` gets the key of
-    /// each socket that has changed, and whether its peer is gone: the peer will send nothing more,
-    /// or the connection has failed.
+    /// Takes the events that have happened, and lets the next event wake the task. `take` gets the
+    /// key (the number) of the stream of each socket that has changed, and whether the peer is
+    /// gone: the peer will send nothing more, or the connection has failed.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,

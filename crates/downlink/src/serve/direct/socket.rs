@@ -21,8 +21,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The error of the runtime, or `Unsupported` if [`can_be`](Self::can_be) is false. The socket
-    /// is closed then.
+    /// The error of the runtime, or `Unsupported` if [`can_be`](Self::can_be) is false. In both
+    /// cases the socket is closed.
     pub(in crate::serve) fn from_io<Io: Any>(io: Io) -> io::Result<Self> {
         let io: Box<dyn Any> = Box::new(io);
         let io = match io.downcast::<TcpStream>() {
@@ -37,7 +37,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The error of the runtime. The socket is closed then.
+    /// The error of the runtime. In this case the socket is closed.
     pub(in crate::serve) fn into_io<Io: Any>(self) -> io::Result<Io> {
         let io: Box<dyn Any> = if TypeId::of::<Io>() == TypeId::of::<TcpStream>() {
             Box::new(TcpStream::from_std(self.0.into())?)
@@ -48,11 +48,12 @@ impl Socket {
     }
 
     /// Sends some of the bytes, and returns how many. With `awaits_end`, Linux may hold the bytes
-    /// back until [`end`](Self::end), and then sends both together.
+    /// back until [`end`](Self::end) is called, and then sends the bytes and the end of the
+    /// connection together.
     ///
     /// A single piece is sent with `send`. Several pieces are sent with `sendmsg`, which is cheaper
-    /// than `writev`. On Linux, rustix calls the kernel directly, without the C library's handling
-    /// of cancelled threads.
+    /// than `writev`. On Linux, rustix calls the kernel directly, which saves the C library's
+    /// handling of cancelled threads.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
         // If the peer is gone, `NOSIGNAL` causes an error instead of a signal to the process. On
         // other systems, the standard library has set this for the socket.
@@ -81,7 +82,8 @@ mod tests {
 
     use super::*;
 
-    /// If the bytes arrived earlier, a proxy might try to use the connection again in between.
+    /// If the last bytes arrived before the end of the connection, a proxy might send another
+    /// request in between.
     #[test]
     fn the_last_bytes_and_the_end_arrive_together() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -19,11 +19,12 @@ use crate::http::BATCH_FRAMES_MAX;
 use crate::http::driven::PollRound;
 use crate::serve::socket::discard;
 
-/// A stream of a driver. It fits into one cache line, because there may be a hundred thousand.
+/// A stream of a driver. It fits into one cache line, because a driver may have a hundred thousand
+/// streams.
 #[repr(align(64))]
 pub(super) struct Stream {
-    /// `None` once the stream has ended. Its key may still be in use, because it waits for its
-    /// turn.
+    /// `None` once the stream has ended. The key of an ended stream stays in use while the stream
+    /// still waits for its turn.
     pub(super) open: Option<OpenStream>,
     pub(super) waker: Waker,
     /// The stream's time in the timers.
@@ -34,7 +35,7 @@ pub(super) struct Stream {
 pub(super) struct OpenStream {
     pub(super) socket: Socket,
     pub(super) stream: Pin<Box<dyn HandedOver>>,
-    /// `None` if all of these parts are empty.
+    /// `None` if the stream has none of these parts.
     uncommon: Option<Box<UncommonParts>>,
     /// Whether the body has ended. A part of the response may still be unsent.
     has_ended: bool,
@@ -42,7 +43,7 @@ pub(super) struct OpenStream {
     keep_alive: bool,
     /// Whether the driver times blocked writes, because the kernel does not.
     times_stalls: bool,
-    /// Whether the kernel reports room in the socket.
+    /// Whether the kernel was asked to report room in the socket.
     pub(super) watches_room: bool,
 }
 
@@ -59,7 +60,7 @@ struct UncommonParts {
 pub(super) enum BodyState {
     /// The body has no more frames ready.
     Nothing,
-    /// The body may have more frames ready. The batch is full.
+    /// The batch is full, and the body may have more frames ready.
     More,
     /// The body has ended.
     End,
@@ -70,7 +71,7 @@ pub(super) enum BodyState {
 /// What a driver does next with a stream that it has served in a round.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NextStep {
-    /// Waits for the stream's waker, its peer, or its time.
+    /// Waits until the stream's waker, its peer or its timer asks for another poll.
     Wait,
     /// Serves the stream again in a later round.
     Again,
@@ -87,7 +88,8 @@ pub(super) struct Round {
     pub(super) polls: PollRound,
     pub(super) now: Instant,
     pub(super) write_stall_max: Duration,
-    /// Whether the server drains. If it does, a response that ends is the last of its connection.
+    /// Whether the server drains. During a drain, a response that ends is the last of its
+    /// connection.
     pub(super) drains: bool,
 }
 
@@ -166,8 +168,8 @@ impl OpenStream {
         round: &Round,
     ) -> NextStep {
         self.has_ended = matches!(found, BodyState::End | BodyState::Cut);
-        // What is written now tells the peer whether it may send another request. A drain that
-        // begins later does not change this.
+        // The bytes written below tell the peer whether it may send another request. So a drain
+        // that begins after them must not change the value.
         self.keep_alive &= !self.has_ended || (found == BodyState::End && !round.drains);
         let follows = match found {
             BodyState::End if self.keep_alive => AfterChunk::Requests,
@@ -215,11 +217,13 @@ impl OpenStream {
         unsent.progress.checked_add(round.write_stall_max)
     }
 
-    /// The task that serves the connection after the stream: it serves further requests or closes.
+    /// The task that continues the connection after the stream: it serves further requests or
+    /// closes the connection.
     pub(super) fn into_connection(mut self) -> io::Result<ConnectionFuture> {
         let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);
         if requests.is_none() {
-            // This comes right after the last bytes, so that the kernel sends both together.
+            // The connection ends right after its last bytes, so that the kernel sends both
+            // together.
             self.socket.end()?;
         }
         Ok(self.stream.as_mut().go_on(self.socket, requests))

@@ -1,4 +1,4 @@
-//! One driver with ill-behaved bodies, over pairs of Unix sockets.
+//! Tests of the drivers with ill-behaved bodies, over pairs of Unix sockets.
 
 use std::fs::File;
 use std::io;
@@ -361,7 +361,8 @@ async fn a_reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_topic() {
     assert_eq!(order.len(), READERS + 1);
 }
 
-/// There are more streams than one round has. Each has its own frames and its own end.
+/// There are more streams than a driver serves in one round. Each stream has its own frames and its
+/// own end.
 #[tokio::test]
 async fn each_peer_gets_all_frames_of_its_body() {
     type Ending = fn() -> Polled;

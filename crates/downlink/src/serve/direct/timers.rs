@@ -1,8 +1,10 @@
-//! The times at which streams are polled again without a wake-up.
+//! The times at which a driver (the task that serves many streams) polls streams again without a
+//! wake-up.
 //!
 //! A driver has one set of times for all its streams, and one timer of the runtime for the set. A
-//! stream is in the set at most once. If a stream asks for a later time, it keeps its earlier one,
-//! is polled too early, and asks again. So an event causes no timer operation.
+//! stream is in the set at most once. If a stream asks for a later time, the set keeps the earlier
+//! one. The stream is then polled too early, and asks again. So an event that postpones the
+//! keep-alive of a stream causes no change of the set.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::http::{Moment, Now};
 
-/// Times are rounded up to a multiple of this. The shortest time that this crate promises is the
-/// shortest silence before a keep-alive, 100 ms. Half a tick would not improve anything. Twice a
-/// tick would delay such a keep-alive noticeably.
+/// Times are rounded up to a multiple of this. The shortest time that matters is the shortest
+/// silence before a keep-alive, 100 ms. Half a tick would not be noticeably more exact. With twice
+/// a tick, such a keep-alive could come after twice its time.
 const TICK_MILLIS: u64 = 50;
 
 /// A moment in ticks. The type has room for more than five years. Any later time means never.
@@ -21,13 +23,13 @@ pub(super) type Ticks = u32;
 /// The time of a stream that is not in the set.
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
-/// The set of the times of one driver: each is a time and the key of a stream.
+/// The set of one driver. Each entry is a time and the key (the number) of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BTreeSet<(Ticks, u32)>);
 
 impl Timers {
-    /// Makes the driver poll a stream at the time `at`, unless the stream has an earlier time. `due` is
-    /// the stream's time in the set.
+    /// Makes the driver poll a stream at the time `at`, unless the stream has an earlier time.
+    /// `due` is the stream's time in the set.
     pub(super) fn set(&mut self, key: u32, at: Moment, due: &mut Ticks) {
         // Most streams already have an earlier time.
         if at.as_millis() > TICK_MILLIS * u64::from(*due) {

@@ -1,9 +1,10 @@
-//! Measures how fast a peer takes a response, as far as the response's body can see it.
+//! Measures whether a peer takes a response, as far as the response's body can see this.
 //!
-//! hyper polls a body again once HTTP/2's flow control has room for the body's last piece. So if a
-//! body has yielded a piece and is not polled again, the peer is slow. A [`Paced`] body yields
-//! small pieces, and records each poll in the [`BodyReport`] of its connection. The stream reads
-//! the report after its own poll, and times how long the body waits (see `streams`).
+//! hyper (the HTTP library) polls a body again once HTTP/2's flow control has room for the last
+//! piece that the body yielded. So if a body has yielded a piece and is not polled again, the peer
+//! is slow. A [`Paced`] body yields small pieces, and records each poll in the [`BodyReport`] of
+//! its connection. The stream reads the report after its own poll, and times how long the body
+//! waits (see `streams`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,15 +19,15 @@ use crate::serve::outgoing::PolledFrame;
 
 /// The largest piece of a body that hyper gets at once.
 ///
-/// This is the default size of one HTTP/2 frame. hyper queues a piece as soon as there is room for
-/// one byte, so a stream may hold this much beyond its peer's window. A slow peer must take this
-/// much within `write_stall_max`. Half would double the number of frames. Twice the size would not
-/// be faster.
+/// This is the default size of one HTTP/2 frame. hyper queues a piece as soon as the peer's window
+/// has room for one byte, so a stream may hold almost this many bytes more than the window allows.
+/// A slow peer must take one piece within `write_stall_max`. Half the size would double the number
+/// of frames. Twice the size would not be faster.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// The report of the last poll of a body in the present poll of a stream: true if the body yielded
-/// a piece, false if it did not, `None` if it was not polled. A connection has one report, because
-/// its task polls one stream after the other.
+/// What a body did during the latest poll of its stream: true if its last poll yielded a piece,
+/// false if it yielded none, `None` if the body was not polled. A connection has one report,
+/// because its task polls one stream after the other.
 pub(super) type BodyReport = Arc<Mutex<Option<bool>>>;
 
 pin_project! {
@@ -37,7 +38,8 @@ pin_project! {
         // The part of the inner body's last chunk that was not yielded yet.
         rest: Bytes,
         report: BodyReport,
-        // Whether the request asks only for the head. In HTTP/2, hyper leaves this to the service.
+        // Whether the request asks only for the head. In HTTP/2, hyper does not leave out the body
+        // by itself.
         bodiless: bool,
     }
 }

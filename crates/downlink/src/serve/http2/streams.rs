@@ -1,8 +1,9 @@
 //! The streams of one HTTP/2 connection, which the connection's own task polls.
 //!
-//! hyper spawns the streams. They are stored here, so that they end together with the connection.
-//! Only woken streams are polled. If the peer makes no room for a stream for `write_stall_max`, the
-//! stream is dropped. This resets it and frees its queue.
+//! hyper (the HTTP library) spawns the streams. They are stored here instead of in tasks of their
+//! own, so that they end together with the connection. Only woken streams are polled. If, for
+//! `write_stall_max`, the peer makes no room for the next bytes of a stream, the stream is dropped.
+//! This resets the stream and frees its queue.
 
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
@@ -26,8 +27,8 @@ type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Streams that hyper has spawned since the last poll. Only one task locks the list, for a moment.
 type NewStreams = Mutex<Vec<BoxedStream>>;
 
-/// The executor to which hyper spawns the streams. Its reference is weak, because each stream holds
-/// a spawner.
+/// hyper's executor, to which hyper passes new streams. Its reference to the list of new streams is
+/// weak. Otherwise the list would never be freed, because each stream in it holds a spawner.
 #[derive(Clone, Debug)]
 pub(super) struct Spawner(Weak<NewStreams>);
 
