@@ -62,9 +62,9 @@
 //!
 //! # Features and platforms
 //!
-//! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. It works
-//! on 64-bit Linux, where its tests run. Other Unix systems and Windows use portable calls that no
-//! test covers.
+//! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. It
+//! works on 64-bit Linux, where its tests run. Other Unix systems and Windows use portable calls
+//! that no test covers.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide
