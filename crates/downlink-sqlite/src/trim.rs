@@ -44,8 +44,8 @@ const STEP_ROWS: usize = 512;
 /// limit, a step after a large batch would take too long.
 const INDEX_ROWS: usize = 4_096;
 
-/// The number of events that are evicted between two checks of the size of the file. Compared with
-/// any sensible limit, so few events are small, so the file never gets much smaller than its limit.
+/// The number of events that are evicted between two checks of the size of the file. These events
+/// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
 /// After a store is opened, trimming checks the topics of this many newest events. Other topics
@@ -233,8 +233,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Evicts events of one topic until the topic is within its rule. Returns `false` if this step
-    /// has no rows left before that.
+    /// Evicts events of one topic until the topic is within its rule or this step has no rows left.
+    /// Returns `true` if the topic is within its rule.
     fn trim_topic(&mut self, number: i64) -> Result<bool> {
         let Some(topic) = self.topics.get(self.db, number)? else { return Ok(true) };
         topic.queued = false;
