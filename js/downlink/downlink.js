@@ -8,8 +8,7 @@
 // before. It calls `onGap` if events were lost.
 
 /** The feed replaces a connection that brings nothing for this many keep-alive intervals. The
- * server sends something in each interval, so one lost keep-alive is tolerated and two in a
- * row are not. */
+ * server sends something in each interval. So one keep-alive may be lost, but not two in a row. */
 const SILENT_INTERVALS_MAX = 2.5;
 /** The same limit at the moment when the page becomes visible or comes online. It is not nearer to
  * 1, because the server makes each interval up to 20 % longer or shorter at random. */
@@ -38,7 +37,7 @@ const WAIT_MS_MAX = 3_600_000;
 /** The longest delay that `setTimeout` accepts. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 /** The feed remembers the ids of this many events. If the server does not know the feed's last id,
- * it replays its newest events, at most 1,000. The feed does not pass remembered ones on again. */
+ * it replays its newest events, at most 1,000. The feed then drops those whose id it remembers. */
 const SEEN_MAX = 1_000;
 /** Only this much of an unfinished line is kept. It is enough for every id and event type. */
 const LINE_CHARACTERS_MAX = 1_024;
