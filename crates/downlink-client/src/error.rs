@@ -102,7 +102,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// What this error means for the reconnection rules.
+    /// The outcome of the attempt or stream, which the reconnection rules take as their input.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {

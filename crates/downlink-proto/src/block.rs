@@ -18,7 +18,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EventTooLarge;
 
-/// What a line does, if anything. The caller must apply the effects in the order of the lines.
+/// The effect of a line: a new item, or a new last event id. The caller must apply the effects in
+/// the order of the lines.
 #[derive(Debug)]
 pub(crate) enum LineEffect {
     Item(Item),

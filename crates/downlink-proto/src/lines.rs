@@ -115,7 +115,7 @@ impl LineSplitter {
         self.after_cr = false;
     }
 
-    /// Splits the input into line, line end and rest.
+    /// Splits the input into the first line, the byte of its line end, and the rest.
     fn split_at_end<'a>(&mut self, input: &'a [u8]) -> Option<(&'a [u8], u8, &'a [u8])> {
         let found = memchr2(b'\r', b'\n', input);
         #[cfg(test)]

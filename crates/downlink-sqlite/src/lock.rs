@@ -147,7 +147,7 @@ impl Drop for FileUse {
     }
 }
 
-/// Who holds the lock that a new store waits for.
+/// The holder of the lock that a new store waits for.
 enum Holder {
     OtherProcess,
     ThisProcess,

@@ -1,6 +1,6 @@
-//! A replay reads the events of some topics page after page, for a reader that is behind the
-//! memory. Between its calls, it remembers which topics it reads, in which way, and how far it has
-//! searched for holes (events that were evicted before the reader got them).
+//! A replay reads events of some topics that are no longer in memory. It returns them in pages,
+//! which are lists of events. Between its calls, it remembers which topics it reads, in which way,
+//! and how far it has searched for holes (events that were evicted before the reader got them).
 //!
 //! Each call reads in a new transaction, and the file may have changed since the last call. The
 //! replay sees such a change in one of three ways. A new topic has a higher number than all earlier

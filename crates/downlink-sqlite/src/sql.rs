@@ -51,7 +51,7 @@ pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// A value in the table `meta`, whose values belong to the store as a whole.
+/// A value in the table `meta`. The values there belong to the store as a whole.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
     found
@@ -143,7 +143,7 @@ pub(crate) fn keepers(
     })
 }
 
-/// What is known about the evictions of one topic, or of all names without a row.
+/// The last evictions of one topic, or of all names without a row.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
@@ -201,9 +201,9 @@ pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
 /// The id that the publisher gave to an event, and the payload of the event.
 pub(crate) type IdAndPayload = (Option<Box<str>>, Vec<u8>);
 
-/// The id and the payload of a row of `events`, whose first columns are `id`, `payload` and
-/// `checksum`. `None` if the checksum shows that the values are damaged. Events of older files have
-/// no checksum and count as intact.
+/// The id and the payload of a row of `events`. The first columns of the row must be `id`,
+/// `payload` and `checksum`. `None` if the checksum shows that the values are damaged. Events of
+/// older files have no checksum and count as intact.
 pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<IdAndPayload>> {
     let expected: Option<u32> = row.get(2)?;
     let id = match row.get_ref(0)? {

@@ -71,7 +71,8 @@ impl Unindexed {
         self.rows += 1;
     }
 
-    /// Records that these members are indexed now, and with them all events below `from`.
+    /// Records that all events below `from` are indexed now. `members` has the topic, the offset and
+    /// the bytes of each event that was not indexed before.
     pub(crate) fn remove(&mut self, members: &[(i64, u64, usize)], from: u64) {
         (self.from, self.rows) = (from, self.rows - members.len());
         for (topic, _, bytes) in members {

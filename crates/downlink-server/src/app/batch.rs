@@ -25,8 +25,8 @@ use super::{
 };
 
 /// The maximum number of topics and clients that all events of a batch name together. In the
-/// largest batch, each event can name ten. Each name takes memory, and some time while the hub's
-/// lock is held. Without this limit, a batch could have millions of names.
+/// largest batch, each event can name ten. Each name takes memory, and makes the time longer for
+/// which the hub's lock is held. Without this limit, a batch could have millions of names.
 const ADDRESSES_MAX: usize = 100_000;
 
 /// After this many lines, the task lets other requests of the same thread run.
