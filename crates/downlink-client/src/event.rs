@@ -20,7 +20,7 @@ pub struct ReceivedEvent {
     pub event_type: Cow<'static, str>,
     /// The data. LF separates its lines.
     pub data: String,
-    /// The id of this event. If this event has none, the id of an earlier event.
+    /// The id of this event. If this event has none, the last id before it. Empty if there is none.
     pub last_event_id: Arc<str>,
 }
 

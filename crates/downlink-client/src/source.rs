@@ -66,8 +66,8 @@ pub struct EventSource {
     /// The decoder of the present stream. It also stores the last event id. That id changes only
     /// when an item is delivered, not when it is decoded.
     decoder: Decoder,
-    /// Whether a 401 has already led to another attempt with new credentials. Set back when a
-    /// stream opens. A second 401 before that ends the event source.
+    /// Whether a 401 has already led to another attempt with new credentials. It becomes false
+    /// again when a stream opens. A second 401 before that ends the event source.
     is_renewed: bool,
     /// A gap to deliver when the next stream opens, before the events of that stream.
     gap: Option<Gap>,
@@ -305,8 +305,8 @@ impl EventSource {
         }
     }
 
-    /// Whether another attempt with new credentials may succeed. That is so after the first 401. If
-    /// that attempt also gets a 401, new credentials do not help.
+    /// Whether another attempt with new credentials may succeed. After the first 401, it may. If
+    /// this attempt also gets a 401, new credentials do not help.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()

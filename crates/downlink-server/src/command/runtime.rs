@@ -1,4 +1,4 @@
-//! The runtime of the commands other than `serve`.
+//! The runtime of `downlink publish` and `downlink subscribe`.
 
 /// Runs a command on one thread.
 pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
