@@ -1,46 +1,49 @@
 // A feed of events from a downlink server, over the browser's own EventSource.
 //
-// EventSource reconnects and resumes by itself after a lost connection. This file handles the other
-// cases: a connection that died without an error, an answer after which EventSource never reconnects,
-// a server that ends every stream at once, a reloaded page, credentials that expire. Listeners get
-// the events in order, and each event at least once while the server keeps it. The feed drops a
-// repeated event only if listeners got its id before. `onGap` reports lost events.
+// EventSource reconnects and resumes by itself after a lost connection. The feed handles the other
+// cases: a connection that died without an error, an answer after which EventSource never
+// reconnects, a server that ends every stream at once, a reloaded page, credentials that expire.
+// The listeners of the page get the events in order. They get each event at least once, if the
+// server still has it. The feed drops an event only if the listeners got an event with the same id
+// before. It calls `onGap` if events were lost.
 
-/** A connection is dead after a silence of this many keep-alive intervals. One keep-alive may be
- * lost; two may not. */
+/** The feed replaces a connection that brings nothing for this many keep-alive intervals. The
+ * server sends something in each interval. So one keep-alive may be lost, but not two in a row. */
 const SILENT_INTERVALS_MAX = 2.5;
-/** The same limit when the page wakes. The server picks each interval at random between 80 and
- * 120 %, so a limit near 1 would close connections that work. */
+/** The same limit at the moment when the page becomes visible or comes online. It is not nearer to
+ * 1, because the server makes each interval up to 20 % longer or shorter at random. */
 const SILENT_INTERVALS_ON_WAKE = 1.5;
-/** How many times the limit of silence doubles if connections keep being silent. */
+/** The limit of silence doubles after each silent connection, but at most this many times. */
 const SILENT_DOUBLINGS_MAX = 4;
-/** The longest wait for a connection to open, also when the browser reconnects by itself. Most
- * servers send a shorter `retry:`. */
+/** If a connection has not opened after this time, the feed replaces it. When the browser
+ * reconnects, the time includes the browser's wait. Most servers send a shorter `retry:`. */
 const CONNECTING_MS_MAX = 60_000;
-/** The shortest wait after a connection that ended within a second or delivered no event. A server
- * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
+/** The shortest wait before the feed makes a connection after a failed one. So even a server that
+ * sends `retry: 0` and closes at once gets at most one request a second from each page. */
 const RECONNECTION_MS_MIN = 1_000;
-/** A connection that ends sooner is short. After a longer one the browser reconnects by itself. */
+/** If a connection lasted for at least this time, the browser reconnects by itself. After a shorter
+ * connection, the feed makes the next one. */
 const SHORT_MS = 1_000;
-/** The maximum of the first extra wait, which is random. The maximum doubles with each further
- * failure. */
+/** After the first failure, the feed adds a random wait of at most this time. The maximum doubles
+ * with each further failure. */
 const BACKOFF_STEP_MS = 1_000;
-/** The maximum of all extra waits. It is short enough that a page reconnects soon after a long
- * failure, and long enough that all pages together do not overload the server. */
+/** The random wait is never longer than this. A longer wait would keep a page offline after the
+ * server is back; with a shorter one, all pages together could overload the server. */
 const BACKOFF_MS_MAX = 30_000;
-/** The longest wait that a server may ask for with `Retry-After` or `retry:`: a server in
- * maintenance may mean an hour, and a mistyped number must not stop a page for days. */
+/** If a server asks for a longer wait with `Retry-After` or `retry:`, the feed waits for this
+ * time. A server may ask for an hour during maintenance. A mistyped number must not stop a page
+ * for days. */
 const WAIT_MS_MAX = 3_600_000;
 /** The longest delay that `setTimeout` accepts. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
-/** How many ids the feed remembers to recognize repeated events. The server replays at most as many
- * events after an id that it does not know. */
+/** The feed remembers the ids of this many events. If the server does not know the feed's last id,
+ * it replays its newest events, at most 1,000. The feed then drops those whose id it remembers. */
 const SEEN_MAX = 1_000;
-/** At most this much of an unfinished line is kept. Ids and event types are shorter. */
+/** Only this much of an unfinished line is kept. It is enough for every id and event type. */
 const LINE_CHARACTERS_MAX = 1_024;
-/** The feed tries again after these refusals: timeout, too early, too many requests. */
+/** These refusals are temporary, so the feed tries again: timeout, too early, too many requests. */
 const PASSING = [408, 425, 429];
-/** The form of the server's own ids. Ids that publishers give never have it. */
+/** Matches the ids that the server makes, and no id that a publisher gives. */
 const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
 
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
@@ -51,8 +54,8 @@ const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
  * @typedef {object} Address
  * @property {string | URL} [url] the default is `events` in the folder of this file
  * @property {string[]} [topics] topics and patterns
- * @property {string} [client] adds the events for this client
- * @property {string} [start] where to begin without an id: `live`, `earliest`, `last:50`, `after:<id>` …
+ * @property {string} [client] a client id: the feed also gets the events for this client
+ * @property {string} [start] where to begin if the feed has no last id: `live`, `earliest`, `last:50`, `after:<id>` …
  */
 /**
  * @typedef {object} Options
@@ -63,13 +66,14 @@ const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
  * @property {() => Renewal | Promise<Renewal>} [renew] called before each connection that the feed makes
  * @property {(gap: Gap) => unknown} [onGap] events are missing: fetch the state again after `waitMs`
  * @property {(state: State) => unknown} [onState] the state has changed
- * @property {() => unknown} [onFinished] the topics are finished and read to the end; the feed is closed
+ * @property {() => unknown} [onFinished] the topics are finished and the feed has read all events; the
+ * feed is closed
  * @property {(problem: { status: number, detail: string }) => unknown} [onFailed] the server refuses
  * the subscription; the feed is closed
  */
 
 /**
- * Subscribes. Throws a `TypeError` if the address is not a URL.
+ * Makes a feed, which connects at once. Throws a `TypeError` if the address is not a URL.
  * @param {string | URL | Address} address
  * @param {Options} [options]
  */
@@ -77,7 +81,7 @@ export function subscribe(address, options = {}) {
   return new Feed(address, options);
 }
 
-/** Made by `subscribe`. */
+/** A subscription that `subscribe` made. */
 export class Feed {
   #url;
   #options;
@@ -86,29 +90,31 @@ export class Feed {
   #lastEventId;
   /** @type {Map<string, Set<Listener>>} */
   #listeners = new Map();
-  /** Aborted when another attempt begins. The callbacks of an aborted attempt do nothing. */
+  /** Belongs to the current attempt, and is aborted when the next attempt begins. The callbacks of
+   * an aborted attempt do nothing. */
   #attempt = new AbortController();
   /** @type {EventSource | undefined} */
   #source;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  /** Failures since the last success: connections that delivered no event or fell silent, and refusals. */
+  /** The number of failures since the last success. A failure is a refusal, or a connection that
+   * delivered no event or fell silent. */
   #failures = 0;
   /** The wait that the server has asked for since the last success. */
   #askedMs = 0;
-  /** True if the feed has asked since the last success why a stream delivered no event. */
+  /** True if the feed has called `#askWhy` since the last success. */
   #askedWhy = false;
-  /** The time on the steady clock at which the current connection opened. */
+  /** The time at which the current connection opened, on the steady clock (`performance.now()`). */
   #openedAt = Infinity;
   /** True if the current connection has delivered an event. */
   #delivered = false;
   /** True while the browser reconnects by itself. */
   #interrupted = false;
   #keepAliveMs = Infinity;
-  /** The time of the last sign of life, on two clocks. The steady clock may stop while the machine
-   * sleeps, and the wall clock may be set back. */
+  /** The time at which the feed last saw that the connection works. It is on two clocks, because
+   * the steady clock may stop while the machine sleeps, and a user may set the wall clock back. */
   #heard = { steady: 0, wall: 0 };
-  /** @type {Set<string>} ids of events that listeners got, the newest last */
+  /** @type {Set<string>} the ids of events that listeners got, in the order of arrival */
   #seen = new Set();
   /** @type {Set<string>} the ids in `#seen` that a replay may repeat */
   #repeats = new Set();
@@ -136,14 +142,15 @@ export class Feed {
     return this.#state;
   }
 
-  /** The id of the last event that listeners got, or the position at which the server began. */
+  /** The id after which the feed resumes: the id of the last event. Before the first event, it is
+   * the id that the server sent when the stream began. */
   get lastEventId() {
     return this.#lastEventId;
   }
 
   /**
-   * Listens to an event type; `message` is for events without a type. Returns a function that
-   * removes the listener.
+   * Calls the listener for each event of this type. Events without a type have the type `message`.
+   * Returns a function that removes the listener.
    * @param {string} type @param {Listener} listener
    */
   on(type, listener) {
@@ -158,7 +165,7 @@ export class Feed {
     return () => void listeners.delete(listener);
   }
 
-  /** Ends the feed. Afterwards it calls only `onState("closed")`. */
+  /** Ends the feed. The feed then calls `onState("closed")`, and nothing after that. */
   close() {
     this.#begin();
     this.#attempt.abort();
@@ -217,8 +224,9 @@ export class Feed {
   }
 
   /**
-   * A connection has ended, or an attempt has failed. After a short connection the feed reconnects
-   * itself, because the browser would always wait for the same time, which may be zero.
+   * Called when a connection has ended or an attempt has failed. After a short connection the feed
+   * makes the next one. The browser would wait for the same time after each failure, and that time
+   * may be zero.
    * @param {EventSource} source @param {() => void} askWhy @param {AbortSignal} signal
    */
   #lost(source, askWhy, signal) {
@@ -232,8 +240,9 @@ export class Feed {
     this.#interrupted = lasted && !refused;
     if (this.#interrupted) return this.#enter("connecting");
     source.close();
-    // A stream that delivered no event may have had a reconnection time, or only events without a
-    // listener. The feed reads such a stream with fetch, once until a connection succeeds.
+    // A stream that delivered nothing to the page may still have had a reconnection time, or events
+    // without a listener. `#askWhy` can see both. It is called at most once before the next
+    // success, so that it does not double the number of requests.
     const unclear = opened && !delivered && !this.#askedWhy;
     if (!refused && !unclear) return this.#pause();
     this.#askedWhy = true;
@@ -241,7 +250,8 @@ export class Feed {
     if (!signal.aborted) askWhy();
   }
 
-  /** A connection lasted or delivered an event, so the count of failures starts again. */
+  /** Called when a connection has lasted or delivered an event. The next failure counts as the
+   * first. */
   #succeed() {
     this.#failures = 0;
     this.#askedMs = 0;
@@ -260,11 +270,12 @@ export class Feed {
     this.#touch();
     const { type, lastEventId: id } = event;
     const control = type.startsWith("downlink.");
-    // A server may close the connection after each `downlink.open` or `downlink.gap`, so neither
-    // counts as a success.
+    // A server may send `downlink.open` and `downlink.gap` and then close the connection, again and
+    // again. So these two types do not count as a success.
     if (!control || type === "downlink.alive") this.#succeed();
     if (!control) this.#delivered = true;
-    // Each id counts once, because an event without an id shows the id of the event before it.
+    // `delete` makes each id count as a repeat only once. An event without an id of its own shows
+    // the id of the event before it, and the feed must not drop it as a repeat.
     const repeated = !control && this.#repeats.delete(id);
     for (const listener of repeated ? [] : [...(this.#listeners.get(type) ?? [])]) {
       if (!signal.aborted) this.#call(listener, event);
@@ -281,8 +292,8 @@ export class Feed {
   }
 
   /**
-   * The browser has given up and does not say why. The feed sends the same request once more and
-   * reads the answer.
+   * Finds out why the browser gave up, or why a stream delivered no event. The feed sends the same
+   * request once more and reads the answer.
    * @param {URL} url @param {boolean} accepted true if the server has accepted these credentials before
    * @param {AbortSignal} signal
    */
@@ -301,8 +312,9 @@ export class Feed {
     }
     this.#pause(Number(answer?.headers.get("retry-after")) * 1000);
     if (!answer || status !== 200) return void answer?.body?.cancel();
-    // A finished topic may end with events that have no listener. The feed has not seen their ids,
-    // and the server answers 204 only to a request with the id of the last event.
+    // The topics may be finished and end with events that have no listener. The feed does not know
+    // the ids of these events, and the server answers 204 only to a request with the id of the last
+    // event. So the feed reads this id from the stream, and asks again with it.
     const tail = await unheardTail(answer, (type) => this.#listeners.has(type));
     if (!tail || signal.aborted) return;
     if (tail.retryMs > RECONNECTION_MS_MIN) this.#wait(tail.retryMs, BACKOFF_STEP_MS);
@@ -312,7 +324,7 @@ export class Feed {
   }
 
   /** Counts a failure, and makes a new connection after a wait.
-   * @param {number} [askedMs] the wait that the server asked for */
+   * @param {number} [askedMs] the wait that the server asked for in this answer */
   #pause(askedMs = 0) {
     const rangeMs = Math.min(BACKOFF_MS_MAX, BACKOFF_STEP_MS * 2 ** this.#failures);
     this.#failures += 1;
@@ -321,8 +333,9 @@ export class Feed {
   }
 
   /**
-   * Waits as long as the server asked, plus a random time up to `rangeMs` (full jitter), so that
-   * pages do not all reconnect at once. @param {number} askedMs @param {number} rangeMs
+   * Makes a new connection after the wait that the server asked for, plus a random time up to
+   * `rangeMs` (full jitter). Without the random time, all pages would reconnect at once.
+   * @param {number} askedMs @param {number} rangeMs
    */
   #wait(askedMs, rangeMs) {
     this.#askedMs = Math.min(askedMs > 0 ? askedMs : 0, WAIT_MS_MAX);
@@ -331,13 +344,15 @@ export class Feed {
     this.#timer = setTimeout(() => this.#connect(), ms);
   }
 
-  /** Replaces the connection if it has been silent for too long. Otherwise checks again later. */
+  /** Replaces the connection if it has been silent for too long. Otherwise sets a timer for the
+   * next check. */
   #watch() {
     if (this.#state !== "open" && this.#state !== "connecting") return;
     clearTimeout(this.#timer);
-    // Some servers send no keep-alive while they send events, and the page does not see events
-    // without a listener. Such a connection works but seems silent, so the feed replaces it less
-    // and less often.
+    // Some servers send no keep-alive while they send events, and the feed does not see events
+    // without a listener. With such a server, a connection that works may seem silent. So the limit
+    // doubles after each silent connection, and the feed replaces these connections less and less
+    // often.
     const doublings = Math.min(this.#failures, SILENT_DOUBLINGS_MAX);
     const silentMsMax = SILENT_INTERVALS_MAX * this.#keepAliveMs * 2 ** doublings;
     const leftMs = (this.#state === "open" ? silentMsMax : CONNECTING_MS_MAX) - this.#silentMs();
@@ -349,7 +364,8 @@ export class Feed {
     }
   }
 
-  /** The page is visible again, or the network is back. A connection that seems dead is replaced at once. */
+  /** Called when the page is visible again or the network is back. If the feed waits for its next
+   * attempt, or the connection seems dead, the feed connects at once. */
   #wake = () => {
     if (globalThis.document?.visibilityState === "hidden") return;
     const silent = this.#silentMs() > SILENT_INTERVALS_ON_WAKE * this.#keepAliveMs;
@@ -400,7 +416,7 @@ export class Feed {
     try {
       return this.#options.storage ? use(sessionStorage, this.#options.storage) : undefined;
     } catch {
-      return undefined; // Storage may be forbidden, full or missing. A reload then starts without an id.
+      return undefined; // Storage may be forbidden, full or missing. A reloaded page then has no id.
     }
   }
 }
@@ -425,7 +441,7 @@ function renewed(url, renewal) {
   return whole;
 }
 
-/** Adds the last id to the query, because a new EventSource cannot send it as a header.
+/** Adds the last id to the query. A page cannot set the headers of an EventSource.
  * @param {URL} url @param {string} lastEventId */
 function resumed(url, lastEventId) {
   const whole = new URL(url);
@@ -448,8 +464,9 @@ async function detailOf(answer) {
 }
 
 /**
- * Reads a stream to its end and returns its last id and its reconnection time. Returns undefined if
- * the stream has an event with a listener. The server's lines end with LF.
+ * Reads a stream to its end and returns the stream's last id and reconnection time. Returns
+ * undefined if the stream breaks off, or has an event for which the page has a listener. Such a
+ * stream must come through an EventSource. All lines of a downlink server end with LF.
  * @param {Response} answer @param {(type: string) => boolean} isHeard
  */
 async function unheardTail({ headers, body }, isHeard) {

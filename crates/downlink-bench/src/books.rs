@@ -1,7 +1,8 @@
-//! The books of a run, which record every publish and every delivery.
+//! The books of a run record every publish and every delivery.
 //!
-//! Sans-IO: the callers pass the time, as nanoseconds since the start of the run. Latency and rates
-//! cover only the measured period, whereas the counts of deliveries cover the whole run.
+//! The books read no clock: the callers pass the time, as nanoseconds since the start of the run.
+//! Latency and rates are measured only in the measured period. The counts of deliveries cover the
+//! whole run.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -13,7 +14,7 @@ use super::{
     tally::{Counts, DeliveryOrder, Seen},
 };
 
-/// The maximum latency in the histogram: an hour.
+/// The maximum latency that the histogram can record: an hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 /// The precision of the histogram, in significant digits.
 const LATENCY_DIGITS: u8 = 3;
@@ -27,10 +28,10 @@ pub(super) struct Books {
     /// The latency of the events that were due in the measured period.
     pub(super) latency_ns: Histogram<u64>,
     pub(super) published: u64,
-    /// The numbers of the events whose publishing failed. Their deliveries are not due.
+    /// The numbers of the events that could not be published. No connection has to get them.
     pub(super) refused: HashSet<u64>,
-    /// True if a refused event may still arrive: when the server crashes, the event may have been
-    /// published although its answer is missing.
+    /// True if a refused event may still arrive. When the server crashes, it may have published an
+    /// event although it did not answer.
     pub(super) refused_may_arrive: bool,
     /// The counts within the measured period.
     pub(super) measured: MeasuredCounts,
@@ -50,7 +51,8 @@ pub(super) struct MeasuredCounts {
     pub(super) acknowledged: u64,
 }
 
-/// A published event: its topic, the number of due deliveries, and its number in the run.
+/// A published event: its topic, the number of connections that have to get it, and its number in
+/// the run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopicPosition {
     pub(super) topic: usize,
@@ -81,18 +83,18 @@ impl Books {
         self.period = period;
     }
 
-    /// An empty account for a connection that comes up now. The next event of the topic is its
-    /// first due event.
+    /// The empty record of a connection that comes up now. The connection has to get all events of
+    /// its topic from the next one on.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
 
-    /// Records that a connection is up. Later events of the topic are due to it.
+    /// Records that a connection is up. It has to get all later events of its topic.
     pub(super) fn up(&mut self, topic: usize) {
         self.up[topic] += 1;
     }
 
-    /// Records that a connection has ended. Later events of the topic are not due to it.
+    /// Records that a connection has ended. It does not have to get later events.
     pub(super) fn down(&mut self, topic: usize) {
         self.up[topic] -= 1;
     }
@@ -121,15 +123,16 @@ impl Books {
         }
     }
 
-    /// Records that an event was refused, or that its connection broke. No delivery of it is due.
+    /// Records that an event was refused, or that the connection broke before the answer. No
+    /// connection has to get this event.
     pub(super) fn refuse(&mut self, place: TopicPosition) {
         self.counts.expected -= place.deliveries;
         self.pace.refused(place.number);
         self.refused.insert(place.number);
     }
 
-    /// Records that a connection on this topic got a record. Returns `None` if the record is not
-    /// that of a published event of the topic.
+    /// Records that a connection on this topic got the record of an event. Returns `None` if no
+    /// such event was published to the topic.
     pub(super) fn deliver(
         &mut self,
         seen: &mut Seen,
@@ -158,7 +161,7 @@ impl Books {
         Some(arrival)
     }
 
-    /// Records a read that contained at least one record.
+    /// Records a read that contained the record of at least one event.
     pub(super) fn read(&mut self, now_ns: u64) {
         self.measured.reads += u64::from(self.period.contains(&now_ns));
     }
@@ -169,7 +172,7 @@ impl Books {
     }
 }
 
-/// The books and the scanner, which all streams of a run share.
+/// The books, and the scanner that finds records in bytes. All streams of a run share both.
 #[derive(Debug)]
 pub(super) struct SharedBooks {
     pub(super) books: Books,

@@ -1,8 +1,8 @@
 //! A comeback: the tool kills the server under load and starts it again, and all clients resume.
 //!
 //! Each client has to get every acknowledged event once and in order, over all of its connections.
-//! For the event that is being published at the crash there is no answer. Either all clients have
-//! to get this event, or none.
+//! The server does not answer for the event that is being published when it crashes. This event may
+//! reach all clients or none of them, but not only some.
 
 use std::{
     fmt,
@@ -27,8 +27,8 @@ use super::{
 
 /// The number of events before the crash, so that every client has an event id.
 const BEFORE: u64 = 10;
-/// The number of events between the crash and the return of the clients. Each client has to get
-/// them when it resumes.
+/// The number of events that are published between the crash and the return of the clients. Each
+/// client has to get them when it resumes.
 const AWAY: u64 = 100;
 /// The maximum duration of each step.
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -41,8 +41,8 @@ pub(super) struct Comeback {
     connections: u64,
     connections_asked: usize,
     acknowledged: u64,
-    /// The number of events without an answer because of the crash, and how many of them clients
-    /// got.
+    /// The number of events without an answer because of the crash. The next field is the number of
+    /// those that clients got.
     unanswered: u64,
     unanswered_kept: u64,
     received: u64,
@@ -85,7 +85,7 @@ impl Drop for NewServer {
 ///
 /// If the server cannot be reached, killed or started again.
 pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::Result<Comeback> {
-    // The load does not measure a process, because the server's process ends during the load.
+    // The load gets no server process to measure, because this process ends during the load.
     let unknown = ServerProcesses::default();
     let mut load = LoadRun::new(plan, &unknown)?;
     load.connect()?;
@@ -106,8 +106,8 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     };
     turn_until(&mut load, is_down, "the end of the connections")?;
     let new = start(line)?;
-    // The load tries to connect its publisher again and again. The pauses leave processor time for
-    // the server.
+    // The load tries again and again to connect its publisher. It pauses between the attempts, so
+    // that the server has processor time to start.
     let is_back = |load: &mut LoadRun<'_>| {
         thread::sleep(RETRY);
         Ok(load.is_idle())
@@ -124,7 +124,7 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     let has_caught_up = |load: &mut LoadRun<'_>| Ok(has_all(load, published));
     let caught_up = turn_until(&mut load, has_caught_up, "the newest event");
     let caught_up_s = returning.elapsed().as_secs_f64();
-    // If the newest event is repeated, the repeat arrives after it.
+    // If the server sends the newest event twice, the second one may arrive during this wait.
     load.wait(plan.timing.settle)?;
     let after = server.usage()?.unwrap_or_default();
     let seen: Vec<&Seen> =

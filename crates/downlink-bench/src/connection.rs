@@ -1,9 +1,9 @@
-//! A connection without blocking calls. It sends a request, and reads the response as its bytes
-//! arrive.
+//! A connection that sends a request, and reads the response as its bytes arrive. No call blocks,
+//! except connecting an unregistered connection.
 //!
-//! All connections of the load tool have this type. The owner decides when to read. A registered
-//! connection is read when the poll reports it. An unregistered connection is read whenever its
-//! owner has time.
+//! All connections of the load tool have this type. The owner of a connection decides when to read.
+//! If the connection is registered with the poll, the owner reads when the poll reports it. If not,
+//! the owner reads whenever it has time.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -33,26 +33,26 @@ pub(super) struct HttpConnection {
     pub(super) response: HttpResponse,
 }
 
-/// The directions in which a connection is ready, and the buffer to read into.
+/// The directions (reading, writing) in which a connection is ready, and the buffer to read into.
 #[derive(Debug)]
 pub(super) struct Ready<'a> {
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// True if the peer may have closed its side. A read that does not fill the buffer then does
-    /// not prove that the socket is empty.
+    /// True if the peer may have closed its side. The owner must then read until it finds the end,
+    /// even if a read has not filled the buffer.
     closed: bool,
     buffer: &'a mut [u8],
     start: Instant,
 }
 
 impl<'a> Ready<'a> {
-    /// The directions of an event that the poll reported. `start` is the start of the run.
+    /// The directions that the poll reported. `start` is the start of the run.
     pub(super) fn from_event(event: &Event, buffer: &'a mut [u8], start: Instant) -> Self {
         let (readable, writable) = (event.is_readable(), event.is_writable());
         Self { readable, writable, closed: event.is_read_closed(), buffer, start }
     }
 
-    /// For an unregistered connection: the owner has to try to read and to write.
+    /// For an unregistered connection: the owner has to try both directions.
     pub(super) fn unregistered(buffer: &'a mut [u8]) -> Self {
         Self { readable: true, writable: true, closed: true, buffer, start: Instant::now() }
     }
@@ -63,7 +63,7 @@ impl<'a> Ready<'a> {
 pub(super) enum ReadOutcome {
     /// The socket was empty.
     Empty,
-    /// The socket may hold more.
+    /// The socket may have more bytes.
     More,
     /// The socket is empty now.
     Drained,
@@ -89,7 +89,7 @@ impl HttpConnection {
         Ok(Self { stream, unsent: request, response: HttpResponse::new() })
     }
 
-    /// Connects, and does not register the connection. Blocks until it is connected.
+    /// Connects without registering the connection. Blocks until the connection is made.
     pub(super) fn open_unregistered(address: SocketAddr, request: Vec<u8>) -> io::Result<Self> {
         let stream = net::TcpStream::connect(address)?;
         stream.set_nonblocking(true)?;

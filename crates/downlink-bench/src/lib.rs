@@ -2,8 +2,9 @@
 //!
 //! Many subscriptions and a few publishers run in one thread. Each payload contains a record that
 //! identifies the event, so the tool counts every delivery exactly. At a fixed rate, the latency of
-//! an event is measured from the time at which it was due to be published. So if the server stalls,
-//! the latency includes the whole stall. Lost events are part of the report, not errors.
+//! an event is measured from the time at which it should have been published, not from the time at
+//! which it was published. So if the server stalls, the latency includes the whole stall. The tool
+//! reports lost events as figures, not as errors.
 //!
 //! ```sh
 //! downlink serve &
@@ -22,8 +23,9 @@
 //!
 //! # Limits
 //!
-//! The tool supports only HTTP/1.1 without TLS. The server and the tool each need a descriptor for
-//! each connection. The tool raises its own limit of descriptors as far as the system allows.
+//! The tool supports only HTTP/1.1 without TLS. For each connection, both the tool and the server
+//! need a file descriptor. The tool raises its own limit of descriptors as far as the system
+//! allows.
 //!
 //! # Features and platforms
 //!
@@ -67,7 +69,8 @@ use serde::Serialize;
 pub use self::arguments::Arguments;
 use self::{plan::Plan, report::LoadReport, server::ServerProcesses};
 
-/// Descriptors for other uses than connections: standard streams, polls, the plot, `/proc`.
+/// The number of descriptors that the tool needs besides those of the connections: for the standard
+/// streams, the polls, the plot and `/proc`.
 const DESCRIPTORS_SPARE: u64 = 32;
 
 /// Runs the load, and returns the report to print.

@@ -1,9 +1,10 @@
 //! The load itself. One thread polls all connections, and no call blocks on a connection.
 //!
 //! Every kind of load is a [`LoadRun`]: the main load, the quiet topic, storms, stalled readers,
-//! and the clients of a comeback. Readiness is edge-triggered. A read that does not fill the buffer
-//! has emptied the socket, so a delivery costs one system call. A delivery allocates memory only if
-//! the subscriptions can resume.
+//! and the clients of a comeback. The poll is edge-triggered: it reports a socket only when new
+//! bytes arrive. If a read does not fill the buffer, the socket is empty, and no second read is
+//! needed. So a delivery needs one system call. It allocates memory only if the subscriptions can
+//! resume.
 
 use std::{
     io::ErrorKind,
@@ -26,25 +27,26 @@ use super::{
     subscriber::Subscriber,
 };
 
-/// The maximum number of connections that are being opened at the same time. It is less than the
-/// shortest usual backlog of a listener (128).
+/// The maximum number of connections that are being opened at the same time. The queue of a
+/// listening socket usually has at least 128 places, so it does not overflow.
 const CONNECTING_MAX: usize = 100;
 /// If no connection comes up for this long, the load begins without the missing connections.
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The maximum duration of a drain, even if deliveries keep arriving.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-/// The size of one read. A few hundred events fit in it, so one read takes a whole batch of the
-/// server.
+/// The size of one read. A few hundred events fit into it, so one read takes all events that the
+/// server sends at once.
 const READ_BYTES: usize = 64 << 10;
-/// The maximum number of events from one poll.
+/// The maximum number of sockets that one poll reports.
 const EVENTS: usize = 1_024;
-/// The number of connections that are read between two turns of the quiet topic. Reading them takes
-/// some tens of microseconds.
+/// After reading this many connections, the load lets the quiet topic read and publish. Reading
+/// them takes some tens of microseconds.
 const BETWEEN_QUIET: usize = 32;
-/// The maximum wait of a poll. Progress and stalls are checked at least this often.
+/// The maximum wait of a poll. The load checks its progress and looks for stalls at least this
+/// often.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// A wait for the next due time ends this much too early, because the poll's timeout is in whole
-/// milliseconds. For the remaining time the load polls without waiting.
+/// The timeout of a poll is in whole milliseconds, which is not exact enough for the time of the
+/// next event. So a poll ends this much earlier, and the load polls without waiting for the rest.
 const WAIT_EARLY: Duration = Duration::from_millis(2);
 /// The load stops publishing after this many failures in a row.
 const FAILURES_MAX: u32 = 1_000;
@@ -65,14 +67,14 @@ pub(super) struct LoadRun<'a> {
     pub(super) troubles: Troubles,
     pub(super) progress: ProgressLine,
     is_publishing: bool,
-    /// The load on the quiet topic. It gets its turns between the connections of this load, not
-    /// after all of them. Otherwise its latency would include the time in which the load tool reads
-    /// them.
+    /// The load on the quiet topic. It may read and publish after every few connections of this
+    /// load, not only after all of them. Otherwise its latency would include the time in which the
+    /// load tool reads all these connections.
     pub(super) quiet: Option<Box<Self>>,
     pub(super) replay: Option<Box<ReplayPasses<'a>>>,
 }
 
-/// The poll, the events of one turn, and the buffer for all reads.
+/// The poll, the sockets that it reported in one turn, and the buffer for all reads.
 #[derive(Debug)]
 struct Sockets {
     poll: Poll,
@@ -90,7 +92,7 @@ pub(super) struct Troubles {
     pub(super) problem: Option<String>,
 }
 
-/// The beginning of a period.
+/// The values at the beginning of a period.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
@@ -132,8 +134,8 @@ impl<'a> LoadRun<'a> {
         })
     }
 
-    /// Opens all connections, at most [`CONNECTING_MAX`] at the same time. Subscriptions that have
-    /// ended resume.
+    /// Opens all connections, at most [`CONNECTING_MAX`] at the same time. If a subscription has
+    /// ended before, this resumes it.
     pub(super) fn connect(&mut self) -> anyhow::Result<Period> {
         let begin = self.mark()?;
         for number in self.publishers.len()..self.plan.publishers {
@@ -196,14 +198,14 @@ impl<'a> LoadRun<'a> {
         Ok(Period { seconds, busy_share: (self.busy - begin.busy).as_secs_f64() / seconds, used })
     }
 
-    /// Takes turns for this time.
+    /// Runs turns (polls, reads and writes) for this time.
     pub(super) fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
         self.turn_until(time, time, |_| Ok(Some(0))).map(drop)
     }
 
-    /// Takes turns until `progress` returns `None`. Before that, `progress` returns a number that
-    /// grows with each step. Returns false if the number does not grow for `silence_max`, or if
-    /// `progress` does not return `None` within `total_max`.
+    /// Runs turns until `progress` returns `None`. Until then, `progress` must return a number that
+    /// grows whenever something arrives. Returns false if the number does not grow for
+    /// `silence_max`, or if `progress` does not return `None` within `total_max`.
     pub(super) fn turn_until(
         &mut self,
         silence_max: Duration,
@@ -286,7 +288,7 @@ impl<'a> LoadRun<'a> {
         self.publishers.iter().any(PublisherConnection::is_idle)
     }
 
-    /// Publishes the events that are due, on the publishers that are idle.
+    /// Publishes the events that are due, on the publishers that are not waiting for an answer.
     pub(super) fn publish_due(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let before = self.reading.books.published;
@@ -321,8 +323,7 @@ impl<'a> LoadRun<'a> {
         (places, payloads)
     }
 
-    /// Counts the answers of a publisher, and opens its connection again if the connection is
-    /// broken.
+    /// Counts the answers that a publisher got. If its connection is broken, opens it again.
     fn settle_publisher(&mut self, number: usize) -> anyhow::Result<()> {
         let now_ns = self.now_ns();
         let publisher = &mut self.publishers[number];
@@ -359,17 +360,17 @@ impl<'a> LoadRun<'a> {
         left.saturating_sub(WAIT_EARLY).min(WAIT_MAX)
     }
 
-    /// Waits for the deliveries that are still due.
+    /// Waits for the deliveries that have not arrived yet.
     pub(super) fn drain(&mut self) -> anyhow::Result<()> {
         self.turn_until(self.plan.timing.drain, DRAIN_MAX, |load| {
             let is_complete = !load.is_waiting() && load.reading.books.is_complete();
             Ok((!is_complete).then_some(load.reading.books.counts.received))
         })?;
-        // If the last event is duplicated, the duplicate arrives after all due deliveries.
+        // If the server sends the last event twice, this turn reads the second one.
         self.turn(WAIT_MAX)
     }
 
-    /// Polls once and lets every ready connection read and write.
+    /// Polls once, and then reads from and writes to every connection that is ready.
     fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
         let mut events = mem::replace(&mut self.sockets.events, Events::with_capacity(0));
         let turned = self.poll_once(&mut events, wait);
@@ -409,7 +410,7 @@ impl<'a> LoadRun<'a> {
         quiet.turn(Duration::ZERO)
     }
 
-    /// Lets a connection that is ready read and write.
+    /// Reads from and writes to a connection that is ready.
     fn ready(&mut self, event: &Event) {
         let Token(at) = event.token();
         let ready = Ready::from_event(event, &mut self.sockets.buffer, self.start);

@@ -29,7 +29,7 @@ pub(super) struct LoadResults {
     pub(super) problem: Option<String>,
 }
 
-/// The server's memory before the connections were opened, and with the idle connections.
+/// The server's memory before the connections were opened, and when all are open and idle.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resident {
     pub(super) before: u64,

@@ -1,17 +1,17 @@
 //! The pace decides when the next event is published: at a fixed rate, or as soon as the window has
 //! room for it.
 //!
-//! Sans-IO: the callers pass the time, as nanoseconds since the start of the run. At a fixed rate
-//! the record of an event contains the time at which the event was due, even if the event is
-//! published later. So a stall of the server adds to the latency of all waiting events (no
-//! coordinated omission). With a window the record contains the time at which the event is
-//! published.
+//! The pace reads no clock: the callers pass the time, as nanoseconds since the start of the run.
+//! At a fixed rate, the record of an event contains the time at which the event should be
+//! published, even if the tool publishes it later. So if the server stalls, the latency of all
+//! waiting events includes the stall (no coordinated omission). With a window, the record contains
+//! the time at which the tool publishes the event.
 
 use std::collections::VecDeque;
 
-/// With a window, if no delivery arrives for this long, the load no longer waits for the
-/// outstanding deliveries. Otherwise lost deliveries would stop the load. A server that still
-/// delivers is not silent for a quarter of a second.
+/// With a window, if no delivery arrives for this long, the load stops waiting for the missing
+/// deliveries and publishes again. Otherwise lost deliveries would stop the load for ever. A
+/// working server is never silent for a quarter of a second.
 pub(super) const WINDOW_STALL_NS: u64 = 250_000_000;
 
 /// The pace of a run.
@@ -23,11 +23,12 @@ pub(super) enum Pace {
     Window(Window),
 }
 
-/// The published events that may have missing deliveries.
+/// The published events whose deliveries have not all arrived.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     size: usize,
-    /// The number of missing deliveries of each event. The first entry is for the event `first`.
+    /// For each event, the number of deliveries that have not arrived. The first entry is for the
+    /// event `first`.
     missing: VecDeque<u64>,
     first: u64,
     /// The number of events with missing deliveries.
@@ -71,8 +72,8 @@ impl Pace {
         }
     }
 
-    /// Records that an event was published with this number of due deliveries. The n-th call is for
-    /// the event number n - 1.
+    /// Records that an event was published, and that this many connections have to get it. The
+    /// first call is for the event 0, and each call is for the next event.
     pub(super) fn published(&mut self, deliveries: u64, now_ns: u64) {
         match self {
             Self::Rate { published, .. } => *published += 1,
@@ -99,7 +100,7 @@ impl Pace {
         window.settle(number, u64::MAX);
     }
 
-    /// Forgets the outstanding deliveries if none has arrived for a long time.
+    /// Stops waiting for the missing deliveries if none has arrived for [`WINDOW_STALL_NS`].
     pub(super) fn check_stall(&mut self, now_ns: u64) {
         let Self::Window(window) = self else { return };
         let silence = now_ns.saturating_sub(window.last_delivery_ns);
@@ -111,7 +112,7 @@ impl Pace {
         }
     }
 
-    /// How many times outstanding deliveries were forgotten.
+    /// How many times the load stopped waiting for missing deliveries.
     pub(super) fn stalls(&self) -> u64 {
         match self {
             Self::Rate { .. } => 0,
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!((pace.due(2_000), pace.stalls()), (None, 0));
         pace.check_stall(1_000 + WINDOW_STALL_NS);
         assert_eq!((pace.due(3_000), pace.stalls()), (Some(3_000), 1));
-        // A late delivery of a forgotten event changes nothing.
+        // After the load has stopped waiting for an event, a late delivery of it changes nothing.
         pace.published(2, 4_000);
         pace.delivered(0, 5_000);
         assert_eq!(pace.due(6_000), None);

@@ -18,25 +18,31 @@ use super::{
     record::RECORD_BYTES,
 };
 
-/// The maximum is about the number of ports of one address. More connections need several load
-/// tools.
+/// The number of connections. One address has about as many ports as the maximum. For more
+/// connections, run several load tools with different addresses.
 const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
-/// Events of one request. The maximum is the default limit of a server for a batch.
+/// The number of events in one request. The maximum is the default limit of a downlink server for a
+/// batch.
 const BATCH: RangeInclusive<usize> = 1..=10_000;
-/// Connections that stop reading. When they resume, the server replays its history to all of them.
+/// The number of connections that stop reading. When they resume, the server replays its history to
+/// all of them.
 const STALLED: RangeInclusive<usize> = 0..=10_000;
-/// The maximum is the default limit of a server for topics.
+/// The number of topics. The maximum is the default limit of a downlink server for topics.
 const TOPICS: RangeInclusive<usize> = 1..=100_000;
-/// Each publisher is a connection. More publishers than the maximum would only make the order of
-/// the events more random.
+/// The number of publishers, each with one connection. More publishers than the maximum would only
+/// make the order of the events more random.
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
-/// Above this rate, the single thread of the tool would have no time for anything but publishing.
+/// The maximum rate, in events per second. At a higher rate, the tool's single thread would have no
+/// time to read.
 const RATE_MAX: f64 = 1_000_000.0;
-/// The events per second before the crash of a comeback. 10,000 clients can read about this many.
+/// The events per second before the server is killed in a comeback. The tool can read about this
+/// many events per second for 10,000 clients.
 const COMEBACK_RATE: f64 = 50.0;
-/// The maximum bounds the memory of the window, which has an entry for each event.
+/// The size of the window, in events. The window has an entry for each event, so the maximum limits
+/// its memory.
 const WINDOW: RangeInclusive<usize> = 1..=65_536;
-/// A payload has to contain a record. The maximum is the default limit of a server (1 MiB).
+/// The size of a payload. The minimum is the size of a record, which every payload contains. The
+/// maximum is the default limit of a downlink server for an event (1 MiB).
 const PAYLOAD_BYTES: RangeInclusive<usize> = RECORD_BYTES..=1 << 20;
 
 /// The plan of a run. Its values have been checked.
@@ -57,7 +63,7 @@ pub(super) struct Plan {
     pub(super) run: u32,
     /// True if the subscriptions can resume after their connection has ended.
     pub(super) is_resuming: bool,
-    /// The stalled readers, which are connected during this load.
+    /// The readers that stay connected during this load but read nothing until it is over.
     pub(super) stalled: Option<Box<Plan>>,
     /// The load of the quiet topic, which runs at the same time as this load.
     pub(super) quiet: Option<Box<Plan>>,
@@ -150,7 +156,7 @@ impl Plan {
         Self { connections: readers, publishers: 0, first, is_resuming: true, ..self.alone() }
     }
 
-    /// The same plan for a single reader, without other loads.
+    /// The same plan for a single reader, without a quiet topic, stalled readers and a replay.
     pub(super) fn alone(&self) -> Self {
         Self {
             connections: 1,

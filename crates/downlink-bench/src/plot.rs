@@ -1,5 +1,5 @@
-//! Draws the distribution of latency as an SVG. The scale for the share of deliveries stretches the
-//! slowest deliveries.
+//! Draws the distribution of latency as an SVG. The horizontal axis is the share of deliveries. It
+//! is stretched at its right end, so that the slowest deliveries are visible.
 //!
 //! The SVG needs no script, font or style sheet, so every viewer can show it. The colours have
 //! medium brightness, so they are legible on white and on black.
@@ -13,7 +13,7 @@ const SIZE: (f64, f64) = (720.0, 400.0);
 const FIELD: Field = Field { left: 80.0, right: 690.0, top: 50.0, bottom: 340.0 };
 /// The number of points of the curve: one every few pixels.
 const POINTS: u32 = 150;
-/// A grey whose contrast to white and to near-black is above 4.
+/// A grey that is legible on white and on black: its contrast to both is above 4.
 const TEXT: &str = "#7d7d7d";
 const GRID: &str = "#7d7d7d";
 const CURVE: &str = "#2f81f7";
@@ -28,8 +28,8 @@ struct Field {
 
 /// The scales of both axes.
 struct Scales {
-    /// The right end of the chart: 3 if the slowest delivery in a thousand is the last that is
-    /// shown.
+    /// The right end of the horizontal axis, as a number of nines. With 3, the axis ends at 99.9 %
+    /// of the deliveries.
     nines: f64,
     /// The minimum and the maximum latency of the chart, as powers of ten of nanoseconds.
     low: f64,
@@ -44,7 +44,8 @@ impl Scales {
         Self { nines, low, high }
     }
 
-    /// The horizontal position of the slowest delivery in `10^rarity`.
+    /// The horizontal position of a share: the share of all but the slowest of `10^rarity`
+    /// deliveries.
     fn x(&self, rarity: f64) -> f64 {
         FIELD.left + (FIELD.right - FIELD.left) * rarity / self.nines
     }

@@ -1,4 +1,5 @@
-//! A connection that publishes. It sends one request after the other, and stays open between them.
+//! A connection that publishes. It sends the next request after the answer to the last, and stays
+//! open between requests.
 
 use std::{io, mem};
 
@@ -15,9 +16,9 @@ use super::{
 pub(super) struct PublisherConnection {
     connection: HttpConnection,
     state: PublisherState,
-    /// The newest failure, until the load takes it.
+    /// The newest failure. The load takes it out.
     pub(super) failure: Option<Failure>,
-    /// Acknowledged events, until the load takes them.
+    /// The number of acknowledged events. The load takes it out and sets it to 0.
     pub(super) acknowledged: usize,
 }
 
@@ -25,7 +26,7 @@ pub(super) struct PublisherConnection {
 enum PublisherState {
     Connecting,
     Idle,
-    /// The request with these events is not answered yet.
+    /// The server has not answered the request with these events yet.
     Waiting(Vec<TopicPosition>),
     Broken,
 }

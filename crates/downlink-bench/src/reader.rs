@@ -1,9 +1,10 @@
 //! Reads an event stream from a connection. All kinds of load use this reader.
 //!
-//! The reader checks the head of the response, and yields the records in the body. By default it
-//! only scans the bytes for records, which costs almost nothing. A reader that resumes uses the
-//! full decoder of the format. The decoder outlives the connection, so the next request can send
-//! the last event id.
+//! The reader checks the head of the response, and finds the records in the body (a record is the
+//! part of a payload that identifies the event). By default, it only scans the bytes for records,
+//! which takes almost no time. If the reader has to resume, it decodes the events with the decoder
+//! of the format. It keeps the decoder when the connection ends, so the next request can send the
+//! last event id.
 
 use std::io;
 
@@ -20,7 +21,7 @@ const OWN: &str = "downlink.";
 /// The type of the events that announce a gap.
 const GAP: &str = "downlink.gap";
 
-/// An event stream. After a reconnection it continues over a new connection.
+/// An event stream. After a reconnection, it continues over the new connection.
 #[derive(Debug)]
 pub(super) struct StreamReader {
     connection: Option<HttpConnection>,
@@ -38,9 +39,9 @@ enum Decoding {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StreamEvent {
     Record(EventRecord),
-    /// The server reports that events are missing. Only the decoder finds these.
+    /// The server reports that events are missing. A reader without the decoder does not see this.
     Gap,
-    /// An event without a record. Only the decoder finds these.
+    /// An event without a record. A reader without the decoder does not see this.
     Unknown,
 }
 

@@ -1,8 +1,8 @@
 //! The record in a payload, which identifies the event: run, number, due time.
 //!
-//! A record consists of letters and digits only, so JSON, forms and the event stream format leave
-//! it unchanged. The scanner finds the records in a stream of bytes, even if a record arrives in
-//! several pieces, and ignores all other bytes.
+//! A record has only letters and digits, so encoding it as JSON, as a form or as an event stream
+//! does not change it. The scanner finds the records in a stream of bytes, even if a record arrives
+//! in several pieces. It ignores all other bytes.
 
 use memchr::memmem::Finder;
 
@@ -77,7 +77,7 @@ impl Carry {
     /// Keeps the last bytes of `bytes` that may be the beginning of a record.
     fn keep(&mut self, bytes: &[u8]) {
         let from = bytes.len().saturating_sub(self.bytes.len());
-        // The first comparison is much cheaper than the second, and few bytes need the second.
+        // The first comparison is much faster than the second, and excludes most bytes.
         let begins = |at: &usize| bytes[*at] == MARKER[0] && may_begin(&bytes[*at..]);
         let start = (from..bytes.len()).find(begins).unwrap_or(bytes.len());
         let kept = &bytes[start..];
@@ -110,8 +110,9 @@ impl Scanner {
         carry.keep(&bytes[rest..]);
     }
 
-    /// Scans the kept bytes together with the next bytes. Returns how many of `bytes` belong to the
-    /// records found here. Returns `None` if it has scanned all of `bytes`.
+    /// Scans the kept bytes together with the next bytes, for records that begin in the kept bytes.
+    /// Returns how many of `bytes` belong to these records. Returns `None` if all of `bytes` have
+    /// been scanned.
     fn scan_seam(
         &self,
         carry: &mut Carry,

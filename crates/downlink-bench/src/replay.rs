@@ -2,7 +2,7 @@
 //!
 //! Each pass is a new connection, and has to get every event of the earlier run once and in order.
 //! When a pass ends, the next pass begins at once, so a replay is in progress during the whole
-//! load. The tool samples the server's memory during the passes.
+//! load. During the passes, the tool measures the server's memory at intervals.
 
 use std::{
     fmt, mem,
@@ -22,11 +22,11 @@ use super::{
     subscriber::Subscriber,
 };
 
-/// The size of one read. The other connections can read between two reads of the replay.
+/// The size of one read of the replay. After each read, the load reads its other connections.
 const READ_BYTES: usize = 64 << 10;
 /// A pass fails if nothing arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The interval between two samples of the server's memory. A sample takes some tens of
+/// The interval between two measurements of the server's memory. One takes some tens of
 /// microseconds.
 const SAMPLE: Duration = Duration::from_millis(20);
 
@@ -51,7 +51,7 @@ pub(super) struct ReplayResults {
     passes: u64,
     /// The number of passes that got every event once and in order.
     pub(super) exact: u64,
-    /// The number of events that are due in each pass.
+    /// The number of events that each pass has to get.
     events: u64,
     received: u64,
     lost: u64,
@@ -98,7 +98,7 @@ impl<'a> ReplayPasses<'a> {
         }))
     }
 
-    /// Begins a pass if none is in progress, and reads once. Returns true if anything arrived.
+    /// Begins a pass if none is in progress. Then reads once. Returns true if anything arrived.
     pub(super) fn step(&mut self) -> anyhow::Result<bool> {
         if self.pass.is_none() && self.replays.problem.is_none() {
             let request = self.past.request.clone();
@@ -158,8 +158,8 @@ impl<'a> ReplayPasses<'a> {
         self.close();
     }
 
-    /// Ends the pass and adds it to the results. A late event counts as duplicated, because a
-    /// replay has to be in order.
+    /// Ends the pass and adds it to the results. An event that arrives out of order counts as
+    /// duplicated, because a replay has to be in order.
     fn close(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         let counts = mem::take(&mut self.reading.books.counts);

@@ -9,8 +9,8 @@ use super::{
     replay::ReplayResults, stalled::Returns,
 };
 
-/// If the load tool is busy for a larger share of the time than this, it may itself limit the load
-/// or increase the latency.
+/// If the load tool is busy for a larger share of the time than this, the figures may describe the
+/// tool and not the server. The report then warns.
 const BUSY_LIMIT: f64 = 0.9;
 
 /// The figures of a run.
@@ -28,9 +28,10 @@ pub(super) struct LoadReport {
     /// The measured period.
     seconds: f64,
     published: u64,
-    /// Events whose publishing failed.
+    /// The number of events that could not be published.
     refused: u64,
-    /// Events that were due, but were not published before the end of the run.
+    /// The number of events that should have been published before the end of the run, but were
+    /// not.
     overdue: u64,
     expected: u64,
     received: u64,
@@ -39,9 +40,10 @@ pub(super) struct LoadReport {
     out_of_order: u64,
     wrong_topic: u64,
     foreign: u64,
-    /// True if the counts are exact, which means that no connection forgot a hole.
+    /// True if the counts are exact. They are not if a connection had more missing ranges of events
+    /// than it can remember.
     exact: bool,
-    /// True if every due delivery arrived once and in order, and nothing else arrived.
+    /// True if every connection got every event once and in order, and nothing else.
     flawless: bool,
     quiet: Option<QuietFigures>,
     stalled: Option<Returns>,
@@ -60,7 +62,8 @@ pub(super) struct LoadReport {
     problem: Option<String>,
 }
 
-/// The time from an event's due time to the read that contained the event.
+/// The time from the moment at which an event should be published to the read that contained the
+/// event.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: f64,
@@ -103,8 +106,8 @@ impl LoadReport {
         let Period { seconds, busy_share, .. } = outcome.measured;
         let quiet = outcome.quiet.as_ref().map(quiet_figures);
         let returned = outcome.returns.as_ref().is_none_or(|returns| returns.failed == 0);
-        // Events of several publishers may reach the server in any order, so the order is not
-        // checked.
+        // The requests of several publishers may reach the server in any order, so the order of the
+        // events is checked only with one publisher.
         let flawless = counts.is_flawless(plan.publishers == 1)
             && quiet.is_none_or(|quiet| quiet.flawless)
             && returned
@@ -162,8 +165,8 @@ impl LoadReport {
     }
 }
 
-/// At a fixed rate, the number of events that were due but not published, because the server was
-/// slow.
+/// At a fixed rate, the number of events that should have been published but were not, because the
+/// server was too slow.
 fn overdue(plan: &Plan, published: u64) -> u64 {
     let Pace::Rate { per_second, .. } = plan.pace else { return 0 };
     let seconds = (plan.timing.warmup + plan.timing.duration).as_secs_f64();

@@ -1,8 +1,8 @@
 //! Reads HTTP/1.1 responses as their bytes arrive: the head, and a body in chunks, with a length,
 //! or up to the end of the connection.
 //!
-//! Sans-IO, and without allocation after the head. The reader removes the framing of the body and
-//! skips trailers.
+//! This module reads no socket: the caller passes the bytes. After the head, it allocates no
+//! memory. It removes the framing of the body (the sizes of the chunks), and skips trailers.
 
 use thiserror::Error;
 
@@ -132,7 +132,8 @@ impl HttpResponse {
     }
 }
 
-/// Takes bytes up to the blank line. Returns how many, and the next state if the head is complete.
+/// Takes the bytes of the head, up to the blank line. Returns how many bytes it took, and the next
+/// state if the head is complete.
 fn take_head(
     text: &mut Vec<u8>,
     bytes: &[u8],
@@ -185,7 +186,7 @@ fn parse_head(head: &[u8]) -> Result<Option<ResponseState>, BadResponse> {
 }
 
 impl Framing {
-    /// Takes at least one byte. Returns how many, and true if the body has ended.
+    /// Takes at least one byte. Returns how many bytes it took, and true if the body has ended.
     fn feed(
         &mut self,
         bytes: &[u8],

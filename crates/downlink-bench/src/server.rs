@@ -1,7 +1,7 @@
 //! The processor time and the resident memory of the server under load, from `/proc`.
 //!
-//! This works on Linux only. Other systems do not have these files, so there it is an error to name
-//! a process. Child processes are not counted.
+//! This works on Linux only. Other systems do not have these files, so the option `--server-pid` is
+//! an error on them. Child processes are not counted.
 
 use std::io;
 
@@ -18,8 +18,8 @@ pub(super) struct ServerProcesses {
 pub(super) struct Usage {
     /// User and system time.
     pub(super) cpu_s: f64,
-    /// Only the user time. The system samples it, so a measurement needs tens of seconds to be
-    /// accurate. The sum of user and system time is exact.
+    /// Only the user time. The sum of user and system time is exact, but the system only estimates
+    /// how much of it is user time. This estimate is accurate after tens of seconds.
     pub(super) cpu_user_s: f64,
     pub(super) resident_bytes: u64,
 }

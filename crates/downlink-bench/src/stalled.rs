@@ -2,9 +2,10 @@
 //! or a report of the gap.
 //!
 //! The readers connect before the first event is published, and do not read during the load.
-//! Afterwards they read everything that the server has for them. Readers whose connection the
-//! server has ended resume with their last event id. A reader may miss events if the server reports
-//! the gap, so these deliveries are not in the books of the main load.
+//! Afterwards they read everything that the server has for them. If the server has ended the
+//! connection of a reader, the reader resumes with its last event id. A reader may miss events if
+//! the server reports the gap. In the books of the main load, missing events would count as lost,
+//! so these readers have books of their own.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use serde::Serialize;
 
 use super::{books::Books, load::LoadRun, plan::Plan, server::ServerProcesses, subscriber::Story};
 
-/// If nothing arrives for this long, the readers without the newest event have failed.
+/// If nothing arrives for this long, all readers that have not got the newest event have failed.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The maximum time for all readers, so that the run ends even if the server never stops sending.
 const RETURN_MAX: Duration = Duration::from_secs(120);
-/// The maximum number of reconnections of one reader. The stall causes one. One more is allowed,
-/// because a connection may also break for another reason.
+/// The maximum number of reconnections of one reader. The server may end a connection because the
+/// reader stalls, and the connection may break once more for another reason.
 const RECONNECTS_MAX: usize = 2;
 
 /// The connected readers.
@@ -63,7 +64,7 @@ impl<'a> StalledReaders<'a> {
         Ok(Self { load, reconnects: vec![0; plan.connections] })
     }
 
-    /// Lets each reader read up to the newest event, and judges the result.
+    /// Lets each reader read up to the newest event, and checks what it got.
     pub(super) fn resume(
         mut self,
         books: &Books,

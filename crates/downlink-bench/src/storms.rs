@@ -1,4 +1,5 @@
-//! Storms: the tool opens all connections at once and closes them at once, several times.
+//! In a storm, the tool opens all connections at once and closes them at once. A run has several
+//! storms.
 //!
 //! The results are the number of connections that the server accepts per second, the processor time
 //! that it needs for this, and whether it frees its memory and its sockets afterwards.
@@ -30,7 +31,7 @@ pub(super) struct Storms {
     storms: Vec<Storm>,
     /// The connections per second in the slowest storm.
     connects_per_s: f64,
-    /// The connections of all storms per second of the server's processor time.
+    /// The number of connections per second of the server's processor time, over all storms.
     connects_per_cpu_s: f64,
     /// The server's memory after the last storm, when all connections are closed.
     resident_after: u64,

@@ -18,9 +18,10 @@ pub(super) struct Subscriber {
     number: usize,
     topic: usize,
     pub(super) reader: StreamReader,
-    /// The events that arrived. `None` until the stream is up, and kept when the connection ends.
+    /// The events that arrived. `None` until the stream is up. The value stays when the connection
+    /// ends.
     pub(super) seen: Option<Seen>,
-    /// Only for a subscription that can resume.
+    /// `None` if the subscription cannot resume.
     pub(super) story: Option<Box<Story>>,
 }
 
@@ -66,7 +67,7 @@ impl Subscriber {
         Ok(Self { number, topic: number % plan.topics, reader, seen: None, story })
     }
 
-    /// Connects a subscription to which all events are due, from the first event on.
+    /// Connects a subscription that has to get all events of the topic, from the first one on.
     pub(super) fn replay(plan: &Plan, request: Vec<u8>) -> io::Result<Self> {
         let connection = HttpConnection::open_unregistered(plan.subscribe_address, request)?;
         let (reader, seen) = (StreamReader::new(connection, false), Some(Seen::starting_at(0)));

@@ -1,44 +1,46 @@
 //! The tally of deliveries: received, lost, duplicated, out of order.
 //!
-//! Invariant: each connection knows for every event of its topic whether the event has arrived. It
-//! stores the next position, and the ranges of missing positions (the holes) below it. So counts
-//! are exact, not sampled. A connection with more than [`HOLES_MAX`] holes forgets the oldest one,
-//! and the tally counts the forgotten holes.
+//! The events of a topic have positions: 0, 1, 2 and so on. Invariant: each connection knows for
+//! every event of its topic whether the event has arrived. It stores the position after the newest
+//! event that arrived, and the ranges of missing positions (the holes) below. So the counts are
+//! exact. A connection with more than [`HOLES_MAX`] holes forgets the oldest hole, and the tally
+//! counts the forgotten holes.
 
 use std::{collections::VecDeque, ops::Range};
 
-/// The maximum number of holes that one connection remembers. With a server that delivers in order
-/// there is none, and with a server that drops events under load there are a few dozen. A hole
-/// takes 16 bytes, so 10,000 connections need at most 160 MB.
+/// The maximum number of holes that one connection remembers. If a server delivers in order, there
+/// are no holes. If it drops events under load, there are a few dozen. A hole takes 16 bytes, so
+/// 10,000 connections need at most 160 MB.
 pub(super) const HOLES_MAX: usize = 1_000;
 
 /// Counts over all connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counts {
-    /// Deliveries that are due: one for each event and each connection that was up on its topic.
+    /// Deliveries that should arrive: one for each event and each connection that was up on its
+    /// topic.
     pub(super) expected: u64,
     /// Deliveries that arrived, each counted once.
     pub(super) received: u64,
     /// Deliveries of an event that had already arrived.
     pub(super) duplicated: u64,
-    /// Deliveries of an event after a later event. They also count as received.
+    /// Deliveries of an event that came after a later event. They also count as received.
     pub(super) out_of_order: u64,
     /// Deliveries on a connection that did not subscribe to the topic.
     pub(super) wrong_topic: u64,
     /// Deliveries of events from an earlier run, or of events that were never published.
     pub(super) foreign: u64,
-    /// Forgotten holes. A delivery of an event in a forgotten hole counts as duplicated.
+    /// Forgotten holes. If an event in a forgotten hole arrives, its delivery counts as duplicated.
     pub(super) holes_forgotten: u64,
 }
 
 impl Counts {
-    /// The number of deliveries that are due and have not arrived.
+    /// The number of deliveries that should have arrived and have not.
     pub(super) fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.received)
     }
 
-    /// True if every due delivery arrived exactly once, and nothing else arrived. If `is_ordered`,
-    /// the deliveries also have to be in order.
+    /// True if every delivery that should arrive arrived exactly once, and nothing else arrived. If
+    /// `is_ordered`, the deliveries must also have been in order.
     pub(super) fn is_flawless(&self, is_ordered: bool) -> bool {
         let odd = self.duplicated + self.wrong_topic + self.foreign;
         odd == 0 && self.lost() == 0 && !(is_ordered && self.out_of_order > 0)
@@ -48,7 +50,8 @@ impl Counts {
 /// The deliveries of one connection, by the positions of the events within their topic.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// The position after the newest delivered event, or the first due position.
+    /// The position after the newest delivered event. Before the first delivery, the position of
+    /// the first event that the connection has to get.
     next: u64,
     /// The holes, in ascending order. No range is empty.
     holes: VecDeque<Range<u64>>,
@@ -63,7 +66,7 @@ pub(super) enum DeliveryOrder {
 }
 
 impl Seen {
-    /// A connection whose first due event is `first`.
+    /// A connection that has to get the events from `first` on.
     pub(super) fn starting_at(first: u64) -> Self {
         Self { next: first, holes: VecDeque::new() }
     }
@@ -73,8 +76,8 @@ impl Seen {
         self.next
     }
 
-    /// True if the event at this position has arrived. Positions before the first due position
-    /// count as arrived.
+    /// True if the event at this position has arrived. Events before the first one that the
+    /// connection has to get count as arrived.
     pub(super) fn has(&self, position: u64) -> bool {
         position < self.next && !self.holes.iter().any(|hole| hole.contains(&position))
     }
@@ -96,7 +99,7 @@ impl Seen {
         }
     }
 
-    /// Records a delivery at or after `next`. The positions from `next` up to it become a hole.
+    /// Records the delivery of a position at or after `next`. The positions between become a hole.
     fn leap(&mut self, position: u64, counts: &mut Counts) {
         if position > self.next {
             if self.holes.len() == HOLES_MAX {

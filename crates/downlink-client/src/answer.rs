@@ -16,8 +16,7 @@ pub struct Receipt {
     pub id: String,
     /// The number of subscriptions that matched the event when it was published.
     pub subscribers: u64,
-    /// Whether the server's store has committed the event. `false` if the server answered before
-    /// that.
+    /// Whether the server's store had committed the event when the server answered.
     #[serde(skip)]
     pub committed: bool,
 }
@@ -32,8 +31,8 @@ pub struct StreamReceipt {
     /// The number of events that were published.
     #[serde(default)]
     pub events: u64,
-    /// The number of events that the server already had, with the same ids. They were not
-    /// published again.
+    /// The number of events whose ids the server already had. The server did not publish these
+    /// events again.
     #[serde(default)]
     pub repeated: u64,
     /// The number of subscriptions that matched the last event.

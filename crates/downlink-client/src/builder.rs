@@ -1,7 +1,7 @@
 //! The settings of an event source.
 //!
-//! The setters do not fail. They store the first error, and `build` returns it. `build` opens no
-//! connection.
+//! The setters do not return errors. They store the first error, and `build` returns it. `build`
+//! opens no connection.
 
 use bytes::Bytes;
 use downlink_proto::{DecoderLimits, reconnect::ReconnectPolicy};
@@ -23,8 +23,9 @@ use crate::{
 
 /// The default time limit for making a connection: 10 seconds.
 ///
-/// A reachable server accepts within one round trip. With a few lost packets, it takes up to 7
-/// seconds.
+/// A server that can be reached accepts a connection within one round trip. If the network loses a
+/// few packets, this takes up to 7 seconds, so half the limit would be too short. Double the limit
+/// would only delay the next attempt.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The maximum number of redirects in one attempt: 20, as in browsers.
@@ -89,7 +90,8 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sends the same body with every attempt. The method does not change.
+    /// Sends this body with every attempt. A body does not change the method: to send a `POST`,
+    /// also call [`method`](Self::method).
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Some(body.into());
         self
@@ -110,9 +112,9 @@ impl EventSourceBuilder {
     /// Sets the idle timeout: the client reconnects if no bytes arrive for this long. Comments
     /// count as bytes that arrive.
     ///
-    /// Without this setting, the client uses three times the keep-alive interval that a downlink
-    /// server announces. For other servers, only the TCP keep-alive of the operating system
-    /// applies. It detects a dead peer after about a minute.
+    /// Without this setting, the timeout is three times the keep-alive interval that a downlink
+    /// server announces. For other servers, there is no timeout by default. Only the TCP keep-alive
+    /// of the operating system then detects a dead server, after about a minute.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.settings.idle_timeout = Some(limit);
         self
@@ -131,8 +133,9 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sets a function that returns credentials, such as a token that expires. It is called before
-    /// every attempt. Its headers replace other headers of the same name.
+    /// Sets a function that returns credentials, such as a token that expires. The event source
+    /// calls it before every attempt. The headers that it returns replace other headers of the same
+    /// name.
     ///
     /// An error of the function counts as a failed attempt. After a 401, the event source calls the
     /// function again and makes another attempt at once. It delivers this 401 as an
@@ -140,7 +143,7 @@ impl EventSourceBuilder {
     /// [`attempts_max`](ReconnectPolicy::attempts_max). If the server answers 401 again before a
     /// stream opens, the event source ends. With
     /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends it. If the function
-    /// caches a token, it must renew the token before it expires.
+    /// caches a token, the function must replace the token before the token expires.
     ///
     /// # Examples
     ///
@@ -194,9 +197,9 @@ impl EventSourceBuilder {
 
     /// Uses an existing HTTP client with its proxies, certificates and redirect rules.
     ///
-    /// The client must have no total timeout and no read timeout.
-    /// [`connect_timeout`](Self::connect_timeout) cannot be set in addition. Set the timeout on
-    /// that client.
+    /// The client must have no total timeout and no read timeout, because a stream has no end. Set
+    /// a connect timeout on that client: with [`connect_timeout`](Self::connect_timeout) in
+    /// addition, [`build`](Self::build) returns an error.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.client = Some(client);
         self
@@ -205,7 +208,8 @@ impl EventSourceBuilder {
     /// Connects to the Unix socket at this path. The path, query and `Host` of the request still
     /// come from the URL, such as `http://localhost/events`.
     ///
-    /// [`http_client`](Self::http_client) cannot be set in addition. Set the socket on that client.
+    /// With [`http_client`](Self::http_client) in addition, [`build`](Self::build) returns an
+    /// error. Set the socket on that client instead.
     #[cfg(unix)]
     pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.unix_socket = Some(path.into());

@@ -7,7 +7,8 @@ use std::{error::Error, pin::Pin, sync::Arc};
 
 use crate::{BuildError, CredentialsError};
 
-/// Headers with credentials. A function returns them. Set that function with
+/// Headers with credentials. The app provides a function that returns them before each request. Set
+/// that function with
 /// [`EventSourceBuilder::credentials`](crate::EventSourceBuilder::credentials) or
 /// [`Publisher::with_credentials`](crate::Publisher::with_credentials).
 ///
@@ -35,7 +36,7 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Header`] if HTTP cannot carry it.
+    /// [`BuildError::Header`] if the token has a character that HTTP cannot carry.
     pub fn bearer_token(token: &str) -> Result<Self, BuildError> {
         Self::default().with_header("authorization", &format!("Bearer {token}"))
     }
@@ -44,7 +45,7 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Header`] if HTTP cannot carry it.
+    /// [`BuildError::Header`] if the name or the value has a character that HTTP cannot carry.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
         let (name, value) = parse_header(name, value)?;
         self.headers.insert(name, value);

@@ -11,12 +11,11 @@ use crate::{Gap, ReceivedEvent, StreamError};
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A connection is open. It is delivered once per connection, before the events of that
-    /// connection.
+    /// A connection has opened. Delivered once per connection, before its events.
     Open(Opened),
     /// An event.
     Event(ReceivedEvent),
-    /// Events are missing. They belong before the next event, and will not be delivered.
+    /// Events are missing, and will not be delivered. Their place was before the next event.
     Gap(Gap),
     /// A comment. Comments are delivered only if they are
     /// [enabled](crate::EventSourceBuilder::comments).

@@ -88,21 +88,21 @@ pub enum StreamError {
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[source] TransportError),
-    /// No bytes arrived for the idle timeout, not even a comment.
+    /// No bytes arrived within the idle timeout, not even a comment.
     #[error("no bytes arrived for {after:?}")]
     #[non_exhaustive]
     Idle {
         /// The limit.
         after: Duration,
     },
-    /// The stream exceeded a limit of the decoder. It would exceed the limit again after a
-    /// reconnect.
+    /// The stream exceeded a limit of the decoder. It would do so again after a reconnect, so the
+    /// event source ends.
     #[error("the stream exceeds a limit")]
     Decode(#[source] DecodeError),
 }
 
 impl StreamError {
-    /// This error in the form that the reconnection rules take.
+    /// The outcome of the attempt or stream, which the reconnection rules take as their input.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
@@ -120,7 +120,7 @@ impl StreamError {
     }
 }
 
-/// The text that is shown after the status: the detail of the problem, or its title.
+/// The text after the status in an error message: the detail of the problem, or else its title.
 fn detail(problem: Option<&Problem>) -> String {
     let text = problem.map_or("", |problem| match &*problem.detail {
         "" => &problem.title,
@@ -142,7 +142,7 @@ pub enum Closed {
     /// The error is permanent, so another attempt would not help.
     #[error(transparent)]
     Failed(StreamError),
-    /// As many attempts in a row failed as the policy allows. This is the error of the last one.
+    /// The maximum number of attempts in a row has failed. The value is the error of the last one.
     #[error("too many attempts failed; the last error: {0}")]
     AttemptsSpent(#[source] StreamError),
 }
@@ -157,8 +157,8 @@ impl Closed {
     }
 }
 
-/// An error of the HTTP client or the connection. It never shows the address, because that may hold
-/// secrets.
+/// An error of the HTTP client or the connection. It never shows the address, because an address
+/// may contain secrets.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct TransportError(reqwest::Error);
@@ -181,7 +181,7 @@ impl TransportError {
     }
 }
 
-/// The error of a function that returns [`Credentials`](crate::Credentials).
+/// The error of the app's function that returns [`Credentials`](crate::Credentials).
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CredentialsError(Box<dyn Error + Send + Sync>);

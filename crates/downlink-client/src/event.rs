@@ -4,12 +4,12 @@ use downlink_proto::DecodedEvent;
 use serde::Deserialize;
 use std::{borrow::Cow, sync::Arc};
 
-/// The maximum number of bytes of an event type, and of a parser's message, in an
-/// [`EventDataError`]: 256.
+/// The maximum number of bytes of [`event_type`](EventDataError::event_type) and of
+/// [`reason`](EventDataError::reason) in an error about an event's data: 256.
 ///
-/// A parser's message may quote the data, which may be megabytes long or secret. With half the
-/// limit, messages about nested types would be cut. With double the limit, a message would fill a
-/// screen.
+/// The message of the JSON parser may quote the data, and data may be megabytes long or secret.
+/// With half the limit, messages about nested types would be cut. With double the limit, a message
+/// would fill a screen.
 pub const ERROR_EXCERPT_BYTES_MAX: usize = 256;
 
 /// An event as it was received.
@@ -20,8 +20,7 @@ pub struct ReceivedEvent {
     pub event_type: Cow<'static, str>,
     /// The data. LF separates its lines.
     pub data: String,
-    /// The last event id after this event: the id of this event, or of an earlier one if this event
-    /// has none.
+    /// The id of this event. If this event has none, the last id before it. Empty if there is none.
     pub last_event_id: Arc<str>,
 }
 

@@ -1,6 +1,6 @@
 //! The notice of a gap, which says that events are missing.
 //!
-//! A notice that cannot be parsed still counts as a gap. Its fields are then empty.
+//! A notice that this client cannot parse still counts as a gap. The fields of that gap are empty.
 
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
@@ -15,12 +15,13 @@ pub struct Gap {
     /// The reason why events are missing.
     #[serde(default = "GapReason::none")]
     pub reason: GapReason,
-    /// The last event id that the client sent. The client has received everything up to that event.
+    /// The last event id that the client sent. The missing events come after the event with this
+    /// id.
     pub after: Option<String>,
-    /// The oldest event that the server still has. `None` if it has none.
+    /// The id of the oldest event that the server still has. `None` if it has no event.
     pub oldest: Option<String>,
-    /// How long to wait before the app fetches the missing data. The waits of clients differ, so
-    /// that not all of them fetch at once.
+    /// How long the app should wait before it fetches the missing data. The server chooses this
+    /// time at random, so that not all clients fetch at once.
     #[serde(default, rename = "wait_ms", deserialize_with = "millis")]
     pub wait: Duration,
 }
@@ -38,8 +39,8 @@ pub enum GapReason {
     Evicted,
     /// The server does not know the client's last event id.
     UnknownId,
-    /// The client's last event id is from an earlier epoch: the server has lost its history since
-    /// then.
+    /// The client's last event id is from an earlier epoch, which means that the server has lost
+    /// its history since it made that id.
     NewEpoch,
     /// The client read too slowly, and the server evicted the events before it could send them.
     Lagged,
@@ -47,16 +48,16 @@ pub enum GapReason {
     Lost,
     /// The server has the events in its store but cannot read them.
     Unreadable,
-    /// A header cannot carry the last event id, so the client could not tell the server where to
-    /// resume. Only this client gives this reason: see
-    /// [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
+    /// The last event id is too long for a header, or has a character that a header cannot carry.
+    /// So the client could not tell the server where to resume. This reason comes from the client,
+    /// not from a server. See [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
     #[serde(skip)]
     UnsendableId,
     /// The notice cannot be parsed.
     #[default]
     #[serde(skip)]
     UnreadableNotice,
-    /// A reason that this version does not know. Empty if the server gave no reason.
+    /// A reason that this version of the client does not know. Empty if the server gave no reason.
     #[serde(untagged)]
     Other(String),
 }

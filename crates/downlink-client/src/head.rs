@@ -13,8 +13,8 @@ pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
 }
 
-/// The wait that `Retry-After` asks for, in seconds or as a date. A date is compared with the
-/// `Date` header of the answer, so the clocks of client and server may differ.
+/// The wait that `Retry-After` asks for, in seconds or as a date. A date counts from the `Date`
+/// header of the answer, not from the client's clock, because the two clocks may differ.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

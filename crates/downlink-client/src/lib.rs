@@ -1,8 +1,8 @@
 //! An `EventSource` and a publisher for Rust programs.
 //!
 //! [`EventSource`] subscribes to any address that sends Server-Sent Events, and stays subscribed.
-//! It reconnects, resumes after the last event id, and reports missed events. [`Publisher`]
-//! publishes to a downlink server.
+//! After an interruption, it reconnects and resumes after the last event id. It reports missed
+//! events if the server does. [`Publisher`] publishes to a downlink server.
 //!
 //! ```
 //! use downlink_client::{Delivery, EventSource};
@@ -48,25 +48,25 @@
 //! # Guarantees
 //!
 //! - [`EventSource`] delivers every interruption, and every gap that the server reports, as a
-//!   value. When it ends, it ends for good.
+//!   value. An event source that has ended never connects again.
 //! - Every wait has a limit, with one exception: the wait for the next bytes of a server that
 //!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]).
 //! - There is no background task. An [`EventSource`] makes progress only when it is polled.
 //!   Dropping it closes its socket.
-//! - Debug output and errors do not show credentials. They do not show the values of headers that
-//!   are sent, nor the query or the user name of an address. An [`EventDataError`] may quote data,
-//!   up to a limit.
+//! - Debug output and errors do not show credentials: neither the values of the headers that the
+//!   client sends, nor the query and the user name of an address. An [`EventDataError`] may quote
+//!   the start of an event's data.
 //!
-//! This crate has no server side. See the crate `downlink` for it.
+//! This crate has no server. The crate `downlink` has one.
 //!
 //! # Limits
 //!
 //! | limit | default |
 //! |---|---|
 //! | the longest line and the largest event | those of [`DecoderLimits`] |
-//! | a last event id that is sent | [`LAST_EVENT_ID_BYTES_MAX`] |
-//! | an answer to a publish | [`ANSWER_BYTES_MAX`] |
-//! | redirects of one attempt | [`REDIRECTS_MAX`] |
+//! | the longest last event id that the client sends | [`LAST_EVENT_ID_BYTES_MAX`] |
+//! | the largest answer to a publish | [`ANSWER_BYTES_MAX`] |
+//! | the redirects in one attempt | [`REDIRECTS_MAX`] |
 //! | the wait for a connection | [`CONNECT_TIMEOUT_DEFAULT`] |
 //! | the wait for the head of a stream | [`FIRST_BYTE_TIMEOUT_DEFAULT`] |
 //! | the wait for the answer to a publish | [`PUBLISH_TIMEOUT_DEFAULT`] |
@@ -76,7 +76,7 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `rustls` | `https` addresses, with the certificates the system trusts | no |
+//! | `rustls` | `https` addresses, with the certificates that the system trusts | no |
 //!
 //! # Platforms
 //!

@@ -15,9 +15,9 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
 /// The time limit for the description of a refusal: 5 seconds.
 ///
-/// The description usually arrives right after the head of the answer. With half the time, it would
-/// be lost on a slow connection. With double the time, a server that sends only a head would delay
-/// the next attempt for longer.
+/// The description usually arrives right after the head of the answer. With half the time, the
+/// client would miss the description on a slow connection. With double the time, a server that
+/// sends only a head would delay the next attempt for longer.
 const PROBLEM_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PROBLEM: &str = "application/problem+json";
@@ -29,7 +29,7 @@ pub struct Problem {
     /// The HTTP status of the answer.
     #[serde(skip)]
     pub status: StatusCode,
-    /// The kind of problem as a URI. Empty if the server gave none.
+    /// The kind of problem, as a URI. Empty if the server sent none.
     #[serde(default, rename = "type")]
     pub kind: String,
     /// The title of this kind of problem.
@@ -50,7 +50,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Parses the problem in an answer. `None` if the answer does not hold one.
+/// Parses the problem in an answer. `None` if the body of the answer is not a problem.
 pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Problem> {
     if !has_media_type(headers, PROBLEM) {
         return None;
@@ -59,8 +59,8 @@ pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Opt
     Some(Problem { status, retry_after: retry_after(headers), ..problem })
 }
 
-/// Reads the problem of a refused subscription. `None` if it is missing, too long or too slow. That
-/// is no error, because the status is known without it.
+/// Reads the problem of a refused subscription. `None` if the problem is missing, too long or too
+/// slow. A missing problem is no error, because the status already says what happened.
 pub(crate) async fn read(mut answer: Response) -> Option<Problem> {
     if !has_media_type(answer.headers(), PROBLEM) {
         return None;

@@ -1,14 +1,15 @@
-//! The addresses of an event, and its fields besides the data.
+//! The addresses of an event (topics, client ids or everyone), and its fields except the data.
 //!
-//! This module does not check the values. The server refuses an invalid address or field with a
-//! reason, and then publishes nothing.
+//! This module does not check the values. If an address or a field is invalid, the server refuses
+//! the request with a reason, and publishes nothing.
 
 use downlink_proto::Retry;
 use reqwest::Url;
 use std::{fmt, time::Duration};
 
-/// The addresses and fields of an event to publish. An event may have several addresses. It is
-/// still one event, and each subscription gets it once.
+/// The addresses and fields of an event to publish. An address is a topic, a client id or everyone.
+/// An event may have several addresses. Each subscription gets it once, even if several of the
+/// addresses match.
 ///
 /// # Examples
 ///
@@ -50,29 +51,32 @@ impl PublishRequest {
         self.with("client", client)
     }
 
-    /// Sets the event type. Without it, the type is `message`.
+    /// Sets the event type. The default is `message`.
     pub fn event_type(self, event_type: impl Into<String>) -> Self {
         self.with("event", event_type)
     }
 
-    /// Sets the event id. Without it, the server assigns one. If an equal event with this id was
-    /// published before, nothing is published, and the answer is the first receipt.
+    /// Sets the event id. Without this setting, the server makes the id. If an equal event with
+    /// this id was published before, the server publishes nothing and returns the receipt of that
+    /// event.
     pub fn id(self, id: impl Into<String>) -> Self {
         self.with("id", id)
     }
 
-    /// Sets the reconnection time of the event. It is rounded up to whole milliseconds.
+    /// Sets the reconnection time that the event tells its clients, rounded up to whole
+    /// milliseconds.
     pub fn retry(self, time: Duration) -> Self {
         self.with("retry", Retry::from(time).as_millis().to_string())
     }
 
-    /// Makes this the last event of its topics. Their streams end after it.
+    /// Makes this the last event of its topics: it finishes them. Subscriptions of only finished
+    /// topics end after it.
     pub fn last(self) -> Self {
         self.with("last", "true")
     }
 
-    /// Finishes the topics when the published stream ends. Only
-    /// [`publish_stream`](crate::Publisher::publish_stream) accepts it.
+    /// Finishes the topics when the published stream ends. The server accepts this setting only
+    /// with [`publish_stream`](crate::Publisher::publish_stream).
     pub fn finish_on_end(self) -> Self {
         self.with("finish_on_end", "true")
     }
@@ -89,7 +93,7 @@ impl PublishRequest {
     }
 
     /// Sets a key that makes it safe to repeat the request. Only the first request with a key
-    /// publishes the event. A repeat gets the same answer.
+    /// publishes the event. A repeated request gets the same answer.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self

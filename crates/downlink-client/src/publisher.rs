@@ -1,8 +1,9 @@
 //! Publishing to a downlink server over its HTTP API.
 //!
-//! Each call sends one request. The publisher does not repeat a request, because only the caller
-//! knows whether that is safe. The exception is a 401: the server has then published nothing, so
-//! the publisher repeats the request once with new credentials.
+//! Each call sends one request. The publisher does not repeat a failed request, because only the
+//! caller knows whether a repeat is safe. The exception is a 401: it means that the server has
+//! published nothing. If the app has set a function for credentials, the publisher repeats the
+//! request once with new credentials.
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -20,8 +21,8 @@ use crate::{
 
 /// The default time limit for the answer to one event: 30 seconds.
 ///
-/// A commit takes milliseconds, and a busy server refuses at once. If no answer has arrived after
-/// this time, none will arrive.
+/// A commit takes milliseconds, and a busy server refuses a request at once. So if no answer has
+/// arrived after this time, the server or the network has failed.
 pub const PUBLISH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -83,7 +84,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Header`] if HTTP cannot carry it.
+    /// [`BuildError::Header`] if the name or the value has a character that HTTP cannot carry.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
         let (header, value) = parse_header(name, value)?;
         self.headers.insert(header, value);
@@ -95,19 +96,19 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Header`] if HTTP cannot carry it.
+    /// [`BuildError::Header`] if the token has a character that HTTP cannot carry.
     pub fn with_bearer_token(self, token: &str) -> Result<Self, BuildError> {
         self.with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Sets a function that returns credentials, such as a token that expires. It is called before
-    /// every request. Its headers replace other headers of the same name.
+    /// Sets a function that returns credentials, such as a token that expires. The publisher calls
+    /// it before every request. The headers that it returns replace other headers of the same name.
     ///
     /// After a 401, [`publish`](Self::publish) calls the function again and repeats the request
-    /// once. If the answer is 401 again, it returns an error.
+    /// once. If the answer is 401 again, `publish` returns an error.
     /// [`publish_stream`](Self::publish_stream) cannot repeat its items, so it returns an error
-    /// after the first 401. If the function caches a token, it must renew the token before it
-    /// expires.
+    /// after the first 401. If the function caches a token, the function must replace the token
+    /// before the token expires.
     ///
     /// # Examples
     ///
@@ -182,7 +183,7 @@ impl Publisher {
     /// Sends the chunks of a stream as they arrive, and waits for the receipt at the end. The
     /// server publishes each event as it arrives.
     ///
-    /// The call has no time limit, because a stream may take any time.
+    /// The call has no time limit, because a stream may last for hours.
     ///
     /// # Errors
     ///
@@ -230,7 +231,7 @@ impl Publisher {
 fn http_client(unix_socket: Option<&Path>) -> Result<reqwest::Client, BuildError> {
     client_of(unix_socket)
         .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
-        // A redirect could turn the POST into a GET, which would subscribe.
+        // After a redirect, the client could send a GET in place of the POST. A GET subscribes.
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .build()

@@ -1,8 +1,8 @@
 //! One attempt of an event source: sends the request, and checks that the answer is an event
 //! stream.
 //!
-//! Every attempt sends the same request to the original address. Only the last event id and the
-//! credentials differ.
+//! Every attempt sends the same request to the original address, even after a redirect. Only the
+//! last event id and the credentials differ between attempts.
 
 use bytes::Bytes;
 use http::{
@@ -22,10 +22,11 @@ use crate::{
 /// The default time limit for the head of the answer, including the time to get credentials: 60
 /// seconds.
 ///
-/// Some servers compute for tens of seconds before they answer. Proxies usually wait for a minute.
+/// Some servers compute for tens of seconds before they answer, so half the time would be too
+/// short. Most proxies give up after a minute, so a longer wait would rarely help.
 pub const FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
-/// The maximum size of a last event id that is sent: 4,096 bytes.
+/// The maximum size of a last event id that the client sends: 4,096 bytes.
 ///
 /// The id is sent in a header, and common servers refuse heads of more than 8 KiB. If the id is
 /// longer, the event source connects without it and delivers a [`Gap`](crate::Gap).

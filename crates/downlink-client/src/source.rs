@@ -29,27 +29,28 @@ use crate::{
 
 /// The shortest idle timeout derived from a server's keep-alive interval: 5 seconds.
 ///
-/// With a shorter one, the ordinary delays of a busy network would look like a dead server.
+/// With a shorter timeout, the ordinary delays of a busy network would look like a dead server.
 pub const IDLE_TIMEOUT_LEARNED_MIN: Duration = Duration::from_secs(5);
 
-/// The idle timeout in keep-alive intervals: with 3, one keep-alive may be lost and the next may be
-/// late.
+/// The idle timeout is this many keep-alive intervals. With 3, the client does not reconnect if one
+/// keep-alive is lost and the next one is late.
 const IDLE_KEEP_ALIVES: u32 = 3;
 
 const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
 
-/// The type of events with `meta=1`, whose data describes the event. They are not about the
-/// connection.
+/// The type of all events of a subscription with `meta=1`. Such an event has the original type and
+/// the topics in its data. Its type begins with `downlink.`, but it is not about the connection, so
+/// it is delivered as an ordinary event.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
 /// A lasting subscription: it reconnects by itself and resumes after the last event.
 ///
-/// The event source is a [`Stream`] of [`Delivery`] values. [`next`](Self::next) returns the next
-/// value without importing a trait. If another attempt may help after an error, the error is a
-/// delivery. Otherwise the event source ends for good, and [`closed_because`](Self::closed_because)
-/// returns the reason. The event source connects when it is first polled, makes progress only while
-/// it is polled, and closes its socket when dropped.
+/// The event source is a [`Stream`] of [`Delivery`] values. The method [`next`](Self::next) returns
+/// the next value; it needs no trait. If another attempt may succeed after an error, the event
+/// source delivers the error and tries again. Otherwise it ends for good, and
+/// [`closed_because`](Self::closed_because) returns the reason. The event source connects when it
+/// is first polled, makes progress only while it is polled, and closes its socket when dropped.
 ///
 /// It must be polled within a tokio runtime with time and I/O enabled.
 ///
@@ -62,17 +63,19 @@ pub struct EventSource {
     request: StreamRequest,
     reconnect: Reconnect,
     settings: SourceSettings,
-    /// The decoder of the present stream. It also holds the last event id, as of the last delivery.
+    /// The decoder of the present stream. It also stores the last event id. That id changes only
+    /// when an item is delivered, not when it is decoded.
     decoder: Decoder,
-    /// Whether new credentials were fetched after a 401 since a stream was last open.
+    /// Whether a 401 has already led to another attempt with new credentials. It becomes false
+    /// again when a stream opens. A second 401 before that ends the event source.
     is_renewed: bool,
-    /// A gap to deliver before the events of this connection.
+    /// A gap to deliver when the next stream opens, before the events of that stream.
     gap: Option<Gap>,
     phase: SourcePhase,
     closed: Option<Closed>,
 }
 
-/// The settings of an event source, besides the request.
+/// The settings of an event source, except those of the HTTP request.
 #[derive(Debug, Default)]
 pub(crate) struct SourceSettings {
     pub(crate) last_event_id: String,
@@ -82,20 +85,20 @@ pub(crate) struct SourceSettings {
     pub(crate) idle_timeout: Option<Duration>,
     /// Whether comments are delivered.
     pub(crate) comments: bool,
-    /// Whether a server's own events are delivered.
+    /// Whether a downlink server's events about the connection are delivered.
     pub(crate) control_events: bool,
 }
 
 enum SourcePhase {
-    /// The next attempt is due.
+    /// The next poll starts an attempt.
     Due,
-    /// Waiting until the next attempt is due.
+    /// Waiting for the time of the next attempt.
     Waiting(Pin<Box<Sleep>>),
     /// Waiting for the head of the answer.
     Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(StreamBody),
-    /// The stream exceeded a limit. The items decoded before that are still delivered.
+    /// The stream exceeded a limit. The items before that point are still delivered.
     Failing(DecodeError),
     /// Ended for good. Every further poll returns `None`.
     Closed,
@@ -106,7 +109,7 @@ struct StreamBody {
     idle: Option<IdleTimer>,
     opened: Instant,
     /// Whether the stream brought an event. Events about the connection do not count, because a
-    /// server may send them and then end the stream to refuse the client.
+    /// server that refuses a client may send such events and then end the stream.
     brought_event: bool,
 }
 
@@ -151,20 +154,20 @@ impl EventSource {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: if the future is dropped, no delivery is lost. The next call continues the
-    /// work.
+    /// Cancel safe: if the future is dropped, no delivery is lost. The next call continues.
     pub async fn next(&mut self) -> Option<Delivery> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// The id after which the next connection resumes. It is the id of the last delivered event, or
-    /// of a later block that has an id but no event. Empty means no id.
+    /// The id after which the next connection resumes. It is usually the id of the last delivered
+    /// event. A server may also send an id without an event, and then this id replaces it. Empty
+    /// means no id.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    /// The reconnection time that the server set last, or the default.
+    /// The reconnection time that the server sent last. If it sent none, the default of the policy.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnect.reconnection_time()
@@ -212,8 +215,9 @@ impl EventSource {
         }
     }
 
-    /// Replaces the decoder by a new one that resumes after the last delivery. Each stream has its
-    /// own decoder.
+    /// Discards the items that were decoded but not delivered, together with their decoder. The new
+    /// decoder has the id of the last delivery, so the next connection gets the discarded events
+    /// again.
     fn forget_undelivered(&mut self) {
         let id = self.decoder.last_event_id().to_owned();
         self.decoder = Decoder::new(self.settings.limits).with_last_event_id(id);
@@ -276,8 +280,8 @@ impl EventSource {
         Delivery::Open(opened)
     }
 
-    /// Ends the present connection or attempt with an error. Plans another attempt, or closes the
-    /// event source.
+    /// Ends the present connection or attempt with an error. Sets the time of the next attempt, or
+    /// closes the event source if another attempt would not help.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
         if self.may_renew(&error) {
             self.is_renewed = true;
@@ -301,8 +305,8 @@ impl EventSource {
         }
     }
 
-    /// Whether new credentials may help: the server answered 401 for the first time since a stream
-    /// was last open.
+    /// Whether another attempt with new credentials may succeed. After the first 401, it may. If
+    /// this attempt also gets a 401, new credentials do not help.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()
@@ -310,7 +314,7 @@ impl EventSource {
             && self.settings.policy.mode == ReconnectMode::Resilient
     }
 
-    /// The next delivery from the items that are already decoded. `None` if no such item is left.
+    /// The next delivery from the items that are already decoded. `None` if none is left.
     fn next_decoded(&mut self) -> Option<Delivery> {
         if matches!(self.phase, SourcePhase::Reading(_))
             && let Some(gap) = self.gap.take()
@@ -376,8 +380,8 @@ impl StreamBody {
     }
 
     fn postpone_idle(&mut self) {
-        // If the deadline is beyond the range of the clock, it is never reached, so the old one can
-        // stay.
+        // With a huge timeout, the new deadline is beyond the range of the clock, and the timer
+        // keeps its old deadline. Neither of the two would ever be reached.
         if let Some(idle) = &mut self.idle
             && let Some(at) = Instant::now().checked_add(idle.after)
         {

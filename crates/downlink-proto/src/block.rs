@@ -1,9 +1,9 @@
-//! Builds events from lines. It holds the buffers that the standard defines, and applies each field
-//! to them.
+//! Builds events from lines. A block has the buffers that the standard defines for data, type and
+//! id, and each line changes one of these buffers.
 //!
-//! A block consists of the lines up to a blank line. Its type and data apply only to this block.
-//! Its id also applies to later blocks, but becomes the last event id only when a blank line
-//! completes the block.
+//! A block consists of the lines up to a blank line, which completes the block. The type and the
+//! data apply only to this block. The id also applies to later blocks that have no id. It becomes
+//! the last event id only when the blank line arrives.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
@@ -18,11 +18,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EventTooLarge;
 
-/// The effect of a line. Effects are applied in the order of the lines.
+/// The effect of a line: a new item, or a new last event id. The caller must apply the effects in
+/// the order of the lines.
 #[derive(Debug)]
 pub(crate) enum LineEffect {
     Item(Item),
-    /// A block without data has set the last event id. The reader gets no item for it.
+    /// A block without data has set the last event id. The reader gets no item for such a block.
     LastEventId(Arc<str>),
 }
 
@@ -30,8 +31,8 @@ pub(crate) enum LineEffect {
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     event_bytes_max: usize,
-    /// The data so far, without a final line feed. `None` before the first `data` field. Empty data
-    /// is `Some`.
+    /// The data so far, without a final line feed. `None` before the first `data` field. An empty
+    /// `data` field makes it `Some("")`.
     data: Option<String>,
     /// The event type. `None` means `message`.
     event_type: Option<String>,
@@ -111,7 +112,7 @@ impl Block {
         Ok(())
     }
 
-    /// Sets the id. An id with NUL is ignored, and the previous one stays.
+    /// Sets the id. An id with NUL is ignored, and the id does not change.
     fn take_id(&mut self, value: &[u8]) -> Result<(), EventTooLarge> {
         if memchr(b'\0', value).is_some() {
             return Ok(());
@@ -123,7 +124,7 @@ impl Block {
         Ok(())
     }
 
-    /// The number of bytes that count towards the limit: those of data, type and id.
+    /// The number of bytes in data, type and id together. The limit of an event applies to it.
     fn len(&self) -> usize {
         self.data.as_ref().map_or(0, String::len)
             + self.event_type.as_ref().map_or(0, String::len)
@@ -134,8 +135,8 @@ impl Block {
         if len > self.event_bytes_max { Err(EventTooLarge) } else { Ok(()) }
     }
 
-    /// Completes the block at a blank line. An id sets the last event id even in a block without
-    /// data. Only a block with data is an event.
+    /// Completes the block at a blank line. A block with data becomes an event. A block without
+    /// data is no event, but its id still becomes the last event id.
     fn dispatch(&mut self) -> Option<LineEffect> {
         let has_own_id = self.id.is_some();
         if let Some(id) = self.id.take() {

@@ -1,11 +1,11 @@
-//! The decoder of event streams. It takes a stream in chunks.
+//! The decoder of event streams: it takes a stream in chunks and returns items, such as events.
 //!
-//! Guarantees: the items depend only on the bytes, not on how they are cut into chunks. The work is
-//! linear in the number of bytes. The memory is bounded by the limits and by the size of the
-//! current chunk. The only error is an exceeded limit. Any other input is read as the standard
-//! says.
+//! Guarantees: the items depend only on the bytes, not on how the bytes are cut into chunks. The
+//! work is linear in the number of bytes. The memory is bounded by the limits and by the size of
+//! the current chunk. The only error is an exceeded limit. The decoder reads all other input as the
+//! standard says.
 //!
-//! The client resumes and reconnects. The decoder does not.
+//! The decoder does not reconnect or resume. Its caller does.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,19 +18,19 @@ use crate::{
 
 /// The default maximum size of a line, in bytes: 16 MiB.
 ///
-/// A line may hold all the data of an event, so both have the same limit.
+/// One line may hold all the data of an event, so lines and events have the same limit.
 pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 
 /// The default maximum size of an event, in bytes: 16 MiB.
 ///
-/// With half the limit, some streams could not be read: language models and encoded images give
-/// single events of more than 8 MiB. A larger limit is not needed for ordinary streams, and would
-/// cost too much memory for each connection.
+/// With half the limit, a client could not read some streams: a long answer of a language model or
+/// an encoded image can make one event of more than 8 MiB. With double the limit, each connection
+/// could take twice as much memory, and ordinary streams do not need that.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
-/// The capacity that an empty queue keeps, in items. An ordinary chunk has fewer items. A chunk
-/// with many tiny items makes the queue grow, but the queue must not keep that memory for the rest
-/// of the connection.
+/// The queue of items keeps room for this many items when it is empty. An ordinary chunk has fewer
+/// items. A chunk with many tiny items makes the queue grow. Afterwards the queue shrinks to this
+/// size, so that it does not hold the memory for the rest of the connection.
 const ITEMS_KEPT: usize = 64;
 
 /// The limits of a [`Decoder`].
@@ -49,7 +49,7 @@ pub struct DecoderLimits {
     /// The maximum number of bytes in a line, without its line end. The default is
     /// [`LINE_BYTES_MAX_DEFAULT`].
     pub line_bytes_max: usize,
-    /// The maximum number of bytes in an event: its data as delivered, its type and its own id, in
+    /// The maximum number of bytes in an event: its data, its type and its own id together, in
     /// UTF-8. The default is [`EVENT_BYTES_MAX_DEFAULT`].
     pub event_bytes_max: usize,
 }
@@ -80,13 +80,15 @@ impl DecoderLimits {
 ///
 /// Call [`handle_bytes`](Self::handle_bytes) with each chunk, then [`poll_item`](Self::poll_item)
 /// until it returns `None`. When the stream ends, call [`handle_end`](Self::handle_end). After
-/// that, the same decoder can read the stream of the next connection. It keeps the last event id.
+/// that, the same decoder can read the stream of the next connection. It still has the last event
+/// id.
 ///
 /// # Limits
 ///
-/// The decoder holds at most one unfinished line, one unfinished event, and the items that were not
-/// yet taken. [`DecoderLimits`] limits the line and the event. If a line has invalid UTF-8, its
-/// text can be three times as long as its bytes. A chunk has at most one item for every two bytes.
+/// The decoder holds at most one unfinished line, one unfinished event, and the items that
+/// [`poll_item`](Self::poll_item) has not returned yet. [`DecoderLimits`] limits the line and the
+/// event. A line with invalid UTF-8 can become a text of three times as many bytes. A chunk has at
+/// most one item for every two bytes.
 ///
 /// ```
 /// use downlink_proto::{Decoder, Item, Retry};
@@ -111,9 +113,9 @@ pub struct Decoder {
     lines: LineSplitter,
     block: Block,
     effects: VecDeque<LineEffect>,
-    /// The last event id after the items that were taken.
+    /// The last event id after the items that `poll_item` has returned.
     last_event_id: Arc<str>,
-    /// The reconnection time after the items that were taken.
+    /// The reconnection time after the items that `poll_item` has returned.
     reconnection_time: Option<Retry>,
     failed: Option<DecodeError>,
 }
@@ -152,8 +154,9 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if a limit is exceeded. Earlier items can still be taken. Further calls
-    /// return the same error, until [`handle_end`](Self::handle_end) ends the stream.
+    /// [`DecodeError`] if a limit is exceeded. [`poll_item`](Self::poll_item) still returns the
+    /// items before that point. Further calls of `handle_bytes` return the same error, until
+    /// [`handle_end`](Self::handle_end) ends the stream.
     pub fn handle_bytes(&mut self, chunk: &[u8]) -> Result<(), DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -204,18 +207,19 @@ impl Decoder {
         }
     }
 
-    /// The last event id after the items that were taken. A client resumes after it. Empty means no
-    /// id.
+    /// The last event id after the items that [`poll_item`](Self::poll_item) has returned. A client
+    /// resumes after this id. Empty means no id.
     ///
-    /// The ids of events that are still in the decoder do not count, so a reader that stops early
-    /// gets these events again. The id of a block without data counts as soon as `poll_item` has
-    /// returned a later item or `None`.
+    /// Events that `poll_item` has not returned yet do not change this id. So if a reader stops
+    /// early, it gets these events again when it resumes. The id of a block without data counts as
+    /// soon as `poll_item` has returned a later item or `None`.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// The reconnection time after the items that were taken. `None` if the stream set none.
+    /// The reconnection time after the items that [`poll_item`](Self::poll_item) has returned.
+    /// `None` if the stream has set no time.
     #[must_use]
     pub fn reconnection_time(&self) -> Option<Retry> {
         self.reconnection_time

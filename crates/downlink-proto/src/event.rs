@@ -13,17 +13,17 @@ use crate::{
 /// One event of a stream, as the publisher sees it.
 ///
 /// All fields are optional, and [`Event::default`] has none of them. An event without data reaches
-/// no listener, but its id and reconnection time apply. An event with empty data reaches listeners
-/// with the data `""`.
+/// no listener, but readers still use its id and its reconnection time. An event with empty data
+/// reaches listeners, which get the data `""`.
 ///
 /// Each setter has the name of the field that it sets, and replaces an earlier value.
 /// [`fields`](Event::fields) returns the values.
 ///
 /// # Limits
 ///
-/// Data may have any length. Some readers have a limit on the length of lines, such as 64 KiB. For
-/// these readers, the publisher must split long lines of data itself. The encoder does not, because
-/// that would change the data.
+/// Data may have any length. Some readers limit the length of a line, for example to 64 KiB. For
+/// these readers, the publisher must put line breaks into its data. The encoder adds no line
+/// breaks, because they would change the data.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,7 +48,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// Makes an event with this data. A reader gets its line breaks (CR, LF and CRLF) as LF.
+    /// Makes an event with this data. A reader gets every line break in the data (CR, LF or CRLF)
+    /// as LF.
     pub fn new(data: impl Into<String>) -> Self {
         Self::default().data(data)
     }
@@ -137,7 +138,7 @@ impl Event {
     }
 
     /// Encodes this event: the fields `event`, `id`, `retry` and `data` in this order, and then a
-    /// blank line. It allocates once, with the exact size.
+    /// blank line. The bytes are allocated once, with the exact size.
     pub fn encode(&self) -> Frame {
         let mut out = Vec::with_capacity(self.encoded_len());
         self.encode_into(&mut out);
@@ -161,12 +162,12 @@ impl Event {
         self.type_len() + id_len + self.after_id_len()
     }
 
-    /// Encodes the event, except for the offset at the end of the id. [`UnstampedFrame::stamp`]
-    /// adds the offset.
+    /// Encodes the event, except for the offset (a number) at the end of the id. Use it if the
+    /// offset is not known yet. [`UnstampedFrame::stamp`] adds the offset later.
     ///
-    /// The id in the frame is the prefix followed by the offset. The id of this event is ignored.
-    /// At most 20 digits follow, so a prefix of up to
-    /// [`EVENT_ID_BYTES_MAX`](crate::EVENT_ID_BYTES_MAX) − 20 bytes keeps the id within its limit.
+    /// The id in the frame is the prefix, followed by the offset. The event's own id is ignored. An
+    /// offset has at most 20 digits. So if the prefix has at most
+    /// [`EVENT_ID_BYTES_MAX`](crate::EVENT_ID_BYTES_MAX) − 20 bytes, the id is within its limit.
     ///
     /// ```
     /// use downlink_proto::{Event, EventId};

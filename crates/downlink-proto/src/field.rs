@@ -1,8 +1,8 @@
 //! The values of fields that take one line of an event stream: types, ids and reconnection times.
 //!
-//! The format has no escape for a line break, so a value with a line break would become a second
-//! field. An [`Event`](crate::Event) takes only these types, and they reject such values. Data and
-//! comments may have several lines: see the module `text`.
+//! The format cannot escape a line break, so the text after a line break would become a second
+//! field. The types of this module reject such values, and an [`Event`](crate::Event) takes only
+//! these types. Data and comments may have several lines; the module `text` writes them.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -10,8 +10,8 @@ use crate::text::{self, Decimal};
 
 /// The maximum size of an event type, in bytes.
 ///
-/// A type is a name that a program listens for, and 128 bytes are enough for any such name. Every
-/// event of the type repeats the name, so a longer one is most likely a mistake.
+/// A type is a name that a program listens for, and every event of the type repeats this name. A
+/// name of more than 128 bytes is most likely a mistake.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 
 /// The maximum size of an event id, in bytes.
@@ -59,13 +59,14 @@ impl EventType {
 
 /// The value of an `id` field. A reader sends it back to resume after this event.
 ///
-/// The empty id is legal and clears the reader's last event id. An `EventId` may hold non-ASCII
-/// text, as the standard allows. Readers send such an id as raw UTF-8 bytes in a header, and some
-/// proxies refuse those.
+/// The empty id is legal and clears the reader's last event id. An id may have characters that are
+/// not ASCII, as the standard allows. Readers send such an id as raw UTF-8 bytes in a header, and
+/// some proxies refuse a request with such a header.
 ///
-/// Invariant: no CR, LF or NUL, because a reader ignores an id with NUL and would silently resume
-/// at an older event. No space or tab at either end, because HTTP trims header values, and readers
-/// would send back a different id. At most [`EVENT_ID_BYTES_MAX`] bytes.
+/// Invariant: an id has no CR and no LF, which would end its line. It has no NUL, because a reader
+/// ignores an id with NUL, and would silently resume after an older event. It has no space or tab
+/// at either end, because HTTP trims header values, and readers would send back a different id. It
+/// has at most [`EVENT_ID_BYTES_MAX`] bytes.
 ///
 /// ```
 /// use downlink_proto::EventId;
@@ -104,7 +105,8 @@ impl EventId {
     }
 }
 
-/// Checks the length, and that no character ends the line or makes readers ignore the field.
+/// Checks the length. Also checks that no character would end the line or make readers ignore the
+/// field.
 fn check(field: &'static str, value: &str, bytes_max: usize) -> Result<(), InvalidField> {
     let bytes = value.len();
     let broken = || value.char_indices().find(|(_, found)| matches!(found, '\r' | '\n' | '\0'));
@@ -121,12 +123,12 @@ fn check(field: &'static str, value: &str, bytes_max: usize) -> Result<(), Inval
 macro_rules! text_conversions {
     ($field:ident) => {
         impl $field {
-            /// Makes the value from a literal. It allocates, like [`new`](Self::new).
+            /// Makes the value from a literal.
             ///
             /// # Panics
             ///
-            /// Panics if [`new`](Self::new) would return an error. Use it only for literals, so
-            /// that the first call shows a mistake.
+            /// Panics if [`new`](Self::new) would return an error. Use this function only for
+            /// literals, so that the first run of the code shows a mistake.
             ///
             /// ```
             /// use downlink_proto::{Event, EventId, EventType};
@@ -177,7 +179,7 @@ text_conversions!(EventId);
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// What is wrong with the value, with the position or the size.
+    /// What is wrong with the value, with the position of the mistake or the size.
     pub reason: InvalidReason,
 }
 
@@ -195,7 +197,7 @@ pub enum InvalidReason {
         /// CR, LF or NUL.
         character: char,
     },
-    /// The value begins or ends with a space or tab. HTTP would trim it.
+    /// The value begins or ends with a space or a tab. HTTP would cut it off.
     #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {
@@ -224,8 +226,8 @@ fn name_of(character: char) -> &'static str {
 /// The value of a `retry` field: a reconnection time in whole milliseconds. A reader waits this
 /// long before it reconnects.
 ///
-/// Conversion from a [`Duration`] rounds up to whole milliseconds, so a short wait never becomes
-/// zero. A duration that is too long becomes the maximum.
+/// The conversion from a [`Duration`] rounds up to whole milliseconds, so a short wait never
+/// becomes zero. A duration that is too long for a `u64` becomes the maximum.
 ///
 /// ```
 /// use std::time::Duration;

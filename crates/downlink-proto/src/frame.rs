@@ -1,9 +1,10 @@
 //! The bytes of one complete block of an event stream, ready to send.
 //!
-//! A writer may send frames in any order. A blank line between the lines of an event would end that
-//! event early. So a frame holds a whole block, ends with a blank line, and is made only from
-//! checked values. The exception is a comment without a blank line ([`Frame::comment_line`]).
-//! Readers see it as the first line of the next block.
+//! A frame holds a whole block (the lines of one event or comment), ends with a blank line, and is
+//! made only from checked values. So a writer may send frames in any order: no frame can become a
+//! part of another frame's event. The exception is a comment without a blank line
+//! ([`Frame::comment_line`]). To a reader, this comment is the first line of the next block, and
+//! readers ignore comments in a block.
 
 use std::borrow::Cow;
 
@@ -16,8 +17,8 @@ use crate::{field::Retry, text};
 ///
 /// A clone is cheap, because it shares the bytes. Two frames are equal if their bytes are equal.
 ///
-/// Invariant: valid UTF-8. Either one block that ends with a blank line, in which a reader finds at
-/// most one event, or only comment lines, the last with its line end.
+/// Invariant: the bytes are valid UTF-8. They are either one block that ends with a blank line and
+/// gives a reader at most one event, or only complete comment lines.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,8 +44,8 @@ impl Frame {
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
     /// Some readers, such as httpx-sse and openai-python, report an empty event at every blank line
-    /// once they have seen an id, a type or a reconnection time. Without a blank line, they report
-    /// nothing.
+    /// once they have seen an id, a type or a reconnection time. If a keep-alive has no blank line,
+    /// these readers report nothing.
     ///
     /// ```
     /// assert_eq!(downlink_proto::Frame::comment_line("alive").as_bytes(), b": alive\n");
@@ -55,7 +56,7 @@ impl Frame {
         Self(out.into())
     }
 
-    /// Makes a frame with only a reconnection time. It reaches no listener.
+    /// Makes a frame that has only a reconnection time. Listeners get no event from it.
     pub fn retry(retry: impl Into<Retry>) -> Self {
         let retry = retry.into();
         let mut out = Vec::with_capacity(retry.line_len() + "\n".len());
@@ -71,7 +72,7 @@ impl Frame {
     }
 
     /// The data of the event as a reader gets it, with LF between its lines. Empty if the frame has
-    /// no data. Data of one line is not copied.
+    /// no data. If the data has only one line, it is not copied.
     ///
     /// ```
     /// use downlink_proto::{Event, Frame};

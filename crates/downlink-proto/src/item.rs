@@ -1,7 +1,8 @@
 //! The items that a decoder returns.
 //!
 //! Items come in the order of the stream. An event has everything that the standard passes to a
-//! listener, except the origin. Fields that the standard ignores give no item.
+//! listener, except the origin. If the standard says to ignore a field, the decoder returns no item
+//! for it.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,10 +14,10 @@ use crate::field::Retry;
 pub enum Item {
     /// An event for the listeners of its type.
     Event(DecodedEvent),
-    /// The text of a comment line after its colon, unchanged. Servers send comments to show that
-    /// the connection is alive.
+    /// A comment line: its text after the colon, unchanged. Servers send comments to show that the
+    /// connection is alive.
     Comment(String),
-    /// A reconnection time. It applies from here on, even if no event follows.
+    /// A reconnection time. It applies at once, even if no event follows.
     Retry(Retry),
 }
 
@@ -28,8 +29,7 @@ pub struct DecodedEvent {
     pub event_type: Cow<'static, str>,
     /// The data. LF separates its lines.
     pub data: String,
-    /// The last event id after this event: the id of this event, or of an earlier block if this
-    /// event has none.
+    /// The id of this event. If this event has none, the last id that an earlier block has set.
     pub last_event_id: Arc<str>,
     /// Whether the block of this event has an id.
     pub has_own_id: bool,

@@ -1,7 +1,7 @@
 //! The format of Server-Sent Events, without input and output.
 //!
-//! To write a stream, an [`Event`] or a comment is encoded as a [`Frame`]: the bytes of one block
-//! with its final blank line. To read a stream, a [`Decoder`] takes chunks of any size and returns
+//! To write a stream, encode each [`Event`] or comment as a [`Frame`], which has the bytes to send.
+//! To read a stream, give its bytes in chunks of any size to a [`Decoder`], which returns
 //! [`Item`]s. Both follow the section "Server-sent events" of the WHATWG HTML standard. The module
 //! [`reconnect`] decides when a client connects again.
 //!
@@ -32,12 +32,12 @@
 //!
 //! # Guarantees
 //!
-//! - The types do not allow an event that a reader could misread. [`EventType`] and [`EventId`]
-//!   check their values, and data is split into lines, so no value can start another field or
-//!   event.
+//! - A program cannot make an event that a reader would misread. [`EventType`] and [`EventId`]
+//!   check their values, and the encoder splits data into lines. So no value can start another
+//!   field or event.
 //! - The decoder returns the same items however the stream is cut into chunks.
-//! - Decoding fails only if a limit is exceeded. Any other input is read or ignored as the standard
-//!   says.
+//! - Decoding fails only if a limit is exceeded. The decoder reads or ignores all other input as
+//!   the standard says.
 //!
 //! This crate has no clock, no sockets, no async code and no HTTP.
 //!
@@ -46,9 +46,9 @@
 //! | limit | value |
 //! |---|---|
 //! | an event type, an event id | [`EVENT_TYPE_BYTES_MAX`], [`EVENT_ID_BYTES_MAX`] |
-//! | a line that is decoded | [`LINE_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
-//! | an event that is decoded | [`EVENT_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
-//! | the data of an event that is encoded | none; the publisher sets one |
+//! | the longest line to decode | [`LINE_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
+//! | the largest event to decode | [`EVENT_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
+//! | the data of an event to encode | no limit; the caller must limit it |
 //!
 //! # Features
 //!
@@ -68,7 +68,7 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
-// Without the feature, the table above links to items that do not exist.
+// Without the feature `json`, the table of features links to items that do not exist.
 #![cfg_attr(not(feature = "json"), allow(rustdoc::broken_intra_doc_links))]
 
 mod block;

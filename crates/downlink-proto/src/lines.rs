@@ -3,17 +3,19 @@
 //! Line ends are LF, CR and CRLF. A CR ends its line at once. An LF right after a CR belongs to the
 //! same line end, even if it arrives in the next chunk. One byte order mark at the start of the
 //! stream is dropped. Each byte is searched once and copied at most once. A line that is within one
-//! chunk is not copied. The lines are decoded as UTF-8 later. That is possible because CR and LF
-//! are never part of another character in UTF-8.
+//! chunk is not copied.
+//!
+//! This module splits bytes, before they are decoded as UTF-8. That is correct, because in UTF-8
+//! the bytes of CR and LF are never part of another character.
 
 use memchr::memchr2;
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The capacity that the buffer for unfinished lines keeps. It is enough for ordinary lines, so the
-/// buffer is allocated once. After a huge line, the buffer shrinks, so that its memory is not held
-/// for the rest of the connection.
+/// The buffer for unfinished lines keeps room for this many bytes. This is enough for ordinary
+/// lines, so the buffer is usually allocated once. After a longer line, the buffer shrinks to this
+/// size, so that it does not hold the memory for the rest of the connection.
 const LINE_BYTES_KEPT: usize = 64 * 1_024;
 
 /// A line has more bytes than the limit.
@@ -24,7 +26,8 @@ pub(crate) struct LineTooLong;
 #[derive(Debug)]
 pub(crate) struct LineSplitter {
     line_bytes_max: usize,
-    /// The part of a byte order mark that may still arrive. Empty if no mark can follow any more.
+    /// The part of a byte order mark that has not arrived yet. Empty when no mark can follow any
+    /// more.
     mark_left: &'static [u8],
     /// Whether the last byte was a CR. An LF right after it belongs to the same line end.
     after_cr: bool,
@@ -51,7 +54,7 @@ impl LineSplitter {
         }
     }
 
-    /// Discards the unfinished line. The next byte begins a new stream.
+    /// Discards the unfinished line. The next byte is the first of a new stream.
     pub(crate) fn restart(&mut self) {
         self.mark_left = BYTE_ORDER_MARK;
         self.after_cr = false;
@@ -88,8 +91,8 @@ impl LineSplitter {
         Ok(Some(&self.cut))
     }
 
-    /// Drops a byte order mark, even if it arrives in parts. If the bytes are not a complete mark,
-    /// they begin the first line.
+    /// Drops a byte order mark at the start of the stream, even if it arrives in parts. If the
+    /// bytes turn out not to be a complete mark, they are the start of the first line.
     fn skip_mark(&mut self, input: &mut &[u8]) -> Result<(), LineTooLong> {
         while let Some((expected, mark_left)) = self.mark_left.split_first() {
             let Some((byte, rest)) = input.split_first() else { return Ok(()) };
@@ -112,7 +115,7 @@ impl LineSplitter {
         self.after_cr = false;
     }
 
-    /// Splits the input into line, line end and rest.
+    /// Splits the input into the first line, the byte of its line end, and the rest.
     fn split_at_end<'a>(&mut self, input: &'a [u8]) -> Option<(&'a [u8], u8, &'a [u8])> {
         let found = memchr2(b'\r', b'\n', input);
         #[cfg(test)]

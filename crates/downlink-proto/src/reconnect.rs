@@ -1,15 +1,16 @@
 //! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
 //!
-//! This module uses no clock, no randomness and no sockets. The caller reports what happened, and
-//! gets the time to wait. The wait is at least as long as the server asked for, up to a limit. The
-//! client opens connections, applies timeouts and keeps the last event id.
+//! This module uses no clock, no random numbers of its own and no sockets. The client reports how a
+//! connection ended, and gets the time to wait before the next attempt. This time is at least as
+//! long as the server asked for, up to a limit. The client itself opens connections, applies
+//! timeouts and stores the last event id.
 
 use std::time::Duration;
 
 /// The reconnection time until a `retry:` field sets another: 3 seconds.
 ///
-/// With half the time, the load on a server that is restarting would double. With double the time,
-/// people would notice the delay on a page.
+/// With half the time, clients would send twice as many requests to a server that is restarting.
+/// With double the time, people would notice that a page shows nothing new.
 pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 
 /// The shortest reconnection time that a server can set: half a second, as in Firefox.
@@ -22,12 +23,12 @@ pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// A stream that ends sooner than this and brings no event counts as a failure: 1 second.
 ///
-/// A proxy that answers in place of a dead server ends its streams within one round trip. With half
-/// the time, slow proxies would not be recognised. With double the time, clients would back off
-/// from servers that end each stream after a second or two.
+/// If a proxy answers in place of a dead server, it usually ends the stream within one round trip.
+/// With half the time, clients would not recognise a slow proxy. With double the time, clients
+/// would wait longer and longer for servers that end each stream after a second or two.
 pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 
-/// The largest extra wait after failures in a row: 30 seconds.
+/// The maximum of the random wait that is added after failures in a row: 30 seconds.
 ///
 /// With half the time, clients would send more requests to a dead server. With double the time,
 /// users would wait longer for events after the server is back.
@@ -35,19 +36,20 @@ pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server may ask for with `retry:` or `Retry-After`: 1 hour.
 ///
-/// A server in maintenance may ask for an hour on purpose. But a mistyped number must not stop a
+/// A server may ask for an hour during maintenance. A mistyped number, however, must not stop a
 /// subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
-/// The maximum of the first extra wait: 1 second. The maximum doubles with every failure in a row.
+/// The maximum of the random wait that is added after the first failure: 1 second. The maximum
+/// doubles with each further failure in a row.
 const BACKOFF_STEP: Duration = Duration::from_secs(1);
 
-/// The rule for answers that are not streams: whether the client tries again.
+/// Whether the client tries again after an answer that is not a stream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReconnectMode {
-    /// The client tries again after the statuses 408, 425, 429 and 5xx. If `Retry-After` asks for a
-    /// longer wait, it waits that long.
+    /// The client tries again after the statuses 408, 425, 429 and 5xx. If the answer has a
+    /// `Retry-After` with a longer wait, the client waits for that time.
     #[default]
     Resilient,
     /// The client ends for good after any answer that is not a stream. The standard requires this
@@ -73,7 +75,7 @@ pub struct ReconnectPolicy {
     pub mode: ReconnectMode,
     /// The reconnection time until the server sets another.
     pub reconnection_time: Duration,
-    /// The largest extra wait after failures in a row.
+    /// The maximum of the random wait that is added after failures in a row.
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
@@ -83,7 +85,8 @@ pub struct ReconnectPolicy {
 }
 
 impl ReconnectPolicy {
-    /// The policy that tries again whenever that can help. This is the default.
+    /// The policy of a client that tries again whenever another attempt may succeed. This is the
+    /// default.
     pub const fn resilient() -> Self {
         Self {
             mode: ReconnectMode::Resilient,
@@ -94,7 +97,7 @@ impl ReconnectPolicy {
         }
     }
 
-    /// The policy that ends the client exactly when the standard tells browsers to stop.
+    /// The policy of a client that stops exactly when the standard tells browsers to stop.
     pub const fn spec() -> Self {
         Self { mode: ReconnectMode::Spec, ..Self::resilient() }
     }
@@ -105,7 +108,7 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the largest extra wait after failures in a row.
+    /// Sets the maximum of the random wait that is added after failures in a row.
     pub const fn backoff_max(mut self, max: Duration) -> Self {
         self.backoff_max = max;
         self
@@ -149,8 +152,8 @@ pub enum Outcome {
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// Another failure that would be the same at the next attempt, such as an answer that is not an
-    /// event stream, or an event stream that the client cannot read.
+    /// Another failure that would happen again at the next attempt. Examples are an answer that is
+    /// not an event stream, and an event stream that the client cannot read.
     Futile,
 }
 
@@ -162,7 +165,7 @@ pub enum StopReason {
     NoContent,
     /// Another attempt would fail in the same way.
     Failed,
-    /// As many attempts in a row have failed as the policy allows.
+    /// The maximum number of attempts in a row has failed.
     AttemptsSpent,
 }
 
@@ -202,14 +205,15 @@ impl Reconnect {
         Self { policy, reconnection_time, failures: 0, fruitless: 0 }
     }
 
-    /// Reports an open stream. Failures before it no longer count against
+    /// Reports that a stream has opened. Earlier failures then no longer count for
     /// [`attempts_max`](ReconnectPolicy::attempts_max).
     pub fn handle_open(&mut self) {
         self.failures = 0;
     }
 
-    /// Reports a `retry:` field. Its time applies until the next `retry:` field, also after
-    /// reconnects. A shorter time than [`RECONNECTION_TIME_MIN`] counts as that minimum.
+    /// Reports a `retry:` field. Its time applies until the next `retry:` field, even if the client
+    /// reconnects in between. If the time is shorter than [`RECONNECTION_TIME_MIN`], that minimum
+    /// applies.
     pub fn handle_retry(&mut self, time: Duration) {
         self.reconnection_time = time.max(RECONNECTION_TIME_MIN).min(self.policy.wait_max);
     }
@@ -220,8 +224,8 @@ impl Reconnect {
         self.reconnection_time
     }
 
-    /// Reports that an attempt has failed or an open stream has ended. Returns the wait until the
-    /// next attempt. `random` is a random number from the whole range of `u64`.
+    /// Reports that an attempt has failed or an open stream has ended. Returns the wait before the
+    /// next attempt. `random` must be a random number from the whole range of `u64`.
     ///
     /// # Errors
     ///
@@ -260,9 +264,9 @@ impl Reconnect {
         Ok(self.wait(random, asked))
     }
 
-    /// The wait after one more fruitless attempt or stream. It is the wait that the server asked
-    /// for, plus a random part of a range. The range doubles with every further one (full jitter),
-    /// so that clients do not synchronise.
+    /// The wait after a failed attempt or an empty stream: the wait that the server asked for, plus
+    /// a random time. The maximum of the random time doubles with each further failure. The time is
+    /// random (full jitter), so that clients do not all reconnect at the same moment.
     fn wait(&mut self, random: u64, asked: Duration) -> Duration {
         let doubled = 2_u32.saturating_pow(self.fruitless);
         self.fruitless = self.fruitless.saturating_add(1);

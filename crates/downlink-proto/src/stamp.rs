@@ -1,10 +1,12 @@
 //! A frame that is complete except for the offset in its id.
 //!
-//! An event is encoded before its offset is known, and before the lock that assigns offsets is
-//! taken. Under the lock, only the digits of the offset are added. The buffer has room for the
-//! longest offset after the prefix of the id. Stamping writes the digits at the end of that room,
-//! and moves the few bytes before the room to the right. The unused room is then at the start of
-//! the buffer, and is cut off without a copy.
+//! An offset is the number of an event in its log, and a log assigns offsets under a lock. Encoding
+//! takes long, so it happens before the lock is taken, when the offset is not known yet. Under the
+//! lock, the log only adds the digits of the offset.
+//!
+//! For this, the buffer has room for the longest offset after the prefix of the id. Stamping writes
+//! the digits at the end of that room, and moves the few bytes before the room to the right. The
+//! unused room is then at the start of the buffer, and is cut off without a copy.
 //!
 //! ```text
 //! event: note⏎id: k3j9x0qa-____________________⏎data: …⏎⏎
@@ -20,9 +22,9 @@ use crate::{
 
 /// An encoded event that is complete except for the offset in its id.
 ///
-/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. Neither
-/// [`stamp`](Self::stamp) nor the first clone of the stamped frame allocates memory, because both
-/// may happen under a lock.
+/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. A program may call
+/// [`stamp`](Self::stamp) and clone the stamped frame under a lock. So that the lock is held only
+/// briefly, neither `stamp` nor the first clone allocates memory.
 ///
 /// Invariant: `room_start + U64_DIGITS_MAX` is within the buffer.
 #[derive(Debug)]
@@ -61,8 +63,9 @@ impl UnstampedFrame {
     }
 }
 
-/// Moves the bytes into a buffer that already has a reference count. Splitting off the empty end
-/// allocates that count. Otherwise, the first clone of the frame would allocate it.
+/// Moves the bytes into a buffer that already has a reference count. `BytesMut` allocates this
+/// count when a part is split off, so this function splits off the empty end. Otherwise, the first
+/// clone of the frame would allocate the count.
 fn shared(block: Vec<u8>) -> BytesMut {
     let mut buffer = BytesMut::from(bytes::Bytes::from(block));
     let end = buffer.len();

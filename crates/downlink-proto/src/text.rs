@@ -1,15 +1,16 @@
 //! Writes text that may have several lines (data and comments) as lines of the stream. It also
 //! writes numbers as decimal digits.
 //!
-//! A reader ends lines at LF, CR and CRLF, so this module splits text at the same three. Each line
-//! of a text gets the name of its field, so no line of a text can become another field.
+//! A reader ends lines at LF, CR and CRLF, so this module splits text at the same three line ends.
+//! Each line of a text is written with the name of the text's field, so no line can become another
+//! field.
 
 use memchr::memchr2;
 
 /// The number of digits of the largest `u64`.
 pub(crate) const U64_DIGITS_MAX: usize = 20;
 
-/// The lines of a text. A text has one more line than line breaks.
+/// The lines of a text. The number of lines is the number of line breaks plus 1.
 pub(crate) fn lines(text: &str) -> TextLines<'_> {
     TextLines { rest: Some(text) }
 }
@@ -38,7 +39,7 @@ pub(crate) fn lines_len(name: &str, text: &str) -> usize {
     lines(text).map(|line| line_len(name, line.len())).sum()
 }
 
-/// Writes each line of the text as a field of this name. An empty name makes a comment.
+/// Writes each line of the text as a field with this name. A field with an empty name is a comment.
 pub(crate) fn write_lines(name: &str, text: &str, out: &mut Vec<u8>) {
     for line in lines(text) {
         write_line(name, line, out);
@@ -50,8 +51,8 @@ pub(crate) fn line_len(name: &str, value_len: usize) -> usize {
     name.len() + ": \n".len() + value_len
 }
 
-/// Writes one field, with a colon and one space. A reader drops one space, so a space at the start
-/// of the value is kept.
+/// Writes one field: the name, a colon, one space and the value. A reader drops the first space
+/// after the colon, so it keeps a space at the start of the value.
 pub(crate) fn write_line(name: &str, value: &str, out: &mut Vec<u8>) {
     debug_assert!(!value.contains(['\r', '\n']), "the value has a line break");
     out.extend_from_slice(name.as_bytes());

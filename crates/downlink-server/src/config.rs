@@ -228,7 +228,7 @@ impl Settings {
         self.listen.is_local()
     }
 
-    /// Checks rules that concern several settings.
+    /// Checks the rules that concern several settings together.
     ///
     /// # Errors
     ///
@@ -253,7 +253,7 @@ impl Settings {
     }
 }
 
-/// Makes the values of a settings file the defaults of the flags of a subcommand.
+/// Makes the values of a settings file the defaults of a subcommand's flags.
 ///
 /// # Errors
 ///
@@ -286,8 +286,8 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     Ok(command)
 }
 
-/// A hint for an unknown name, as a part of a sentence: the known name that is most similar. Empty
-/// if no known name is similar.
+/// A hint for an unknown name, as a part of an error message. The hint is the most similar known
+/// name. It is empty if no known name is similar.
 pub(crate) fn perhaps<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let bare = |name: &str| name.to_lowercase().replace('_', "-");
     let distance = |known: &str| strsim::damerau_levenshtein(&bare(name), &bare(known));

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
-/// The maximum duration of a setting: 1,000 years. A longer one might overflow the system's clock.
+/// The maximum duration of a setting: 1,000 years. A longer duration might overflow the system's
+/// clock.
 const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
-/// Parses a duration such as `15s`, `500ms`, `1h30m` or `5d`. A longer one than 1,000 years counts
-/// as 1,000 years. A day has 24 hours.
+/// Parses a duration such as `15s`, `500ms`, `1h30m` or `5d`. A day has 24 hours. A duration of
+/// more than 1,000 years counts as 1,000 years.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let days = || text.parse::<Span>().ok()?.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
     let Some(span) = text.parse::<SignedDuration>().ok().or_else(days) else {

@@ -2,8 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-/// Parses a name that a `Host` header can have, with or without a port. Any other text would never
-/// match a request, and the server would refuse its clients for no visible reason.
+/// Parses a name that a `Host` header can have, with or without a port. Other text is an error,
+/// because it would never match a request. The server would then refuse its clients, and the user
+/// would not see why.
 pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     let text = text.trim();
     let name = match text.rsplit_once(':') {

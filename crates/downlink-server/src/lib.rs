@@ -1,7 +1,8 @@
-//! The downlink server: publish by POST, subscribe by `EventSource`, in one program.
+//! The downlink server: one program to which apps publish with POST and browsers subscribe with
+//! `EventSource`.
 //!
-//! This crate is a library only so that its tests can call the server's functions. No other crate
-//! depends on this library, and any version may change its items. To use the server, install the
+//! This crate is a library only so that its tests can call the server's functions. Do not depend on
+//! this library, because any version may change its items. To use the server, install the
 //! program `downlink`. To serve events from your own app, use the crate `downlink`.
 //!
 //! ```sh
@@ -11,8 +12,8 @@
 //! curl -d 'hello' 'http://127.0.0.1:8080/events?topic=news'
 //! ```
 //!
-//! [`command`] is the command line, [`config`] has the settings, and [`app`] serves the HTTP API of
-//! one hub:
+//! [`command`] is the command line, and [`config`] has the settings. [`app`] serves the HTTP API of
+//! one hub, which is the log of events and its subscriptions:
 //!
 //! ```
 //! use clap::{Args, Command, FromArgMatches};

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// The server's threads make many small allocations of the same size. mimalloc is fast at this.
+/// The server's threads make many small allocations of the same size, and mimalloc is fast at
+/// these.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,17 +1,18 @@
 //! Returns unused memory to the operating system.
 //!
-//! While a request is read, its connection needs a hundred times as much memory as an idle stream.
-//! After many clients have connected at once, the allocator still holds the memory of the peak. It
-//! returns that memory when it is asked to. Each thread has to ask for its own memory.
+//! A connection needs a hundred times as much memory while its request is read as it needs later,
+//! when its stream is idle. After many clients have connected at once, the allocator still holds
+//! the memory of the peak. It returns this memory only if the program asks, and each thread must
+//! ask for the memory that it used itself.
 
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-/// The minimum time between two returns of memory by one thread. One return takes some tens of
-/// microseconds. With half the time, returns would cost too much while many clients connect. With
-/// double the time, unused memory would be held for longer.
+/// The minimum time between two calls in which a thread returns memory. One such call takes some
+/// tens of microseconds. With half the time, the calls would cost too much while many clients
+/// connect. With double the time, the program would hold unused memory for longer.
 const EVERY: Duration = Duration::from_millis(500);
 
 thread_local! {
@@ -28,7 +29,7 @@ pub(crate) fn give_back_sometimes() {
     }
 }
 
-/// Wakes a thread at intervals, so that an idle server returns memory too.
+/// Wakes a thread at intervals, so that the thread returns memory even while the server is idle.
 pub(crate) async fn keep_giving_back() {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -36,9 +37,9 @@ pub(crate) async fn keep_giving_back() {
     }
 }
 
-/// Turns off huge pages for this process, where the system allows it. A huge page is resident as a
-/// whole as soon as one byte of it is used, and the allocator cannot return a part of it. With huge
-/// pages, the program was five megabytes larger before its first connection.
+/// Turns off huge pages of memory for this process, where the system allows it. A huge page takes
+/// its whole size as soon as one byte of it is used, and the allocator cannot return a part of it.
+/// With huge pages, the program used five megabytes more before its first connection.
 pub(crate) fn keep_pages_small() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -48,6 +49,6 @@ pub(crate) fn keep_pages_small() {
 
 #[expect(unsafe_code, reason = "the allocator has no safe function for this")]
 fn give_back() {
-    // SAFETY: any thread may call this function at any time, and it changes no block in use.
+    // SAFETY: any thread may call this function at any time, and it does not change memory in use.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }

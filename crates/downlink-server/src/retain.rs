@@ -1,7 +1,7 @@
 //! Parses a retention rule: a topic or a pattern, and how much history the matching topics keep.
 //!
-//! A rule such as `chat/*=events:100,age:1h` has the same form in a flag, an environment variable
-//! and the settings file.
+//! A rule is written as `chat/*=events:100,age:1h`, both in a flag or an environment variable and
+//! in the settings file.
 
 use std::{str::FromStr, time::Duration};
 
@@ -9,7 +9,7 @@ use downlink::hub::{Retention, TopicSelector};
 
 use crate::{duration::parse_time, size::parse_bytes};
 
-/// The limits of history for the topics that a topic or pattern matches.
+/// The limits of history for one topic, or for all topics that match a pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RetainRule {
     selector: String,
@@ -24,7 +24,8 @@ impl RetainRule {
         &self.selector
     }
 
-    /// The retention that this rule sets. Limits that the rule leaves out come from `all`.
+    /// The retention that this rule sets. If the rule does not name a limit, that limit comes from
+    /// `all`.
     pub(crate) fn over(&self, all: Retention) -> Retention {
         Retention {
             events_max: self.events.unwrap_or(all.events_max),
@@ -70,7 +71,7 @@ impl RetainRule {
     }
 }
 
-/// Parses a number of at least 1. With 0, a topic would keep no event for its readers.
+/// Parses a number of at least 1. With a limit of 0, a topic would keep no events.
 fn number(limit: &str, value: &str) -> Result<usize, String> {
     let number = value.parse().map_err(|_| format!("{limit:?} needs a whole number above 0"))?;
     above_0(limit, number)

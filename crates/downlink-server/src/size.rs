@@ -1,6 +1,6 @@
 //! Parses sizes in bytes in flags, environment variables, the settings file and retention rules.
 
-/// The units, and the number of bytes in each. Letters match in upper and lower case.
+/// The units, and the number of bytes in each. The case of the letters does not matter.
 const UNITS: [(&str, u64); 10] = [
     ("", 1),
     ("B", 1),

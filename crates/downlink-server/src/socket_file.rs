@@ -1,8 +1,10 @@
-//! Parses the mode and the group of a Unix socket's file. They decide which users may connect.
+//! Parses the mode and the group of a Unix socket's file. Mode and group decide which users may
+//! connect.
 
 use std::str::FromStr;
 
-/// The file with the names of the system's groups. Groups of a directory service are not in it.
+/// The file with the names of the system's groups. Groups of a directory service such as LDAP are
+/// not in this file, so a user must give their numbers.
 const GROUPS: &str = "/etc/group";
 
 /// Parses the value of `--socket-mode`: permissions in octal digits, such as `660`.

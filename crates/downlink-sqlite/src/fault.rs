@@ -1,4 +1,4 @@
-//! The crate's own error type. It translates SQLite's errors into those of the log's store.
+//! The crate's own error type. It translates SQLite's errors into errors of a store.
 
 use std::io;
 
@@ -39,8 +39,8 @@ impl From<Error> for Fault {
             return Self::corrupt(reason);
         };
         Self(match (failure.code, failure.extended_code) {
-            // If the disk is full when SQLite creates the shared index of the write-ahead log,
-            // SQLite uses a different error code.
+            // If the disk is full, SQLite usually returns `DiskFull`. Only when it creates the
+            // shared index of the write-ahead log does it return the other code.
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::DiskFull,
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
                 StoreError::OutcomeUnknown

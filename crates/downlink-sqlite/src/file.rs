@@ -25,12 +25,13 @@ use crate::{
     sql::{Sql as _, meta},
 };
 
-/// How long to wait for a lock that another program holds on the database, for example a shell in a
-/// transaction. It is long enough for a query that a person types. It is short enough that
-/// publishers get the error soon.
+/// How long to wait for a lock that another program holds on the database, such as a shell in a
+/// transaction. A quick query from a shell is over within this time. If the lock stays longer,
+/// publishers get an error, and should not have to wait longer for it.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// The number of statements that are kept compiled: enough for all statements of this crate.
+/// The number of compiled statements that SQLite keeps for a connection. This crate has fewer
+/// statements.
 const STATEMENTS_MAX: usize = 64;
 
 /// Opens a connection with the settings that all connections share.
@@ -38,25 +39,26 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Without this setting, SQLite plans a statement again for each value that it compares with the
-    // condition of a partial index.
+    // Without this setting, SQLite may compile a statement again for each new value, if the value
+    // decides whether a partial index can be used.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
-/// Connections that can only read. Their number is the highest number of threads that have read at
-/// the same time.
+/// Connections that can only read. A thread that finds no idle connection opens a new one. So the
+/// pool has at most as many connections as threads have read at the same time.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) path: PathBuf,
-    /// `None` once the pool is closed. No connection is used while this is locked.
+    /// The connections that no thread uses now. `None` after the pool was closed. No thread reads
+    /// from the file while it holds this lock.
     pub(crate) idle: Mutex<Option<Vec<Connection>>>,
-    /// The one connection that all reads share while the disk is full. It stays locked while a
-    /// thread reads with it. It is locked before `idle`.
+    /// The one connection that all reads share while the disk is full. A thread holds this lock
+    /// while it reads. A thread that needs both locks takes this one before the lock of `idle`.
     alone: Mutex<Option<Connection>>,
-    /// Set when the pool is closed. It means that the writer will release the file soon.
+    /// Set when the pool is closed. The writer then releases the file soon.
     is_closing: Arc<AtomicBool>,
-    /// Closed after the connections, because it is the last field.
+    /// Must be closed after the connections, so it is the last field.
     pub(crate) file: FileUse,
 }
 
@@ -110,9 +112,8 @@ impl Pool {
     }
 }
 
-/// Reads within one transaction. Also returns whether the connection can be used again. An error
-/// may or may not have ended the transaction; a connection that is still in a transaction cannot be
-/// used.
+/// Reads within one transaction. Also returns whether the connection can be used again. If an error
+/// has left the connection in the transaction, the connection cannot be used again.
 fn read_once<T>(
     connection: &Connection,
     read: impl FnOnce(&Connection) -> Result<T>,
@@ -123,7 +124,8 @@ fn read_once<T>(
 
 /// Opens the connection that all reads share while the disk is full. It keeps the index of the
 /// write-ahead log in its own memory, because the disk has no room for the file of the shared
-/// index. It never writes, not even when it is closed. The next opening does the work that is left.
+/// index. This connection never writes, not even when it is closed. When the store is opened the
+/// next time, it moves the pages of the write-ahead log into the file.
 fn connect_alone(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -146,14 +148,14 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; [`CannotOpen`](StoreError::CannotOpen) if the new file already exists. An
-    /// incomplete copy is removed.
+    /// [`StoreError`]; [`CannotOpen`](StoreError::CannotOpen) if the new file already exists. After
+    /// an error, the incomplete copy is removed.
     pub fn run(&self, path: &Path) -> Result<(), StoreError> {
         let from = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         fs::File::create_new(path).map_err(|error| file_error(&error))?;
         let copied = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|mut to| {
-            // The copy is made in one step, because a commit between two steps would start it
-            // again.
+            // The copy is made in one step, because SQLite would begin again after a commit between
+            // two steps.
             let copying = Copying::new(&from, &mut to)?;
             Ok(copying.run_to_completion(i32::MAX, Duration::ZERO, None)?)
         });
@@ -164,22 +166,23 @@ impl Backup {
     }
 }
 
-/// The page size, which is also SQLite's default. A commit writes each page that it touches to the
-/// log as a whole. With larger pages, a commit of one event would write more. With smaller pages,
-/// payloads would need overflow pages.
+/// The page size, which is also SQLite's default. A commit writes every page that it changes as a
+/// whole. With double the size, a commit of one event would write more bytes. With half the size,
+/// more payloads would not fit into one page.
 const PAGE_BYTES: i64 = 4_096;
 
-/// The memory for the writer's pages, in KiB. The pages are the right edges of all indexes and the
-/// index pages around several thousand busy topics.
+/// The memory for the pages that the writer keeps, in KiB. It is enough for the last pages of all
+/// indexes, where new rows go, and for the index pages of several thousand busy topics.
 const WRITER_CACHE_KIB: i64 = 16 * 1_024;
 
-/// The number of bytes of the write-ahead log that stay on the disk after it was emptied: several
-/// times its size between two checkpoints. If a long read makes the log larger, SQLite frees the
-/// part above this size.
+/// When a checkpoint has moved all pages of the write-ahead log into the file, SQLite keeps the log
+/// on the disk to write over it, but shortens it to this number of bytes. Between two checkpoints,
+/// the log usually reaches half of that. A long read can make the log much longer.
 const WAL_KEPT_BYTES: i64 = 32 << 20;
 
-/// The maximum number of epochs that the file remembers. With ten restarts a day, they last for a
-/// year. An id of an older epoch gets the same answer as an id of an unknown epoch.
+/// The maximum number of epochs that the file remembers. Each restart begins an epoch, so with ten
+/// restarts a day, the file remembers those of a year. An id with a forgotten epoch gets the same
+/// answer as an id with an unknown epoch.
 const EPOCHS_MAX: usize = 4_096;
 
 /// Opens a connection that writes. Creates the file if there is none.
@@ -195,8 +198,8 @@ pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
-    // Trimming moves the pages into the file and checks the result, at a time when no publisher
-    // waits.
+    // SQLite must not move the pages of the write-ahead log into the file during a commit, while a
+    // publisher waits. Trimming does this between commits.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(db)
 }
@@ -216,7 +219,7 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
 /// Reads the state for the log. Adds the epoch as the last one, although the file does not have it
 /// yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
-    // The newest event. If its event has no row, `meta` has the newest offset and time.
+    // The newest event may have no row. The newest offset and time are then in `meta`.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
     let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
     let next_offset = Offset::new(next.max(meta(db, "next_offset")?));

@@ -1,12 +1,13 @@
 //! The store of a log in one SQLite file.
 //!
-//! The file is an ordinary database in WAL mode. `sqlite3` can read it while it is in use, and the
-//! shell's `.backup` and `VACUUM INTO` make consistent copies. A durable commit appends once to the
-//! write-ahead log and flushes once. A relaxed commit leaves the flush for later. Trimming evicts
-//! events, and moves pages from the write-ahead log into the file. It works in steps of some
-//! milliseconds.
+//! The file is an ordinary database in WAL mode (with a write-ahead log). `sqlite3` can read it
+//! while it is in use, and the commands `.backup` and `VACUUM INTO` of `sqlite3` make consistent
+//! copies. A durable commit appends to the write-ahead log once and flushes the log to the disk
+//! once. After a relaxed commit, the log is flushed later. Trimming evicts events, and moves pages
+//! from the write-ahead log into the file. It works in steps of some milliseconds.
 //!
-//! Most programs use it through `downlink::HubBuilder`, with the feature `store` of `downlink`.
+//! Most programs use this crate through `downlink::HubBuilder`, with the feature `store` of
+//! `downlink`.
 //!
 //! ```
 //! use downlink_log::{
@@ -46,25 +47,26 @@
 //!
 //! # Guarantees
 //!
-//! [`downlink_log::store`] says what a store guarantees, and [`Durability`] says what a commit
-//! survives. A test cuts the power of a simulated disk at arbitrary calls, and checks both.
+//! [`downlink_log::store`] says what a store guarantees. [`Durability`] says which failures a
+//! committed event survives. A test cuts the power of a simulated disk at arbitrary calls, and
+//! checks that both are true.
 //!
 //! # Files
 //!
 //! While the file `x.db` is in use, two files of the database exist beside it: `x.db-wal` and
-//! `x.db-shm`. On systems other than Linux, `x.db-lock` keeps a second writer out; it is always
-//! empty. The file must be on a local disk.
+//! `x.db-shm`. On systems other than Linux there is also `x.db-lock`, an empty file whose lock
+//! keeps a second process out. The files must be on a local disk.
 //!
 //! # Limits
 //!
-//! [`SqliteOptions`] bounds the bytes of the file, the history of each topic, and the number of
-//! topics without events that are remembered. Only one process at a time can open the store.
+//! [`SqliteOptions`] limits the bytes in the file, the history of each topic, and the number of
+//! topics without events that the store remembers. Only one process at a time can open the store.
 //!
 //! # Features and platforms
 //!
-//! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. It works
-//! on 64-bit Linux, where its tests run. Other Unix systems and Windows use portable calls that no
-//! test covers.
+//! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. The
+//! tests run on 64-bit Linux. The crate should also work on other Unix systems and on Windows, but
+//! no test runs on them.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

@@ -1,9 +1,10 @@
 //! The writer lock. Each file has at most one writer, in this process and among all processes.
 //!
 //! On Linux the lock (`flock`) is on the database itself. So all names of the file share the lock,
-//! and the lock cannot be removed without the file. SQLite uses a different kind of lock, which
-//! does not see this one, so other tools can read a store that is in use. On some other systems the
-//! two kinds of locks exclude each other. Those systems lock a file beside the database.
+//! and nobody can remove the lock without the file. SQLite uses another kind of lock, and on Linux
+//! the two kinds do not affect each other. So other tools can read a store that is in use. On some
+//! other systems the two kinds of locks exclude each other. There, this module locks a separate
+//! file beside the database.
 //!
 //! The operating system holds the lock, so the lock ends with the process, even after a crash.
 
@@ -28,14 +29,14 @@ use parking_lot::Mutex;
 use crate::fault::{Result, file_error};
 
 /// The pause between two attempts to take the lock. It is short enough for a quick restart in
-/// place, and long enough to cost nothing.
+/// place. With 50 attempts a second, waiting needs almost no processor time.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The files that stores of this process use. This table is locked before the `writer` of one of
-/// its files.
+/// The files that stores of this process use. A thread that needs both locks takes the lock of this
+/// table before the lock of a file's `writer`.
 static FILES: Mutex<BTreeMap<FileIdentity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
 
-/// Identifies a file by its device and inode, so that all its names are equal.
+/// Identifies a file by its device and inode, so that two names of one file have the same identity.
 #[cfg(unix)]
 type FileIdentity = (u64, u64);
 
@@ -54,7 +55,7 @@ fn identity(path: &Path, _: &Metadata) -> FileIdentity {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// A file, and the only descriptor that this process has of it, apart from SQLite's.
+/// A file, and the only descriptor that this process has of the file, apart from those of SQLite.
 #[derive(Debug)]
 struct LockedFile {
     file: File,
@@ -63,8 +64,8 @@ struct LockedFile {
     writer: Mutex<Option<Arc<AtomicBool>>>,
 }
 
-/// Keeps a file's descriptor open as long as SQLite may have the file open. The last use of a file
-/// closes its descriptor.
+/// Keeps a file's descriptor open as long as SQLite may have the file open. Dropping the last
+/// `FileUse` of a file closes the descriptor.
 ///
 /// Invariant: the descriptor is opened before SQLite's connections and closed after them. When a
 /// process closes any descriptor of a file, the system drops all of SQLite's locks that the process
@@ -91,8 +92,9 @@ impl FileUse {
         let (metadata, file) = opened.map_err(|error| file_error(&error))?;
         let identity = identity(&path, &metadata);
         if let Some(known) = files.get(&identity) {
-            // The file got this name after the look-up above. Closing the new descriptor would drop
-            // the locks that SQLite may hold by now.
+            // The process already uses this file: the path led to another file when it was looked
+            // up above, and leads to this one now. Closing the second descriptor would drop the
+            // locks that SQLite may have on the file.
             std::mem::forget(file);
             return Ok(Self(Some(Arc::clone(known))));
         }
@@ -133,11 +135,11 @@ impl FileUse {
 
 impl Drop for FileUse {
     fn drop(&mut self) {
-        // The table stays locked, so that no opening can find the file before its descriptor is
-        // closed.
+        // The table stays locked until the descriptor is closed, so that no other thread can find
+        // the file in the table before.
         let mut files = FILES.lock();
         let Some(file) = self.0.take() else { return };
-        // The count is 2 if only this use and the table still refer to the file.
+        // At a count of 2, only this value and the table still refer to the file.
         if Arc::strong_count(&file) == 2 {
             files.remove(&file.identity);
         }
@@ -145,19 +147,21 @@ impl Drop for FileUse {
     }
 }
 
-/// Who holds a lock that an opening waits for.
+/// The holder of the lock that a new store waits for.
 enum Holder {
     OtherProcess,
     ThisProcess,
-    /// This process. It releases the lock once it has written everything.
+    /// A store of this process that is closing. It releases the lock when it has written
+    /// everything.
     Closing,
 }
 
-/// The right to write to a file. It ends when this is dropped.
+/// The right to write to a file. Dropping this value gives up the right.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     pub(crate) file: FileUse,
-    /// Set when the last handle of the log is dropped. An opening in this process then waits.
+    /// Set when the last handle of the log is dropped. A new store in this process then waits until
+    /// the lock is released.
     pub(crate) is_closing: Arc<AtomicBool>,
 }
 
@@ -165,9 +169,9 @@ impl Drop for WriterLock {
     fn drop(&mut self) {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
-        // The lock is released explicitly. Closing the descriptor would release it too late,
-        // because readers of this process may still use the file. A child process that is just
-        // being started could also inherit the descriptor and keep the lock.
+        // The lock must be released explicitly. Closing the descriptor would also release it, but
+        // too late: readers of this process may still use the file, and a child process that is
+        // just being started may have inherited the descriptor.
         let _ = file.unlock();
         *writer = None;
     }
@@ -179,8 +183,8 @@ impl WriterLock {
     pub(crate) fn take(database: &Path, wait_for: Duration) -> Result<Self> {
         let since = Instant::now();
         loop {
-            // The file is opened again each time, because the path may lead to another file by now,
-            // such as a restored backup.
+            // Each attempt opens the file again, because someone may have put another file at this
+            // path, such as a restored backup.
             let file = FileUse::open(database)?;
             match file.try_lock(database)? {
                 Ok(is_closing) => {
@@ -213,13 +217,13 @@ fn locked_path(database: &Path) -> PathBuf {
     beside(database)
 }
 
-/// Whether no server of an earlier version has the store open. Those servers locked a file beside
-/// the database. If that file is not in use, it is removed.
+/// Whether no server of an earlier version has the store open. Such a server locks a file beside
+/// the database. If that file exists but no process has locked it, this function removes it.
 #[cfg(target_os = "linux")]
 fn has_no_old_lock(database: &Path) -> bool {
     let path = beside(database);
     let Ok(file) = File::open(&path) else { return true };
-    // Only an empty file is a lock of such a server.
+    // The lock file of such a server is empty. Any other file of that name is not a lock.
     if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             return false;

@@ -1,9 +1,11 @@
-//! Reads some topics page after page. Between its calls, a replay remembers which topics it reads,
-//! in which way, and how far it has searched for holes.
+//! A replay reads events of some topics that are no longer in memory. It returns them in pages,
+//! which are lists of events. Between its calls, it remembers which topics it reads, in which way,
+//! and how far it has searched for holes (events that were evicted before the reader got them).
 //!
-//! All of this can be found again in the file. Each call reads in a new transaction. A change
-//! between two calls is visible in one of three ways: a new topic has a higher number, an eviction
-//! has a higher number, and a forgotten topic raises the floor of unknown names.
+//! Each call reads in a new transaction, and the file may have changed since the last call. The
+//! replay sees such a change in one of three ways. A new topic has a higher number than all earlier
+//! topics. A new eviction has a higher number than all earlier evictions. If the row of a topic was
+//! deleted, the floor of all names without a row is higher.
 
 mod events;
 mod floors;
@@ -55,8 +57,7 @@ impl StoreReplay for Replay {
         Snapshot::read(pool, wants, target, |snapshot| {
             let begun = holes.take().filter(|holes| holes.is_continued_by(from, after));
             let mut looked = begun.unwrap_or_else(|| Holes::new(from, after));
-            // After an error the search begins again, because the failed call may have read only a
-            // part.
+            // If this call fails, it may have read only a part, so the search begins again.
             let hole = looked.look(snapshot, from)?;
             *holes = Some(looked);
             let Some(hole) = hole else { return Ok(Step::More) };

@@ -1,8 +1,8 @@
 //! The layout of the file, and the steps from an older layout to the current one.
 //!
-//! A released step never changes. A new layout is a new step at the end of the table. All steps
-//! that a file lacks run in one transaction, so after a crash the file has either the old layout or
-//! the new one.
+//! A step changes one layout into the next. A released step never changes; a new layout gets a new
+//! step at the end of the table. All steps that a file needs run in one transaction, so after a
+//! crash the file has either the old layout or the current one.
 
 use downlink_log::{Timestamp, store::StoreError};
 use rusqlite::{Connection, TransactionBehavior};
@@ -16,20 +16,23 @@ use crate::{
 /// check at each opening read it.
 pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
 
-/// The steps. The step at index n changes layout n into layout n + 1.
+/// The steps. The step at index n changes layout n into layout n + 1. A new file has layout 0.
 pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
-/// An event is one row at the right edge of `events`. Later it also gets one row in `memberships`
-/// for each of its topics. All events below `meta.indexed` have these rows. `events.topics` lists
-/// the topics of each event, so that reading in offset order needs no second look-up. The kinds of
-/// topics are 0 for everyone's topic, 1 for a client's inbox, and 2 for any other topic.
+/// A commit adds each event as the last row of `events`. Later, trimming adds one row to
+/// `memberships` for each topic of the event. All events below `meta.indexed` have these rows.
+/// `events.topics` also lists the topics of each event, so that a reader that walks all events in
+/// order needs no second look-up. The kinds of topics are 0 for everyone's topic, 1 for a client's
+/// inbox, and 2 for any other topic.
 const FIRST: &str = include_str!("layout/1.sql");
 
-/// All evictions in an older file count as one eviction. Their lower floors get the highest
-/// possible value.
+/// A file of layout 1 has no numbers of evictions, so all its evictions count as one. It does not
+/// have the second to last evicted offset of a topic either. That offset gets the highest value
+/// that it can have, which is one less than the last.
 const NUMBERED_EVICTIONS: &str = include_str!("layout/2.sql");
 
-/// Lowers every time stamp that is later than `now`. Such time stamps come from a wrong clock.
+/// Lowers every time stamp that is later than `now` to `now`. Such time stamps come from a wrong
+/// clock.
 fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
     let now = column(now.as_millis());
     if let Some(first) = first_since(db, now.saturating_add(1) as u64)? {
@@ -43,7 +46,7 @@ fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
     db.run(clock, [now]).map(|_| ())
 }
 
-/// Brings a file to the current layout. A new file gets the current layout too.
+/// Changes a file to the current layout. A new file gets the current layout too.
 ///
 /// # Errors
 ///

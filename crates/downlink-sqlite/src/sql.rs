@@ -26,7 +26,7 @@ pub(crate) trait Sql {
     /// The first row.
     fn first<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Option<T>>;
 
-    /// All rows. The statement must bound their number.
+    /// All rows. The statement must limit their number.
     fn all<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Vec<T>>;
 }
 
@@ -45,13 +45,13 @@ impl Sql for Connection {
     }
 }
 
-/// Converts a number into a column's value. Offsets and times above 2^63 do not occur: at a million
-/// a second, this would take 290,000 years.
+/// Converts a number into a column's value, which must be below 2^63. Offsets and times never reach
+/// that number: with a million events a second, it would take 290,000 years.
 pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// A value in `meta`, which concerns the whole store.
+/// A value in the table `meta`. The values there belong to the store as a whole.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
     found
@@ -64,7 +64,8 @@ pub(crate) fn set_meta(db: &Connection, name: &str, value: impl ToSql) -> Result
     db.run("UPDATE meta SET value = ? WHERE name = ?", (value, name)).map(|_| ())
 }
 
-/// The first offset whose event may have no rows in `memberships`.
+/// The first offset whose event may have no rows in `memberships` (the lists of each topic's
+/// events).
 pub(crate) fn indexed(db: &Connection) -> Result<u64> {
     meta(db, "indexed")
 }
@@ -91,7 +92,8 @@ pub(crate) fn address(kind: i64, name: &str, topic: i64) -> Result<Address> {
     address.ok_or_else(|| lost(topic))
 }
 
-/// The address of a topic, and whether its row says that the topic keeps nothing.
+/// The address of a topic, and whether its row says that the topic has neither events nor a finish
+/// mark.
 pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address, bool)>> {
     let found: Option<(i64, String, bool)> =
         db.first("SELECT kind, name, emptied IS NOT NULL FROM topics WHERE number = ?", [topic])?;
@@ -123,9 +125,9 @@ impl FromSql for TopicNumbers {
     }
 }
 
-/// The topics that still keep an event. If an event has only one topic, this topic keeps it as long
-/// as the event has a row. If an event has several topics, some of them may have evicted it, and
-/// some may no longer exist. Events that are not indexed are not evicted.
+/// The topics that still keep an event. If an event has only one topic, this topic keeps the event
+/// as long as the event has a row. If an event has several topics, some of them may have evicted
+/// it, and some may no longer exist. From the offset `indexed` on, no event has been evicted.
 pub(crate) fn keepers(
     db: &Connection,
     offset: u64,
@@ -141,11 +143,12 @@ pub(crate) fn keepers(
     })
 }
 
-/// The evictions of one topic, or of all names without a row.
+/// The last evictions of one topic, or of all names without a row.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
-    /// The offset after the second to last evicted event.
+    /// The offset after the second to last evicted event. It matters if another topic still keeps
+    /// the last evicted event.
     pub(crate) lower_floor: u64,
     /// The number of the newest eviction.
     pub(crate) number: u64,
@@ -169,8 +172,8 @@ impl TopicEvictions {
     }
 }
 
-/// The first offset in any topic with this time stamp or a later one. Time stamps rise with
-/// offsets, so this is a binary search.
+/// The first offset, over all topics, with this time stamp or a later one. Time stamps rise with
+/// offsets, so a binary search finds it.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;
@@ -198,9 +201,9 @@ pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
 /// The id that the publisher gave to an event, and the payload of the event.
 pub(crate) type IdAndPayload = (Option<Box<str>>, Vec<u8>);
 
-/// The id and the payload of a row. The row begins with the columns `id`, `payload` and `checksum`
-/// of `events`. `None` if the values are damaged. Events of older files have no checksum and count
-/// as intact.
+/// The id and the payload of a row of `events`. The first columns of the row must be `id`,
+/// `payload` and `checksum`. `None` if the checksum shows that the values are damaged. Events of
+/// older files have no checksum and count as intact.
 pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<IdAndPayload>> {
     let expected: Option<u32> = row.get(2)?;
     let id = match row.get_ref(0)? {

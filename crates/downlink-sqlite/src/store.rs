@@ -26,18 +26,19 @@ use crate::{
     trim::{SqliteOptions, Trimming, trim_step},
 };
 
-/// The number of pages in the write-ahead log (16 MiB) at which they are moved into the file. With
-/// SQLite's default of 1,000, pages that change often would be written four times as often. With
-/// more, opening after a crash would take longer.
+/// When the write-ahead log has this many pages (16 MiB), a checkpoint moves them into the file.
+/// With SQLite's default of 1,000, pages that change often would be moved four times as often. With
+/// double the number, opening the store after a crash would take longer.
 const CHECKPOINT_PAGES: usize = 4_000;
 
-/// The maximum number of bytes that a probe writes: the default maximum size of an event. A batch
-/// may be larger, but a disk with room for this many bytes takes most publishes.
+/// The maximum number of bytes that a probe writes to find out whether a full disk has room again.
+/// It is the default maximum size of an event. A batch may be larger, but a disk with room for this
+/// many bytes takes most publishes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
-/// The time without a commit after which the writer's cache is freed. Some hundred commits fill the
-/// cache again. With a shorter time, the writer would read pages again for publishers that only
-/// pause.
+/// After this time without a commit, the writer's cache is freed. Some hundred commits fill it
+/// again. With a shorter time, the writer would free the cache during short pauses of the
+/// publishers, and then read the same pages again.
 const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// The writer of a store in one SQLite file.
@@ -60,7 +61,7 @@ pub struct SqliteStore {
     pool: Arc<Pool>,
     opened: Opened,
     opening: OpenParameters,
-    /// `None` if the disk was full each time since the store was opened.
+    /// `None` if the disk was full when the store was opened, and at every attempt since then.
     writer: Option<SqliteWriter>,
     /// Dropped after the connections, so that the next process finds the file closed.
     _lock: WriterLock,
@@ -101,32 +102,32 @@ enum Cache {
     Freed,
 }
 
-/// The state of the file after the last transaction. If a transaction fails, the earlier state is
-/// restored.
+/// The state of the file after the last transaction. If a transaction fails, the writer restores
+/// the earlier value.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     next_offset: u64,
     at: Timestamp,
     clock_delta: i64,
-    /// Whether a committed event waits for a flush.
+    /// Whether a committed event has not been flushed to the disk yet.
     unflushed: bool,
 }
 
 impl SqliteStore {
     /// Opens the file, or creates it, and begins an epoch in it.
     ///
-    /// The work does not grow with the number of events kept, unless the file has an older layout.
-    /// `now` is the time of the wall clock. When a file of an older layout is brought up to date,
-    /// every later time stamp in it is lowered to `now`.
+    /// The time for this does not grow with the number of events in the file, unless the file has
+    /// an older layout. `now` is the time of the wall clock. If the file has an older layout, this
+    /// function changes it to the current layout, and lowers every time stamp after `now` to `now`.
     ///
-    /// On a full disk, a store with the current layout opens too. Such a store can be read. Its
+    /// If the disk is full, a store with the current layout can still be opened and read. Its
     /// [`Opened::refuses`] says why it accepts no events.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file after
-    /// `wait_for`. The file is then unchanged, except that an older layout may have been brought up
-    /// to date.
+    /// `wait_for`. After an error, the file is unchanged, except that it may have the current
+    /// layout in place of an older one.
     pub fn open(
         path: &Path,
         epoch: Epoch,
@@ -151,12 +152,12 @@ impl SqliteStore {
         Backup { path: self.pool.path.clone(), _file: self.pool.file.clone() }
     }
 
-    /// The writer. If the disk was full until now, this tries to open it again.
+    /// The writer. If there is none because the disk was full, this tries to open it.
     fn writer(&mut self) -> Result<&mut SqliteWriter, StoreError> {
         if self.writer.is_none() {
             let (writer, opened) = self.opening.begin(&self.pool)?;
             if opened.next_offset != self.opened.next_offset {
-                // Only a program that ignores the lock can do this.
+                // The store has the lock, so the other program must have ignored the lock.
                 return Err(StoreError::Corrupt { reason: "another program wrote to it".into() });
             }
             self.writer = Some(writer);
@@ -236,7 +237,7 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Writes this many bytes, within limits, and frees them again.
+    /// Writes about this many bytes and frees them again, to find out whether the disk has room.
     fn write_and_free(&mut self, bytes: usize) -> Result<()> {
         self.set_flushing(Durability::Commit)?;
         let sql = "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))";
@@ -251,8 +252,8 @@ impl SqliteWriter {
         let Self { connection, topics, trimming, written, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (trimmed, evicted) = trim_step(&transaction, topics, trimming, now)?;
-        // The newest event may have been evicted. Its offset is stored so that the next opening
-        // does not assign it again.
+        // This step may have evicted the newest event. Its offset is stored, so that the store does
+        // not assign the same offset again after it is opened the next time.
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
         self.cache = if evicted || trimmed == Trimmed::More { Cache::Busy } else { self.cache };
@@ -264,8 +265,8 @@ impl SqliteWriter {
         if self.wal_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
             return Ok(());
         }
-        // The checkpoint does not wait for readers. The pages that they need stay in the log, and a
-        // later step tries again.
+        // The checkpoint does not wait for readers. Pages that a reader still needs stay in the
+        // log, and a later step tries again.
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
@@ -303,8 +304,8 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Calls `write`, unless an earlier failure was final. If `write` fails, this restores the
-    /// earlier state, or stops the store if the error is final.
+    /// Calls `write`, unless an earlier error has stopped the store. If `write` fails, this
+    /// restores the earlier state. If the error is final, it also stops the store.
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
@@ -316,8 +317,9 @@ impl SqliteWriter {
             (self.trimming, self.written) = before;
             if error.is_final() {
                 self.stopped = true;
-                // The state of some pages is unknown, so no checkpoint runs at closing. The next
-                // opening recovers them.
+                // The state of some pages is unknown, so SQLite must not move pages into the file
+                // when the connection is closed. SQLite recovers them when the store is opened
+                // again.
                 let _ =
                     self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
             }
@@ -327,8 +329,9 @@ impl SqliteWriter {
 }
 
 impl Written {
-    /// Stores values for the next opening: the newest offset and time stamp if `newest` is set, and
-    /// the difference of the clock if it has changed.
+    /// Stores values that are needed when the store is opened the next time. These are the newest
+    /// offset and time stamp (if `newest` is set), and the difference between the wall clock and
+    /// the time stamps (if it has changed).
     fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
         if newest {
             set_meta(db, "next_offset", self.next_offset)?;
@@ -343,11 +346,11 @@ impl Written {
 }
 
 impl Drop for SqliteWriter {
-    /// Moves everything into the one file, even if the read side is still in use. A copy of the
-    /// file is then complete.
+    /// Moves all pages of the write-ahead log into the file, even if readers are still in use.
+    /// After that, a copy of this one file is complete.
     fn drop(&mut self) {
         if !self.stopped {
-            // If it fails, the next opening repeats it.
+            // After an error, nothing is lost: this work is done when the store is opened again.
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
     }
@@ -412,7 +415,7 @@ fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
 fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
     let pages = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&pages);
-    // Relaxed is enough, because one thread writes and reads the number.
+    // Relaxed ordering is enough, because the same thread writes and reads the number.
     connection.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
         seen.store(usize::try_from(count).unwrap_or(0), Ordering::Relaxed);
         Ok(())
@@ -472,8 +475,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The numbers of the topics of an event. If the row of a topic said that the topic keeps
-    /// nothing, this is changed.
+    /// The numbers of the topics of an event. If the row of a topic says that the topic has neither
+    /// events nor a finish mark, this changes the row, because the topic now gets an event.
     fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {

@@ -1,7 +1,11 @@
-//! The writer's cache of topics: their numbers, sizes and rules.
+//! The writer's cache of topics. For each topic, it has the number, the size and the retention
+//! rule.
 //!
-//! Everything in the cache can be read from the file again, so a failed transaction empties the
-//! cache.
+//! The cache can always be read from the file again. So after a failed transaction, the writer
+//! empties the cache.
+//!
+//! An event is indexed if the table `memberships` has a row for each of its topics. Commits do not
+//! index their events. Trimming does that later, for many events together.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -13,9 +17,9 @@ use crate::{
     sql::{Sql as _, TopicEvictions, TopicNumbers, address_of, indexed, kind_and_name, lost},
 };
 
-/// The maximum number of topics in the cache: as many as are busy at the same time, in about 15
-/// MiB. When the cache is full, all topics are dropped. Each is read again in some ten
-/// microseconds.
+/// The maximum number of topics in the cache, which take about 15 MiB. A larger number of topics is
+/// rarely busy at the same time. When the cache is full, all topics are dropped. Reading a topic
+/// again takes some ten microseconds.
 const CACHED_MAX: usize = 65_536;
 
 /// A topic in the writer's cache.
@@ -25,16 +29,16 @@ pub(crate) struct TopicState {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) retention: Retention,
-    /// Whether the topic's row says that the topic keeps nothing.
+    /// Whether the topic's row says that the topic has neither events nor a finish mark.
     pub(crate) emptied: bool,
     /// Whether the topic is queued for trimming.
     pub(crate) queued: bool,
 }
 
 impl TopicState {
-    /// Whether the topic exceeds its rule by so much that trimming is worth it: an eighth more
-    /// events, or any number of bytes. Evicting several events at once writes fewer pages than
-    /// evicting one with each commit.
+    /// Whether trimming should evict events of the topic. It should if the topic exceeds its rule
+    /// by an eighth of the events or by any number of bytes. The eighth is there because evicting
+    /// several events at once writes fewer pages than evicting one with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
@@ -49,11 +53,10 @@ pub(crate) struct TopicCache {
     unindexed: Option<Unindexed>,
 }
 
-/// The events that have no rows in `memberships` yet. Each step of trimming adds rows for some of
-/// them.
+/// The events that are not indexed yet. Each step of trimming can index some of them.
 #[derive(Debug, Default)]
 pub(crate) struct Unindexed {
-    /// All events at or above this offset.
+    /// All events from this offset on are not indexed.
     pub(crate) from: u64,
     pub(crate) rows: usize,
     /// The number of events and their bytes, by topic.
@@ -68,7 +71,8 @@ impl Unindexed {
         self.rows += 1;
     }
 
-    /// Records that everything below `from` is indexed now, including these members.
+    /// Records that all events below `from` are indexed now. `members` has the topic, the offset and
+    /// the bytes of each event that was not indexed before.
     pub(crate) fn remove(&mut self, members: &[(i64, u64, usize)], from: u64) {
         (self.from, self.rows) = (from, self.rows - members.len());
         for (topic, _, bytes) in members {
@@ -105,13 +109,14 @@ impl TopicCache {
         Ok(self.unindexed(db)?.topics.contains_key(&topic))
     }
 
-    /// Drops everything, because a failed transaction may have left changes here that are not in
-    /// the file.
+    /// Drops everything. After a failed transaction, the cache may have changes that are not in the
+    /// file.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
 
-    /// The topic of an address. If there is none, it is created with the floor of forgotten topics.
+    /// The topic of an address. If the file has no such topic, creates it. Its floor is then the
+    /// one that applies to all names without a row.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();
@@ -139,8 +144,8 @@ impl TopicCache {
         Ok(self.states.get_mut(&number))
     }
 
-    /// Counts a new event of a topic, which is not indexed yet. When the topic begins to exceed its
-    /// rule, returns its number, once.
+    /// Counts a new event of a topic. The event is not indexed yet. If trimming should now evict
+    /// events of the topic, and the topic is not queued for this yet, returns the topic's number.
     pub(crate) fn add(
         &mut self,
         db: &Connection,
@@ -148,7 +153,7 @@ impl TopicCache {
         bytes: usize,
     ) -> Result<Option<i64>> {
         self.unindexed(db)?.add(number, bytes);
-        // A topic that is not in the cache is counted when it is loaded.
+        // If the topic is not in the cache, its events are counted when it is read from the file.
         let Some(topic) = self.states.get_mut(&number) else { return Ok(None) };
         topic.events += 1;
         topic.bytes += bytes;
@@ -199,8 +204,8 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
-/// The topic, offset and bytes of each event from an offset on. Stops after the event with which
-/// there are at least `enough` entries.
+/// The topic, offset and bytes for each event from an offset on, once for each topic of the event.
+/// Stops at the end of an event, as soon as there are at least `enough` entries.
 pub(crate) fn members_from(
     db: &Connection,
     from: u64,
@@ -219,7 +224,7 @@ pub(crate) fn members_from(
     Ok(members)
 }
 
-/// The bytes that an event counts towards its topic's bound.
+/// The number of bytes by which an event counts for the limit of its topic.
 pub(crate) fn cost(payload_bytes: usize) -> usize {
     payload_bytes + ENTRY_COST_BYTES
 }

@@ -1,14 +1,18 @@
-//! Trimming keeps the file within its limits, in bounded steps.
+//! Trimming evicts events so that the file stays within its limits. It works in bounded steps.
 //!
-//! An eviction raises the floor of its topic in the same transaction. All evictions of a
-//! transaction have the same number. So a topic always has exactly its events from its floor on. An
-//! event is deleted when the last of its topics has evicted it. When a topic keeps nothing any
-//! more, its row stays and keeps the floor. The number of these rows is bounded too. When such a
-//! row is deleted, the floor of all unknown names rises to cover it. A reader may then get a false
-//! gap, but a real gap is never hidden.
+//! A topic evicts its oldest events first. The floor of a topic is the offset after its last
+//! evicted event, so the topic has all of its events from its floor on. An eviction removes an
+//! event and raises the floor in the same transaction. All evictions of a transaction have the same
+//! number.
 //!
-//! For each maximum age in the rules, a cursor moves through the events. So trimming reads every
-//! event once for each age.
+//! An event may belong to several topics. The event is deleted when the last of them has evicted
+//! it. When a topic has no events any more, its row stays and stores the floor. The number of these
+//! rows is bounded too. When one of them is deleted, the floor of all names without a row rises at
+//! least to the floor in that row. A reader of such a name may then get a gap although it missed
+//! nothing, but it never misses events without a gap.
+//!
+//! For each maximum age in the rules, trimming remembers how far it has checked the events. So it
+//! reads every event once for each age.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -25,45 +29,48 @@ use crate::{
     topics::{TopicCache, members_from},
 };
 
-/// The number of rows read or evicted in one step, which takes about five milliseconds. Publishers
-/// wait while a step runs. After a larger commit, a step has twice as many rows as that commit, so
-/// trimming keeps up with publishers that never pause.
+/// The number of rows that one step reads or evicts. Such a step takes about five milliseconds, in
+/// which publishers wait. After a commit of many rows, the next step may touch twice as many rows
+/// as that commit, so that trimming keeps up with publishers that never pause.
 const STEP_ROWS: usize = 512;
 
-/// When this many rows are missing in `memberships`, trimming adds rows. If each commit added them,
-/// it would write a page for each of its topics. Many rows together, in the order of topics, share
-/// these pages. Until then, every read of a topic reads all of these events, which takes about two
-/// milliseconds.
+/// The table `memberships` lists the events of each topic. Commits do not add rows to it. When this
+/// many rows are missing, trimming adds them. If each commit added its own rows, it would write a
+/// page for each of its topics. Many rows together, in the order of topics, share these pages.
+/// While the rows are missing, every read of a topic has to read all events without rows, which
+/// takes about two milliseconds. With a larger number, these reads would take longer.
 ///
-/// One step adds at most this many rows, or half of the missing rows if that is more. Without a
+/// One step adds at most this many rows, or half of the missing rows if that is more. Without this
 /// limit, a step after a large batch would take too long.
 const INDEX_ROWS: usize = 4_096;
 
-/// The number of events that are evicted between two checks of the size of the file. They free
-/// little compared with any sensible limit.
+/// The number of events that are evicted between two checks of the size of the file. These events
+/// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After opening, trimming checks the topics of this many newest events. Trimming follows each
-/// commit, so only the last few batches can have unfinished work.
+/// After a store is opened, trimming checks the topics of this many newest events. Other topics
+/// cannot exceed their rule, because trimming runs after each commit.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// How much each topic keeps. A topic may have up to an eighth more events, because evicting
-    /// several at once writes fewer pages than evicting one with each commit.
+    /// How much each topic keeps. A topic may have up to an eighth more events than its rule says.
+    /// Trimming waits for that, because evicting several events at once writes fewer pages than
+    /// evicting one with each commit.
     pub retention: RetentionRules,
-    /// The maximum number of bytes in use in the database. Beyond it, the oldest events of all
-    /// topics are evicted. The newest event always stays. The write-ahead log takes additional
-    /// space: some 16 MiB, or more during a long read by another program. If this limit is lowered,
-    /// trimming frees pages inside the file, but only `VACUUM` shrinks the file.
+    /// The maximum number of bytes in use in the database. When it is exceeded, the oldest events
+    /// of all topics are evicted, but never the newest event. The write-ahead log takes additional
+    /// space: some 16 MiB, or more during a long read by another program. If you lower this limit,
+    /// trimming frees pages inside the file, but only `VACUUM` makes the file smaller.
     pub bytes_max: u64,
-    /// The maximum number of topics without events whose floors are kept exactly. Of all other
-    /// topics without events, only the highest floor is kept.
+    /// The maximum number of topics without events whose floors (the offset after a topic's last
+    /// evicted event) the store remembers one by one. Of all other topics without events, it
+    /// remembers only the highest floor.
     pub floors_max: usize,
-    /// How long to wait for another process that has the file open. A restart in place needs as
-    /// much time as the old process takes to end.
+    /// How long to wait if another process has the file open. For a restart in place, this must be
+    /// as long as the old process may take to end.
     pub wait_for: Duration,
 }
 
@@ -79,22 +86,23 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The work that is left. If a transaction fails, the earlier state is restored.
+/// The work that trimming still has to do. If a transaction fails, the caller restores the earlier
+/// value.
 #[derive(Clone, Debug)]
 pub(crate) struct Trimming {
     options: Arc<SqliteOptions>,
     /// The numbers of topics that exceed their rule.
     pub(crate) over: VecDeque<i64>,
-    /// Each maximum age of a rule, and the first offset that was not checked for it.
+    /// Each maximum age in the rules, with the first offset that was not checked for this age.
     ages: Vec<(Duration, u64)>,
-    /// The number of topics that have neither events nor a mark.
+    /// The number of topics that have neither events nor a finish mark.
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
-    /// The number of topics of the events committed since the last step.
+    /// The number of topics of all events that were committed since the last step.
     pub(crate) added: usize,
     /// The number of the next topic to compare with its rule. `None` when all topics were compared.
     unchecked: Option<i64>,
-    /// Whether the file may have grown since its size was last checked.
+    /// Whether the file may have grown since trimming last checked its size.
     pub(crate) grown: bool,
 }
 
@@ -136,18 +144,18 @@ struct TrimStep<'a> {
     db: &'a Connection,
     topics: &'a mut TopicCache,
     trimming: &'a mut Trimming,
-    /// The number of rows that this step may still touch. At 0, there may be work for the next
-    /// step.
+    /// The number of rows that this step may still touch. If it is 0 at the end of the step, the
+    /// next step may have work to do.
     rows_left: usize,
-    /// The number of the evictions of this step.
+    /// The eviction number that all evictions of this step get.
     eviction: u64,
     /// Whether this step has evicted anything.
     evicted: bool,
-    /// The earliest time at which something becomes due that is not due now.
+    /// The earliest time at which an event, a finish mark or a key reaches its maximum age.
     next: Option<Timestamp>,
 }
 
-/// The last offset to evict, by topic.
+/// For each topic, the last offset to evict.
 type LastToEvict = BTreeMap<i64, u64>;
 
 /// Runs one step of trimming. Also returns whether the step evicted anything.
@@ -169,7 +177,8 @@ pub(crate) fn trim_step(
 impl TrimStep<'_> {
     /// Trims by every rule until the step has no rows left.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        // Half of the step stays for the other rules, even if many topics exceed their own rule.
+        // Topics that exceed their own rule use at most half of the step. The other half stays for
+        // the other rules.
         self.trim_topics(self.rows_left / 2)?;
         let mut ages = std::mem::take(&mut self.trimming.ages);
         for (age, next) in &mut ages {
@@ -188,8 +197,8 @@ impl TrimStep<'_> {
         if self.evicted { set_meta(self.db, "evictions", self.eviction) } else { Ok(()) }
     }
 
-    /// Evicts events of the topics that exceed their rule, while more than `rows_kept` rows are
-    /// left.
+    /// Evicts events of the topics that exceed their rule, until this step has only `rows_kept`
+    /// rows left.
     fn trim_topics(&mut self, rows_kept: usize) -> Result<()> {
         while self.rows_left > rows_kept
             && let Some(&topic) = self.trimming.over.front()
@@ -205,8 +214,8 @@ impl TrimStep<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Whether something with time stamp `at` must still be kept. If so, trimming continues with it
-    /// when it is due.
+    /// Whether an item with the time stamp `at` is younger than `keep`. If so, this also makes the
+    /// next step run when the item reaches that age.
     fn is_kept(&mut self, at: u64, keep: Duration, now: Timestamp) -> bool {
         let until = Timestamp::from_millis(at).after(keep);
         if until > now {
@@ -215,8 +224,8 @@ impl TrimStep<'_> {
         until > now
     }
 
-    /// Adds the rows in `memberships` of the next events, in the order of topics. If there are more
-    /// events, this step ends.
+    /// Adds the rows of the next events to `memberships`, in the order of topics. If more events
+    /// have no rows, this step ends, and the next one continues.
     fn index(&mut self) -> Result<()> {
         let unindexed = self.topics.unindexed(self.db)?;
         let mut members =
@@ -234,8 +243,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Evicts events of one topic until the topic is within its rule. Returns `true` when nothing
-    /// is left to evict.
+    /// Evicts events of one topic until the topic is within its rule or this step has no rows left.
+    /// Returns `true` if the topic is within its rule.
     fn trim_topic(&mut self, number: i64) -> Result<bool> {
         let Some(topic) = self.topics.get(self.db, number)? else { return Ok(true) };
         topic.queued = false;
@@ -272,13 +281,13 @@ impl TrimStep<'_> {
         while self.rows_left > 0 {
             let Some(row) = rows.next()? else {
                 self.trimming.unchecked = None;
-                // The next step trims the topics that were found.
+                // If this step has found such topics, it ends here, and the next step trims them.
                 self.rows_left *= usize::from(self.trimming.over.is_empty());
                 let rules = rules_text(&self.trimming.options.retention);
                 return set_meta(self.db, "rules", rules);
             };
             let (number, keeps_events): (i64, bool) = (row.get(0)?, row.get(1)?);
-            // To count the events of a topic costs about as much as to evict 32 events.
+            // Counting the events of a topic takes about as long as evicting 32 events.
             self.spend(if keeps_events { 32 } else { 1 });
             if keeps_events
                 && self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over())
@@ -318,7 +327,8 @@ impl TrimStep<'_> {
         let highest = due.values().copied().max();
         self.evict_all(due)?;
         let indexed = self.topics.unindexed(self.db)?.from;
-        // Events that could not be indexed in this step were not evicted.
+        // Events without rows in `memberships` cannot be evicted. If this step could not add the
+        // rows of all events, the next step checks these events again.
         Ok(if highest.is_some_and(|highest| highest >= indexed) { indexed } else { next })
     }
 
@@ -334,7 +344,7 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Some of the oldest events: the last offset to evict, by topic.
+    /// Finds some of the oldest events. For each of their topics, returns the last offset to evict.
     fn oldest(&mut self) -> Result<LastToEvict> {
         let rows: Vec<(u64, TopicNumbers)> = self.db.all(
             "SELECT offset, topics FROM events
@@ -351,8 +361,8 @@ impl TrimStep<'_> {
         Ok(due)
     }
 
-    /// Evicts the events of each topic up to an offset. Events that cannot be indexed in this step
-    /// stay.
+    /// Evicts the events of each topic up to an offset. Events stay if this step cannot add their
+    /// rows to `memberships`.
     fn evict_all(&mut self, due: LastToEvict) -> Result<()> {
         let indexed = self.topics.unindexed(self.db)?.from;
         if due.values().any(|&through| through >= indexed) {
@@ -361,8 +371,8 @@ impl TrimStep<'_> {
         due.into_iter().try_for_each(|(number, through)| self.evict(number, through))
     }
 
-    /// Evicts the indexed events of a topic up to an offset, and raises the topic's floor above
-    /// them.
+    /// Evicts the events of a topic that have rows in `memberships`, up to an offset. Raises the
+    /// topic's floor above these events.
     fn evict(&mut self, topic: i64, through: u64) -> Result<()> {
         let members: Vec<(u64, usize)> = self.db.all(
             "SELECT offset, bytes FROM memberships WHERE topic = ? AND offset <= ? ORDER BY offset",
@@ -387,22 +397,22 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Deletes an event unless another topic keeps it. The event is indexed.
+    /// Deletes an event unless another topic still keeps it. The event has rows in `memberships`.
     fn delete_event(&self, topic: i64, offset: u64) -> Result<()> {
         if self.db.run("DELETE FROM events WHERE offset = ? AND topics = ?", (offset, topic))? > 0 {
             return Ok(());
         }
         let topics = self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])?;
         let topics = topics.map_or_else(TopicNumbers::default, |(topics,)| topics);
-        // The last topic of the list is usually the last to evict the event, so it is checked
-        // first.
+        // Usually, the last topic in the list evicts the event last. So the search for a topic that
+        // still keeps the event begins there.
         if keepers(self.db, offset, topics, u64::MAX).next_back().transpose()?.is_none() {
             self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
         }
         Ok(())
     }
 
-    /// If a topic keeps nothing any more, records that in its row.
+    /// If a topic has neither events nor a finish mark any more, records that in its row.
     fn mark_emptied(&mut self, topic: i64) -> Result<bool> {
         if self.topics.has_unindexed(self.db, topic)? {
             return Ok(false);
@@ -417,7 +427,7 @@ impl TrimStep<'_> {
         Ok(emptied > 0)
     }
 
-    /// Drops the finish marks that have been kept long enough.
+    /// Drops the finish marks that have reached their maximum age.
     fn forget_finishes(&mut self, now: Timestamp) -> Result<()> {
         let oldest = "SELECT number, finished_at FROM topics WHERE finished IS NOT NULL
                       ORDER BY finished_at LIMIT 1";
@@ -434,13 +444,15 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Drops the keys whose window is over, and the oldest keys if there are too many.
+    /// Drops the idempotency keys that have reached their maximum age, and the oldest keys if there
+    /// are too many.
     fn forget_keys(&mut self, now: Timestamp) -> Result<()> {
         while self.rows_left > 0 && self.trimming.keys > 0 {
             let oldest =
                 self.db.first("SELECT offset, at FROM keys ORDER BY offset LIMIT 1", [])?;
             let Some((offset, at)): Option<(u64, u64)> = oldest else {
-                // A key that was used again has replaced its old row, so the count was too high.
+                // There are no rows left. The count was too high, because a key that is used again
+                // replaces its old row.
                 self.trimming.keys = 0;
                 break;
             };
@@ -453,8 +465,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Drops rows of topics that keep nothing, if there are more than the limit. Their highest
-    /// floor becomes the floor of every name without a row.
+    /// If there are too many rows of topics without events, drops some of them. The highest floor
+    /// in the dropped rows becomes the floor of every name without a row.
     fn forget_floors(&mut self) -> Result<()> {
         let Trimming { emptied, options, .. } = &*self.trimming;
         let surplus = emptied.saturating_sub(options.floors_max).min(self.rows_left);

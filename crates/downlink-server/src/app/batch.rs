@@ -24,9 +24,9 @@ use super::{
     state::App,
 };
 
-/// The maximum number of topics and clients in one batch, all events together. It allows ten for
-/// each event of the largest batch. Each topic or client takes memory, and a step while the hub's
-/// lock is held. Without this limit, a batch could name millions of them.
+/// The maximum number of topics and clients that all events of a batch name together. In the
+/// largest batch, each event can name ten. Each name takes memory, and makes the time longer for
+/// which the hub's lock is held. Without this limit, a batch could have millions of names.
 const ADDRESSES_MAX: usize = 100_000;
 
 /// After this many lines, the task lets other requests of the same thread run.
@@ -43,7 +43,8 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
-    // The line number of each event, for the error messages. Blank lines hold no event.
+    // The line number of each event, for the error messages. It is not the number of the event,
+    // because there may be blank lines.
     let mut lines = Vec::new();
     let mut addresses = 0;
     for (at, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(&text).lines()) {
@@ -113,9 +114,9 @@ struct Line<'a> {
     data: &'a RawValue,
 }
 
-/// A list of topics or clients. It stores one name more than an event may have, which is enough to
-/// refuse the event. A line may hold millions of names, and each stored name takes more memory than
-/// its text.
+/// A list of topics or clients in one line. It stores only one name more than an event may have,
+/// which is enough to see that the event must be refused. A line may have millions of names, and a
+/// stored name takes more memory than its text.
 #[derive(Debug, Default)]
 struct Names(Vec<String>);
 
@@ -158,10 +159,11 @@ fn parse(line: &str) -> Result<(Envelope, String), Refused> {
     Ok((envelope, data))
 }
 
-/// The refusal for a line that is not an event. The message of the parser has its own line number,
-/// which is always 1 and is removed. The message is shortened, because it may quote the whole line.
+/// The refusal for a line that is not an event. The JSON parser sees only this line, so its message
+/// always says "line 1". This function removes these words. It also shortens the message, which may
+/// quote the whole line.
 fn not_an_event(error: &serde_json::Error) -> Refused {
-    /// Long enough for a message that lists all known names.
+    /// A message that lists all names of fields fits into this.
     const MESSAGE_CHARS_MAX: usize = 200;
     let sentence = sentence(error);
     let message = sentence.rsplit_once(" at line ").map_or(&*sentence, |(message, _)| message);
@@ -179,8 +181,8 @@ fn not_an_event(error: &serde_json::Error) -> Refused {
     bad_request(format!("{message} (column {}).", error.column()))
 }
 
-/// The data of a JSON value. The text of a string is the data. Any other value is sent as JSON
-/// without white space between its tokens.
+/// The data of an event with this JSON value. If the value is a string, the data is the text of the
+/// string. Otherwise the data is the JSON text, without white space between its tokens.
 fn data_of(value: &RawValue) -> Result<String, Refused> {
     let json = value.get();
     if json.starts_with('"') {

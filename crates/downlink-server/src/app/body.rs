@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::reply::{Refused, bad_request};
 
-/// A whole body may take ten times as long as its longest allowed pause. With the default pause of
-/// 30 seconds, a client with 60 kB/s can send 16 MiB in that time. Without this limit, a client
-/// that sends single bytes could hold a connection for a year.
+/// A whole body may take this many times the maximum pause. With the default pause of 30 seconds,
+/// that is five minutes, in which a client with 60 kB/s can send 16 MiB. Without this limit, a
+/// client that sends a single byte before each pause ends could hold a connection for a year.
 const PAUSES_MAX: u32 = 10;
 
 /// Reads the next chunk of a body. `None` at its end.
@@ -23,7 +23,7 @@ pub(super) async fn next_chunk(
         let frame = timeout(pause_max, body.frame()).await.map_err(|_| paused(pause_max))?;
         let Some(frame) = frame else { return Ok(None) };
         let frame = frame.map_err(|_| bad_request("The body ended early. Send it again."))?;
-        // Trailers are ignored.
+        // A frame that is not data has trailers, which the server ignores.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }

@@ -1,9 +1,9 @@
 //! Writes metrics in the classic text format of Prometheus, for programs that cannot read
 //! OpenMetrics.
 //!
-//! The input is the OpenMetrics text. The classic format differs in a few points: a counter is
-//! described under the name of its samples, units are left out, an info becomes a gauge, and there
-//! is no end mark.
+//! The input is the OpenMetrics text. The classic format differs in a few points. The description
+//! of a counter has the same name as its samples, with `_total`. There are no units and no end
+//! mark. A metric of the type `info` becomes a gauge.
 
 use std::fmt::Write as _;
 
@@ -22,8 +22,8 @@ pub(super) fn from_openmetrics(text: &str) -> String {
     for line in text.lines() {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            // The help line comes first, but the name in it depends on the type line. So it is kept
-            // until then.
+            // The help line comes before the type line, but the name in the help line depends on
+            // the type. So the help text is written when the type is known.
             (Some("#"), Some("HELP"), Some(_), text) => help = text.unwrap_or_default(),
             (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
                 let (suffix, kind) = match kind {

@@ -51,7 +51,7 @@ pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
     let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();
     match media_type.trim().to_ascii_lowercase().as_str() {
         "text/event-stream" => Some(Format::EventStream),
-        // No name is registered for this format, so all common names are accepted.
+        // No media type is registered for JSON lines, so the server accepts all common names.
         "application/x-ndjson"
         | "application/ndjson"
         | "application/jsonl"
@@ -61,8 +61,9 @@ pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
     }
 }
 
-/// Refuses a form that begins with a parameter of a publish. Otherwise the data of the event would
-/// be the whole form. The media type is not enough to detect a form, because curl and wget send
+/// Refuses a body that is a form and begins with a parameter of a publish, such as `topic=news`.
+/// Its author expects the server to read the parameters, but the whole form would become the data
+/// of the event. The media type does not show whether a body is a form, because curl and wget send
 /// every body with the type of a form.
 pub(super) fn check_no_form(headers: &HeaderMap, body: &str) -> Result<(), Refused> {
     const FIELDS: [&str; 7] = ["topic", "data", "id", "type", "event", "retry", "private"];

@@ -1,11 +1,11 @@
-//! `meta=1`: events that carry their type and their addresses in their data. A page that shows all
-//! events uses them.
+//! `meta=1`: events that have their type and their addresses in their data. The server's own page
+//! uses them, because it shows all events.
 //!
-//! A page gets only events of the types that it listens for, and an ordinary event does not name
-//! its topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON
-//! object with the original type, the addresses and the original data. The id does not change, so a
-//! client resumes as usual. Such an event is encoded for one subscription only. Other subscriptions
-//! still share the ordinary frame.
+//! A browser passes only events of known types to a page, and an ordinary event does not name its
+//! topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON object
+//! with the original type, the addresses and the original data. The id does not change, so a client
+//! resumes as usual. The server encodes such an event once for each subscription with `meta=1`. All
+//! other subscriptions still share one encoded event.
 
 use downlink::{
     Event, EventType, Frame,
@@ -17,9 +17,9 @@ use serde::Serialize;
 /// `downlink.` are reserved.
 const EVENT_TYPE: &str = "downlink.event";
 
-/// The data of an event with `meta=1`. JSON needs at most six bytes for one byte of text, so it
-/// makes the original data at most six times as long. The number of addresses is limited when an
-/// event is published.
+/// The data of an event with `meta=1`. JSON needs at most six bytes for one byte of text, so the
+/// original data becomes at most six times as long. The number of addresses was already checked
+/// when the event was published.
 #[derive(Serialize)]
 struct Described<'a> {
     topics: Vec<&'a str>,

@@ -1,9 +1,10 @@
 //! Reads and discards the rest of a request body if the server answers before it has read the whole
 //! body.
 //!
-//! If the server closed the connection right after such an answer, the socket would answer further
-//! bytes of the body with a reset. The client's system would then discard the answer. So the server
-//! reads the rest of the body for a short time. The answer does not wait for that.
+//! If the server closed the connection right after such an answer, the server's system would answer
+//! further bytes of the body with a reset. The client's system would then discard the answer before
+//! the client reads it. So the server sends the answer at once, and then reads the rest of the body
+//! for a short time.
 
 use std::{
     pin::Pin,
@@ -25,25 +26,26 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 /// The maximum time for which the server reads the rest of a body. Many clients, such as Python's
-/// urllib, read the answer only after they have sent the whole body. With 100 Mbit/s, a client
-/// sends [`DISCARD_BYTES_MAX`] in about this time. Half the time would be enough only in a local
-/// network.
+/// urllib, read the answer only after they have sent the whole body. A client with 100 Mbit/s sends
+/// [`DISCARD_BYTES_MAX`] in about this time. With half the time, only clients in a local network
+/// could send that much.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The maximum pause while the server reads the rest of a body. A longer pause means that the
-/// client has received the answer and sends no more.
+/// If the rest of a body pauses for longer than this, the server stops reading. Such a pause
+/// usually means that the client has read the answer and sends no more.
 const DISCARD_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The maximum number of bytes that the server reads after the answer. A user who experiments is
-/// unlikely to send a larger file. The bytes are discarded as they arrive.
+/// The maximum number of bytes that the server reads after the answer. It discards the bytes as
+/// they arrive, so they take no memory. A user who tries out the server is unlikely to send a
+/// larger file.
 const DISCARD_BYTES_MAX: usize = 128 << 20;
 
-/// Wraps the body of a request. If the body is dropped before its end, the rest is read and
-/// discarded, and the returned flag is set.
+/// Wraps the body of a request. If the body is dropped before its end, the wrapper sets the
+/// returned flag, and reads and discards the rest of the body.
 pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
     let cut = Arc::new(AtomicBool::new(false));
-    // A client that sends `Expect` waits for an answer before it sends the body, so there is no
-    // rest to read.
+    // A client that sends `Expect: 100-continue` sends its body only if the server asks for it. So
+    // after a refusal, there is nothing to read.
     if request.headers().contains_key(header::EXPECT) {
         return (request, cut);
     }
@@ -51,10 +53,10 @@ pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
     (request.map(wrapped), cut)
 }
 
-/// A body whose rest is read for some time after it was dropped.
+/// A body whose rest is read and discarded after the body was dropped.
 struct DiscardedBody {
     body: Body,
-    /// Whether the body was read to its end or to an error.
+    /// Whether the body has ended or has returned an error, so that there is no rest.
     over: bool,
     /// Set if the body is dropped before its end.
     cut: Arc<AtomicBool>,
@@ -89,7 +91,7 @@ impl Drop for DiscardedBody {
         }
         self.cut.store(true, Ordering::Relaxed);
         let rest = std::mem::take(&mut self.body);
-        // If there is no runtime, the connection is closed already.
+        // Without a runtime, the connection is already closed, so there is no rest to read.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(DISCARD_TIME_MAX, discard(rest)));
         }

@@ -1,7 +1,8 @@
 //! The addresses and attributes of an event, as a query or a line of JSON gives them.
 //!
-//! The hub checks each value when an event is published. This module checks before the first event
-//! arrives that the addresses are valid, and that there is at least one.
+//! The hub checks each value when an event is published. In a streamed publish, the first event may
+//! arrive late. So this module checks earlier that there is an address and that all addresses are
+//! valid.
 
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ impl Envelope {
         })
     }
 
-    /// Reads the addresses, sorted and without duplicates. A stream has many events for the same
-    /// addresses, and its first event may arrive late, so the addresses are checked once and early.
+    /// Checks the addresses, and returns them sorted and without duplicates. All events of a stream
+    /// have the same addresses, so one check is enough for the stream.
     pub(super) fn addresses(&self) -> Result<Vec<Address>, Refused> {
         if self.topics.is_empty() && self.clients.is_empty() && !self.everyone {
             return Err(bad_request(
@@ -48,8 +49,8 @@ impl Envelope {
                  ?everyone in an address).",
             ));
         }
-        // The limit counts repeated names too, so that the search for duplicates never has to sort
-        // a million names.
+        // The limit applies before duplicates are removed, so that the server never has to sort a
+        // million names.
         if self.topics.len() + self.clients.len() > ADDRESSES_MAX {
             let error = PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX };
             return Err(not_published(&error));
@@ -70,7 +71,7 @@ impl Envelope {
         Ok(addresses)
     }
 
-    /// A pending event to `addresses`, which [`addresses`](Self::addresses) has read.
+    /// Prepares an event for these addresses, which [`addresses`](Self::addresses) has returned.
     pub(super) fn publish(&self, hub: &Hub<String>, addresses: &[Address]) -> Publish<String> {
         let mut publish = hub.to_addresses(addresses.iter().cloned());
         if let Some(event_type) = &self.event_type {

@@ -1,8 +1,8 @@
 //! Converts the ids and types of a stream that another server wrote.
 //!
-//! The stream may use types that are reserved for events about the connection, and its ids are
-//! unknown to this hub. By default, reserved types get a prefix and the ids are dropped, so neither
-//! stops the stream.
+//! Such a stream may use types that this server reserves for events about the connection, and its
+//! ids come from the other server. By default, reserved types get a prefix, and each event gets a
+//! new id. So the stream can be published whatever types and ids it has.
 
 use downlink::hub::is_reserved_type;
 use downlink_proto::EventType;
@@ -27,8 +27,8 @@ pub(super) struct Foreign {
 enum Ids {
     /// Each event gets an id from the hub.
     Drop,
-    /// Each event keeps its id. An invalid id stops the stream. An event whose id was published
-    /// before counts as a repeat and is not published again.
+    /// Each event keeps its id. An invalid id stops the stream. If an event with the same id was
+    /// published before, the event counts as a repeat and is not published again.
     Keep,
 }
 

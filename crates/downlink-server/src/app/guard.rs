@@ -1,10 +1,11 @@
 //! Access control for a server without credentials.
 //!
 //! A server on a loopback address accepts requests from programs on this machine and from its own
-//! page. `Host` must be a name of this server, so a request to a foreign domain name that resolves
-//! to this address is refused. `Origin` must be the server's own origin, so a page of another
-//! origin is refused. Another port of localhost is another origin. The guard allows no page of
-//! another origin: no answer has a CORS header.
+//! page. `Host` must be a name of this server. Otherwise, an attacker could let a foreign domain
+//! name resolve to this address, and a page of that domain could use the server. `Origin` must be
+//! the server's own origin, so requests from pages of other origins are refused. Another port of
+//! localhost is another origin too. No answer has a CORS header, so browsers show no answer to
+//! pages of other origins.
 
 use std::sync::atomic::Ordering;
 
@@ -40,7 +41,7 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             refused.into_response()
         }
     };
-    // The connection cannot serve another request, because the body of this one was not read.
+    // If the body was not read to its end, an HTTP/1 connection cannot carry another request.
     if cut.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -85,8 +86,8 @@ fn host(request: &Request) -> Result<&str, Refused> {
     }
 }
 
-/// The value of a header that may be given only once. If there were two, a proxy and this server
-/// might use different ones.
+/// The value of a header that may be given only once. If there were two values, a proxy might check
+/// one of them and this server the other.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refused> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -132,8 +133,8 @@ fn check_origin(
 ) -> Result<(), Refused> {
     let site = one(headers, &SEC_FETCH_SITE)?;
     let origin = one(headers, &header::ORIGIN)?;
-    // The browser has compared the origin of the page with the server, before a proxy changed the
-    // name.
+    // The browser says that the page has the origin of the server. Browsers compare the real names;
+    // a proxy may have changed `Host` since then.
     if site == Some("same-origin") {
         return Ok(());
     }
@@ -141,7 +142,7 @@ fn check_origin(
         let own = is_own(origin, host) || names.iter().any(|name| is_own(origin, name));
         return if own { Ok(()) } else { Err(foreign(origin)) };
     }
-    // A browser that sends no `Origin` still sends `Sec-Fetch-Site`.
+    // Some requests of browsers have no `Origin`, but they have `Sec-Fetch-Site`.
     let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
     let safe = matches!(*method, Method::GET | Method::HEAD);
     match site {
@@ -151,8 +152,8 @@ fn check_origin(
     }
 }
 
-/// Whether an origin belongs to a server with this name. The default port of the scheme may be
-/// given or left out.
+/// Whether an origin belongs to a server with this name. The default port of a scheme may be
+/// written or left out, in the origin and in the name.
 fn is_own(origin: &str, name: &str) -> bool {
     let schemes = [("http://", ":80"), ("https://", ":443")];
     let own = schemes.iter().find_map(|(scheme, port)| Some((origin.strip_prefix(scheme)?, port)));

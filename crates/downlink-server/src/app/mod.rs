@@ -1,7 +1,7 @@
 //! The HTTP API: makes the hub from the settings, and the routes that use it.
 //!
-//! First, the guard checks `Host`, `Origin` and the rights of a request. Then the route reads the
-//! query and refuses unknown parameters. A request changes nothing until it has passed both checks.
+//! First, the module `guard` checks `Host`, `Origin` and the rights of a request. Then the route
+//! reads the query and refuses unknown parameters. A request changes nothing before both checks.
 
 mod batch;
 mod body;
@@ -40,15 +40,15 @@ use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, R
 use self::state::App;
 use crate::config::Settings;
 
-/// The default time that the server waits if another process has the store open. The other process
-/// may be a server that is about to end. If the new server was started by mistake, it reports an
-/// error after this time.
+/// The default time for which the server waits if another process has the store open. The other
+/// process may be a server that is about to end. If it is not, the user started a second server by
+/// mistake, and gets an error after this time.
 pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// The paths that the server answers even when the limit of connections is reached.
 pub const ANSWERED_AT_LIMIT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// How long the server waits if another process has the store open, according to the settings.
+/// The time for which the server waits if another process has the store open.
 pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }

@@ -1,9 +1,9 @@
-//! `GET /`: a page to subscribe, publish and watch events in a browser. Its files are part of the
-//! program.
+//! `GET /`: a page to subscribe, publish and watch events in a browser. The page's files are
+//! compiled into the program.
 //!
 //! The content security policy allows only the page's own scripts and style, and requests to this
-//! server. In browsers that support trusted types, the policy also prevents that text is used as
-//! HTML or script.
+//! server. In browsers that support trusted types, the policy also prevents the page's scripts from
+//! using text as HTML or as a script.
 
 use axum::{
     Router,
@@ -34,7 +34,7 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/page-strip.js", SCRIPT, include_str!("../page/page-strip.js")),
     ("/page-overview.js", SCRIPT, include_str!("../page/page-overview.js")),
     ("/page-text.js", SCRIPT, include_str!("../page/page-text.js")),
-    // A module for other pages. This page does not use it.
+    // A module for the pages of apps. The server's own page does not use it.
     ("/downlink.js", SCRIPT, include_str!("../page/downlink.js")),
 ];
 

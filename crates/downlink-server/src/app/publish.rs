@@ -32,10 +32,10 @@ const PARAMETERS: &[&str] = &[
     "types",
 ];
 
-/// Parameters that describe a stream. A single event refuses them.
+/// Parameters that apply only to a stream. With a single event, they are an error.
 const OF_A_STREAM: [&str; 3] = ["finish_on_end", "ids", "types"];
 
-/// Parameters that describe a single event. A stream refuses them.
+/// Parameters that apply only to a single event. With a stream, they are an error.
 const OF_ONE_EVENT: [&str; 4] = ["event", "id", "retry", "last"];
 
 pub(super) async fn publish(

@@ -1,17 +1,20 @@
 //! Reads the query of a request. Unknown parameters and values that are not UTF-8 are refused.
 //!
-//! An unknown parameter is most likely a typing error, and a refusal shows it early. Names that
-//! begin with `_` are ignored, because other programs use them. The module does not check
-//! `last_event_id`, in any of the spellings that libraries use: the library `downlink` reads it,
-//! and no value of it is refused, because a browser never reconnects after a 400. For the same
-//! reason, other parameters that such libraries add are ignored.
+//! An unknown parameter is most likely a typing error, and a refusal shows the error early. There
+//! are three exceptions:
+//!
+//! - Names that begin with `_` are ignored, because other programs add such parameters.
+//! - Every value of `last_event_id` is accepted, in each of the spellings that client libraries
+//!   use, because a browser never reconnects after a 400. The library `downlink` reads this
+//!   parameter.
+//! - For the same reason, other parameters that client libraries add are ignored.
 
 use downlink::LastEventId;
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
 
-/// The parameter whose value is never refused, under any of its names.
+/// The parameter whose value is never refused. Client libraries spell its name in several ways.
 const LENIENT: &str = "last_event_id";
 
 /// Parameters that polyfills of `EventSource` add. They ask the server to begin the stream with
@@ -108,7 +111,7 @@ fn decode(text: &str) -> Result<String, Refused> {
 }
 
 fn unknown(name: &str, known: &[&str]) -> Refused {
-    // Known names are short, so the start of a long name is enough for the comparison.
+    // All known names are short, so comparing the start of a long name is enough.
     let start: String = name.chars().take(32).collect();
     let bare = |name: &str| name.to_lowercase().replace(['_', '-'], "");
     let distance = |known: &&&str| strsim::damerau_levenshtein(&bare(&start), &bare(known));

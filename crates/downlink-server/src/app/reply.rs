@@ -1,8 +1,7 @@
 //! The answers to requests: JSON for a success, and a problem (RFC 9457) for a refusal.
 //!
-//! The detail of a problem consists of sentences. The first begins with a capital letter, or with a
-//! quote from the request. The last ends with one full stop. The detail says how to fix the request
-//! unless that is obvious.
+//! The detail of a problem is one or more full sentences. The first may begin with a quote from the
+//! request. The detail says how to fix the request unless that is obvious.
 
 use std::{error::Error, time::Duration};
 
@@ -18,8 +17,8 @@ use serde::Serialize;
 
 use crate::config::Settings;
 
-/// After how long a refused client should try again. The time is random, so that clients do not
-/// return at once.
+/// The time after which a refused client should try again. It is random, so that clients that were
+/// refused together do not all return at the same time.
 const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 /// The refusal of a request. The request changed nothing.
@@ -83,8 +82,8 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
     Refused::new(error.to_problem().status(), sentence(error) + advice)
 }
 
-/// Waits until an event is confirmed. With relaxed durability, the status is 202, because a power
-/// cut may still lose the event.
+/// Waits until the store confirms an event, and returns the status of the answer. With relaxed
+/// durability, the status is 202, because a power cut may still lose the event.
 pub(super) async fn confirmed(
     settings: &Settings,
     receipt: &Receipt,
@@ -112,7 +111,8 @@ pub(super) fn sentence(error: &dyn Error) -> String {
     first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }
 
-/// A JSON answer that is never cached. It ends with a line end, so that it is readable with curl.
+/// A JSON answer that is never cached. The text ends with a line end, so that a shell's prompt does
+/// not follow on the same line after `curl`.
 pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(mut body) => {

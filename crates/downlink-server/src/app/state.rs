@@ -14,6 +14,6 @@ use crate::config::Settings;
 pub(crate) struct App {
     pub(crate) hub: Hub<String>,
     pub(crate) settings: Arc<Settings>,
-    /// When the server started, for the metrics.
+    /// The time at which the server started, for the metrics.
     pub(crate) started: SystemTime,
 }

@@ -61,8 +61,8 @@ pub(super) async fn metrics(
     Ok((headers, text).into_response())
 }
 
-/// Adds the version and the start time. With the start time, a program can see that the counters
-/// began at 0 again.
+/// Adds the version and the start time to the metrics. If the start time has changed, a program
+/// that reads the metrics knows that all counters began at 0 again.
 fn describe_program(app: &App, registry: &mut Registry) {
     let build = Info::new([("version", crate::VERSION)]);
     registry.register("downlink_build", "The version of the server", build);

@@ -1,9 +1,9 @@
-//! Parses the body of a streamed publish. Its input is chunks of bytes, its output is events.
+//! Parses the body of a streamed publish: it takes chunks of bytes and returns events.
 //!
-//! A browser's parser silently ignores text that it does not understand. A publisher reads the
-//! server's answer, so this parser reports such text instead. It refuses text that is not UTF-8,
-//! and an event stream with text but without any event. The last event needs no blank line after
-//! it.
+//! A browser silently ignores text that it does not understand. This parser returns an error,
+//! because the publisher should learn of its mistake from the server's answer. Errors are text that
+//! is not UTF-8, and an event stream that has text but no event. At the end of the body, the last
+//! event is complete even without a blank line after it.
 
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::value::RawValue;
@@ -31,7 +31,8 @@ pub(super) struct Arrived {
 pub(super) struct Reader {
     utf8: Utf8,
     parser: Parser,
-    /// Whether the body had any bytes, and whether the parser found an item in them.
+    /// Whether the body had any bytes. The next field says whether the parser found an item in
+    /// them.
     has_bytes: bool,
     is_understood: bool,
 }
@@ -73,13 +74,13 @@ impl Reader {
             None => (0, self.utf8.is_cut()),
         };
         if chunk.is_none() && not_utf8 {
-            // The unfinished event contains the invalid bytes, so it is dropped.
+            // The invalid bytes are in the unfinished event, so that event is dropped.
             return Read { events: Vec::new(), error: Some(not_text()) };
         }
         let valid = chunk.map(|chunk| chunk.get(..valid).unwrap_or_default());
         let mut read = match &mut self.parser {
             Parser::EventStream(decoder) => {
-                // The end of the body completes the last line and the last event.
+                // At the end of the body, two line ends complete the last line and the last event.
                 let error = decoder.handle_bytes(valid.unwrap_or(b"\n\n")).err();
                 let items: Vec<Item> = std::iter::from_fn(|| decoder.poll_item()).collect();
                 self.is_understood |= !items.is_empty();
@@ -125,7 +126,8 @@ fn arrived(item: Item) -> Option<Arrived> {
 /// Checks text that arrives in chunks.
 #[derive(Default)]
 struct Utf8 {
-    /// The first bytes of a character whose other bytes have not arrived, and their number.
+    /// The first bytes of a character whose other bytes have not arrived. The next field is their
+    /// number.
     cut: [u8; 4],
     cut_len: usize,
 }
@@ -159,7 +161,7 @@ impl Utf8 {
         (chunk.len(), false)
     }
 
-    /// Whether the text ends within a character.
+    /// Whether the text ends in the middle of a character.
     fn is_cut(&self) -> bool {
         self.cut_len > 0
     }

@@ -1,9 +1,9 @@
 //! Publishes a request body that is a stream of events. Each event is published as it arrives.
 //!
 //! If the stream stops early, the events before that point stay published, and the answer says how
-//! many there are. The module `foreign` decides what happens to their ids and types. Comments and
-//! reconnection times of the stream are dropped, because they are meant for the connection that the
-//! publisher reads from.
+//! many there are. The module `foreign` decides what happens to the ids and types of events. This
+//! module drops the comments and reconnection times of the stream: another server wrote them for
+//! its connection to the publisher, not for the subscribers.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use super::{
     stream_reader::{Arrived, Format, Read, Reader},
 };
 
-/// The type of the event that finishes the topics of a stream that broke.
+/// The type of the last event of a topic whose stream broke off.
 const BROKEN: &str = "upstream.broken";
 
 /// A stream to publish.
@@ -41,7 +41,8 @@ pub(super) struct Stream {
     pub(super) body: Body,
 }
 
-/// Publishes a stream. Answers when the body has ended, has failed, or has paused for too long.
+/// Publishes a stream, and returns the answer when the body has ended, has failed, or has paused
+/// for too long.
 pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refused> {
     if stream.finish && stream.envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
@@ -51,9 +52,9 @@ pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refus
     if !stream.finish {
         return publish_to_the_end(app.clone(), stream, is_here).await;
     }
-    // This runs in its own task. If the client disconnects, the future of the request is dropped,
-    // but the topics still have to be finished. The task sees by `here` that the request was
-    // dropped.
+    // The stream is published in its own task. If the client disconnects, the future of the request
+    // is dropped, but the server must still finish the topics. When `is_here` can no longer be
+    // upgraded, the task knows that the request was dropped.
     let publishing = tokio::spawn(publish_to_the_end(app.clone(), stream, is_here));
     let published = publishing.await.unwrap_or_else(|error| {
         tracing::error!(%error, "the task of a streamed publish failed");
@@ -99,9 +100,9 @@ async fn publish_to_the_end(
 
 /// Reads the next chunk of the body. `None` if the server starts to shut down first.
 ///
-/// The maximum pause is an hour by default, not seconds, because a language model may compute for a
-/// long time and a sensor may be silent. It has a limit because a client that has lost its network
-/// is silent too.
+/// The default of the maximum pause is an hour, not some seconds, because a language model may
+/// compute for a long time and a sensor may be silent. There is a maximum, because a client that
+/// has lost its network would otherwise hold its connection for ever.
 async fn next_chunk(app: &App, body: &mut Body) -> Option<Result<Option<Bytes>, Refused>> {
     tokio::select! {
         biased;
@@ -121,11 +122,12 @@ struct Publishing<'a> {
     envelope: Envelope,
     addresses: Vec<Address>,
     foreign: Foreign,
-    /// Dropped when the client disconnects.
+    /// Can be upgraded as long as the client is connected.
     request: Weak<()>,
-    /// The number of appends (one per event and address) since other requests of this thread ran.
+    /// The number of appends (one per event and address) since this task last let other requests of
+    /// the thread run.
     pushed: usize,
-    /// The number of events that were passed to the hub.
+    /// The number of events that this stream has given to the hub.
     sent: u64,
     /// The number of events that this stream published. Repeated events are not counted.
     published: u64,
@@ -134,7 +136,8 @@ struct Publishing<'a> {
     last: Option<Confirmed>,
     /// The HTTP status of the last publish.
     status: StatusCode,
-    /// The events whose commits are not complete, with their numbers in the stream, oldest first.
+    /// The events that the store has not committed yet, with their numbers in the stream, oldest
+    /// first.
     waiting: VecDeque<(u64, Receipt)>,
 }
 
@@ -142,14 +145,14 @@ struct Publishing<'a> {
 struct Stopped {
     number: u64,
     why: Refused,
-    /// Whether the server is shutting down. The publisher can then send the rest to the next
-    /// server.
+    /// Whether the stream stops because the server is shutting down. The publisher can then send
+    /// the rest to the next server.
     is_shutdown: bool,
 }
 
-/// The maximum number of events of one chunk whose commits are not complete. A few commits hold
-/// this many events. If a stream is faster than the disk, the server reads it at the speed of the
-/// disk.
+/// The maximum number of a stream's events that wait for their commits. At this number, the server
+/// stops reading the stream until the disk has caught up. A few commits hold this many events, so
+/// the store always has work.
 const WAITING_MAX: usize = 256;
 
 /// After this many appends (one per event and address), the task lets other requests of the same
@@ -177,8 +180,8 @@ impl Publishing<'_> {
             if let Some(error) = error {
                 return Err(self.at_next(error));
             }
-            // Waits here, because the next chunk may take long. If an event is refused, the stream
-            // stops before that chunk.
+            // Waits for all commits of this chunk, because the next chunk may come much later. If
+            // the store refuses an event, the stream stops now and not after the next chunk.
             self.settle(0).await?;
             if chunk.is_none() {
                 break;
@@ -197,8 +200,8 @@ impl Publishing<'_> {
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
-        // Without a store, commits take no time, and one chunk of the body may hold 16,384 events.
-        // So the task has to yield by itself.
+        // Without a store, the task never waits for a commit, and one chunk of the body may have
+        // 16,384 events. So the task must let other requests run by itself.
         self.pushed += self.addresses.len();
         if self.pushed >= PUSHED_AT_ONCE {
             self.pushed = 0;
@@ -220,8 +223,8 @@ impl Publishing<'_> {
     }
 
     async fn finish(&mut self) -> Result<(), Refused> {
-        // Finishes all topics before it checks the results. A topic that cannot be finished must
-        // not keep the others open.
+        // Finishes all topics before it checks the results, so that an error of one topic does not
+        // leave the others unfinished.
         let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
         let receipts: Vec<_> = self.envelope.topics.iter().map(finish).collect();
         for receipt in receipts {
@@ -230,9 +233,9 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// Finishes the topics of a stream that broke. Their last event says that the stream broke.
-    /// Without it, subscribers would wait for ever. Each topic gets its own event, because some
-    /// topics may already be finished.
+    /// Finishes the topics of a stream that broke off. The last event of each topic tells its
+    /// subscribers so; otherwise they would wait for ever. Each topic gets an event of its own,
+    /// because one event for all topics would be refused if one of them is already finished.
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
         for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
@@ -250,7 +253,7 @@ impl Publishing<'_> {
         }
     }
 
-    /// Waits for the oldest commits until at most `left` of them are not complete.
+    /// Waits, oldest first, until at most `left` events are not committed.
     async fn settle(&mut self, left: usize) -> Result<(), Stopped> {
         while self.waiting.len() > left {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };
@@ -268,13 +271,13 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// A stop at the next event of the stream.
+    /// The value for a stream that stops at its next event.
     fn at_next(&self, why: Refused) -> Stopped {
         Stopped { number: self.sent + 1, why, is_shutdown: false }
     }
 
-    /// The refusal that ends the stream. Waits for the commits under way first, so that the number
-    /// of published events in the answer is exact.
+    /// The refusal that ends the stream. First waits for the commits that are not complete, so that
+    /// the answer has the exact number of published events.
     async fn stop(&mut self, stopped: Stopped) -> Refused {
         let mut first = stopped;
         while !self.waiting.is_empty() {

@@ -30,7 +30,8 @@ pub(super) async fn subscribe(
 ) -> Result<Response, Refused> {
     let parameters = Query::read(query.as_deref(), PARAMETERS)?;
     let last = LastEventId::from_request(&headers, query.as_deref());
-    // The library `downlink` uses this parameter. Here it is only checked.
+    // The library `downlink` reads this parameter from the same query. This call only checks that
+    // the value is valid.
     parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
     let (subscribe, after) = request(&app, &parameters)?;
@@ -99,8 +100,8 @@ fn parse_start(start: &str) -> Result<Start, Refused> {
     }
 }
 
-/// The maximum number of events that `start=last:` goes back. The server searches for the start in
-/// memory.
+/// The maximum number of events that a client may ask for with `start=last:`. The server walks back
+/// over so many events in memory before it sends the first one, which takes time.
 const LAST_MAX: usize = 100_000;
 
 #[cfg(test)]

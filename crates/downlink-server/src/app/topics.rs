@@ -13,7 +13,8 @@ use super::{
     state::App,
 };
 
-/// The number of topics listed without `limit=`, and the maximum of `limit=`.
+/// The number of topics in the answer to a request without `limit=`. The next constant is the
+/// maximum of `limit=`.
 const LISTED: usize = 100;
 const LISTED_MAX: usize = 10_000;
 

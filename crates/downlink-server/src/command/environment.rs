@@ -37,8 +37,9 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether Kubernetes or Docker set the variable. They set such variables in containers that run
-/// beside a service called `downlink` or `downlink-…`.
+/// Whether Kubernetes or Docker set the variable. If a service is called `downlink` or
+/// `downlink-…`, they set variables with its address in other containers, such as
+/// `DOWNLINK_SERVICE_HOST`.
 fn is_service(name: &str) -> bool {
     ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| name.ends_with(end))
         || ["_SERVICE_PORT_", "_PORT_"].iter().any(|part| name.contains(part))

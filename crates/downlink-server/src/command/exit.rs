@@ -1,4 +1,4 @@
-//! The exit codes of the program, and errors that carry one.
+//! The exit codes of the program, and errors with an exit code.
 
 use std::{fmt, process::ExitCode};
 

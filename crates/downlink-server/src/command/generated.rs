@@ -34,7 +34,7 @@ pub(super) fn completions(
 }
 
 pub(super) fn man(mut command: Command, wanted: &ManArguments) -> anyhow::Result<()> {
-    // Sets the full names of the subcommands, such as `downlink serve`.
+    // This call sets the full names of the subcommands, such as `downlink serve`.
     command.build();
     let described = match &wanted.command {
         None => command,

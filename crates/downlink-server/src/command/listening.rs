@@ -1,4 +1,4 @@
-//! The listening socket: the server binds it, or inherits it from the parent process.
+//! The listening socket. The server binds a socket, or inherits one from the parent process.
 //!
 //! An inherited socket (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`,
 //! descriptors from 3 on) stays open in the parent process while servers start and end. Meanwhile,
@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 
 use crate::{address::Address, config::Settings};
 
-/// The maximum number of connections that wait to be accepted. Connections wait here when many
-/// clients reconnect at once, and while one server replaces another.
+/// The maximum number of connections that wait until the server accepts them. Connections wait when
+/// many clients reconnect at once, and while one server replaces another.
 const BACKLOG: u32 = 4_096;
 
 /// A listening TCP or Unix socket.
@@ -91,8 +91,8 @@ pub(super) enum Inherited {
 impl Inherited {
     /// Takes the inherited socket that the environment variables describe. `None` if there is none.
     ///
-    /// Call this while the program has only one thread, because it removes the variables. After
-    /// that, no child process takes the socket for its own.
+    /// Call this while the program has only one thread, because it removes the variables. They must
+    /// be removed because a child process would otherwise take the socket for its own.
     pub(super) fn take() -> anyhow::Result<Option<Self>> {
         #[cfg(unix)]
         return inherited::take().context("cannot use the inherited socket");
@@ -214,7 +214,8 @@ mod inherited {
 
     /// Sets the backlog of an inherited socket to [`BACKLOG`].
     fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
-        // macOS cannot report whether a socket listens. On macOS, the call below makes it listen.
+        // macOS cannot report whether a socket listens. The call of `listen` below makes the socket
+        // listen there.
         #[cfg(not(target_vendor = "apple"))]
         if !rustix::net::sockopt::socket_acceptconn(&listener)? {
             bail!("descriptor {} is a socket that is not listening", FIRST + index);
@@ -252,7 +253,8 @@ mod unix {
             let failed = || format!("cannot listen on unix:{}", path.display());
             let socket = UnixSocket::new_stream().with_context(failed)?;
             socket.bind(path).with_context(failed)?;
-            // No client can connect before the call of `listen`.
+            // Until `listen` is called below, no client can connect. So no client can connect
+            // before the permissions are set.
             let permitted = permit(path, settings);
             let listening = permitted.and_then(|()| socket.listen(BACKLOG).with_context(failed));
             let listener = listening.inspect_err(|_| {
@@ -317,7 +319,7 @@ mod unix {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 bail!("{shown} belongs to another user; choose another path with --listen")
             }
-            // Another process listens on the socket. Its queue may be full.
+            // Another process listens on the socket, or did not answer because its queue is full.
             _ => bail!("{shown} is in use by another program; choose another path with --listen"),
         }
     }
@@ -336,8 +338,8 @@ mod unix {
         }
     }
 
-    /// Device, inode and change time. The time is needed because the system reuses the inode of a
-    /// removed file at once.
+    /// Device, inode and change time of a file. Device and inode do not suffice, because the system
+    /// may give the inode of a removed file to the next new file.
     type Identity = [i128; 4];
 
     fn identity(path: &Path) -> io::Result<Identity> {

@@ -2,8 +2,8 @@
 //! `man`.
 //!
 //! The program writes an error and its causes to stderr as one sentence. The exit code is 1 for a
-//! failure, 2 for a wrong command line, and 78 for a setting that cannot be used. A reader of
-//! stdout may close it early. That is not an error.
+//! failure, 2 for a wrong command line, and 78 for a setting that cannot be used. If the program
+//! that reads stdout closes it early, the exit code is 0.
 
 mod decode;
 mod environment;
@@ -111,7 +111,7 @@ fn bench(arguments: &downlink_bench::Arguments) -> anyhow::Result<()> {
     printed(io::stdout().write_all(shown(&report).as_bytes()))
 }
 
-/// Whether the command line omits the word `serve`: it has no argument, or begins with a flag of
+/// Whether the user left out the word `serve`: the command line is empty, or begins with a flag of
 /// `serve`.
 fn is_bare(arguments: &[OsString]) -> bool {
     let first = arguments.get(1).map(|argument| argument.to_string_lossy());
@@ -152,7 +152,8 @@ fn with_file(cli: Cli, arguments: &[OsString]) -> anyhow::Result<Cli> {
     };
     let Some(file) = file else { return Ok(cli) };
     let command = config::with_file(Cli::command(), "serve", &file)?;
-    // The command line was valid without the file, so any error now comes from the file.
+    // The first parse, without the file, had no error. So an error of this parse comes from the
+    // file.
     let matches = command.try_get_matches_from(arguments);
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     cli.with_context(|| format!("{} has a setting that cannot be used", file.display()))

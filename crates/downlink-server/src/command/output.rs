@@ -1,10 +1,10 @@
 //! The output of the commands: results go to stdout, errors to stderr.
 //!
-//! A reader may close stdout early. The command then ends with exit code 0.
+//! The program that reads stdout may close it early. The command then ends with exit code 0.
 //!
 //! Much of this text comes from publishers and servers. It may contain characters that control a
-//! terminal or that a terminal hides, so the commands escape these characters when they write to a
-//! terminal. Files and pipes get the text unchanged.
+//! terminal or that a terminal hides. If the output goes to a terminal, the commands escape these
+//! characters. Files and pipes get the text unchanged.
 
 use std::{
     borrow::Cow,
@@ -25,13 +25,13 @@ pub(super) fn complain(what: fmt::Arguments<'_>) {
 
 /// The form of a text for stdout: escaped if stdout is a terminal, else unchanged.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
-    // Needs one system call per run of the program, not one per event.
+    // The check needs a system call, so it runs once and not for each event.
     static ON_A_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
     if *ON_A_TERMINAL { escaped(text) } else { Cow::Borrowed(text) }
 }
 
-/// Replaces characters that control a terminal or that a terminal hides by JSON escapes, such as
-/// `\u001b`. A line of JSON therefore keeps its meaning.
+/// Replaces characters that control a terminal, or that a terminal hides, with JSON escapes such as
+/// `\u001b`. If the text is JSON, its meaning does not change.
 fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);
@@ -70,7 +70,7 @@ fn is_escaped(letter: char) -> bool {
     }
 }
 
-/// The reader of stdout has closed it, as `head` does.
+/// The program that reads stdout has closed it, as `head` does.
 #[derive(Debug)]
 pub(super) struct ReaderGone;
 

@@ -23,7 +23,8 @@ use super::{
     server_url::ServerUrl,
 };
 
-/// The maximum size of an event read from stdin. The server's limit is usually lower.
+/// The maximum size of an event read from stdin. It protects the memory of this program. The
+/// server's own limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
 
 /// The maximum size of one chunk read from stdin.
@@ -134,7 +135,7 @@ async fn publish(arguments: Arguments) -> anyhow::Result<()> {
     printed(writeln!(io::stdout(), "{}", shown(&answer.to_string())))
 }
 
-/// Takes the topics and clients that the address of the server names.
+/// Adds the topics and clients that are in the query of the server's address.
 fn take_addresses(arguments: &mut Arguments) -> anyhow::Result<()> {
     for (name, value) in std::mem::take(&mut arguments.url.query) {
         match &*name {

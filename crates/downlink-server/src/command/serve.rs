@@ -2,14 +2,15 @@
 //! until a signal arrives.
 //!
 //! The program binds the socket before it opens the store. So if the address is in use, the program
-//! ends before it makes a store or waits for one. It accepts no connection before the hub exists:
-//! early clients wait in the socket's queue.
+//! ends before it creates a store or waits for a store that another server has open. It accepts
+//! connections only when the store is open. Clients that connect earlier wait in the socket's
+//! queue.
 //!
 //! An inherited socket allows a restart in place. The old server stops accepting connections at
 //! once, ends its streams, answers its open requests, commits its events and releases the store.
-//! The new server opens the store as soon as the old one has released it. It then accepts the
-//! connections that wait in the socket's queue. The two processes may overlap, or run one after the
-//! other.
+//! The new server opens the store as soon as the old one has released it, and then accepts the
+//! connections that wait in the socket's queue. The new server may start before or after the old
+//! one has ended.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -31,9 +32,9 @@ use super::{
 };
 use crate::{address::Address, app, config::Settings, memory};
 
-/// If the store takes longer than this to open, the server logs what it is waiting for. With half
-/// the time, the server would log a line for every large store. With double the time, a user would
-/// wait too long without any output.
+/// If opening the store takes longer than this, the server logs what it is waiting for. With half
+/// the time, it would log a line at every start with a large store. With double the time, a user
+/// would wait too long without any output.
 const SILENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
@@ -61,13 +62,13 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
         .build()?;
     runtime.spawn(memory::keep_giving_back());
     let served = runtime.block_on(serve(settings, inherited));
-    // The store may still be opening. That must not delay the exit.
+    // A thread may still be opening the store. The program does not wait for that thread.
     runtime.shutdown_background();
     served
 }
 
-/// Refuses a limit of connections that is above the limit of open files. Without this check, the
-/// server would fail later, and only under load.
+/// Checks that the limit of connections is not above the limit of open files. Without this check,
+/// the server would fail only later, when it has many connections.
 fn check_connections(settings: &Settings) -> anyhow::Result<()> {
     let supported = connections_supported();
     match settings.connections_max {
@@ -90,7 +91,7 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
     let address = listening.address()?;
     let hub = tokio::select! {
         hub = open(&settings) => hub?,
-        // The server has confirmed no event yet, so it has no work to finish.
+        // The server has not accepted any request yet, so it can end without a drain.
         () = signals.next() => return Ok(()),
     };
     let served = match listening {
@@ -102,13 +103,14 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
         }
     };
     served?;
-    // Waits until all events are on the disk.
+    // This call waits until all events are on the disk.
     hub.close();
     hub.closed().await;
     Ok(())
 }
 
-/// Makes the hub. This may take long, because another server may still have the store open.
+/// Makes the hub, which opens the store. This takes long if another server still has the store
+/// open.
 async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
     let owned = settings.clone();
     let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));
@@ -184,7 +186,7 @@ fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyh
     out.flush().context("cannot write to stdout")
 }
 
-/// How a user of this machine can reach the server.
+/// How a user of this machine can reach the server with curl.
 struct Reached {
     place: String,
     /// The options that curl needs besides the URL.
@@ -212,7 +214,7 @@ impl Reached {
     }
 }
 
-/// The exit code after a second signal. Shells use it for a program that was ended by a signal.
+/// The exit code after a second signal. Shells report the same code if Ctrl-C ended a program.
 const ENDED_AT_ONCE: i32 = 130;
 
 /// The signals that end the server. SIGHUP is one of them: a closing terminal and some supervisors
@@ -262,7 +264,7 @@ fn is_hangup_ignored() -> bool {
     found == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
-/// Completes at the first signal. A second signal ends the program at once.
+/// Waits for the first signal. After that, a second signal ends the program at once.
 async fn stop(mut signals: Signals) {
     signals.next().await;
     tracing::info!("shutting down; a second signal ends the server at once");
@@ -281,7 +283,7 @@ fn log_to_stderr() -> anyhow::Result<()> {
     })?;
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    // If a log subscriber is already installed, such as by a test, it stays.
+    // If a test has already installed a log subscriber, this call fails and that subscriber stays.
     let _ = log.with_writer(io::stderr).try_init();
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Parses the address of a server for `publish` and `subscribe`.
 //!
-//! A user may copy the address from anywhere, so it may have `/events` at its end, and a query.
-//! `unix:` with a path stands for a server on a Unix socket. Except for the fragment, no part of an
-//! address is dropped silently.
+//! A user may copy the address from a browser or a document, so it may end with `/events` and have
+//! a query. `unix:` with a path is the address of a server on a Unix socket. The parser drops the
+//! fragment. It keeps every other part of an address, or returns an error.
 
 use std::{path::PathBuf, str::FromStr};
 

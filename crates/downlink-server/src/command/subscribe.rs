@@ -18,14 +18,15 @@ use super::{
     server_url::ServerUrl,
 };
 
-/// The type of an event that carries its addresses and its time in its data (`meta=1`).
+/// The type of every event of a subscription with `meta=1`. The data of such an event has the
+/// original data, the addresses and the time.
 const DESCRIBED: &str = "downlink.event";
 
-/// The maximum size of an event that is read. The server's limit is usually lower. A described
-/// event has up to six times the bytes of its data.
+/// The maximum size of an event that this command can read. The server's limit is usually lower.
+/// With `meta=1`, an event may be six times as large as its original data.
 const EVENT_BYTES_MAX: usize = 128 << 20;
 
-/// The data of a described event.
+/// The data of an event of a subscription with `meta=1`.
 #[derive(Deserialize)]
 struct Described {
     topics: Vec<String>,
@@ -83,8 +84,8 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Splits the arguments into the address of the server and the topics. The address may be given
-/// among the topics.
+/// The address of the server, and the topics. The address may be `--url` or one of the arguments
+/// for topics.
 fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&String>)> {
     let (addresses, topics): (Vec<_>, Vec<_>) =
         arguments.topics.iter().partition(|text| ServerUrl::is_meant(text));

@@ -1,15 +1,18 @@
-// Receives events: one EventSource, and a bounded queue of events that wait to be drawn. This file
-// neither parses nor draws events, so that receiving ten thousand events a second stays cheap.
+// Receives events with one EventSource, and puts them into a bounded queue until the page draws
+// them. This file neither parses nor draws events, so that receiving ten thousand events a second
+// takes little time.
 
 /** The maximum number of events that wait to be drawn, such as while the page is paused. */
 const WAITING_MAX = 10_000;
-/** The maximum number of characters in those events, because events may be large. */
+/** The maximum number of characters in the waiting events. Without it, large events could take all
+ * memory. */
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 
-/** The reasons of gaps that mean that the server did not know the last event id. */
+/** If a gap has one of these reasons, the server did not know the last event id. */
 const NOT_ACCEPTED = ["unknown_id", "new_epoch", "lost"];
 
-/** A queue of the newest items, up to a count and a total weight. It keeps at least one item. */
+/** A queue of the newest items. It has a maximum number of items and a maximum total weight, but
+ * always keeps at least one item. */
 export class Newest {
   #items = [];
   #first = 0;
@@ -69,7 +72,8 @@ export class Feed {
   received = 0;
   /** The number of the connection in the server's list of clients. */
   connection = null;
-  /** The last event id: from the server, or the id to resume after. */
+  /** The id after which the next connection resumes: the last one from the server, or the one from
+   * the form. */
   #lastId = "";
 
   constructor(told, arrived) {
@@ -94,7 +98,7 @@ export class Feed {
     source.addEventListener("downlink.open", (event) => {
       const { connection, resumed } = JSON.parse(event.data);
       this.connection = connection;
-      // Some servers also send `resumed` for a start in the history without an id.
+      // Some servers also send `resumed` if the subscription began in the history without an id.
       this.#tellOpen(resumed && this.#lastId !== "");
       this.#lastId = event.lastEventId || this.#lastId;
     });
@@ -128,7 +132,8 @@ export class Feed {
     this.#arrived();
   }
 
-  /** An EventSource does not report why it was refused, so `fetch` repeats the request. */
+  /** An EventSource does not report why the server refused it. So this sends the same request
+   * again, with `fetch`. */
   async #explain(url) {
     const refused = this.#source;
     const abort = new AbortController();
@@ -139,7 +144,7 @@ export class Feed {
       else if (answer.ok) text = "the connection ended; subscribe again";
       else text = `refused: ${(await answer.json()).detail}`;
     } catch {
-      // The initial text of `text` stays.
+      // If reading the answer fails, `text` keeps its first value.
     }
     abort.abort();
     if (refused === this.#source) this.leave(text);

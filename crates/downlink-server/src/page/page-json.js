@@ -4,9 +4,11 @@
 
 import { element } from "./page-text.js";
 
-/** An object or array stays on one line if it is not longer and has no object or array inside. */
+/** An object or array is shown on one line if it has at most this many characters, and no object or
+ * array inside. */
 const LINE_MAX = 60;
-/** Deeper JSON is not formatted, because lines with a large indentation cannot be read. */
+/** JSON with more levels than this is not formatted, because nobody can read lines with such an
+ * indentation. */
 const DEPTH_MAX = 24;
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}[\],:]/g;
@@ -41,7 +43,7 @@ function read(text) {
 
 function nodes(tokens) {
   const made = [];
-  /** Punctuation and space since the last coloured token. */
+  /** The punctuation and space after the last coloured token. */
   let plain = "";
   let depth = 0;
   let lineEnd = -1;

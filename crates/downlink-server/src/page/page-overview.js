@@ -6,7 +6,7 @@ import { count, element, plain, rate } from "./page-text.js";
 /** The pause between two updates, and the pause after an update with a failed request. */
 const PAUSE_MS = 2_000;
 const PAUSE_AFTER_FAILURE_MS = 5_000;
-/** The number of rows to request. If there are more, a note says so. */
+/** The number of rows to request. If the server has more, a note says so. */
 const ROWS_MAX = 100;
 
 /** A table with a key for each row. Rows are updated in place, so they keep the focus. */
@@ -76,13 +76,14 @@ async function askText(path) {
   return (await ask(path)).answer.text();
 }
 
-/** How far the server's clock is ahead of the browser's. Differences up to 2 seconds count as 0. */
+/** How far the server's clock is ahead of the browser's, in milliseconds. A difference of up to 2
+ * seconds counts as 0. */
 function clockOf(answer, asked) {
   const ahead = Date.parse(answer.headers.get("date")) - (asked + Date.now()) / 2;
   return Math.abs(ahead) > 2_000 ? ahead : 0;
 }
 
-/** Updates the strip and both tables. The page uses `clockAhead` to compute ages. */
+/** Updates the strip of numbers and both tables. The page uses `clockAhead` to compute ages. */
 export class Overview {
   clockAhead = 0;
   #strip;
@@ -179,7 +180,8 @@ export class Overview {
   }
 }
 
-/** The rate of a topic. Unknown if its counter is lower than before: the server began it anew. */
+/** The rate of a topic. It is unknown if the topic's counter is lower than before, because the
+ * server has then begun to count from 0 again. */
 function rateOf(before, published, now) {
   if (!before || published < before.published) return "–";
   return rate((published - before.published) / ((now - before.now) / 1000));

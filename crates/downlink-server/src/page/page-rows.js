@@ -6,7 +6,8 @@ import { age, count, element, plain } from "./page-text.js";
 
 /** The maximum number of rows. A browser can lay out this many within one frame. */
 export const ROWS_MAX = 300;
-/** The maximum number of events that the filter searches, and of their characters. */
+/** The page keeps at most this many events for the filter, and at most the number of characters in
+ * the next constant. */
 export const KEPT_MAX = 2_000;
 const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** The maximum number of characters that a row shows: about two screens. */
@@ -24,7 +25,7 @@ const REASONS = {
   unreadable: "the store has the events but cannot read them",
 };
 
-/** Parses a received event into an entry, with the text that a filter searches. */
+/** Parses a received event into an entry, which also has the text that the filter searches. */
 export function read({ kind, id, text }) {
   try {
     const said = JSON.parse(text);
@@ -96,7 +97,7 @@ export class Rows {
     }
   }
 
-  /** A filter never hides a gap. */
+  /** Whether the filter shows an entry. It hides only events, never a gap. */
   #wants(entry) {
     return entry.kind !== "event" || !this.#wanted || entry.searched.includes(this.#wanted);
   }

@@ -53,7 +53,8 @@ class Tile {
     this.#draw();
   }
 
-  /** Draws the graph, with the newest point at the right. It begins after an unknown number. */
+  /** Draws the graph, with the newest point at the right. The graph begins after the last unknown
+   * number. */
   #draw() {
     const known = this.#points.slice(this.#points.lastIndexOf(null) + 1);
     const most = Math.max(...known, 1);

@@ -2,7 +2,7 @@
 
 const numbers = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-/** `short` writes numbers from here on in short form, such as 100K. */
+/** The function `short` writes this number and larger ones in a short form, such as 100K. */
 const SHORT_FROM = 100_000;
 
 /** The text of a number with all its digits. */
@@ -25,7 +25,7 @@ export function element(name, className, text) {
 export const plain = (name) =>
   name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (hidden) => `\\u{${hidden.codePointAt(0).toString(16)}}`);
 
-/** The text of a rate. It has one decimal place below 10. */
+/** The text of a rate. A rate below 10 has one decimal place. */
 export const rate = (number) =>
   number > 0 && number < 10 ? number.toFixed(1) : short(Math.round(number));
 

@@ -1,5 +1,5 @@
-// The page of the server: its forms, buttons and keys. It decides when the page draws. All received
-// data is shown as text.
+// The page of the server: its forms, buttons and keys. This file also decides when the page draws.
+// All received data is shown as text, never as HTML.
 
 import { Feed } from "./page-feed.js";
 import { Overview } from "./page-overview.js";
@@ -25,7 +25,8 @@ const overview = new Overview({
   },
 });
 
-/** If more events than this arrive per frame, the page draws 10 frames a second instead of 60. */
+/** If more events than this arrive between two frames (1/60 s), the page draws only 10 times a
+ * second, not 60 times. Otherwise drawing would take all the time of the processor. */
 const FLOOD_EVENTS = 50;
 const FLOOD_PAUSE_MS = 100;
 
@@ -47,7 +48,7 @@ function show(state, text) {
   if (state === "open" && closesWhenOpen) toggle("subscribe", false);
 }
 
-/** Opens or closes a form. If a form with the focus closes, its button gets the focus. */
+/** Opens or closes a form. If the closed form had the focus, the button of the form gets it. */
 function toggle(name, opens) {
   const [panel, button] = [by(`${name}-panel`), by(`show-${name}`)];
   if (!opens && panel.contains(document.activeElement)) button.focus();
@@ -63,7 +64,8 @@ function openAt(form, field) {
   form.elements[field].select();
 }
 
-/** Plans a drawing: at the next frame, or later in a flood. A planned drawing serves all calls. */
+/** Makes the page draw at the next frame, or later if very many events arrive. Several calls before
+ * that lead to one drawing. */
 function plan() {
   if (planned) return;
   planned = true;
@@ -132,7 +134,8 @@ function wanted() {
 /** Subscribes as the form says. Clears the list, unless the subscription resumes after an id. */
 function subscribe() {
   const query = wanted();
-  // The address of the page holds the subscription, so a reload or a shared link opens it again.
+  // The subscription is stored in the address of the page, so a reload or a shared link opens it
+  // again.
   history.replaceState(null, "", `#${query}`);
   closesWhenOpen = true;
   if (!query.has("last_event_id")) clear();
@@ -148,7 +151,8 @@ function follow(query) {
   feed.subscribe(query);
 }
 
-/** Subscribes as the address of the page says. Without a subscription in it, to all topics. */
+/** Subscribes as the address of the page says. If the address names no subscription, subscribes to
+ * all topics. */
 function begin() {
   const query = new URLSearchParams(location.hash.slice(1));
   if (query.size === 0) return follow(wanted());
@@ -184,7 +188,7 @@ function resumeFrom(id) {
   openAt(subscribing, "after");
 }
 
-/** Moves the focus between the ids of the rows. The Tab key stops only once for all of them. */
+/** Moves the focus between the ids of the rows. The Tab key skips all ids except one. */
 function move(steps) {
   const ids = [...events.querySelectorAll("button.id")];
   const at = ids.indexOf(document.activeElement);
@@ -218,7 +222,8 @@ function setFilter(text) {
   plan();
 }
 
-/** Escape clears the filter, then closes the list of keys, then leaves the field and its form. */
+/** The Escape key: the first press clears the filter, the next one closes the list of keys, and the
+ * next one leaves the field and its form. */
 function escape(target) {
   if (target === by("filter") && target.value) {
     target.value = "";
@@ -249,7 +254,7 @@ function press(event) {
   KEYS[event.key]();
 }
 
-/** Shows the number of events and the ages, once a second. */
+/** Updates the shown number of events and the ages of the rows, once a second. */
 function tick(before) {
   const { received } = feed;
   const rate = received - before;

@@ -1,5 +1,6 @@
-//! Reads events in the way that takes fewer rows: it merges the lists of the topics, or walks all
-//! events in order.
+//! Reads the events that a replay wants, in order of their offsets. There are two ways: to merge
+//! the lists of the wanted topics, or to walk all events and skip the others. This module takes the
+//! way that reads fewer rows.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ use crate::{
 
 use super::target::{ROWS_MAX, ReplayTopics, Snapshot};
 
-/// The maximum number of offsets that are taken at once from the list of one topic.
+/// The maximum number of offsets that one query takes from the list of a topic.
 const CHUNK_MAX: usize = 256;
 
 /// Reads the wanted events of a range. Returns them, and the offset where the next page begins.
@@ -56,7 +57,8 @@ impl PageBuilder<'_> {
             ReplayTopics::Many(_) => u64::MAX,
         };
         let high = until.min(snapshot.indexed);
-        // A look-up in one list costs about as much as one row.
+        // A look-up in the list of one topic takes about as long as reading one row. So if there
+        // are more topics than offsets in the range, the walk is faster.
         if topics < high.saturating_sub(from) {
             let limit = self.batch.events_max.min(CHUNK_MAX);
             let (found, end) = listed(snapshot, from..high, limit, false)?;
@@ -95,9 +97,9 @@ fn order(is_down: bool) -> &'static str {
     if is_down { "DESC" } else { "ASC" }
 }
 
-/// Walks all events of a range in order, upwards or downwards. Calls `each` with each wanted event;
-/// `false` from `each` ends the walk. If the walk ends before the end of the range, returns the
-/// offset where it can continue.
+/// Walks all events of a range in order, upwards or downwards. Calls `each` with each wanted event,
+/// and stops if `each` returns `false`. If the walk stops before the end of the range, returns the
+/// offset where another walk can continue.
 fn scan<'a>(
     snapshot: &mut Snapshot<'a>,
     range: std::ops::Range<u64>,
@@ -122,8 +124,8 @@ fn scan<'a>(
 }
 
 /// The first offsets in the lists of a replay's topics (the last offsets if `is_down`), and a
-/// boundary. No wanted offset is missing between the start and the boundary. If all offsets fit,
-/// the boundary is the end of the range.
+/// boundary. The result has all wanted offsets between the start and the boundary. If it has all
+/// wanted offsets of the range, the boundary is the end of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,
@@ -158,7 +160,7 @@ fn listed(
     Ok((found, if is_down { low } else { high }))
 }
 
-/// A search for the nth newest event. It continues from call to call.
+/// A search for the nth newest event. Each call of the replay continues the search.
 #[derive(Debug)]
 pub(crate) struct NewestSearch {
     pub(super) asked: (usize, u64),
@@ -166,7 +168,7 @@ pub(crate) struct NewestSearch {
     left: usize,
     /// The offset below which the search continues.
     below: u64,
-    /// The oldest offset found so far. When the search is over, it is the answer.
+    /// The oldest offset found so far. When the search is over, this is its result.
     pub(super) oldest: Option<u64>,
 }
 
@@ -175,12 +177,14 @@ impl NewestSearch {
         Self { asked: (count, until), left: count, below: until, oldest: None }
     }
 
-    /// Continues the search for the rows of one call. Returns `true` when the search is over.
+    /// Continues the search until the rows of this call are used up. Returns `true` when the search
+    /// is over.
     pub(super) fn go_on(&mut self, snapshot: &mut Snapshot<'_>) -> Result<bool> {
         if self.left == 0 {
             return Ok(true);
         }
-        // Events that are not on a list yet are walked in order, even if the topics are listed.
+        // The newest events are not on the lists of their topics yet. So the search walks these
+        // events, even if it uses the lists for older events.
         let end = match &*snapshot.target {
             ReplayTopics::Few(_) => snapshot.indexed,
             ReplayTopics::Many(_) => 0,

@@ -1,14 +1,18 @@
-//! Finds the floors of the wanted topics, and the hole that they make. Each call reads a bounded
-//! number of rows.
+//! Finds the hole in the wanted topics: the range in which events were evicted. For this, it finds
+//! the floors of these topics. The floor of a topic is the offset after its last evicted event.
+//! Each call reads a bounded number of rows.
 //!
-//! A complete walk first goes down all floors. An eviction during the walk has a higher number than
-//! the newest eviction at its beginning. So the walk then goes up the eviction numbers from there,
-//! and finds it. Later calls continue at the highest eviction number seen.
+//! A complete walk has two parts, because topics may evict events while it is in progress. First,
+//! the walk reads all topics in the order of their floors, from the highest floor down. Evictions
+//! in the meantime have higher numbers than all evictions before. So the second part reads the
+//! topics in the order of their eviction numbers, from the highest number at the start of the walk
+//! up. Later calls continue after the highest number that was read.
 //!
-//! Every hole ends at a topic's floor, and no event is missing at or above the highest floor. If
-//! another wanted topic still keeps the event just below a floor, only the lower floor of the topic
-//! counts. When the other topic evicts that event too, its own floor rises above the event, with a
-//! new eviction number. So the highest floor found so far stays correct from call to call.
+//! Every hole ends at a topic's floor, and no event is missing at or above the highest floor. There
+//! is one exception. Another wanted topic may still keep the event just below a floor. This event
+//! is not missing, so the hole ends at the topic's lower floor, which is the offset after its
+//! second to last evicted event. When the other topic evicts the event too, its own floor rises
+//! above the event, with a new eviction number, and a later call finds it.
 
 use downlink_log::Offset;
 
@@ -19,11 +23,12 @@ use crate::{
 
 use super::target::{ReplayTopics, Snapshot};
 
-/// A position in an index of topics: a key, and the number of a topic. The walk has passed all
-/// entries up to this position.
+/// A position in an index of topics: a floor or an eviction number, and the number of a topic. The
+/// walk has read all entries up to this position.
 type IndexPosition = (i64, i64);
 
-/// All entries after a position, downwards. Many topics may have the same floor.
+/// The topics after a position, from the highest floor down. Many topics may have the same floor,
+/// so the query also compares topic numbers.
 pub(super) const FLOORS_DOWN: &str = "
     SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
     WHERE floor <> 1 AND floor = ?1 AND number < ?2
@@ -32,7 +37,8 @@ pub(super) const FLOORS_DOWN: &str = "
     WHERE floor <> 1 AND floor < ?1
     ORDER BY floor DESC, number DESC";
 
-/// All entries after a position, upwards. Many topics may have the same eviction number.
+/// The topics after a position, from the lowest eviction number up. Many topics may have the same
+/// eviction number, so the query also compares topic numbers.
 pub(super) const EVICTIONS_UP: &str = "
     SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
     WHERE evicted <> 0 AND evicted = ?1 AND number > ?2
@@ -44,11 +50,11 @@ pub(super) const EVICTIONS_UP: &str = "
 /// A walk over the floors and evictions, which continues from call to call.
 #[derive(Debug)]
 pub(crate) struct FloorWalk {
-    /// Evictions up to this number do not matter.
+    /// The walk ignores evictions up to this number.
     after: u64,
     /// The evictions of names without a row, as the last call saw them.
     forgotten: Option<TopicEvictions>,
-    /// Whether the walk still goes down the floors.
+    /// Whether the walk is in its first part, which reads the floors from the highest down.
     is_down: bool,
     floors: IndexPosition,
     evictions: IndexPosition,
@@ -60,9 +66,9 @@ impl FloorWalk {
         Self { after, forgotten: None, is_down: after == 0, floors, evictions }
     }
 
-    /// Continues the walk over the wanted topics with a floor above `least`. `each` is called for
-    /// each of them and returns the new `least`. Returns `false` if more rows are left than one
-    /// call may read.
+    /// Continues the walk. Calls `each` for each wanted topic with a floor above `least`; the
+    /// result of `each` is the new `least`. Returns `false` if this call may read no more rows
+    /// before the walk is complete.
     pub(super) fn advance<'a>(
         &mut self,
         snapshot: &mut Snapshot<'a>,
@@ -108,8 +114,8 @@ impl FloorWalk {
         Ok(true)
     }
 
-    /// The floors that need no walk: those of listed topics and of names without a row. They are
-    /// returned in the first call, and again whenever a topic that matters was forgotten.
+    /// The floors that need no walk: those of listed topics and of names without a row. Returns
+    /// them in the first call, and again when the row of a topic that may be wanted was deleted.
     fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<TopicEvictions>> {
         let forgotten = TopicEvictions::forgotten(snapshot.db)?;
         let is_first = self.forgotten.is_none();
@@ -131,8 +137,7 @@ impl FloorWalk {
     }
 }
 
-/// The search for the hole at or above `from`. Only evictions after the eviction number `after`
-/// count.
+/// The search for the hole at or above `from`. It ignores evictions with a number up to `after`.
 #[derive(Debug)]
 pub(crate) struct Holes {
     from: u64,
@@ -147,13 +152,14 @@ impl Holes {
         Self { from, after, below: 0, walk: FloorWalk::new(after) }
     }
 
-    /// Whether a search from these values can continue this one.
+    /// Whether a search with these values can continue this search.
     pub(super) fn is_continued_by(&self, from: u64, after: u64) -> bool {
         self.after == after && self.from <= from
     }
 
-    /// Reads what has changed and returns the hole at or above `from`, which may be higher than
-    /// before. `None` if there is more to read.
+    /// Reads the floors that have changed, and returns the end of the hole at or above `from`. The
+    /// end may be higher than in the last call. `None` if the search is not complete after this
+    /// call.
     pub(super) fn look(
         &mut self,
         snapshot: &mut Snapshot<'_>,

@@ -1,8 +1,10 @@
 //! The topics that a replay reads, and one call of the replay: a read transaction with a limit of
 //! rows.
 //!
-//! If the prefixes of the replay's patterns contain few names, the replay lists the topics and
-//! merges their lists of events. Otherwise it walks all events and compares names.
+//! A replay reads named topics, and topics that match patterns. The start of a pattern up to its
+//! first placeholder is its prefix. If few names in the file begin with these prefixes, the replay
+//! makes a list of its topics and merges the lists of their events. Otherwise it walks all events,
+//! and checks for each event whether one of its topics is wanted.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -28,31 +30,33 @@ use crate::{
 /// rows is wanted.
 pub(crate) const ROWS_MAX: usize = 4_096;
 
-/// The number of rows of events that a call may always read, so that every page makes progress.
+/// A call may always read this many rows of events, even if it has used up its rows for topics. So
+/// every page makes progress.
 const EVENT_ROWS_MIN: usize = 1_024;
 
-/// If the prefixes of all patterns contain more names than this, the replay walks all events. To
-/// merge more lists would cost a page more than to read some thousand events in order.
+/// If more names than this begin with the prefixes of the patterns, the replay walks all events.
+/// With more lists, merging them for a page would take longer than reading some thousand events in
+/// order.
 pub(crate) const LISTED_MAX: usize = 64;
 
-/// The maximum number of names and prefixes to look up: twice as many as one reader may have. A
-/// look-up costs about as much as a row.
+/// The maximum number of names and prefixes to look up: twice as many as one reader may have by
+/// default. A look-up takes about as long as reading a row.
 const LOOKUPS_MAX: usize = 2_000;
 
-/// The maximum number of topics of a replay that lists them. New topics may join the first ones up
-/// to this limit.
+/// The maximum number of topics in the list of a replay. New topics are added to the list until it
+/// has this many. After that, the replay walks all events.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
-/// The maximum number of answers that a walk remembers, in some 300 KiB. When there are this many,
-/// all are dropped. Each can be found again at the cost of a row.
+/// A walk remembers for this many topics whether they are wanted, which takes some 300 KiB. When
+/// there are more, it forgets all of them. To find the answer for a topic again, it reads one row.
 const KNOWN_MAX: usize = 16_384;
 
-/// The wanted names.
+/// The names and patterns of the topics that a replay wants.
 #[derive(Debug)]
 pub(crate) struct Wants {
     addresses: HashSet<Address>,
     patterns: Arc<PatternSet>,
-    /// The literal prefixes of the patterns, each once.
+    /// The prefixes of the patterns, without duplicates.
     prefixes: BTreeSet<Box<str>>,
 }
 
@@ -82,15 +86,15 @@ pub(crate) enum ReplayTopics {
 /// A list of topics.
 #[derive(Debug)]
 pub(crate) struct Few {
-    /// The numbers of the topics in rising order, each once. Some of these topics may no longer
-    /// have a row.
+    /// The numbers of the topics, in rising order and without duplicates. Some of these topics may
+    /// no longer have a row.
     pub(super) numbers: Vec<i64>,
     /// The highest topic number that the replay has checked.
     newest: i64,
 }
 
 impl ReplayTopics {
-    /// Lists the topics, unless there are too many. Reads no more rows than a page does.
+    /// Lists the topics, unless there are too many. Reads at most as many rows as one page.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
@@ -139,8 +143,9 @@ impl Few {
     }
 }
 
-/// The end of the range of names that begin with a prefix. A prefix is empty or ends with `/`, and
-/// the next character after `/` is `0`. In SQLite's order, every text is below every blob.
+/// The first value after all names that begin with a prefix. A prefix ends with `/`, and `0` is the
+/// next character after `/`, so the value is the prefix with `0` in place of its last character.
+/// For the empty prefix, the value is a blob, because SQLite sorts every text before every blob.
 fn end_of(prefix: &str) -> Value {
     match prefix.strip_suffix('/') {
         Some(stem) => format!("{stem}0").into(),
@@ -148,19 +153,19 @@ fn end_of(prefix: &str) -> Value {
     }
 }
 
-/// One call of a replay.
+/// One call of a replay: a read transaction, and the number of rows that it may still read.
 pub(crate) struct Snapshot<'a> {
     pub(super) db: &'a Connection,
     pub(super) wants: &'a Wants,
     pub(super) target: &'a mut ReplayTopics,
-    /// From this offset on, events are not on the lists of their topics yet.
+    /// Events from this offset on are not on the lists of their topics yet.
     pub(super) indexed: u64,
     pub(super) rows_left: usize,
 }
 
 impl Snapshot<'_> {
-    /// Opens a transaction and finds the topics of the replay. Calls `read`, unless there are more
-    /// new topics than one call can check.
+    /// Opens a transaction and finds the topics of the replay. Then calls `read`. If there are more
+    /// new topics than one call can check, `read` is left to a later call.
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,
@@ -182,12 +187,13 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Begins to read events, for which the call always has some rows left.
+    /// Begins to read events. If the call has few rows left, this gives it some more.
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }
 
-    /// Adds the topics created since the last call. Returns `false` if there are more to check.
+    /// Adds the topics that were created since the last call. Returns `false` if a later call must
+    /// check the rest of them.
     fn add_new_topics(&mut self) -> Result<bool> {
         let ReplayTopics::Few(few) = &mut *self.target else { return Ok(true) };
         let sql = "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?";

@@ -18,7 +18,7 @@ use crate::{file::connect, lock::WriterLock, schema, sql::Sql as _};
 
 use super::{target::ROWS_MAX, *};
 
-/// SQLite runs some ten to fifty instructions for one row, including the rest of its loop.
+/// The maximum number of instructions that SQLite runs for one row, including the loop around it.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
 /// A file with this many topics. Each topic has one event, and a floor below the event.
@@ -98,7 +98,7 @@ fn read(replay: &mut Replay, count: &AtomicU64) -> (Vec<Page>, usize, u64) {
 #[test]
 fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
     let (path, pool, count) = file("patterns", 20_000);
-    // No pattern matches a topic, so the walks find nothing and never end early.
+    // No topic matches these patterns. So the walks find nothing, and no full page ends them early.
     let misses = patterns((0..1_000).map(|n| format!("t{n}/{{id}}/x")));
     let mut replay = Replay::new(Arc::clone(&pool), misses);
     let (pages, calls, most) = read(&mut replay, &count);
@@ -139,7 +139,7 @@ fn exact_names_are_looked_up_once() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// New topics and evictions never stop a replay that walks the floors.
+/// A replay that walks the floors makes progress even while new topics and evictions are added.
 #[test]
 fn many_new_topics_are_checked_step_by_step() {
     let (path, pool, count) = file("new", 10);
@@ -155,7 +155,7 @@ fn many_new_topics_are_checked_step_by_step() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// An index search that begins at the wrong end reads every row.
+/// If a search in an index began at the wrong row, it would read every row.
 #[test]
 fn index_searches_begin_at_the_right_row() {
     let (path, pool, count) = file("places", 20_000);
