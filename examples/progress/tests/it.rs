@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket on a paused clock, and the program.
+//! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 mod started;
 #[expect(dead_code, reason = "a stream of this program has to be asked for first")]

@@ -1,4 +1,4 @@
-//! The endpoints without a socket, and the program.
+//! Tests of the endpoints without a socket, and of the program.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]

@@ -1,7 +1,7 @@
 //! Serves the page, its style sheet and its script, which are part of the binary.
 //!
-//! With the content security policy, the page can load from and connect to this server only, and
-//! runs only its own script file.
+//! The content security policy of the page allows only files from this server, connections to this
+//! server, and the page's own script file.
 
 use axum::{
     Router,

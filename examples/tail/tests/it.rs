@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket over real files, and the program.
+//! Tests of the endpoints without a socket over real files, and of the program.
 
 #[cfg(unix)]
 #[expect(dead_code, reason = "this program streams without being asked for anything")]

@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket on a paused clock, and the program.
+//! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]

@@ -1,8 +1,8 @@
 // The page of the jobs: starts a job and shows its progress. The job's id is in the address, so a
 // reloaded page shows the same job. Input is shown as text, never as HTML.
 
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
+ * long as the time that a browser itself waits before it reconnects. */
 const RESTART_MS = 5000;
 
 const STATES = {

@@ -3,8 +3,8 @@
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
+ * long as the time that a browser itself waits before it reconnects. */
 const RESTART_MS = 5000;
 /** A user counts as typing for this long after their last notice. */
 const TYPING_MS = 3000;

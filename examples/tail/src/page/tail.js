@@ -2,8 +2,8 @@
 
 /** The maximum number of lines and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 1000;
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
+ * long as the time that a browser itself waits before it reconnects. */
 const RESTART_MS = 5000;
 /** The page scrolls along with new lines if it is at most this many pixels above the bottom. */
 const NEAR_BOTTOM = 60;

@@ -2,8 +2,8 @@
 // The answer's id is in the page's URL, so a reloaded page reads the answer from its beginning.
 // Tokens are shown as text, never as HTML.
 
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
+ * long as the time that a browser itself waits before it reconnects. */
 const RESTART_MS = 5000;
 
 const STATES = {
