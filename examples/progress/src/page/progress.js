@@ -1,5 +1,5 @@
-// The page of the jobs: starts a job and shows its progress. The job's id is in the address, so a
-// reloaded page shows the same job. Input is shown as text, never as HTML.
+// The script of the page. It starts a job and shows the job's progress. The job's id is in the
+// page's URL, so a reloaded page shows the same job. The script shows input as text, never as HTML.
 
 /** If the browser has stopped reconnecting, the page connects again after this time. It is about as
  * long as the time that a browser itself waits before it reconnects. */
@@ -29,7 +29,7 @@ function show(name) {
 
 // --- Watching ---
 
-/** If the page's URL has the id of a job, watches this job. */
+/** If the page's URL has the id of a job, shows the progress of this job. */
 function watch() {
   source?.close();
   clearTimeout(restart);
@@ -42,7 +42,7 @@ function watch() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Each event is the whole state, so the page needs only the newest one.
+  // The server skipped events. The page ignores this, because each event has the whole state.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -53,7 +53,8 @@ function hear(progress) {
   show(progress.state);
 }
 
-/** After an error answer the browser does not reconnect. This function asks the server for the error. */
+/** After an error answer, the browser stops reconnecting and does not tell the page the error. So
+ * this function sends the request again and shows the error. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
