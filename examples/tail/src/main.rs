@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 /// The default port.
 const PORT: u16 = 8080;
 
-/// The message if no file is named.
+/// The error message if the program is started without a file.
 const USAGE: &str = "name a file: cargo run -p tail -- FILE [PORT]";
 
 /// The maximum duration of a shutdown. The server ends open streams at once. Only a client that
@@ -53,7 +53,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Checks that the file can be followed. A pipe or a folder is refused without opening it.
+/// Checks that the program can read the file. Opening a pipe would wait for a writer, so the
+/// function refuses pipes and folders without opening them.
 fn check(file: &Path) -> Result<(), String> {
     let cannot = |error| format!("cannot read {}: {error}", file.display());
     let metadata = std::fs::metadata(file).map_err(cannot)?;

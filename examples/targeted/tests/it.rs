@@ -30,7 +30,7 @@ async fn request(app: &Router, method: &str, path: &str) -> (StatusCode, String)
     (status, String::from_utf8(body.into()).expect("UTF-8"))
 }
 
-/// Pings a client. Returns the number of connections that the ping was for.
+/// Pings a client. Returns the number of connections in the answer.
 async fn ping(app: &Router, id: &str) -> String {
     let (status, answer) = request(app, "POST", &format!("/ping/{id}")).await;
     assert_eq!(status, 200, "{answer}");

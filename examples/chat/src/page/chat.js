@@ -9,8 +9,7 @@ const RESTART_MS = 5000;
 /** If nothing arrives for this many keep-alive intervals, the connection is dead. With a lower
  * number, one late keep-alive might end a working connection. */
 const SILENT_KEEP_ALIVES = 3;
-/** If the user has scrolled up by at most this many pixels, the page scrolls down to new messages.
- * */
+/** If the user has scrolled up by at most this many pixels, new messages scroll into view. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Connected', reconnecting: 'Reconnecting…' };

@@ -53,8 +53,9 @@ function hear(progress) {
   show(progress.state);
 }
 
-/** After an error answer, the browser stops reconnecting and does not tell the page the error. So
- * this function sends the request again and shows the error. */
+/** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
+ * request again to learn why. If the job does not exist, it shows the error; otherwise it watches
+ * the job again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

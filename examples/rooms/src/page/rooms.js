@@ -12,8 +12,7 @@ const TYPING_MS = 3000;
 /** The minimum time between two notices that this page sends. It is half of TYPING_MS, so that the
  * next notice arrives before other pages stop showing this user. */
 const TYPING_EVERY_MS = 1500;
-/** If the user has scrolled up by at most this many pixels, the page scrolls down to new messages.
- * */
+/** If the user has scrolled up by at most this many pixels, new messages scroll into view. */
 const NEAR_BOTTOM = 60;
 
 const STATES = {
@@ -40,8 +39,8 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** Sends a request. If the server answers with a problem document, throws an error with its detail.
- * */
+/** Sends a request. If the answer is a problem document, throws an error with the document's
+ * detail. */
 async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response.headers.get('content-type')?.includes('json') ? response.json() : null;
