@@ -1,4 +1,5 @@
-//! Grants: their checks, and their JSON.
+//! Tests of grants, which say what a client may do: what they allow, and how they are read from
+//! JSON.
 
 use downlink_access::{
     AccessError, GRANT_BYTES_MAX, GRANT_SELECTORS_MAX, Grant, InvalidGrant, KeyRole, Right,
