@@ -104,7 +104,8 @@ fn the_file_has_the_mode_of_the_flag_socket_mode() {
     }
 }
 
-/// The test uses a group that its user belongs to. Only root can give a file to any other group.
+/// As root, the test uses another group than root's own. Any other user can give a file only to a
+/// group that the user belongs to, so the test then uses such a group.
 #[test]
 fn the_file_has_the_group_of_the_flag_socket_group() {
     let folder = Folder::new("group");
