@@ -57,7 +57,7 @@ impl<S: FrameSource> Reader<S> {
     }
 }
 
-/// A keep-alive setting with which none is sent during a test, for tests of other things.
+/// The setting to send no keep-alives, for tests that are not about keep-alives.
 fn silent() -> KeepAlive {
     KeepAlive::off()
 }

@@ -1,5 +1,5 @@
-//! Tests of the observer, which the hub tells about subscriptions and publishes, and of the hub's
-//! statistics.
+//! Tests of the observer, which the hub calls when a subscription begins, ends or gets a gap, and
+//! of the hub's statistics.
 
 use std::sync::{Arc, Mutex};
 
