@@ -326,8 +326,8 @@ fn a_slow_reader_gets_each_event_or_a_gap() {
     });
 }
 
-/// To keep within its byte bound, the log evicts the oldest event. It finds this event in the index
-/// that the reader reads at the same time.
+/// The log evicts the oldest event to keep within its byte bound. The log searches for this event
+/// in the same index that the reader reads at the same time.
 #[test]
 fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_bound() {
     model(3, || {

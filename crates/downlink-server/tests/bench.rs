@@ -1,5 +1,5 @@
-//! Tests of the load generator: it must count sent, lost and repeated events correctly. It runs
-//! against a server with known faults and against the real server.
+//! Tests of the load generator: it must count sent, lost and repeated events correctly. The load
+//! generator runs against a server with known faults and against the real server.
 //!
 //! The faulty server delivers an event to subscriptions before it answers the publish, so the
 //! counts do not depend on timing.
@@ -54,8 +54,8 @@ fn assert_figures(report: &Value, expected: &Value) {
 /// server sends to one subscription. `events` has all payloads published so far.
 type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
 
-/// Starts a faulty server. It delivers what the script returns, and answers each publish with this
-/// status.
+/// Starts a faulty server. The server sends the payloads that the script returns, and answers each
+/// publish with this status.
 fn scripted(script: Script, status: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");

@@ -155,8 +155,8 @@ impl Jobs {
     }
 }
 
-/// Runs a job until it has published its last event. If the hub is closed, nobody can read the job,
-/// so the job ends early.
+/// Runs a job until it has published its last event. If the hub is closed, no client can read the
+/// job, so the job ends early.
 async fn run(jobs: Jobs, topic: String, numbers: Vec<String>, _place: OwnedSemaphorePermit) {
     let steps = numbers.len();
     let mut results = Vec::with_capacity(steps);

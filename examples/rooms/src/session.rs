@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub const NAME_CHARS_MAX: usize = 20;
 
 /// The maximum number of sessions. Each takes a few hundred bytes, so all of them take a few
-/// megabytes. If there are this many sessions, nobody else can sign in.
+/// megabytes. If there are this many sessions, no other user can sign in.
 pub const SESSIONS_MAX: usize = 10_000;
 
 /// How long a session lasts. Users sign in once per working day.
@@ -29,7 +29,7 @@ const COOKIE: &str = "rooms_session";
 /// The header value that deletes the cookie.
 pub(crate) const NO_COOKIE: &str = "rooms_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0";
 
-/// The number of bytes in a token. Nobody can guess 128 random bits.
+/// The number of bytes in a token. An attacker cannot guess 128 random bits.
 const TOKEN_BYTES: usize = 16;
 
 /// The session of a user.

@@ -27,7 +27,8 @@ use crate::pretend;
 pub const TOKEN_EVERY: Duration = Duration::from_millis(60);
 
 /// If an answer has no reader for this time, it stops. A real model costs money, so it should not
-/// write for nobody. A page reloads in less time, so a reload does not stop the answer.
+/// write an answer that no client reads. A page reloads in less time, so a reload does not stop the
+/// answer.
 pub const UNHEARD_MAX: Duration = Duration::from_secs(5);
 
 /// The maximum number of answers that run at the same time. A server with a real model would also

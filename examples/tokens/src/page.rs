@@ -1,7 +1,7 @@
 //! Serves the page, its style sheet and its script, which are part of the binary.
 //!
-//! The content security policy of the page allows only files from this server, connections to this
-//! server, and the page's own script file.
+//! With its content security policy, the page can load files only from this server, connect only to
+//! this server, and run only its own script file.
 
 use axum::{
     Router,

@@ -1,5 +1,5 @@
-//! Tests of grants, which say what a client may do: what they allow, and how they are read from
-//! JSON.
+//! Tests of grants. A grant says which topics a client may use, and how. The tests check requests
+//! against grants, and read grants from JSON.
 
 use downlink_access::{
     AccessError, GRANT_BYTES_MAX, GRANT_SELECTORS_MAX, Grant, InvalidGrant, KeyRole, Right,

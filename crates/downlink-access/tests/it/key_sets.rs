@@ -1,6 +1,6 @@
 //! Tests of key sets. A key set is a document with public keys that the server fetches from an
-//! issuer of tokens. They check which keys of a document are used, and when the server fetches the
-//! document again.
+//! issuer of tokens. The tests check which keys of a document the server uses, and when it fetches
+//! the document again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn tokens() -> (Tokens, Arc<KeySetCache>) {
     (Tokens::new(keys, issuer_rules()).unwrap(), cache)
 }
 
-/// The same, with a key set that was just fetched.
+/// A verifier of tokens with a key set that was just fetched, and the cache of the key set.
 fn fetched() -> (Tokens, Arc<KeySetCache>) {
     let (tokens, cache) = tokens();
     assert!(cache.poll_fetch(now()));

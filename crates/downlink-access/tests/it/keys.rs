@@ -31,7 +31,7 @@ fn one_line_end_is_not_part_of_a_text() {
     // The line end is not part of the key, so this key has only 31 bytes and is too short.
     let line = format!("{}\n", "a".repeat(31));
     assert!(secret(line.as_bytes()).is_err());
-    // This file is not text, so its last byte is part of the key even if it is a line end.
+    // This key is not text, so its last byte belongs to the key even though the byte is a line end.
     let mut binary = [0xff; 32];
     binary[31] = b'\n';
     assert!(secret(&binary).is_ok());

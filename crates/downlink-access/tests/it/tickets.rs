@@ -1,5 +1,6 @@
-//! Tests of tickets, which an app issues to a client for one stream: what a ticket allows, who may
-//! issue it, when it ends, that nobody can change it, and the streams that it opens.
+//! Tests of tickets. An app issues a ticket to a client, and the client opens a stream with the
+//! ticket. The tests are about the rights of a ticket, the callers that may issue one, its end, its
+//! protection against changes, and the streams opened with it.
 
 use std::time::Duration;
 

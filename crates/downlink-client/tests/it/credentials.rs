@@ -1,5 +1,5 @@
 //! Tests of credentials: how the client sends them, when it calls the function that fetches new
-//! ones, and what it does after a 401.
+//! credentials, and how it reacts to a 401.
 
 use downlink_client::{
     Closed, Credentials, EventSource, PublishError, PublishRequest, Publisher, Receipt,

@@ -55,8 +55,8 @@ struct Client {
     naive: Option<naive::Reader>,
     selection: Selection,
     last_id: Option<String>,
-    /// The offsets of the events that must be delivered to the client or lie in a gap. These are
-    /// all events for the client from the start of its first connection on.
+    /// The offsets of the events that must be delivered to the client or lie in a gap. The set has
+    /// all events for the client from the start of the client's first connection on.
     wanted: BTreeSet<u64>,
     delivered: BTreeSet<u64>,
     gaps: Vec<(u64, u64)>,

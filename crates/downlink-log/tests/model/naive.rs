@@ -1,5 +1,5 @@
-//! The model of a log. It keeps all events ever published, and which of them each address has
-//! evicted. It computes every result from scratch.
+//! The model of a log. The model keeps all events ever published, and for each address the list of
+//! its kept and its evicted events. It computes every result from scratch.
 
 use std::{
     cell::RefCell,

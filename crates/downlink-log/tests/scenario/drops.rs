@@ -1,5 +1,5 @@
-//! The type of a payload is chosen by the user of the log. Its code may panic, and it may call the
-//! log when a payload is dropped.
+//! The user of the log chooses the type of payloads. The code of this type may panic, and it may
+//! call the log when a payload is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -1,5 +1,5 @@
-//! Readers with patterns, in a log with many topics. They get the right events, and each call does
-//! a limited amount of work.
+//! Readers with patterns, in a log with many topics. The readers must get the right events, and
+//! each call must do only a limited amount of work.
 
 use std::{
     sync::{Arc, atomic::Ordering},

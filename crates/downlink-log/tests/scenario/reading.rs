@@ -87,7 +87,7 @@ fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// The log removes a topic some time after the topic's last event has expired. This must not change
+/// After the last event of a topic has expired, the log removes the topic. This must not change
 /// what readers get.
 #[test]
 fn a_pattern_reader_gets_all_events_while_old_topics_are_collected() {

@@ -405,8 +405,8 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     }
     let bytes = to.len() * size_of::<Address>() * waiting.len();
     assert!(bytes < downlink_log::QUEUE_BYTES_MAX, "{} events wait", waiting.len());
-    // The test is over. This makes the commit of the waiting events fail, because nobody needs them
-    // any more.
+    // The test is over. The test no longer needs the waiting events, so this makes their commit
+    // fail.
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.let_go();
     assert!(waiting.iter().all(|commit| outcome(commit).is_err()));

@@ -1,5 +1,5 @@
-//! A log is closed, and a new log is opened over the same store. It still knows ids, idempotency
-//! keys and finished topics. Readers get a gap for events that the store has lost.
+//! A log is closed, and a new log is opened over the same store. The new log still knows ids,
+//! idempotency keys and finished topics. Readers get a gap for events that the store has lost.
 
 use downlink_log::{
     Address, AppendError, EndReason, Epoch, GapReason, Offset, Start, store::Durability,

@@ -1,5 +1,5 @@
-//! The shelf is a store in memory, for tests. It still has its contents after its log is closed, as
-//! a file would. A test can make it fail, make it wait, and make it lose events. It records every
+//! The shelf is a store in memory, for tests. A shelf keeps its contents when its log is closed, as
+//! a file would. A test can make the shelf fail, wait or lose events. The shelf records every
 //! eviction, so it knows exactly which events are missing.
 
 use std::{

@@ -55,7 +55,7 @@ pub(crate) const BOTH: [Durability; 2] = [Durability::Commit, Durability::Relaxe
 pub(crate) struct World {
     pub(crate) shelf: Shelf,
     pub(crate) log: Log<Note>,
-    /// The log reports events that it cannot read to a callback. These are their ids.
+    /// The ids of the events that the log has reported as unreadable.
     unreadable: Arc<Mutex<Vec<Cursor>>>,
     epochs: u64,
     durability: Durability,

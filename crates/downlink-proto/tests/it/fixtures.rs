@@ -1,5 +1,5 @@
-//! Tests with the streams in `tests/fixtures`, whose expected events are in files beside them.
-//! Other readers are tested with the same files.
+//! Tests with the streams in `tests/fixtures`. For each stream, a file beside it has the expected
+//! events. Other readers are tested with the same files.
 //!
 //! With `UPDATE_EXPECT=1`, the test writes the events that the naive reader finds as the new
 //! expected events. A person must then review these files.

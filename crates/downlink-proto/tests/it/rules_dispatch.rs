@@ -109,8 +109,9 @@ fn rule_35_many_events_in_one_chunk_are_returned_in_order() {
     check(stream, &expected);
 }
 
-/// A reader may stop after some events of a chunk and reconnect. It must then get the other events
-/// again, so the decoder's last event id must not yet be the id of one of those.
+/// A reader may stop after some events of a chunk and reconnect. After the reconnect, the server
+/// must send the other events again. So the decoder's last event id must not yet be the id of an
+/// event that the reader has not taken.
 #[test]
 fn events_that_were_not_taken_do_not_set_the_last_event_id() {
     let mut decoder = Decoder::default();

@@ -1,4 +1,4 @@
-//! A forwarder stands for a load balancer. Its address stays the same while it connects its clients
+//! A forwarder works like a load balancer. Its address stays the same while it connects its clients
 //! to one server after another.
 
 use std::{

@@ -1,4 +1,4 @@
-//! The publishers and subscribers of a test run, and what they record.
+//! The publishers and subscribers of a test run, and their records.
 
 use std::{
     sync::{

@@ -33,7 +33,7 @@ impl Socket {
     }
 }
 
-/// A running program, whose descriptor 3 is a listening socket. Dropping it kills the program.
+/// A running program. Its descriptor 3 is a listening socket. Dropping it kills the program.
 pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,

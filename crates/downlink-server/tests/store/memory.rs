@@ -7,8 +7,8 @@ use crate::{
     ready::{becomes_ready, metric},
 };
 
-/// The size of the history in bytes, as the server counts it. This is a realistic size. With a
-/// small history, most of the measured memory would be SQLite's cache.
+/// The test publishes until the server counts this many bytes of history, which is a realistic
+/// size. With a small history, most of the measured memory would be SQLite's cache.
 const COUNTED: f64 = (95 << 20) as f64;
 
 /// The events have 200 bytes of data and are published in large batches. The memory of the batches

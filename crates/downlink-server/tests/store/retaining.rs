@@ -147,8 +147,8 @@ async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
     let store = folder.file("x.db");
     let bytes_max = 512 * 1024;
     let limit = bytes_max.to_string();
-    // Readers get an event if it is in memory or in the file. This is a test of the file, so memory
-    // must have fewer events than the file.
+    // Readers get an event if it is in memory or in the file. This test is about the file, so
+    // memory must have fewer events than the file.
     let memory = ["--history-bytes-max", "100000", "--event-bytes-max", "10000"];
     let flags = [&["--store-bytes-max", &limit][..], &memory].concat();
     let mut server = Server::start(&store, &flags);

@@ -66,13 +66,13 @@ impl Server {
             .unwrap_or_else(|said| panic!("the server does not start: {said}"))
     }
 
-    /// Starts a server. If it does not start, the error is what it has written to stderr.
+    /// Starts a server. If it does not start, returns its output on stderr as the error.
     pub(crate) fn try_start(store: &Path, flags: &[&str]) -> Result<Self, String> {
         Self::try_spawn(command(store, flags))
     }
 
-    /// Starts a server with this command. If it does not start, the error is what it has written to
-    /// stderr.
+    /// Starts a server with this command. If it does not start, returns its output on stderr as the
+    /// error.
     pub(crate) fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));

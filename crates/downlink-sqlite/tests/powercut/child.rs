@@ -1,5 +1,5 @@
-//! The child process, which loses its power. It writes to a store, and prints to its standard
-//! output what the store has confirmed.
+//! The child process, which loses its power. The process writes to a store. It prints everything
+//! that the store has confirmed to its standard output.
 
 use std::io::Write;
 

@@ -1,4 +1,5 @@
-//! A simulated disk. It knows which writes were flushed and survive a power cut.
+//! A simulated disk. The disk knows which writes were flushed, because only these survive a power
+//! cut for certain.
 //!
 //! The functions in this file replace the functions of libc that write to files, in the whole
 //! program including SQLite. Calls for files outside the run's folder go to the kernel unchanged.

@@ -106,7 +106,8 @@ pub(crate) fn topic(number: u64) -> Address {
     Address::Topic(Topic::new(&format!("t/{number}")).unwrap())
 }
 
-/// The batch with this number. It has 16 events. Four offsets follow that no event has.
+/// The 16 events of the batch with this number. Each batch has 20 offsets, of which the last 4 are
+/// not used.
 pub(crate) fn batch(number: u64) -> Vec<StoredEvent> {
     (1..=16).map(|n| event(number * 20 + n)).collect()
 }

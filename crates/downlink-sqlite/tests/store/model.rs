@@ -163,8 +163,8 @@ impl Reading {
         Self { replay: store.reader().replay(wanted), addresses, begun, kept, tail, next: 1 }
     }
 
-    /// Reads a page. Asserts that every missing event lies in the page's hole, and that there is
-    /// only a hole if an event was evicted after the reader began.
+    /// Reads a page. Asserts that the page's hole covers every missing event, and that the page has
+    /// a hole only if an event was evicted after the reader began.
     fn page(&mut self, store: &SqliteStore, naive: &Naive) {
         let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
         let batch = Batch { events_max: 2, bytes_max: usize::MAX };

@@ -47,10 +47,10 @@ fn a_hard_link_is_recognised_as_the_same_file() {
     drop(first);
 }
 
-/// The store is open, and a second opening is refused. This must not close any descriptor of the
-/// file, because the system would then drop the locks that SQLite holds on the file for the first
-/// opening. Without these locks, another program that opens and closes the file would remove the
-/// write-ahead log.
+/// The store is open, and a second opening is refused. The refused opening must not close any
+/// descriptor of the file, because the system would then drop the locks that SQLite holds on the
+/// file for the first opening. Without these locks, another program that opens and closes the file
+/// would remove the write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
 fn refused_openings_and_dropped_readers_keep_sqlites_locks() {

@@ -112,8 +112,8 @@ async fn a_drain_waits_for_the_end_of_a_frame() {
     running.ended().await;
 }
 
-/// Usually the server ends a stream with a frame that has a reconnection time. It cannot compress
-/// this frame, so it must not add it to a compressed stream.
+/// Usually the server ends a stream with a frame that has a reconnection time. The server cannot
+/// compress this frame, so it must not add the frame to a compressed stream.
 #[tokio::test]
 async fn a_compressed_stream_ends_without_a_retry() {
     let zipped = || async {

@@ -210,8 +210,8 @@ async fn a_tunnel_is_not_a_stream() {
     client.sees("through").await;
 }
 
-/// If a client sends something during a stream, it should be its next request. This input is not a
-/// valid request.
+/// The server takes anything that a client sends during a stream for the client's next request. In
+/// this test, the input is not a valid request.
 #[tokio::test]
 async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     let (app, mut begins) = conversation();

@@ -1,8 +1,8 @@
 //! The ledger records the published events and their recipients. At the end of a test, it checks
 //! what a reader has received.
 //!
-//! A place is a number that stands for a recipient: a topic, a client's inbox, or everyone. The
-//! ledger knows neither patterns nor how the hub finds the readers of an event.
+//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger knows
+//! neither patterns nor how the hub finds the readers of an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};

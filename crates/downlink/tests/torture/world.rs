@@ -78,7 +78,7 @@ impl Selection {
 }
 
 /// A hub and the ledger of the events that were published to it. Each restart of the server begins
-/// a new stage, whose hub has a new epoch.
+/// a new stage with another hub, which has a new epoch.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) hub: Hub<String>,

@@ -3,8 +3,8 @@
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
- * long as the time that a browser itself waits before it reconnects. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
 /** If nothing arrives for this many keep-alive intervals, the connection is dead. With a lower
  * number, one late keep-alive might end a working connection. */

@@ -2,8 +2,8 @@
 
 /** The maximum number of lines and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 1000;
-/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
- * long as the time that a browser itself waits before it reconnects. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
 /** If the user has scrolled up by at most this many pixels, new lines scroll into view. */
 const NEAR_BOTTOM = 60;

@@ -2,8 +2,8 @@
 // stop the answer. The answer's id is in the page's URL, so a reloaded page reads the answer from
 // its beginning. The script shows tokens as text, never as HTML.
 
-/** If the browser has stopped reconnecting, the page connects again after this time. It is about as
- * long as the time that a browser itself waits before it reconnects. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = {
