@@ -1,10 +1,11 @@
-//! Loom runs a few small programs in every interleaving of their threads. In each run, no event is
-//! lost, and no reader waits forever.
+//! Loom runs small programs (models) in every possible interleaving of their threads. In each
+//! interleaving, no event is lost, and no reader waits forever.
 //!
-//! If a wake-up is lost, the model of a waiting reader ends in a deadlock. Models with two threads
-//! allow three preemptions, and models with three threads allow two. More preemptions take much
-//! longer and have found no more errors. In these models, a reader of only two topics already walks
-//! the index (see `MERGE_ALWAYS`).
+//! If the log forgets to wake a waiting reader, loom reports a deadlock. With two threads, loom
+//! tries up to three preemptions per run; with three threads, it tries up to two. More preemptions
+//! take much longer and have found no more errors. The index is a list of all events of all topics.
+//! Outside of loom, only readers of many topics read events through the index; here, readers of two
+//! topics also do (see `MERGE_ALWAYS`).
 #![cfg(downlink_loom)]
 
 #[allow(dead_code, reason = "each test binary uses only some of it")]
@@ -49,7 +50,8 @@ fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(selectors), &start).expect("room for a reader")
 }
 
-/// Reads until `enough` returns true or the reader ends. Waits when there is nothing to read.
+/// Reads until `enough` returns true or the log ends the reader. If there is nothing to read,
+/// waits.
 fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     follow_by(ALL, reader, enough)
 }
@@ -59,7 +61,7 @@ fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> 
     follow_as(|reader, waker| reader.register(waker), batch, reader, enough)
 }
 
-/// Like [`follow_by`], but the caller registers the reader's waker.
+/// Like [`follow_by`], but `register` decides how the reader is registered for its next wake-up.
 fn follow_as(
     register: impl Fn(&Reader<Load>, &Waker),
     batch: Batch,
@@ -107,7 +109,8 @@ fn a_waiting_reader_reads_events_one_by_one() {
     });
 }
 
-/// A server with one reader. The reader's key is 7.
+/// A server that wakes its readers by their keys. A key is a number that the server has chosen for
+/// a reader. This server has one reader, with the key 7.
 #[derive(Default)]
 struct Server(OnceLock<Waker>);
 
@@ -139,7 +142,8 @@ fn each_append_wakes_a_reader_that_registered_with_a_key() {
     });
 }
 
-/// The reader alternates between both kinds of registration. The last registration counts.
+/// The reader registers sometimes with a key and sometimes with a waker. The log must use the last
+/// registration.
 #[test]
 fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
     model(2, || {
@@ -151,7 +155,7 @@ fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
         });
         let server = Arc::new(Server::default());
         let many: Arc<dyn WakeMany> = server.clone();
-        // Two of three registrations use the key, and one uses the waker.
+        // Of three registrations, two use the key and one uses the waker.
         let registered = Cell::new(0);
         let register = |reader: &Reader<Load>, waker: &Waker| {
             server.0.get_or_init(|| waker.clone());
@@ -169,7 +173,8 @@ fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
     });
 }
 
-/// One read may find an event in the reader's topic and another in the ring of events to everyone.
+/// Each topic has a ring, which is the list of its events, and events to everyone have another
+/// ring. One read may find events in both rings.
 #[test]
 fn a_reader_of_single_events_skips_no_event_of_two_rings() {
     model(2, || {
@@ -275,8 +280,8 @@ fn a_dropped_reader_removes_no_event() {
     });
 }
 
-/// The first event expires at 10 ms. The only reader that names its topic is dropped while another
-/// thread publishes a second event.
+/// The first event expires at 10 ms. One reader names the event's topic. This reader is dropped
+/// while another thread publishes a second event, so the log may remove (collect) the topic.
 #[test]
 fn no_event_is_lost_when_its_topic_is_collected_during_the_append() {
     model(2, || {
@@ -321,7 +326,8 @@ fn a_slow_reader_gets_each_event_or_a_gap() {
     });
 }
 
-/// The log finds the oldest event for the byte bound in the same index that the reader walks.
+/// The log evicts the oldest event to keep within its byte bound. The log searches for this event
+/// in the same index that the reader reads at the same time.
 #[test]
 fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_bound() {
     model(3, || {
@@ -480,8 +486,9 @@ fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
     }
 }
 
-/// In models, a pattern keeps only two rows. So the reader has to read the topics for the third
-/// event.
+/// A pattern keeps a row for each of the newest events that it matches, and in models only two
+/// rows. If the reader reads after the third publish, no row is left for event 1, so the reader has
+/// to search the topics.
 #[test]
 fn a_pattern_reader_behind_the_rows_of_its_pattern_misses_no_event() {
     model(2, || {
@@ -558,8 +565,8 @@ fn a_pattern_reader_that_reconnects_gets_each_event_or_a_gap() {
     });
 }
 
-/// The first event expires at 10 ms. Its topic is collected while the reader searches for the
-/// event.
+/// The first event expires at 10 ms. The log then removes (collects) the event's topic while the
+/// reader searches for the event.
 #[test]
 fn a_topic_collected_during_a_pattern_search_leaves_a_gap() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
@@ -583,7 +590,8 @@ fn a_topic_collected_during_a_pattern_search_leaves_a_gap() {
     }
 }
 
-/// Like the test above, but the topic also gets its next event.
+/// Like the test above, but then another event is published to the topic, which creates the topic
+/// again.
 #[test]
 fn a_topic_recreated_during_a_pattern_search_hides_no_event() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {

@@ -1,8 +1,9 @@
-//! Real threads use one log: they publish, read, reconnect, and at last close it. Retention is
-//! small.
+//! Real threads use one log. They publish, read and reconnect, and at the end one thread closes the
+//! log. The log keeps only few events, so slow readers get gaps.
 //!
-//! The test checks each client separately: every event for the client was delivered once and in
-//! order, or lies in a reported gap. At the end the log has no topic, no byte and no reader.
+//! For each client, the test checks that every event for the client was delivered once and in
+//! order, or lies in a gap that the client got. At the end, the log must have no topic, no event
+//! and no reader.
 #![cfg(not(downlink_loom))]
 
 mod support;
@@ -29,10 +30,11 @@ const PUBLISHERS: u64 = 3;
 /// How long the publishers run, unless the environment sets another time.
 const SECONDS: u64 = 2;
 
-/// The maximum number of events per read. It is small, so that clients fall behind.
+/// The maximum number of events per read. It is so small that clients fall behind.
 const BATCH_EVENTS: usize = 7;
 
-/// A random number generator with a fixed seed, so that two runs differ only in their timing.
+/// A random number generator. It has a fixed seed, so two runs of the test differ only in their
+/// timing.
 struct Dice(u64);
 
 impl Dice {
@@ -105,7 +107,7 @@ impl World {
         self.published.lock().expect("no publisher panicked").extend(mine);
     }
 
-    /// Follows the log as one client with many connections, until the log is closed.
+    /// Reads the log as one client, over one connection after another, until the log is closed.
     fn follow(&self, number: u64) -> Followed {
         let mut dice = Dice(number);
         let wanted = wanted(number);
@@ -135,7 +137,8 @@ impl World {
         Followed { wanted, seen, first: first.unwrap_or(u64::MAX), refused_at }
     }
 
-    /// Reads until the log ends the reader, or for a random number of reads.
+    /// One connection of a client. It reads a random number of times, or until the log ends the
+    /// reader.
     fn connection(
         &self,
         reader: &mut Reader<Load>,
@@ -168,8 +171,9 @@ struct Followed {
     wanted: Selection,
     seen: Seen,
     first: u64,
-    /// The client's cursor if the client was disconnected when the log was closed. The client did
-    /// not request the events from this offset on.
+    /// The offset of the client's cursor, if the client was disconnected when the log was closed.
+    /// The client could not ask for the events from this offset on, so the test does not expect
+    /// them.
     refused_at: u64,
 }
 
@@ -245,7 +249,7 @@ fn torture_loses_no_event_and_leaves_the_log_empty() {
         for seed in 0..PUBLISHERS {
             scope.spawn(move || world.publish(Dice(seed + 100)));
         }
-        // This thread inspects the log until the time is over.
+        // Until the time is over, this thread calls the methods that inspect the log.
         while Instant::now() < until {
             let totals = world.log.totals(ms(world.now()));
             assert!(totals.topics <= 215 && totals.subscribers <= 6, "{totals:?}");
@@ -277,7 +281,8 @@ fn torture_loses_no_event_and_leaves_the_log_empty() {
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }
 
-/// A reader of both topics of an event is counted once, even while other readers open and close.
+/// A reader that reads both topics of an event counts once, even while other readers are opened and
+/// closed.
 #[test]
 fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_close() {
     let log: Log<Load> = Log::new(options());

@@ -1,8 +1,8 @@
-//! Tests of the figures that the load generator counts. It runs against a server with known faults
-//! and against the real server.
+//! Tests of the load generator: it must count sent, lost and repeated events correctly. The load
+//! generator runs against a server with known faults and against the real server.
 //!
-//! The faulty server delivers an event before it answers the publish. So the results do not depend
-//! on timing.
+//! The faulty server delivers an event to subscriptions before it answers the publish, so the
+//! counts do not depend on timing.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A command of the program. The environment of the tests does not change its settings.
+/// A command of the program. It does not use settings from environment variables of the tests.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -32,7 +32,7 @@ fn bench(server: SocketAddr, arguments: &[&str]) -> Output {
     downlink(&[&common, arguments].concat()).output().expect("the program runs")
 }
 
-/// Runs the load generator and returns the JSON object that it prints.
+/// Runs the load generator and returns its report, which is the JSON object that it prints.
 #[track_caller]
 fn report(server: SocketAddr, arguments: &[&str]) -> Value {
     let output = bench(server, &[&["--json"], arguments].concat());
@@ -42,7 +42,7 @@ fn report(server: SocketAddr, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one object")
 }
 
-/// Asserts that the report has the figures in `expected`.
+/// Asserts that each value in `expected` is also in the report.
 #[track_caller]
 fn assert_figures(report: &Value, expected: &Value) {
     for (name, value) in expected.as_object().expect("an object") {
@@ -50,10 +50,12 @@ fn assert_figures(report: &Value, expected: &Value) {
     }
 }
 
-/// Decides which payloads the faulty server sends to a subscription after a publish.
+/// The faults of the faulty server. After each publish, this function returns the payloads that the
+/// server sends to one subscription. `events` has all payloads published so far.
 type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
 
-/// Starts a server that delivers by a script and answers each publish with a status.
+/// Starts a faulty server. The server sends the payloads that the script returns, and answers each
+/// publish with this status.
 fn scripted(script: Script, status: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -85,8 +87,8 @@ fn serve(
         if method == "GET" {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                         Transfer-Encoding: chunked\r\n\r\n";
-            // The lock is taken before the head is written. So a client is in the list when it
-            // has read the head.
+            // The lock is held while the head is written. So as soon as a client has read the head,
+            // it gets every event that is published.
             let mut subscriptions = subscriptions.lock().expect("no thread panicked");
             writer.write_all(head.as_bytes()).ok()?;
             subscriptions.push(writer.try_clone().ok()?);
@@ -178,7 +180,7 @@ fn a_duplicate_of_the_last_event_is_counted() {
 
 #[test]
 fn events_of_other_topics_and_runs_are_counted_separately() {
-    // The faulty server ignores topics, so each subscription also gets the events of the other
+    // The faulty server ignores topics, so each subscription also gets the two events of the other
     // topic.
     let server = scripted(newest, "200 OK");
     let arguments = ["--connections=2", "--topics=2", "--events=4", "--rate=1000"];
@@ -228,7 +230,7 @@ fn an_unreachable_server_is_an_error() {
     assert!(said.contains(&format!("no connection to {gone} came up")), "{said}");
 }
 
-/// The real server. It is killed when dropped.
+/// The process of the real server. Dropping it kills the process.
 struct ServerProcess {
     child: Child,
     address: SocketAddr,

@@ -1,9 +1,11 @@
-//! The test kills the server while publishers publish and subscribers read. Then it starts the
-//! server again over the same store. Every subscriber gets every acknowledged event exactly once
-//! and in order, across all crashes. An unacknowledged event arrives once or not at all.
+//! The test kills the server while publishers publish and subscribers read. Then it starts a new
+//! server with the same store, and does this several times. Every subscriber must get every
+//! acknowledged event exactly once and in order. An event that was not acknowledged arrives once or
+//! not at all.
 //!
-//! An ordinary run has a few rounds. `DOWNLINK_CRASH_ROUNDS` sets the number, and
-//! `cargo xtask nightly` sets a larger one.
+//! One start and kill of a server is a round. An ordinary run has a few rounds.
+//! `DOWNLINK_CRASH_ROUNDS` sets another number, and `cargo xtask nightly` uses it to run more
+//! rounds.
 #![cfg(unix)]
 
 use std::{
@@ -24,7 +26,7 @@ use tokio::{task::JoinSet, time::timeout};
 /// The number of rounds of an ordinary test run. They take a few seconds.
 const ROUNDS: usize = 4;
 
-/// The longest wait for a round. Every round takes far less time.
+/// The maximum duration of a round. Every round takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PUBLISHERS: usize = 3;
@@ -33,7 +35,7 @@ const TOPICS: [&str; 2] = ["a", "b/x"];
 /// The query of each subscriber.
 const SUBSCRIBERS: [&str; 4] = ["topic=a", "topic=b/*", "topic=a&topic=b/*", "topic=*"];
 
-/// The last event of the test.
+/// The data of the last event of the test.
 const END: &str = "the end";
 
 struct Folder(PathBuf);
@@ -52,12 +54,12 @@ impl Drop for Folder {
     }
 }
 
-/// A server over the store. It is killed when dropped.
+/// A server with the store. Dropping it kills the server.
 struct Server {
     child: Child,
     url: String,
-    /// This end of the pipe stays open while the server runs. The server would end if it could not
-    /// write to its stdout.
+    /// The output of the server. It stays open while the server runs, because a server that cannot
+    /// write to its stdout ends.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -70,7 +72,8 @@ impl Server {
             }
         }
         command.args(["--listen", "127.0.0.1:0", "--store"]).arg(store);
-        // Memory holds few events. Subscribers often resume at events that are only in the store.
+        // The server keeps only few events in memory, so that subscribers often resume at events
+        // that are only in the store.
         command.args(["--retain-events", "1000000", "--retain-bytes", "1000000000"]);
         command.args(["--history-bytes-max", "1100000", "--event-bytes-max", "1000"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -93,16 +96,16 @@ impl Drop for Server {
     }
 }
 
-/// The record of one publisher over all rounds: the number of its attempts, and its acknowledged
-/// events.
+/// The record of one publisher over all rounds: the number of events that it has tried to publish,
+/// and its acknowledged events.
 #[derive(Default)]
 struct Ledger {
     tried: usize,
-    /// Topic and data of each event, in the order of acknowledgement.
+    /// The topic and data of each acknowledged event, in the order of the acknowledgements.
     acknowledged: Vec<(&'static str, String)>,
 }
 
-/// Publishes one event after another until a publish fails.
+/// Publishes one event after another until a publish fails, which means that the server was killed.
 async fn publish(
     number: usize,
     url: String,
@@ -211,7 +214,7 @@ async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
     let mut ledgers: Vec<Ledger> = (0..PUBLISHERS).map(|_| Ledger::default()).collect();
     let mut readers: Vec<Reader> = SUBSCRIBERS.iter().map(|_| Reader::default()).collect();
     for number in 0..rounds {
-        // The number of events before the kill is different in each round, from 1 to 397.
+        // The server is killed after another number of events in each round, from 1 to 397.
         let enough = 1 + (number * 7919) % 397;
         let round = round(&store, &mut ledgers, &mut readers, enough);
         timeout(PATIENCE, round).await.expect("a round ends");

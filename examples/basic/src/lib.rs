@@ -1,8 +1,9 @@
-//! The time, once a second, as an event stream: the smallest possible endpoint.
+//! An event stream that sends the time once a second. This is the smallest possible endpoint.
 //!
 //! `GET /events` numbers its events `evt-1`, `evt-2` and so on. A client that reconnects with
-//! `Last-Event-ID: evt-7` continues with `evt-8`. Only the numbers continue, because a past time is
-//! of no use. An endpoint with a useful history needs a hub, as in the example `chat`.
+//! `Last-Event-ID: evt-7` continues with `evt-8`. The app does not send the missed times, because
+//! past times are useless. An endpoint that does send missed events needs a hub, as in the example
+//! `chat`.
 
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The prefix of the number in an event id.
+/// The text before the number in an event id.
 const ID_PREFIX: &str = "evt-";
 
-/// The highest number accepted from a client: the largest integer up to which JavaScript is exact.
-/// At one event a second, no client reaches it, and the following numbers cannot overflow.
+/// The highest number accepted from a client. JavaScript represents all integers up to this one
+/// exactly. At one event a second, no client reaches it.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
-/// The app. `now` returns the time.
+/// Makes the app. `now` returns the current time.
 pub fn app(now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static) -> Router {
     let events = move |last: LastEventId| {
         let last = last.as_str().and_then(number_of).unwrap_or(0);
@@ -31,13 +32,14 @@ pub fn app(now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static) -> Route
     Router::new().route("/events", get(events))
 }
 
-/// Events with the time. The first event comes at once, and its number is `last + 1`.
+/// The stream of events. The first event comes at once, and its number is `last + 1`.
 fn times(
     last: u64,
     now: impl Fn() -> Timestamp,
 ) -> impl Stream<Item = Result<Event, InvalidField>> {
     let mut seconds = interval(PERIOD);
-    // A reader that did not read for a while gets the current time, and not all the missed times.
+    // A client that did not read for a while gets only the current time. The missed times are
+    // skipped.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     stream::unfold((seconds, last, now), async |(mut seconds, last, now)| {
         seconds.tick().await;
@@ -51,7 +53,7 @@ fn event(number: u64, now: Timestamp) -> Result<Event, InvalidField> {
     Ok(Event::new(format!("{now:.0}")).event(EventType::from_static("time")).id(id))
 }
 
-/// The number in an id of this app. `None` if the id has another form.
+/// The number in an event id. Returns `None` if the id was not made by this app.
 fn number_of(id: &str) -> Option<u64> {
     let digits = id.strip_prefix(ID_PREFIX)?;
     let number = digits.parse::<u64>().ok()?;

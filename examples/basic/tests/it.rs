@@ -1,4 +1,4 @@
-//! The stream, read without a socket on a paused clock, and the program.
+//! Tests of the stream without a socket on a paused clock, and of the program.
 
 mod support;
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use support::{open, program};
 use tokio::time::{Instant, advance};
 
-/// An app with the time 2001-09-09T01:46:40.9Z. Its clock advances with tokio's.
+/// An app whose clock starts at 2001-09-09T01:46:40.9Z and advances with tokio's clock.
 fn app() -> Router {
     let (began, began_at) = (Instant::now(), Timestamp::from_millisecond(1_000_000_000_900));
     let began_at = began_at.expect("a time");

@@ -1,16 +1,16 @@
-//! A chat in one room. Everyone sees all new messages, and a new client also gets the newest of the
+//! A chat in one room. Every client gets all new messages. A new client first gets the newest
 //! earlier messages.
 //!
-//! A hub holds the messages. A client that lost its connection gets the messages that it missed.
+//! A hub keeps the messages, so a client that lost its connection gets the messages that it missed.
 //! The app keeps no list of clients, so it has nothing to clean up when a client leaves.
 //!
-//! The example has only one room (several rooms would be topics of the hub), does not verify names,
-//! and loses its history when the process ends.
+//! The example has only one room; in an app with several rooms, each room would be a topic of the
+//! hub. The example does not verify names, and loses its history when the process ends.
 
 mod message;
 mod page;
 
-/// The README of the project. Its Rust code is compiled with the tests of this example.
+/// The README of the project. The tests of this example also compile the Rust code in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
@@ -27,11 +27,10 @@ use serde::Serialize;
 
 pub use message::{BODY_BYTES_MAX, Draft, Message, TEXT_CHARS_MAX, USER_CHARS_MAX};
 
-/// The number of messages that a new client gets: a few screens, sent in some hundredths of a
-/// second.
+/// The number of earlier messages that a new client gets. They fill a few screens.
 pub const HISTORY_EVENTS: usize = 50;
 
-/// The app over a hub.
+/// Makes the app. The hub has the messages.
 pub fn app(hub: Hub<Message>) -> Router {
     Router::new()
         .route("/events", get(join))
@@ -46,11 +45,11 @@ async fn join(
     last: LastEventId,
 ) -> Result<Subscription<Message>, SubscribeError> {
     let subscribe = hub.subscribe().start(Start::Last(HISTORY_EVENTS)).resume(last);
-    // The page listens for keep-alives, so it notices a connection that died without an error.
+    // The page listens for these keep-alives. If they stop, it knows that the connection is dead.
     subscribe.announce_alive(true).open().await
 }
 
-/// The number of clients that a message was for.
+/// The answer to a message: the number of clients that were connected.
 #[derive(Serialize)]
 struct Accepted {
     clients: usize,

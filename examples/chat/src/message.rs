@@ -1,19 +1,20 @@
-//! A message has two forms: the draft that a client sends, and the message that everyone gets.
+//! The draft that a client sends, and the message that everyone gets.
 //!
-//! A [`Draft`] comes from a client. A [`Message`] is trimmed, within the limits, and has the
-//! server's time. The text is not escaped, so the page has to show it safely.
+//! A [`Draft`] may be invalid. A [`Message`] is valid: its name and text are within the limits,
+//! without spaces around them, and it has the server's time. The text is not escaped for HTML, so
+//! the page must show it as text.
 
 use axum::{extract::rejection::JsonRejection, http::StatusCode};
 use downlink::http::Problem;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The maximum length of a text in characters: about a printed page. A longer text would fill the
-/// screens of all users.
+/// The maximum length of a text in characters. This is about one printed page. A longer text would
+/// fill the screens of all users.
 pub const TEXT_CHARS_MAX: usize = 2_000;
 
-/// The maximum length of a name in characters. The page shows the name on one line with the
-/// message.
+/// The maximum length of a name in characters. The page shows the name and the message on one line,
+/// so a name must be short.
 pub const USER_CHARS_MAX: usize = 40;
 
 /// The largest request body in bytes. The longest text and name fit, even if a client escapes every
@@ -26,7 +27,7 @@ const ANONYMOUS: &str = "Anonymous";
 /// A message as a client sends it.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Draft {
-    /// The author. May be missing or empty.
+    /// The author, which may be missing or empty.
     pub user: Option<String>,
     /// The text.
     pub text: String,
@@ -39,12 +40,13 @@ pub struct Message {
     pub user: String,
     /// The text.
     pub text: String,
-    /// When the server received it: RFC 3339 in UTC, to the millisecond.
+    /// The time when the server received the message, in RFC 3339 format, in UTC, to the
+    /// millisecond.
     pub timestamp: String,
 }
 
 impl Draft {
-    /// Checks the draft and makes a message of it.
+    /// Checks the draft and converts it to a message.
     ///
     /// # Errors
     ///
@@ -75,7 +77,7 @@ fn wrong(sentence: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST).detail(sentence.into())
 }
 
-/// The answer to a body that is not a draft.
+/// The answer to a request whose body is not a draft.
 pub(crate) fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

@@ -1,4 +1,4 @@
-//! The endpoints without a socket, and the program.
+//! Tests of the endpoints without a socket, and of the program.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -21,7 +21,7 @@ fn app() -> Router {
     chat::app(Hub::json())
 }
 
-/// Posts a body. Returns the status and the answer.
+/// Posts a body. Returns the status and the body of the answer.
 async fn post(app: &Router, body: impl Into<Body>) -> (StatusCode, String) {
     let request = Request::post("/messages").header("content-type", "application/json");
     answer(app, request.body(body.into()).expect("a request")).await
@@ -179,7 +179,8 @@ async fn body_below_at_and_above_the_limit() {
     assert!(answer.contains("at most 32768 bytes"), "{answer}");
 }
 
-/// A form on a foreign page can send any body, but this media type requires a preflight request.
+/// A form on another site's page can send any body. But it cannot send the media type of JSON
+/// without a preflight request, so the server requires this media type.
 #[tokio::test]
 async fn another_media_type_is_refused() {
     let request = Request::post("/messages").header("content-type", "text/plain");

@@ -1,10 +1,10 @@
 //! Numbers that change several times a second, and a page that plots them.
 //!
 //! Each metric is a topic that keeps one event. A new client gets the newest value of each metric
-//! at once, and a slow client skips to the newest values, because old values are useless. For the
-//! same reason, a client that reconnects does not resume: it starts like a new client.
+//! at once. Old values are useless, so a slow client skips to the newest values, and a client that
+//! reconnects starts like a new client.
 //!
-//! The server keeps no history. The page plots the values that it has received.
+//! The server keeps no older values. The page plots only the values that it has received.
 
 mod page;
 mod sample;
@@ -20,13 +20,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use sample::{METRICS, Sample, Walk};
 
-/// The time between two samples. Users hardly notice a higher rate, and this rate costs little.
+/// The time between two samples. Users would hardly notice more frequent samples.
 pub const PERIOD: Duration = Duration::from_millis(250);
 
-/// One event for each metric: its newest value, at any age.
+/// A topic keeps only its newest event, however old the event is.
 const NEWEST: Retention = Retention { events_max: 1, age_max: None, ..Retention::DEFAULT };
 
-/// A hub whose metrics keep their newest value.
+/// Makes a hub that keeps the newest value of each metric.
 ///
 /// # Errors
 ///
@@ -36,13 +36,13 @@ pub fn hub() -> Result<Hub<Sample>, HubError> {
     Hub::builder().json().retention(retention).build()
 }
 
-/// The app over a hub.
+/// Makes the app. The hub has the metrics.
 pub fn app(hub: Hub<Sample>) -> Router {
     Router::new().route("/events", get(watch)).with_state(hub).merge(page::routes())
 }
 
-/// Publishes a sample of each metric at once and then every [`PERIOD`]. The walk begins with
-/// `seed`.
+/// Publishes a sample of each metric at once, and then one every [`PERIOD`]. `seed` determines the
+/// random walk.
 ///
 /// # Errors
 ///
@@ -77,8 +77,8 @@ async fn watch(
     State(hub): State<Hub<Sample>>,
     last: LastEventId,
 ) -> Result<Subscription<Sample>, SubscribeError> {
-    // The client's last id is ignored on purpose. With the id, the client would get a gap for the
-    // values that it missed.
+    // The subscription does not use the client's last event id. With the id, the client would get a
+    // gap for the values that it missed, which are useless.
     let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest);
     subscribe.resume(last.without_id()).open().await
 }

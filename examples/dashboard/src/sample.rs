@@ -1,8 +1,8 @@
-//! The metrics: figures of this process, and a random walk. The seed determines the walk.
+//! The metrics: three numbers about this process, and a random walk.
 
 use serde::Serialize;
 
-/// All metrics. `memory` is missing on systems without `/proc`.
+/// The names of all metrics. On systems without `/proc`, `memory` has no samples.
 pub const METRICS: [&str; 4] = ["uptime", "walk", "memory", "streams"];
 
 /// One value of one metric.
@@ -12,11 +12,13 @@ pub struct Sample {
     pub metric: &'static str,
     /// Milliseconds since the program began to measure.
     pub at_ms: u128,
-    /// Seconds, a number, mebibytes or streams.
+    /// The value. `uptime` is in seconds, `memory` in mebibytes, and `streams` is the number of
+    /// streams. `walk` has no unit.
     pub value: f64,
 }
 
-/// A number that wanders between 0 and 100. The same seed gives the same walk.
+/// A random walk: a number that changes a little with each step and stays between 0 and 100. The
+/// same seed gives the same walk.
 #[derive(Debug)]
 pub struct Walk {
     random: fastrand::Rng,
@@ -24,8 +26,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The maximum size of a step: a few percent of the range, so that the line is neither flat nor
-    /// noisy.
+    /// The maximum size of a step. With much smaller steps, the line would be flat; with much
+    /// larger steps, it would be noise.
     const STEP_MAX: f64 = 4.0;
 
     /// A walk that begins in the middle of the range.
@@ -41,7 +43,7 @@ impl Walk {
     }
 }
 
-/// The resident memory of this process. `None` without `/proc`.
+/// The resident memory of this process in MiB. Returns `None` on systems without `/proc`.
 pub(crate) async fn resident_mebibytes() -> Option<f64> {
     resident_in(&tokio::fs::read_to_string("/proc/self/status").await.ok()?)
 }

@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket on a paused clock, and the program.
+//! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -19,7 +19,7 @@ fn publish(hub: &Hub<Sample>, metric: &'static str, value: f64) {
     assert_eq!(receipt.is_repeated(), Some(false));
 }
 
-/// The metrics and values in a stream, in order.
+/// The metric and the value of each event in a stream, in order.
 fn samples(seen: &str) -> Vec<(String, f64)> {
     let data = seen.lines().filter_map(|line| line.strip_prefix(r#"data: {"metric""#));
     let sample = |rest: &str| {

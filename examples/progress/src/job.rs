@@ -1,7 +1,7 @@
-//! The jobs. A job splits numbers into primes, one number per step, and reports its progress after
-//! each step.
+//! The jobs. A job splits numbers into primes, one number per step. After each step, it publishes
+//! its progress.
 //!
-//! Invariant: a started job publishes a last event, even if its work fails.
+//! Invariant: a started job publishes a last event, even if a step fails, unless the hub is closed.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -16,31 +16,33 @@ use tokio::{
     time::sleep,
 };
 
-/// The maximum number of jobs that run at the same time. Each step needs a thread for a moment, and
-/// this many jobs do not keep a small machine busy.
+/// The maximum number of jobs that run at the same time. Each step uses a thread for a few
+/// milliseconds, so this many jobs put little load on a small machine.
 pub const JOBS_MAX: usize = 8;
 
-/// The maximum number of steps of a job. Each step takes half a second, so with more steps the user
-/// would wait too long.
+/// The maximum number of steps of a job. Each step takes half a second, so a job takes at most 25
+/// s. With more steps, the user would wait too long.
 pub const NUMBERS_MAX: usize = 50;
 
-/// The highest number that a job accepts. To split it takes a million divisions, which take some
-/// milliseconds.
+/// The highest number that a job accepts. A job needs at most a million divisions to split it,
+/// which take a few milliseconds.
 pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
-/// How long an ended job stays readable, so that a user can reload the page or reopen a laptop.
+/// How long clients can read a job after its end. A user may reload the page or open a closed
+/// laptop within this time.
 const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
 
-/// The maximum number of jobs kept, running or ended. Beyond this limit, a new job is refused.
+/// The maximum number of jobs that the hub keeps, including ended jobs. If the hub has this many
+/// jobs, it refuses a new one.
 const JOBS_KEPT_MAX: usize = 1_000;
 
-/// The progress of a job. Each event is the whole state, so the newest is enough.
+/// The progress of a job. Each event has the whole state, so a reader needs only the newest event.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum Progress {
     /// The job is running.
     Running {
-        /// The steps done.
+        /// The number of steps done.
         done: usize,
         /// The total number of steps.
         steps: usize,
@@ -56,7 +58,7 @@ pub enum Progress {
     },
     /// The job has failed.
     Failed {
-        /// The steps done before the failure.
+        /// The number of steps done before the failure.
         done: usize,
         /// The total number of steps.
         steps: usize,
@@ -65,10 +67,10 @@ pub enum Progress {
     },
 }
 
-/// The reason why a job was not started.
+/// The reason why a job does not start.
 #[derive(Debug)]
 pub enum Refused {
-    /// Too few or too many numbers.
+    /// The request has too few or too many numbers.
     Steps {
         /// The number of numbers given.
         given: usize,
@@ -109,7 +111,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Makes an empty set of jobs. Each step will take at least `pace`.
+    /// Makes an empty set of jobs. Before each step, a job waits for `pace`.
     ///
     /// # Errors
     ///
@@ -126,14 +128,14 @@ impl Jobs {
         &self.hub
     }
 
-    /// The topic of a job. `None` if there is no such job.
+    /// The topic of a job. Returns `None` if the hub has no job with this id.
     pub fn topic_of(&self, id: &str) -> Option<Topic> {
         let topic = Topic::from_segments(["jobs", id]).ok()?;
         let overview = self.hub.topic_overview(&topic).ok()?;
         (overview.events > 0).then_some(topic)
     }
 
-    /// Starts a job in its own task and returns its id.
+    /// Starts a job in a new task and returns the id of the job.
     ///
     /// # Errors
     ///
@@ -153,7 +155,8 @@ impl Jobs {
     }
 }
 
-/// Runs a job to its last event. If the hub is closed, the job has no readers and ends early.
+/// Runs a job until it has published its last event. If the hub is closed, no client can read the
+/// job, so the job ends early.
 async fn run(jobs: Jobs, topic: String, numbers: Vec<String>, _place: OwnedSemaphorePermit) {
     let steps = numbers.len();
     let mut results = Vec::with_capacity(steps);

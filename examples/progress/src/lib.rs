@@ -1,10 +1,12 @@
-//! Jobs that report their progress. The page shows a progress bar, which survives a reload, and
-//! then the result or an error.
+//! Jobs that report their progress. The page shows a progress bar, and at the end of the job the
+//! result or an error. A reloaded page shows the same job.
 //!
-//! Each job has a topic. Its events are whole states, so a new reader needs only the newest one.
-//! The last event finishes the topic. A client that has read it gets a 204 and does not reconnect.
+//! Each job has a topic. Each event of the topic has the whole state of the job, so a new reader
+//! needs only the newest event. The last event finishes the topic. If a client that has read the
+//! last event reconnects, it gets a 204 and then stops reconnecting.
 //!
-//! Jobs end with the process and belong to no user. Any client that knows a job's id may watch it.
+//! Jobs end with the process. They belong to no user: any client that knows the id of a job may
+//! watch the job.
 
 mod job;
 mod page;
@@ -24,11 +26,10 @@ use serde::{Deserialize, Serialize};
 
 pub use job::{JOBS_MAX, Jobs, NUMBER_MAX, NUMBERS_MAX, Progress, Refused};
 
-/// The largest request body in bytes: twice what the maximum number of numbers needs with all their
-/// digits.
+/// The largest request body in bytes. The largest valid request takes about half of it.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024;
 
-/// The app over its jobs.
+/// Makes the app that runs these jobs.
 pub fn app(jobs: Jobs) -> Router {
     Router::new()
         .route("/jobs", post(start))
@@ -45,7 +46,7 @@ struct Order {
     numbers: String,
 }
 
-/// The answer about a started job.
+/// The answer to a request that started a job.
 #[derive(Serialize)]
 struct Started {
     id: String,
@@ -90,7 +91,7 @@ async fn watch(
     Ok(subscribe.open().await?)
 }
 
-/// The answer to a body that is not a valid request.
+/// The answer to a request with an invalid body.
 fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

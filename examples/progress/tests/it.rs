@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket on a paused clock, and the program.
+//! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 mod started;
 #[expect(dead_code, reason = "a stream of this program has to be asked for first")]
@@ -50,7 +50,7 @@ async fn start(app: &Router, numbers: &str) -> String {
     format!("/jobs/{}/events", started["id"].as_str().expect("an id"))
 }
 
-/// The states of the job in a stream.
+/// The states in a stream, in order.
 fn told(seen: &str) -> Vec<Value> {
     let told = seen.lines().filter_map(|line| line.strip_prefix("data: "));
     let told = told.map(|data| serde_json::from_str(data).expect("JSON"));
@@ -147,7 +147,8 @@ async fn job_above_the_limit_is_refused_until_a_job_has_ended() {
     assert_eq!(status, 503);
     assert!(answer.contains("8 jobs are running. Wait for one of them."), "{answer}");
     reconnect(&app, &first, "").await;
-    // Another job can start when the task of the first job ends, right after its last event.
+    // The task of the first job ends soon after the job's last event. Only then can another job
+    // start.
     while order(&app, "2").await.0 != 202 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,5 @@
-//! Access control. The cookie and the query of a request are checked before its handler runs.
+//! Access control. These extractors check the cookie and the query of a request before the
+//! request's handler runs.
 
 use axum::{
     extract::{FromRequestParts, Query},
@@ -12,16 +13,16 @@ use crate::{
     session::{Session, token_in},
 };
 
-/// The longest name of a room in characters.
+/// The maximum length of a room's name in characters.
 pub const ROOM_CHARS_MAX: usize = 32;
 
-/// The prefix of the names of private rooms.
+/// The names of private rooms begin with this prefix.
 const PRIVATE: &str = "private-";
 
-/// A private room.
+/// The only private room of this example.
 pub const PRIVATE_ROOM: &str = "private-team";
 
-/// The members of the private room. A real app asks its database.
+/// The members of the private room. A real app would read them from its database.
 pub const PRIVATE_ROOM_MEMBERS: [&str; 2] = ["alice", "bob"];
 
 /// A user with a session.
@@ -30,7 +31,7 @@ pub(crate) struct SignedIn {
     pub(crate) token: String,
 }
 
-/// A user with a session, and a room that the user may join.
+/// A user with a session, and the room of the request. The user may join this room.
 pub(crate) struct Member {
     pub(crate) session: Session,
     pub(crate) room: String,
@@ -46,8 +47,8 @@ impl Member {
     }
 }
 
-/// The topic of a room, as segments, so that the name of a room cannot be the name of another
-/// topic.
+/// The segments of a room's topic. The room's name is a whole segment, so a `/` in it cannot lead
+/// to another topic.
 pub(crate) fn topic(room: &str) -> [&str; 2] {
     ["rooms", room]
 }
@@ -80,7 +81,7 @@ impl FromRequestParts<Rooms> for SignedIn {
     }
 }
 
-/// The query.
+/// The query of a request.
 #[derive(Deserialize)]
 struct Where {
     room: Option<String>,

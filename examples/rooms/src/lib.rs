@@ -1,11 +1,12 @@
 //! Chat rooms with presence, typing notices, history and access control.
 //!
-//! A room is a topic with history. Its events are messages, and users who join or leave. Typing
-//! notices have their own topic, which keeps almost nothing, and their own stream, which never
-//! resumes. So a reader never gets a gap for missing typing notices.
+//! Each room has a topic with history. Its events are the messages, and a notice for each user who
+//! joins or leaves. A room has another topic for typing notices, which are useful for a few seconds
+//! only. The page reads typing notices over a second stream, which never resumes. So a reader never
+//! gets a gap for missing typing notices.
 //!
-//! The example has no passwords, so anyone may use any name. In a real app, replace `sign_in` with
-//! your own login.
+//! The example has no passwords, so anyone may use any name. A real app replaces `sign_in` with its
+//! own login.
 
 mod access;
 mod origin;
@@ -43,23 +44,26 @@ pub use session::{NAME_CHARS_MAX, SESSION_AGE_MAX, SESSIONS_MAX, Sessions};
 /// The room in which every user starts.
 pub const DEFAULT_ROOM: &str = "lobby";
 
-/// The number of events of a room that a new client gets: a few screens.
+/// The number of earlier events that a new client of a room gets. They fill a few screens.
 pub const HISTORY_EVENTS: usize = 50;
 
-/// The maximum length of a text in characters: about half a printed page.
+/// The maximum length of a text in characters. This is about half a printed page. A longer text
+/// would fill the screens of all users in the room.
 pub const TEXT_CHARS_MAX: usize = 1_000;
 
 /// The largest request body in bytes. The longest text fits, even if a client escapes every
 /// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1_024;
 
-/// The maximum number of streams of one session: two for each of ten tabs.
+/// The maximum number of streams of one session. Each tab needs two streams, so a user can open ten
+/// tabs.
 pub const SESSION_STREAMS_MAX: usize = 20;
 
 /// The maximum number of rooms. Each room has one topic for messages and one for typing notices.
 const ROOMS_MAX: usize = 1_000;
 
-/// A typing notice is useful for a moment, and only the newest counts.
+/// The retention of typing notices. The page shows a notice for 3 s, so the hub need not keep it
+/// for longer than a few seconds.
 const TYPING: Retention = Retention {
     events_max: 10,
     bytes_max: 16 << 10,
@@ -76,7 +80,7 @@ pub enum RoomEvent {
         user: String,
         /// The text.
         text: String,
-        /// When the server received it: RFC 3339 in UTC.
+        /// The time when the server received the message, in RFC 3339 format, in UTC.
         at: String,
     },
     /// A user has joined or left.
@@ -97,7 +101,7 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Makes empty rooms without any signed-in user.
+    /// Makes rooms without messages and without signed-in users.
     ///
     /// # Errors
     ///
@@ -115,7 +119,7 @@ impl Rooms {
     }
 }
 
-/// The app over its rooms.
+/// Makes the app with these rooms.
 pub fn app(rooms: Rooms) -> Router {
     Router::new()
         .route("/me", get(me))
@@ -149,14 +153,14 @@ async fn sign_in(
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
 
-/// Ends the session, and the streams of all its tabs.
+/// Ends the session and all of its streams.
 async fn sign_out(State(rooms): State<Rooms>, who: SignedIn) -> Response {
     rooms.sessions.sign_out(&who.token);
     rooms.hub.disconnect(&who.session.client());
     (StatusCode::NO_CONTENT, [(SET_COOKIE, session::NO_COOKIE)]).into_response()
 }
 
-/// The signed-in user, with the rooms offered to them.
+/// The answer to `GET /me`: the signed-in user, and the rooms that the page offers to the user.
 #[derive(Serialize)]
 struct Me {
     user: String,
@@ -177,8 +181,8 @@ async fn join(
     let subscribe = subscribe.client(member.session.client()).announce_alive(true);
     let subscribe = subscribe.start(Start::Last(HISTORY_EVENTS)).resume(last);
     let subscription = subscribe.open().await?;
-    // A user is in the room as long as this stream exists. The future holds the guard. It never
-    // completes, and it is dropped together with the stream.
+    // The user is in the room until this guard is dropped. The future below never completes and
+    // holds the guard. The stream holds the future, so all three are dropped together.
     let here = rooms.presence.enter(&member.room, &member.session.user);
     let sse = subscription.into_sse().until(async move {
         let _here = here;
@@ -230,13 +234,14 @@ async fn watch_typing(
     last: LastEventId,
 ) -> Result<Response, SubscribeError> {
     let subscribe = rooms.hub.subscribe().topic_segments(member.typing_topic());
-    // The client's last id is ignored on purpose, because old typing notices are useless.
+    // The subscription does not use the client's last event id, because old typing notices are
+    // useless.
     let subscribe = subscribe.client(member.session.client()).resume(last.without_id());
     let subscription = subscribe.open().await?;
     Ok(subscription.into_sse().expires_at(member.session.ends).into_response())
 }
 
-/// The answer to a body that is not a message.
+/// The answer to a request whose body is not a message.
 fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

@@ -1,7 +1,8 @@
 //! Prevents pages of other origins from posting in the name of a signed-in user.
 //!
-//! Browsers do not send the cookie with requests from other sites. But for a browser, another port
-//! of this machine is the same site, so the cookie alone is not enough.
+//! Browsers do not send the cookie with requests from pages of other sites. But for a browser, all
+//! ports of this machine are one site. So a page on another port could post with the user's cookie,
+//! and the server also has to check the origin of each POST.
 
 use axum::{
     extract::Request,

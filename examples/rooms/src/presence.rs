@@ -1,4 +1,5 @@
-//! Presence: a user is in a room while one of their streams is open. Two tabs count as one user.
+//! Presence: the users in each room. A user is in a room as long as at least one of the user's
+//! streams of this room is open. A user with two tabs counts as one user.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +15,8 @@ use crate::{RoomEvent, access::topic};
 /// The users in a room.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct People {
-    /// Increases with each change. Of two lists, the one with the higher version is newer.
+    /// The version of the list. It increases with each change, so a reader can tell which of two
+    /// lists is newer.
     pub version: u64,
     /// The users, sorted by name.
     pub people: Vec<String>,
@@ -34,7 +36,8 @@ pub struct PresenceEvent {
 
 #[derive(Default)]
 struct Table {
-    /// The number of streams by room and user. Invariant: no room is empty, and no number is 0.
+    /// For each room and each user in it, the number of the user's streams. Invariant: no room is
+    /// empty, and no number is 0.
     streams: HashMap<String, BTreeMap<String, usize>>,
     version: u64,
 }
@@ -47,7 +50,7 @@ impl Table {
     }
 }
 
-/// The users in all rooms. Clones share the same table.
+/// The users in all rooms. Clones share the same users.
 ///
 /// The lock is held for one read or change, and never across an await or a publish. No other lock
 /// is taken while it is held.
@@ -74,7 +77,8 @@ impl Presence {
         self.lock().people(room)
     }
 
-    /// Counts a stream of a user in a room until the returned guard is dropped.
+    /// Counts one stream of a user in a room. The stream counts until the returned guard is
+    /// dropped.
     pub(crate) fn enter(&self, room: &str, user: &str) -> Here {
         let here = Here { presence: self.clone(), room: room.into(), user: user.into() };
         let mut table = self.lock();
@@ -114,7 +118,7 @@ impl Presence {
     }
 }
 
-/// One stream of a user in a room.
+/// The guard of one stream of a user in a room. While it exists, the stream counts.
 pub(crate) struct Here {
     presence: Presence,
     room: String,

@@ -11,24 +11,25 @@ use axum::http::StatusCode;
 use downlink::http::Problem;
 use tokio::time::Instant;
 
-/// The maximum length of a name in characters. The page shows the name on one line with the
-/// message.
+/// The maximum length of a name in characters. The page shows the name and the message on one line,
+/// so a name must be short.
 pub const NAME_CHARS_MAX: usize = 20;
 
-/// The maximum number of sessions, with a few hundred bytes each. Beyond it, sign-in is refused.
+/// The maximum number of sessions. Each takes a few hundred bytes, so all of them take a few
+/// megabytes. If there are this many sessions, no other user can sign in.
 pub const SESSIONS_MAX: usize = 10_000;
 
-/// How long a session lasts: a working day.
+/// How long a session lasts. Users sign in once per working day.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The name of the cookie. It is not `session`, because programs on other ports of this machine get
-/// the same cookies.
+/// The name of the cookie. Browsers send the cookies of this machine to the programs on all of its
+/// ports. Another program may use the name `session`, so this name is less common.
 const COOKIE: &str = "rooms_session";
 
 /// The header value that deletes the cookie.
 pub(crate) const NO_COOKIE: &str = "rooms_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0";
 
-/// The bytes of a token. 128 bits cannot be guessed.
+/// The number of bytes in a token. An attacker cannot guess 128 random bits.
 const TOKEN_BYTES: usize = 16;
 
 /// The session of a user.
@@ -60,7 +61,7 @@ struct Table {
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<Mutex<Table>>);
 
-/// Does not show tokens.
+/// The output has no tokens, because anyone with a token can use the session.
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Sessions").field(&self.lock().by_token.len()).finish()
@@ -79,7 +80,7 @@ impl Sessions {
         let token = token()?;
         let now = Instant::now();
         let mut table = self.lock();
-        // Ended sessions are removed only when the table is full.
+        // Sessions that have ended take memory until the table is full. Only then are they removed.
         if table.by_token.len() >= SESSIONS_MAX {
             table.by_token.retain(|_, session| session.ends > now);
         }
@@ -98,7 +99,7 @@ impl Sessions {
         self.lock().by_token.remove(token);
     }
 
-    /// The session of a token. `None` if it has ended.
+    /// The session of a token. Returns `None` if the session has ended or never existed.
     pub(crate) fn of(&self, token: &str) -> Option<Session> {
         let session = self.lock().by_token.get(token).cloned()?;
         (session.ends > Instant::now()).then_some(session)
@@ -109,7 +110,7 @@ impl Sessions {
     }
 }
 
-/// The token in a `Cookie` header.
+/// The token of the session in the value of a `Cookie` header.
 pub(crate) fn token_in(cookies: &str) -> Option<&str> {
     cookies.split(';').find_map(|cookie| {
         let (name, value) = cookie.trim().split_once('=')?;

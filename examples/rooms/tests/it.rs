@@ -1,4 +1,4 @@
-//! The endpoints without a socket, and the program.
+//! Tests of the endpoints without a socket, and of the program.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]
@@ -24,7 +24,7 @@ fn app() -> Router {
     rooms::app(Rooms::new().expect("valid settings"))
 }
 
-/// A user with a browser: an app, and a cookie after the sign-in.
+/// A user: the app that the user sends requests to, and the user's cookie after the sign-in.
 struct Person {
     app: Router,
     cookie: String,
@@ -55,7 +55,8 @@ impl Stream {
         while self.read().await.is_some() {}
     }
 
-    /// The presence events so far: the user, whether they joined, and the users in the room.
+    /// The presence events so far. Each has the user who joined or left, whether the user joined,
+    /// and the users in the room after that.
     fn presence(&self) -> Vec<(String, bool, String)> {
         let frames = self.seen.split("\n\n").filter(|frame| frame.contains("event: presence\n"));
         let presence = frames.map(|frame| {

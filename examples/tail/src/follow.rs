@@ -1,4 +1,5 @@
-//! One stream: reads the file, waits for it to grow, and notices when another file replaces it.
+//! One stream of one client. It reads the file, waits until the file grows, and notices when
+//! another file replaces the file (a rotation) or when the file is truncated.
 
 use std::{
     error::Error,
@@ -19,15 +20,16 @@ use crate::{
     place::Place,
 };
 
-/// How often a stream checks the file after it has read the file to its end. Readers notice no
-/// delay, and the checks cost almost nothing.
+/// At the end of the file, a stream checks the file once in this time. Users hardly notice such a
+/// short delay, and four checks a second cost almost nothing.
 pub const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// The maximum number of events that a stream reads ahead of its client. With the longest lines,
-/// these are one to three megabytes.
+/// these events take one to three megabytes of memory.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
-/// The number of bytes at the end of the file that a new client gets: some hundred lines.
+/// A new client gets at most this many bytes from the end of the file. These are some hundred
+/// lines.
 pub const START_BYTES_MAX: u64 = 64 * 1_024;
 
 /// The reason why a stream ended.
@@ -40,14 +42,14 @@ struct Opened {
     number: u64,
 }
 
-/// The change to a file that was read to its end.
+/// What happened to the file since the stream read it to its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Change {
-    /// No change. The file may still grow.
+    /// Nothing, or the file has grown.
     None,
     /// The file is shorter than the part already read.
     Truncated,
-    /// The name belongs to another file.
+    /// Another file has the name now.
     Rotated,
 }
 
@@ -68,7 +70,7 @@ pub(crate) async fn follow(
             continue;
         }
         if change == Change::Rotated {
-            // A program may have written to the old file just before it was moved.
+            // A program may have written to the old file between the last read and the rotation.
             while let Some(line) = opened.lines.next().await? {
                 send_line(sender, &opened, line).await?;
             }
@@ -127,13 +129,14 @@ impl Opened {
         Ok(Self { lines: Lines::new(file, offset), ..self })
     }
 
-    /// Moves to the beginning of a line near the end, so that a new client gets some recent lines.
+    /// Moves to the beginning of a line near the end of the file, so that a new client gets some
+    /// recent lines.
     async fn near_the_end(self, bytes: u64) -> io::Result<Self> {
         let Some(offset) = bytes.checked_sub(START_BYTES_MAX).filter(|offset| *offset > 0) else {
             return Ok(self);
         };
-        // The first line may be incomplete, so it is skipped. Reading starts one byte earlier: if
-        // that byte ends a line, only this byte is skipped.
+        // `offset` may be in the middle of a line. So reading starts one byte before `offset`, and
+        // the first line read is skipped. If that byte is a line feed, only this byte is skipped.
         let mut opened = self.at(offset - 1).await?;
         opened.lines.next().await?;
         Ok(opened)
@@ -167,7 +170,8 @@ async fn send_line(sender: &SseSender, opened: &Opened, line: Line) -> Result<()
     Ok(sender.send(event(opened, line.text, event_type)?).await?)
 }
 
-/// Tells the client that the following lines start at the beginning of a file.
+/// Tells the client that the file was rotated or truncated, so the following lines are from the
+/// beginning of the file.
 async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(), Ended> {
     let (event_type, text) = match change {
         Change::Rotated => ("rotated", "Another file has this name now. Its lines follow:"),
@@ -176,7 +180,8 @@ async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(),
     Ok(sender.send(event(opened, text.into(), Some(event_type))?).await?)
 }
 
-/// An event with the current place in the file as its id, so that a client resumes at this place.
+/// Makes an event whose id is the current place in the file. A client that has this id resumes at
+/// this place.
 fn event(opened: &Opened, text: String, event_type: Option<&str>) -> Result<Event, InvalidField> {
     let event = Event::new(text).id(opened.place().id()?);
     Ok(match event_type {

@@ -1,9 +1,8 @@
-//! Sends a growing file over HTTP. Each line is an event, and the event's id is a place in the
-//! file.
+//! Sends a growing file over HTTP. Each line is an event. The event's id is the place in the file
+//! after the line.
 //!
-//! There is no hub, because the file is the history. Each stream reads the file separately, at the
-//! speed of its client. A client that reconnects resumes at the byte after the last line that it
-//! got.
+//! There is no hub, because the file is the history. Each stream reads the file for itself, at the
+//! speed of its client. A client that reconnects gets the lines after the last line that it got.
 //!
 //! The example has no access control. Every client that can connect to the port can read the file.
 
@@ -24,7 +23,7 @@ pub use follow::{EVENTS_AHEAD_MAX, POLL_EVERY, START_BYTES_MAX};
 pub use lines::LINE_BYTES_MAX;
 pub use place::Place;
 
-/// The app that follows a file.
+/// Makes the app that sends this file.
 pub fn app(file: PathBuf) -> Router {
     Router::new().route("/events", get(watch)).with_state(Arc::new(file)).merge(page::routes())
 }
@@ -44,7 +43,8 @@ async fn watch(
     let (sender, sse) = Sse::channel(EVENTS_AHEAD_MAX);
     let from = last.as_str().and_then(Place::parse);
     tokio::spawn(async move {
-        // The stream ends when the sender is dropped: after the client has left, or after an error.
+        // `follow` returns when the client has left or after an error. Then the sender is dropped,
+        // which ends the stream.
         let _ended = follow::follow(&file, from, &sender).await;
     });
     Ok(sse)

@@ -1,4 +1,4 @@
-//! Lines of a file that may still grow.
+//! Reads the lines of a file that may still grow.
 //!
 //! Invariant: of a line of any length, at most [`LINE_BYTES_MAX`] bytes are in memory.
 
@@ -6,8 +6,8 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
-/// The maximum length of a line in bytes: a few screens. The rest of a longer line is skipped, and
-/// its event has the type `cut`.
+/// The maximum length of a line in bytes. This fills a few screens. The rest of a longer line is
+/// skipped, and the event of the line has the type `cut`.
 pub const LINE_BYTES_MAX: usize = 16 * 1_024;
 
 /// A line.
@@ -15,7 +15,7 @@ pub const LINE_BYTES_MAX: usize = 16 * 1_024;
 pub(crate) struct Line {
     /// The text without its line end. U+FFFD replaces invalid UTF-8.
     pub(crate) text: String,
-    /// Whether the line was longer than the limit.
+    /// True if the line was longer than the limit, so that `text` has only its beginning.
     pub(crate) is_cut: bool,
 }
 
@@ -23,15 +23,15 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     file: R,
-    /// The offset of the next read in the file.
+    /// The offset in the file at which the next read begins.
     read: u64,
-    /// The unfinished line so far.
+    /// The part of the next line that was read so far.
     begun: Vec<u8>,
     is_cut: bool,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// Reads from a file that is already at this offset.
+    /// Makes a reader of a file. The file's position must already be at this offset.
     pub(crate) fn new(file: R, offset: u64) -> Self {
         Self { file, read: offset, begun: Vec::new(), is_cut: false }
     }
@@ -44,12 +44,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.file
     }
 
-    /// The number of bytes read, including those of an unfinished line.
+    /// The offset in the file after the last byte read, including the bytes of an unfinished line.
     pub(crate) fn offset(&self) -> u64 {
         self.read
     }
 
-    /// The next complete line. `None` at the end of the file; a later call may return more.
+    /// Returns the next complete line, or `None` at the end of the file. After the file has grown,
+    /// another call may return a line.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let bytes = self.file.fill_buf().await?;
@@ -70,7 +71,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    /// The unfinished line of a file that will not grow any more.
+    /// Returns the last line of a file that will not grow any more, if this line has no line feed.
     pub(crate) fn rest(&mut self) -> Option<Line> {
         (!self.begun.is_empty()).then(|| self.take())
     }

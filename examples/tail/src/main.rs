@@ -1,4 +1,4 @@
-//! The program listens, prints example requests, and serves a file until Ctrl-C.
+//! The program. It listens, prints example requests, and serves a file until Ctrl-C.
 //!
 //! The first argument is the file. The second argument is the port; without it, the variable `PORT`
 //! or 8080 is used. Port 0 means any free port.
@@ -19,11 +19,11 @@ use tokio::net::TcpListener;
 /// The default port.
 const PORT: u16 = 8080;
 
-/// The message if no file is named.
+/// The error message if the program is started without a file.
 const USAGE: &str = "name a file: cargo run -p tail -- FILE [PORT]";
 
-/// The maximum duration of a shutdown. Open streams end at once; only a peer that reads nothing can
-/// delay the end of the program this long.
+/// The maximum duration of a shutdown. The server ends open streams at once. Only a client that
+/// stops reading can delay the end of the program this long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -53,7 +53,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Checks that the file can be followed. A pipe or a folder is refused without opening it.
+/// Checks that the program can read the file. Opening a pipe would wait for a writer, so the
+/// function refuses pipes and folders without opening them.
 fn check(file: &Path) -> Result<(), String> {
     let cannot = |error| format!("cannot read {}: {error}", file.display());
     let metadata = std::fs::metadata(file).map_err(cannot)?;

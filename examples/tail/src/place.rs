@@ -1,16 +1,17 @@
 //! Places in files as event ids: `tail-<file>-<offset>`.
 //!
-//! `<file>` is the number that the system gives to the file. So the offset of a line in a rotated
-//! file is not used in the file that replaces it.
+//! `<file>` is the number that the operating system gives to the file (its inode). When another
+//! file replaces the file, its number is different. So the server notices that an old id is not a
+//! place in the new file.
 
 use std::{fmt, fs::Metadata};
 
 use downlink::{EventId, InvalidField};
 
-/// A place in a file: the byte to read next.
+/// A place in a file, from which a client reads on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Place {
-    /// The number of the file.
+    /// The number that the operating system gives to the file.
     pub file: u64,
     /// The number of bytes before the place.
     pub offset: u64,
@@ -22,7 +23,7 @@ impl Place {
         Self { file: number_of(metadata), offset: 0 }
     }
 
-    /// Parses an id. Returns `None` if the id has another form.
+    /// Parses an id. Returns `None` if the id was not made by this app.
     pub fn parse(id: &str) -> Option<Self> {
         let (file, offset) = id.strip_prefix("tail-")?.split_once('-')?;
         let place =
@@ -46,8 +47,8 @@ fn number_of(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// On other systems all files have the same number. There, a stream notices a rotation only if the
-/// new file is shorter.
+/// On systems without inodes, all files have the number 0. So a stream notices that another file
+/// has replaced the file only if the new file is shorter.
 #[cfg(not(unix))]
 fn number_of(_: &Metadata) -> u64 {
     0

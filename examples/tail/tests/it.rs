@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket over real files, and the program.
+//! Tests of the endpoints without a socket over real files, and of the program.
 
 #[cfg(unix)]
 #[expect(dead_code, reason = "this program streams without being asked for anything")]
@@ -20,7 +20,7 @@ use http_body_util::BodyExt as _;
 use support::{Streaming, open, send};
 use tail::{EVENTS_AHEAD_MAX, LINE_BYTES_MAX, Place, START_BYTES_MAX};
 
-/// A file of one test. Removed when dropped.
+/// The file of one test. Dropping it removes the file.
 struct Growing(PathBuf);
 
 impl Growing {
@@ -42,7 +42,7 @@ impl Growing {
         file.write_all(text.as_ref()).expect("room");
     }
 
-    /// Moves the file away and creates another one with its name.
+    /// Moves the file away and creates another file with its name.
     fn rotate(&self, text: &str) {
         let old = self.0.with_extension("old");
         fs::rename(&self.0, &old).expect("the file");
@@ -57,7 +57,7 @@ impl Drop for Growing {
     }
 }
 
-/// The lines and notices in a stream, with their types.
+/// The type and the text of each event in a stream. An event is a line or a notice.
 fn events(seen: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for frame in seen.split("\n\n").filter(|frame| frame.contains("id: ")) {
@@ -129,7 +129,8 @@ async fn client_that_resumes_with_the_first_id_gets_every_line() {
     assert_eq!(events(&seen), [(String::new(), "one".into())]);
 }
 
-/// The lines that a new client gets from a file with `bytes` bytes before lines of 8 bytes each.
+/// Makes a file of `head` and then `bytes` bytes in lines of 8 bytes each. Returns the lines that a
+/// new client gets from it.
 async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
     let count = usize::try_from(bytes / 8).expect("small");
     let text: String = (0..count).map(|number| format!("{number:07}\n")).collect();
@@ -146,7 +147,7 @@ async fn new_client_gets_the_end_of_a_file_below_at_and_above_the_limit() {
     assert_eq!(at[0], "0000000");
     let above = shown_after("head\n", START_BYTES_MAX).await;
     assert_eq!((above[0].as_str(), above.len()), ("0000000", at.len()));
-    // The limit falls inside a line, so that line is not shown.
+    // The limit is in the middle of a line, so the client does not get this line.
     let inside = shown_after("", START_BYTES_MAX + 8).await;
     assert_eq!((inside[0].as_str(), inside.len()), ("0000001", at.len()));
 }
@@ -203,7 +204,8 @@ async fn too_long_line_is_an_event_of_type_cut() {
     assert_eq!(lines(&seen), ["next"]);
 }
 
-/// More lines than the server reads ahead. The server waits for its client and skips no line.
+/// The file has more lines than the server reads ahead of a client. The server must wait for the
+/// client, and not skip lines.
 #[tokio::test]
 async fn slow_client_loses_no_line() {
     let count = 5 * EVENTS_AHEAD_MAX;

@@ -1,11 +1,12 @@
 //! Events for one client on all of its connections, and events for everyone.
 //!
-//! `GET /sse?id=alice` opens a connection of the client `alice`. A client may have several, such as
-//! browser tabs. A connection without an id belongs to no client. `POST /ping/alice` sends a hello
-//! to each connection of `alice`. Everyone gets the time each second.
+//! `GET /sse?id=alice` opens a connection of the client `alice`. A client may have several
+//! connections, one for each browser tab. A connection without an id belongs to no client. `POST
+//! /ping/alice` sends a hello to each connection of `alice`. Every connection gets the time once a
+//! second.
 //!
-//! The example has no authentication. Any program that knows an id gets the events for it. A real
-//! app takes the id from its own login.
+//! The example has no authentication: anyone who knows the id of a client can read the client's
+//! events. A real app takes the id from its own login.
 
 use std::time::Duration;
 
@@ -30,11 +31,12 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two `time` events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The number of past times that the hub keeps: one minute. A client misses no time during a
-/// shorter interruption, and gets a gap after a longer one.
+/// The number of `time` events that the hub keeps, which is one minute of them. A client that
+/// reconnects within a minute gets every time that it missed. After a longer interruption, it gets
+/// a gap.
 pub const TIMES_MAX: usize = 60;
 
-/// A hub for this app.
+/// Makes a hub for this app.
 ///
 /// # Errors
 ///
@@ -44,13 +46,13 @@ pub fn hub() -> Result<Hub<String>, HubError> {
     Hub::builder().text().retention(HubRetention::default().everyone(times)).build()
 }
 
-/// The app over a hub.
+/// Makes the app. The hub sends the events.
 pub fn app(hub: Hub<String>) -> Router {
     Router::new().route("/sse", get(connect)).route("/ping/{id}", post(ping)).with_state(hub)
 }
 
-/// Publishes the time to everyone each second, as an event of the type `time`, until the hub is
-/// closed.
+/// Publishes the time to everyone once a second, until the hub is closed. The events have the type
+/// `time`.
 ///
 /// # Errors
 ///
@@ -72,7 +74,7 @@ pub async fn publish_time(
     }
 }
 
-/// The query of a connection.
+/// The query of a request for a connection.
 #[derive(Deserialize)]
 struct Who {
     id: Option<String>,
@@ -92,7 +94,7 @@ async fn connect(
     Ok(subscribe.open().await?)
 }
 
-/// The number of connections that a hello was for.
+/// The answer to a ping: the number of connections of the client.
 #[derive(Serialize)]
 struct Pinged {
     connections: usize,

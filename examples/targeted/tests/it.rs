@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket on a paused clock, and the program.
+//! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -30,14 +30,14 @@ async fn request(app: &Router, method: &str, path: &str) -> (StatusCode, String)
     (status, String::from_utf8(body.into()).expect("UTF-8"))
 }
 
-/// Pings a client. Returns the number of connections that the ping was for.
+/// Pings a client. Returns the number of connections in the answer.
 async fn ping(app: &Router, id: &str) -> String {
     let (status, answer) = request(app, "POST", &format!("/ping/{id}")).await;
     assert_eq!(status, 200, "{answer}");
     answer
 }
 
-/// A clock at 2001-09-09T01:46:40.9Z that advances with tokio's.
+/// A clock that starts at 2001-09-09T01:46:40.9Z and advances with tokio's clock.
 fn clock() -> impl Fn() -> Timestamp {
     let (began, began_at) = (Instant::now(), Timestamp::from_millisecond(1_000_000_000_900));
     let began_at = began_at.expect("a time");

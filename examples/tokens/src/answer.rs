@@ -1,7 +1,7 @@
-//! The answers. An answer publishes one token after the other until it is complete, stopped, or
-//! without readers.
+//! The answers. The task of an answer publishes one token after another, until the answer is
+//! complete, a client stops it, or it has had no reader for a while.
 //!
-//! Invariant: a started answer publishes a last event, unless the hub is closed.
+//! Invariant: every started answer ends with a last event, unless the hub is closed.
 
 use std::{
     collections::HashMap,
@@ -23,25 +23,27 @@ use tokio::{
 
 use crate::pretend;
 
-/// The time between two tokens: as fast as a person reads, and slow enough to watch.
+/// The time between two tokens. The text arrives about as fast as a person reads.
 pub const TOKEN_EVERY: Duration = Duration::from_millis(60);
 
-/// An answer stops after this time without a reader, because a model costs the same without
-/// readers. A reload takes less time.
+/// If an answer has no reader for this time, it stops. A real model costs money, so it should not
+/// write an answer that no client reads. A page reloads in less time, so a reload does not stop the
+/// answer.
 pub const UNHEARD_MAX: Duration = Duration::from_secs(5);
 
-/// The maximum number of answers that run at the same time. A real model has a small limit too.
+/// The maximum number of answers that run at the same time. A server with a real model would also
+/// need a small limit.
 pub const RUNNING_MAX: usize = 16;
 
-/// How long an ended answer stays readable.
+/// How long clients can read an answer after its end.
 const ENDED_KEEP: Duration = Duration::from_secs(60 * 60);
 
-/// The maximum number of answers kept, running or ended. Beyond this limit, a new answer is
-/// refused.
+/// The maximum number of answers that the hub keeps, including ended answers. If the hub has this
+/// many answers, it refuses a new one.
 const KEPT_MAX: usize = 1_000;
 
-/// The maximum number of tokens kept of an answer. No answer is this long, so every answer can be
-/// read from its beginning. The longest prompt with the shortest words gives about 1,500 tokens.
+/// The maximum number of tokens of one answer that the hub keeps. The longest possible answer has
+/// about 1,500 tokens, so every answer can be read from its beginning.
 pub const TOKENS_MAX: usize = 4_000;
 
 const WHOLE: Retention = Retention { events_max: TOKENS_MAX, ..Retention::DEFAULT };
@@ -68,7 +70,7 @@ pub enum Ending {
     Unheard,
 }
 
-/// The reason why no answer was started.
+/// The reason why an answer does not start.
 #[derive(Debug)]
 pub enum Refused {
     /// [`RUNNING_MAX`] answers are already running.
@@ -101,7 +103,7 @@ impl Error for Refused {
 #[derive(Clone, Debug)]
 pub struct Answers {
     hub: Hub<Part>,
-    /// For each running answer by id, the signal to stop it.
+    /// For the id of each running answer, a signal that stops the answer.
     ///
     /// The lock is held for one read or change, and never across an await. No other lock is taken
     /// while it is held.
@@ -126,7 +128,7 @@ impl Answers {
         &self.hub
     }
 
-    /// The topic of an answer. `None` if there is no such answer.
+    /// The topic of an answer. Returns `None` if the hub has no answer with this id.
     pub fn topic_of(&self, id: &str) -> Option<Topic> {
         let topic = Topic::from_segments(segments(id)).ok()?;
         let overview = self.hub.topic_overview(&topic).ok()?;
@@ -138,7 +140,7 @@ impl Answers {
         self.lock().len()
     }
 
-    /// Starts the answer to a prompt in its own task and returns its id.
+    /// Starts the answer to a prompt in a new task and returns the id of the answer.
     ///
     /// # Errors
     ///
@@ -146,7 +148,8 @@ impl Answers {
     pub fn begin(&self, prompt: &str) -> Result<String, Refused> {
         let mut tokens = pretend::tokens(prompt).into_iter();
         let running = self.enter()?;
-        // The first token is published at once, so the answer exists as soon as it has an id.
+        // The first token is published before the function returns the id. Otherwise a client might
+        // ask for the answer before its topic exists.
         let first = Part::Token(tokens.next().unwrap_or_default());
         let published = self.hub.to_segments(segments(&running.id)).publish(first);
         let _receipt = published.map_err(Refused::Publish)?;
@@ -183,7 +186,7 @@ fn segments(id: &str) -> [&str; 2] {
     ["answers", id]
 }
 
-/// A running answer. It counts as running until this is dropped.
+/// A running answer. The answer counts as running until this value is dropped.
 struct Running {
     answers: Answers,
     id: String,
@@ -191,7 +194,7 @@ struct Running {
 }
 
 impl Running {
-    /// Publishes the tokens and then the end.
+    /// Publishes the tokens, and then the end of the answer.
     async fn tell(self, tokens: impl Iterator<Item = String>) {
         let topic = Topic::from_segments(segments(&self.id)).expect("an id is hexadecimal");
         let hub = &self.answers.hub;

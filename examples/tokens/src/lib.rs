@@ -1,12 +1,13 @@
 //! The answer of a language model, token by token. A reloaded page loses no token and repeats none.
 //!
-//! The model is simulated (see [`pretend`]); the rest works the same with a real model. Each answer
-//! has a topic, and its last event finishes the topic. A page opened after the end gets the whole
-//! answer. A client that has read the end gets a 204 and does not reconnect. A client can stop an
-//! answer, and an answer without readers stops by itself.
+//! The model is simulated (see [`pretend`]). With a real model, the rest of the example works the
+//! same. Each answer has a topic, and the last event of the answer finishes the topic. A client
+//! that opens an ended answer gets the whole answer. If a client that has read the end reconnects,
+//! it gets a 204 and then stops reconnecting. A client can stop an answer, and an answer without
+//! readers stops by itself.
 //!
-//! Answers end with the process and belong to no user. Any client that knows an answer's id may
-//! read and stop it.
+//! Answers end with the process. They belong to no user: any client that knows the id of an answer
+//! may read the answer and stop it.
 
 mod answer;
 mod page;
@@ -29,14 +30,15 @@ pub use answer::{
     Answers, Ending, Part, RUNNING_MAX, Refused, TOKEN_EVERY, TOKENS_MAX, UNHEARD_MAX,
 };
 
-/// The maximum length of a prompt in characters. The answer has a line for each word of the prompt.
+/// The maximum length of a prompt in characters. The answer has a line for each word of the prompt,
+/// so a longer prompt would give a very long answer.
 pub const PROMPT_CHARS_MAX: usize = 500;
 
 /// The largest request body in bytes. The longest prompt fits, even if a client escapes every
 /// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 8 * 1_024;
 
-/// The app over its answers.
+/// Makes the app that serves these answers.
 pub fn app(answers: Answers) -> Router {
     Router::new()
         .route("/ask", post(ask))
@@ -53,7 +55,7 @@ struct Question {
     prompt: String,
 }
 
-/// The response to a prompt.
+/// The response to a prompt. It has the id of the answer.
 #[derive(Serialize)]
 struct Begun {
     id: String,
@@ -109,7 +111,7 @@ fn not_found() -> Problem {
     problem(StatusCode::NOT_FOUND, sentence.into())
 }
 
-/// The answer to a body that is not a valid request.
+/// The answer to a request with an invalid body.
 fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

@@ -1,4 +1,4 @@
-//! The program listens, prints example requests, and serves until Ctrl-C.
+//! The program. It listens, prints example requests, and serves until Ctrl-C.
 //!
 //! The port is the first argument, or the environment variable `PORT`, or 8080. Port 0 means any
 //! free port.
@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 /// The default port.
 const PORT: u16 = 8080;
 
-/// The maximum duration of a shutdown. Open streams end at once; only a peer that reads nothing can
-/// delay the end of the program this long.
+/// The maximum duration of a shutdown. The server ends open streams at once. Only a client that
+/// stops reading can delay the end of the program this long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]

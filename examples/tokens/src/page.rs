@@ -1,7 +1,7 @@
 //! Serves the page, its style sheet and its script, which are part of the binary.
 //!
-//! With the content security policy, the page can load from and connect to this server only, and
-//! runs only its own script file.
+//! With its content security policy, the page can load files only from this server, connect only to
+//! this server, and run only its own script file.
 
 use axum::{
     Router,

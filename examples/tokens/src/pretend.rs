@@ -2,12 +2,12 @@
 //! of the prompt.
 //!
 //! The same prompt gives the same tokens. As with a real model, a token is a word or a part of a
-//! word, and the tokens joined together are the text.
+//! word. All tokens joined together are the text.
 
-/// The maximum length of a token in characters. Real models have tokens of about this length.
+/// The maximum length of a token in characters. The tokens of real models are about as long.
 const TOKEN_CHARS_MAX: usize = 6;
 
-/// The tokens of the answer to a prompt.
+/// Returns the tokens of the answer to a prompt.
 pub fn tokens(prompt: &str) -> Vec<String> {
     let text = text(prompt);
     let words = text.split_inclusive(' ').flat_map(cut);
@@ -33,7 +33,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Cuts a word into pieces that are short enough.
+/// Cuts a word into tokens of at most the maximum length.
 fn cut(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! The endpoints, tested without a socket on a paused clock, and the program.
+//! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]
@@ -54,13 +54,14 @@ async fn ask(app: &Router, prompt: &str) -> String {
     format!("/answers/{}", begun["id"].as_str().expect("an id"))
 }
 
-/// Reads a stream from an id to its end.
+/// Reads a stream after this id to its end.
 async fn whole(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
     let request = Request::get(path).header("last-event-id", id).body(Body::empty());
     answer(app, request.expect("a request")).await
 }
 
-/// The tokens of a stream, and how it ended, if it did.
+/// The text of a stream's tokens, and the reason why the answer ended. The reason is missing if the
+/// answer has not ended.
 fn heard(seen: &str) -> (Vec<String>, Option<String>) {
     let (mut tokens, mut ending) = (Vec::new(), None);
     for data in seen.lines().filter_map(|line| line.strip_prefix("data: ")) {

@@ -1,4 +1,5 @@
-//! Whole requests: the credential that counts, the error for each request, and reloads.
+//! Tests of whole requests: which requests are allowed with which credentials, the error for a
+//! refused request, and reloads of the settings.
 
 use downlink_access::{
     Access, AccessError, AccessOptions, Grant, KeyRole, Keys, Presented, Proof, Revocation,
@@ -30,7 +31,7 @@ fn user_token() -> String {
     hs256(&claims(r#","sub":"ada","downlink":{"subscribe":["orders/*"]}"#))
 }
 
-/// The code for a subscription, or `ok`.
+/// Checks a request for a subscription. Returns the code of the error, or `ok`.
 fn subscribe(presented: Presented<'_>, topics: &[&str], of: Option<&str>) -> &'static str {
     let outcome = access().subscribe(&presented, &asked(topics, of), now());
     outcome.err().map_or("ok", |error| error.code())
@@ -143,7 +144,8 @@ fn a_listener_without_keys_takes_tokens_and_tickets() {
     assert_eq!(public.verify(&key, now()), Err(AccessError::KeyUnknown));
     let header = format!("Bearer {}", user_token());
     assert!(public.verify(&Presented::new().authorization(header.as_bytes()), now()).is_ok());
-    // A ticket that the app issued over the other listener.
+    // A server may have a second listener, on which no key is valid. The second listener still
+    // accepts a ticket that the app has issued over the first one.
     let app = access().verify(&key, now()).unwrap();
     let topics = vec![selector("a")];
     let ticket = public.issue(&app, topics, None, std::time::Duration::from_secs(60)).unwrap();
@@ -254,7 +256,7 @@ fn a_clone_shares_revocations() {
     assert_eq!(other.revocations().len(), 1);
 }
 
-/// The types cross threads.
+/// These types can be sent between threads.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Access>();

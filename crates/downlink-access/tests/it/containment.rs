@@ -1,4 +1,5 @@
-//! Containment and overlap of selectors, against the table of the rules and against brute force.
+//! Two questions about selectors: whether one contains another, and whether two overlap. The
+//! answers are compared with a table, and with a check of every topic.
 
 use downlink_access::{contains, overlaps};
 use downlink_log::{Topic, TopicSelector};
@@ -46,7 +47,8 @@ fn names_are_bytes_without_normalisation() {
     check("Orders", "orders", false);
 }
 
-/// All topics of one to four segments. `c` is a segment that no selector names.
+/// All topics of one to four segments, made of `a`, `b` and `c`. No selector of these tests names
+/// `c`.
 fn topics() -> Vec<Topic> {
     let letters = ["a", "b", "c"];
     let mut names: Vec<String> = letters.map(str::to_owned).to_vec();
@@ -59,7 +61,8 @@ fn topics() -> Vec<Topic> {
     names.iter().map(|name| Topic::new(name).unwrap()).collect()
 }
 
-/// Selectors of up to three segments, so that topics of four are below each of them.
+/// Selectors of up to three segments. The topics have up to four, so a selector that ends with `*`
+/// also matches longer topics.
 fn selectors() -> impl Strategy<Value = TopicSelector> {
     let segments = prop::collection::vec(select(vec!["a", "b", "{x}", "{y}"]), 0..=3);
     let texts = (segments, any::<bool>()).prop_map(|(mut segments, star)| {

@@ -1,4 +1,4 @@
-//! The credential of a request that counts.
+//! A request may have several credentials. These tests check which of them the server uses.
 
 use downlink_access::{AccessError, Credential, Presented};
 

@@ -1,4 +1,5 @@
-//! Grants: their checks, and their JSON.
+//! Tests of grants. A grant says which topics a client may use, and how. The tests check requests
+//! against grants, and read grants from JSON.
 
 use downlink_access::{
     AccessError, GRANT_BYTES_MAX, GRANT_SELECTORS_MAX, Grant, InvalidGrant, KeyRole, Right,

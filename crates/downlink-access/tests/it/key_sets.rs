@@ -1,4 +1,6 @@
-//! Key sets: which keys of a document count, and when it is fetched again.
+//! Tests of key sets. A key set is a document with public keys that the server fetches from an
+//! issuer of tokens. The tests check which keys of a document the server uses, and when it fetches
+//! the document again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +17,14 @@ use crate::support::*;
 const KEYS: &[u8] = include_bytes!("../fixtures/keys.json");
 const REFUSED: &[u8] = include_bytes!("../fixtures/refused.json");
 
-/// A verifier with a key set, and the cache of it.
+/// A verifier of tokens with a key set that was not fetched yet, and the cache of the key set.
 fn tokens() -> (Tokens, Arc<KeySetCache>) {
     let cache = Arc::new(KeySetCache::new());
     let keys = TokenKeys::new().key_set(Arc::clone(&cache));
     (Tokens::new(keys, issuer_rules()).unwrap(), cache)
 }
 
-/// A verifier whose key set was fetched now.
+/// A verifier of tokens with a key set that was just fetched, and the cache of the key set.
 fn fetched() -> (Tokens, Arc<KeySetCache>) {
     let (tokens, cache) = tokens();
     assert!(cache.poll_fetch(now()));
@@ -58,12 +60,12 @@ fn each_key_type_of_a_set_verifies() {
     assert_eq!(check(r#"{"alg":"ES384","kid":"es384"}"#, &es384(), Algorithm::ES384), None);
     assert_eq!(check(r#"{"alg":"EdDSA","kid":"ed25519"}"#, &ed25519(), Algorithm::EdDSA), None);
     assert_eq!(check(r#"{"alg":"RS256","kid":"rs256"}"#, &rsa(), Algorithm::RS256), None);
-    // A token without a key name is tried with the keys of its algorithm.
+    // This token does not name a key (`kid`), so every key for the token's algorithm is tried.
     assert_eq!(check(r#"{"alg":"ES384"}"#, &es384(), Algorithm::ES384), None);
-    // The set binds this key to RS256.
+    // The key set allows this key only for RS256.
     let bound = check(r#"{"alg":"PS256","kid":"rs256"}"#, &rsa(), Algorithm::PS256);
     assert_eq!(bound, Some("algorithm"));
-    // The name of one key with the signature of another.
+    // The token names one key, but another key has signed it.
     let other = check(r#"{"alg":"ES256","kid":"es384"}"#, &es256(), Algorithm::ES256);
     assert_eq!(other, Some("algorithm"));
 }

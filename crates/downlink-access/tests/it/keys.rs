@@ -1,4 +1,5 @@
-//! Key files, new keys, and the comparison of presented keys.
+//! Tests of secret keys: reading them from files, making new ones, and comparing them with the key
+//! in a request.
 
 use std::fs;
 
@@ -27,10 +28,10 @@ fn one_line_end_is_not_part_of_a_text() {
     for end in ["\n", "\r\n"] {
         assert_eq!(*secret(text(end).as_bytes()).unwrap().text(), text(""));
     }
-    // The line end does not count towards the length.
+    // The line end is not part of the key, so this key has only 31 bytes and is too short.
     let line = format!("{}\n", "a".repeat(31));
     assert!(secret(line.as_bytes()).is_err());
-    // In a binary key the last byte is part of the key.
+    // This key is not text, so its last byte belongs to the key even though the byte is a line end.
     let mut binary = [0xff; 32];
     binary[31] = b'\n';
     assert!(secret(&binary).is_ok());

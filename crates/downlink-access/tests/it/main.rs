@@ -1,4 +1,4 @@
-//! The tests of access control, through the public API.
+//! Tests of access control through the public API.
 
 #![allow(clippy::unwrap_used)]
 

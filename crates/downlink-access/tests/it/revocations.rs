@@ -1,4 +1,5 @@
-//! Revocations: their effect, their end, and their limits.
+//! Tests of revocations, which make tokens and tickets invalid: which ones they affect, how long
+//! they are kept, and their limits.
 
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ fn the_later_moment_counts() {
 #[test]
 fn an_entry_is_remembered_as_long_as_a_token_may_live() {
     let mut revocations = revoked(&[(of("ada"), NOW)]);
-    // The longest life, the leeway of its end, and the leeway of its beginning.
+    // A token lives for at most a day. Clocks may differ by 30 s, so 30 s are added for the start
+    // of the token's life and 30 s for its end.
     let last = NOW + DAY + 60;
     revocations.prune(at(last));
     assert_eq!(revocations.len(), 1);

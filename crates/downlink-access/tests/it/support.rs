@@ -1,4 +1,4 @@
-//! Times, keys and tokens of the tests.
+//! The tests share these times, keys and tokens.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use downlink_log::{ClientId, Selection, Timestamp, TopicSelector};
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
 
-/// The time of most tests, in seconds.
+/// The current time in most tests, in seconds since 1970.
 pub(crate) const NOW: u64 = 1_800_000_000;
 
 pub(crate) const SECRET: &[u8] = b"a secret of 32 bytes or a bit more";
@@ -41,7 +41,7 @@ pub(crate) fn other_secret() -> Secret {
     Secret::from_file_bytes(&[b'x'; 32]).unwrap()
 }
 
-/// A verifier with the shared secret.
+/// A verifier of tokens that were signed with the tests' shared secret.
 pub(crate) fn hmac_tokens() -> Tokens {
     Tokens::new(TokenKeys::new().hmac(&secret()), TokenRules::default()).unwrap()
 }
@@ -75,19 +75,19 @@ pub(crate) fn encode(text: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(text)
 }
 
-/// A token of any header and claims, signed with any key.
+/// Makes a token with this header and these claims, signed with this key.
 pub(crate) fn token(header: &str, claims: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
     let message = format!("{}.{}", encode(header), encode(claims));
     let signature = sign(message.as_bytes(), key, algorithm).unwrap();
     format!("{message}.{signature}")
 }
 
-/// A token that the shared secret signs.
+/// Makes a token with these claims, signed with the shared secret.
 pub(crate) fn hs256(claims: &str) -> String {
     token(r#"{"alg":"HS256"}"#, claims, &hmac(), Algorithm::HS256)
 }
 
-/// Claims of a token that lives for an hour, with more members.
+/// The claims of a token that is valid for an hour, followed by `more` members of the JSON object.
 pub(crate) fn claims(more: &str) -> String {
     format!(r#"{{"iat":{NOW},"exp":{}{more}}}"#, NOW + 3_600)
 }

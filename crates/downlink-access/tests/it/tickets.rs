@@ -1,4 +1,6 @@
-//! Tickets: rights, issuers, ends, seals and streams.
+//! Tests of tickets. An app issues a ticket to a client, and the client opens a stream with the
+//! ticket. The tests are about the rights of a ticket, the callers that may issue one, its end, its
+//! protection against changes, and the streams opened with it.
 
 use std::time::Duration;
 
@@ -208,11 +210,11 @@ fn the_tickets_of_a_removed_key_end() {
     let ticket = before.issue(&app, topics(&["a"]), None, MINUTE).unwrap();
     let stream = open(&before, &ticket, NOW).unwrap();
     assert_eq!(before.recheck(&stream, &[], now()), Ok(()));
-    // A reload without the key of the app.
+    // The settings are reloaded, and the key of the app is no longer in them.
     let without_app = with(&Secret::generate().unwrap(), secret());
     assert_eq!(without_app.recheck(&stream, &[], now()), Err(AccessError::KeyUnknown));
     assert_eq!(open(&without_app, &ticket, NOW), Err(AccessError::KeyUnknown));
-    // A reload without the ticket key.
+    // The settings are reloaded with another ticket key.
     let without_ticket = with(&other_secret(), Secret::generate().unwrap());
     assert_eq!(without_ticket.recheck(&stream, &[], now()), Err(AccessError::KeyUnknown));
 }
@@ -226,7 +228,8 @@ fn a_ticket_is_as_old_as_the_token_of_its_issuer() {
     let more = r#","sub":"ada","downlink":{"issue":true,"subscribe":["a"]}"#;
     let header = format!("Bearer {}", hs256(&claims(more)));
     let presented = Presented::new().authorization(header.as_bytes());
-    // This node hears of the revocation after it has verified the token.
+    // The server verifies the token at 5 s. At 6 s it gets a revocation of the client for all
+    // tokens issued up to 2 s.
     let ada = access.verify(&presented, at(NOW + 5)).unwrap();
     let revoked = downlink_access::Revoked::Client(client("ada"));
     let revocation = downlink_access::Revocation { revoked, at: at(NOW + 2) };

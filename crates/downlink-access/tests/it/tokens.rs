@@ -1,4 +1,5 @@
-//! Tokens: signatures, algorithms, times, parties, claims, templates, and making them.
+//! Tests of tokens: signatures, algorithms, times, issuers and audiences, claims, templates for
+//! grants, and making tokens.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn code(token: &str) -> &'static str {
     verify(token).unwrap_err().code()
 }
 
-/// The code for a token with this header, otherwise right.
+/// Verifies a token with this header that is valid otherwise. Returns the code of the error.
 fn header_code(header: &str) -> &'static str {
     code(&token(header, &claims(""), &hmac(), Algorithm::HS256))
 }
@@ -94,7 +95,8 @@ fn unsigned_tokens_have_no_algorithm() {
 #[test]
 fn a_key_verifies_no_algorithm_of_another_type() {
     let pem: &[u8] = include_bytes!("../fixtures/rs256.public.pem");
-    // The public key as a shared secret: the classic confusion.
+    // A well-known attack: the token is signed with the public key as a shared secret, in the hope
+    // that the server uses its public key as a shared secret too.
     let confused =
         token(HS256, &issued(), &EncodingKey::from_secret(pem).unwrap(), Algorithm::HS256);
     assert_eq!(public(pem).verify(&confused, now()).unwrap_err(), AccessError::Algorithm);
@@ -161,7 +163,8 @@ fn only_types_of_credentials_are_accepted() {
 
 #[test]
 fn tokens_at_and_above_the_limit() {
-    // Base64 skips some lengths, so both parts are padded.
+    // Base64 of one part cannot have every length, so `padded` varies the lengths of both the
+    // header and the claims until the token has exactly this many bytes.
     let padded = |bytes: usize| {
         let pads = (0..4).flat_map(|header| (5_900..6_100).map(move |claims| (header, claims)));
         let token = |(header, body): (usize, usize)| {

@@ -1,4 +1,5 @@
-//! No bytes make the crate panic, and no bytes but the right ones are accepted.
+//! Tests with arbitrary bytes as credentials. The crate never panics, and accepts only valid
+//! credentials.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn access() -> Access {
     })
 }
 
-/// JSON-like text, so that readers get further than the first byte.
+/// Text that looks like JSON, so that parsers do not already fail at the first byte.
 fn json() -> impl Strategy<Value = String> {
     let names = ["subscribe", "publish", "client", "until", "keys", "kty", "crv", "x", "n", "alg"];
     let atoms = prop_oneof![

@@ -1,4 +1,5 @@
-//! Tests of credentials: how they are sent, when the function is called, and the effect of a 401.
+//! Tests of credentials: how the client sends them, when it calls the function that fetches new
+//! credentials, and how it reacts to a 401.
 
 use downlink_client::{
     Closed, Credentials, EventSource, PublishError, PublishRequest, Publisher, Receipt,
@@ -23,7 +24,8 @@ use crate::scripted::{
 const RECEIPT: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\
                        Connection: close\r\n\r\n{\"id\":\"a-1\",\"subscribers\":3}";
 
-/// A function that returns the tokens `1`, `2` and so on. It counts its calls.
+/// A source of credentials. Its first call returns the token `1`, the second call the token `2`,
+/// and so on.
 #[derive(Clone, Default)]
 struct Tokens(Arc<AtomicU32>);
 
@@ -49,7 +51,8 @@ impl Tokens {
     }
 }
 
-/// Publishes while the server answers. Fails if the publish ends before the last answer.
+/// Publishes, and runs `server`, which answers the requests. Panics if the publish ends before
+/// `server` has sent its last answer.
 async fn publish<T>(
     publisher: &Publisher,
     request: &PublishRequest,
@@ -68,7 +71,8 @@ fn assert_token(connection: &Connection, token: u32) {
     assert_eq!(connection.header("authorization").unwrap(), format!("Bearer {token}"));
 }
 
-/// The server answers with a status that does not end the event source. Returns the request.
+/// The server answers the next request with this status. Asserts that the event source will
+/// reconnect. Returns the connection with the request.
 async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Connection {
     let (refused, request) = tokio::join!(interruption(source), server.answer(refusal(status, "")));
     let StreamError::Status { status: seen, .. } = refused.error else {
@@ -79,7 +83,8 @@ async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Conne
     request
 }
 
-/// The server answers with a 401 that ends the event source. Returns the request.
+/// The server answers the next request with a 401. Asserts that this ends the event source. Returns
+/// the connection with the request.
 async fn refuse_for_good(source: &mut EventSource, server: &Server) -> Connection {
     let (reason, request) = tokio::join!(end(source), server.answer(refusal(401, "")));
     let is_401 = matches!(
@@ -151,7 +156,8 @@ async fn a_401_is_followed_by_one_attempt_with_new_credentials() {
     assert_token(&connect(&mut source, &server, "").await, 2);
 }
 
-/// The default policy waits three seconds before an attempt.
+/// This policy waits three seconds before an ordinary attempt. `refuse` asserts that the wait
+/// before the attempt with new credentials is zero.
 #[tokio::test]
 async fn the_attempt_with_new_credentials_does_not_wait_and_is_not_counted() {
     let (server, tokens) = (Server::bind().await, Tokens::default());

@@ -1,4 +1,4 @@
-//! Tests of an event's data as JSON, and of the error if it is not the expected JSON.
+//! Tests of parsing an event's data as JSON, and of the error if the data is not the expected JSON.
 
 use downlink_client::{ERROR_EXCERPT_BYTES_MAX, EventDataError, ReceivedEvent};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ struct Order<'a> {
     state: &'a str,
 }
 
-/// Receives one event over a connection.
+/// Sends one event over a connection and returns the event that the client has received.
 async fn received(event_type: &str, data: &str) -> ReceivedEvent {
     let server = Server::bind().await;
     let mut source = server.source();
@@ -48,7 +48,8 @@ async fn data_of_another_type_gives_an_error_with_the_reason() {
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
 
-/// The parser's message quotes the unexpected text, which may be long.
+/// The JSON parser's message quotes the unexpected text, which may be long, so the error must
+/// shorten it.
 #[tokio::test]
 async fn the_error_quotes_data_and_type_up_to_a_limit() {
     let long = "é".repeat(ERROR_EXCERPT_BYTES_MAX);

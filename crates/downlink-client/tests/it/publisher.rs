@@ -1,4 +1,4 @@
-//! Tests of publishing: the request that is sent, and every kind of answer.
+//! Tests of publishing: the request that the client sends, and its result for every kind of answer.
 
 use bytes::Bytes;
 use downlink_client::{

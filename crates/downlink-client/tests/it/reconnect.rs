@@ -1,5 +1,5 @@
-//! Tests of reconnecting: the state that is kept, the waits, and the answers that end the event
-//! source for good.
+//! Tests of reconnecting: what the event source keeps across connections, how long it waits, and
+//! which answers end it for good.
 
 use downlink_client::{
     ANSWER_BYTES_MAX, Closed, Delivery, EMPTY_STREAM_MAX, EventSource, EventSourceBuilder,
@@ -25,7 +25,8 @@ async fn resumes_with(body: &str) -> Option<String> {
     connect(&mut source, &server, "").await.header("last-event-id")
 }
 
-/// The wait before the reconnect after a stream with this body.
+/// Reads a stream with this body to its end. Returns how long the event source will wait before it
+/// reconnects.
 async fn wait_after(body: &str) -> Duration {
     let server = Server::bind().await;
     let mut source = server.source();
@@ -70,11 +71,12 @@ async fn the_reconnection_time_has_a_minimum() {
     assert_eq!(wait_after("retry: 501\n\n").await, Duration::from_millis(501));
 }
 
-/// The wait after a stream that ends at once. The test restarts the source, so it does not wait.
+/// Reads a stream that ends at once. Returns how long the event source would wait before it
+/// reconnects, and restarts the source so that the test does not have to wait.
 async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str) -> Duration {
     drop(connect(source, server, body).await);
-    // With the clock stopped, the stream ends at the time at which it was opened, even if the test
-    // runs slowly.
+    // The wait depends on how long the stream was open. With a stopped clock, the stream ends at
+    // the time at which it was opened, even on a slow machine.
     tokio::time::pause();
     let wait = interruption(source).await.retry_in;
     tokio::time::resume();
@@ -82,15 +84,16 @@ async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str)
     wait
 }
 
-/// Before this rule, a server that set `retry: 0` and ended its streams at once got 20,000 requests
-/// in four seconds.
+/// A server may set `retry: 0` and end each stream at once. If the waits did not grow, such a
+/// server would get thousands of requests a second.
 #[tokio::test]
 async fn the_wait_grows_while_streams_bring_no_event() {
     fastrand::seed(1);
     let server = Server::bind().await;
     let source = || EventSource::builder(server.url("/events")).build().unwrap();
     let (mut one, mut other) = (source(), source());
-    // The event is about the connection, so the stream counts as empty.
+    // `downlink.open` is about the connection. So a stream with only this event counts as a stream
+    // without events.
     let body = "retry: 0\n\nevent: downlink.open\ndata: {}\n\n: hello\n\n";
     let (mut waits, mut others) = (Vec::new(), Vec::new());
     for ranges in [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs) {
@@ -298,7 +301,7 @@ async fn a_refusal_shows_the_detail_of_the_problem() {
     assert_eq!(shown(PROBLEM, body.len(), body).await, format!("{status}: Write a topic."));
     let title = r#"{"title":"Bad"}"#;
     assert_eq!(shown(PROBLEM, title.len(), title).await, format!("{status}: Bad"));
-    // Without a problem that can be parsed, the error shows only the status.
+    // If the answer has no problem document that can be parsed, the error shows only the status.
     assert_eq!(shown("text/html", body.len(), body).await, status);
     assert_eq!(shown(PROBLEM, 2, "[]").await, status);
     assert_eq!(shown(PROBLEM, 100, "{").await, status);

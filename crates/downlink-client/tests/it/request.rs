@@ -1,4 +1,4 @@
-//! Tests of the request: method, headers, body and redirects.
+//! Tests of the request that the client sends: method, headers, body and redirects.
 
 use downlink_client::{
     Closed, Delivery, EventSource, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, REDIRECTS_MAX,
@@ -118,7 +118,8 @@ async fn a_redirect_to_another_origin_drops_authorization_and_cookies() {
     assert_eq!(other.header("cookie"), None);
 }
 
-/// Follows `count` redirects to a stream. Returns the first delivery and the event source.
+/// The server sends `count` redirects and then a stream. Returns the first delivery and the event
+/// source.
 async fn after_redirects(count: usize) -> (Option<Delivery>, EventSource) {
     let server = Server::bind().await;
     let mut source = server.source();

@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-/// The head of a streamed answer. Its body ends when the connection closes.
+/// The head of an answer with a stream. The stream ends when the server closes the connection.
 pub(crate) const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
@@ -71,7 +71,8 @@ impl Server {
     }
 }
 
-/// An address without a listener. The socket reserves the address until it is dropped.
+/// Returns an address at which no server listens. The socket reserves the address until the socket
+/// is dropped.
 pub(crate) fn refusing() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -135,12 +136,12 @@ impl Connection {
     /// Returns when the client has closed the connection.
     pub(crate) async fn closed(mut self) {
         let mut rest = [0; 64];
-        // A reset counts as a close.
+        // The client may also close the connection with a reset.
         while !matches!(self.socket.read(&mut rest).await, Ok(0) | Err(_)) {}
     }
 }
 
-/// Waits for the next delivery while `server` runs.
+/// Waits for the event source's next delivery while the future `server` runs.
 pub(crate) async fn with<T>(
     source: &mut EventSource,
     server: impl Future<Output = T>,
@@ -194,14 +195,15 @@ pub(crate) async fn interruption(source: &mut EventSource) -> Interruption {
     }
 }
 
-/// Checks that the event source has ended, also at a second poll, and returns the reason.
+/// Asserts that the event source has ended and that it stays so when polled again. Returns the
+/// reason.
 pub(crate) async fn end(source: &mut EventSource) -> &Closed {
     assert!(source.next().await.is_none());
     assert!(source.next().await.is_none(), "the event source ended, and then delivered again");
     source.closed_because().unwrap()
 }
 
-/// The interruption that this answer causes.
+/// Answers the first request of an event source. Returns the interruption that the source reports.
 pub(crate) async fn interrupted_by(
     builder: EventSourceBuilder,
     server: &Server,
@@ -212,7 +214,8 @@ pub(crate) async fn interrupted_by(
     interruption
 }
 
-/// The error with which this answer ends the event source for good.
+/// Answers the first request of an event source, which must end the source for good. Returns the
+/// error.
 pub(crate) async fn failed_by(
     builder: EventSourceBuilder,
     server: &Server,

@@ -1,7 +1,7 @@
-//! Tests of time limits, on a stopped clock. The clock advances only for the waits under test.
+//! Tests of time limits with tokio's stopped clock. The clock advances only while the client waits.
 //!
-//! A test stops the clock after the connection is made. The server's bytes are then already in the
-//! socket, so the client reads them before a timer fires.
+//! A test stops the clock only after the connection is made and the server's first bytes are in the
+//! socket. Otherwise a timer could fire before the client has read these bytes.
 
 use downlink_client::{IDLE_TIMEOUT_LEARNED_MIN, StreamError};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::scripted::{Server, comment, connect, event, interruption};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The idle timeout that ends the connection. The clock must be stopped.
+/// Waits until the idle timeout ends the connection. Returns the timeout. The clock must be
+/// stopped.
 async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
     match interruption(source).await.error {
         StreamError::Idle { after, .. } => after,
@@ -19,7 +20,8 @@ async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
     }
 }
 
-/// The idle timeout that the event source derives from this keep-alive interval of the server.
+/// The server announces this keep-alive interval in `downlink.open`. Returns the idle timeout that
+/// the event source derives from the interval.
 async fn learned_from(keep_alive_ms: &str) -> Duration {
     let server = Server::bind().await;
     let mut source = server.source();

@@ -1,7 +1,9 @@
-//! Models of a log with a store and its writer thread. A reader sees an event once and after its
-//! commit. If the commit fails, no reader sees the event.
+//! Models of a log with a store. The log's writer thread commits events to the store. A reader gets
+//! each event once, and only after the event's commit. If the commit fails, no reader gets the
+//! event.
 //!
-//! No time passes in a model. If the writer misses a publish, the model ends in a deadlock.
+//! No time passes in a model, so the writer never wakes by a timer. If the writer misses a publish,
+//! loom reports a deadlock.
 
 use std::{collections::BTreeSet, future::poll_fn, task::Poll};
 
@@ -41,7 +43,8 @@ fn publish(log: &Log<Load>, name: &str) -> Option<u64> {
     committed(&commit).ok().map(|answers| answers[0].offset.get())
 }
 
-/// Reads everything that is readable now. The shelf must hold every event that was read.
+/// Reads everything that is readable now. Asserts that the shelf, the store of these tests, has
+/// every event that was read.
 fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     let _ = seen.read_by(reader, 0, ALL);
     let kept: BTreeSet<u64> = shelf.offsets().into_iter().collect();
@@ -49,7 +52,8 @@ fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     assert_eq!(seen.gaps, []);
 }
 
-/// Reads until `enough` returns true or the reader ends. Waits when there is nothing to read.
+/// Reads until `enough` returns true or the log ends the reader. If there is nothing to read,
+/// waits.
 fn follow(reader: &mut Reader<Load>, shelf: &Shelf, enough: impl Fn(&Seen) -> bool) -> Seen {
     let mut seen = Seen::default();
     block_on(poll_fn(|task| {
@@ -93,7 +97,7 @@ fn a_reader_that_opens_during_a_publish_sees_the_events_after_its_cursor_once() 
         let mut seen = Seen::default();
         look(&mut reader, &shelf, &mut seen);
         assert_eq!(publisher.join().unwrap(), Some(1));
-        // A read right after the acknowledgement sees the event.
+        // A reader that reads right after the acknowledgement gets the event.
         look(&mut reader, &shelf, &mut seen);
         assert_eq!(seen.offsets, (next..2).collect::<Vec<_>>());
     });

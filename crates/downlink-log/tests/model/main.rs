@@ -1,8 +1,9 @@
-//! Random programs with small limits run on the log and on a naive model.
+//! Random programs run on a log with small limits and on a naive model of the log.
 //!
-//! The model keeps everything in plain maps and computes all results anew. At every step, the log
-//! must give the same answers, events, gaps and sizes as the model. A second check follows each
-//! client across its reconnects: every event is delivered once, or lies in a reported gap.
+//! The model keeps everything in plain maps and computes each result from scratch. At every step,
+//! the log must give the same answers, events, gaps and sizes as the model. A second check looks at
+//! each client across all its connections: every event for the client was delivered once, or lies
+//! in a gap that the client got.
 #![cfg(not(downlink_loom))]
 
 mod naive;
@@ -48,14 +49,14 @@ fn epoch() -> Epoch {
     Epoch::from_random(7)
 }
 
-/// One logical client across all its connections.
+/// One client across all its connections.
 struct Client {
     reader: Option<Reader<Load>>,
     naive: Option<naive::Reader>,
     selection: Selection,
     last_id: Option<String>,
-    /// The offsets of the events that must be delivered to the client or lie in a gap. They begin
-    /// where its first reader began.
+    /// The offsets of the events that must be delivered to the client or lie in a gap. The set has
+    /// all events for the client from the start of the client's first connection on.
     wanted: BTreeSet<u64>,
     delivered: BTreeSet<u64>,
     gaps: Vec<(u64, u64)>,
@@ -66,7 +67,7 @@ struct World {
     naive: Naive,
     clients: BTreeMap<u8, Client>,
     now: u64,
-    /// A reader that names many additional topics, if the program has one.
+    /// In some programs, a reader that names many topics that no program publishes to.
     _crowd: Option<Reader<Load>>,
 }
 
@@ -266,7 +267,7 @@ impl Client {
     }
 }
 
-/// A log in memory answers at once, without a commit.
+/// The answers to a publish. A log in memory has no commits, so it answers at once.
 fn answers(submitted: Submitted) -> Answers {
     match submitted {
         Submitted::Appended(answers) => answers,
@@ -323,8 +324,8 @@ fn a_closed_log_rejects_calls_and_its_readers_end_after_the_last_event() {
     assert_eq!(appended.err(), Some(AppendError::Closed));
 }
 
-/// The reader takes one event per batch. On its way through the index, it meets the row of an event
-/// that was evicted before it opened. It once searched without end at such a row.
+/// The reader takes one event per batch. In the index of all events, it finds the row of an event
+/// that was evicted before the reader was opened. The search must go on after this row.
 #[test]
 fn a_reader_of_single_events_skips_rows_of_evicted_events() {
     let append = |target| Op::Append { targets: vec![target], bytes: 0, id: None, finish: false };

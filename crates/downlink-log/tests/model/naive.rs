@@ -1,4 +1,5 @@
-//! The model keeps one list of all events. It computes every result anew from this list.
+//! The model of a log. The model keeps all events ever published, and for each address the list of
+//! its kept and its evicted events. It computes every result from scratch.
 
 use std::{
     cell::RefCell,
@@ -12,7 +13,8 @@ use downlink_log::{
 
 use crate::{epoch, program};
 
-/// The fixed cost of an entry, as the log documents it.
+/// The bytes that the log counts for each event in addition to the event's payload. The log
+/// documents this number.
 const ENTRY_COST_BYTES: usize = 96;
 
 #[derive(Clone, Debug)]
@@ -58,8 +60,8 @@ pub(crate) struct Reader {
     selection: Selection,
     next: u64,
     reported_below: u64,
-    /// An eviction number and an offset. Evictions up to the number do not count until the reader
-    /// has reached the offset.
+    /// An eviction number and an offset. Evictions are numbered in their order. Until the reader
+    /// has reached the offset, evictions up to this number give no gap.
     past: Option<(u64, u64)>,
     gap: Option<Gap>,
     reason: GapReason,
@@ -140,7 +142,7 @@ impl State {
         self.rings.values().flat_map(|ring| &ring.kept).map(|&offset| self.cost(offset)).sum()
     }
 
-    /// Whether an address has history or a finish mark.
+    /// Whether an address has events or is finished.
     fn is_filled(&self, address: &Address) -> bool {
         let ring = self.rings.get(address);
         ring.is_some_and(|ring| !ring.kept.is_empty() || ring.finished.is_some())
@@ -198,10 +200,12 @@ impl State {
             .collect()
     }
 
-    /// The highest missing offset at or above `from`.
+    /// The offset of the newest event at or above `from` that a reader of the selection can no
+    /// longer get. Only evictions with a number above `after` count.
     ///
-    /// If the selection names a topic, the topic's last evicted event is not missing as long as
-    /// another named topic keeps this event.
+    /// An event may have several topics. If a selection names two of them, and only one has evicted
+    /// the event as its last eviction, the event is not missing, because the reader gets it from
+    /// the other topic.
     fn hole(&self, selection: &Selection, from: u64, after: u64) -> Option<u64> {
         let mut holes = Vec::new();
         for (address, ring) in self.rings.iter().filter(|(address, _)| reads(selection, address)) {
@@ -221,8 +225,8 @@ impl State {
         holes.into_iter().max()
     }
 
-    /// For each topic, takes the last evicted event if it is not older than `since`. Returns the
-    /// highest of their offsets.
+    /// Looks at the last evicted event of each selected topic. Returns the highest offset among
+    /// those events that were published at `since` or later.
     fn evicted_since(&self, selection: &Selection, since: u64) -> Option<u64> {
         let last = self.of(selection).filter_map(|ring| ring.evicted.last());
         last.map(|(offset, _)| *offset).filter(|offset| self.events[offset].at >= since).max()
@@ -373,7 +377,7 @@ impl Naive {
         Ok(begin(&state, number, selection, start))
     }
 
-    /// The offsets that the selected topics keep, at or above `from`.
+    /// The offsets at or above `from` of the events that the selected topics keep.
     pub(crate) fn kept_from(&self, selection: &Selection, from: u64) -> BTreeSet<u64> {
         self.state.borrow().kept_from(selection, from)
     }
@@ -502,7 +506,7 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
     }
 }
 
-/// Rejects an event that would exceed the limit of topics with events.
+/// Returns an error if an event to these addresses would exceed the limit of topics with events.
 fn room(state: &State, to: &BTreeSet<Address>) -> Result<(), AppendError> {
     let topics_max = program::limits().topics_max;
     let filled = state.filled();
@@ -554,7 +558,7 @@ fn trim_all(state: &mut State, to: &BTreeSet<Address>, newest: u64) {
     }
 }
 
-/// The model's times are milliseconds, like the log's timestamps.
+/// The model stores times as milliseconds, so the log's timestamps must have the same unit.
 #[test]
 fn time_is_in_milliseconds() {
     assert_eq!(Timestamp::from_millis(5).after(std::time::Duration::from_millis(2)).as_millis(), 7);

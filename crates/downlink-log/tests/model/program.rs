@@ -48,7 +48,8 @@ fn topic(number: u8) -> Topic {
     Topic::new(TOPICS[usize::from(number) % TOPICS.len()]).expect("a valid topic")
 }
 
-/// The selection of client `number`, the same for all its connections.
+/// The selection of the client with this number. All connections of the client use the same
+/// selection.
 pub(crate) fn selection(number: u8) -> Selection {
     let texts: &[&str] = match number % 8 {
         0 => &["a"],
@@ -57,7 +58,8 @@ pub(crate) fn selection(number: u8) -> Selection {
         3 => &["*"],
         4 => &["c/{any}/z", "b/*", "d"],
         5 => &["d", "e"],
-        // The reader does not merge so many topics one by one. It walks the index.
+        // The log merges the events of a few topics one by one. With this many topics, it reads the
+        // index, which is a list of all events, instead.
         6 => &["a", "b", "a/x", "a/y", "b/x", "b/y", "d", "e", "f", "g/x"],
         _ => &[],
     };
@@ -91,8 +93,8 @@ pub(crate) fn retention() -> RetentionRules {
     }
 }
 
-/// Names besides the topics of the programs. There are so many that a reader of a pattern has to
-/// walk the index.
+/// The names of further topics. There are so many topics that a reader of a pattern has to search
+/// the index, which is a list of all events.
 pub(crate) fn crowd() -> Vec<String> {
     ["", "a/", "b/"]
         .iter()

@@ -1,5 +1,6 @@
-//! An allocator that counts the memory of the whole process, because one thread allocates a page
-//! and another thread reads it. SQLite's own memory is not counted.
+//! An allocator that counts the memory of the whole process. It cannot count per thread, because
+//! one thread allocates a page and another thread reads and frees it. SQLite's own memory is not
+//! counted.
 
 #![allow(unsafe_code)]
 
@@ -13,8 +14,8 @@ static COUNTING: Counting = Counting;
 
 struct Counting;
 
-/// The number of bytes in use. It needs no ordering, because the test reads it while no thread
-/// allocates.
+/// The number of bytes in use. Relaxed ordering is enough, because a test reads the number only
+/// while no thread allocates.
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
 pub(crate) fn live_bytes() -> isize {

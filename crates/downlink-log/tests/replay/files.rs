@@ -28,7 +28,7 @@ impl Folder {
         Self(path)
     }
 
-    /// Opens the store in this folder. Each call uses a new epoch.
+    /// Opens the store in this folder for a new epoch.
     pub(crate) fn open(&self, options: SqliteOptions) -> SqliteStore {
         static EPOCH: AtomicU64 = AtomicU64::new(1);
         let epoch = Epoch::from_random(EPOCH.fetch_add(1, Ordering::Relaxed));

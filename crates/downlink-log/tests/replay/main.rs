@@ -1,8 +1,9 @@
-//! Readers replay from the SQLite store while publishers publish and retention evicts events.
+//! Readers read old events from the SQLite store while publishers publish and retention evicts
+//! events.
 //!
-//! A seed determines the program: the publishers, the readers and their speeds. The threads
-//! interleave freely, so two runs of one program differ. `DOWNLINK_REPLAY_RUNS` sets the number of
-//! programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
+//! A seed determines a program: the publishers, the readers and their speeds. The timing of the
+//! threads is not determined, so two runs of a program differ. `DOWNLINK_REPLAY_RUNS` sets the
+//! number of programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -16,10 +17,11 @@ mod support;
 
 use std::sync::{Mutex, PoisonError};
 
-/// The running test holds this lock, because the allocator counts the memory of the whole process.
+/// The running test holds this lock, so that only one test runs at a time. The allocator counts the
+/// memory of the whole process, including the memory of other tests.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The seed of a program. Prints itself if the program fails.
+/// The seed of a program. If the program fails, the seed is printed.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -44,7 +46,7 @@ fn every_reader_gets_each_event_once_or_a_gap() {
         let _seed = Seed(seed);
         gaps += program::run(seed);
     }
-    // If no events were evicted during a read, the runs would prove nothing about gaps.
+    // If no reader got a gap, the runs have tested nothing about gaps.
     assert!(runs < 12 || gaps > 0, "no reader met a gap");
 }
 

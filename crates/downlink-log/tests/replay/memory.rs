@@ -1,4 +1,5 @@
-//! A reader holds one page of events in memory, however far it is behind the tail.
+//! A reader that reads from the store keeps at most one page of events in memory, however many
+//! events it still has to read.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -21,13 +22,14 @@ const EVENT_BYTES: usize = 1_500;
 const EVENTS: usize = 600;
 const READERS: usize = 32;
 
-/// The memory of an event in a page in addition to its data. It is the same in a ring.
+/// The memory that an event in a page takes in addition to the event's data.
 const EVENT_COST_BYTES: usize = 96;
 
-/// The memory for the requests, answers and lists of one reader.
+/// The maximum memory that one reader takes in addition to its page: requests to the store, answers
+/// and lists.
 const SLACK_BYTES: usize = 2 << 10;
 
-/// The memory of these requests, answers and lists that remains after the reader has caught up.
+/// The maximum part of [`SLACK_BYTES`] that a reader still takes after it has caught up.
 const LEFT_BYTES: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -45,19 +47,21 @@ impl Payload for Body {
     }
 }
 
-/// Measures the memory while each reader has received one page and has not read it.
+/// Measures the memory when each reader has received one page and has not read the page.
 pub(crate) fn one_page_each() {
     let folder = Folder::new();
     let log = log(&folder);
     fill(&log);
-    // After this read, the threads have allocated all the memory that they keep.
+    // This first reader warms up: after it, the threads of the log and the store have allocated
+    // everything that they keep.
     assert_eq!(read_all(&mut open(&log)), EVENTS);
     let mut readers: Vec<_> = (0..READERS).map(|_| open(&log)).collect();
     let before = live_bytes();
     readers.iter_mut().for_each(fetch);
     let used = usize::try_from(live_bytes() - before).expect("pages use memory");
     let events = PAGE.bytes_max.div_ceil(EVENT_BYTES);
-    // The last event of a page may exceed the limit, so its size is added.
+    // The last event of a page may exceed the page's limit of bytes, so the bound allows one more
+    // event.
     let bound = PAGE.bytes_max + EVENT_BYTES + events * EVENT_COST_BYTES + SLACK_BYTES;
     println!("{READERS} readers hold {} bytes each, at most {bound}", used / READERS);
     assert!(used <= READERS * bound, "{} bytes each, at most {bound}", used / READERS);

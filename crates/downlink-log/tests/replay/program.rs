@@ -1,5 +1,5 @@
-//! One program: several publishers and readers of one log. A seed determines what they do. Each of
-//! them has its own thread.
+//! One program: several publishers and readers of one log, each in its own thread. A seed
+//! determines what they do.
 
 use std::{
     collections::BTreeMap,
@@ -27,21 +27,23 @@ use crate::{
     support::{block_on, draft_of, ms, topic},
 };
 
-/// The busy topics. The first topic keeps nearly all of its events, the last one keeps very few.
+/// The busy topics. The store keeps up to 30 events of each topic `a/…`, 8 of `b`, and 60 of `c`.
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c"];
 
-/// The number of topics `r/0`, `r/1` and so on, which have few events each. A reader does not merge
-/// so many topics one by one. It walks the index.
+/// The number of rare topics, `r/0`, `r/1` and so on, which have few events each. There are so many
+/// that a reader of `r/*` searches the index, a list of all events, and does not look at each
+/// topic.
 const RARE_TOPICS: usize = 100;
 
-/// The number of events that a ring keeps. The store keeps at least as many, so nearly every replay
-/// changes from the store to the rings.
+/// The number of events that a ring keeps. A ring is the list of a topic's newest events in memory.
+/// The store keeps at least as many events, so nearly every reader begins in the store and later
+/// changes to the rings.
 const RING_EVENTS: usize = 4;
 const PUBLISHERS: u64 = 3;
 const BATCHES: usize = 60;
 const READERS: u64 = 6;
 
-/// The number of the last event. It goes to everyone.
+/// The number in the payload of the last event, which is published to everyone.
 pub(crate) const LAST: u64 = u64::MAX;
 
 /// A payload with the number of its event.
@@ -60,16 +62,18 @@ impl Payload for Numbered {
     }
 }
 
-/// The number and the addresses of each published event, by offset.
+/// The published events by offset. Each has the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
 /// The retention and durability of a program. The seed determines them.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,
-    /// The maximum age of an event, as a number of batches. `None` means no limit.
+    /// The maximum age of an event in milliseconds of the program's clock, which advances by one
+    /// for each batch. `None` means no limit.
     age_max: Option<u64>,
-    /// Whether the log soon forgets the floors of empty topics.
+    /// Whether the log and the store keep only two floors of empty topics. A floor is the offset
+    /// below which a topic has no events.
     forgets: bool,
 }
 
@@ -77,9 +81,9 @@ pub(crate) struct World {
     pub(crate) log: Log<Numbered>,
     pub(crate) store: Arc<dyn StoreReader>,
     pub(crate) published: Mutex<Published>,
-    /// Whether every gap ends exactly at an evicted event.
+    /// Whether the last offset of every gap must be that of an evicted event.
     pub(crate) is_exact: bool,
-    /// Advances by one millisecond per batch.
+    /// The program's clock. It advances by one millisecond for each batch.
     clock: Arc<AtomicU64>,
     progress: Mutex<Progress>,
     went_on: Condvar,
@@ -161,7 +165,7 @@ impl World {
         }
     }
 
-    /// Waits for a commit and records the offsets of its events.
+    /// Waits for the commit of a batch and records the offsets of the batch's events.
     fn finish(&self, Waiting { commit, drafts }: Waiting) {
         let answers =
             block_on(poll_fn(|task| commit.poll(task.waker(), |answers| answers.clone()))).unwrap();
@@ -173,7 +177,8 @@ impl World {
         self.note(|progress| progress.opened += 1);
     }
 
-    /// Waits until the publishers have published this many more batches, or all batches.
+    /// Waits until the publishers have published this many more batches, or have published all of
+    /// their batches.
     pub(crate) fn pause(&self, batches: usize) {
         let progress = self.progress.lock().unwrap();
         let until = progress.batches + batches;
@@ -215,7 +220,7 @@ pub(crate) fn run(seed: u64) -> usize {
             .map(|rng| scope.spawn(move || reading::follow(world, rng)))
             .collect();
         publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
-        // A reader that opens after the last event would wait forever.
+        // A reader that is opened after the last event would wait forever for that event.
         world.await_opened();
         world.finish(world.publish(vec![(LAST, vec![Address::Everyone])]));
         let published = world.published.lock().unwrap();
@@ -224,7 +229,7 @@ pub(crate) fn run(seed: u64) -> usize {
     })
 }
 
-/// Publishes in an earlier epoch of the log, without readers.
+/// Publishes some events in an earlier epoch of the log, before any reader exists.
 fn publish_before(world: &World, rng: Rng) -> Published {
     publish(world, PUBLISHERS, rng);
     world.log.close();
@@ -232,7 +237,8 @@ fn publish_before(world: &World, rng: Rng) -> Published {
     mem::take(&mut world.published.lock().unwrap())
 }
 
-/// Publishes batches. It waits for the pending commits now and then, and at the end.
+/// Publishes all batches of one publisher. It waits for its pending commits at random times and at
+/// the end.
 fn publish(world: &World, publisher: u64, mut rng: Rng) {
     let rare = rng.u8(0..=2);
     let mut waiting = Vec::new();
@@ -250,8 +256,8 @@ fn publish(world: &World, publisher: u64, mut rng: Rng) {
     world.note(|progress| progress.done += 1);
 }
 
-/// Returns one topic, sometimes two topics, and occasionally everyone. A topic is rare in `rare` of
-/// four cases.
+/// Picks the addresses of an event: usually one topic, sometimes two topics, and occasionally
+/// everyone. A picked topic is a rare topic in `rare` of four cases.
 fn addresses(rng: &mut Rng, rare: u8) -> Vec<Address> {
     if rng.u8(0..20) == 0 {
         return vec![Address::Everyone];

@@ -1,5 +1,6 @@
-//! Each reader opens at a random time and with a random start. It reads small batches, pauses and
-//! reconnects. At the end, a check finds that each event was delivered or lies in a gap.
+//! A reader of a program. It is opened at a random time with a random start. It reads small
+//! batches, pauses and reconnects. At the end, `check` asserts that each event for the reader was
+//! delivered or lies in a gap.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -19,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Diary {
     wanted: Vec<&'static str>,
-    /// Each event from this offset on must be delivered or lie in a gap.
+    /// Each event for the reader from this offset on must be delivered or lie in a gap.
     from: u64,
     /// Earlier events that the store kept when the reader opened. They must also be delivered or
     /// lie in a gap.
@@ -27,15 +28,17 @@ pub(crate) struct Diary {
     pages: Batch,
     delivered: Vec<(u64, u64)>,
     gaps: Vec<Gap>,
-    /// The oldest offset that the last gap named. `None` after the next event.
+    /// The field `oldest` of the last gap: the offset of the next event that the reader gets.
+    /// `None` after this event has arrived.
     oldest: Option<u64>,
-    /// The end of the last gap since the reader connected.
+    /// The last offset in the last gap since the reader connected.
     reported: u64,
-    /// Whether the last event was delivered.
+    /// Whether the program's last event was delivered.
     is_over: bool,
 }
 
-/// The selections of readers: topics by name, topics by pattern, all topics.
+/// The selections of readers. They name topics or have patterns. The last one is empty, so its
+/// reader gets only events to everyone.
 const WANTED: [&[&str]; 12] = [
     &["a/1"],
     &["b"],
@@ -51,7 +54,7 @@ const WANTED: [&[&str]; 12] = [
     &[],
 ];
 
-/// Opens a reader at a random time and reads to the last event.
+/// Opens a reader at a random time, and reads to the program's last event.
 pub(crate) fn follow(world: &World, mut rng: Rng) -> Diary {
     world.pause(rng.usize(0..120));
     let wanted = rng.choice(WANTED).unwrap().to_vec();
@@ -85,7 +88,8 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
     let (from, kept) = match start {
         Start::Earliest | Start::Last(_) => {
             let tail = world.log.tail().next.get();
-            // The store also kept these events when the reader opened.
+            // The reader must also get these events, because the store kept them when the reader
+            // was opened.
             (tail, kept(world, &wanted, from, tail))
         }
         _ => (from, Vec::new()),
@@ -97,7 +101,7 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
     (reader, diary)
 }
 
-/// Opens a reader and waits until its first offset is known.
+/// Opens a reader and waits until the log has found the reader's first offset.
 fn begin(world: &World, wanted: &[&str], start: &Start) -> Reader<Numbered> {
     let mut reader = world.log.open(world.now(), &selection(wanted), start).expect("an open log");
     block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
@@ -122,7 +126,7 @@ fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
 }
 
 impl Diary {
-    /// Reconnects after the last id.
+    /// Opens a new reader that resumes after the last id of the old one.
     fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         let start = Start::After(reader.cursor().to_string().into());
         *reader = begin(world, &self.wanted, &start);
@@ -175,8 +179,8 @@ impl Diary {
 
     fn note_gap(&mut self, gap: Gap, from: u64) {
         let (after, until) = bounds(&gap);
-        // One read may first skip events that are not for this reader. If it skips one of the
-        // reader's own events, `check` fails.
+        // One read may skip events for other readers before it finds a gap, so the gap may begin
+        // after the cursor. If the read skipped an event for this reader, `check` would fail.
         assert!(after + 1 >= from, "the gap begins before the reader's cursor {from}: {gap:?}");
         assert!(
             until > self.reported.max(after),
@@ -203,8 +207,9 @@ impl Diary {
             assert!(wants(to) == 0 || is_delivered(offset) || reported(), "{offset}: {self:?}");
         }
         for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
-            // One of the reader's topics has evicted the last event of the gap. If the event was
-            // delivered anyway, another topic still had it.
+            // The last event of a gap must be for this reader, because one of its topics has
+            // evicted the event. The event may still have been delivered, if another topic of the
+            // event still had it.
             let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
@@ -223,7 +228,7 @@ impl Diary {
     }
 }
 
-/// The last offset before a gap, and the last offset in it.
+/// The last offset before a gap, and the last offset in the gap.
 fn bounds(gap: &Gap) -> (u64, u64) {
     let (Some(after), Some(until)) = (gap.after, gap.until) else {
         panic!("an end is missing: {gap:?}")

@@ -1,5 +1,5 @@
-//! A batch is appended as a whole or not at all. An error says which draft was invalid. A repeated
-//! draft gets the first answer.
+//! A batch of drafts is appended as a whole or not at all. An error says which draft was invalid. A
+//! draft that repeats an earlier one gets the answer of the earlier one.
 
 use downlink_log::{
     Address, AppendError, Appended, Cursor, Draft, IdempotencyKey, Log, LogOptions, Payload,
@@ -142,7 +142,9 @@ fn an_id_is_free_again_after_its_event_is_evicted() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("a", "x", 2)]).unwrap()), [(3, false)]);
 }
 
-/// A finish mark without an event takes no id, because no eviction would free the id again.
+/// A draft without an event may finish a topic. The log does not remember the id of such a draft.
+/// The log forgets an id when it evicts the id's event, so without an event it would remember the
+/// id forever.
 #[test]
 fn a_finish_mark_does_not_take_an_id() {
     let log = log();
@@ -151,8 +153,8 @@ fn a_finish_mark_does_not_take_an_id() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("b", "x", 2)]).unwrap()), [(2, false)]);
 }
 
-/// The log remembers the key longer than the topic. A repetition with this key must not create the
-/// empty topic again.
+/// The log remembers an idempotency key for longer than the topic of the first publish. If the
+/// publish is repeated with this key, the log must not create the topic again.
 #[test]
 fn a_repetition_leaves_no_topic_behind() {
     let mut short = options();
@@ -188,7 +190,8 @@ fn a_reader_of_several_addresses_is_matched_once() {
     assert_eq!(matched(&[topic("c"), Address::Everyone]), 4);
 }
 
-/// A single batch exceeds the byte bound. The log keeps all its events, so that readers get them.
+/// If a single batch exceeds the byte bound, the log still keeps all events of the batch, so that
+/// readers get them.
 #[test]
 fn a_batch_over_the_byte_bound_is_kept_whole() {
     let mut small = options();

@@ -1,4 +1,5 @@
-//! The payload's code is foreign to the log: it may panic, or call the log when it is dropped.
+//! The user of the log chooses the type of payloads. The code of this type may panic, and it may
+//! call the log when a payload is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -54,8 +55,8 @@ fn log_of_one_event() -> Log<Loud> {
     Log::new(options)
 }
 
-/// The log evicts by count, by the byte bound and by age. In each case it holds no lock when it
-/// drops the payload.
+/// The log evicts events by count, by the byte bound and by age. In each case, it drops the
+/// payloads while it holds no lock.
 #[test]
 fn a_dropped_payload_may_call_the_log() {
     let log = log_of_one_event();
@@ -83,7 +84,7 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
-/// The log drops the payload of a repetition at once.
+/// If a draft repeats an earlier one, the log drops the payload of the draft at once.
 #[test]
 fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
     let log = log_of_one_event();
@@ -114,7 +115,7 @@ fn an_append_is_complete_although_the_evicted_payload_panics() {
     assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));
     assert_eq!(reader.read(ms(0), ALL, &mut out), Read::Events);
     assert_eq!(out[0].offset.get(), 2);
-    // The log has dropped its clone of the payload, so the reader holds the last one.
+    // The log has dropped its clone of the payload, so only the reader still has one.
     assert_eq!(sizes(&log, ms(10)), (1, 0, 0, 0));
     assert!(catch_unwind(AssertUnwindSafe(|| drop(out))).is_err());
     append_all(&log, 10, [draft_of(&[topic("a")], loud(|| {}))]).unwrap();
@@ -122,7 +123,7 @@ fn an_append_is_complete_although_the_evicted_payload_panics() {
     assert_eq!(reader.read(ms(10), ALL, &mut out), Read::Events);
 }
 
-/// A payload whose `stamp` may panic.
+/// A payload whose method `stamp` may panic.
 #[derive(Clone)]
 struct Broken;
 

@@ -1,4 +1,5 @@
-//! Each limit is tested one below it, at it and one above it.
+//! Tests each limit with a number that is one below the limit, equal to the limit, and one above
+//! the limit.
 
 use downlink_log::{AppendError, Limits, Log, OpenError, Selection, Start};
 
@@ -67,8 +68,8 @@ fn topics() {
     assert!(open(&["*"]).is_ok(), "patterns create no topics");
 }
 
-/// When all names are in use, the log rejects subscribers with other names. Publishers may still
-/// use new names.
+/// If subscribers already use as many topic names as the limit allows, the log rejects subscribers
+/// with other names. Publishers may still use other names.
 #[test]
 fn subscribed_names() {
     let log = log(|limits| (limits.subscribed_names_max, limits.topics_max) = (3, 2));

@@ -1,4 +1,4 @@
-//! Lists of topics and readers.
+//! Tests of the lists of topics and readers that the log returns.
 
 use downlink_log::{Log, Start, Topic};
 

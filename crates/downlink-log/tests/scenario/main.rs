@@ -1,4 +1,4 @@
-//! Cases that the random programs of the model do not reach, with one test for each.
+//! Cases that the random programs in `tests/model` do not reach. Each test covers one case.
 #![cfg(not(downlink_loom))]
 
 mod batches;

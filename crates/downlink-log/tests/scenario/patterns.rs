@@ -1,5 +1,5 @@
-//! A log has many topics, and readers use patterns. The tests check the events that the readers
-//! get, and that each call does a limited amount of work.
+//! Readers with patterns, in a log with many topics. The readers must get the right events, and
+//! each call must do only a limited amount of work.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -10,10 +10,12 @@ use downlink_log::{EndReason, Log, Read, Reader, Retention, Start};
 
 use crate::support::{ALL, Count, Load, Seen, append, ms, options, selection};
 
-/// The number of events. One call walks only a fraction of so many rows.
+/// The number of events. The log's index has one row for each event, and one call of a reader may
+/// only visit a fraction of this many rows.
 const EVENTS: u64 = 20_000;
 
-/// A log with many topics. Every thousandth event is for a topic below `t/rare`.
+/// Makes a log with many topics. Every thousandth event has a topic whose name begins with
+/// `t/rare/`.
 fn log() -> Log<Load> {
     let log = Log::new(options());
     for number in 1..=EVENTS {
@@ -24,13 +26,14 @@ fn log() -> Log<Load> {
     log
 }
 
-/// Opens a reader of `t/rare/*` and `t/{n}/none`. Many topics begin with the prefix of the second
-/// pattern.
+/// Opens a reader of `t/rare/*` and `t/{n}/none`. The second pattern matches no topic, but all
+/// topics begin with its prefix `t/`.
 fn open(log: &Log<Load>, start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(&["t/rare/*", "t/{n}/none"]), &start).expect("within the limits")
 }
 
-/// Polls until the reader's first offset is known. Returns how many polls were pending.
+/// Polls until the log has found the reader's first offset. Returns how often a poll returned
+/// `Pending`.
 fn begin(reader: &mut Reader<Load>) -> usize {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -42,8 +45,8 @@ fn begin(reader: &mut Reader<Load>) -> usize {
     pending
 }
 
-/// Reads everything, as a task does. Returns the events, and how often the reader paused to
-/// continue later.
+/// Reads everything in the way that a task does. Returns the events, and how often a read stopped
+/// before its end because it had done its limit of work.
 fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -108,7 +111,7 @@ fn the_last_events_of_a_pattern_are_counted_from_the_end() {
     assert_eq!(read_all(&mut all).0.offsets, rare());
 }
 
-/// The reader needs several reads before it ends.
+/// The reader needs several reads before the log ends it.
 #[test]
 fn a_reader_gets_its_history_before_it_ends() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
@@ -121,8 +124,8 @@ fn a_reader_gets_its_history_before_it_ends() {
     }
 }
 
-/// With few topics, the log counts the newest events exactly, even if there are more events than it
-/// sorts.
+/// With few topics, `Start::Last` counts the newest events exactly. The log has more events here
+/// than it sorts at once.
 #[test]
 fn many_last_events_are_counted_from_the_end() {
     let mut long = options();
@@ -163,7 +166,8 @@ fn a_reconnecting_pattern_reader_gets_a_gap_for_evicted_events() {
     assert_eq!(seen.offsets, (6..=201).filter(|offset| *offset != 8).collect::<Vec<_>>());
 }
 
-/// A pattern has a limited number of rows. More events than that arrive between two reads.
+/// A pattern keeps a row for each of its newest events, up to a limit. In this test, more events
+/// than this limit arrive between two reads.
 #[test]
 fn a_burst_of_more_events_than_a_pattern_has_rows_loses_nothing() {
     let log: Log<Load> = Log::new(options());

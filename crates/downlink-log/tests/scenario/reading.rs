@@ -1,4 +1,4 @@
-//! Where readers begin, how they read many topics, and how finished topics end them.
+//! Where readers begin, how they read many topics, and how they end when their topics are finished.
 
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// Between two events for the reader, the index has more rows than the reader may walk while it
-/// holds the lock once.
+/// The log's index has a row for each event of any topic. Between two events for this reader, it
+/// has more rows than a reader may visit while it holds the lock once.
 #[test]
 fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
     let log: Log<Load> = Log::new(options());
@@ -87,7 +87,8 @@ fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// The log removes a topic some time after its last event has expired. Readers do not notice.
+/// After the last event of a topic has expired, the log removes the topic. This must not change
+/// what readers get.
 #[test]
 fn a_pattern_reader_gets_all_events_while_old_topics_are_collected() {
     let mut short = options();
@@ -126,8 +127,8 @@ fn a_gap_of_a_live_reader_has_the_reason_lagged() {
     assert_eq!(reason(&mut back), Some(GapReason::Evicted));
 }
 
-/// The log may forget the evictions of a topic. A reader may then get a gap without need, but never
-/// misses one.
+/// The log may forget which events a topic has evicted. A reader may then get a gap although it has
+/// missed nothing. But a reader that has missed events always gets a gap.
 #[test]
 fn forgotten_topics_never_hide_a_gap() {
     let mut few = options();
@@ -212,8 +213,9 @@ fn a_reader_without_selectors_gets_only_events_to_everyone() {
     assert_eq!(all(&mut reader, 0), (vec![2], vec![], Read::CaughtUp));
 }
 
-/// The reader got a gap for event 2, and then meets the row of event 2 in the index. Topic `a` has
-/// also evicted event 3, but topic `b` still keeps it, so the reader gets no second gap.
+/// The reader gets a gap for event 2. Then it finds the row of event 2 in the index of all events.
+/// Topic `a` has also evicted event 3, but topic `b` still keeps event 3, so the reader must not
+/// get a second gap.
 #[test]
 fn a_row_below_a_reported_gap_does_not_stop_a_reader() {
     let mut small = options();

@@ -1,4 +1,4 @@
-//! Which readers an append wakes, and how often.
+//! Tests of which readers an append wakes, and how often it wakes them.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -28,7 +28,7 @@ impl Waiting {
         self.reader.register(&Waker::from(Arc::clone(&self.count)));
     }
 
-    /// The number of wake-ups since the last call. Registers again.
+    /// Returns the number of wake-ups since the last call, and registers the reader again.
     fn woken(&self) -> usize {
         self.register();
         self.count.0.swap(0, Ordering::Relaxed)

@@ -1,4 +1,5 @@
-//! Events become visible after their commit, and publishers get the errors of a failing disk.
+//! Readers see events only after the commit of these events. If the disk fails, publishers get an
+//! error.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -54,7 +55,8 @@ fn relaxed_events_are_visible_first_and_flushed_later() {
     world.shelf.await_flushed(2);
 }
 
-/// Events that arrive while the disk is busy share the next commit.
+/// While one commit waits for the disk, several events arrive. The log commits them together in the
+/// next commit.
 #[test]
 fn waiting_events_share_a_commit() {
     for durability in BOTH {
@@ -118,7 +120,7 @@ fn after_an_unknown_outcome_waiting_publishes_fail() {
 fn store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
     let world = World::new(Durability::Commit);
     assert_eq!(world.log.store_error(), None);
-    // The publish fails, and so does the writer's first retry.
+    // This makes the publish fail, and then also the first retry of the log's writer.
     world.shelf.fail_with(StoreError::DiskFull);
     world.shelf.fail_with(StoreError::DiskFull);
     let full = AppendError::Store(StoreError::DiskFull);
@@ -163,7 +165,8 @@ fn publishers_get_a_final_error_of_trimming() {
     let world = World::new(Durability::Commit);
     let damage = StoreError::Corrupt { reason: "a page".into() };
     world.shelf.fail_trim_with(damage.clone());
-    // The first publish may get its answer before the writer trims.
+    // The writer trims the store after a commit, possibly after the first publish has got its
+    // answer.
     let _ = world.append(vec![note("a", 1)]);
     assert_eq!(world.append(vec![note("a", 2)]), Err(AppendError::Store(damage)));
 }
@@ -187,7 +190,7 @@ fn a_panic_of_the_store_ends_all_waits() {
     }
 }
 
-/// A value that may panic when it is dropped.
+/// A value whose drop may panic.
 #[derive(Clone)]
 struct Angry(bool);
 
@@ -209,7 +212,7 @@ impl Payload for Angry {
     }
 }
 
-/// The writer's thread drops the value after publishers and readers were woken.
+/// The log's writer thread drops the value after it has woken publishers and readers.
 #[test]
 fn a_panic_of_an_evicted_value_ends_all_waits() {
     let mut options = options();
@@ -248,7 +251,8 @@ fn a_repetition_of_a_pending_publish_gets_the_first_answer() {
     assert_eq!(world.shelf.offsets(), [1]);
 }
 
-/// Queues batches while a commit waits, so that they share one transaction. Returns their outcomes.
+/// Queues batches while a commit waits for the disk, so that all of them are in the next
+/// transaction. Returns the outcome of each batch.
 fn together<const N: usize>(
     world: &World,
     batches: [Vec<Draft<Note>>; N],
@@ -283,7 +287,8 @@ fn a_batch_that_repeats_an_id_or_key_of_the_same_commit_gets_the_first_answer() 
     assert_eq!(world.shelf.offsets(), [1, 2, 3, 4, 5]);
 }
 
-/// All batches in a failed commit fail. The id is free afterwards.
+/// If a commit fails, all batches in the commit fail. Afterwards, another event may use the id of a
+/// failed event.
 #[test]
 fn a_repetition_of_a_failed_publish_in_the_same_commit_fails() {
     let world = World::new(Durability::Commit);
@@ -299,8 +304,9 @@ fn a_repetition_of_a_failed_publish_in_the_same_commit_fails() {
     assert!(!world.append(vec![with_id("a", 1, "x")]).unwrap()[0].repeated);
 }
 
-/// The batches conflict only with an event of the same commit. That event was not stored, so the
-/// batches fail with the error of the commit.
+/// The first batch finishes topic `a` and takes the id `x`, so the other two batches conflict with
+/// it. All three are in one commit, which fails. The first batch is not stored, so the other two
+/// fail with the error of the commit and not because of the conflict.
 #[test]
 fn a_batch_that_conflicts_with_a_failed_publish_gets_the_same_error() {
     let world = World::new(Durability::Commit);
@@ -387,7 +393,7 @@ fn a_full_queue_rejects_the_next_batch() {
     assert!(world.append(vec![note("a", 1)]).is_ok());
 }
 
-/// Each address takes memory, even if its name is short.
+/// Every address of a waiting event takes memory, even an address with a short name.
 #[test]
 fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     let world = World::new(Durability::Commit);
@@ -399,7 +405,8 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     }
     let bytes = to.len() * size_of::<Address>() * waiting.len();
     assert!(bytes < downlink_log::QUEUE_BYTES_MAX, "{} events wait", waiting.len());
-    // The waiting events are not needed any more, so their commit may fail.
+    // The test is over. The test no longer needs the waiting events, so this makes their commit
+    // fail.
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.let_go();
     assert!(waiting.iter().all(|commit| outcome(commit).is_err()));

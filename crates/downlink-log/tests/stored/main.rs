@@ -1,4 +1,4 @@
-//! Tests of a log with a store: commits, replays of events that the rings no longer have, restarts
+//! Tests of a log with a store: commits, reading of events that are only in the store, restarts,
 //! and failing disks.
 #![cfg(not(downlink_loom))]
 

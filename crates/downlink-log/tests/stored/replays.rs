@@ -1,4 +1,5 @@
-//! The rings in memory hold only the newest events. Readers get older events from the store.
+//! The log keeps only the newest events of each topic in memory, in a ring. Readers get older
+//! events from the store.
 
 use downlink_log::{AppendError, EndReason, GapReason, Offset, Start, store::Durability};
 
@@ -99,7 +100,7 @@ fn a_gap_covers_exactly_the_events_that_the_store_evicted() {
     // Topic `b` has evicted no event, so its reader gets no gap.
     let got = read(&mut world.open(&["b"], id(1, 3)), 10);
     assert_eq!((got.numbers, got.gaps), ((10..20).collect::<Vec<_>>(), vec![]));
-    // A reader without an id gets no gap either.
+    // A reader that starts without an id gets no gap either.
     let got = read(&mut world.open(&["a"], Start::Earliest), 3);
     assert_eq!((got.numbers, got.gaps), (vec![7, 8, 9], vec![]));
 }
@@ -131,8 +132,8 @@ fn each_reader_gets_a_gap_for_a_damaged_event_and_it_is_reported_once() {
     assert_eq!(world.unreadable(), [3]);
 }
 
-/// Retention evicts some events before the reader opens, and more events while it reads. The reader
-/// gets a gap only for the later evictions.
+/// Retention evicts some events before the reader is opened, and more events while the reader
+/// reads. The reader gets a gap only for the events that were evicted while it read.
 #[test]
 fn a_reader_of_history_gets_a_gap_only_for_events_evicted_while_it_reads() {
     for selectors in [["a"], ["*"]] {
@@ -151,8 +152,8 @@ fn a_reader_of_history_gets_a_gap_only_for_events_evicted_while_it_reads() {
     }
 }
 
-/// The log holds one page for a slow reader, and reads the next page from the store only after the
-/// reader has read this one.
+/// For a slow reader, the log has one page of events in memory. It reads the next page from the
+/// store only after the reader has read this page.
 #[test]
 fn a_replay_reads_ahead_by_one_page() {
     let world = World::new(Durability::Commit);
@@ -202,8 +203,8 @@ fn a_reader_ends_when_the_store_cannot_be_read() {
     assert_eq!((got.numbers, got.end), (vec![], Some(EndReason::Unreadable)));
 }
 
-/// A publisher publishes while readers replay. Each reader gets every event once and in order, even
-/// while it changes from the store to the rings.
+/// A publisher publishes while readers read old events from the store. Each reader gets every event
+/// once and in order, also when it changes from the store to the rings in memory.
 #[test]
 fn a_change_from_the_store_to_the_rings_loses_and_repeats_no_event() {
     let world = World::new(Durability::Commit);

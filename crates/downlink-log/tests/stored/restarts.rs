@@ -1,4 +1,5 @@
-//! A restart keeps ids, keys and finish marks, and reports lost events to readers.
+//! A log is closed, and a new log is opened over the same store. The new log still knows ids,
+//! idempotency keys and finished topics. Readers get a gap for events that the store has lost.
 
 use downlink_log::{
     Address, AppendError, EndReason, Epoch, GapReason, Offset, Start, store::Durability,
@@ -72,7 +73,8 @@ fn the_rings_are_filled_after_a_restart() {
     assert_eq!((got.numbers, world.shelf.pages()), (vec![1, 2, 3], before));
 }
 
-/// Retention may evict an event of topic `b` although topic `a` still keeps an older event.
+/// Each topic has its own retention, so topic `b` may evict an event although topic `a` still keeps
+/// an older event.
 #[test]
 fn a_reader_gets_a_gap_for_an_event_evicted_between_restored_events() {
     let mut world = World::new(Durability::Commit);
@@ -147,7 +149,7 @@ fn finished_topics_survive_a_restart() {
     assert!(!world.open(&["f"], id(1, 0)).is_at_end());
 }
 
-/// The rings no longer hold the older events of the finished topic.
+/// The older events of the finished topic are only in the store, not in memory.
 #[test]
 fn a_finished_topic_is_read_from_the_store() {
     let mut world = World::new(Durability::Commit);
@@ -160,8 +162,8 @@ fn a_finished_topic_is_read_from_the_store() {
     assert!(world.open(&["f"], id(1, 21)).is_at_end());
 }
 
-/// A pattern may match more topics than the log keeps in memory. The store knows the evictions of
-/// all of them.
+/// A pattern may match more topics than the log keeps in memory. The store knows what each of these
+/// topics has evicted.
 #[test]
 fn a_reader_of_a_pattern_gets_a_gap_for_events_evicted_before_the_restart() {
     let mut world = World::new(Durability::Commit);

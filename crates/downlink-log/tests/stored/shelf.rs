@@ -1,5 +1,6 @@
-//! The shelf is a store in memory. It outlives its log, as a file would. A test can make it fail,
-//! wait and forget. It records every eviction, so it knows exactly which events are missing.
+//! The shelf is a store in memory, for tests. A shelf keeps its contents when its log is closed, as
+//! a file would. A test can make the shelf fail, wait or lose events. The shelf records every
+//! eviction, so it knows exactly which events are missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,17 +16,19 @@ use downlink_log::{
     },
 };
 
-/// The contents of the store and its behaviour. Clones share both.
+/// The contents and the behaviour of the store. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The kept events, each with the addresses that have not evicted it.
+    /// The kept events by offset. The addresses of an event here are only those that have not
+    /// evicted the event.
     events: BTreeMap<u64, StoredEvent>,
-    /// Events whose payload cannot be read.
+    /// The offsets of the events whose payload cannot be read.
     damaged: BTreeSet<u64>,
-    /// Evictions in their order. The number of an eviction is its position, from 1.
+    /// All evictions, in order. The number of an eviction is its position in this list, counted
+    /// from 1.
     evictions: Vec<Eviction>,
     keys: BTreeMap<(Box<str>, Box<str>), (Fingerprint, Offset)>,
     finished: BTreeMap<Address, Finished>,
@@ -34,15 +37,15 @@ struct State {
     clock: Option<ClockState>,
     /// Everything below this offset survives a power cut.
     flushed_below: u64,
-    /// The outcomes of the next commits, in order. All later commits succeed.
+    /// The outcomes of the next commits, in order. Commits after these succeed.
     outcomes: VecDeque<Result<(), StoreError>>,
     /// Whether the next commit panics.
     panics: bool,
     /// The error with which the next step of trimming fails.
     trim_error: Option<StoreError>,
-    /// While set, commits and flushes wait.
+    /// While this is true, commits and flushes wait.
     held: bool,
-    /// Whether a commit or a flush waits.
+    /// Whether a commit or a flush is waiting.
     waiting: bool,
     commits: usize,
     pages: usize,
@@ -52,7 +55,7 @@ struct State {
 /// The eviction of one event from one topic.
 #[derive(Clone, Debug)]
 struct Eviction {
-    /// `None` if the shelf has forgotten the address. The event may then have belonged to any
+    /// `None` if the shelf has forgotten the address. Then the event may have been an event of any
     /// address that the shelf does not know.
     address: Option<Address>,
     offset: u64,
@@ -100,7 +103,7 @@ impl Shelf {
         self.state().held = true;
     }
 
-    /// Blocks until a commit or a flush waits.
+    /// Blocks until a commit or a flush is waiting.
     pub(crate) fn await_held(&self) {
         self.await_until(|state| state.waiting);
     }
@@ -115,7 +118,7 @@ impl Shelf {
         self.await_until(|state| state.flushed_below >= below);
     }
 
-    /// Begins a write. Blocks while the shelf is held.
+    /// Begins a commit or a flush. Blocks between `hold` and `let_go`.
     fn begin(&self, is_stopped: bool) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
         while state.held {
@@ -164,7 +167,7 @@ impl Shelf {
         self.state().damaged.insert(offset);
     }
 
-    /// Evicts the events of one address below an offset, as retention would.
+    /// Evicts the events of one address that are below an offset, as retention would.
     pub(crate) fn evict(&self, address: &Address, below: u64) {
         let state = &mut *self.state();
         for (&offset, event) in state.events.range_mut(..below) {
@@ -177,7 +180,8 @@ impl Shelf {
         state.events.retain(|_, event| !event.to.is_empty());
     }
 
-    /// Forgets an address without events, as a store does when it has too many addresses.
+    /// Forgets which address has evicted which events. A store may do this for an address without
+    /// events if it has too many addresses.
     pub(crate) fn forget(&self, address: &Address) {
         let mut state = self.state();
         assert!(!state.keeps(address), "the address still keeps events");
@@ -186,7 +190,8 @@ impl Shelf {
         }
     }
 
-    /// Removes the newest events from an offset on, as the restore of an older backup does.
+    /// Removes all events from an offset on. When an older backup replaces a store, the newest
+    /// events are lost in the same way.
     pub(crate) fn lose_from(&self, offset: u64) {
         let mut state = self.state();
         state.events.retain(|&kept, _| kept < offset);
@@ -199,7 +204,7 @@ impl State {
         self.events.values().any(|event| event.to.contains(address))
     }
 
-    /// Whether the shelf has events or evictions of an address.
+    /// Whether the shelf has events of an address, or knows evictions from the address.
     fn knows(&self, address: &Address) -> bool {
         let is_evicted = |eviction: &Eviction| eviction.address.as_ref() == Some(address);
         self.keeps(address) || self.evictions.iter().any(is_evicted)
@@ -212,7 +217,7 @@ impl State {
         self.events.values().filter(|event| event.to.iter().any(|to| is_wanted(wanted, to)))
     }
 
-    /// The wanted evictions with a number above `after`.
+    /// The evictions that concern a reader of `wanted` and have a number above `after`.
     fn evicted<'a>(
         &'a self,
         wanted: &'a Wanted,
@@ -252,14 +257,15 @@ fn is_wanted(wanted: &Wanted, address: &Address) -> bool {
     by_pattern || wanted.addresses.contains(address)
 }
 
-/// The highest floor of these evictions.
+/// The floor that these evictions leave: the offset after the newest evicted event, and the time of
+/// the newest one.
 fn floor<'a>(evictions: impl Iterator<Item = &'a Eviction>) -> Floor {
     evictions.fold(Floor::NONE, |floor, eviction| {
         floor.max(Floor { offset: Offset::new(eviction.offset + 1), at: eviction.at })
     })
 }
 
-/// The writer of a shelf.
+/// The writing side of a shelf, which a log owns.
 #[derive(Debug)]
 pub(crate) struct ShelfStore {
     shelf: Shelf,
@@ -419,7 +425,8 @@ impl StoreReader for Shelf {
     }
 }
 
-/// A replay from the shelf. It returns `Step::More` once before each result.
+/// A replay: the reading side of a shelf, for one reader. Before each result, it returns
+/// `Step::More` once, because a real store may need several steps for a result.
 #[derive(Debug)]
 struct ShelfReplay {
     shelf: Shelf,

@@ -1,4 +1,5 @@
-//! One log with one shelf as its store. Waits of readers have a deadline.
+//! One log whose store is a shelf (a store in memory, see `shelf`), and functions that use the log.
+//! A wait for a reader fails after a deadline, so that a test never hangs.
 
 use std::{
     future::{Future, poll_fn},
@@ -18,7 +19,7 @@ use crate::{
     support::{block_on, ms, selection, topic},
 };
 
-/// A payload with a number and the id that its publisher chose.
+/// A payload. It has a number, and the id if the publisher has chosen one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Note {
     pub(crate) number: u64,
@@ -41,40 +42,42 @@ impl Payload for Note {
     }
 }
 
-/// The number of an event that the decoder rejects.
+/// The log cannot decode the stored payload of an event with this number.
 pub(crate) const BROKEN: u64 = u64::MAX;
 
-/// The difference between the log's clock and the wall clock.
+/// The difference between the log's clock and the wall clock in milliseconds.
 pub(crate) const CLOCK_DELTA_MS: i64 = -5_000;
 
-/// Both durabilities.
+/// Both values of [`Durability`]: a commit counts as done when it is on the disk, or already when
+/// the operating system has it.
 pub(crate) const BOTH: [Durability; 2] = [Durability::Commit, Durability::Relaxed];
 
 pub(crate) struct World {
     pub(crate) shelf: Shelf,
     pub(crate) log: Log<Note>,
-    /// Ids of the events that were reported as unreadable.
+    /// The ids of the events that the log has reported as unreadable.
     unreadable: Arc<Mutex<Vec<Cursor>>>,
     epochs: u64,
     durability: Durability,
 }
 
 impl World {
-    /// Opens a log whose rings keep five events per topic.
+    /// Opens a log that keeps the newest five events of each topic in memory.
     pub(crate) fn new(durability: Durability) -> Self {
         let (shelf, unreadable) = (Shelf::default(), Arc::default());
         let log = open(&shelf, durability, 1, &unreadable);
         Self { shelf, log, unreadable, epochs: 1, durability }
     }
 
-    /// Closes the log, waits until it has released its store, and opens a new log over it.
+    /// Closes the log, waits until the log has released the shelf, and opens a new log over the
+    /// shelf.
     pub(crate) fn reopen(&mut self) {
         self.log.close();
         block_on(poll_fn(|task| self.log.poll_closed(task.waker())));
         self.begin_again();
     }
 
-    /// Opens a new log over the same shelf without closing the old one, as after a crash.
+    /// Opens a new log over the same shelf without closing the old log, as after a crash.
     pub(crate) fn begin_again(&mut self) {
         self.epochs += 1;
         self.log = open(&self.shelf, self.durability, self.epochs, &self.unreadable);
@@ -92,7 +95,8 @@ impl World {
         block_on(committed(&self.submit(drafts)?))
     }
 
-    /// Publishes numbers to a topic one after another and returns their offsets.
+    /// Publishes one event for each number to a topic, one after another. Returns the offsets of
+    /// the events.
     pub(crate) fn publish(&self, name: &str, numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let append = |number| self.append(vec![note(name, number)]).expect("a commit");
         numbers.into_iter().map(|number| append(number)[0].offset.get()).collect()
@@ -104,7 +108,7 @@ impl World {
         reader
     }
 
-    /// The offsets of the events that were reported as unreadable.
+    /// The offsets of the events that the log has reported as unreadable.
     pub(crate) fn unreadable(&self) -> Vec<u64> {
         let reported = self.unreadable.lock().expect("no panic under the lock");
         reported.iter().map(|id| id.next.get() - 1).collect()
@@ -172,7 +176,7 @@ pub(crate) fn last(name: &str, number: u64) -> Draft<Note> {
     Draft { finish: true, ..note(name, number) }
 }
 
-/// The outcome of a batch.
+/// The outcome of the commit of a batch.
 pub(crate) fn outcome(commit: &Commit) -> Result<Answers, AppendError> {
     block_on(committed(commit))
 }
@@ -181,7 +185,7 @@ fn committed(commit: &Commit) -> impl Future<Output = Result<Answers, AppendErro
     poll_fn(move |task| commit.poll(task.waker(), Answers::clone))
 }
 
-/// The numbers and gaps that a reader got, and how it ended.
+/// The numbers and gaps that a reader got, and the reason why the log ended the reader.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Got {
     pub(crate) numbers: Vec<u64>,
@@ -189,7 +193,7 @@ pub(crate) struct Got {
     pub(crate) end: Option<EndReason>,
 }
 
-/// Reads until the reader has got `enough` events or has ended.
+/// Reads until the reader has got `enough` events or the log has ended the reader.
 pub(crate) fn read(reader: &mut Reader<Note>, enough: usize) -> Got {
     let mut got = Got::default();
     block_on(poll_fn(|task| {

@@ -1,4 +1,4 @@
-//! The tests of the log share these parts: a payload, functions for drafts, and the record of a
+//! The tests of the log share this code: a payload, functions that make drafts, and the record of a
 //! client.
 #![allow(dead_code, reason = "each test binary uses only some of it")]
 
@@ -35,11 +35,11 @@ impl Payload for Load {
     }
 }
 
-/// The memory that the log counts for one event of [`Load`]: one byte for the payload and 96 bytes
-/// of documented fixed cost.
+/// The number of bytes that the log counts for one event with a [`Load`]: one byte for the payload,
+/// and the fixed 96 bytes that the log documents for each event.
 pub(crate) const EVENT_COST_BYTES: usize = 97;
 
-/// One event per read.
+/// A batch of one event.
 pub(crate) const SINGLY: Batch = Batch { events_max: 1, bytes_max: usize::MAX };
 
 pub(crate) const ALL: Batch = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
@@ -68,7 +68,7 @@ pub(crate) fn selection(selectors: &[&str]) -> Selection {
     Selection { selectors, client: None }
 }
 
-/// A draft of a payload to some addresses.
+/// Makes a draft: an event with this payload to these addresses that is not published yet.
 pub(crate) fn draft_of<P: Payload<Draft = P>>(to: &[Address], payload: P) -> Draft<P> {
     Draft {
         to: to.iter().cloned().collect(),
@@ -104,12 +104,12 @@ pub(crate) fn append_all<P: Payload, const N: usize>(
     }
 }
 
-/// The fingerprint of some content.
+/// A fingerprint: a number that is the same for equal contents.
 pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> Fingerprint {
     Fingerprint::keyed(&[7; 16], format!("{content:?}").as_bytes())
 }
 
-/// Subscribers, topics, events and bytes.
+/// The log's numbers of subscribers, topics, events and bytes.
 pub(crate) fn sizes<P: Payload>(log: &Log<P>, now: Timestamp) -> (usize, usize, usize, usize) {
     let totals = log.totals(now);
     (totals.subscribers, totals.topics, totals.events, totals.bytes)
@@ -125,8 +125,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Reads once and records the result. Uses `read_next` if the batch has one event. Asserts that
-    /// events come in order and that a gap has both ends.
+    /// Reads once and records the result. If the batch has one event, this calls `read_next`, so
+    /// both methods are tested. Asserts that events come in order and that a gap has both ends.
     pub(crate) fn read<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -188,7 +188,7 @@ impl Seen {
     }
 }
 
-/// After this time, a wait fails. Waits that succeed take less than a second.
+/// The maximum duration of a wait. A wait that succeeds takes less than a second.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Signal(Mutex<bool>, Condvar);
@@ -210,7 +210,7 @@ impl Wake for Count {
     }
 }
 
-/// Runs a future on this thread. Panics at the deadline.
+/// Runs a future on this thread. Panics if the future is not ready within [`DEADLINE`].
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
     let waker = Waker::from(Arc::clone(&signal));

@@ -1,6 +1,6 @@
 //! An allocator that counts the allocations of one thread, so that tests can check memory.
 //!
-//! Each thread has its own counts, so concurrent tests do not disturb each other.
+//! Each thread has separate counts, so tests that run at the same time do not disturb each other.
 
 #![allow(unsafe_code)]
 
@@ -25,14 +25,14 @@ pub(crate) struct Used {
     pub(crate) count: usize,
     /// The total bytes allocated.
     pub(crate) bytes: usize,
-    /// The number of bytes in use at the end. It is negative if the code freed memory that was
-    /// allocated before it.
+    /// The number of bytes in use after the code, compared with before. The number is negative if
+    /// the code freed older memory.
     pub(crate) live: isize,
     /// The maximum number of bytes in use at the same time.
     pub(crate) peak: isize,
 }
 
-/// Runs the code and counts its allocations. The memory of its result counts as in use.
+/// Runs the code and counts its allocations. The memory of the code's result counts as in use.
 pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     USED.set(Used { count: 0, bytes: 0, live: 0, peak: 0 });
     let result = code();
@@ -40,7 +40,7 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
 }
 
 fn note(allocated: usize, freed: usize) {
-    // While a thread ends, it has no counter any more.
+    // A thread that is ending may have dropped its counter already. Then nothing is counted.
     let _ = USED.try_with(|cell| {
         let mut used = cell.get();
         used.count += usize::from(allocated > 0);

@@ -1,4 +1,5 @@
-//! Checks that a stream gives the expected items, however it is cut into chunks.
+//! Checks that the decoder finds the expected items in a stream, however the stream is cut into
+//! chunks.
 
 use downlink_proto::Decoder;
 
@@ -12,7 +13,7 @@ pub(crate) fn message(data: &str) -> Seen {
     event("message", data)
 }
 
-/// An event of a stream without an id.
+/// An event. Neither the event nor an earlier one has an id.
 pub(crate) fn event(event_type: &str, data: &str) -> Seen {
     Seen::Event {
         event_type: event_type.to_owned(),
@@ -31,12 +32,12 @@ pub(crate) fn retry(millis: u64) -> Seen {
 }
 
 impl Seen {
-    /// The same event, with an id in its own block.
+    /// The same event, with an `id` field in the event's block.
     pub(crate) fn own_id(self, id: &str) -> Self {
         self.id(id, true)
     }
 
-    /// The same event, with the last event id of an earlier block.
+    /// The same event, with an id that an earlier block has set.
     pub(crate) fn kept_id(self, id: &str) -> Self {
         self.id(id, false)
     }
@@ -52,8 +53,8 @@ impl Seen {
 }
 
 /// Checks that the decoder and the naive reader find exactly these items in a stream. The decoder
-/// gets the stream whole, cut in two at every position, byte by byte, and with empty chunks between
-/// the bytes. Returns the result for more checks.
+/// gets the stream in one chunk, in two chunks cut at every position, byte by byte, and byte by
+/// byte with empty chunks between. Returns what the naive reader found, for more checks.
 #[track_caller]
 pub(crate) fn check(stream: impl AsRef<[u8]>, expected: &[Seen]) -> Reading {
     check_after("", stream, expected)

@@ -1,4 +1,5 @@
-//! Checks at compile time: which types may cross threads, and how the limits relate to each other.
+//! The compiler checks here which types can be sent between threads, and how the limits relate to
+//! each other.
 
 use downlink_proto::{
     DecodeError, DecodedEvent, Decoder, EVENT_BYTES_MAX_DEFAULT, EVENT_ID_BYTES_MAX, Event,

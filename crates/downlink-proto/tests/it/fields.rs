@@ -1,5 +1,5 @@
-//! Tests of the checked values: which texts are accepted, which are refused, and the error
-//! messages.
+//! Tests of ids, types and other values that are checked when they are made. They show which texts
+//! are accepted or refused, and the error messages.
 
 use std::{error::Error as _, time::Duration};
 
@@ -8,7 +8,7 @@ use downlink_proto::{
     Retry,
 };
 
-/// The error message of a refused value.
+/// The error message for a value that must be refused.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, InvalidField>) -> String {
     let error = result.unwrap_err();

@@ -1,8 +1,8 @@
-//! Tests with the golden streams in `tests/fixtures`. Other readers are tested with the same
-//! streams.
+//! Tests with the streams in `tests/fixtures`. For each stream, a file beside it has the expected
+//! events. Other readers are tested with the same files.
 //!
-//! `UPDATE_EXPECT=1` writes the results of the naive reader as the new expectations. A person then
-//! reviews them.
+//! With `UPDATE_EXPECT=1`, the test writes the events that the naive reader finds as the new
+//! expected events. A person must then review these files.
 
 use std::{
     fs,

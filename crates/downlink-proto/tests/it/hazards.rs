@@ -1,7 +1,8 @@
-//! Hazards e03 to e20 for an encoder (see `main.rs`). The module `fields` has e01, e02 and e21 to
-//! e23, whose values are refused.
+//! Hazards e03 to e20: values that a reader would misread if the encoder wrote them without care.
+//! `main.rs` explains these numbers. The values of e01, e02 and e21 to e23 are refused before they
+//! reach the encoder, and the module `fields` tests them.
 //!
-//! e24 and e25 are about HTTP, so they have no test in this crate.
+//! e24 and e25 are about HTTP, which this crate does not use, so they have no test in this crate.
 
 use std::time::Duration;
 
@@ -118,8 +119,8 @@ fn e12_each_line_of_a_comment_becomes_a_comment_line() {
     );
 }
 
-/// A blank line ends an event. So a frame has exactly one blank line, at its end, and frames may be
-/// sent in any order.
+/// A blank line ends an event. So a frame must have exactly one blank line, at its end. Then one
+/// frame cannot become part of another, and frames may be sent in any order.
 #[test]
 fn e13_a_frame_has_one_blank_line_at_its_end() {
     let full = Event::new("a\n\nb").event(event_type("t")).id(id("")).retry(Retry::from_millis(1));
@@ -205,7 +206,7 @@ fn fields_returns_the_values_of_an_event() {
     assert_eq!((fields.event_type, fields.retry), (None, None));
 }
 
-/// Hubs and channels hold thousands of events, so the size matters.
+/// Hubs and channels keep thousands of events in memory, so an `Event` must be small.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn an_event_takes_72_bytes() {

@@ -1,4 +1,5 @@
-//! Tests of the decoder's limits (at, below and above each), and of the bounds on memory and work.
+//! Tests of the decoder's limits with input that is below, at and above each limit, and of the
+//! bounds on the decoder's memory and work.
 
 use std::error::Error as _;
 
@@ -13,7 +14,8 @@ use crate::{
     reader::{read_with, take_all},
 };
 
-/// Checks the items and the error of a stream: whole, cut at every position, and byte by byte.
+/// Decodes a stream in one chunk, in two chunks cut at every position, and byte by byte. Checks the
+/// items, and that an error is returned if one is expected.
 #[track_caller]
 fn check(limits: DecoderLimits, stream: &[u8], expected: &[Seen], outcome: Option<&str>) {
     let agrees = |chunks: &[&[u8]]| {
@@ -50,12 +52,14 @@ fn rule_10_a_line_may_have_bytes_up_to_the_limit() {
     check_line("data: ab\n\n", &[message("ab")], true);
     check_line("data: ab\r\n\r\n", &[message("ab")], true);
     check_line("data: abc\n\n", &[], false);
-    // A line that is too long fails at once, before its end arrives.
+    // The decoder returns the error as soon as the line is too long, before the end of the line
+    // arrives.
     check_line("data: ab", &[], true);
     check_line("data: abc", &[], false);
     check_line("data: é\n\n", &[message("é")], true);
     check_line("data: aé\n\n", &[], false);
-    // The limit applies to every kind of line. A byte order mark at the start does not count.
+    // The limit applies to every kind of line. A byte order mark at the start of the stream does
+    // not count.
     check_line(":1234567\n", &[comment("1234567")], true);
     check_line(":12345678\n", &[], false);
     check_line("123456789\n", &[], false);
@@ -75,7 +79,7 @@ fn rule_10_an_event_may_have_bytes_up_to_the_limit() {
     check_event(b"data: 1234\ndata: 6789\n\n", &[], false);
     check_event(&b"data\n".repeat(9), &[], true);
     check_event(&b"data\n".repeat(10), &[], false);
-    // A replacement character counts as three bytes.
+    // U+FFFD, which replaces an invalid byte, counts as three bytes.
     check_event(b"data: \xFF\xFF12\n\n", &[message("\u{FFFD}\u{FFFD}12")], true);
     check_event(b"data: \xFF\xFF\xFF\n\n", &[], false);
 }
@@ -89,10 +93,11 @@ fn rule_10_type_and_id_count_towards_the_event() {
     check_event(b"data: 3456\nevent: abc\nid: 12\n\n", &[], false);
     check_event(b"event: 123456789\n", &[], false);
     check_event(b"id: 123456789\n", &[], false);
-    // Only the last one counts, not the sum. An ignored id does not count.
+    // If a block has several types or ids, only the last counts, not the sum. An id that is ignored
+    // does not count.
     check_event(b"event: 12345678\nevent: 1234567\nevent: a\n\n", &[], true);
     check_event(b"id: 12345678\nid: 1234567\nid: 123456789\0\n\n", &[], true);
-    // The count begins at 0 in each block. The last event id of an earlier block does not count.
+    // The count begins at 0 in each block. An id that an earlier block has set does not count.
     let seen = [message("12345678").kept_id("12345678")];
     check_event(b"id: 12345678\n\ndata: 12345678\n\n", &seen, true);
 }
@@ -148,8 +153,8 @@ fn the_default_limits_apply() {
     assert!(decoder.handle_bytes(b"x").is_err());
 }
 
-/// The peak memory of a decoder for this stream in chunks of this length. Items are dropped as soon
-/// as they are taken.
+/// Decodes a stream in chunks of this length, and drops each item at once. Returns the peak memory
+/// of the decoder.
 fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     let (_, used) = allocations_of(|| {
         let mut decoder = Decoder::new(limits);
@@ -164,13 +169,15 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// While a buffer grows, there is the old buffer, and a new one of twice its size.
+/// While a buffer grows, both the old buffer and the new one, which is twice as large, are in
+/// memory.
 const GROWTH: usize = 3;
 
 #[test]
 fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
     let limits = DecoderLimits::default().line_bytes_max(4_096).event_bytes_max(16_384);
-    // Replacement characters make a decoded line three times as long as its bytes.
+    // Each invalid byte of a line becomes U+FFFD, which takes three bytes. So a decoded line may be
+    // three times as long as the line.
     let bound = GROWTH * (4_096 + 16_384) + 3 * 4_096 + 1_024;
     for endless in [
         &b"x"[..],
@@ -194,7 +201,8 @@ fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
     }
 }
 
-/// Items wait in a queue, so the memory for a chunk of tiny items is proportional to its length.
+/// The items of a chunk wait in a queue. So the memory for a chunk of tiny items is proportional to
+/// the length of the chunk.
 #[test]
 fn memory_for_waiting_items_is_linear_in_the_chunk() {
     for endless in [&b":\n"[..], b"id\n\n", b"id: 1\n\n", b"data\n\n", b"retry:5\n"] {
@@ -234,7 +242,7 @@ fn the_memory_of_a_chunk_of_many_items_is_released() {
     drop(decoder);
 }
 
-/// The allocated bytes are linear in the size of an event, not quadratic.
+/// The total of the allocated bytes grows linearly with the size of an event, not quadratically.
 #[test]
 fn v25_a_large_event_in_small_chunks_allocates_linearly() {
     let bytes_for = |len: usize| {

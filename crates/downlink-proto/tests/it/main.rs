@@ -1,11 +1,12 @@
-//! Tests of the crate through its public interface. They use one thread, and no input or output.
+//! Tests of the crate through its public API. They use neither threads nor I/O, except to read
+//! files with streams.
 //!
-//! Many test names begin with a number from three lists, which exist only in these names. `rule_01`
-//! to `rule_35` are the rules for a decoder, derived from the section "Server-sent events" of the
-//! WHATWG HTML standard. `e01` to `e25` are hazards for an encoder: values that readers could
-//! misread. `v01` to `v25` are example streams, from the web platform tests and our own. The module
-//! `check` compares a decoder with the expected items and with the module `naive`, an independent
-//! reader.
+//! Many test names begin with a number. The numbers are used only in these tests. `rule_01` to
+//! `rule_35` are rules for a decoder, from the section "Server-sent events" of the WHATWG HTML
+//! standard. `e01` to `e25` are hazards for an encoder: values that a reader could misread. `v01`
+//! to `v25` are example streams. Some of them are from the web platform tests, and the others were
+//! written for this crate. The module `check` compares the items that a decoder finds with the
+//! expected items, and with those of the module `naive`, an independent reader.
 
 #![allow(clippy::unwrap_used)]
 

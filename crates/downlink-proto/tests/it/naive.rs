@@ -1,7 +1,7 @@
-//! A simple reader, written to be easy to check. It takes the whole stream, replaces all line ends
-//! by LF, and follows the standard's "interpreting an event stream" line by line.
+//! A simple reader, which is easy to check by eye. It takes a whole stream, replaces all line ends
+//! by LF, and follows the standard's section "Interpreting an event stream" line by line.
 //!
-//! It shares no code with the decoder. It has no limits and takes no chunks.
+//! It shares no code with the decoder. It has no limits, and cannot read a stream in chunks.
 
 /// One item of a stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) struct Reading {
     pub(crate) reconnection_time: Option<u64>,
 }
 
-/// Reads a whole stream, with this last event id at its start.
+/// Reads a whole stream. At the start of the stream, the reader has this last event id.
 pub(crate) fn read_whole(stream: &[u8], last_event_id: &str) -> Reading {
     let text = String::from_utf8_lossy(stream);
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);

@@ -1,5 +1,5 @@
-//! Properties that hold for any input: round trips, any chunks, bounded memory, one event per
-//! frame.
+//! Properties that hold for any input: a decoder reads what an encoder wrote, chunks make no
+//! difference, memory is bounded, and a frame gives one event.
 
 use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Retry};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -10,7 +10,7 @@ use crate::{
     reader::read_with,
 };
 
-/// Random text with many pieces that have a meaning in the format.
+/// Random text with many pieces that have a meaning in an event stream.
 fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => select(vec![
@@ -24,7 +24,7 @@ fn text() -> impl Strategy<Value = String> {
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
-/// Random bytes with many pieces of streams, some of them damaged.
+/// Random bytes with many pieces of event streams, some of them damaged.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => select(vec![
@@ -62,7 +62,8 @@ fn event() -> impl Strategy<Value = Event> {
     })
 }
 
-/// Cuts the stream at these places. A place beyond the end is taken modulo the length plus 1.
+/// Cuts the stream at these positions. Each position is taken modulo the length of the stream plus
+/// 1, so it is always inside the stream.
 fn cut<'a>(stream: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = places.iter().map(|place| place % (stream.len() + 1)).collect();
     places.sort_unstable();
@@ -80,7 +81,7 @@ fn normalised(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// The items that a reader gets for this event.
+/// The items that a reader must find in the frame of this event.
 fn seen_of(event: &Event) -> Vec<Seen> {
     let fields = event.fields();
     let retry = fields.retry.map(|retry| Seen::Retry(retry.as_millis()));
@@ -157,8 +158,8 @@ proptest! {
                 }
             }
         });
-        // A growing buffer takes up to three times its limit. The memory for waiting items depends
-        // on the size of the chunk.
+        // A buffer that grows takes up to three times its limit. The memory for waiting items is
+        // proportional to the length of the chunk.
         let bound = 3 * (64 + 128) + 3 * 64 + 150 * chunk_len + 1_024;
         prop_assert!(used.peak <= isize::try_from(bound).unwrap(), "{} bytes", used.peak);
     }

@@ -1,4 +1,4 @@
-//! Functions that run a [`Decoder`] and convert its items to those of the naive reader.
+//! Functions that run a [`Decoder`] and convert its items to the type of the naive reader's items.
 
 use downlink_proto::{DecodeError, Decoder, Item};
 
@@ -23,7 +23,7 @@ pub(crate) fn seen(item: Item) -> Seen {
     }
 }
 
-/// Decodes a stream in these chunks, up to its end or to an error.
+/// Decodes the chunks of a stream, up to the end of the stream or to an error.
 pub(crate) fn read_with<'a>(
     decoder: &mut Decoder,
     chunks: impl IntoIterator<Item = &'a [u8]>,

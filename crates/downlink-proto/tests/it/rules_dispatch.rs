@@ -1,6 +1,8 @@
-//! Rules 25 to 35 for a decoder (see `main.rs`): dispatch, ids and the end of a stream.
+//! Rules 25 to 35 for a decoder (see `main.rs`). They are about when an event is complete
+//! (dispatch), ids, and the end of a stream.
 //!
-//! Rule 34 has no test, because it is about the origin of an event, which only a client knows.
+//! Rule 34 has no test. It is about the origin of an event, which a client knows and a decoder does
+//! not.
 
 use downlink_proto::Decoder;
 
@@ -107,8 +109,9 @@ fn rule_35_many_events_in_one_chunk_are_returned_in_order() {
     check(stream, &expected);
 }
 
-/// A reader that stops in the middle of a chunk must get the other events again, so their ids must
-/// not count.
+/// A reader may stop after some events of a chunk and reconnect. After the reconnect, the server
+/// must send the other events again. So the decoder's last event id must not yet be the id of an
+/// event that the reader has not taken.
 #[test]
 fn events_that_were_not_taken_do_not_set_the_last_event_id() {
     let mut decoder = Decoder::default();

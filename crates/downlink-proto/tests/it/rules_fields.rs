@@ -8,7 +8,7 @@ fn rule_12_an_empty_line_ends_a_block() {
     check("data: a\n", &[]);
     check("data: a\n\n", &[message("a")]);
     check("\n\n\ndata: a\n\n\n\n", &[message("a")]);
-    // A line with one space is not empty.
+    // A line with one space is not a blank line, so it does not end the event.
     check("data: a\n \n", &[]);
 }
 
@@ -32,7 +32,7 @@ fn rule_14_the_first_colon_ends_the_name() {
 fn rule_15_exactly_one_space_is_dropped() {
     check("data: a\ndata:  b\ndata:\tc\ndata:d \n\n", &[message("a\n b\n\tc\nd ")]);
     check("id:  1\nevent:  t\ndata:\n\n", &[event(" t", "").own_id(" 1")]);
-    // A no-break space is not U+0020.
+    // Only U+0020 is removed after the colon. A no-break space is kept.
     check("data:\u{A0}a\n\n", &[message("\u{A0}a")]);
 }
 
@@ -103,6 +103,6 @@ fn rule_24_retry_applies_at_once_and_without_data() {
     assert_eq!(check("retry: 5\n\n", &[retry(5)]).reconnection_time, Some(5));
     assert_eq!(check("data: a\nretry: 5\n", &[retry(5)]).reconnection_time, Some(5));
     check("retry: 5\ndata: a\nretry: 6\n\n", &[retry(5), retry(6), message("a")]);
-    // An unfinished line has no effect, because more digits may follow.
+    // A line without a line end has no effect, because more digits might have followed.
     assert_eq!(check("retry: 5", &[]).reconnection_time, None);
 }

@@ -11,10 +11,10 @@ use crate::{
 fn rule_01_bytes_are_utf_8_and_invalid_ones_are_replaced() {
     check("data: grüße 日本 🦀\n\n", &[message("grüße 日本 🦀")]);
     check(b"data: a\xFFb\n\n", &[message("a\u{FFFD}b")]);
-    // A line end within a multi-byte character ends the line. The incomplete character becomes one
-    // replacement character.
+    // A line end in the middle of a multi-byte character ends the line. U+FFFD replaces the
+    // incomplete character.
     check(b"data: a\xE6\x97\ndata: b\n\n", &[message("a\u{FFFD}\nb")]);
-    // An encoded surrogate and an overlong form give one replacement character per byte.
+    // In an encoded surrogate and in an overlong encoding, U+FFFD replaces each byte.
     check(b"data: \xED\xA0\x80\n\n", &[message("\u{FFFD}\u{FFFD}\u{FFFD}")]);
     check(b"data: \xC0\xAF\n\n", &[message("\u{FFFD}\u{FFFD}")]);
     check(b":\xFF\n", &[comment("\u{FFFD}")]);
@@ -37,7 +37,7 @@ fn rule_03_any_other_byte_order_mark_is_text() {
     check("\u{FEFF}\u{FEFF}data: a\n\n", &[]);
     check("\n\u{FEFF}data: a\n\n", &[]);
     check("data: \u{FEFF}a\n\n", &[message("\u{FEFF}a")]);
-    // An incomplete byte order mark is part of the first line.
+    // An incomplete byte order mark is not removed. It becomes part of the first line.
     check(b"\xEF\xBBdata: a\n\ndata: b\n\n", &[message("b")]);
     check(b"\xEF\n\xBB\xBFdata: a\n\ndata: b\n\n", &[message("b")]);
 }
@@ -52,7 +52,8 @@ fn rule_04_each_stream_may_begin_with_a_byte_order_mark() {
         assert_eq!(take_all(&mut decoder), expected, "{end:?}");
         decoder.handle_end();
     }
-    // An incomplete byte order mark at the end of a stream is discarded too.
+    // If a stream ends after an incomplete byte order mark, these bytes are discarded, as any
+    // unfinished line is.
     decoder.handle_bytes(b"\xEF\xBB").unwrap();
     decoder.handle_end();
     decoder.handle_bytes(b"\xBFdata: a\n\ndata: b\n\n").unwrap();
@@ -86,7 +87,8 @@ fn rule_07_a_cr_ends_its_line_at_once() {
     assert_eq!(take_all(&mut decoder), [message("a")]);
     decoder.handle_bytes(b"\n: c\r").unwrap();
     assert_eq!(take_all(&mut decoder), [comment(" c")]);
-    // An LF at the start of a stream does not belong to a CR of the previous one.
+    // The previous stream ended with CR. An LF at the start of the next stream is a line end of its
+    // own, not the second half of a CRLF.
     decoder.handle_end();
     decoder.handle_bytes(b"data: b\r").unwrap();
     decoder.handle_end();
@@ -106,7 +108,7 @@ fn rule_09_nul_is_legal_in_data_comments_types_and_names() {
     check(":\0c\nevent: t\0\ndata: \0\nda\0ta: x\n\n", &seen);
 }
 
-/// The module `limits` tests the limit of a line, and the memory.
+/// The module `limits` tests the maximum length of a line and the decoder's memory.
 #[test]
 fn rule_10_a_line_may_be_long() {
     let text = "x".repeat(70 * 1_024);

@@ -1,4 +1,5 @@
-//! Tests of stamped frames, which get the offset in their id after they were encoded.
+//! Tests of stamped frames. Such a frame is encoded first, and the offset in its id is written into
+//! it later.
 
 use downlink_proto::{Event, EventId, EventType, Retry};
 
@@ -12,7 +13,7 @@ fn full() -> Event {
     Event::new("a\nb").event(EventType::from_static("note")).retry(Retry::from_millis(5))
 }
 
-/// Checks that stamping gives the same frame as encoding the event with the complete id.
+/// Checks that stamping a frame gives the same bytes as encoding the event with the complete id.
 #[track_caller]
 fn check_stamp(event: &Event, prefix: &str, offset: u64) {
     let unstamped = event.encode_unstamped(&id(prefix));
@@ -82,8 +83,8 @@ fn encoding_allocates_once_with_the_exact_size() {
     let (frame, used) = allocations_of(|| event.encode());
     assert_eq!((used.count, used.bytes), (1, frame.len()));
 
-    // The second allocation is the reference count. It is made early, so that stamping allocates
-    // nothing.
+    // The second allocation is the frame's reference count. The frame allocates the count before it
+    // is stamped, so that stamping allocates nothing.
     let prefix = id("k3j9x0qa-");
     let (unstamped, used) = allocations_of(|| event.encode_unstamped(&prefix));
     assert_eq!(used.count, 2);

@@ -1,5 +1,5 @@
-//! The example streams v01 to v25, from the web platform tests and our own. `check` cuts each
-//! stream at every position.
+//! The example streams v01 to v25. Some are from the web platform tests, and the others were
+//! written for this crate. `check` cuts each stream at every position.
 
 use downlink_proto::{Decoder, Retry};
 
@@ -11,7 +11,8 @@ use crate::{
 
 const BOM: &str = "\u{FEFF}";
 
-/// Checks the items after each chunk. No item may be returned later than that.
+/// Checks the items that the decoder returns after each chunk. The decoder must return an item as
+/// soon as the chunk that completes the item has arrived.
 #[track_caller]
 fn check_at_once(chunks: &[(&[u8], &[Seen])]) {
     let mut decoder = Decoder::default();
@@ -170,7 +171,8 @@ fn v24_a_retry_above_64_bits_becomes_the_maximum() {
     assert_eq!(Retry::from_millis(u64::MAX).as_millis(), u64::MAX);
 }
 
-/// Tests in `src/lines.rs` count the work for such an event.
+/// This test checks only the event. Tests in `src/lines.rs` count the work that such an event
+/// takes.
 #[test]
 fn v25_an_event_of_ten_mebibytes_is_read_in_chunks_of_ten_bytes() {
     let text = "0123456789abcde\n".repeat(10 * 1_024 * 1_024 / 16);

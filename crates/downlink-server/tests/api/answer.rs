@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A complete answer.
+/// The answer to one request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -26,7 +26,7 @@ impl Answer {
         self.head[start..].split("\r\n").next()
     }
 
-    /// The JSON of a successful request.
+    /// Asserts that the request was successful, and returns the body as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
@@ -36,8 +36,9 @@ impl Answer {
         serde_json::from_str(&self.body).expect("JSON")
     }
 
-    /// Asserts that this is a problem with this status, and returns its detail. The detail
-    /// consists of sentences. It begins with a capital letter or a quoted part of the request.
+    /// Asserts that this is a problem document with this status, and returns its detail. The detail
+    /// must consist of sentences, so it begins with a capital letter or with a quoted part of the
+    /// request.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");

@@ -1,4 +1,5 @@
-//! Invalid requests. The server refuses each of them with advice, and the hub does not change.
+//! Invalid requests. The server refuses each of them with an error that helps to fix the request,
+//! and the hub does not change.
 
 use crate::{Server, answer::status_of};
 
@@ -217,7 +218,8 @@ async fn a_request_needs_one_allowed_host() {
     }
 }
 
-/// The kubelet sends the address of the pod in `Host`. The health checks of HAProxy have no `Host`.
+/// Health checks cannot always set `Host`: Kubernetes sends the address of the pod, and HAProxy
+/// sends no `Host`.
 #[tokio::test]
 async fn health_checks_work_with_any_host() {
     let server = Server::start().await;
@@ -240,7 +242,8 @@ async fn http_1_0_is_served() {
     assert_eq!(status_of(&answer), 400, "{answer}");
 }
 
-/// If such a header came twice, a proxy might use one value and the server the other.
+/// If a request had two different `Origin` headers, a proxy might check one of them and the server
+/// the other.
 #[tokio::test]
 async fn origin_and_site_headers_may_not_repeat() {
     let server = Server::start().await;
@@ -269,7 +272,8 @@ async fn ask_raw(server: &Server, version: &str, path: &str, headers: &str) -> S
     server.exchange(request.as_bytes()).await
 }
 
-/// A proxy may change `Host`, and a browser may include the port of `https` in `Origin`.
+/// A proxy may change `Host`, so the server cannot simply compare it with `Origin`. And a browser
+/// may include the port in `Origin` even if it is the usual port of `https`.
 #[tokio::test]
 async fn own_pages_are_allowed_behind_a_proxy() {
     let server = Server::with(&["--host", "push.example"]).await;

@@ -1,4 +1,5 @@
-//! `POST /events/batch`: the server publishes all events or none. Every error names the wrong line.
+//! `POST /events/batch`: the server publishes all events of a batch or none. An error names the
+//! line that is wrong.
 
 use crate::{Server, patiently};
 
@@ -116,7 +117,8 @@ async fn addresses_of_a_batch_at_and_above_their_limit() {
     server.refuses(PATH, one_more, says).await;
 }
 
-/// While the server parses a line, it keeps only enough names to see that there are too many.
+/// A line may have far more names than an event may have. The server must not keep all of them in
+/// memory to find this out.
 #[tokio::test]
 async fn a_line_with_a_million_addresses_is_refused() {
     let server = Server::start().await;

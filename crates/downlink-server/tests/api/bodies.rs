@@ -1,4 +1,5 @@
-//! Request bodies: their size, pauses in them, and answers that come before the body has ended.
+//! Request bodies: how large they may be, how long a client may pause, and answers that the server
+//! sends before the body has ended.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -18,7 +19,7 @@ fn chunked(server: &Server, chunks: &[&str]) -> String {
 
 #[tokio::test]
 async fn sizes_below_at_and_above_the_limit() {
-    // The limit applies to the whole frame, which includes `id: ` and `data: `.
+    // The limit applies to the event as subscribers get it, so `id: ` and `data: ` count too.
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     server.publish("topic=a", &"x".repeat(100)).await;
     let frame = (1..=200).rev().find(|bytes| {
@@ -44,7 +45,7 @@ async fn a_body_without_a_length_is_limited_too() {
     server.is_unharmed(&before).await;
 }
 
-/// Sends the whole body before it reads the answer, as many clients do.
+/// Like many clients, this function sends the whole body before it reads the answer.
 async fn send_then_read(server: &Server, path: &str) -> Answer {
     const BYTES: usize = 48 << 20;
     let mut io = server.connect().await;

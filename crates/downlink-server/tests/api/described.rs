@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{Server, stream::Stream};
 
-/// Returns the id and the description of the next event, which must have the form of `meta=1`.
+/// Reads the next event of a stream with `meta=1`. Returns the event's id and its data, which is a
+/// JSON object that describes the event.
 async fn next(stream: &mut Stream) -> (String, Value) {
     let event = stream.next().await.expect("an event");
     assert_eq!(event.event_type, "downlink.event");

@@ -1,4 +1,5 @@
-//! Topics that were finished by `last` or by `POST /finish`.
+//! Finished topics. A publish with `last=true` or a `POST /finish` finishes a topic, which then
+//! takes no more events.
 
 use serde_json::json;
 
@@ -40,7 +41,8 @@ async fn a_reloaded_page_reads_a_finished_topic_from_the_beginning() {
     assert_eq!(server.subscribe("topic=a").await.rest().await, ["one", "two"]);
     let header = format!("Last-Event-ID: {first}\r\n");
     assert_eq!(server.stream("topic=a&open=0", &header).await.rest().await, ["two"]);
-    // This client already has every event. The answer 204 tells an EventSource not to reconnect.
+    // This client already has every event of the topic. So the answer is 204, which tells an
+    // `EventSource` to stop reconnecting.
     let header = format!("Last-Event-ID: {last}\r\n");
     let answer = server.ask("GET", "/events?topic=a", &header, "").await;
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));

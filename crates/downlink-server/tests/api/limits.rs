@@ -1,5 +1,5 @@
-//! What clients get when a limit of connections, subscriptions or topics is reached, and when the
-//! server shuts down.
+//! What clients get if the server has reached its limit of connections, subscriptions or topics,
+//! and if it shuts down.
 
 use tokio::io::AsyncReadExt as _;
 
@@ -7,7 +7,7 @@ use crate::{Server, answer::Answer, patiently};
 
 const BROWSER: &str = "Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n";
 
-/// Asserts that the answer is a 503 with a problem and `Retry-After`.
+/// Asserts that the answer is a 503 with a problem document and with `Retry-After`.
 #[track_caller]
 fn assert_unavailable(answer: &Answer, says: &str) {
     let later: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
@@ -17,8 +17,8 @@ fn assert_unavailable(answer: &Answer, says: &str) {
     assert!(problem["detail"].as_str().expect("a detail").contains(says), "{problem}");
 }
 
-/// Asserts that a browser gets an event stream with a reconnection time. After a 503, it would
-/// never reconnect.
+/// Asserts that the server refuses a browser's subscription with a stream that has only a
+/// reconnection time. After a 503, the browser would never reconnect.
 async fn assert_browser_must_reconnect_later(server: &Server, query: &str) {
     let mut stream = server.stream(query, BROWSER).await;
     assert_eq!(stream.status(), 200, "{}", stream.head);
@@ -42,7 +42,8 @@ async fn subscriptions_at_their_limit() {
     patiently(async { while server.stream("topic=a", "").await.status() != 200 {} }).await;
 }
 
-/// Over plain HTTP to another machine, a browser sends no `Sec-Fetch-Mode`.
+/// The server usually recognizes a browser by `Sec-Fetch-Mode`. But over plain HTTP to another
+/// machine, a browser does not send this header.
 #[tokio::test]
 async fn a_browser_is_recognized_by_its_agent_and_may_request_a_status() {
     let server = Server::with(&["--subscribers-max", "0"]).await;
@@ -73,7 +74,8 @@ async fn connections_at_their_limit() {
     let server = Server::with(&["--connections-max", "1"]).await;
     let mut stream = server.subscribe("topic=a").await;
     assert_unavailable(&server.get("/topics").await, "limit of connections");
-    // These paths show an operator that the limit is reached, so they work beyond the limit.
+    // With these paths, an operator can see that the limit is reached. So they must also work when
+    // it is reached.
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -115,9 +117,9 @@ async fn subscribed_topics_and_clients_at_their_limit() {
         assert_unavailable(&server.get(&format!("/events?{query}")).await, says);
         assert_browser_must_reconnect_later(&server, query).await;
     }
-    // A name counts once, even if several subscriptions use it.
+    // A topic or client counts once, even if it has several subscriptions.
     let _again = server.subscribe("topic=read/0&topic=read/1&client=alice").await;
-    // Publishes to new topics and to topics with subscriptions still work.
+    // Publishing still works, both to new topics and to topics with subscriptions.
     for number in 0..30 {
         server.publish(&format!("topic=new/{number}"), "x").await;
         server.publish(&format!("client=new-{number}"), "x").await;
@@ -186,8 +188,8 @@ async fn open_connections_end_properly_when_the_server_stops() {
     server.ended().await;
 }
 
-/// The limit of selectors allows 1,000 topics, but their names must also fit in the head of the
-/// request.
+/// A subscription may have 1,000 selectors. But all of them are in the URL, so together they must
+/// fit in the head of the request.
 #[tokio::test]
 async fn selectors_must_fit_in_the_head_of_the_request() {
     let server = Server::start().await;

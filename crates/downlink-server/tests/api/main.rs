@@ -41,14 +41,14 @@ use tokio::{
     time::timeout,
 };
 
-/// The longest wait. Every test takes far less time.
+/// The maximum duration of a wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// The number of panics outside the test code since the first server started. It must stay 0.
+/// The number of panics in the server's code since the first server was started. It must stay 0.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn count_panics() {
@@ -56,7 +56,7 @@ fn count_panics() {
     ONCE.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A failing test panics too. Only panics of the server count.
+            // A test that fails also panics, but only panics of the server count.
             if !panic.location().is_some_and(|at| at.file().contains("/tests/")) {
                 PANICS.fetch_add(1, Ordering::Relaxed);
             }
@@ -120,12 +120,13 @@ impl Server {
         TcpStream::connect(self.address).await.expect("listening")
     }
 
-    /// Sends bytes and reads the answer until the server closes.
+    /// Sends bytes, and reads the answer until the server closes the connection.
     async fn exchange(&self, request: &[u8]) -> String {
         let (mut reader, mut writer) = self.connect().await.into_split();
         let mut answer = Vec::new();
         let write = async {
-            // A server may answer and close before it has read the whole request.
+            // The server may answer and close the connection before it has read the whole request,
+            // so an error is ignored.
             let _ = writer.write_all(request).await;
         };
         let (_, read) =
@@ -134,7 +135,7 @@ impl Server {
         String::from_utf8(answer).expect("UTF-8")
     }
 
-    /// Sends one request with these header lines (each with its CRLF) and returns the answer.
+    /// Sends one request and returns the answer. In `headers`, each line ends with CRLF.
     async fn ask(&self, method: &str, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
         let body = body.as_ref();
         let head = format!(
@@ -154,12 +155,12 @@ impl Server {
         self.ask("POST", path, "", body).await
     }
 
-    /// Publishes an event, which must succeed, and returns the answer.
+    /// Publishes an event and returns the answer. Panics if the server refuses the event.
     async fn publish(&self, query: &str, data: &str) -> Value {
         self.post(&format!("/events?{query}"), data).await.json()
     }
 
-    /// Publishes an event, which must succeed, and returns its id.
+    /// Publishes an event and returns its id. Panics if the server refuses the event.
     async fn publish_id(&self, query: &str, data: &str) -> String {
         self.publish(query, data).await["id"].as_str().expect("an id").to_owned()
     }
@@ -211,7 +212,7 @@ impl Server {
     }
 }
 
-/// Escapes text as a value in a query.
+/// Escapes text so that it can be a value in a query.
 fn escaped(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

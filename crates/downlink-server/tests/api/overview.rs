@@ -1,4 +1,5 @@
-//! What the server shows about itself: topics, clients, health, metrics and the page.
+//! What the server shows about itself: its topics, clients, health and metrics, and the page in a
+//! browser.
 
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ async fn a_topic_shows_its_events_subscribers_and_cursor() {
     });
     assert_eq!(empty, expected);
 
-    // The cursor of the empty topic is a start: the subscription gets both later events.
+    // A subscription that starts after the cursor of the empty topic gets both later events.
     let first = server.publish_id("topic=a", "1").await;
     let second = server.publish_id("topic=a", "2").await;
     let mut stream = server.stream(&format!("topic=a&open=0&start=after:{cursor}"), "").await;
@@ -140,7 +141,8 @@ async fn health_and_readiness_during_a_drain() {
     assert!(answer.problem(503).contains("shutting down"));
 }
 
-/// Older programs, such as `promtool check metrics`, read only the classic text format.
+/// Older programs, such as `promtool check metrics`, read only Prometheus's older text format and
+/// not OpenMetrics.
 #[tokio::test]
 async fn metrics_are_classic_text_on_request() {
     let server = Server::start().await;

@@ -1,6 +1,6 @@
-//! The server relays event streams of other servers to its subscribers. The examples are streams of
-//! language models as their vendors document them, a stream with an error in the middle, and a
-//! stream with repeated ids.
+//! A publisher may send the event stream of another server as a request body, and the server relays
+//! the events to its subscribers. The examples are streams of language models as their vendors
+//! document them, a stream with an error in the middle, and a stream with repeated ids.
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -33,7 +33,7 @@ data: {"type":"message_stop"}
 
 "#;
 
-/// A streamed message in which the model's server reports an error.
+/// A streamed message in the middle of which the model's server reports an error.
 const WITH_ERROR: &str = r#"event: message_start
 data: {"type":"message_start"}
 
@@ -60,7 +60,7 @@ data: [DONE]
 /// A stream with repeated ids. Its lines end with CRLF.
 const REPEATING: &str = "id: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\ndata: 2\r\n\r\n";
 
-/// The type and the data of each block, as a subscriber must get them.
+/// The type and the data of each event in a stream. Subscribers must get the same.
 fn blocks(stream: &str) -> Vec<(String, String)> {
     let stream = stream.replace("\r\n", "\n");
     let field = |block: &str, name: &str| {

@@ -1,5 +1,5 @@
-//! Where a subscription begins: after an id in the header or in the query, or at `start=`. Some
-//! starts give a gap.
+//! Where a subscription begins: after an id in the header or in the query, or where the parameter
+//! `start` says. Some starts give a gap.
 
 use crate::Server;
 
@@ -14,7 +14,8 @@ async fn with_three() -> (Server, [String; 3]) {
     (server, ids)
 }
 
-/// Opens a subscription, publishes `end`, and returns all data and gaps before the first `end`.
+/// Opens a subscription to topic `a` and publishes an event `end`. Returns the data of all events
+/// before the first `end`, and `gap` for each gap.
 async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     let mut stream = server.stream(&format!("topic=a&open=0&{query}"), headers).await;
     server.publish("everyone", "end").await;
@@ -22,7 +23,8 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     loop {
         match stream.next().await.expect("an event") {
             event if event.data == "end" => return got,
-            // Earlier calls may have published other `end` events.
+            // A subscription that starts early may also get the `end` events of earlier calls of
+            // this function.
             event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
             event => got.push(event.data),
         }
@@ -54,8 +56,8 @@ async fn a_subscription_resumes_after_an_id_in_the_header_or_the_query() {
     assert_eq!(stream.data().await, "3");
 }
 
-/// Client libraries add the newest id to a URL that may already have an id. Some of them use other
-/// parameter names.
+/// Some client libraries put the newest id into the URL, which may already have an older id. They
+/// use different names for the parameter.
 #[tokio::test]
 async fn the_last_id_of_the_query_counts_under_each_of_its_names() {
     let (server, [first, second, _]) = with_three().await;
@@ -111,8 +113,8 @@ async fn the_header_wins_over_the_query_and_both_over_start() {
     assert_eq!(gets(&server, "last_event_id=earliest&start=live", "").await, ["1", "2", "3"]);
 }
 
-/// One of the two topics has evicted the event. The reader gets it through the other topic, so it
-/// gets no gap.
+/// The event `both` has two topics, and one of them has evicted it. The reader reads both topics
+/// and gets the event through the other topic, so it gets no gap.
 #[tokio::test]
 async fn an_event_that_one_of_two_topics_keeps_gives_no_gap() {
     let server = Server::with(&["--retain-events", "1"]).await;

@@ -1,4 +1,4 @@
-//! The settings `--anonymous`, `--host` and `--listen`, which control access.
+//! Tests of the settings that control access: `--anonymous`, `--host` and `--listen`.
 
 use clap::Parser;
 

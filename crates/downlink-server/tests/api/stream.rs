@@ -12,15 +12,15 @@ use crate::{answer::status_of, patiently};
 /// An open event stream.
 pub(crate) struct Stream {
     io: TcpStream,
-    /// The head in lower case.
+    /// The head of the answer in lower case.
     pub(crate) head: String,
-    /// The part of the body that has arrived, without the framing of the chunks.
+    /// The part of the body that has arrived, without the lengths and line ends of HTTP chunks.
     pub(crate) body: String,
-    /// The bytes that are not yet part of a complete head or chunk.
+    /// Bytes that have arrived but are only a part of a head or of a chunk.
     rest: Vec<u8>,
     decoder: Decoder,
     over: bool,
-    /// The last reconnection time received, in milliseconds.
+    /// The last reconnection time that has arrived, in milliseconds.
     pub(crate) retry: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ impl Stream {
         status_of(&self.head)
     }
 
-    /// The next event, or `None` at the end of the stream.
+    /// Reads the next event. Returns `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<DecodedEvent> {
         loop {
             while let Some(item) = self.decoder.poll_item() {
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// Waits for a comment. Panics if an event arrives first.
+    /// Reads up to the next comment. Panics if an event arrives first.
     pub(crate) async fn comment(&mut self) {
         loop {
             match self.decoder.poll_item() {
@@ -84,7 +84,7 @@ impl Stream {
         }
     }
 
-    /// The data of the next event.
+    /// Reads the next event and returns its data.
     #[track_caller]
     pub(crate) fn data(&mut self) -> impl Future<Output = String> {
         let caller = std::panic::Location::caller();
@@ -94,19 +94,20 @@ impl Stream {
         }
     }
 
-    /// Reads the next event, which must be a gap notice.
+    /// Reads the next event, which must be a `downlink.gap`, and returns its data.
     pub(crate) async fn gap(&mut self) -> Value {
         let event = self.next().await.expect("an event");
         assert_eq!(event.event_type, "downlink.gap");
         serde_json::from_str(&event.data).expect("JSON")
     }
 
-    /// The id from which the client would resume after a disconnect now.
+    /// The last event id. A client that reconnected now would send it.
     pub(crate) fn last_event_id(&self) -> String {
         self.decoder.last_event_id().to_owned()
     }
 
-    /// Reads to the end and returns the data of all events. The body must be complete.
+    /// Reads to the end of the stream and returns the data of all events. Panics if the connection
+    /// breaks before the end of the body.
     pub(crate) async fn rest(mut self) -> Vec<String> {
         let mut rest = Vec::new();
         while let Some(event) = self.next().await {
@@ -116,7 +117,7 @@ impl Stream {
         rest
     }
 
-    /// Writes on the connection of the stream.
+    /// Writes bytes to the server over the connection of the stream.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.expect("open");
     }
@@ -148,7 +149,7 @@ impl Stream {
         }
     }
 
-    /// Takes the body of an answer with a known length.
+    /// Takes the arrived bytes of a body that is not chunked.
     fn take_plain(&mut self) {
         let bytes = std::mem::take(&mut self.rest);
         self.take(&bytes);

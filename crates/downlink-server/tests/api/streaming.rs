@@ -36,7 +36,7 @@ impl Publishing {
         self.answer().await
     }
 
-    /// Reads the answer. It may arrive before the request body ends.
+    /// Reads the answer, without ending the request body first.
     async fn answer(mut self) -> Answer {
         let mut answer = String::new();
         patiently(self.0.read_to_string(&mut answer)).await.expect("an answer");
@@ -97,7 +97,8 @@ async fn a_chunk_with_many_events_does_not_block_other_tasks() {
         let mut publishing = Publishing::begin(&server, topics, LINES).await;
         publishing.send(&"1\n".repeat(4_000)).await;
         assert_eq!(publishing.end().await.json()["events"], 4_000);
-        // hyper polls a handler up to 16 times before other tasks run.
+        // The handler lets other tasks run after each `at_once` events. But hyper (the HTTP
+        // library) may poll it up to 16 times before other tasks run.
         let most = patiently(watching).await.expect("no panic");
         assert!((at_once..=16 * at_once).contains(&most), "{most}");
     }
@@ -136,7 +137,7 @@ async fn events_of_an_incomplete_stream_stay_published() {
     assert_eq!(stream.data().await, "2");
 }
 
-/// Without this event, subscribers would not know that the stream is incomplete.
+/// Without the event `upstream.broken`, subscribers would not know that the stream is incomplete.
 #[tokio::test]
 async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_fails() {
     let server = Server::start().await;
@@ -209,7 +210,7 @@ async fn a_body_with_another_encoding_or_form_is_refused() {
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     let says = (415, "form with the field topic");
     server.refuses(("POST", "/events?topic=a", form), "topic=a&data=hi", says).await;
-    // `curl -d` sends this content type.
+    // `curl -d` sends this content type unless told otherwise.
     let mut stream = server.subscribe("topic=a").await;
     server.ask("POST", "/events?topic=a", form, "hello").await.json();
     assert_eq!(stream.data().await, "hello");
@@ -282,7 +283,7 @@ async fn the_parameters_ids_and_types_decide_what_is_kept() {
         publishing.send(body).await;
         publishing.end().await
     };
-    // The publisher repeats one event. `events` counts only the event that subscribers get.
+    // The publisher sends the same event five times. Subscribers get it once, so `events` is 1.
     let answer = publish("ids=keep", &"id: 0\ndata: tick\n\n".repeat(5)).await.json();
     assert_eq!((&answer["events"], &answer["repeated"]), (&json!(1), &json!(4)));
     assert_eq!(stream.data().await, "tick");

@@ -1,4 +1,4 @@
-//! `GET /events`: the events that a subscription gets, and the beginning of its stream.
+//! `GET /events`: the events that a subscription gets, and how its stream begins.
 
 use serde_json::{Value, json};
 

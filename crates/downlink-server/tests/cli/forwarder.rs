@@ -1,4 +1,5 @@
-//! A forwarder has one address. It connects its clients to one server after another.
+//! A forwarder works like a load balancer. Its address stays the same while it connects its clients
+//! to one server after another.
 
 use std::{
     io,
@@ -21,7 +22,7 @@ impl Forwarder {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let address = *target.lock().expect("no panic");
-                // If the server has ended, the connection of the client is closed.
+                // If the server has ended, this closes the connection of the client.
                 if let Ok(server) = TcpStream::connect(address) {
                     copy_both_ways(&client, &server);
                 }

@@ -1,7 +1,8 @@
-//! The commands connect to an `https` address over a real TLS connection. They trust the
-//! certificates that the system trusts.
+//! Tests of the commands with an `https` address, over a real TLS connection. The commands trust
+//! the certificates that the system trusts.
 //!
-//! `tls/` has a certificate for localhost and its key. Only this test uses them.
+//! The folder `tls/` has a certificate for localhost and the certificate's key. Only this test uses
+//! them.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
@@ -19,7 +20,8 @@ use crate::{Server, downlink, run};
 const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.pem");
 const KEY: &[u8] = include_bytes!("tls/key.pem");
 
-/// Listens with TLS, and connects each peer to the server. Returns the address.
+/// Starts a proxy that accepts TLS connections and forwards them to the server. Returns the address
+/// of the proxy.
 fn front_of(server: SocketAddr) -> SocketAddr {
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("PEM");
     let key = PrivateKeyDer::from_pem_slice(KEY).expect("PEM");

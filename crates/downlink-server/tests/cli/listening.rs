@@ -1,4 +1,5 @@
-//! Unix sockets, sockets that a supervisor hands over, and notices to the supervisor.
+//! Tests of Unix sockets, of sockets that a supervisor (such as systemd) hands over to the server,
+//! and of the server's notices to the supervisor.
 
 use std::{
     fs,
@@ -14,8 +15,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
-/// A folder for sockets and stores. It is removed when dropped. Its path is short, because the paths of
-/// sockets must be short.
+/// A folder for sockets and stores. Dropping it removes the folder. Its path is short, because
+/// operating systems limit the paths of sockets to about 100 bytes.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -79,7 +80,7 @@ fn a_server_removes_the_file_of_its_unix_socket_at_its_end() {
     assert!(!path.exists());
 }
 
-/// The mode and the group of a socket's file.
+/// The permissions and the group of a socket's file.
 fn permissions(path: &Path) -> (u32, u32) {
     let found = fs::metadata(path).expect("a socket");
     (found.mode() & 0o777, found.gid())
@@ -103,7 +104,8 @@ fn the_file_has_the_mode_of_the_flag_socket_mode() {
     }
 }
 
-/// Root can give the file to any group. Other users can give it only to their own groups.
+/// As root, the test uses another group than root's own. Any other user can give a file only to a
+/// group that the user belongs to, so the test then uses such a group.
 #[test]
 fn the_file_has_the_group_of_the_flag_socket_group() {
     let folder = Folder::new("group");
@@ -203,8 +205,8 @@ fn the_socket_of_a_successor_is_not_removed() {
     assert!(is_served(&path));
 }
 
-/// The command of a server under a supervisor. The server inherits these variables, and `count`
-/// copies of one descriptor with numbers from 3 on.
+/// The command of a server that a supervisor starts. The server inherits these environment
+/// variables, and `count` copies of the descriptor, with numbers from 3 on.
 fn supervised(descriptor: impl Into<OwnedFd>, count: usize, variables: &str) -> Command {
     let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
     let script = format!("{descriptors}exec 0</dev/null; export {variables}; exec \"$@\"");
@@ -219,7 +221,7 @@ const ONE: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 fn an_inherited_tcp_socket_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound");
-    // A connection that was made before the start waits for the server.
+    // This connection is made before the server is started. The server must still serve it.
     let early = TcpStream::connect(address).expect("listening");
     let server = Server::of(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
     assert_eq!(server.address(), address.to_string());
@@ -259,7 +261,7 @@ fn sockets_for_another_pid_are_ignored() {
     assert!(warning.contains("they are for process 1, and"), "{warning}");
 }
 
-/// Asserts that the server does not start and that its error has these parts.
+/// Asserts that the server does not start, and that its error message contains these parts.
 #[track_caller]
 fn refused(command: Command, parts: &[&str]) {
     let mut running = Running::start(command);

@@ -22,10 +22,10 @@ use std::{
     time::Duration,
 };
 
-/// The longest wait. Every test takes far less time.
+/// The maximum duration of a wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A command of the program. The environment of the tests does not change its settings.
+/// A command of the program. It does not use settings from environment variables of the tests.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -33,13 +33,13 @@ fn downlink(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    // Only the tests of stores use one.
+    // By default, these commands use no store. Only the tests of stores set one.
     command.env("DOWNLINK_STORE", "none").args(arguments);
     command
 }
 
-/// A shell that runs this script in the environment of the command. The script runs the command as
-/// `"$@"`.
+/// A command that starts a shell with this script. In the script, `"$@"` is the original command.
+/// The shell has the environment variables of the original command.
 #[cfg(unix)]
 fn through_a_shell(command: &Command, script: &str) -> Command {
     let mut shell = Command::new("sh");
@@ -60,16 +60,16 @@ struct Ended {
     stderr: String,
 }
 
-/// Runs a command with this stdin until it ends.
+/// Runs a command with this text as its stdin, and waits until the command has ended.
 fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running::start(command);
-    // A command may end before it has read all of its stdin.
+    // A command may end before it has read all of its stdin, so an error is ignored.
     let _ = running.stdin.take().expect("piped").write_all(stdin.as_ref());
     running.ended()
 }
 
-/// A running program. It is killed when dropped.
+/// A running program. Dropping it kills the program.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -94,7 +94,7 @@ impl Running {
         assert!(sent.expect("the program kill").success());
     }
 
-    /// Waits for the end and collects the unread output.
+    /// Waits until the program has ended, and collects its unread output.
     fn ended(mut self) -> Ended {
         drop(self.stdin.take());
         let stdout = self.stdout.rest();
@@ -111,7 +111,8 @@ impl Drop for Running {
     }
 }
 
-/// The lines of a pipe. A thread reads them, so that waiting for a line can time out.
+/// The lines that arrive over a pipe. A thread reads them, so that a wait for a line can have a
+/// time limit.
 struct Lines(mpsc::Receiver<String>);
 
 impl Lines {
@@ -130,7 +131,7 @@ impl Lines {
         Self(lines)
     }
 
-    /// The next line, without its end.
+    /// Waits for the next line and returns it without its line end.
     #[track_caller]
     fn next(&self) -> String {
         let line = self.0.recv_timeout(PATIENCE).expect("another line");
@@ -153,7 +154,7 @@ impl Lines {
 struct Server {
     running: Running,
     url: String,
-    /// The lines of the greeting.
+    /// The lines that the server has printed when it was ready.
     greeting: Vec<String>,
 }
 
@@ -174,7 +175,7 @@ impl Server {
         self.url.strip_prefix("http://").expect("an address")
     }
 
-    /// Publishes with the program itself.
+    /// Publishes an event with `downlink publish`.
     fn publish(&self, topic: &str, data: &str) -> String {
         let published = run(downlink(&["publish", "--url", &self.url, "-t", topic, data]), "");
         assert_eq!(published.code, Some(0), "{}", published.stderr);

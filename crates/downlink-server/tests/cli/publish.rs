@@ -6,7 +6,7 @@ use crate::{Running, Server, downlink, run};
 
 /// Starts a subscriber that prints `count` events and then ends.
 fn subscriber(server: &Server, topic: &str, count: &str) -> Running {
-    // With this start, the subscriber may connect before or after the publish.
+    // With this start, the subscriber gets the events even if it connects after the publish.
     let arguments = [
         "subscribe",
         "--url",
@@ -39,7 +39,8 @@ fn data_comes_from_an_argument_or_stdin() {
     assert!(lines[1].starts_with(r#"{"data":"two\nlines","event":"note","id":"my-1""#));
 }
 
-/// Publishes these bytes and returns the data that a subscriber gets.
+/// Runs `downlink publish` with these bytes as its stdin. Returns the data of the events that a
+/// subscriber gets.
 fn published_from_stdin(server: &Server, topic: &str, flags: &[&str], stdin: &str) -> String {
     let arguments = ["publish", "--url", &server.url, "-t", topic];
     let published = run(downlink(&[&arguments[..], flags].concat()), stdin);
@@ -170,7 +171,7 @@ fn a_refused_stream_ends_before_its_stdin_ends() {
 #[test]
 fn each_error_is_one_line() {
     let server = Server::start(&[]);
-    // No server listens on this port, because it was free a moment ago.
+    // This listener only finds a free port. After it is dropped, no server listens on the port.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);

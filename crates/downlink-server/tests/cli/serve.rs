@@ -1,4 +1,4 @@
-//! Tests of `downlink serve`: the greeting, the address, the log and signals.
+//! Tests of `downlink serve`: the greeting that it prints, its address, its log and signals.
 
 use std::{
     io::{Read as _, Write as _},
@@ -40,7 +40,7 @@ fn the_commands_in_the_greeting_work() {
     };
     let (subscribe, publish) = (command("subscribe:"), command("publish:"));
     if !Command::new("curl").arg("--version").output().is_ok_and(|found| found.status.success()) {
-        // Without curl, the test only publishes with the program.
+        // If curl is not installed, the test publishes only with the program itself.
         server.publish("news", "hello");
         return;
     }
@@ -86,8 +86,8 @@ fn a_signal_ends_streams_properly() {
     }
 }
 
-/// If the test runs under `nohup`, its child processes ignore SIGHUP. So `env` restores the default
-/// action of SIGHUP before it starts the server.
+/// If the test runs under `nohup`, its child processes inherit that SIGHUP is ignored. So the
+/// server is started through `env`, which restores the default action of SIGHUP.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_closed_terminal_starts_the_drain() {
@@ -107,7 +107,8 @@ fn a_server_under_nohup_ignores_sighup() {
     let command = downlink(&["--listen", "127.0.0.1:0"]);
     let server = Server::of(through_a_shell(&command, "trap '' HUP; exec \"$@\""));
     server.running.signal("HUP");
-    // If SIGHUP had begun the drain, this second signal would end the server with code 130.
+    // If SIGHUP had begun a drain, SIGTERM would be the second signal, which ends the server with
+    // code 130.
     server.running.signal("TERM");
     assert_eq!(server.running.ended().code, Some(0));
 }
@@ -130,13 +131,13 @@ fn a_second_signal_ends_the_server_at_once() {
     assert_eq!(server.running.ended().code, Some(130));
 }
 
-/// A request without its body. The server waits for the body.
+/// Sends the head of a request, but not the body. Returns when the server waits for the body.
 fn half_a_request(server: &Server) -> TcpStream {
     let mut io = TcpStream::connect(server.address()).expect("listening");
     let head = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\n\r\n";
     io.write_all(head.as_bytes()).expect("open");
-    // The server has asked for the body, so the request is in progress.
+    // With this answer, the server asks for the body, so the request is in progress.
     read_until(&mut io, "100 Continue");
     io
 }
@@ -168,9 +169,9 @@ fn with_store(listen: &str, store: &Path, more: &[&str]) -> Command {
     downlink(&[&["--listen", listen, "--store", store], more].concat())
 }
 
-/// If the address is in use, the start fails with an error about the address and creates no store.
-/// A second server with the address and the store of a running server fails with the same error. It
-/// does not wait for the store.
+/// If the address is in use, the server must not start, and must not create a store. A second
+/// server with the address and the store of a running server must also fail because of the address,
+/// and not wait for the store.
 #[cfg(unix)]
 #[test]
 fn a_start_fails_at_its_address_before_it_opens_the_store() {
@@ -182,7 +183,7 @@ fn a_start_fails_at_its_address_before_it_opens_the_store() {
     assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
     assert!(!path.exists(), "the failed start has created a store");
     let running = Server::of(with_store("127.0.0.1:0", &path, &[]));
-    // If this server waited for the store, it would wait for an hour.
+    // If this server waited for the store, it would wait for an hour, and the test would fail.
     let second = run(with_store(running.address(), &path, &["--store-wait", "1h"]), "");
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("is in use by another program"), "{}", second.stderr);
@@ -228,7 +229,8 @@ fn a_signal_ends_a_server_that_waits_for_its_store() {
     assert!(!socket.exists(), "the server removes the file of its socket");
 }
 
-/// With so few descriptors, the server reserves half of them for other uses than connections.
+/// The server reserves some file descriptors for other uses than connections. Of only 256
+/// descriptors, it reserves half.
 #[cfg(unix)]
 #[test]
 fn more_connections_than_descriptors_allow_are_an_error() {

@@ -1,4 +1,5 @@
-//! Settings from flags, the environment and a file, and the help text that describes them.
+//! Tests of the settings, which come from flags, environment variables and a file, and of the help
+//! text that describes them.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +8,7 @@ use downlink_server::config::{self, RetainRule, Settings};
 
 use crate::{Server, downlink, run};
 
-/// A file of settings. It is removed when dropped.
+/// A file with settings. Dropping it removes the file.
 struct File(PathBuf);
 
 impl File {
@@ -29,7 +30,8 @@ impl Drop for File {
     }
 }
 
-/// The greeting of a server. It has the size of the history in MiB and the number of connections.
+/// Starts a server and returns its greeting. The greeting has two of the settings: the size of the
+/// history in MiB, and the maximum number of connections.
 fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = downlink(&[&["--listen", "127.0.0.1:0"], flags].concat());
     command.envs(environment.iter().copied());
@@ -129,7 +131,8 @@ fn units_are_the_same_in_flags_environment_and_file() {
     assert!(refused.stderr.contains("64KiB, 256MiB, 16GiB"), "{}", refused.stderr);
 }
 
-/// The hosts, the number of anonymous permissions, and the retention rules from these settings.
+/// Parses the settings in flags and in a file. Returns those that are lists: the hosts, the number
+/// of permissions for anonymous users, and the retention rules.
 fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<RetainRule>) {
     let mut command = Settings::augment_args(Command::new("downlink"));
     if let Some(file) = file {
@@ -185,7 +188,8 @@ fn unknown_environment_variables_are_errors() {
         assert!(refused.stderr.contains("no environment variable DOWNLINK_RETAIN_EVENT"));
         assert!(refused.stderr.contains("perhaps DOWNLINK_RETAIN_EVENTS is meant"));
     }
-    // Kubernetes sets these variables if a service has the name of the program.
+    // Kubernetes sets such variables for each service. If a service is named `downlink`, they begin
+    // like the program's own variables, and the program must ignore them.
     let service = [("DOWNLINK_SERVICE_HOST", "10.0.0.1"), ("DOWNLINK_PORT", "tcp://10.0.0.1:80")];
     assert!(greeted(&[], &service).contains("listening on"));
 }

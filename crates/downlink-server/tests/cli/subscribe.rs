@@ -13,7 +13,8 @@ fn data_is_printed_or_json_objects_with_the_flag_json() {
     let json = run(downlink(&[&base[..], &["--json", "a", "a/*"]].concat()), "");
     let first = json.stdout.lines().next().expect("a line");
     assert!(first.starts_with(r#"{"data":"one","event":"message","id":""#), "{first}");
-    // A pattern matches several topics. So the JSON of each event has its topics and its time.
+    // A pattern may match several topics. So the JSON of each event has the topics and the time of
+    // the event.
     let topics: Vec<serde_json::Value> = json.stdout.lines().map(object).collect();
     assert_eq!(topics[0]["topics"], serde_json::json!(["a"]));
     assert_eq!(topics[1]["topics"], serde_json::json!(["a/b"]));
@@ -42,7 +43,7 @@ fn the_url_may_have_a_path_and_topics() {
         vec![&**url, "news"],
         vec!["--url", &*events, "news"],
         vec!["--url", &*query],
-        // A URL among the topics overrides --url.
+        // A URL in place of a topic overrides `--url`.
         vec!["--url", "http://127.0.0.1:9", &*query],
     ] {
         let read = run(downlink(&[&["subscribe"], &count[..], &arguments].concat()), "");

@@ -1,4 +1,5 @@
-//! Data from publishers and servers must not control a terminal on which the program prints it.
+//! The program prints data from publishers and servers on a terminal. Control characters in the
+//! data must not reach the terminal.
 //!
 //! The program runs on a real pseudo-terminal.
 
@@ -14,17 +15,18 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::{PATIENCE, Server, downlink, run, through_a_shell};
 
-/// Text with characters that could control a terminal: an ESC sequence for the title, a colour by
-/// U+009B, a reversal of the direction, separators, a byte order mark and an invisible tag. The
-/// joiner in the last character must stay.
+/// Text with characters that could control a terminal: an ESC sequence that sets the title, U+009B,
+/// which sets a colour, a character that reverses the direction of the text, line separators, a
+/// byte order mark and an invisible tag. The last character has a zero-width joiner, which is
+/// harmless and must be kept.
 const HOSTILE: &str =
     "a\u{1b}]0;x\u{7}b\u{9b}31m\u{202e}c\u{2028}\u{2029}\u{feff}\u{e0041}\u{7f}é👩\u{200d}👧";
 
-/// The same text as a terminal shows it.
+/// The same text as the program must print it on a terminal.
 const SHOWN: &str = "a\\u001b]0;x\\u0007b\\u009b31m\\u202ec\\u2028\\u2029\\ufeff\\udb40\\udc41\
                      \\u007fé👩\u{200d}👧";
 
-/// Runs a command with its stdout and stderr on a terminal, and returns what it writes there.
+/// Runs a command whose stdout and stderr are a terminal. Returns what the command has printed.
 fn on_a_terminal(mut command: Command) -> String {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
     grantpt(&master).expect("a pseudo-terminal");
@@ -34,12 +36,13 @@ fn on_a_terminal(mut command: Command) -> String {
     let slave = OpenOptions::new().read(true).write(true).open(path).expect("a terminal");
     command.stdout(slave.try_clone().expect("a descriptor")).stderr(slave);
     let mut child = command.stdin(Stdio::null()).spawn().expect("the program starts");
-    // Now only the program has the terminal open. The output ends when the program ends.
+    // This closes the test's descriptors of the terminal. Now only the program has the terminal
+    // open, so the output ends when the program ends.
     drop(command);
     let (sender, output) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // At the end of a terminal, the system reports an error.
+        // Linux reports the end of the output as an error, which is ignored.
         let _ = File::from(master).read_to_end(&mut bytes);
         let _ = sender.send(bytes);
     });
@@ -76,7 +79,7 @@ fn json_on_a_terminal_is_escaped_and_still_valid() {
 fn decoded_streams_are_escaped_on_a_terminal() {
     let path = std::env::temp_dir().join(format!("dl-decode-{}.sse", std::process::id()));
     std::fs::write(&path, format!("data: {HOSTILE}\n\n")).expect("a file");
-    // A shell connects the file to stdin.
+    // A shell makes the file the command's stdin.
     let script = format!("exec \"$@\" < '{}'", path.display());
     let command = through_a_shell(&downlink(&["decode"]), &script);
     let line = on_a_terminal(command);
@@ -84,7 +87,7 @@ fn decoded_streams_are_escaped_on_a_terminal() {
     assert!(line.contains("\\u009b31m") && !line.contains('\u{9b}'), "{line:?}");
 }
 
-/// Starts a server that refuses every request for this reason. Returns its URL.
+/// Starts a server that refuses every request and gives this reason. Returns the URL of the server.
 fn refusing(reason: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));

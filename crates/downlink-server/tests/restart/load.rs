@@ -1,4 +1,4 @@
-//! The publishers and subscribers of a run, and their results.
+//! The publishers and subscribers of a test run, and their records.
 
 use std::{
     sync::{
@@ -13,10 +13,10 @@ use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
 /// The topic of nearly all subscribers.
 pub(crate) const STEADY: &str = "steady";
 
-/// The topic whose publishers pause only briefly after an answer.
+/// The topic with a high rate of events. Its publishers pause only briefly after an answer.
 pub(crate) const BUSY: &str = "busy";
 
-/// The last event of a topic.
+/// The data of the last event of a topic.
 pub(crate) const END: &str = "the end";
 
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// The number of connections that the subscribers have opened.
+    /// The number of connections that all subscribers together have opened so far.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -42,16 +42,18 @@ impl Tally {
     }
 }
 
-/// The results of a publisher. The data of its events is `<number>-0`, `<number>-1` and so on.
+/// What a publisher records. The data of its events is `<number>-0`, `<number>-1` and so on.
 pub(crate) struct Published {
     pub(crate) topic: &'static str,
     pub(crate) number: usize,
-    /// For each event, the time when it was sent, and the time until its answer.
+    /// For each event, the time when the publisher sent it, and how long the publisher waited for
+    /// the answer.
     pub(crate) took: Vec<(Instant, Duration)>,
 }
 
 impl Published {
-    /// The longest wait for an answer among the waits that overlap this span of time.
+    /// The longest wait for an answer, among the waits that overlap the time between these two
+    /// moments.
     pub(crate) fn longest_in(&self, (from, to): (Instant, Instant)) -> Option<Duration> {
         let meanwhile =
             self.took.iter().filter(|(sent, took)| *sent <= to && *sent + *took >= from);
@@ -59,7 +61,8 @@ impl Published {
     }
 }
 
-/// Publishes until stopped. Sends each event once. The server must acknowledge it.
+/// Publishes one event after another until the test stops it. It sends each event only once, and
+/// panics if the server does not acknowledge the event.
 pub(crate) async fn publish(
     topic: &'static str,
     number: usize,
@@ -84,14 +87,15 @@ pub(crate) async fn publish(
     Published { topic, number, took }
 }
 
-/// The results of a subscriber: its events without the last one, and the number of its connections.
+/// What a subscriber records: the events that it got, except for the last event of the topic, and
+/// the number of its connections.
 pub(crate) struct Read {
     pub(crate) topic: &'static str,
     pub(crate) seen: Vec<String>,
     pub(crate) connections: usize,
 }
 
-/// Reads until the last event.
+/// Reads a topic, over one connection after another, until the topic's last event.
 pub(crate) async fn read(
     topic: &'static str,
     url: String,

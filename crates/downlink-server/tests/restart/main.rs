@@ -1,11 +1,13 @@
-//! The server is restarted under load, behind a real nginx. The servers replace each other on one
-//! listening socket and one store, while publishers publish and subscribers read through nginx. No
-//! publish is refused, and every subscriber gets every event exactly once and in order.
+//! The server is restarted under load, behind a real nginx. One server replaces another on the same
+//! listening socket and with the same store, while publishers publish and subscribers read through
+//! nginx. No publish may be refused, and every subscriber must get every event exactly once and in
+//! order.
 //!
-//! The test acts as the supervisor and keeps the socket. An ordinary run has a hundred subscribers
-//! and two restarts. `DOWNLINK_RESTART_CLIENTS` sets another number of subscribers, and such a run
-//! has six restarts. `cargo xtask nightly` sets this variable. Without nginx, the tests are skipped
-//! and print a message.
+//! The test does the work of a supervisor: it keeps the listening socket open and hands it to each
+//! server. An ordinary run has a hundred subscribers and two restarts. `DOWNLINK_RESTART_CLIENTS`
+//! sets another number of subscribers, and a run with this variable has six restarts. `cargo xtask
+//! nightly` sets the variable. If nginx is not installed, the tests are skipped and print a
+//! message.
 #![cfg(unix)]
 
 mod load;
@@ -33,22 +35,22 @@ use self::{
     program::{Program, Socket},
 };
 
-/// The numbers of subscribers and restarts of an ordinary test run.
+/// The number of subscribers of an ordinary test run, and below that the number of restarts.
 const CLIENTS: usize = 100;
 const RESTARTS: usize = 2;
 
 /// The number of restarts of a long run.
 const LONG_RESTARTS: usize = 6;
 
-/// The numbers of publishers of the topic [`STEADY`] and of the topic [`BUSY`].
+/// The number of publishers of the topic [`STEADY`], and below that of the topic [`BUSY`].
 const STEADY_PUBLISHERS: usize = 4;
 const BUSY_PUBLISHERS: usize = 8;
 const BUSY_CLIENTS: usize = 4;
 
-/// The longest wait. Every wait takes far less time.
+/// The maximum duration of a wait. Every wait takes far less time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The folder of one test. It is removed when dropped.
+/// The folder of one test. Dropping it removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -69,8 +71,8 @@ impl Drop for Folder {
 /// The time of the signal to the old server, and the time of the greeting of the next server.
 type Restart = (Instant, Instant);
 
-/// Replaces a server. With `overlap`, the next server starts before the old one gets its signal.
-/// Otherwise it starts after the old one has ended.
+/// Replaces a server. With `overlap`, the next server is started before the old server gets the
+/// signal to end. Otherwise it is started after the old server has ended.
 fn restart(old: Program, socket: &Socket, store: &Path, overlap: bool) -> (Program, Restart) {
     let begun = Instant::now();
     let next = if overlap {
@@ -117,7 +119,8 @@ impl Load {
             ));
         }
         load.all_are_connected(0).await;
-        // With more subscribers, publishers pause longer, so the rate of deliveries stays the same.
+        // With more subscribers, each event causes more deliveries. So publishers pause for longer,
+        // and the rate of deliveries stays the same.
         let steady = Duration::from_millis(clients as u64 / 2);
         for number in 0..STEADY_PUBLISHERS {
             load.publish(STEADY, number, url, steady);
@@ -133,8 +136,8 @@ impl Load {
         self.publishing.spawn(publish(topic, number, url.to_owned(), pause, tally));
     }
 
-    /// Waits until all subscribers together have opened one connection each at the start and after
-    /// each of so many restarts.
+    /// Waits until the subscribers have opened one connection each at the start, and one connection
+    /// each after every restart so far.
     async fn all_are_connected(&self, restarts: usize) {
         let opened = async {
             while self.tally.opened() < (restarts + 1) * self.readers {
@@ -144,7 +147,7 @@ impl Load {
         timeout(PATIENCE, opened).await.expect("all subscribers connect");
     }
 
-    /// Waits until `more` further publishes were acknowledged.
+    /// Waits until the server has acknowledged `more` further publishes.
     async fn goes_on(&self, more: usize) {
         let enough = self.tally.acknowledged() + more;
         let acknowledged = async {
@@ -155,7 +158,8 @@ impl Load {
         timeout(PATIENCE, acknowledged).await.expect("publishing continues");
     }
 
-    /// Ends the publishers first, and then the subscribers.
+    /// Stops the publishers, publishes the last event of each topic, and waits until the
+    /// subscribers have read it.
     async fn end(self, url: &str) -> (Vec<Published>, Vec<Read>) {
         self.tally.stop();
         let published = self.publishing.join_all().await;
@@ -169,7 +173,8 @@ impl Load {
     }
 }
 
-/// Restarts the server several times under load. Then it checks all results and returns a report.
+/// Restarts the server several times under load, checks what publishers and subscribers recorded,
+/// and returns a report.
 async fn restarts_under_load(
     name: &str,
     connections: Connections,
@@ -205,7 +210,8 @@ async fn restarts_under_load(
 }
 
 /// Asserts that every subscriber of a topic got each event of the topic once. All subscribers must
-/// have the same order, in which the events of each publisher are in their order.
+/// have got the events in the same order, and the events of each publisher must be in the order in
+/// which it published them.
 fn check(published: &[Published], read: &[Read]) {
     for topic in [STEADY, BUSY] {
         let published = published.iter().filter(|published| published.topic == topic);
@@ -230,7 +236,7 @@ fn check(published: &[Published], read: &[Read]) {
     }
 }
 
-/// A report about how long publishers waited for their answers.
+/// Returns a report about the run. It says how long publishers waited for their answers.
 fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> String {
     let events: usize = published.iter().map(|publisher| publisher.took.len()).sum();
     let deliveries: usize = read.iter().map(|read| read.seen.len()).sum();
@@ -253,15 +259,16 @@ fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> Strin
     )
 }
 
-/// Some systems allow fewer than a thousand connections by default.
+/// Raises the limit of open files of this process. The default limit of some systems allows fewer
+/// than a thousand connections.
 fn allow_many_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("a limit up to the maximum");
 }
 
-/// The running test holds this lock. Two tests at the same time would take longer than one after
-/// the other.
+/// The running test holds this lock, so that the tests run one after the other. That takes less
+/// time than two tests at the same time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 async fn torture(name: &str, connections: Connections) -> String {
@@ -278,15 +285,16 @@ async fn torture(name: &str, connections: Connections) -> String {
     }
 }
 
-/// Each request has its own connection, and nginx repeats no request. So a restart must not refuse
-/// any publish.
+/// nginx opens a new connection for each request and repeats no failed request. So a single request
+/// that a restart breaks would be seen as a failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torture_restarts_refuse_no_publish_without_repetition() {
     println!("{}", torture("fresh", Connections::Fresh).await);
 }
 
-/// nginx keeps connections open. If a connection ends without an answer, nginx repeats the request.
-/// The idempotency key makes this repetition safe.
+/// nginx keeps connections to the server open. If a connection ends without an answer, nginx
+/// repeats the request. Each publish has an idempotency key, so the server does not publish the
+/// event twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torture_restarts_refuse_no_publish_over_kept_connections() {
     println!("{}", torture("kept", Connections::Kept).await);

@@ -1,4 +1,5 @@
-//! Runs nginx. Its files are in the folder of the test, and it inherits its socket from the test.
+//! Runs nginx. The files of nginx are in the folder of the test, and nginx inherits its listening
+//! socket from the test.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
@@ -7,14 +8,15 @@ use super::program::{Program, Socket};
 /// How nginx connects to the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Connections {
-    /// A new connection for each request. nginx repeats no request.
+    /// nginx opens a new connection for each request, and repeats no request.
     Fresh,
-    /// A few connections stay open. nginx repeats a request whose connection ended without an
-    /// answer.
+    /// nginx keeps a few connections open. If a connection ends without an answer, nginx repeats
+    /// the request.
     Kept,
 }
 
-/// A running nginx. Dropping it sends SIGTERM. After a SIGKILL, the workers of nginx would go on.
+/// A running nginx. Dropping it sends SIGTERM, and not SIGKILL, after which the worker processes of
+/// nginx would go on.
 pub(crate) struct Nginx {
     program: Program,
     pub(crate) url: String,
@@ -22,7 +24,8 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx with an inherited socket, so no other program can take its port.
+    /// Starts nginx with a listening socket that the test has opened, so no other program can take
+    /// the port.
     pub(crate) fn start(app: &Socket, connections: Connections, folder: &Path) -> Self {
         let front = Socket::tcp();
         let file = folder.join("nginx.conf");
@@ -37,8 +40,8 @@ impl Nginx {
         }
     }
 
-    /// Ends nginx and returns the results of all requests from its log. The log is complete only
-    /// after nginx has ended.
+    /// Ends nginx and returns the results of all requests, which nginx has written to its log. The
+    /// log is complete only after nginx has ended.
     pub(crate) fn requests(self) -> Requests {
         let log = self.log.clone();
         drop(self);
@@ -58,7 +61,8 @@ impl Drop for Nginx {
     }
 }
 
-/// The number of requests for each combination of method, status, and the status of each attempt.
+/// The number of requests by method, status, and the status of each attempt of nginx to send the
+/// request to a server.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(BTreeMap<String, usize>);
 

@@ -1,5 +1,5 @@
-//! Runs programs with an inherited listening socket. The test keeps the socket, as a supervisor
-//! does.
+//! Runs programs that inherit a listening socket from the test. The test keeps the socket open
+//! between two programs, as a supervisor does.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A listening socket, and its address in nginx's syntax.
+/// A listening socket, and its address in the syntax of nginx.
 #[derive(Clone)]
 pub(crate) struct Socket {
     fd: Arc<OwnedFd>,
@@ -33,15 +33,15 @@ impl Socket {
     }
 }
 
-/// A running program with a listening socket as descriptor 3. It is killed when dropped.
+/// A running program. Its descriptor 3 is a listening socket. Dropping it kills the program.
 pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Program {
-    /// Starts a program through a shell. The shell moves the socket to descriptor 3, sets the
-    /// variables and then executes the program in its place.
+    /// Starts a program through a shell. The shell makes the socket its descriptor 3, sets the
+    /// environment variables, and then becomes the program.
     pub(crate) fn start(socket: &Socket, variables: &str, words: &[&str]) -> Self {
         let mut command = Command::new("sh");
         for (name, _) in std::env::vars_os() {
@@ -62,7 +62,7 @@ impl Program {
     pub(crate) fn server(socket: &Socket, store: &Path) -> Self {
         let store = store.to_str().expect("UTF-8");
         let downlink = env!("CARGO_BIN_EXE_downlink");
-        // Each topic retains all of its events.
+        // No topic of the test reaches this limit, so the server keeps all events.
         let words = [downlink, "--store", store, "--retain-events", "1000000"];
         Self::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words)
     }
@@ -79,12 +79,12 @@ impl Program {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the program runs");
     }
 
-    /// Waits for the end. The exit code must be 0.
+    /// Waits until the program has ended. Panics if the exit code is not 0.
     pub(crate) fn ended(mut self) {
         assert!(self.child.wait().expect("a child").success());
     }
 
-    /// Waits for the end. Any exit code will do.
+    /// Waits until the program has ended, with any exit code.
     pub(crate) fn gone(&mut self) {
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! The system clock is wrong for a moment. libfaketime fakes the clock. Without this library, the
-//! tests are skipped and print a message.
+//! The system clock is wrong for a while. The tests use the library libfaketime to change the time
+//! that the server sees. Without this library, the tests are skipped and print a message.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     stream::Stream,
 };
 
-/// The paths of the library on Debian, by architecture.
+/// The paths of the library on Debian, one for each architecture.
 const LIBRARIES: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -25,15 +25,15 @@ const LIBRARIES: [&str; 2] = [
 /// Ten years, in seconds.
 const TEN_YEARS: &str = "+315360000";
 
-/// The system clock of one test.
+/// The system clock that the server of one test sees.
 struct Clock {
     library: &'static str,
     file: PathBuf,
 }
 
 impl Clock {
-    /// A clock that shows the right time. Without the library, prints that the test is skipped and
-    /// returns `None`.
+    /// Makes a clock that shows the right time. If the library is not installed, prints that the
+    /// test is skipped and returns `None`.
     fn new(folder: &Folder, test: &str) -> Option<Self> {
         let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists());
         let Some(library) = library else {
@@ -53,7 +53,7 @@ impl Clock {
         fs::rename(&new, &self.file).expect("in its place");
     }
 
-    /// A server that uses this clock.
+    /// Starts a server that sees this clock.
     fn server(&self, store: &Path, flags: &[&str]) -> Server {
         let mut command = command(store, flags);
         command.env("LD_PRELOAD", self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
@@ -63,7 +63,7 @@ impl Clock {
     }
 }
 
-/// Publishes an event and returns its time at the server, in milliseconds since 1970.
+/// Publishes an event and returns the time that the server gave it, in milliseconds since 1970.
 async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     server.publish("topic=shown", data).await;
     let event = patiently(stream.next()).await.expect("an event");
@@ -72,7 +72,7 @@ async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     event["at"].as_u64().expect("milliseconds")
 }
 
-/// The right time, from the test's own clock.
+/// The right time in milliseconds since 1970. The test itself sees the real clock.
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the year 500,000,000")
@@ -109,13 +109,13 @@ async fn is_free(server: &Server, topic: &str) {
     .await;
 }
 
-/// How long a topic stays finished. It is the time in the flags below.
+/// How long a topic stays finished. The flags below set this time.
 const FINISHED_KEEP: Duration = Duration::from_secs(2);
 
 const FLAGS: [&str; 4] = ["--finished-keep", "2s", "--retain", "short/*=age:2s"];
 
-/// Starts a server. Its clock jumps ten years ahead and then back to the right time. Returns the
-/// server, and the ids of three events from before, during and after the jump.
+/// Starts a server. Its clock jumps ten years ahead, and later back to the right time. Returns the
+/// server, and the ids of three events that were published before, during and after this.
 async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     let server = clock.server(store, &FLAGS);
     let mut shown = server.stream("topic=shown&meta=1", "").await;
@@ -131,7 +131,8 @@ async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     assert!(meanwhile > now_ms() + nine_years, "the clock is not faked: {meanwhile}");
     ids.push(server.publish("topic=kept", "meanwhile").await);
     server.publish("topic=short/meanwhile", "x").await;
-    // Events are retained for a day. They must not appear to be ten years old.
+    // The server keeps events for a day. While the clock is wrong, the older event seems to be ten
+    // years old, but the server must not evict it.
     assert_eq!(events(&server, "kept").await, 2);
     let late = server.post("topic=done", "", "x").await.status;
     assert!(
@@ -165,7 +166,7 @@ async fn assert_clock_is_right(server: &Server, ids: &[String]) {
     assert!(times.is_sorted(), "{times:?}");
     for time in &times {
         assert_right(time.unsigned_abs());
-        // A reader that starts at the time of an event gets that event and the later ones.
+        // A reader that starts at the time of an event gets that event and all later events.
         let first = times.iter().position(|other| other == time).expect("the time is in the list");
         let since = jiff::Timestamp::from_millisecond(*time).expect("a time of today");
         let mut stream = server.stream(&format!("topic=kept&start=since:{since}"), "").await;

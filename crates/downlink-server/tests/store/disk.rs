@@ -1,16 +1,16 @@
-//! A small file system for one test. Mounting it needs permission.
+//! A small file system for one test. Only a process with enough rights, such as root, can mount it.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// A file system of limited size. It is unmounted when dropped.
+/// A file system of limited size. Dropping it unmounts the file system.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts a file system. Without permission, prints that the test is skipped and returns
-    /// `None`.
+    /// Mounts a file system. If the test may not do this, prints that the test is skipped and
+    /// returns `None`.
     pub(crate) fn mount(at: PathBuf, bytes: u64, test: &str) -> Option<Self> {
         std::fs::create_dir_all(&at).expect("a folder for the test");
         let size = format!("size={bytes}");
@@ -27,7 +27,7 @@ impl Disk {
         self.0.join(name)
     }
 
-    /// Mounts the file system again with these options.
+    /// Changes the options of the mounted file system.
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         let mounted = Command::new("mount").args(["-o", &options]).arg(&self.0).status();

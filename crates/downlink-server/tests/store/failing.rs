@@ -1,4 +1,5 @@
-//! The store fails because a disk is full, a file is unusable, or another program holds a lock.
+//! Tests of a store that fails because the disk is full, the file is unusable, or another program
+//! has locked the file.
 
 use std::{fs, path::Path};
 
@@ -10,7 +11,7 @@ use crate::{
     server::{id_of, next, refused},
 };
 
-/// Creates a store with this many events of one topic. Returns their data.
+/// Creates a store with this many events of one topic. Returns the data of the events.
 pub(crate) async fn store_with(store: &Path, events: usize) -> Vec<String> {
     let server = Server::start(store, &[]);
     let mut data = Vec::new();
@@ -22,7 +23,7 @@ pub(crate) async fn store_with(store: &Path, events: usize) -> Vec<String> {
     data
 }
 
-/// Publishes until the disk is full, and returns the detail of the refusal. Adds the data of the
+/// Publishes until the disk is full, and returns the error message. Adds the data of the
 /// acknowledged events to `kept`. `works` is the status of a successful publish.
 pub(crate) async fn fill(server: &Server, works: u16, kept: &mut Vec<String>) -> String {
     for number in 0..10_000 {
@@ -50,7 +51,8 @@ async fn a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there
     let said = fill(&server, 200, &mut kept).await;
     assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
     assert!(kept.len() > 50, "{}", kept.len());
-    // The first reader continues, and so does a new reader that needs events from the file.
+    // Reading still works, for the first reader and for a new reader that needs events from the
+    // file.
     assert_eq!(next(&mut live, kept.len()).await, kept);
     let mut late = server.stream("topic=a&start=earliest", "").await;
     assert_eq!(next(&mut late, kept.len()).await, kept);
@@ -63,7 +65,8 @@ async fn a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there
     assert_eq!(next(&mut live, 10).await, kept[kept.len() - 10..]);
     assert_eq!(next(&mut late, 10).await, kept[kept.len() - 10..]);
 
-    // The disk becomes full again. The server is killed and restarted, and still serves readers.
+    // The disk becomes full again, and the server is killed. A server that is started on the full
+    // disk still serves readers.
     fill(&server, 200, &mut kept).await;
     server.kill();
     let server = Server::start(&store, &flags);
@@ -103,7 +106,8 @@ async fn a_full_disk_refuses_relaxed_publishes_and_keeps_acknowledged_events() {
     assert_eq!(again.last_event_id(), id);
 }
 
-/// The number of published events in the refusal of a stream, and the id of the last one.
+/// Parses the error message for a stream that was published only in part. Returns the number of
+/// published events, and the id of the last of them.
 #[track_caller]
 fn published(said: &str) -> (usize, &str) {
     let (_, counted) = said.rsplit_once(" Published: ").expect(said);
@@ -132,12 +136,13 @@ async fn a_streamed_publish_on_a_full_disk_counts_the_stored_events() {
         assert!(said.contains("disk of the store is full"), "{said}");
         assert!((1..1_000).contains(&count), "{said}");
         let failed: usize = said.split(' ').nth(1).and_then(|at| at.parse().ok()).expect(&said);
-        // A smaller commit may fit after a larger one has failed.
+        // After a large commit has failed, a later and smaller commit may still fit on the disk. So
+        // the published events may include some after the first failed event.
         let kept = next(&mut live, count).await;
         assert_eq!(kept[..failed - 1], data[..failed - 1], "{said}");
         assert!(kept.iter().all(|data| !data.starts_with(&format!("\"{} ", failed - 1))), "{said}");
         assert_eq!(live.last_event_id(), last);
-        // After a kill, the store has exactly these events.
+        // The server is killed and started again. The store must have exactly these events.
         server.kill();
         disk.remount("size=33554432");
         let server = Server::start(&store, &flags);
@@ -229,8 +234,9 @@ async fn publishes_fail_only_while_another_program_holds_a_lock() {
     assert_eq!(stream.last_event_id(), id);
 }
 
-/// Damages each page of a store in turn. The server reports the damage at the start or serves the
-/// intact part. It never panics, and never returns an event that was not published.
+/// For each page of a store, the test makes a copy of the store and damages this page in it. The
+/// server must report the damage when it starts, or serve the intact events. It must never panic,
+/// and never return an event that was not published.
 #[tokio::test]
 async fn a_damaged_file_is_an_error_or_its_intact_events_are_served() {
     let folder = Folder::new("damaged");
@@ -263,7 +269,8 @@ async fn a_damaged_file_is_an_error_or_its_intact_events_are_served() {
     assert!(said_at_start > 0 && served > 0, "{said_at_start} {served}");
 }
 
-/// Asserts that the server returns events in order up to the first damage, and reports no gap.
+/// Asserts that the server returns the events in order up to the first damaged event, and reports
+/// no gap.
 async fn assert_no_invented_events(server: &Server, data: &[String]) {
     let published = server.post("topic=a", "", "the end").await;
     if published.status != 200 {

@@ -1,4 +1,4 @@
-//! Only one server can open a store, even if the file has several names.
+//! Only one server at a time can open a store, even if the store's file has several names.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Tests of the program with a store, over HTTP: its errors for damaged files and full disks, and
-//! the data that survives restarts, kills and restored backups.
+//! Tests of the program with a store, over HTTP: what it answers if files are damaged or disks are
+//! full, and which data survives restarts, kills and restored backups.
 //!
 //! Tests wait for events, never for a fixed time. Each test kills its processes at its end.
 #![cfg(unix)]
@@ -27,14 +27,14 @@ use std::{path::PathBuf, time::Duration};
 use server::Server;
 use tokio::time::timeout;
 
-/// The longest wait. Every test takes far less time.
+/// The maximum duration of a wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// The folder of one test. It is removed when dropped.
+/// The folder of one test. Dropping it removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,5 @@
-//! The memory of the history, as the operating system counts it.
+//! The memory that the history takes, as the operating system counts it, compared with the server's
+//! own count.
 #![cfg(target_os = "linux")]
 
 use crate::{
@@ -6,12 +7,12 @@ use crate::{
     ready::{becomes_ready, metric},
 };
 
-/// The size of the history, as in production. With a small history, the pages that SQLite keeps in
-/// memory would be most of what is measured.
+/// The test publishes until the server counts this many bytes of history, which is a realistic
+/// size. With a small history, most of the measured memory would be SQLite's cache.
 const COUNTED: f64 = (95 << 20) as f64;
 
-/// The events have 200 bytes of data and are published in batches. The test waits until the memory
-/// of the batches has gone back to the system.
+/// The events have 200 bytes of data and are published in large batches. The memory of the batches
+/// returns to the system only after a while, so the test waits for this.
 #[tokio::test]
 async fn a_history_of_small_events_takes_at_most_30_percent_more_than_counted() {
     let folder = Folder::new("memory");

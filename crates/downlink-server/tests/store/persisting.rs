@@ -1,5 +1,5 @@
-//! Ids, keys and finished topics survive a restart, like events. With relaxed durability, a power
-//! cut may lose the newest events.
+//! Tests of what survives a restart: not only events, but also ids, idempotency keys and finished
+//! topics. With relaxed durability, a power cut may lose the newest events.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     stream::Stream,
 };
 
-/// Stops or kills the server, and starts it again.
+/// Stops or kills the server, and starts a new server with the same store.
 fn again(server: Server, store: &Path, killed: bool) -> Server {
     if killed {
         server.kill();
@@ -86,7 +86,7 @@ async fn finished_topics_and_their_events_survive_restarts() {
     }
 }
 
-/// The names and event counts of all topics, listed in pages of this size.
+/// Lists all topics, `limit` at a time. Returns the name and the number of events of each topic.
 async fn listed(server: &Server, limit: usize) -> Vec<(String, Value)> {
     let mut rows = Vec::new();
     let mut after = String::new();
@@ -116,18 +116,19 @@ async fn topics_are_listed_after_a_restart() {
             let due: Vec<_> = names.iter().map(|name| (name.clone(), json!(1))).collect();
             assert_eq!(listed(&server, limit).await, due);
         }
-        // The event was published in an earlier epoch and keeps its id.
+        // The event was published before the restart, in an earlier epoch, and still has the same
+        // id.
         assert_eq!(server.get("/topics?topic=t/00").await["oldest"], json!(ids[0]));
     }
 }
 
-/// Reads the next event, which must be a gap notice.
+/// Reads the next event, which must be a `downlink.gap`, and returns its data.
 async fn gap(stream: &mut Stream) -> Value {
     patiently(stream.gap()).await
 }
 
-/// After a kill, the operating system still has all events. So the test restores an earlier copy of
-/// the store, which is like the store after a power cut.
+/// Killing the server loses no event, because the operating system still has them. To simulate a
+/// power cut, the test replaces the store with an earlier copy.
 #[tokio::test]
 async fn events_lost_in_a_power_cut_give_one_gap_and_no_id_skips_an_event() {
     let folder = Folder::new("relaxed");
@@ -152,8 +153,8 @@ async fn events_lost_in_a_power_cut_give_one_gap_and_no_id_skips_an_event() {
     restore(&before, &store);
 
     let server = Server::start(&store, &relaxed);
-    // There are more new events than lost events. If ids were only positions, a reader that resumes
-    // after a lost id would skip new events.
+    // There are more new events than lost events. If an id were only a position, a reader that
+    // resumes after the id of a lost event would skip the new events up to this position.
     let new: Vec<String> = (0..6).map(|number| format!("new {number}")).collect();
     for data in &new {
         assert!(!lost.contains(&server.publish("topic=a", data).await));
@@ -169,7 +170,7 @@ async fn events_lost_in_a_power_cut_give_one_gap_and_no_id_skips_an_event() {
     }
     let mut resumed = server.stream("topic=a", &id_of(&kept)).await;
     assert_eq!(next(&mut resumed, 6).await, new);
-    // A reader that resumes after the id of the gap notice does not get the notice again.
+    // A reader that resumes after the id of a gap does not get the gap again.
     let mut resumed = server.stream("topic=a", &lost[0]).await;
     let _notice = gap(&mut resumed).await;
     let after_notice = resumed.last_event_id();
@@ -197,7 +198,8 @@ async fn acknowledged_relaxed_events_survive_a_kill() {
     assert_eq!(next(&mut whole, kept.len()).await, kept);
 }
 
-/// An event that is not in the store is neither acknowledged nor visible.
+/// While another program has locked the store, the server cannot store an event. So it must neither
+/// acknowledge the event nor show it to readers.
 #[tokio::test]
 async fn relaxed_publishes_are_refused_and_invisible_while_the_store_is_locked() {
     let folder = Folder::new("relaxed-locked");
@@ -215,7 +217,8 @@ async fn relaxed_publishes_are_refused_and_invisible_while_the_store_is_locked()
     assert_eq!(live.last_event_id(), id);
 }
 
-/// The refusal must not wait for the next event, because the publisher may not send one for hours.
+/// The answer must not wait for the next event of the stream, because the publisher may not send
+/// one for hours.
 #[tokio::test]
 async fn an_open_stream_is_refused_as_soon_as_one_event_is() {
     let folder = Folder::new("open-stream");

@@ -1,4 +1,5 @@
-//! While a store takes no events, the readiness check, the log and the metrics say so.
+//! While the store cannot take events, the readiness check `/readyz`, the server's log and the
+//! metrics must say so.
 
 use std::{
     fs::{self, File},
@@ -45,7 +46,7 @@ async fn becomes_unready(server: &Server) -> String {
     .await
 }
 
-/// The value of a metric.
+/// Returns the value of a metric.
 pub(crate) async fn metric(server: &Server, name: &str) -> String {
     let answer = server.ask("GET", "/metrics", "", "").await;
     let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -74,7 +75,8 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
     let refused = metric(&server, "downlink_publishes_refused_total{reason=\"disk_full\"}").await;
     assert_eq!(refused, "4");
 
-    // The test publishes nothing now, because a server that is not ready gets no requests.
+    // The server must become ready again without a publish, because a load balancer sends no
+    // requests to a server that is not ready.
     fs::remove_file(&ballast).expect("removed");
     becomes_ready(&server).await;
     server.publish("topic=a", "more").await;
@@ -100,8 +102,8 @@ async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
         }
         fill_up(&ballast);
         let server = Server::start(&store, &FLAGS);
-        // The start may have freed some space, because it moves the write-ahead log into the
-        // database.
+        // When the server starts, it moves the write-ahead log into the database, which may free
+        // some space. So the disk is filled again.
         fill_up(&disk.file("more-ballast"));
         let said = server.ask("GET", "/readyz", "", "").await.problem(503);
         assert!(said.contains("disk of the store is full"), "{said}");
@@ -129,8 +131,8 @@ async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
     }
 }
 
-/// Damages the root page of the table `memberships`. The start does not read this page, but the
-/// first step of trimming does.
+/// Damages the root page of the table `memberships`. The server does not read this page when it
+/// starts, but when it first removes old events (trims).
 fn damage_memberships(store: &Path) {
     let database = Connection::open(store).expect("a database");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'memberships'";
@@ -158,7 +160,8 @@ async fn a_damaged_store_is_not_ready() {
     assert_eq!(log.matches("the store takes no events").count(), 1, "{log}");
 }
 
-/// The test needs the program `strace` and the right to trace. Otherwise it is skipped.
+/// The test uses the program `strace` to make flushes fail. Without `strace`, or if it may not
+/// trace, the test is skipped.
 #[tokio::test]
 async fn after_a_failed_flush_readiness_and_errors_agree() {
     let folder = Folder::new("flush");
@@ -166,8 +169,8 @@ async fn after_a_failed_flush_readiness_and_errors_agree() {
     store_with(&store, 1).await;
     let program = command(&store, &[]);
     let mut traced = Command::new("strace");
-    // With `-D`, the program stays the child of this test, so that the test can kill it. strace
-    // counts the flushes of each thread separately.
+    // With `-D`, the server and not strace is the child process of this test, so that the test can
+    // kill the server. `when=20+` makes the 20th flush of each thread fail, and all later ones.
     traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]);
     traced.args(["-e", "inject=fdatasync,fsync:error=EIO:when=20+"]);
     traced.arg(program.get_program()).args(program.get_args());

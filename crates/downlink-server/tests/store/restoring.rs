@@ -1,4 +1,6 @@
-//! An older copy replaces the store. Readers get a gap for lost events, and no id skips an event.
+//! An older copy replaces the store, so newer events are lost. Readers get a gap for the lost
+//! events. A reader that resumes after the id of a lost event misses none of the events in the
+//! copy.
 
 use std::{
     fs,
@@ -18,7 +20,7 @@ use crate::{
     server::{id_of, next},
 };
 
-/// Copies an open store with SQLite's backup API, a few pages at a time.
+/// Copies a store that a server uses, with SQLite's backup API, a few pages at a time.
 pub(crate) fn back_up(store: &Path, copy: &Path) {
     let from = Connection::open(store).expect("a database");
     let mut to = Connection::open(copy).expect("a new file");
@@ -26,7 +28,8 @@ pub(crate) fn back_up(store: &Path, copy: &Path) {
     backup.run_to_completion(5, Duration::ZERO, None).expect("a copy");
 }
 
-/// Replaces a closed store with a copy, as the documentation describes.
+/// Replaces a store with a copy, in the way that the documentation describes. No server may use the
+/// store.
 pub(crate) fn restore(copy: &Path, store: &Path) {
     fs::copy(copy, store).expect("copied");
     for suffix in ["-wal", "-shm"] {
@@ -34,7 +37,8 @@ pub(crate) fn restore(copy: &Path, store: &Path) {
     }
 }
 
-/// Publishes one event after another until stopped. Returns the id and the data of each event.
+/// Publishes one event after another until the test stops it. Returns the id and the data of each
+/// event.
 async fn publish_until(
     server: Arc<Server>,
     stop: Arc<AtomicUsize>,
@@ -68,7 +72,7 @@ async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     let backup = tokio::task::spawn_blocking(move || back_up(&from, &to));
     patiently(backup).await.expect("a copy");
     let at_backup = count.load(Ordering::Relaxed);
-    // The copy does not have these events.
+    // These events are published after the copy was made, so the copy does not have them.
     patiently(async {
         while count.load(Ordering::Relaxed) < at_backup + 20 {
             tokio::task::yield_now().await;
@@ -111,7 +115,8 @@ async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     }
 }
 
-/// The server was restarted after the copy was made, so the copy does not know the last epoch.
+/// The server was restarted after the copy was made, which began a new epoch. The copy does not
+/// know this epoch.
 #[tokio::test]
 async fn ids_of_an_epoch_unknown_to_a_restored_copy_give_a_gap() {
     let folder = Folder::new("unknown-life");
@@ -129,9 +134,10 @@ async fn ids_of_an_epoch_unknown_to_a_restored_copy_give_a_gap() {
     let mut waiting = server.stream("topic=a", &gone).await;
     let gap = patiently(waiting.gap()).await;
     assert_eq!((&gap["reason"], &gap["after"]), (&json!("new_epoch"), &json!(gone)));
-    // The reader may get an event of the copy again, but misses no event of the copy.
+    // The reader gets all events of the copy, including those that it already had.
     assert_eq!(next(&mut waiting, 1).await, ["old"]);
-    // The key of a lost event is lost too, so publishing it again gives it a new id.
+    // The idempotency key of the lost event is lost too. So if the event is published again, it is
+    // a new event with a new id.
     let again = id_of(&server.post("topic=a", "Idempotency-Key: k\r\n", "gone").await);
     assert_ne!(again, gone);
     assert_eq!(next(&mut waiting, 1).await, ["gone"]);

@@ -1,4 +1,5 @@
-//! Retention of each topic and of the whole file. Gaps are exact, even after a restart.
+//! Tests of retention, for each topic and for the whole file. Readers get gaps only for evicted
+//! events, even after a restart.
 
 use std::path::Path;
 
@@ -16,7 +17,8 @@ async fn publish(server: &Server, topic: &str, count: usize) -> Vec<String> {
 }
 
 /// Asserts that the topic keeps exactly the newest `kept` events. A reader resumes after each id in
-/// turn. It gets the kept events after the id. If other events lie between, it gets one gap first.
+/// turn, and must get the kept events after this id. If some events after the id were evicted, the
+/// reader must get one gap first.
 async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
     let oldest = ids.len() - kept;
     patiently(trimmed(server, topic, ids, oldest)).await;
@@ -34,8 +36,8 @@ async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
     }
 }
 
-/// Waits until the server has applied the rule to the file. It does so after it has answered the
-/// publisher.
+/// Waits until the server has applied its retention rules to the file. The server does this only
+/// after it has answered the publisher.
 async fn trimmed(server: &Server, topic: &str, ids: &[String], oldest: usize) {
     let (query, due) = (format!("topic={topic}"), format!("\"oldest\":\"{}\"", ids[oldest]));
     let mut is_trimmed = oldest <= 1;
@@ -100,7 +102,8 @@ async fn a_file_of_settings_may_have_retention_rules() {
     }
 }
 
-/// A stricter rule also applies to events that are already in the file.
+/// If the server is started with a stricter rule, the rule also applies to events that are already
+/// in the file.
 #[tokio::test]
 async fn a_stricter_rule_applies_after_a_restart() {
     let folder = Folder::new("stricter");
@@ -122,7 +125,8 @@ async fn an_age_rule_evicts_only_events_of_matching_topics() {
     let first = publish(&server, "keep", 3).await;
     let gone = publish(&server, "typing/a", 3).await;
     let passed = async |server: &Server| {
-        // Until the rule is applied, a reader may still get the expired events.
+        // Readers may still get expired events until the server has applied the rule, so the test
+        // waits for this.
         while server.get("/topics?topic=typing/a").await["events"] != 0 {}
     };
     patiently(passed(&server)).await;
@@ -143,7 +147,8 @@ async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
     let store = folder.file("x.db");
     let bytes_max = 512 * 1024;
     let limit = bytes_max.to_string();
-    // Readers also get events that only memory still has. So memory must hold less than the file.
+    // Readers get an event if it is in memory or in the file. This test is about the file, so
+    // memory must have fewer events than the file.
     let memory = ["--history-bytes-max", "100000", "--event-bytes-max", "10000"];
     let flags = [&["--store-bytes-max", &limit][..], &memory].concat();
     let mut server = Server::start(&store, &flags);
@@ -159,7 +164,8 @@ async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
         let oldest =
             ids.iter().position(|id| gap["oldest"] == json!(id)).expect("an id of this test");
         assert_eq!(gap["until"], json!(ids[oldest - 1]));
-        // The server counts whole pages of the file, so the events take less than the limit.
+        // The limit applies to whole pages of the file, so the events themselves take less than the
+        // limit.
         let kept = ids.len() - oldest;
         assert!((50..=bytes_max / 3_000).contains(&kept), "{kept} are kept");
         assert!(
@@ -178,7 +184,7 @@ async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
 /// Topics, and the maximum number of events that each topic keeps.
 const KEPT: [(&str, usize); 5] = [("r/a", 1), ("r/b", 3), ("r/c/x", 7), ("s/a", 5), ("s/b", 1_000)];
 
-/// Queries of subscriptions, and the indices of the topics that they match.
+/// Queries of subscriptions. Each has the indices of the topics in `KEPT` that it matches.
 const WANTED: [(&str, &[usize]); 5] = [
     ("topic=r/*", &[0, 1, 2]),
     ("topic={x}/a", &[0, 3]),
@@ -187,8 +193,9 @@ const WANTED: [(&str, &[usize]); 5] = [
     ("topic=s/a", &[3]),
 ];
 
-/// A reader resumes after every id with every pattern. It gets the retained events after the id
-/// once and in order. If a matching event after the id was evicted, it gets one gap first.
+/// A reader resumes after every id with every query of `WANTED`. It must get the kept events after
+/// the id once and in order. If a matching event after the id was evicted, the reader must get one
+/// gap first.
 #[tokio::test]
 async fn every_id_and_pattern_gives_the_kept_events_and_one_gap_for_evicted_events() {
     let folder = Folder::new("model");
@@ -202,11 +209,12 @@ async fn every_id_and_pattern_gives_the_kept_events_and_one_gap_for_evicted_even
         "1000",
     ];
     let mut server = Server::start(&store, &flags);
-    // A deterministic generator picks the topic of each event.
+    // A simple random number generator with a fixed seed picks the topic of each event.
     let (mut events, mut drawn) = (Vec::new(), 7_u32);
     for number in 0..70 {
         drawn = drawn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // The set of active topics shifts over time.
+        // Only three topics get events at the same time. Which three they are changes after every
+        // 20 events.
         let topic = (number / 20 + (drawn >> 28) as usize % 3) % KEPT.len();
         let query = format!("topic={}", KEPT[topic].0);
         events.push((topic, server.publish(&query, &number.to_string()).await));

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{answer::Answer, patiently, stream::Stream};
 
-/// A command of the program with this store.
+/// The command that starts a server with this store.
 pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -27,7 +27,7 @@ pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
     command
 }
 
-/// Asserts that the program does not start with this store. Returns its error.
+/// Asserts that the server does not start with this store. Returns the error message.
 pub(crate) fn refused(store: &Path) -> String {
     let mut child = command(store, &[]).spawn().expect("the program starts");
     let mut first = String::new();
@@ -40,7 +40,7 @@ pub(crate) fn refused(store: &Path) -> String {
     }
     let ended = child.wait_with_output().expect("the program ends");
     let all = String::from_utf8(ended.stderr).expect("UTF-8");
-    // While a server waits for a store, it writes log lines.
+    // A server that waits for a store also writes log lines, which are not part of the error.
     let is_log = |line: &&str| line.contains(" INFO ");
     let said: String = all.lines().filter(|line| !is_log(line)).collect::<Vec<_>>().join("\n");
     assert_eq!(ended.status.code(), Some(1), "{all}");
@@ -51,12 +51,12 @@ pub(crate) fn refused(store: &Path) -> String {
     said
 }
 
-/// A running server with a store. It is killed when dropped.
+/// A running server with a store. Dropping it kills the server.
 pub(crate) struct Server {
     child: Child,
     address: String,
-    /// This end of the pipe stays open while the server runs. The server would end if it could not
-    /// write to its stdout.
+    /// The output of the server. It stays open while the server runs, because a server that cannot
+    /// write to its stdout ends.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -66,12 +66,13 @@ impl Server {
             .unwrap_or_else(|said| panic!("the server does not start: {said}"))
     }
 
-    /// Starts a server. The error is the server's output on stderr.
+    /// Starts a server. If it does not start, returns its output on stderr as the error.
     pub(crate) fn try_start(store: &Path, flags: &[&str]) -> Result<Self, String> {
         Self::try_spawn(command(store, flags))
     }
 
-    /// Starts a server with this command. The error is the server's output on stderr.
+    /// Starts a server with this command. If it does not start, returns its output on stderr as the
+    /// error.
     pub(crate) fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
@@ -85,7 +86,7 @@ impl Server {
         Ok(Self { child, address: address.to_owned(), _stdout: stdout })
     }
 
-    /// The bytes of physical memory that the program uses now.
+    /// The number of bytes of physical memory that the server uses now.
     #[cfg(target_os = "linux")]
     pub(crate) fn resident_bytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -95,13 +96,14 @@ impl Server {
         kib * 1_024.0
     }
 
-    /// Stops the program at once, with SIGKILL.
+    /// Kills the server at once, with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the program runs");
         self.child.wait().expect("the program ends");
     }
 
-    /// Stops the server with a signal that drains it, and returns its output on stderr.
+    /// Ends the server with a signal, after which it drains, and returns what it has written to
+    /// stderr.
     pub(crate) fn stop(mut self) -> String {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
@@ -115,7 +117,7 @@ impl Server {
         said
     }
 
-    /// Sends one request with these header lines (each with its CRLF) and returns the answer.
+    /// Sends one request and returns the answer. In `headers`, each line ends with CRLF.
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
@@ -141,13 +143,13 @@ impl Server {
         self.ask("POST", &format!("/events?{query}"), headers, data).await
     }
 
-    /// Publishes an event, which must succeed, and returns its id.
+    /// Publishes an event and returns its id. Panics if the server refuses the event.
     pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
         id_of(&self.post(query, "", data).await)
     }
 
-    /// Starts a streamed publish and leaves its body open. Returns the answer, which arrives before
-    /// the body ends.
+    /// Publishes a stream of events and does not end the request body. Returns the answer, which
+    /// the server must send before the end of the body.
     pub(crate) async fn publish_open(&self, query: &str, event_stream: &str) -> Answer {
         let (host, bytes) = (&self.address, event_stream.len());
         let request = format!(
@@ -165,7 +167,8 @@ impl Server {
         Answer::parse(&answer)
     }
 
-    /// Requests a stream over a socket with a small buffer, and reads nothing from it.
+    /// Requests a stream over a socket with a small receive buffer, and reads nothing. Returns the
+    /// socket.
     pub(crate) async fn unread(&self, query: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("an option of every socket");
@@ -177,7 +180,7 @@ impl Server {
         io
     }
 
-    /// Requests a stream without the event `downlink.open`. The server may refuse it.
+    /// Requests a stream without the event `downlink.open`. The server may refuse the request.
     pub(crate) async fn stream(&self, query: &str, last_event_id: &str) -> Stream {
         let mut io = TcpStream::connect(&self.address).await.expect("listening");
         let last = match last_event_id {
@@ -198,7 +201,8 @@ impl Drop for Server {
     }
 }
 
-/// The id in the answer to a successful publish, with either durability.
+/// Asserts that a publish was successful, and returns the id in the answer. The status is 200, or
+/// 202 with relaxed durability.
 #[track_caller]
 pub(crate) fn id_of(answer: &Answer) -> String {
     assert!([200, 202].contains(&answer.status), "{answer:?}");
@@ -206,7 +210,7 @@ pub(crate) fn id_of(answer: &Answer) -> String {
     body["id"].as_str().expect("an id").to_owned()
 }
 
-/// The data of the next `count` events. Panics at a gap.
+/// Reads the next `count` events and returns their data. Panics if it gets a gap.
 pub(crate) async fn next(stream: &mut Stream, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     while events.len() < count {

@@ -1,5 +1,6 @@
-//! A subscriber stops reading while its events expire. Later it gets each event or a gap that
-//! covers the event.
+//! A subscriber opens a stream and reads nothing. Meanwhile, retention evicts events that the
+//! subscriber has not got yet. When the subscriber reads again, it must get each event, or a gap
+//! that covers the event.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -7,14 +8,14 @@ use serde_json::Value;
 
 use crate::{Folder, Server, patiently, stream::Stream};
 
-/// The number of events that expire. Each has its own topic and is larger than a socket buffer.
+/// The number of events that expire. Each has a separate topic and is larger than a socket buffer.
 const EVENTS: usize = 50;
 const EVENT_BYTES: usize = 200_000;
 
-/// The retention of these events.
+/// The retention rule for these events: they expire after three seconds.
 const RETAIN: &str = "c/*=age:3s";
 
-/// The offset in one of the server's own ids.
+/// The offset in an id of an event. The server has made the id, so its form is `<epoch>-<offset>`.
 fn offset(id: &str) -> u64 {
     let (_, offset) = id.split_once('-').expect("an id of the server's own");
     offset.parse().expect("a number")
@@ -24,12 +25,12 @@ fn offset(id: &str) -> u64 {
 #[derive(Debug, Default)]
 struct Read {
     events: BTreeSet<u64>,
-    /// For each gap, the offset before it, its last offset and its reason.
+    /// For each gap, the offset before the gap, the last offset in the gap, and the reason.
     gaps: Vec<(u64, u64, String)>,
 }
 
 impl Read {
-    /// Reads up to the event with this data.
+    /// Reads a stream up to the event with this data.
     async fn until(mut stream: Stream, end: &str) -> Self {
         let mut read = Self::default();
         loop {
@@ -57,7 +58,7 @@ impl Read {
     }
 }
 
-/// The topics that still have events.
+/// The topics below `c/` that still have events.
 async fn retained(server: &Server) -> BTreeSet<String> {
     let topics = server.get("/topics?prefix=c/&limit=1000").await;
     let topics = topics["topics"].as_array().expect("a list").iter();
@@ -65,9 +66,10 @@ async fn retained(server: &Server) -> BTreeSet<String> {
     topics.map(|topic| topic["topic"].as_str().expect("a name").to_owned()).collect()
 }
 
-/// Opens a stream with this start, and reads it only after its events have expired. Asserts that
-/// each event is delivered or lies in a gap. Returns `false` if all events had expired before the
-/// stream was open.
+/// Publishes the events, opens a stream with this start, and reads the stream only after all of
+/// these events have expired. Asserts that each event was delivered or lies in a gap. Returns
+/// `false` if the events had already expired when the stream was opened, because then nothing was
+/// tested.
 async fn each_event_is_delivered_or_in_a_gap(store: &Path, start: &str) -> bool {
     let server = Server::start(store, &["--retain-events", "1", "--retain", RETAIN]);
     let data = "x".repeat(EVENT_BYTES);
@@ -84,7 +86,8 @@ async fn each_event_is_delivered_or_in_a_gap(store: &Path, start: &str) -> bool 
         }
     })
     .await;
-    // These topics also had their events when the stream was opened.
+    // A topic that has its event now also had it when the stream was opened. So the subscriber must
+    // get these events, or a gap for them.
     let due = retained(&server).await;
     if due.is_empty() {
         return false;
@@ -102,7 +105,8 @@ async fn each_event_is_delivered_or_in_a_gap(store: &Path, start: &str) -> bool 
     true
 }
 
-/// Runs the test in memory and with a store. Repeats it until the stream opens in time.
+/// Runs the test with a server without a store, and with a store. On a slow machine, the events may
+/// expire too early, so the test is repeated until the stream is opened in time.
 async fn each_event_is_delivered_or_in_a_gap_in_memory_and_store(name: &str, start: &str) {
     let folder = Folder::new(&format!("unread-{name}"));
     while !each_event_is_delivered_or_in_a_gap(Path::new("none"), start).await {}

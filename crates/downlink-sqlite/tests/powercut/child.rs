@@ -1,4 +1,5 @@
-//! The process that loses its power. It prints each promise of the store to its standard output.
+//! The child process, which loses its power. The process writes to a store. It prints everything
+//! that the store has confirmed to its standard output.
 
 use std::io::Write;
 
@@ -13,7 +14,7 @@ use crate::{
     plan::{COMMITS, NOW, Plan, Sort, batch, options},
 };
 
-/// Sends a line to the parent at once, because the power may be cut right after it.
+/// Sends a line to the parent process at once, because the power may be cut right after this.
 fn say(line: &str) {
     let mut output = std::io::stdout().lock();
     output.write_all(format!("{line}\n").as_bytes()).unwrap();
@@ -53,7 +54,8 @@ fn write(plan: &Plan, store: &mut SqliteStore) {
     say("done");
 }
 
-/// After a failed flush, earlier events must still be readable.
+/// After a failed flush, the events of earlier batches must still be readable. If they are not,
+/// prints this.
 fn check_readable(store: &SqliteStore, unknown: u64) {
     let batch = Batch { events_max: 1, bytes_max: usize::MAX };
     let newest = store.reader().newest(batch).map(|newest| newest.first().map(|e| e.offset.get()));

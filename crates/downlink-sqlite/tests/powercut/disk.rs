@@ -1,10 +1,11 @@
-//! A simulated disk that records which writes were flushed. It replaces the functions of libc that
-//! write to files.
+//! A simulated disk. The disk knows which writes were flushed, because only these survive a power
+//! cut for certain.
 //!
-//! The functions in this file replace those of libc in the whole program, including SQLite. Calls
-//! for files outside the run's folder go to the kernel unchanged. Calls for files inside the folder
-//! also go to the kernel, but a flush does not reach a real disk. The flushed content is kept in
-//! memory.
+//! The functions in this file replace the functions of libc that write to files, in the whole
+//! program including SQLite. Calls for files outside the run's folder go to the kernel unchanged.
+//! Writes to files inside the folder also go to the kernel, so that the program can read them. But
+//! a flush only copies the written data to a second copy in memory, which has the content that
+//! survives a power cut.
 
 #![allow(unsafe_code)]
 
@@ -19,21 +20,23 @@ use std::{
 
 use crate::plan::{Plan, Sort};
 
-/// The number of bytes that a disk writes as one unit.
+/// A disk writes this many bytes as one unit. Such a unit survives a power cut as a whole or not at
+/// all.
 const SECTOR: usize = 512;
 
 static DISK: OnceLock<(Plan, Mutex<Disk>)> = OnceLock::new();
 
 struct Disk {
     calls: u64,
-    /// Whether the planned failure of the run has happened.
+    /// Whether the failure of a write or a flush that the run's plan contains has happened.
     failed: bool,
     random: fastrand::Rng,
     files: BTreeMap<String, File>,
 }
 
-/// Invariant: as long as no flush has failed, `flushed` with all of `pending` is the content of the
-/// file for this process.
+/// A file: the content that survives a power cut, and the writes since the last flush. Invariant:
+/// as long as no flush has failed, `flushed` changed by all of `pending` is the content that this
+/// process reads.
 #[derive(Default)]
 struct File {
     flushed: Vec<u8>,
@@ -62,7 +65,7 @@ pub(crate) fn attach(plan: &Plan) {
     assert!(DISK.set((plan.clone(), Mutex::new(disk))).is_ok());
 }
 
-/// Cuts the power: writes the surviving files into the folder of the plan, and ends the process.
+/// Cuts the power: writes the content that survives into a folder, and ends the process.
 pub(crate) fn cut() -> ! {
     let (plan, disk) = DISK.get().unwrap();
     cut_locked(plan, &mut disk.lock().unwrap())
@@ -95,8 +98,8 @@ fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 }
 
 impl File {
-    /// Decides which unflushed writes survive. Each sector survives with this chance. Of the last
-    /// write, only the bytes up to a random one can survive.
+    /// Decides at random which unflushed writes survive. Each sector survives with this chance. The
+    /// last write is cut off at a random byte, and its other bytes are lost.
     fn survive(&mut self, random: &mut fastrand::Rng, chance: f64) {
         let last = self.pending.len().saturating_sub(1);
         for (index, op) in self.pending.drain(..).enumerate() {
@@ -123,7 +126,8 @@ impl File {
     }
 }
 
-/// The disk and the file's name, if the descriptor belongs to a file of the simulated disk.
+/// Returns the simulated disk and the name of the file, if the descriptor belongs to a file of this
+/// disk.
 fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, String)> {
     let (plan, disk) = DISK.get()?;
     let path = fs::read_link(format!("/proc/self/fd/{descriptor}")).ok()?;
@@ -133,12 +137,13 @@ fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, 
 
 fn name_in(plan: &Plan, path: &Path) -> Option<String> {
     let name = path.strip_prefix(&plan.folder).ok()?.to_str()?;
-    // Shared memory does not survive a power cut.
+    // This file is memory that processes share. It does not survive a power cut, so the disk does
+    // not record it.
     (!name.ends_with("-shm")).then(|| name.to_owned())
 }
 
 impl Disk {
-    /// Counts a call. Returns whether this call must fail.
+    /// Counts a call. Returns whether the plan says that this call fails.
     fn fails(&mut self, plan: &Plan, call: Call) -> bool {
         self.calls += 1;
         let kind = match plan.sort {
@@ -167,7 +172,8 @@ impl Disk {
         let file = files.entry(name).or_default();
         match plan.sort {
             Sort::Pretending => {}
-            // After a failed flush, the kernel drops these writes: no later flush includes them.
+            // After a failed flush, a real kernel may forget which data was not written. So these
+            // writes are lost or have survived, and later flushes do not include them.
             _ if fails => {
                 file.survive(random, 0.5);
                 return error(libc::EIO);
@@ -184,7 +190,7 @@ fn error(number: c_int) -> c_int {
     -1
 }
 
-/// Writes through the kernel, and records what was written at `at`.
+/// Writes through the kernel, and records the data that was written to position `at` of the file.
 ///
 /// # Safety
 ///

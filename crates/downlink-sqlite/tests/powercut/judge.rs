@@ -1,4 +1,4 @@
-//! Compares the surviving file with the output of the child.
+//! Compares the file that survived the power cut with the output of the child process.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
@@ -10,12 +10,12 @@ use downlink_sqlite::SqliteStore;
 
 use crate::plan::{COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, options, topic};
 
-/// The output of the child.
+/// What the child process has printed: numbers of batches, and how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     kept: BTreeSet<u64>,
     failed: BTreeSet<u64>,
-    /// The last batch that was flushed.
+    /// The last batch that the child has flushed.
     flushed: Option<u64>,
     unknown: Option<u64>,
     stopped: bool,
@@ -23,8 +23,9 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Whether the run tests anything: a batch was kept, and after that the planned failure
-    /// happened, or the power was cut before the end of the run.
+    /// Whether the run has tested anything. At least one batch must have been kept. Then the
+    /// planned failure must have happened, or, if no failure was planned, the power must have been
+    /// cut before the child was done.
     pub(crate) fn is_conclusive(&self, sort: Sort) -> bool {
         let failed = match sort {
             Sort::FailedWrite => !self.failed.is_empty(),
@@ -35,8 +36,8 @@ impl Said {
     }
 }
 
-/// Runs one seed. Returns the output of the child, and the first difference between it and the
-/// file, if there is one.
+/// Runs the child with one seed. Returns the output of the child, and a message if the file does
+/// not match this output.
 pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("powercut-{}-{sort:?}-{seed}", std::process::id()));
@@ -81,10 +82,11 @@ fn listen(text: &str) -> Said {
     said
 }
 
-/// The sets of batches that the file may contain.
+/// Returns all sets of batches that the file may have.
 fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
     let kept = &said.kept;
-    // The batch that was being written when the power was cut, or whose outcome is unknown.
+    // The file may or may not have the batch that the child was writing when the power was cut, or
+    // a batch whose outcome is unknown.
     let last = kept.iter().chain(&said.failed).next_back().map_or(0, |number| number + 1);
     let open = if said.stopped || said.unknown.is_some() {
         said.unknown
@@ -124,7 +126,8 @@ fn open(path: &Path) -> Result<SqliteStore, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Checks that the store has exactly these batches, without the events that the rule evicted.
+/// Checks that the store has exactly the events of these batches, except for those that the
+/// retention rule evicted.
 fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
     for number in 0..TOPICS {
         let address = topic(number);

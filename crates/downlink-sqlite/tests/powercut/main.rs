@@ -1,17 +1,19 @@
-//! The power is cut while a store is written. Acknowledged events must be in the file afterwards.
+//! The power is cut while a process writes to a store. Afterwards, the store's file must have all
+//! events that the store has confirmed.
 //!
-//! A child process commits, and prints a line after each commit. It uses a simulated disk that
-//! records which writes were flushed. The power is cut at some call of the disk. Then each sector
-//! of the unflushed writes survives or is lost at random, and the last write may be torn at any
-//! byte. In some runs, a write or a flush fails before that. The parent opens the surviving file
-//! and compares it with the output of the child.
+//! A child process commits batches of events, and prints a line after each commit. It uses a
+//! simulated disk, which knows the writes that were flushed. At a random write or flush, the power
+//! is cut. Each sector (512 bytes) of the writes that were not flushed then survives or is lost at
+//! random, and the last write is cut off at a random byte. In some runs, a write or a flush fails
+//! before the power cut. The parent process then opens the file that has survived, and compares it
+//! with the output of the child.
 //!
-//! The same runs on a disk that only pretends to flush must lose something. Otherwise the test
-//! could not detect losses, and it fails. `DOWNLINK_POWERCUT_RUNS` sets the number of runs of each
-//! sort, and `DOWNLINK_POWERCUT_SEED` the first seed.
+//! Some runs use a disk that only pretends to flush. These runs must lose events; otherwise the
+//! test cannot detect losses, and it fails. `DOWNLINK_POWERCUT_RUNS` sets the number of runs of
+//! each sort, and `DOWNLINK_POWERCUT_SEED` sets the first seed.
 //!
-//! Two things are not simulated: the loss of a file name, and the memory shared
-//! between processes, which never survives.
+//! Two things are not simulated. The name of a file is never lost, and the memory that processes
+//! share never survives.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]

@@ -1,5 +1,6 @@
-//! The plan of a run. It depends only on the sort and the seed, so it is the same in the parent and
-//! in the child.
+//! The plan of a run: what the child process writes, and when the power is cut. It depends only on
+//! the sort and the seed of the run, so the parent process and the child process have the same
+//! plan.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,32 +12,33 @@ use downlink_log::{
 };
 use downlink_sqlite::SqliteOptions;
 
-/// The number of commits in a run, and the highest call of the disk at which the power may be cut.
-/// A whole run has a few calls less, so some runs end without a power cut.
+/// The number of commits in a run. `CALLS_MAX` is the highest number of a disk call at which the
+/// power may be cut. A whole run has a few calls less, so in some runs the power is cut only at the
+/// end.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
-/// The time of the wall clock at every opening.
+/// The time of the wall clock whenever a store is opened.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-/// The number of topics of a run, and the number of events that each topic keeps. They are so small
-/// that events are evicted all the time.
+/// The number of topics of a run, and below that the number of events that each topic keeps. Both
+/// are so small that events are evicted all the time.
 pub(crate) const TOPICS: u64 = 5;
 pub(crate) const EVENTS_MAX: usize = 40;
 
-/// The sorts of runs.
+/// The sort of a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sort {
     /// Durable commits, and then a power cut.
     Durable,
-    /// Relaxed commits, and then a power cut. The newest events may be lost, but there must be no
-    /// hole.
+    /// Relaxed commits, and then a power cut. The newest events may be lost. But if an event
+    /// survives, all earlier events must survive too.
     Relaxed,
     /// A write fails before the power cut.
     FailedWrite,
     /// A flush fails before the power cut.
     FailedFlush,
-    /// Durable commits on a disk that does not flush but reports success.
+    /// Durable commits on a disk that reports every flush as successful but does not flush.
     Pretending,
 }
 
@@ -49,7 +51,8 @@ impl Sort {
 pub(crate) struct Plan {
     pub(crate) sort: Sort,
     pub(crate) seed: u64,
-    /// The folder of the store, and the folder for the surviving files.
+    /// The folder in which the child writes the store. `after` is the folder for the files that
+    /// survive the power cut.
     pub(crate) folder: PathBuf,
     pub(crate) after: PathBuf,
 }
@@ -80,12 +83,12 @@ impl Plan {
         folder.join("a.db")
     }
 
-    /// The call at which the power is cut.
+    /// The number of the disk call at which the power is cut.
     pub(crate) fn cut_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed).u64(1..CALLS_MAX)
     }
 
-    /// The first call that may fail, before the power cut.
+    /// The number of the first disk call that may fail. It is at or before the power cut.
     pub(crate) fn fail_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed ^ 0xfa11).u64(1..=self.cut_at())
     }
@@ -103,7 +106,8 @@ pub(crate) fn topic(number: u64) -> Address {
     Address::Topic(Topic::new(&format!("t/{number}")).unwrap())
 }
 
-/// The batch with this number: 16 events, and 4 offsets that are never used.
+/// The 16 events of the batch with this number. Each batch has 20 offsets, of which the last 4 are
+/// not used.
 pub(crate) fn batch(number: u64) -> Vec<StoredEvent> {
     (1..=16).map(|n| event(number * 20 + n)).collect()
 }

@@ -1,4 +1,4 @@
-//! Files that are not stores, disks without space, and damage.
+//! Tests of files that are not stores, of full disks, and of damaged files.
 
 use std::{
     fs,
@@ -83,8 +83,8 @@ fn a_damaged_page_is_detected_when_it_is_read() {
     assert!(matches!(found, Err(StoreError::Corrupt { .. })), "{found:?}");
 }
 
-/// A separate file system for one test. Where mounting is not allowed, `mount` prints a line and
-/// returns `None`.
+/// A small file system for one test. If the test may not mount it, `mount` prints that the test is
+/// skipped and returns `None`.
 struct Disk(Folder);
 
 impl Disk {

@@ -1,4 +1,5 @@
-//! Holes in history are found by eviction numbers.
+//! A hole is the range of evicted events that a reader misses. The store numbers its evictions, so
+//! that a reader finds exactly the holes that arose after it began.
 
 use downlink_log::{
     Address, Batch, EvictionNumber, Offset, Retention,
@@ -21,7 +22,8 @@ fn hole(below: u64) -> Option<Offset> {
     Some(Offset::new(below - 1))
 }
 
-/// The hole of one page, from an offset on.
+/// Reads one page from an offset on, and returns the last offset of its hole. Only evictions with a
+/// number above `after` count.
 fn hole_after(
     store: &SqliteStore,
     topics: &[Address],
@@ -61,7 +63,9 @@ fn only_evictions_after_the_number_make_a_hole() {
     assert_eq!(hole_after(&store, &[topic("a")], 7, begun), None);
 }
 
-/// Between two pages, a hole arises below the highest floor that existed when the store was opened.
+/// A topic's floor is the offset below which the topic has evicted its events. Here, the fast topic
+/// has a higher floor than the slow one. Between two pages of a reader, the slow topic evicts
+/// events that are below the floor of the fast topic. The reader must still find this hole.
 #[test]
 fn a_new_hole_below_a_higher_floor_is_found() {
     let folder = Folder::new();
@@ -95,11 +99,11 @@ fn an_event_that_another_wanted_topic_keeps_is_not_missing() {
     append(&mut store, 4..=5, &[topic("a"), client("c")]);
     append(&mut store, 6..=7, &[topic("a")]);
     let none = EvictionNumber::NONE;
-    // Events 1 to 3 are evicted.
+    // The topic has evicted events 1 to 3.
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 1, none), hole(4));
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 4, none), None);
     append(&mut store, 8..=8, &[topic("a")]);
-    // Event 4 is evicted from the topic, but the client's inbox keeps it.
+    // The topic has also evicted event 4, but the client's inbox keeps event 4.
     assert_eq!(hole_after(&store, &[topic("a")], 1, none), hole(5));
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 1, none), hole(4));
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 4, none), None);

@@ -1,4 +1,4 @@
-//! Committed events can be read at once, and after the store was opened again.
+//! Committed events can be read at once, and also after the store was closed and opened again.
 
 use downlink_log::{
     Batch, Epoch, Fingerprint, IdempotencyKey, Offset,
@@ -42,7 +42,8 @@ fn every_opening_begins_an_epoch_above_the_assigned_offsets() {
     assert_eq!(again.map(|_| ()), Err(StoreError::EpochTaken));
 }
 
-/// The newest offset is not assigned again, although no row has it any more.
+/// The store must not assign an offset again, even if no event in the file has this offset any
+/// more.
 #[test]
 fn offsets_of_marks_and_evicted_events_are_not_assigned_again() {
     let folder = Folder::new();
@@ -64,8 +65,9 @@ fn offsets_of_marks_and_evicted_events_are_not_assigned_again() {
     assert_eq!(store.opened().clock.unwrap().at, at(6));
 }
 
-/// If an event got its id after the backup was made, the id is beyond the end of its epoch in the
-/// restored store. So it is never mistaken for an event that gets the same offset later.
+/// An id consists of an epoch and an offset. In a restored store, the old epoch ends with the last
+/// event of the backup. So the id of an event that was published after the backup is beyond the end
+/// of its epoch, and is not taken for a new event with the same offset.
 #[test]
 fn a_restored_backup_ends_the_epoch_where_it_was_made() {
     let folder = Folder::new();
@@ -81,8 +83,8 @@ fn a_restored_backup_ends_the_epoch_where_it_was_made() {
     assert_eq!(offsets(&restored, &wanted(&[topic("a")], &[])), [1, 2]);
 }
 
-/// When a process is killed, the operating system still has everything that it wrote to the file
-/// and the write-ahead log.
+/// If a process is killed, the operating system still has everything that the process has written
+/// to the file and to the write-ahead log.
 #[test]
 fn relaxed_commits_survive_a_kill() {
     let folder = Folder::new();
@@ -160,7 +162,8 @@ fn the_newest_events_are_read_back_with_all_their_fields() {
         |events_max, bytes_max| store.reader().newest(Batch { events_max, bytes_max }).unwrap();
     assert_eq!(newest(3, usize::MAX), batch[6..]);
     assert_eq!(newest(100, usize::MAX), batch);
-    // "event 9" and "event 8" have 14 bytes together, so the second event reaches the limit.
+    // The newest two events, "event 9" and "event 8", have 14 bytes together. So the second one
+    // reaches the limit of bytes.
     assert_eq!(newest(100, 14), batch[7..]);
 }
 

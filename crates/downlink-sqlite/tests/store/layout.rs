@@ -1,4 +1,4 @@
-//! Files of an older layout, the clock, and damaged rows.
+//! Tests of files whose tables have an older layout, of the stored clock, and of damaged rows.
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ use crate::support::{
 
 const FIRST: &str = include_str!("../../src/layout/1.sql");
 
-/// Creates a file of the first layout. Its clock was ahead for a while.
+/// Creates a file of the first layout. The clock of the server that wrote this file was ahead for a
+/// while.
 fn make_layout_1(path: &Path) {
     let future = NOW.as_millis() + 5_000;
     let old = Connection::open(path).unwrap();
@@ -105,7 +106,7 @@ fn the_next_transaction_stores_the_clock() {
     assert_eq!(open(&path).opened().clock, Some(ClockState { at: at(5), delta_ms: 90 }));
 }
 
-/// The time of a mark is not in any row of an event.
+/// The mark of a finished topic is newer than every event, so no row of an event has its time.
 #[test]
 fn the_stored_clock_includes_the_time_of_a_finish_mark() {
     let folder = Folder::new();
@@ -117,7 +118,7 @@ fn the_stored_clock_includes_the_time_of_a_finish_mark() {
     assert_eq!(open(&path).opened().clock.unwrap().at, at(9));
 }
 
-/// A store of five events with ids. The statement damages one of them.
+/// Creates a store with five events that have ids. The SQL statement damages one of the events.
 fn damaged(folder: &Folder, statement: &str) -> downlink_sqlite::SqliteStore {
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(ALL));
@@ -133,8 +134,8 @@ fn damaged(folder: &Folder, statement: &str) -> downlink_sqlite::SqliteStore {
 
 #[test]
 fn a_damaged_event_has_no_payload() {
-    // The changes are: "event 3" becomes "event 2", which differs in one bit; another id; no id;
-    // another checksum.
+    // The changes are: another payload ("event 2" differs from "event 3" in only one bit), another
+    // id, no id, and another checksum.
     for change in ["payload = x'6576656e742032'", "id = 'id 4'", "id = NULL", "checksum = 1"] {
         let folder = Folder::new();
         let store = damaged(&folder, &format!("UPDATE events SET {change} WHERE offset = 3"));

@@ -1,4 +1,4 @@
-//! Tests of the store: keeping, reading, trimming, and failures.
+//! Tests of the store: keeping and reading events, evicting them (trimming), and failures.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,8 +1,9 @@
-//! Runs random programs, and compares the store with a list of all events that were ever committed.
+//! Runs random programs on a store, and compares the store with a list of all events that were ever
+//! committed.
 //!
-//! The list says which events may be evicted. The store's floors say which events are evicted. All
-//! events at or above a topic's floor must be in the store. An event below the floor must be one
-//! that the rule may evict. Nothing else may be read.
+//! A topic's floor is an offset. The store says with it that the topic has evicted all events
+//! below. All events of the topic at or above the floor must be in the store. An event below the
+//! floor must be one that the retention rule may evict. A reader must get no other events.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,15 +26,15 @@ const INBOX: Retention =
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Commits some events. Each has the indices of its addresses, and a step of its offset and
-    /// time from the event before it.
+    /// Commits some events. Each has the indices of its addresses, and a number by which its offset
+    /// and time are higher than those of the event before.
     Commit(Vec<(Vec<usize>, u64)>),
-    /// Trims completely, after this many milliseconds.
+    /// Lets this many milliseconds pass, and then trims until all rules hold.
     Trim(u64),
     /// Runs one step of trimming.
     Step,
     Reopen,
-    /// Begins a reader with one of the selections.
+    /// Begins a reader with the selection that has this index.
     Begin(usize),
     /// Reads one page with each reader.
     Pages,
@@ -77,7 +78,8 @@ impl Naive {
         self.events.iter().filter(move |(_, to)| to.contains(address)).map(|(offset, _)| *offset)
     }
 
-    /// Whether the rule may evict an event, at the current time and with the current newer events.
+    /// Whether the rule may evict an event. This depends on the current time and on the newer
+    /// events of the same address.
     fn may_be_gone(&self, address: &Address, offset: u64, rule: &Retention) -> bool {
         let newer: Vec<_> = self.of(address).filter(|&other| other > offset).collect();
         let bytes: usize =
@@ -109,7 +111,8 @@ fn read(store: &SqliteStore, wanted: &Wanted, until: u64, events_max: usize) -> 
     (events.iter().map(|entry| entry.offset.get()).collect(), floor)
 }
 
-/// Compares everything that can be read. Returns the events that each address keeps.
+/// Compares everything that can be read from the store with the list. Returns the events that each
+/// address keeps.
 fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
     let mut kept = Vec::new();
@@ -129,7 +132,7 @@ fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     kept
 }
 
-/// Selections of readers, each with the indices of its addresses.
+/// The selections that readers use. Each has the indices of the addresses that it matches.
 fn selections() -> Vec<(Wanted, Vec<usize>)> {
     vec![
         (wanted(&addresses(), &[]), vec![0, 1, 2, 3, 4, 5, 6]),
@@ -139,12 +142,13 @@ fn selections() -> Vec<(Wanted, Vec<usize>)> {
     ]
 }
 
-/// A reader that began at the first offset, at some moment of the program.
+/// A reader that has begun to read all events at some step of the program.
 struct Reading {
     replay: Box<dyn StoreReplay>,
     addresses: Vec<usize>,
     begun: EvictionNumber,
-    /// The events that the reader could get when it began, and the end of the log at that time.
+    /// The events that the reader could get when it began. `tail` is the next offset of the log at
+    /// that time.
     kept: BTreeSet<u64>,
     tail: u64,
     next: u64,
@@ -159,7 +163,8 @@ impl Reading {
         Self { replay: store.reader().replay(wanted), addresses, begun, kept, tail, next: 1 }
     }
 
-    /// Reads a page. All missing events must be below its hole, and a hole needs a later eviction.
+    /// Reads a page. Asserts that the page's hole covers every missing event, and that the page has
+    /// a hole only if an event was evicted after the reader began.
     fn page(&mut self, store: &SqliteStore, naive: &Naive) {
         let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
         let batch = Batch { events_max: 2, bytes_max: usize::MAX };
@@ -218,7 +223,7 @@ fn compare_unions(store: &SqliteStore, kept: &[Vec<u64>], until: u64) {
     assert_eq!(newest, all[all.len().saturating_sub(5)..]);
 }
 
-/// After a complete trim, every rule must hold.
+/// Asserts that every rule holds, which must be true after a complete trim.
 fn check_rules(kept: &[Vec<u64>], now: u64) {
     for (address, kept) in addresses().iter().zip(kept) {
         let rule = rule(address);

@@ -1,5 +1,5 @@
-//! Pages of exact topics and of patterns, over few topics and many. Every page is in order and has
-//! each event once.
+//! Tests of reading pages, with named topics and with patterns, from stores with few and with many
+//! topics. Every page has each event once and in order.
 
 use downlink_log::{
     Address, Batch, Offset,
@@ -61,8 +61,8 @@ fn pages_are_bounded_by_events_and_bytes() {
     assert_eq!(page(one, 9, 5, usize::MAX), (vec![], 10));
 }
 
-/// There are more topics than a replay lists, so it walks all events instead, a bounded number in
-/// each page.
+/// The pattern matches more topics than a replay lists. So the replay looks at all events instead,
+/// at a limited number of them for each page.
 #[test]
 fn a_pattern_over_many_topics_reads_every_event() {
     let folder = Folder::new();
@@ -120,8 +120,8 @@ fn first_since_finds_the_first_event_at_or_after_a_time() {
     assert_eq!(first(51), None);
 }
 
-/// Old events are on the lists of their topics, and new events are not yet. Both must be read in
-/// the same way.
+/// Trimming puts events on the lists of their topics, which make reading faster. New events are not
+/// on these lists yet. A reader must get both.
 #[test]
 fn indexed_and_unindexed_events_are_read_together() {
     let folder = Folder::new();

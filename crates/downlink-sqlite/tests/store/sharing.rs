@@ -1,4 +1,5 @@
-//! Several users of one file: a second writer, many readers, backups, and other programs.
+//! Tests with several users of one file: a second writer, many readers, backups, and other
+//! programs.
 
 use std::{process::Command, sync::Arc, thread, time::Duration};
 
@@ -33,7 +34,7 @@ fn a_store_that_is_open_already_is_refused() {
     open(&path);
 }
 
-/// The store is recognised even through another name of its file.
+/// If a file has two names, it is still one store, and only one server may open it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_hard_link_is_recognised_as_the_same_file() {
@@ -46,9 +47,10 @@ fn a_hard_link_is_recognised_as_the_same_file() {
     drop(first);
 }
 
-/// A refused opening closes no descriptor of the file. If it did, the system would drop the locks
-/// that SQLite holds on the file for the first store. A shell that exits would then remove the
-/// write-ahead log.
+/// The store is open, and a second opening is refused. The refused opening must not close any
+/// descriptor of the file, because the system would then drop the locks that SQLite holds on the
+/// file for the first opening. Without these locks, another program that opens and closes the file
+/// would remove the write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
 fn refused_openings_and_dropped_readers_keep_sqlites_locks() {
@@ -69,7 +71,7 @@ fn refused_openings_and_dropped_readers_keep_sqlites_locks() {
     open(&path);
 }
 
-/// Whether the system lists locks of SQLite's kind that this process has on a file.
+/// Whether this process has locks of the kind that SQLite uses (POSIX locks) on a file.
 #[cfg(target_os = "linux")]
 fn has_posix_locks(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -82,7 +84,8 @@ fn has_posix_locks(path: &std::path::Path) -> bool {
         .any(|line| line.contains(" POSIX ") && line.contains(&process) && line.contains(&inode))
 }
 
-/// A server of an earlier version locks a file beside the database.
+/// A server of an earlier version locks another file, beside the database. Such a server may still
+/// be running, so its lock must count.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_old_lock_is_respected_while_it_is_held_and_then_removed() {
@@ -115,7 +118,7 @@ fn a_second_writer_waits_until_the_first_is_closed() {
     assert_eq!(second.opened().next_offset, Offset::new(2));
 }
 
-/// At any moment, a reader sees only complete batches, and all batches up to some batch.
+/// At any moment, a reader must see the first batches completely, and nothing of the later ones.
 #[test]
 fn readers_see_whole_batches_while_the_writer_writes() {
     const BATCH: u64 = 7;
@@ -199,7 +202,8 @@ fn a_closed_store_is_a_single_file() {
     );
 }
 
-/// Other tools work on a store that is in use. This test needs the program `sqlite3`.
+/// SQLite's own tools can read a store while a server uses it. This test needs the program
+/// `sqlite3`.
 #[test]
 fn the_shell_of_sqlite_copies_a_store_in_use() {
     if Command::new("sqlite3").arg("-version").output().is_err() {

@@ -1,4 +1,5 @@
-//! Temporary folders, short ways to make events, and functions that read a store to its end.
+//! The tests share these functions. They make temporary folders and events, and read everything in
+//! a store.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ use downlink_log::{
 };
 use downlink_sqlite::{SqliteOptions, SqliteStore};
 
-/// The folder of one test. Removed with all its files when dropped.
+/// The folder of one test. Dropping it removes the folder with all its files.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -47,13 +48,14 @@ impl Drop for Folder {
     }
 }
 
-/// An epoch that no other opening in this process has.
+/// Returns an epoch that no other store in this process has.
 pub(crate) fn fresh_epoch() -> Epoch {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     Epoch::from_random(NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The time of the wall clock at every opening. It is later than every time stamp in the tests.
+/// The time of the wall clock whenever a store is opened. It is later than the time of every event
+/// in the tests.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 pub(crate) fn open(path: &Path) -> SqliteStore {
@@ -64,7 +66,7 @@ pub(crate) fn open_with(path: &Path, options: SqliteOptions) -> SqliteStore {
     SqliteStore::open(path, fresh_epoch(), NOW, options).unwrap()
 }
 
-/// Options with one rule for all topics.
+/// The options of a store with one retention rule for all topics.
 pub(crate) fn keeping(retention: Retention) -> SqliteOptions {
     let rules = RetentionRules {
         default: retention,
@@ -93,7 +95,7 @@ pub(crate) fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// An event whose payload is its offset as text. The time stamp is the offset in milliseconds.
+/// Makes an event. Its payload has the offset as text, and its time is the offset in milliseconds.
 pub(crate) fn event(offset: u64, to: &[Address]) -> StoredEvent {
     StoredEvent {
         offset: Offset::new(offset),
@@ -115,7 +117,7 @@ pub(crate) fn commit(store: &mut SqliteStore, batch: &[StoredEvent]) {
     store.commit(batch, Durability::Relaxed).unwrap();
 }
 
-/// Trims until nothing is left to do. Returns when the next work is due.
+/// Trims until nothing is left to do. Returns the time at which the store must be trimmed again.
 pub(crate) fn trim(store: &mut SqliteStore, now: u64) -> Option<Timestamp> {
     loop {
         if let Trimmed::Until(next) = store.trim(at(now)).unwrap() {
@@ -129,7 +131,7 @@ pub(crate) fn wanted(addresses: &[Address], patterns: &[&str]) -> Wanted {
     Wanted { addresses: addresses.to_vec(), patterns: Arc::new(PatternSet::new(patterns)) }
 }
 
-/// Repeats a call until it returns an answer.
+/// Repeats a call of a replay until the call returns its answer. A call may need several steps.
 pub(crate) fn done<T>(mut call: impl FnMut() -> Step<T>) -> T {
     for _ in 0..1_000 {
         if let Step::Done(answer) = call() {
@@ -147,7 +149,8 @@ pub(crate) fn range(range: std::ops::Range<u64>) -> Range {
 /// The size of a large page.
 pub(crate) const LARGE: Batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
 
-/// A page of a replay that began before every eviction.
+/// Reads a page. Every eviction counts for the page's hole, as for a reader that began before all
+/// of them.
 pub(crate) fn page_of(
     replay: &mut dyn StoreReplay,
     offsets: std::ops::Range<u64>,
@@ -166,8 +169,8 @@ pub(crate) fn first_page(
     page_of(&mut *reader.replay(wanted.clone()), offsets, batch)
 }
 
-/// Reads everything wanted in a range, in pages. Also returns the offset after the highest hole of
-/// these pages.
+/// Reads all wanted events in a range, in pages. Also returns the offset after the last missing
+/// event, or 1 if no event is missing.
 pub(crate) fn read_pages(
     reader: &dyn StoreReader,
     wanted: &Wanted,
@@ -188,13 +191,15 @@ pub(crate) fn read_pages(
     (events, below)
 }
 
-/// The highest floor of the wanted topics.
+/// The highest floor of the wanted topics. A topic's floor is the offset below which it has evicted
+/// its events.
 pub(crate) fn floor_of_wanted(store: &SqliteStore, wanted: &Wanted) -> Floor {
     let mut replay = store.reader().replay(wanted.clone());
     done(|| replay.floor().unwrap())
 }
 
-/// The oldest of the newest `count` wanted offsets below `until`.
+/// Takes the newest `count` wanted events below `until`, and returns the offset of the oldest of
+/// them.
 pub(crate) fn nth_newest(
     store: &SqliteStore,
     wanted: &Wanted,

@@ -1,4 +1,5 @@
-//! Retention by topic, by age and by the size of the file, and the floors that it leaves.
+//! Tests of retention by topic, by age and by the size of the file. When a topic evicts events, the
+//! store remembers the topic's floor, which is the offset after the last evicted event.
 
 use std::time::Duration;
 
@@ -139,8 +140,9 @@ fn floors_survive_a_new_opening_and_new_events_of_the_topic() {
     assert_eq!((all.offset.get(), all.at), (6, at(5)));
 }
 
-/// If there are more floors than the limit, the oldest ones become the floor of every unknown name.
-/// So a gap is never hidden.
+/// The store remembers only a limited number of floors of empty topics. It forgets the lowest ones,
+/// and uses the highest forgotten floor for every topic that it does not know. So a reader may get
+/// a needless gap, but never misses one.
 #[test]
 fn forgotten_floors_raise_the_floor_of_all_unknown_names() {
     let folder = Folder::new();
@@ -238,8 +240,8 @@ fn a_step_evicts_a_bounded_number_of_events() {
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 8);
 }
 
-/// Work on many topics must not stop the other rules, neither after a failed commit nor after the
-/// rules have changed.
+/// Some rules need work on very many topics. This work must not stop the other rules, neither after
+/// a failed commit nor after the rules have changed.
 #[test]
 fn retention_continues_after_a_failed_commit_and_after_new_rules() {
     let folder = Folder::new();
@@ -288,8 +290,8 @@ fn a_step_indexes_a_bounded_number_of_events() {
     assert_eq!(floor(&store, &to[249]), (71, 70));
 }
 
-/// If publishers never pause, there is only one step of trimming after each commit. The file must
-/// still follow its rules.
+/// If publishers never pause, the server trims only one step after each commit. The file must still
+/// not grow far beyond its rules.
 #[test]
 fn trimming_keeps_up_with_publishers_that_never_pause() {
     let folder = Folder::new();
@@ -310,7 +312,7 @@ fn trimming_keeps_up_with_publishers_that_never_pause() {
     assert!(kept() <= 6_000, "{}", kept());
 }
 
-/// The writer keeps up to 16 MiB of pages in memory.
+/// SQLite keeps up to 16 MiB of the file's pages in memory for the writer.
 #[test]
 fn the_cache_is_freed_five_seconds_after_the_last_commit() {
     let folder = Folder::new();

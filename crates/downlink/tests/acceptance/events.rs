@@ -49,7 +49,7 @@ fn acceptance_11_a_value_without_json_is_an_error_of_the_publish() {
     assert!(hub.publish(HashMap::new()).is_ok());
 }
 
-/// A value that counts how often it is serialised.
+/// A value that counts how often it is serialized.
 #[derive(Clone)]
 struct Probe(Arc<AtomicUsize>);
 
@@ -107,7 +107,8 @@ fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     events
 }
 
-/// The next event of a subscription: its data as the second decoder reads it, and its frame.
+/// Reads the next event of a subscription. Returns the data that the second decoder finds in the
+/// event's frame, and the frame.
 fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)> {
     match subscription.next().now_or_never()?? {
         Delivery::Event(event) => {

@@ -1,8 +1,9 @@
-//! Requirements for a library for live updates. Each test covers a defect that other libraries
-//! have.
+//! Requirements for a library that sends live updates. Each test is about a defect that some other
+//! libraries have.
 //!
-//! The name of a test has the number of its requirement and the expected behaviour. Tests about
-//! connections use real sockets. No test measures time, and all waits are for events.
+//! The name of a test has the number of the requirement and the expected behaviour. Tests about
+//! connections use real sockets. No test measures time, and tests wait for events, never for a
+//! fixed time.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -34,14 +35,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// The longest wait. Every test takes far less time.
+/// The maximum duration of a wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// Opens a subscription. A hub in memory does this without waiting.
+/// Opens a subscription. A hub without a store does this without waiting, so no runtime is needed.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -60,7 +61,7 @@ struct Wanted {
     client: Option<String>,
 }
 
-/// An app with the route `/`, which opens a subscription according to the query.
+/// An app whose route `/` opens a subscription to the topics and the client in the query.
 fn app(hub: &Hub<String>, keep_alive: KeepAlive) -> Router {
     let join =
         move |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| {
@@ -102,7 +103,7 @@ impl Running {
         Client::subscribe(io, query, last_event_id).await
     }
 
-    /// Opens a subscription with a small receive window and stops reading.
+    /// Opens a subscription over a connection with a small receive window, and stops reading.
     async fn stall(&self, query: &str) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(8 * 1_024).unwrap();
@@ -115,7 +116,7 @@ impl Running {
     }
 }
 
-/// A subscriber on a socket. It uses HTTP/1.0, so the body has no chunks.
+/// A subscriber that reads a stream from a socket.
 struct Client {
     io: TcpStream,
     head: String,
@@ -124,7 +125,8 @@ struct Client {
 
 impl Client {
     async fn subscribe(mut io: TcpStream, query: &str, last_event_id: &str) -> Self {
-        // With HTTP/1.0, the body is not chunked.
+        // The answer to an HTTP/1.0 request is not chunked, so the client can pass all bytes of the
+        // body to the decoder.
         let request = format!(
             "GET /?{query} HTTP/1.0\r\nHost: test\r\nLast-Event-ID: {last_event_id}\r\n\r\n"
         );
@@ -140,7 +142,7 @@ impl Client {
         client
     }
 
-    /// The next event, or `None` at the end of the connection or at a reset.
+    /// Reads the next event. Returns `None` if the connection has ended, with or without a reset.
     async fn next(&mut self) -> Option<DecodedEvent> {
         let mut bytes = [0; 16 * 1_024];
         loop {
@@ -162,7 +164,7 @@ impl Client {
     }
 }
 
-/// Reports each client that leaves, and the reason.
+/// An observer of the hub that reports each client whose subscription ends, and the reason.
 struct Departures(mpsc::UnboundedSender<(Option<String>, DisconnectReason)>);
 
 impl Departures {

@@ -99,7 +99,8 @@ fn acceptance_03_a_subscription_during_a_close_ends_or_is_refused() {
     assert!(opened > 0, "some subscriptions were opened before the close");
 }
 
-/// Waits for the end of a subscription.
+/// Reads a subscription until the hub is closed. Asserts that the subscription got no event, and
+/// that the hub opens no new subscription.
 fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> DisconnectReason {
     let (read, ended) = read(subscription);
     assert_eq!(ended, DisconnectReason::Closed);
@@ -143,7 +144,8 @@ fn acceptance_05_a_subscription_gets_all_later_events_once_and_in_order() {
                     let after = published.load(Ordering::SeqCst);
                     let (read, _) = read(subscription);
                     let first = read.first().copied().unwrap_or(EVENTS);
-                    // At each load of `published`, one event may be published but not counted yet.
+                    // The publisher counts an event after it has published it. So at each load of
+                    // `published`, one published event may not be counted yet.
                     assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
                     assert!(read.into_iter().eq(first..EVENTS));
                 }

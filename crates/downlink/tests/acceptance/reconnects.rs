@@ -1,4 +1,4 @@
-//! Requirement 8: reconnects.
+//! Requirement 8: a client that reconnects misses no event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{Running, app, patiently};
 
 /// The maximum number of events that the publisher is ahead of the reader. The hub keeps more
-/// events, so the reader misses none.
+/// events than this, so the reader must get all events.
 const AHEAD: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

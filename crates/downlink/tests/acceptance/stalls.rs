@@ -10,8 +10,8 @@ use super::{Client, Departures, Running, app, open, patiently};
 
 const STALL_MAX: Duration = Duration::from_millis(300);
 
-/// The number of bytes to publish. It is several times the number of bytes that the kernel may
-/// buffer for a peer that does not read.
+/// The number of bytes to publish. The kernel buffers only a fraction of this for a peer that does
+/// not read.
 const FLOOD_BYTES: usize = 32 << 20;
 
 fn roomy() -> HubBuilder<String> {
@@ -41,7 +41,7 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_delays_no_other_reader()
     let hub = roomy().observer(observer).build().unwrap();
     let mut clients = 0;
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // This process has both ends of each connection.
+        // This process has both ends of each connection, so it needs two descriptors for each.
         clients = (serve.connections_allowed() / 2).min(1_000);
         serve.write_stall_max(STALL_MAX)
     })
@@ -69,7 +69,7 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_delays_no_other_reader()
     assert!(is_cut(stalled).await);
 }
 
-/// Whether the connection ends before all published bytes have arrived.
+/// Reads a connection to its end. Returns true if it ended before all published bytes had arrived.
 async fn is_cut(mut client: Client) -> bool {
     let mut bytes = 0;
     while let Some(event) = client.next().await {
@@ -83,7 +83,8 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     let (observer, mut departures) = Departures::new();
     let hub = roomy().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // With this stall limit, only the deadline of the drain can end the stalled connection.
+        // The stall limit is so long that only the deadline of the drain can end the stalled
+        // connection.
         serve.write_stall_max(Duration::from_secs(3_600)).drain_within(STALL_MAX)
     })
     .await;
@@ -104,7 +105,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
 async fn acceptance_07_a_peer_that_does_not_read_keep_alives_is_disconnected() {
     let (observer, mut departures) = Departures::new();
     let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
-    // The comments are so large that a few of them fill the buffers of the kernel.
+    // Keep-alives are comments. These are so large that a few of them fill the kernel's buffers.
     let keep_alive =
         KeepAlive::new().interval(Duration::from_millis(100)).text("x".repeat(1 << 20));
     let running =

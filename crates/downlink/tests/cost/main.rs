@@ -1,5 +1,5 @@
-//! The memory of a subscription, counted by the allocator. If a change increases a limit here, its
-//! commit must give the reason.
+//! Tests that count the memory and the allocations of a subscription. If a change of the code has
+//! to raise a limit in this file, the commit must give the reason.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,11 +19,12 @@ use downlink::{
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 
-/// The number of subscriptions in one count. The count includes the unused capacity of lists, which
-/// double when they grow.
+/// The number of subscriptions whose memory is counted together. The memory includes unused
+/// capacity of lists, which double their size when they grow.
 const SUBSCRIPTIONS: usize = 10_000;
 
-/// A waiting subscription of one topic and an inbox.
+/// Opens a subscription to one topic and to one client's inbox. The subscription has read
+/// everything and waits.
 fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String> {
     let opened = hub.subscribe().topic(topic).client(client).open();
     let mut subscription = opened.now_or_never().unwrap().unwrap();
@@ -31,7 +32,7 @@ fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String>
     subscription
 }
 
-/// The offset of the next event, if there is one.
+/// Polls a subscription once. Returns the offset of the next event, if there is one.
 fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     match subscription.poll_next_unpin(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(downlink::Delivery::Event(event))) => Some(event.offset()),
@@ -40,8 +41,8 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     }
 }
 
-/// The body of an idle stream and its state in the log together take less than 575 bytes. With
-/// twice as much, the subscription would be larger than its connection.
+/// The response body of an idle stream and the stream's state in the log together take less than
+/// 575 bytes. With twice as much, a subscription would take more memory than its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_stays_small() {
     let hub = Hub::<String>::text();
@@ -60,13 +61,14 @@ fn an_idle_subscription_with_an_inbox_stays_small() {
     assert!(behind <= 366, "{behind}");
 }
 
-/// A subscription that resumes from a cursor is no larger than a new one.
+/// A subscription that resumes from a cursor must take no more memory than a new one.
 #[test]
 fn a_resumed_subscription_has_the_same_memory_as_a_new_one() {
     let hub = Hub::<String>::text();
     let cursor = hub.cursor();
     let others = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
-    // From now on, the lists have capacity for one more subscription.
+    // After this, the lists have capacity for one more subscription and need not grow during the
+    // counts.
     drop(waiting(&hub, "news", "carol"));
     let (subscription, anew) = allocations_of(|| waiting(&hub, "news", "carol"));
     drop(subscription);
@@ -80,8 +82,8 @@ fn a_resumed_subscription_has_the_same_memory_as_a_new_one() {
     drop(others);
 }
 
-/// Each delivery to a connection has these steps: a wake-up, a poll with an event, and a poll
-/// without an event, after which the subscription waits again.
+/// For each delivery, the subscription is polled twice. The first poll returns the event. The
+/// second poll returns nothing, and the subscription waits again.
 #[test]
 fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     let hub = Hub::<String>::text();
@@ -96,7 +98,7 @@ fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
             assert_eq!(used.count, 0);
         }
     }
-    // Two topics have a new event at the same time, and both are delivered in order.
+    // A topic and the client's inbox both have a new event. Both events must be delivered in order.
     hub.to("news").publish("one".to_owned()).unwrap();
     hub.to_client("alice").publish("two".to_owned()).unwrap();
     let [alice, _] = &mut subscriptions;
@@ -106,8 +108,8 @@ fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     assert_eq!(used.count, 0);
 }
 
-/// The number of allocations of one publish in a hub with this many other topics. Each other topic
-/// has one subscription.
+/// Publishes one event in a hub with this many other topics, each with one subscription. Returns
+/// the number of allocations.
 fn publish_beside(topics: usize) -> usize {
     let hub = Hub::<String>::text();
     let others: Vec<_> = (0..topics)
@@ -122,7 +124,7 @@ fn publish_beside(topics: usize) -> usize {
     used.count
 }
 
-/// The tests of the log count the locks and wake-ups.
+/// This test counts only allocations. The tests of the log count locks and wake-ups.
 #[test]
 fn a_publish_allocates_the_same_with_few_and_many_topics() {
     let few = publish_beside(100);
@@ -130,7 +132,8 @@ fn a_publish_allocates_the_same_with_few_and_many_topics() {
     assert_eq!(publish_beside(20_000), few);
 }
 
-/// A source can return an error in place of a frame. This does not increase the size of its items.
+/// A source of frames may return an error instead of a frame. The type with both must be no larger
+/// than a frame.
 #[test]
 fn a_possible_error_does_not_make_a_polled_frame_larger() {
     let with_error = size_of::<Poll<Option<Result<Frame, AnyError>>>>();

@@ -1,4 +1,4 @@
-//! The bytes of a body, and how they are divided into chunks.
+//! Tests of the bytes of a response body, and of how these bytes are divided into chunks.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -43,10 +43,11 @@ async fn all_ready_frames_are_sent_in_one_chunk() {
     assert_eq!(reader.next().await, None);
 }
 
-/// The sizes of the chunks after the greeting, for a stream of `frames` frames of `bytes` bytes.
+/// Makes a stream of `frames` frames with `bytes` bytes each. Returns the sizes of the chunks after
+/// the greeting.
 async fn chunks_of(frames: usize, bytes: usize) -> Vec<usize> {
     let frame = Frame::from(Event::new("x".repeat(bytes - "data: \n\n".len())));
-    // At the first poll, the stream has no frame, so the first chunk has only the greeting.
+    // The stream returns no frame at the first poll, so the first chunk has only the greeting.
     let late = stream::once(tokio::task::yield_now())
         .flat_map(move |()| stream::iter(vec![frame.clone(); frames]));
     let mut reader = Reader::greeted(Sse::new(late)).await;
@@ -115,7 +116,7 @@ async fn keep_alives_can_be_turned_off() {
     assert!(Reader::greeted(sse).await.rest().await.starts_with("retry: "));
 }
 
-/// A source without events. It has its own opening frame and its own keep-alive.
+/// A source without events, which chooses its opening frame and its keep-alive itself.
 struct Own;
 
 impl FrameSource for Own {
@@ -167,7 +168,8 @@ async fn a_panic_of_the_stream_ends_only_the_response() {
     assert!(reader.try_next().await.is_none());
 }
 
-/// A source that panics in `keep_alive`. If `opens` is false, it already panics in `opening`.
+/// A source that panics in its method `keep_alive`. If `opens` is false, it already panics in
+/// `opening`.
 struct Clumsy {
     opens: bool,
 }

@@ -1,4 +1,4 @@
-//! The channel of a response.
+//! Tests of `Sse::channel`, which makes a response and a sender of its events.
 
 use std::error::Error;
 
@@ -100,8 +100,8 @@ async fn no_event_is_accepted_after_finish() {
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
 }
 
-/// While a send waits for room, another sender may finish the stream. Then the send must return an
-/// error.
+/// While one sender waits for room in the channel, another sender finishes the stream. The waiting
+/// send must then return an error.
 #[tokio::test]
 async fn a_send_that_waits_during_the_finish_fails() {
     let (sender, sse) = Sse::channel(1);

@@ -1,4 +1,4 @@
-//! How a stream can end.
+//! Tests of the ways in which a stream can end.
 
 use std::time::{Duration, SystemTime};
 
@@ -121,7 +121,7 @@ async fn the_end_of_the_events_has_no_reconnection_time() {
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n: a\n\n");
 }
 
-/// The reconnection time in a text that has no other field.
+/// The reconnection time in a frame that has no other field.
 fn retry_in(text: &str) -> u64 {
     let millis = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
     millis.expect(text).parse().expect("digits")

@@ -27,14 +27,14 @@ impl<S: FrameSource> Reader<S> {
         Self { body: Box::pin(sse.into_http_response().into_body()) }
     }
 
-    /// A reader that has read the greeting.
+    /// Makes a reader of a response and reads the greeting.
     async fn greeted(sse: Sse<S>) -> Self {
         let mut reader = Self::new(sse);
         assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));
         reader
     }
 
-    /// The next chunk as text, or `None` at the end.
+    /// Reads the next chunk as text. Returns `None` at the end of the body.
     async fn next(&mut self) -> Option<String> {
         self.try_next().await.map(|chunk| chunk.expect("no failure"))
     }
@@ -47,7 +47,7 @@ impl<S: FrameSource> Reader<S> {
         }))
     }
 
-    /// The rest of the body as one text.
+    /// Reads the rest of the body as one text.
     async fn rest(&mut self) -> String {
         let mut rest = String::new();
         while let Some(chunk) = self.next().await {
@@ -57,7 +57,7 @@ impl<S: FrameSource> Reader<S> {
     }
 }
 
-/// A keep-alive that is never sent, for tests that are not about keep-alives.
+/// The setting to send no keep-alives, for tests that are not about keep-alives.
 fn silent() -> KeepAlive {
     KeepAlive::off()
 }

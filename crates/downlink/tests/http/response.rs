@@ -1,4 +1,5 @@
-//! The heads of responses, refusals, and the types as responses and extractors of axum.
+//! Tests of the heads of responses, of refusals, and of the types that axum uses as responses and
+//! extractors.
 
 use axum::extract::FromRequestParts;
 use axum::response::IntoResponse;
@@ -101,7 +102,7 @@ async fn last_event_id_is_an_extractor() {
     assert!(last.is_browser());
 }
 
-/// The answer must not show an error from the app's code. The app can log it.
+/// The answer must not show the client an error from the app's code. The app can log the error.
 #[test]
 fn the_answer_does_not_show_the_cause_of_an_encoding_failure() {
     let failing = |_: &()| Err(std::io::Error::other("table users is locked"));

@@ -1,4 +1,4 @@
-//! The recipients of an event: topics, clients, everyone, and combinations of them.
+//! Tests of the recipients of an event: topics, clients, everyone, and combinations of these.
 
 use downlink::hub::{Address, ClientId, Delivery, Hub, Subscription, Topic};
 use futures_util::{FutureExt, StreamExt};

@@ -1,4 +1,4 @@
-//! Batches of events.
+//! Tests of publishing several events as one batch.
 
 use downlink::hub::{BATCH_EVENTS_MAX, Batch, BatchError, Hub, PublishError};
 

@@ -1,4 +1,5 @@
-//! User code may call the hub from every callback, because the hub holds no lock during a callback.
+//! The hub calls code of the user, such as filters and observers. This code may call the hub,
+//! because the hub holds no lock during such a call.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use super::{open, seen};
 static HUB: OnceLock<Hub<Chatty>> = OnceLock::new();
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Calls methods that take every lock of the hub and do not change the hub.
+/// Calls methods of the hub. Together they take every lock of the hub, but change nothing.
 fn call_back() {
     let Some(hub) = HUB.get() else { return };
     let before = hub.stats().subscribers;
@@ -25,7 +26,7 @@ fn call_back() {
     assert!(!hub.client_overviews(9).is_empty() && !hub.topic_overviews("", None, 9).is_empty());
 }
 
-/// A value that calls the hub when it is dropped.
+/// A value whose drop calls the hub.
 struct Chatty(&'static str);
 
 impl Drop for Chatty {
@@ -35,7 +36,8 @@ impl Drop for Chatty {
     }
 }
 
-/// An observer that calls the hub. It ignores the subscriptions that `call_back` opens.
+/// An observer that calls the hub. It ignores the subscriptions that `call_back` opens, because it
+/// would otherwise call itself without end.
 struct Curious;
 
 impl Curious {

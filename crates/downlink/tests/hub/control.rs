@@ -1,4 +1,5 @@
-//! The hub's own events on the wire: `downlink.open`, `downlink.alive` and `downlink.gap`.
+//! Tests of the events that the hub itself sends: `downlink.open`, `downlink.alive` and
+//! `downlink.gap`.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http_body_util::BodyExt;
 
 use super::{build, hub, id, open, say};
 
-/// Reads the body of a subscription's response chunk by chunk.
+/// Reads the response body of a subscription chunk by chunk.
 struct Wire<B>(B);
 
 impl Wire<()> {
@@ -22,7 +23,8 @@ impl Wire<()> {
 }
 
 impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wire<B> {
-    /// Returns the next chunk. The paused clock advances only when all tasks wait.
+    /// Returns the next chunk. The clock is paused and advances only when all tasks wait, so this
+    /// also waits for keep-alives.
     async fn next(&mut self) -> String {
         let frame = self.0.frame().await.expect("an open stream").expect("no failure");
         String::from_utf8(frame.into_data().expect("no trailers").into()).unwrap()
@@ -70,8 +72,8 @@ async fn open_can_be_turned_off_for_a_hub_or_a_subscription() {
     assert_eq!(wire.next().await, ": connected\n\n");
 }
 
-// `open` must not have an id after the missing events. A client that disconnects before the gap
-// notice would resume after this id and never get the notice.
+// If `downlink.open` had the id after the missing events, a client that disconnects before
+// `downlink.gap` would resume after this id. It would never learn of the gap.
 #[tokio::test(start_paused = true)]
 async fn open_before_a_gap_has_no_id() {
     let hub = hub();
@@ -123,8 +125,8 @@ async fn alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id() {
     assert_eq!(wire.next().await, ": keep-alive\n", "the event has already sent the id");
 }
 
-// Events to other topics move the tail without waking the client. The client's last id is old, but
-// it still resumes exactly.
+// Many events are published to other topics, of which the client gets nothing, so the client's last
+// id is old. The client must still resume without a gap.
 #[tokio::test(start_paused = true)]
 async fn a_quiet_client_can_still_resume() {
     let hub = hub();
@@ -164,8 +166,8 @@ async fn a_replay_is_one_chunk_with_the_greeting() {
     assert_eq!(wire.next().await, expected);
 }
 
-/// A page sees only events of the types for which it listens. Its watchdog needs `downlink.alive`
-/// even if many other events arrive.
+/// A page that checks whether its connection is alive listens for `downlink.alive`, because a page
+/// cannot see events of unknown types. So it needs this event even while many other events arrive.
 #[tokio::test(start_paused = true)]
 async fn announced_alive_arrives_in_time_among_other_events() {
     let hub = hub();

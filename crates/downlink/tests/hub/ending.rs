@@ -1,4 +1,5 @@
-//! Subscriptions end when their client is disconnected and when the hub drains or closes.
+//! Tests of how subscriptions end: when the app disconnects their client, and when the hub drains
+//! or closes.
 
 use std::time::Duration;
 

@@ -10,8 +10,8 @@ use downlink::hub::{
 
 use super::{hub, refused, say};
 
-/// Asserts the message of an error. It begins with a lower-case letter and has no full stop. Only
-/// `source` has the cause.
+/// Asserts the message and the cause of an error. A message begins with a lower-case letter and has
+/// no full stop. It does not repeat the cause, which `source` returns.
 fn check(error: &dyn Error, says: &str, cause: Option<&str>) {
     assert_eq!(error.to_string(), says);
     let first = says.chars().next().unwrap();

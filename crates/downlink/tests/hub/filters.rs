@@ -1,4 +1,4 @@
-//! Filters on typed values.
+//! Tests of filters, which are functions that decide which values a subscription gets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,8 +58,8 @@ fn a_panic_of_a_filter_ends_only_its_subscription() {
     assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
 }
 
-/// While the filter refuses the newest event, several events arrive. There are so many that the hub
-/// reads them as one batch.
+/// While the filter is called for the newest event, it publishes several more events and refuses
+/// that one. These are so many that the hub reads them as one batch.
 #[test]
 fn events_that_arrive_during_a_filter_are_delivered() {
     let hub = numbers();
@@ -76,8 +76,8 @@ fn events_that_arrive_during_a_filter_are_delivered() {
     assert_eq!(seen(&mut subscription), ["1", "2", "3", "4", "5", "6"]);
 }
 
-/// One poll skips at most 256 events. In this test, the last of them is the newest event, and the
-/// filter panics at it.
+/// One poll skips at most 256 events that the filter refuses. In this test, the 256th event is the
+/// newest one, and the filter panics when it gets this event.
 #[test]
 fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
     let hub = numbers();
@@ -121,7 +121,8 @@ fn kept_values_count_as_bytes_of_the_hub() {
     assert_eq!(keeping.stats().bytes, plain.stats().bytes + 10_000);
 }
 
-// Two polls are necessary to skip 300 unwanted events. So one filter cannot block a thread.
+// A filter that refuses many events must not keep a thread busy for long. So the hub needs two
+// polls to skip 300 events.
 #[test]
 fn skipping_many_events_does_not_block_other_tasks() {
     struct Woken(AtomicUsize);

@@ -109,7 +109,8 @@ fn finishing_an_invalid_topic_is_an_error() {
     assert!(matches!(hub().finish("*"), Err(PublishError::InvalidTopic { .. })));
 }
 
-/// If everyone or a client could be finished, they would get no more events until the mark expires.
+/// If a publisher could finish a client's inbox, the client would get no more events until the hub
+/// forgets this. The same is true of the address for everyone.
 #[test]
 fn only_topics_can_be_finished() {
     let hub = hub();

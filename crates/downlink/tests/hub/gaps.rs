@@ -1,4 +1,4 @@
-//! The contents of gaps, and when they are reported.
+//! Tests of gaps: when a subscription gets one, and what it contains.
 
 use std::time::Duration;
 
@@ -89,7 +89,8 @@ fn a_start_since_an_evicted_time_gives_a_gap() {
     assert_eq!(seen(&mut subscription), ["2"]);
 }
 
-/// A subscription that was opened before the events and has not read them in time.
+/// Opens a subscription and then publishes three events. The subscription has not read the first
+/// event when the hub evicts it.
 fn overtaken(hub: &Hub<String>) -> Subscription<String> {
     let mut subscription = open(hub.subscribe().topic("a"));
     assert!(seen(&mut subscription).is_empty());
@@ -140,7 +141,7 @@ fn lag_policy_disconnect_ends_a_slow_subscription() {
     let mut subscription = overtaken(&hub);
     let last = subscription.last_event_id();
     assert_eq!(seen(&mut subscription), ["end lagged"]);
-    // When the client resumes, it gets the gap.
+    // When the client resumes, it gets the gap that it has missed.
     let mut again = open(hub.subscribe().topic("a").resume(last.as_str()));
     assert_eq!(seen(&mut again), ["gap evicted", "2", "3"]);
 }

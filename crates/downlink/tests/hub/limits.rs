@@ -1,4 +1,4 @@
-//! Each limit is tested below it, at it and above it.
+//! Tests each limit with values that are below it, equal to it and above it.
 
 use downlink::hub::{
     ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, HubRetention, InvalidName, Limits, OpenError,
@@ -22,7 +22,7 @@ fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
 fn an_event_has_a_limited_size() {
     let hub = build(|builder| builder.event_bytes_max(100));
     let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
-    // "id: x\ndata: …\n\n"
+    // The length of the frame `id: x\ndata: \n\n`, which the limit includes.
     let rest = 14;
     assert!(publish(100 - rest - 1).is_ok());
     let hub = build(|builder| builder.event_bytes_max(100));
@@ -43,7 +43,8 @@ fn the_size_of_an_event_includes_the_longest_id_of_the_hub() {
     assert!(matches!(publish(EVENT_BYTES_MAX - rest + 1), Err(PublishError::TooLarge { .. })));
 }
 
-// The decoder's default limit is 16 MiB, but a hub may allow larger events.
+// The decoder of the client refuses events over 16 MiB by default, but a hub may allow larger
+// events. A subscription must be able to return them.
 #[test]
 fn an_event_larger_than_the_default_of_the_decoder_can_be_read() {
     let mib = 1 << 20;
@@ -63,7 +64,7 @@ fn an_event_has_a_limited_number_of_addresses() {
     let to = |addresses: usize| {
         let publish =
             (1..addresses).fold(hub.to("0"), |publish, at| publish.and_to(at.to_string()));
-        // A repeated address does not count.
+        // An address that is given twice counts once.
         publish.and_to("0").publish(String::new())
     };
     assert!(to(ADDRESSES_MAX - 1).is_ok());

@@ -1,7 +1,7 @@
 //! Tests of the hub through its public API, without sockets and without sleeps.
 //!
-//! A hub in memory never waits, so most tests need no runtime. [`open`] and [`seen`] poll once and
-//! return what is ready.
+//! A hub without a store never waits, so most tests need no async runtime. [`open`] and [`seen`]
+//! poll once and return what is ready.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 #![allow(clippy::unwrap_used)]
@@ -43,7 +43,7 @@ fn keeping(events_max: usize) -> Hub<String> {
     build(|builder| builder.retention(Retention { events_max, ..Retention::DEFAULT }))
 }
 
-/// Opens a subscription. A hub in memory does this without waiting.
+/// Opens a subscription. A hub without a store does this without waiting.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -62,13 +62,13 @@ fn say(hub: &Hub<String>, topic: &str, data: &str) -> Confirmed {
     certain(hub.to(topic).publish(data.to_owned())).unwrap()
 }
 
-/// The outcome of a publish. A hub in memory knows the outcome at once.
+/// The outcome of a publish. A hub without a store knows the outcome at once.
 fn certain(published: Result<Receipt, PublishError>) -> Result<Confirmed, PublishError> {
     published?.durable().now_or_never().expect("a hub in memory never waits")
 }
 
-/// Everything that a subscription yields now: the data of events, `gap <reason>` for gaps, and
-/// finally `end <reason>`.
+/// Reads everything that a subscription has now. Returns the data of each event, `gap <reason>` for
+/// each gap, and `end <reason>` if the subscription has ended.
 fn seen<T: Send + Sync + 'static>(subscription: &mut Subscription<T>) -> Vec<String> {
     let mut seen = Vec::new();
     while let Some(next) = subscription.next().now_or_never() {
@@ -98,7 +98,7 @@ fn word(reason: GapReason) -> &'static str {
     }
 }
 
-/// The hub's own id for an offset.
+/// The id that the hub gives the event at this offset.
 fn id(hub: &Hub<String>, offset: u64) -> String {
     let cursor = hub.cursor();
     let (epoch, _) = cursor.as_str().split_once('-').unwrap();

@@ -1,4 +1,4 @@
-//! The metrics in the OpenMetrics format.
+//! Tests of the hub's metrics in the OpenMetrics format.
 
 #![cfg(feature = "metrics")]
 

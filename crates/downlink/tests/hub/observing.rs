@@ -1,4 +1,5 @@
-//! Tests of the observer and the statistics.
+//! Tests of the observer, which the hub calls when a subscription begins, ends or gets a gap, and
+//! of the hub's statistics.
 
 use std::sync::{Arc, Mutex};
 
@@ -105,7 +106,7 @@ fn the_observer_gets_no_call_for_a_refused_subscription() {
     assert!(diary.take().is_empty());
 }
 
-// An observer may count the clients in each call, to show the number on a page.
+// An observer may call the hub to count the clients, for example to show the number on a page.
 #[test]
 fn the_counts_in_an_observer_call_include_that_connection_or_disconnection() {
     struct Counting(Arc<Mutex<Option<Hub<String>>>>, Diary);

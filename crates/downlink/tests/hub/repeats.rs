@@ -1,4 +1,5 @@
-//! Repeated publishes with ids of the publisher or with idempotency keys.
+//! Tests of repeated publishes. The hub recognizes a repetition by the id that the publisher has
+//! given the event, or by the idempotency key.
 
 use std::time::Duration;
 

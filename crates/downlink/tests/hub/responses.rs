@@ -25,7 +25,8 @@ fn is_problem(response: Response<Full<Bytes>>, status: u16, detail: &str) {
     assert_eq!((&problem["status"], &problem["detail"]), (&status.into(), &detail.into()));
 }
 
-/// Asserts that this is a refusal for a browser. A browser reconnects only after a 200.
+/// Asserts that this response refuses a browser. Its status is 200, because a browser reconnects
+/// only after a 200.
 fn is_browser_refusal(response: Response<Full<Bytes>>, reason: &str) {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -35,7 +36,7 @@ fn is_browser_refusal(response: Response<Full<Bytes>>, reason: &str) {
     assert!((1_000..=10_000).contains(&millis), "{millis}");
 }
 
-/// Asserts that this is a refusal for another client.
+/// Asserts that this response refuses a client that is not a browser.
 fn is_program_refusal(response: Response<Full<Bytes>>, reason: &str) {
     let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=10).contains(&seconds), "{seconds}");
@@ -48,7 +49,8 @@ fn browser() -> LastEventId {
     LastEventId::from_request(&headers, None)
 }
 
-/// Asserts both forms of a refusal: for a browser and for another client.
+/// Asserts that the hub refuses the subscription, and checks both forms of the refusal: for a
+/// browser, and for a client that is not a browser.
 fn is_refused(subscribe: impl Fn() -> Subscribe<String>, reason: &str) {
     is_program_refusal(refused(subscribe()).into_http_response(), reason);
     is_browser_refusal(refused(subscribe().resume(browser())).into_http_response(), reason);
@@ -276,8 +278,8 @@ async fn a_panic_of_a_custom_form_ends_only_its_response() {
     assert_eq!(body, format!(": connected\n\nid: {}\ndata: 1\n\n", id(&hub, 1)));
 }
 
-/// In the frame, the reconnection time comes before the data. The data of such an event was once
-/// read as empty.
+/// In the frame of an event, the reconnection time comes before the data. The method `data` must
+/// find the data after it.
 #[test]
 fn an_event_with_a_reconnection_time_has_its_data() {
     let hub = hub();
@@ -289,7 +291,8 @@ fn an_event_with_a_reconnection_time_has_its_data() {
     assert_eq!((event.data().as_ref(), event.id()), ("said", hub.cursor()));
 }
 
-/// The room in the path of a request is one text, which may contain an encoded `/`.
+/// A handler gets the room in the path of a request as one text, which may contain a `/` if the
+/// client has encoded it as `%2F`. Such a room must not become the name of another topic.
 #[tokio::test]
 async fn an_encoded_slash_in_a_path_reaches_no_other_topic() {
     use axum::extract::{Path, State};

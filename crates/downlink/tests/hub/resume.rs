@@ -1,4 +1,4 @@
-//! Where a subscription begins, for every kind of id and every `Start`.
+//! Tests of where a subscription begins, for every kind of last event id and for every `Start`.
 
 use std::time::Duration;
 

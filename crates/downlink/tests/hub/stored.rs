@@ -14,7 +14,7 @@ use downlink::{
 };
 use futures_util::StreamExt;
 
-/// A temporary folder. It is removed when dropped.
+/// A temporary folder. Dropping it removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -55,7 +55,8 @@ async fn publish(hub: &Hub<String>, data: impl Into<String>) -> String {
     receipt.durable().await.expect("a commit").id().as_str().to_owned()
 }
 
-/// The frames of the next events of a subscription. Panics at a gap.
+/// Opens a subscription and returns the frames of its first `count` events. Panics if it gets a
+/// gap.
 async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
     let mut news = hub.subscribe().topic("news").resume(resume).open().await.expect("room");
     let mut frames = Vec::new();
@@ -99,8 +100,8 @@ async fn one_connection_replays_more_events_than_memory_holds() {
     let builder =
         Hub::builder().text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
     let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
-    // A batch larger than the limit would stay in memory. These batches are smaller, so the hub
-    // evicts them from memory.
+    // The hub keeps at least the whole newest batch in memory. So the events are published in
+    // batches that are smaller than the limit of memory.
     for hundred in 0..10 {
         let mut batch = Batch::new(&hub);
         for number in 0..100 {
@@ -214,7 +215,8 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
     assert_eq!(seen, ["1", "gap", "3"]);
 }
 
-/// A subscription keeps neither the lock nor the files of the store.
+/// The hub is dropped while a subscription still exists. The subscription must not keep the store
+/// open, so that another hub can open it.
 #[tokio::test]
 async fn a_store_can_be_opened_again_while_an_old_subscription_exists() {
     let folder = Folder::new();
@@ -233,7 +235,7 @@ async fn a_store_can_be_opened_again_while_an_old_subscription_exists() {
     close(again).await;
 }
 
-/// A subscription that needs events from the file does not keep the store open either.
+/// A subscription that still needs events from the file must not keep the store open either.
 #[tokio::test]
 async fn a_subscription_behind_memory_ends_when_its_hub_is_dropped() {
     let folder = Folder::new();

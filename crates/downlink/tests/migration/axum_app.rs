@@ -1,4 +1,4 @@
-//! An app that uses `axum::response::sse`. Its code for streams is the same as in axum's example
+//! An app that uses `axum::response::sse`. It makes its stream in the same way as axum's example
 //! `examples/sse`.
 
 use std::convert::Infallible;

@@ -1,7 +1,7 @@
-//! An app can move from `axum::response::sse` to this crate with a few changed lines.
+//! An app that uses `axum::response::sse` can move to this crate with a few changed lines.
 //!
-//! There are two versions of one app, before and after the move. The tests count the lines that
-//! differ, compare them with the lines in the guide, and run both versions.
+//! The files beside this one have the same app before and after the move. The tests count the lines
+//! that differ, compare these lines with the migration guide, and run both versions.
 
 #![cfg(all(feature = "axum", feature = "serve"))]
 
@@ -25,10 +25,10 @@ const BEFORE: &str = include_str!("axum_app.rs");
 const AFTER: &str = include_str!("downlink_app.rs");
 const CHAPTER: &str = include_str!("../../guide/23-from-axum-sse.md");
 
-/// The longest wait for a socket. A test that hangs fails after this time.
+/// The maximum duration of a wait for a socket. A test that hangs fails after this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The lines of code that are only in the first text.
+/// The lines of code that are in the first text and not in the second.
 fn only_in_first<'a>(first: &'a str, second: &str) -> BTreeSet<&'a str> {
     let second: BTreeSet<&str> = second.lines().map(str::trim).collect();
     let code = first.lines().map(str::trim).filter(|line| !line.starts_with("//!"));
@@ -52,7 +52,7 @@ fn the_guide_shows_the_lines_that_change() {
     assert_eq!(shown('+'), only_in_first(AFTER, BEFORE));
 }
 
-/// The stream of the app up to and including the second event.
+/// Reads the app's stream up to the end of the second event.
 async fn two_events(mut app: Router) -> String {
     let request = Request::get("/sse").body(Body::empty()).expect("a request");
     let response = app.call(request).await.expect("infallible");

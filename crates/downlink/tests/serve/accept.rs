@@ -1,4 +1,5 @@
-//! Errors of a listener. The clock is paused, and the sockets are in memory.
+//! Tests of errors that a listener returns when it accepts connections. The clock is paused, and
+//! the sockets are in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,8 +14,7 @@ use tokio::time::Instant;
 
 use super::Client;
 
-/// A listener that returns the given results and then waits forever. It records the time of each
-/// call.
+/// A listener that returns the given results and then waits forever. It records when it is called.
 struct Script {
     accepts: VecDeque<io::Result<DuplexStream>>,
     asked: Arc<Mutex<Vec<Instant>>>,
@@ -37,7 +37,7 @@ impl Listener for Script {
     }
 }
 
-/// The Unix numbers of these errors.
+/// The numbers of these errors on Unix systems.
 const ECONNABORTED: i32 = if cfg!(target_os = "linux") { 103 } else { 53 };
 const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
@@ -82,7 +82,7 @@ async fn an_unusable_listener_ends_the_server() {
     assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
-/// The server needs a runtime with IO only for real sockets.
+/// These sockets are not real, so the server must work in a runtime without I/O.
 #[test]
 fn sockets_in_memory_are_served_in_a_runtime_without_io() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -1,5 +1,6 @@
-//! A stream is written by hyper or by a driver of the server. Both give the same answers, so a peer
-//! cannot see the difference.
+//! The server is built on hyper, an HTTP library. On some sockets, hyper writes the streams; on
+//! others, the server writes them itself. The answers must be the same, so that a peer cannot see
+//! the difference.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use super::Running;
 use super::answer::Answer;
 use super::wire::{Foreign, Tcp, Unix, Wire};
 
-/// The answer to one request.
+/// Serves the app on one kind of socket, sends one request and returns the answer.
 async fn answer<W: Wire>(app: Router) -> Answer {
     let running = Running::<W>::new(app).await;
     let mut client = running.get("/").await;
@@ -48,7 +49,8 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 
 #[tokio::test]
 async fn hub_subscription() {
-    // The epoch of a hub is random. All servers share one hub, so that the ids are equal.
+    // Ids contain the epoch of the hub, which is random. All servers use one hub, so that their ids
+    // are equal.
     let hub = Hub::builder().text().open_event(false).build().expect("valid");
     for number in 0..100 {
         hub.to("a").publish(number.to_string()).expect("published");
@@ -104,7 +106,8 @@ async fn sse_of_axum() {
     assert!(answer.await.body.ends_with("data: 49\n\n"));
 }
 
-/// A body that changes the frames of another body. It also adds one frame and a trailer.
+/// A body that changes the data of another body, as a middleware might. It also adds a frame and a
+/// trailer at the end.
 struct Shouting {
     inner: Body,
     bytes: usize,
@@ -173,7 +176,7 @@ async fn content_coding() {
     assert_eq!(answer.await.body, "not really br");
 }
 
-/// A stream continues after empty frames.
+/// A body may have empty frames. They must not end the stream.
 #[tokio::test]
 async fn empty_frames() {
     let answer = answer_of_all(|| {

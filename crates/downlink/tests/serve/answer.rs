@@ -1,10 +1,10 @@
-//! Parses one of several answers on a connection.
+//! Parses one answer on a connection that may have several.
 
-/// An answer without its framing.
+/// An answer. The body is without the lengths and line ends of HTTP chunks.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: String,
-    /// The headers in order, without the date. Names and values are in lower case.
+    /// The headers in order, except for the date. Names and values are in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// The content of a chunked body, and the length of the body with its framing.
+/// Parses a chunked body. Returns its content, and the number of bytes that the chunks take.
 fn unchunked(text: &str) -> Option<(String, usize)> {
     let (mut body, mut at) = (String::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! How the limit of descriptors limits the number of connections.
+//! Tests of the number of connections that the process's limit of open descriptors allows.
 
 use std::process::Command;
 use std::time::Duration;
@@ -28,8 +28,8 @@ async fn listener() -> tokio::net::TcpListener {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
-/// A variable that is set in the child process of the test. The child has a low limit of
-/// descriptors.
+/// The test runs itself again in a child process with a low limit of descriptors. This environment
+/// variable is set only in the child.
 const IN_CHILD: &str = "DOWNLINK_TEST_FEW_DESCRIPTORS";
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn the_server_survives_a_lack_of_descriptors() {
     assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
 }
 
-/// Runs in its own process, which may have 60 open descriptors.
+/// The part of the test that runs in the child process, which may have 60 open descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
     assert_eq!(
@@ -67,7 +67,8 @@ async fn without_descriptors() {
         }
     };
     assert_eq!(exhausted.raw_os_error(), Some(24), "EMFILE: {exhausted}");
-    // The client takes the last descriptor, so the server has none for its end of the connection.
+    // This frees one descriptor. The client takes it, so the server has none for its end of the
+    // connection.
     taken.pop();
     let mut client = running.get("/").await;
     let unserved = tokio::time::timeout(Duration::from_millis(250), client.read()).await;

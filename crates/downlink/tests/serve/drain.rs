@@ -1,4 +1,5 @@
-//! The shutdown of a server with open streams and other connections.
+//! Tests of the shutdown of a server (the drain): what happens to open streams, to requests in
+//! progress and to idle connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ async fn axums() -> impl IntoResponse {
     axum::response::Sse::new(stream::iter([Ok::<_, std::io::Error>(event)]).chain_pending())
 }
 
-/// Extends a stream so that it never ends.
+/// A method that extends a stream so that the stream never ends.
 trait ChainPending: futures_util::Stream + Sized {
     fn chain_pending(self) -> stream::Chain<Self, stream::Pending<Self::Item>> {
         futures_util::StreamExt::chain(self, stream::pending())
@@ -39,7 +40,7 @@ fn streams() -> Router {
     Router::new().route("/ours", get(ours)).route("/axums", get(axums))
 }
 
-/// Opens a stream and waits for its first bytes.
+/// Opens a stream and reads its first bytes.
 async fn reading(running: &Running, path: &str) -> Client {
     let mut client = running.get(path).await;
     client.sees(": a\n\n").await;
@@ -74,7 +75,8 @@ async fn a_draining_server_accepts_no_connection() {
     assert!(!running.listens().await);
 }
 
-/// A stream of raw chunks, as a proxying handler would produce it.
+/// A response with chunks of an event stream that were not made by this crate, as in a handler that
+/// works as a proxy.
 fn raw(chunks: mpsc::Receiver<&'static str>) -> Response {
     let stream = stream::unfold(chunks, async |mut chunks| {
         let chunk = chunks.recv().await?;
@@ -100,7 +102,7 @@ async fn a_drain_waits_for_the_end_of_a_frame() {
     sender.send("data: a\n").await.expect("open");
     client.sees("data: a\n").await;
     running.stop();
-    // After the server has closed its listener, it drains.
+    // When the listener is closed, the drain has begun.
     while running.listens().await {}
     sender.send("data: b\n\ndata: never").await.expect("still open");
     let answer = client.rest().await;
@@ -110,7 +112,8 @@ async fn a_drain_waits_for_the_end_of_a_frame() {
     running.ended().await;
 }
 
-/// The server cannot encode a frame in this coding, so it must not add a frame to the stream.
+/// Usually the server ends a stream with a frame that has a reconnection time. The server cannot
+/// compress this frame, so it must not add the frame to a compressed stream.
 #[tokio::test]
 async fn a_compressed_stream_ends_without_a_retry() {
     let zipped = || async {
@@ -235,7 +238,7 @@ async fn a_request_in_progress_gets_its_answer() {
     running.ended().await;
 }
 
-/// The answer to a request for a stream while the server drains.
+/// Requests a stream whose handler responds only after the drain has begun. Returns the answer.
 async fn late_stream(browser: bool) -> String {
     let gate = Arc::new(Notify::new());
     let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
@@ -288,8 +291,8 @@ async fn idle_connections_close_at_once() {
 async fn a_connection_without_a_request_does_not_delay_the_end() {
     let mut running = Running::new(streams()).await;
     let unused = running.connect().await;
-    // The server accepts connections in order. When this stream has begun, the server has also
-    // accepted `unused`.
+    // The server accepts connections in the order in which they were made. So when this stream has
+    // begun, the server has also accepted `unused`.
     let other = reading(&running, "/ours").await;
     let before = Instant::now();
     running.stop();
@@ -299,7 +302,7 @@ async fn a_connection_without_a_request_does_not_delay_the_end() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// Connects before the signal and sends a request after it. Returns the answer.
+/// Connects before the shutdown begins, and sends a request afterwards. Returns the answer.
 async fn last_answer_to(request: &str) -> String {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
@@ -315,7 +318,7 @@ async fn last_answer_to(request: &str) -> String {
     answer
 }
 
-/// A proxy may connect before the shutdown begins and send its request afterwards.
+/// A proxy may connect before the shutdown begins, and send its first request afterwards.
 #[tokio::test]
 async fn a_first_request_after_the_signal_is_answered_and_closes_the_connection() {
     for request in
@@ -327,7 +330,7 @@ async fn a_first_request_after_the_signal_is_answered_and_closes_the_connection(
     }
 }
 
-/// A proxy may write a request on an idle connection before it learns of the shutdown.
+/// A proxy may send a request on an idle connection at the same moment as the shutdown begins.
 #[tokio::test]
 async fn a_next_request_sent_before_the_signal_is_answered_and_closes_the_connection() {
     let app = Router::new().route("/", get(|| async { "hello" }));
@@ -359,7 +362,8 @@ async fn a_first_request_sent_before_the_signal_is_answered() {
     running.ended().await;
 }
 
-/// The client sends half of the head of its first request. Then the server begins its shutdown.
+/// A client sends half of the head of its first request. Then the server begins its shutdown.
+/// Returns both.
 async fn half_a_request_at_the_end() -> (Running, Client) {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
@@ -390,7 +394,8 @@ async fn a_half_sent_request_does_not_delay_the_end() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// A stream ends at the moment when the shutdown begins. Another request is in progress.
+/// A stream ends at the moment when the shutdown begins, while another request is in progress. The
+/// stream's connection must be closed without waiting for that request.
 async fn stream_that_ends_with_the_server() {
     let gate = Arc::new(Notify::new());
     let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
@@ -421,7 +426,8 @@ async fn stream_that_ends_with_the_server() {
     running.ended().await;
 }
 
-/// The stream or the server may be first, so the test runs several times.
+/// By chance, the stream may end before or after the shutdown begins, so the test runs several
+/// times.
 #[tokio::test]
 async fn a_connection_whose_stream_ends_with_the_server_is_closed_at_once() {
     for _ in 0..16 {

@@ -1,4 +1,4 @@
-//! The responses also work under another server.
+//! Tests that the responses also work under a server of another library.
 
 use axum::Router;
 use axum::routing::get;

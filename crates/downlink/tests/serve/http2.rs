@@ -1,4 +1,5 @@
-//! Peers that use HTTP/2 with prior knowledge, from their first byte on.
+//! Tests with peers that use HTTP/2 without negotiation: their first bytes are already HTTP/2
+//! ("prior knowledge").
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -28,13 +29,14 @@ type Running = super::Running<super::wire::Tcp>;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A short stall limit. It is long enough for the answer to a ping on a busy machine.
+/// A short stall limit. A peer can still answer an HTTP/2 ping within this time, even on a busy
+/// machine.
 const STALL: Duration = Duration::from_secs(1);
 
 /// The maximum number of open streams that the server allows on one connection.
 const STREAMS_MAX: usize = 100;
 
-/// A client whose connection runs in a separate task.
+/// An HTTP/2 client. Its connection runs in a separate task.
 struct Http2 {
     requests: http2::SendRequest<Full<Bytes>>,
     connection: JoinHandle<hyper::Result<()>>,
@@ -48,7 +50,7 @@ impl Http2 {
     async fn at(address: SocketAddr) -> Self {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
         let (requests, connection) = patiently(
-            // A few events fill a window of this size.
+            // A few events fill a flow-control window of this size.
             http2::Builder::new(TokioExecutor::new())
                 .initial_stream_window_size(8_192)
                 .handshake(io),
@@ -72,13 +74,13 @@ impl Http2 {
         Answer::new(self.try_get(path).await.expect("an answer"))
     }
 
-    /// Waits for the end of the connection, which must not be an error.
+    /// Waits until the connection has ended. Panics if it has ended with an error.
     async fn ended(self) {
         patiently(self.connection).await.expect("no panic").expect("no error");
     }
 }
 
-/// A response that is read piece by piece.
+/// A response whose body is read piece by piece.
 struct Answer {
     response: Response<Incoming>,
     seen: String,
@@ -97,7 +99,7 @@ impl Answer {
         }
     }
 
-    /// Reads once. Returns `false` at the end.
+    /// Reads once. Returns `false` at the end of the body.
     async fn read(&mut self) -> hyper::Result<bool> {
         let Some(frame) = patiently(self.response.frame()).await else { return Ok(false) };
         let bytes = frame?.into_data().expect("no trailers");
@@ -105,7 +107,7 @@ impl Answer {
         Ok(true)
     }
 
-    /// Reads to the end and returns everything read so far.
+    /// Reads to the end of the body. Returns the whole text, including what was read before.
     async fn rest(mut self) -> hyper::Result<String> {
         while self.read().await? {}
         Ok(self.seen)
@@ -133,7 +135,7 @@ async fn plain_requests_are_answered() {
     assert!(!hello.response.headers().contains_key("connection"));
     assert_eq!(hello.rest().await.expect("a complete body"), "hello");
 
-    // The body is longer than any flow-control window of the two peers.
+    // The body is longer than the flow-control windows of the server and of the client.
     let long = "x".repeat(1_000_000);
     let request = Request::post("http://test/echo").body(Full::from(long.clone()));
     let echo = Answer::new(client.ask(request.expect("a request")).await.expect("an answer"));
@@ -156,7 +158,7 @@ async fn events_of_a_stream_arrive_one_by_one() {
         events.sees(&format!("data: event {number}\n\n")).await;
     }
     drop(events);
-    // The client has reset the stream, but the connection stays open.
+    // Dropping the response resets the stream, but the connection stays open.
     patiently(sender.closed()).await;
     assert_eq!(client.get("/nowhere").await.response.status(), 404);
 }
@@ -171,7 +173,7 @@ async fn a_connection_has_many_streams_up_to_a_limit() {
         stream.sees(": connected\n\n").await;
         open.push(stream);
     }
-    // The client does not send another request until a stream has ended.
+    // The client knows the limit. It sends another request only after a stream has ended.
     let mut above = Box::pin(client.get("/"));
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut above).await.is_err());
     drop(open.pop());
@@ -214,7 +216,7 @@ async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_delay_the_drain() {
-    // No test runs for so long.
+    // No test runs for so long, so these limits cannot end the connection.
     let long = Duration::from_secs(3_600);
     let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
     let mut running = Running::with(app(), limits).await;
@@ -225,7 +227,7 @@ async fn an_idle_connection_does_not_delay_the_drain() {
     running.ended().await;
 }
 
-/// A panic in a handler resets only its own stream.
+/// A panic in a handler resets the stream of its request, and no other stream of the connection.
 #[tokio::test]
 async fn a_panic_resets_only_its_own_stream() {
     async fn panics() -> &'static str {
@@ -249,11 +251,11 @@ async fn dropping_the_server_closes_the_connection_and_its_streams() {
     running.ended.abort();
     patiently(dropped).await.expect("dropped");
     while let Ok(true) = stream.read().await {}
-    // The connection may have ended with or without an error.
+    // The connection may end with or without an error.
     let _ = patiently(client.connection).await.expect("no panic");
 }
 
-/// When the server reports its end, it has dropped all streams.
+/// When the future of the server completes, the server must have dropped all streams.
 #[tokio::test]
 async fn all_streams_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
@@ -278,7 +280,8 @@ async fn all_streams_are_dropped_at_the_deadline() {
         stop.send(()).expect("running");
         (client, answer)
     };
-    // Both futures run in one task, so no other task can run after the end of the server.
+    // Both futures run in one task, so no other task can drop the stream between the end of the
+    // server and the check.
     let serving = serve.with_graceful_shutdown(stopped).into_future();
     let (ended, _open) = tokio::join!(serving, reading);
     ended.expect("no error");
@@ -299,7 +302,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)).route("/hello", get(|| async { "hello" })), dropped)
 }
 
-/// The peer answers pings, but opens no window for one of its streams.
+/// The peer answers pings, so its connection is alive. But it does not read one of its streams, so
+/// it opens no flow-control window for this stream.
 #[tokio::test]
 async fn a_stream_without_a_window_is_reset_and_the_others_stay() {
     let (app, dropped) = firehose();
@@ -335,7 +339,8 @@ async fn a_subscriber_whose_stream_is_reset_counts_as_stalled() {
     assert_eq!(stalled.map(|(_, count)| *count), Some(1), "{disconnects:?}");
 }
 
-/// The server drops a body of known length if the peer does not read it.
+/// If the peer does not read a body of known length, the server resets the stream and drops the
+/// body.
 #[tokio::test]
 async fn a_long_body_without_a_window_is_reset() {
     let (signal, dropped) = DropSignal::new();
@@ -354,7 +359,7 @@ async fn a_long_body_without_a_window_is_reset() {
     drop(unread);
 }
 
-/// Bytes that signal when the last view of them is dropped.
+/// Bytes that signal when the last handle of them is dropped.
 struct Owned(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] DropSignal);
 
 impl AsRef<[u8]> for Owned {
@@ -363,23 +368,23 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// The first bytes of a peer: its preface and an empty SETTINGS frame.
+/// The first bytes of an HTTP/2 client: the preface and an empty SETTINGS frame.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// `GET /` as the first request. All headers except the authority come from the static table.
+/// `GET /` as the first request of a connection, encoded by hand.
 const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
 
-/// A peer that writes these bytes and never answers a frame.
+/// Connects and writes these bytes. The peer never answers a frame of the server.
 async fn mute(running: &Running, frames: &[&[u8]]) -> TcpStream {
     let mut peer = TcpStream::connect(running.place).await.expect("listening");
     peer.write_all(&frames.concat()).await.expect("open");
     peer
 }
 
-/// The type and payload of each frame, up to the end of the connection.
+/// Reads to the end of the connection. Returns the type and the content of each frame.
 async fn frames(mut peer: TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
-    // A reset counts as the end too.
+    // The connection may also end with a reset.
     let _ = patiently(peer.read_to_end(&mut bytes)).await;
     let (mut rest, mut frames) = (&bytes[..], Vec::new());
     while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
@@ -407,13 +412,13 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let peer = mute(&running, &[HELLO, GET]).await;
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= SHORT);
-    // The server accepts another connection, so this one has ended.
+    // Only one connection is allowed. When the server serves another one, it has closed the first.
     while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
 
 impl Http2 {
-    /// Connects and sends a request. Returns `None` if the server had no place for the connection.
+    /// Connects and sends a request. Returns `None` if the server was at its limit of connections.
     async fn reaches(address: SocketAddr) -> Option<Self> {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
         let handshake = http2::handshake(TokioExecutor::new(), io);
@@ -428,7 +433,8 @@ impl Http2 {
 async fn a_mute_peer_gets_a_goaway_and_does_not_delay_the_drain() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let mut peer = mute(&running, &[HELLO, GET]).await;
-    // This is the start of the server's SETTINGS frame, so the connection uses HTTP/2 now.
+    // These bytes begin the server's SETTINGS frame, so the server now uses HTTP/2 on this
+    // connection.
     patiently(peer.read_exact(&mut [0; 9])).await.expect("open");
     running.stop();
     running.ended().await;
@@ -460,17 +466,19 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
     client.get("/").await.rest().await.expect("a complete body");
     client.ended().await;
     assert!(before.elapsed() >= SHORT);
-    // A stream keeps the connection open for as long as it lasts.
+    // While a stream is open, the connection stays open too.
     let mut client = Http2::to(&running).await;
     let stream = client.get("/stream").await;
     for _ in 0..2 {
-        // The header timeout closes this connection, so this time has passed.
+        // The header timeout closes this other connection. So when it is closed, the time of the
+        // timeout has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
     assert_eq!(client.get("/").await.rest().await.expect("a complete body"), "hello");
     drop(stream);
     client.ended().await;
-    // Neither half a preface nor a preface without its settings is a request.
+    // A client that sends only half a preface, or a preface without SETTINGS, has sent no request.
+    // So its connection is closed too.
     for sent in [10, HELLO.len() - 9] {
         frames(mute(&running, &[&HELLO[..sent]]).await).await;
     }
@@ -496,7 +504,7 @@ async fn connections_max_counts_connections_not_streams() {
     }
 }
 
-/// The network may split the preface at any byte.
+/// The network may split the preface (the first bytes of an HTTP/2 client) at any byte.
 #[tokio::test]
 async fn the_preface_may_arrive_byte_by_byte() {
     let limits = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT);

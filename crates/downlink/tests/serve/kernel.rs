@@ -1,4 +1,5 @@
-//! Only the kernel knows whether a TCP peer acknowledges data. The server asks the kernel.
+//! Only the kernel knows whether a TCP peer acknowledges data, so the server asks the kernel
+//! whether a peer stalls.
 #![cfg(target_os = "linux")]
 
 use std::sync::{Arc, Mutex};
@@ -28,9 +29,10 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
-/// A peer that acknowledges a little data now and then may leave a socket full for longer than
-/// `write_stall_max`. Only the kernel can distinguish it from a peer that acknowledges no data. In
-/// this test, the server's clock advances by hours, but the kernel's clock advances very little.
+/// A slow peer may leave its socket full for longer than `write_stall_max`, although it
+/// acknowledges some data now and then. Only the kernel can distinguish such a peer from one that
+/// acknowledges nothing. In this test, the server's clock advances by hours, and the kernel's clock
+/// by almost nothing. So the connection stays open only if the server asks the kernel.
 #[tokio::test]
 async fn the_kernel_decides_whether_a_tcp_reader_stalls() {
     let (app, mut dropped) = firehose();

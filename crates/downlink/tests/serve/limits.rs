@@ -1,4 +1,4 @@
-//! Limits on the number of connections.
+//! Tests of the limit on the number of connections.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn streams() -> Router {
     Router::new().route("/", get(|| async { Sse::new(stream::pending::<Frame>()) }))
 }
 
-/// Opens a stream and waits for its first bytes.
+/// Opens a stream and reads its first bytes.
 async fn reading(running: &Running) -> Client {
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
@@ -35,7 +35,7 @@ async fn a_connection_above_the_limit_is_refused_and_the_others_stay() {
     assert!(above.contains("\r\nretry-after: "), "{above}");
     assert!(above.contains("application/problem+json"), "{above}");
 
-    // A place is free again when the server has noticed the end of its connection.
+    // When the server has noticed that a connection has ended, it accepts another one.
     drop(below);
     loop {
         let mut next = running.get("/").await;
@@ -59,7 +59,8 @@ async fn a_browser_above_the_limit_gets_a_reconnection_time() {
         .strip_prefix(": The server is at its limit of connections; come back later.\n\nretry: ");
     let millis: u64 = retry.expect(body).strip_suffix("\n\n").expect(body).parse().expect(body);
     assert!((1_000..=5_000).contains(&millis), "{millis}");
-    // For a POST from a page, the status must say that the request was refused.
+    // This is a POST from the script of a page, and not an `EventSource`. The script must see from
+    // the status that the request was refused.
     let mut post = running.connect().await;
     post.send("POST / HTTP/1.1\r\nHost: t\r\nSec-Fetch-Mode: cors\r\nContent-Length: 0\r\n\r\n")
         .await;
@@ -75,11 +76,12 @@ async fn the_number_of_refused_connections_is_limited() {
     for _ in 0..REFUSALS_MAX {
         silent.push(running.connect().await);
     }
-    // This connection is closed without an answer, although the other refused connections have not
-    // sent a request yet.
+    // The server keeps a limited number of refused connections open, until it can answer their
+    // requests. There are already as many as this limit, so the server closes this connection
+    // without an answer.
     assert_eq!(running.connect().await.rest().await, "");
     silent[0].get("/", "").await;
     silent[0].sees("503 Service Unavailable").await;
-    // A connection that sends no request is closed later.
+    // A refused connection that sends no request is closed after a while.
     assert_eq!(silent.pop().expect("a silent connection").rest().await, "");
 }

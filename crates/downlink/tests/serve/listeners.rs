@@ -1,4 +1,4 @@
-//! Apps that are not a router, and listeners that are not TCP.
+//! Tests of apps that are not a router, and of listeners that are not TCP listeners.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

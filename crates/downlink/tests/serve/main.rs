@@ -1,8 +1,10 @@
-//! Tests of `downlink::serve` with real sockets. The client reads and writes bytes.
+//! Tests of `downlink::serve` with real sockets. The client writes the bytes of requests and checks
+//! the bytes of answers.
 //!
-//! The same tests run on each socket type of `wire`. The server writes streams on TCP and Unix
-//! sockets directly. It cannot take over foreign sockets, so hyper writes their streams. A peer
-//! cannot see the difference.
+//! Most tests run on each socket type of the module `wire`. The server is built on hyper, an HTTP
+//! library. When a response is a stream and the socket is a TCP or Unix socket, the server takes
+//! the socket over from hyper and writes the stream itself. It does not know sockets of other types
+//! (foreign sockets), so hyper writes their streams. A peer must not see the difference.
 //!
 //! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
 
@@ -40,7 +42,7 @@ use tokio::time::timeout;
 use answer::Answer;
 use wire::Wire;
 
-/// The longest wait. Every test takes far less time.
+/// The maximum duration of a wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
@@ -84,14 +86,14 @@ impl<W: Wire> Running<W> {
         W::connect(&self.place).await.is_ok()
     }
 
-    /// A client that has sent a GET.
+    /// Connects and sends a GET.
     async fn get(&self, path: &str) -> Client<W::Io> {
         let mut client = self.connect().await;
         client.get(path, "").await;
         client
     }
 
-    /// A client that has sent a GET as a browser would.
+    /// Connects and sends a GET with the headers of a browser.
     async fn browse(&self, path: &str) -> Client<W::Io> {
         let mut client = self.connect().await;
         client.get(path, "Sec-Fetch-Mode: cors\r\n").await;
@@ -102,7 +104,7 @@ impl<W: Wire> Running<W> {
         self.stop.take().expect("stopped once").send(()).expect("running");
     }
 
-    /// Waits for the end of the server, which must not be an error.
+    /// Waits until the server has ended. Panics if it has ended with an error.
     async fn ended(self) {
         patiently(self.ended).await.expect("no panic").expect("no error");
     }
@@ -111,7 +113,7 @@ impl<W: Wire> Running<W> {
 /// A peer that writes and reads bytes.
 struct Client<Io> {
     io: Io,
-    /// The text that was read and not removed yet.
+    /// The text that was read, without the answers that `answer` has removed.
     seen: String,
 }
 
@@ -136,13 +138,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// Reads to the end of the connection and returns everything read so far.
+    /// Reads to the end of the connection. Returns all of the text, including what was read before.
     async fn rest(mut self) -> String {
         while patiently(self.read()).await {}
         self.seen
     }
 
-    /// Reads the next complete answer and removes it from the bytes seen.
+    /// Reads the next complete answer, and removes it from `seen`.
     async fn answer(&mut self) -> Answer {
         loop {
             if let Some((answer, len)) = Answer::parse(&self.seen) {
@@ -157,7 +159,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// Reads once. Returns `false` at the end or at a reset.
+    /// Reads once. Returns `false` if the connection has ended, with or without a reset.
     async fn read(&mut self) -> bool {
         let mut bytes = [0; 4_096];
         let read = self.io.read(&mut bytes).await.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Connections with streams and other requests, and peers that behave in unusual ways.
+//! Tests of connections with streams and other requests, and of peers that behave in unusual ways.
 
 use std::sync::{Arc, Mutex};
 
@@ -50,7 +50,8 @@ fn app() -> Router {
 
 const FINITE: &str = ": connected\n\ndata: a\n\ndata: b\n\n";
 
-/// An app whose `/` streams the events of a sender. The test receives the sender of each request.
+/// An app whose route `/` answers with a stream. For each request, the test receives the sender of
+/// the stream's events.
 fn conversation() -> (Router, mpsc::Receiver<SseSender>) {
     let (begun, begins) = mpsc::channel(8);
     let talk = move || {
@@ -78,7 +79,8 @@ async fn pipelined_requests_before_and_after_streams_are_answered_in_order() {
     assert_eq!(client.seen, "");
 }
 
-/// The requests after a stream have more bytes than hyper reads at once.
+/// The client sends all requests before it reads an answer. They have more bytes than hyper (the
+/// HTTP library) reads at once.
 #[tokio::test]
 async fn a_long_pipeline_is_answered_in_order() {
     let running = Running::new(app()).await;
@@ -122,7 +124,7 @@ async fn a_connection_serves_streams_and_other_requests_in_turn() {
         client.send("POST /finite HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc").await;
         assert_eq!(client.answer().await.body, ": connected\n\ndata: 3 bytes\n\n");
     }
-    // The connection still takes the only place.
+    // The connection is still open, so the server is at its limit of one connection.
     assert_eq!(running.get("/").await.answer().await.status, "HTTP/1.1 503 Service Unavailable");
 }
 
@@ -146,7 +148,7 @@ async fn a_stream_may_end_before_its_request_is_complete() {
     let mut client = running.connect().await;
     client.send("POST /unread HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nsome").await;
     assert_eq!(client.answer().await.body, FINITE);
-    // The server does not wait for the rest of the request.
+    // The server must close the connection without waiting for the rest of the request.
     client.rest().await;
 }
 
@@ -174,7 +176,7 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
     assert_eq!(client.answer().await.body, FINITE);
     client.get("/plain", "").await;
     assert_eq!(client.answer().await.body, "plain");
-    // The bytes after the head belong to the new protocol.
+    // The bytes after the head of the request are already bytes of the new protocol.
     client
         .send("GET /echo HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst")
         .await;
@@ -184,7 +186,7 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
     beside.sees("data: meanwhile\n\n").await;
     client.send(" second").await;
     client.sees("first second").await;
-    // A drain does not end an upgraded connection, because it belongs to the app.
+    // An upgraded connection belongs to the app, so a drain must not end it.
     running.stop();
     super::goodbye_in(&beside.rest().await);
     running.ended().await;
@@ -208,7 +210,8 @@ async fn a_tunnel_is_not_a_stream() {
     client.sees("through").await;
 }
 
-/// The server reads input during a stream as the next request. This input is not a valid request.
+/// The server takes anything that a client sends during a stream for the client's next request. In
+/// this test, the input is not a valid request.
 #[tokio::test]
 async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     let (app, mut begins) = conversation();
@@ -227,8 +230,8 @@ async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 4"), "{rest}");
 }
 
-/// The server reads no more input during the stream. The socket becomes full, and the peer cannot
-/// write the rest.
+/// The client sends more during a stream than the server's buffer holds. The server must not read
+/// the rest until the stream has ended.
 #[tokio::test]
 async fn a_flood_of_input_does_not_stop_a_stream() {
     let (app, mut begins) = conversation();
@@ -244,8 +247,8 @@ async fn a_flood_of_input_does_not_stop_a_stream() {
     }
 }
 
-/// If the server closed the socket with unread input, the kernel would send a reset, and the last
-/// event would be lost.
+/// If the server closed the socket while it had unread input, the kernel would send a reset, and
+/// the client could lose the last event.
 #[tokio::test]
 async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     let last =
@@ -260,8 +263,8 @@ async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     assert!(text.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{}", text.len());
 }
 
-/// An app whose `/` sends one event and stays open. The receiver gets a value for each stream whose
-/// body was dropped.
+/// An app whose route `/` answers with a stream that sends one event and stays open. Each time the
+/// body of such a stream is dropped, the receiver gets a value.
 fn watched() -> (Router, mpsc::UnboundedReceiver<()>) {
     let (over, ends) = mpsc::unbounded_channel();
     let watched = move || {
@@ -330,7 +333,7 @@ async fn dropping_the_server_closes_streams_and_idle_connections() {
     }
 }
 
-/// An app with a stream that fails after this number of events.
+/// An app with a stream that ends with an error after this number of events.
 fn failing(events: usize) -> Router {
     let fails = move || async move {
         let chunk = |number: usize| Ok(Bytes::from(format!("data: {number}\n\n")));
@@ -384,7 +387,7 @@ async fn a_panic_of_one_stream_does_not_affect_others() {
     let sender = patiently(begins.recv()).await.expect("a request");
     for path in ["/work", "/end", "/work", "/end"] {
         let mut client = running.get(path).await;
-        // This connection may end in any way. The server must still serve the others.
+        // This connection may end in any way, but the server must still serve other connections.
         patiently(client.read()).await;
         drop(client);
         running.get("/plain").await.sees("plain").await;
@@ -394,8 +397,8 @@ async fn a_panic_of_one_stream_does_not_affect_others() {
     }
 }
 
-/// One stream is always ready, and another stream only wakes itself. Other streams must still get
-/// their turns.
+/// One stream always has a next event, and another stream is never ready but wakes itself all the
+/// time. The server must still poll the other streams.
 #[tokio::test]
 async fn busy_streams_do_not_block_others() {
     let (conversation, mut begins) = conversation();
@@ -426,7 +429,7 @@ async fn busy_streams_do_not_block_others() {
     drained.abort();
 }
 
-/// The clock is paused. It advances to the next keep-alive when all tasks wait.
+/// The clock is paused. When all tasks wait, it advances to the time of the next keep-alive.
 #[tokio::test]
 async fn keep_alives_arrive_in_time() {
     let quiet = || async { Sse::new(stream::pending::<Frame>()) };
@@ -445,7 +448,8 @@ async fn keep_alives_arrive_in_time() {
     }
 }
 
-/// The server drops the body when the stream ends, even if the peer's socket is still open.
+/// When a stream ends, the server must drop its body at once, even if the peer has not closed the
+/// connection.
 #[tokio::test]
 async fn a_body_is_dropped_at_the_end_of_its_stream() {
     let (signal, dropped) = DropSignal::new();

@@ -1,4 +1,5 @@
-//! The tests on foreign sockets. hyper writes their streams.
+//! Runs the tests on foreign sockets, which are of a type that the server does not know. hyper (the
+//! HTTP library) writes their streams.
 
 use super::wire::{Foreign as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

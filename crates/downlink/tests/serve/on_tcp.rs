@@ -1,4 +1,4 @@
-//! The tests on TCP sockets. The server writes their streams directly.
+//! Runs the tests on TCP sockets. The server writes their streams itself.
 
 use super::wire::{Tcp as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

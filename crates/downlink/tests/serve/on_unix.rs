@@ -1,4 +1,4 @@
-//! The tests on Unix sockets. The server writes their streams directly.
+//! Runs the tests on Unix sockets. The server writes their streams itself.
 
 use super::wire::{Unix as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

@@ -1,4 +1,4 @@
-//! Peers that do not send a single plain HTTP/1.1 request.
+//! Tests of peers that send something other than one plain HTTP/1.1 request.
 
 use std::sync::{Arc, Mutex};
 
@@ -33,7 +33,8 @@ async fn an_http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
     running.ended().await;
 }
 
-/// If the answer had `keep-alive`, a proxy would wait for more of the stream after its end.
+/// Over HTTP/1.0, a stream ends when the server closes the connection. If the answer had
+/// `Connection: keep-alive`, a proxy could not recognize this end.
 #[tokio::test]
 async fn an_http_1_0_stream_never_keeps_the_connection_alive() {
     let mut running = Running::new(app()).await;
@@ -70,7 +71,8 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(client.rest().await.matches("\r\n\r\nhello").count(), 21);
 }
 
-/// Input during a stream waits in a buffer of the server and in the kernel.
+/// While a stream is open, the client's next requests wait in a buffer of the server and in the
+/// kernel.
 #[tokio::test]
 async fn requests_after_a_stream_wait_and_do_not_delay_the_drain() {
     let mut running = Running::new(app()).await;
@@ -110,7 +112,7 @@ async fn an_upgrade_that_the_app_ignores_is_an_ordinary_request() {
     running.ended().await;
 }
 
-/// An app with a stream that keeps the body of its request and never reads it.
+/// An app whose stream owns the body of its request and never reads this body.
 fn unread(signal: DropSignal) -> Router {
     let signal = Arc::new(Mutex::new(Some(signal)));
     let keeping = move |body: axum::body::Body| async move {

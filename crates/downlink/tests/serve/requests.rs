@@ -1,4 +1,4 @@
-//! The kinds of apps, and single requests.
+//! Tests of the kinds of apps that the server serves, and of single requests.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }).post(|body: String| async { body }))
 }
 
-/// A tower service that calls a closure.
+/// An app that is a tower service. It calls a closure for each request.
 #[derive(Clone)]
 struct ServiceFn<F>(F);
 

@@ -1,4 +1,4 @@
-//! Peers that send or read too slowly.
+//! Tests of peers that send or read too slowly.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ async fn the_header_timeout_closes_a_connection_with_half_a_head() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// A server with a short header timeout and a long idle timeout, and a client that has got one
-/// answer.
+/// Starts a server with a short header timeout and a long idle timeout. Returns it with a client
+/// whose connection is idle after one answer.
 async fn answered() -> (Running, Client) {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let limits =
@@ -44,12 +44,13 @@ async fn answered() -> (Running, Client) {
     (running, client)
 }
 
-/// A load balancer may keep an idle connection for a minute, and may send a request on it at any
-/// time.
+/// A load balancer may keep an idle connection open for a minute and then send a request on it. So
+/// the header timeout must not close an idle connection.
 #[tokio::test]
 async fn an_idle_connection_may_outlast_the_header_timeout() {
     let (running, mut client) = answered().await;
-    // The header timeout has closed another connection by then.
+    // The header timeout closes this other connection. So when it is closed, the time of the
+    // timeout has passed.
     let mut other = running.connect().await;
     other.send("GET / HTTP/1.1\r\nHost: te").await;
     other.rest().await;
@@ -97,7 +98,8 @@ async fn a_head_may_have_32_kib() {
     assert!(answer.contains("more than 32768 bytes or 100 fields"), "{answer}");
 }
 
-/// The refusal names the reason, even for a second request on a connection.
+/// The answer to an invalid request must give the reason, also if it is the second request on a
+/// connection.
 #[tokio::test]
 async fn too_many_fields_and_invalid_http_are_refused_with_a_reason() {
     let app = Router::new().route("/", get(|| async { "hello" }));
@@ -132,8 +134,9 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
-/// The stream may be written by the server or by hyper (HTTP/1.0), and the kernel or the server may
-/// measure the time. In all cases, the subscriber counts as stalled.
+/// The server or hyper (the HTTP library, here for HTTP/1.0) may write the stream, and the kernel
+/// or the server may measure how long a write is blocked. In all of these cases, the subscriber
+/// must count as stalled.
 #[tokio::test]
 async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
     for version in ["1.1", "1.0"] {

@@ -1,5 +1,5 @@
-//! The signals that end a program. There is only one test, because a signal reaches the whole
-//! process.
+//! A test of the signals that end a program. A signal is sent to the whole process, so two tests
+//! that wait for signals would disturb each other. That is why one test checks both signals.
 
 use downlink::serve::stop_signal;
 use futures_util::FutureExt;

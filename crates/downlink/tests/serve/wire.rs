@@ -1,4 +1,5 @@
-//! The types of sockets. The type decides whether the server or hyper writes the streams.
+//! The types of sockets on which the tests run. The type of a socket decides whether the server
+//! itself or hyper (the HTTP library) writes the streams.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,19 +22,19 @@ pub(crate) trait Wire: 'static {
     /// The address to which a peer connects.
     type Place: Send + Sync;
 
-    /// Listens on a free port or path.
+    /// Listens on a free port, or at an unused path.
     async fn bind() -> (Self::Listener, Self::Place);
 
     async fn connect(place: &Self::Place) -> io::Result<Self::Io>;
 
-    /// Closes a connection with a reset, if the socket type has resets.
+    /// Closes a connection. If the socket type has resets, closes the connection with a reset.
     fn reset(io: Self::Io);
 
-    /// Writes as many bytes as there is room for, without waiting.
+    /// Writes as many of the bytes as the socket accepts without waiting. Returns their number.
     fn write_now(io: &Self::Io, bytes: &[u8]) -> io::Result<usize>;
 }
 
-/// TCP sockets. The server writes their streams directly.
+/// TCP sockets. The server writes their streams itself.
 #[derive(Debug)]
 pub(crate) struct Tcp;
 
@@ -63,7 +64,7 @@ impl Wire for Tcp {
     }
 }
 
-/// Sockets of a type that the server does not know. hyper writes their streams.
+/// Foreign sockets, which are of a type that the server does not know. hyper writes their streams.
 #[derive(Debug)]
 pub(crate) struct Foreign;
 
@@ -91,12 +92,12 @@ impl Wire for Foreign {
     }
 }
 
-/// Unix sockets. The server writes their streams directly.
+/// Unix sockets. The server writes their streams itself.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Unix;
 
-/// The path of a socket. Dropping it removes the file.
+/// The path of a Unix socket. Dropping it removes the socket's file.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Path(std::path::PathBuf);

@@ -1,4 +1,5 @@
-//! Sockets of a type that the server does not know. Therefore hyper writes their streams.
+//! Foreign sockets, which are of a type that the server does not know. So the server cannot write
+//! streams on them itself, and hyper (the HTTP library) writes them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug)]
 pub(crate) struct ForeignListener(TcpListener);
 
-/// Wraps a TCP socket, as TLS does. The server cannot take over the socket inside.
+/// Wraps a TCP socket, as a TLS socket does. The server cannot use the socket inside.
 #[derive(Debug)]
 pub(crate) struct ForeignStream(TcpStream);
 

@@ -1,4 +1,5 @@
-//! Tests of `downlink::testing`, which runs an app without sockets and with a paused clock.
+//! Tests of the module `downlink::testing`, with which users test an app without sockets and with a
+//! paused clock.
 
 #![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(clippy::unwrap_used)]

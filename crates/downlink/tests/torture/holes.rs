@@ -1,5 +1,6 @@
-//! One reader uses one connection after another. If a connection is cut before the gap notice, the
-//! reader gets the notice on the next connection. A reader that misses no event gets no gap.
+//! Tests with one reader, which uses one connection after another. If a connection is cut before
+//! the reader has received a `downlink.gap`, the reader must get it on the next connection. A
+//! reader that misses no event gets no gap.
 
 use downlink::hub::{Hub, Retention};
 use downlink_proto::{DecodedEvent, Decoder, Item};
@@ -15,7 +16,7 @@ struct Only {
 }
 
 impl Only {
-    /// A reader that resumes from this id.
+    /// Starts a server, and makes a reader that will resume from this id.
     async fn new(hub: &Hub<String>, last_event_id: &str) -> Self {
         let server = Running::new(ServedBy::Direct, hub).await;
         Self { server, decoder: Decoder::default().with_last_event_id(last_event_id) }
@@ -29,7 +30,8 @@ impl Only {
             .unwrap()
     }
 
-    /// Reads exactly this many bytes and disconnects. Returns the complete events in these bytes.
+    /// Connects, reads exactly this many bytes, and disconnects. Returns the events that are
+    /// complete in these bytes.
     async fn read_bytes(&mut self, mut bytes: usize) -> Vec<DecodedEvent> {
         let mut connection = self.connect().await;
         while bytes > 0 {
@@ -42,7 +44,7 @@ impl Only {
         events
     }
 
-    /// Reads this many events and disconnects.
+    /// Connects, reads this many events, and disconnects.
     async fn read_events(&mut self, count: usize) -> Vec<DecodedEvent> {
         let mut connection = self.connect().await;
         let mut events = Vec::new();
@@ -75,7 +77,7 @@ fn data(events: &[DecodedEvent]) -> Vec<&str> {
     events.iter().map(|event| &*event.data).collect()
 }
 
-/// A hub with five events in one topic. It keeps only events 4 and 5.
+/// Makes a hub, and publishes five events to one topic. The hub keeps only events 4 and 5.
 fn two_of_five() -> Hub<String> {
     let two = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = Hub::builder().text().retention(two).build().unwrap();
@@ -85,8 +87,9 @@ fn two_of_five() -> Hub<String> {
     hub
 }
 
-/// Cuts the first connection after each possible number of bytes, up to the end of the gap notice.
-/// If the reader has not received the whole notice, it gets the notice when it resumes.
+/// Cuts the reader's first connection after 0 bytes, then after 1 byte, and so on, up to the end of
+/// the `downlink.gap`. If the reader has not received the whole event before the cut, it must get
+/// the event when it resumes.
 async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
     let mut only = Only::new(&hub, last_event_id).await;
     for bytes in 0.. {
@@ -142,8 +145,8 @@ async fn a_reader_without_events_gets_the_events_published_while_disconnected() 
     assert_eq!(data(&only.read_events(2).await)[1..], ["3"]);
 }
 
-/// The id in a keep-alive may move a reader past events for others, but not past the reader's own
-/// events.
+/// A keep-alive may have an id, so that a reader that gets no events still gets a recent id. A
+/// reader that resumes after this id must not miss an event that was for it.
 #[tokio::test]
 async fn a_reader_resumes_exactly_after_the_id_of_a_keep_alive() {
     let hub = Hub::text();

@@ -1,25 +1,26 @@
-//! The ledger records the published events and their recipients, and checks what a reader received.
+//! The ledger records the published events and their recipients. At the end of a test, it checks
+//! what a reader has received.
 //!
-//! A place is a number for a possible recipient: a topic, a client's inbox, or everyone. The ledger
-//! does not know patterns, and it does not know how the hub finds readers.
+//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger knows
+//! neither patterns nor how the hub finds the readers of an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 use std::sync::Mutex;
 
-/// A possible recipient of events.
+/// The number of a recipient of events.
 pub(crate) type Place = usize;
 
-/// Everyone. This place is part of every selection.
+/// The place for everyone. Every reader gets the events for this place.
 pub(crate) const EVERYONE: Place = usize::MAX;
 
-/// The events of one epoch.
+/// The events that were published in one epoch, by offset.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<BTreeMap<u64, Said>>);
 
 #[derive(Debug)]
 struct Said {
-    /// The number in the event's data. It is unique among all events of a test.
+    /// The number in the event's data. No other event of the test has the same number.
     number: u64,
     to: BTreeSet<Place>,
 }
@@ -27,7 +28,7 @@ struct Said {
 /// Everything that one reader received in one epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The offset in the reader's first id. All later events for the reader are due.
+    /// The offset in the reader's first id. The reader must get all later events that are for it.
     pub(crate) since: u64,
     /// The offset and number of each event, in the order of arrival.
     pub(crate) events: Vec<(u64, u64)>,
@@ -44,7 +45,7 @@ pub(crate) struct Hole {
 }
 
 impl Seen {
-    /// The offset of the last event that was received, or 0.
+    /// The offset of the last event that the reader received, or 0.
     pub(crate) fn last(&self) -> u64 {
         self.events.last().map_or(0, |(offset, _)| *offset)
     }
@@ -56,8 +57,8 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Asserts that a reader of `places` received every event that is due up to an offset, or a
-    /// gap that covers the event.
+    /// Checks what a reader of these places has received. Asserts that it got each event up to
+    /// `until` that was for it, or a gap that covers the event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -95,15 +96,15 @@ impl Ledger {
     }
 }
 
-/// Tests of the check. It must find each kind of error.
+/// Tests of the method `check`, which must find each kind of error.
 mod tests {
     use super::{BTreeSet, EVERYONE, Hole, Ledger, Seen};
 
     /// The received events, the gaps, and the expected error message.
     type Wrong<'a> = (&'a [(u64, u64)], Vec<Hole>, &'a str);
 
-    /// Checks a reader of place 1 against four events, and returns the error. The third event is
-    /// for another place.
+    /// Publishes four events, of which the third is for another place than the reader's. Then
+    /// checks what the reader received, and returns the error.
     fn complaint(events: &[(u64, u64)], holes: Vec<Hole>) -> Option<String> {
         let ledger = Ledger::default();
         for (offset, to) in [(1, 1), (2, 1), (3, 2), (5, EVERYONE)] {

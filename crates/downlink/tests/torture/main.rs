@@ -1,18 +1,18 @@
-//! Torture tests over real sockets. Readers disconnect at any byte, and a ledger records which
-//! events are due.
+//! Torture tests over real sockets. Readers disconnect at random bytes. A ledger records which
+//! events each reader must get.
 //!
-//! Publishers record their events and recipients. Each reader records the events it received. At
-//! the end, every event for a reader was delivered once and in order, or lies in a gap that the
-//! reader received. The publishers run for a fixed time. All other waits are for events, and no
-//! test measures time.
+//! Publishers record their events and the recipients of these in the ledger. Each reader records
+//! the events that it received. At the end, the test checks both records: every event for a reader
+//! was delivered once and in order, or lies in a gap that the reader received. The publishers run
+//! for a fixed time. Otherwise, tests wait only for events, and no test measures time.
 //!
-//! Each test takes a few seconds. `DOWNLINK_TORTURE_SECONDS` makes the tests longer. Each test
-//! prints its seed, and `DOWNLINK_TORTURE_SEED` sets the seed. The same seed repeats the choices,
-//! but not the timing.
+//! Each test takes a few seconds, or longer if `DOWNLINK_TORTURE_SECONDS` is set. A seed determines
+//! the random choices of a test, but not the timing. Each test prints its seed, and
+//! `DOWNLINK_TORTURE_SEED` sets the seed.
 //!
-//! Read the files in this order: `ledger` (the events that are due), `wire` (turns bytes into
-//! events), `reader` (the record of one reader), `world` (the server and the publishers), and then
-//! the tests.
+//! Read the files in this order: `ledger` (which events readers must get), `wire` (one connection),
+//! `reader` (one reader and its record), `world` (the server and the publishers), and then the
+//! tests.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -38,20 +38,20 @@ use tokio::time::timeout;
 /// How long the publishers run, unless the environment sets another time.
 const SECONDS: u64 = 2;
 
-/// The longest wait. Every wait takes far less time, even on a busy machine.
+/// The maximum duration of a wait. Every wait takes far less time, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// How long the publishers run.
+/// Returns how long the publishers run.
 fn length() -> Duration {
     let seconds = std::env::var("DOWNLINK_TORTURE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.parse().expect("a number")))
 }
 
-/// The random number generator for the choices of a test. Prints its seed.
+/// Makes the random number generator of a test, and prints its seed.
 fn dice(test: &str) -> Rng {
     let given = std::env::var("DOWNLINK_TORTURE_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));

@@ -1,7 +1,8 @@
-//! Other peers of the server, which send other requests or behave in unusual ways.
+//! Peers of the server that are not readers. They send other requests, or behave in unusual ways.
 //!
-//! These peers are not in the ledger. Each peer checks its own answers. Because of them, streams
-//! begin, end and break while the server also serves every other kind of request.
+//! The ledger does not know these peers. Each peer checks the answers that it gets. With these
+//! peers, the server serves other kinds of requests while the streams of readers begin, end and
+//! break.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use super::patiently;
 use super::wire::{Io, exchange};
 use super::world::{World, topic};
 
-/// The number of these peers.
+/// The number of such peers.
 const OTHERS: usize = 12;
 
 /// The routes that these peers request.
@@ -39,7 +40,7 @@ async fn finite() -> Sse<impl downlink::http::FrameSource> {
 async fn echo(mut request: Request) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        // The peer may already have left.
+        // The peer may have disconnected already.
         let Ok(upgraded) = upgraded.await else { return };
         let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
         let _ = tokio::io::copy(&mut from, &mut to).await;
@@ -57,7 +58,7 @@ pub(crate) fn send_off(world: &Arc<World>, rng: &mut Rng) -> JoinSet<usize> {
 async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     let mut exchanges = 0;
     while world.last().is_none() || exchanges == 0 {
-        // With few descriptors, the server may refuse a connection.
+        // If this process has few descriptors, a connection may fail.
         let Ok(mut io) = world.place.connect(None).await else { continue };
         let visited = patiently(visit(number % 6, &mut io, &mut rng)).await;
         exchanges += usize::from(visited.is_ok());
@@ -66,7 +67,7 @@ async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     exchanges
 }
 
-/// Uses one connection in the way of this kind of peer.
+/// One visit: a peer of this kind sends its requests over a connection and checks the answers.
 async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Result<()> {
     let stream = format!("/?topics={}", topic(rng.usize(0..4)));
     match kind {
@@ -108,7 +109,7 @@ async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Res
         4 => {
             exchange(io, "GET", &stream, b": connected\n\n").await?;
             io.shutdown().await?;
-            // For the server, a peer that closes its sending side has left.
+            // The peer has closed its sending side. The server treats this as a disconnect.
             let mut rest = Vec::new();
             // The server may close or reset the connection.
             let _ = io.read_to_end(&mut rest).await;

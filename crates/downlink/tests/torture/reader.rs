@@ -1,4 +1,4 @@
-//! A reader disconnects at any byte, resumes after its last id, and records what it receives.
+//! A reader disconnects at random bytes, resumes after its last id, and records what it receives.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) struct Habits {
     /// The maximum number of events that are published during a pause in reading.
     pub(crate) pause_max: u64,
     pub(crate) window_bytes: Option<u32>,
-    /// Whether the reader uses all kinds of requests.
+    /// Whether the reader uses all kinds of requests for its streams, or only plain ones.
     pub(crate) odd: bool,
 }
 
@@ -33,16 +33,17 @@ pub(crate) struct Reader {
     habits: Habits,
     rng: Rng,
     decoder: Decoder,
-    /// The records of the epochs that the reader has seen.
+    /// What the reader received, with a record for each epoch of the hub.
     pub(crate) lives: Vec<Life>,
-    /// The last event was an `open` without an id, so the next event must be a gap.
+    /// True if the last event was a `downlink.open` without an id. The hub sends such an event only
+    /// before a gap, so the next event must be a `downlink.gap`.
     owed_a_gap: bool,
     pub(crate) connections: usize,
-    /// The number of connections that broke within a frame.
+    /// The number of connections that ended in the middle of a frame.
     pub(crate) cut_frames: usize,
 }
 
-/// Everything that a reader saw in one epoch.
+/// Everything that a reader received in one epoch.
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) epoch: String,
@@ -58,8 +59,8 @@ impl Reader {
         Self { name, selection, habits, rng, decoder, lives, owed_a_gap, connections, cut_frames }
     }
 
-    /// Connects and disconnects until the last event is published. Then it reconnects and reads up
-    /// to the last event. Returns the last connection, which is still open.
+    /// Connects and disconnects until the test's last event is published. Then the reader connects
+    /// once more and reads up to this event. Returns this last connection, which is still open.
     pub(crate) async fn run(mut self, world: Arc<World>) -> (Self, Connection) {
         while world.last().is_none() {
             self.visit(&world).await;
@@ -70,7 +71,8 @@ impl Reader {
         (self, connection)
     }
 
-    /// Connects once and reads up to the last event.
+    /// Connects, and reads up to the test's last event. The reader reconnects only if the
+    /// connection breaks.
     pub(crate) async fn stay(mut self, world: Arc<World>) -> (Self, Connection) {
         let connection = patiently(self.catch_up(&world)).await;
         (self, connection)
@@ -106,8 +108,8 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            // The answer must have begun. Otherwise a server that stops now would refuse the
-            // request.
+            // The reader may already have the last event. It still waits until the answer has
+            // begun, because a server that stops earlier would refuse the request.
             while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
@@ -126,12 +128,13 @@ impl Reader {
         let manner = if self.habits.odd { self.rng.choice(Manner::ALL)? } else { Manner::Plain };
         let asking = Connection::ask(&world.place, query, last_event_id, window, manner);
         let connection = patiently(asking).await.ok()?;
-        // A busy machine may refuse a connection before the server accepts it.
+        // On a busy machine, `ask` may fail before the server has accepted the connection. Only a
+        // connection that did not fail counts.
         self.connections += 1;
         Some(connection)
     }
 
-    /// Whether the reader has reached the last event.
+    /// Whether the reader has received the test's last event, or a later id.
     fn is_done(&self, world: &World) -> bool {
         let position = self.lives.last().map(|life| life.position);
         world.last().is_some_and(|last| position >= Some(last))
@@ -177,7 +180,8 @@ impl Reader {
         }
     }
 
-    /// Begins the record of another epoch. All events after `since` are due.
+    /// Begins the record of another epoch. The reader must get all events after `since` that are
+    /// for it.
     fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
         let (epoch, position) = split(&event.last_event_id);
         let seen = Seen { since, ..Seen::default() };
@@ -206,7 +210,8 @@ impl Reader {
         }
     }
 
-    /// Moves to an id of the current epoch. The offset must not decrease.
+    /// Moves the reader to the id of this event, and returns the offset in the id. The id must be
+    /// of the current epoch, and the offset must not decrease.
     fn move_to(&mut self, event: &DecodedEvent) -> u64 {
         let (epoch, offset) = split(&event.last_event_id);
         let life = self.lives.last_mut().expect("an event before the first id");
@@ -225,7 +230,7 @@ impl Reader {
     }
 }
 
-/// The epoch and offset of one of the hub's ids.
+/// The epoch and the offset in an id. The hub has made the id.
 fn split(id: &str) -> (&str, u64) {
     let (epoch, offset) = id.split_once('-').expect("one of the hub's ids");
     (epoch, offset.parse().expect("an offset"))

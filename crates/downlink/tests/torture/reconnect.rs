@@ -1,4 +1,5 @@
-//! Readers disconnect and reconnect. Each gets every event once, or a gap that covers it.
+//! Readers disconnect and reconnect. Each reader must get every event once, or a gap that covers
+//! the event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +16,27 @@ use super::{SECONDS, dice, length, others, patiently};
 pub(crate) const TOPICS: usize = 20;
 const READERS: usize = 200;
 
-/// With this retention, the busier topics keep their events only for a moment.
+/// A retention with which busy topics keep their events only for a moment.
 const LITTLE: Retention = Retention { events_max: 64, age_max: None, ..Retention::DEFAULT };
 
-/// With this retention, a topic keeps all events of these tests.
+/// A retention with which a topic keeps all events of a test.
 const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
 
-/// A hub that soon evicts events, except for events of the quietest topic and to everyone.
+/// The builder of a hub that soon evicts events. It keeps the events of the quietest topic and the
+/// events to everyone for longer.
 fn forgetful() -> HubBuilder<String> {
     let quiet = Retention { age_max: None, ..Retention::DEFAULT };
     let retention = HubRetention::from(LITTLE).inboxes(LITTLE).everyone(quiet);
     Hub::builder().text().retention(retention.topics(topic(TOPICS - 1), quiet))
 }
 
-/// A hub that evicts nothing.
+/// The builder of a hub that evicts nothing.
 pub(crate) fn retentive() -> HubBuilder<String> {
     Hub::builder().text().retention(HubRetention::from(ALL).inboxes(ALL).everyone(ALL))
 }
 
-/// Readers of one topic, of a few topics or of a pattern. A third of them also have an inbox.
+/// Makes readers. Each reads the quietest topic, a few random topics, or a pattern. A third of them
+/// also read a client's inbox.
 pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader> {
     let reader = |number: usize| {
         let selection = match number % 10 {
@@ -65,7 +68,8 @@ pub(crate) async fn gather(
     gathered
 }
 
-/// Stops the server. Asserts that each stream ends properly and that no stream is left.
+/// Stops the server. Asserts that each stream ends as HTTP requires and that no subscription is
+/// left.
 pub(crate) async fn part(
     server: Running,
     stage: &Stage,
@@ -87,8 +91,8 @@ pub(crate) async fn part(
     readers
 }
 
-/// Readers connect and disconnect while publishers publish. Then the ledger checks what the readers
-/// received.
+/// Runs readers, which connect and disconnect, while publishers publish. Then the ledger checks
+/// what the readers received.
 pub(crate) async fn torture(
     builder: HubBuilder<String>,
     served_by: ServedBy,
@@ -115,7 +119,8 @@ pub(crate) async fn torture(
     readers
 }
 
-/// Prints the results of a run, and asserts that readers were cut within frames and met gaps.
+/// Prints the results of a run. Asserts that readers received events, reconnected, and were cut off
+/// in the middle of frames.
 fn report(readers: &[Reader], published: u64) {
     let sum = |count: fn(&Reader) -> usize| readers.iter().map(count).sum::<usize>();
     let events = sum(|reader| reader.lives.iter().map(|life| life.seen.events.len()).sum());

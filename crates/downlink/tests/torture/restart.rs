@@ -1,7 +1,7 @@
-//! The server restarts without its history. Each reader gets one gap per restart.
+//! The server restarts and loses its history. Each reader must get one gap for each restart.
 //!
-//! Readers connect to a forwarder, whose address stays the same. The forwarder connects them to the
-//! current server.
+//! Each server has another address, so readers connect to a forwarder. Its address stays the same,
+//! and it connects the readers to the current server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ const READERS: usize = 60;
 /// The number of restarts in the shortest run.
 const RESTARTS: usize = 3;
 
-/// The publishers run until they are stopped.
+/// The publishers would run for a day, so they run until the test stops them.
 const PACE: Pace =
     Pace { publishers: 2, topics: TOPICS, burst_max: 1, length: Duration::from_secs(86_400) };
 
@@ -57,7 +57,8 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
         let to = *to.lock().unwrap();
         connections.spawn(async move {
             if let Ok(mut far) = TcpStream::connect(to).await {
-                // If one connection breaks, the other is closed too.
+                // If the connection of the reader or of the server breaks, this closes the other
+                // one.
                 let _ = copy_bidirectional(&mut near, &mut far).await;
             }
         });
@@ -65,7 +66,7 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
     }
 }
 
-/// A server, and the stage with the hub that it serves.
+/// A server and its stage. The stage has the hub that the server serves.
 struct Serving {
     served_by: ServedBy,
     server: Running,
@@ -74,7 +75,7 @@ struct Serving {
 
 impl Serving {
     async fn new(served_by: ServedBy) -> Self {
-        // A reader gets all events of a new epoch.
+        // With this limit, a reader gets all events of a new epoch, and not only the newest ones.
         let limits = Limits { gap_replay_max: usize::MAX, ..Limits::default() };
         let stage = Stage::new(retentive().limits(limits));
         let server = Running::new(served_by, &stage.hub).await;
@@ -82,7 +83,7 @@ impl Serving {
     }
 }
 
-/// The address of a server on TCP.
+/// The TCP address of a server.
 fn address(server: &Running) -> SocketAddr {
     match server.place {
         Place::Tcp(address) => address,
@@ -91,7 +92,7 @@ fn address(server: &Running) -> SocketAddr {
     }
 }
 
-/// Replaces a server. The old server shuts down or crashes.
+/// Starts a new server in place of the old one. The old server crashes or shuts down in order.
 async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
     let new = Serving::new(old.served_by).await;
     world.enter(Arc::clone(&new.stage));
@@ -131,8 +132,9 @@ async fn restarts(served_by: ServedBy, mut rng: Rng) {
         assert_eq!(epochs, all, "{}: one notice for each restart", reader.name());
         assert_eq!(reader.holes(), 0);
         for (at, (life, stage)) in reader.lives.iter().zip(&stages).enumerate() {
-            // A server may end before it has sent the last events of its epoch. The reader gets a
-            // gap for them.
+            // An old server may end before it has sent the last events of its epoch to the reader.
+            // For these, the reader gets the gap of the restart, so the ledger checks only up to
+            // the last event that the reader received.
             let until = if at + 1 == stages.len() { last } else { life.seen.last() };
             stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, until);
         }

@@ -1,5 +1,5 @@
-//! A reader stops reading. The other readers still get their events in time, and the server
-//! disconnects the stalled reader.
+//! One reader stops reading (it stalls). The other readers must still get all events, and the
+//! server must disconnect only the stalled reader.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,20 +20,21 @@ use super::{dice, length, patiently};
 /// The number of readers of a round, including the stalled reader.
 const READERS: usize = 1_000;
 
-/// The client whose reader stalls.
+/// The client id of the reader that stalls.
 const STALLED: &str = "c0";
 
 const STALL_MAX: Duration = Duration::from_secs(1);
 
-/// The number of events for only the stalled reader. They have 512 KiB, which is far more than the
-/// kernel buffers for a reader with a narrow window.
+/// The number of events that only the stalled reader gets. Together they have 512 KiB. The kernel
+/// buffers far less for a reader with a narrow window.
 const FLOOD: u64 = 64;
 const FLOOD_BYTES: usize = 8 << 10;
 
-/// The number of events for all readers. The stalled reader must not delay these events.
+/// The number of events that all readers get. The other readers must get them although one reader
+/// stalls.
 const EVENTS: u64 = 64;
 
-/// Reports each subscription that ends, and the reason.
+/// An observer of the hub that reports each subscription that ends, and the reason.
 struct Departures(mpsc::UnboundedSender<(Option<String>, DisconnectReason)>);
 
 impl Observer for Departures {
@@ -54,7 +55,8 @@ async fn stall(server: &Running) -> Connection {
     connection
 }
 
-/// Reads a stalled connection to its end. Returns the number of events found.
+/// Reads the connection of the stalled reader to its end. Returns the number of events that it had,
+/// and how it ended.
 async fn events_left(mut connection: Connection) -> (u64, Turn) {
     let (mut decoder, mut events, mut turn) = (Decoder::default(), 0, Turn::Open);
     while turn == Turn::Open {
@@ -65,7 +67,7 @@ async fn events_left(mut connection: Connection) -> (u64, Turn) {
     (events, turn)
 }
 
-/// Publishes more data to the client of the stalled reader than its socket can buffer.
+/// Publishes more data to the stalled reader than the reader's socket can buffer.
 fn flood(stage: &Stage) {
     let data = "x".repeat(FLOOD_BYTES);
     for _ in 0..FLOOD {
@@ -79,7 +81,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let stage = Stage::new(retentive().observer(Departures(left)));
     let settings = Settings { write_stall_max: STALL_MAX, ..Settings::default() };
     let server = Running::with(served_by, &stage.hub, settings).await;
-    // This process has both ends of each connection.
+    // This process has both ends of each connection, so it needs two descriptors for each.
     let readers = (server.connections_allowed / 2).min(READERS);
     let world = World::new(server.place.clone(), Arc::clone(&stage));
     let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None, odd: false };
@@ -125,7 +127,8 @@ async fn rounds(served_by: ServedBy, mut rng: Rng) {
 async fn a_drain_ends_at_its_deadline_although_a_reader_stalls() {
     let (left, mut departures) = mpsc::unbounded_channel();
     let stage = Stage::new(retentive().observer(Departures(left)));
-    // With this limit, only the deadline of the drain can end the stalled connection.
+    // The stall limit is so long that only the deadline of the drain can end the stalled
+    // connection.
     let write_stall_max = Duration::from_secs(3_600);
     let settings = Settings { write_stall_max, drain_within: STALL_MAX };
     let server = Running::with(ServedBy::Direct, &stage.hub, settings).await;

@@ -1,8 +1,8 @@
 //! One connection of a reader. It sends a request, parses the HTTP/1.1 framing, and can end at any
 //! byte.
 //!
-//! A read never takes more bytes than the test allows. So the test decides where the connection
-//! breaks: in the head, in the length of a chunk, or in the middle of an event.
+//! A read never takes more bytes than its caller allows. So the reader can disconnect anywhere: in
+//! the head of the answer, in the length of a chunk, or in the middle of an event.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send> Io for T {}
 
 impl Place {
-    /// Removes the file of a Unix socket, which the server does not remove.
+    /// Removes the file of a Unix socket, because the server does not remove it.
     pub(crate) fn remove(&self) {
         #[cfg(unix)]
         if let Self::Unix(path) = self {
@@ -40,7 +40,7 @@ impl Place {
         }
     }
 
-    /// Connects. Only a TCP connection uses the window.
+    /// Connects. The size of the receive window applies only to TCP.
     pub(crate) async fn connect(&self, window_bytes: Option<u32>) -> io::Result<Box<dyn Io>> {
         Ok(match self {
             Self::Tcp(address) => {
@@ -56,18 +56,19 @@ impl Place {
     }
 }
 
-/// The kind of request for a stream.
+/// The way in which a reader requests a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// A single GET request.
+    /// With a single GET request.
     Plain,
-    /// Another request follows on the connection.
+    /// With a GET request, followed by another request before the stream has ended.
     Pipelined,
-    /// The request has the beginning of a body that the app never reads.
+    /// With a POST request of which only the beginning of the body is sent. The app does not read
+    /// the body.
     Posted,
-    /// Another request comes first on the connection.
+    /// With a GET request, after an ordinary request on the same connection.
     AfterPlain,
-    /// Another stream comes first on the connection.
+    /// With a GET request, after a stream that has ended on the same connection.
     AfterStream,
 }
 
@@ -81,7 +82,7 @@ impl Manner {
 pub(crate) struct Connection {
     io: Box<dyn Io>,
     at: At,
-    /// The last two bytes of the body.
+    /// The last two bytes of the body so far. After a complete frame, they are line feeds.
     tail: [u8; 2],
 }
 
@@ -89,12 +90,12 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
-    /// In the line with the length of a chunk. It has the bytes of the line so far.
+    /// In the line with the length of a chunk. The value has the part of the line that has arrived.
     Length(Vec<u8>),
     Chunk(usize),
     /// After the last chunk.
     End,
-    /// After the head of a 503.
+    /// After the head of an answer with status 503.
     Refused,
 }
 
@@ -109,7 +110,7 @@ pub(crate) enum Turn {
 }
 
 impl Connection {
-    /// Connects and sends the request. Slow and stalled readers use a small window.
+    /// Connects and requests a stream. Slow and stalled readers use a small receive window.
     pub(crate) async fn ask(
         place: &Place,
         query: &str,
@@ -137,9 +138,10 @@ impl Connection {
         Ok(Self { io, at: At::Head(Vec::new()), tail: *b"\n\n" })
     }
 
-    /// Reads at most `most` bytes from the connection. Returns the number of bytes read.
+    /// Reads at most `most` bytes from the connection. Returns the number of bytes read, and the
+    /// state of the connection.
     ///
-    /// Dropping the future loses nothing.
+    /// If the future is dropped, no byte is lost.
     pub(crate) async fn read(&mut self, most: usize, decoder: &mut Decoder) -> (usize, Turn) {
         let mut bytes = [0; READ_BYTES];
         let most = most.clamp(1, READ_BYTES);
@@ -165,7 +167,7 @@ impl Connection {
         matches!(self.at, At::Length(_) | At::Chunk(_) | At::End)
     }
 
-    /// Whether the body so far ends with a complete frame.
+    /// Whether the body that has arrived so far ends with a complete frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         matches!(self.at, At::Length(_) | At::Chunk(_) | At::End) && &self.tail == b"\n\n"
     }
@@ -182,7 +184,7 @@ impl Connection {
             }
             At::Length(line) => {
                 line.push(bytes[0]);
-                // A shorter line is the line end of the previous chunk.
+                // A line of only CRLF is the end of the previous chunk, and not a length.
                 if line.len() > 2 && line.ends_with(b"\r\n") {
                     let digits = std::str::from_utf8(line).unwrap().trim();
                     let length = usize::from_str_radix(digits, 16).expect("a chunk's length");
@@ -224,7 +226,7 @@ pub(crate) async fn exchange(
     Ok(())
 }
 
-/// The position after the head of a response.
+/// The position that follows the head of a response.
 fn after(head: &str) -> At {
     if head.starts_with("http/1.1 503 ") {
         assert!(head.contains("\r\nretry-after: "), "{head}");

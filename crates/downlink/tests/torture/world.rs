@@ -1,5 +1,5 @@
-//! Everything around the readers: a server with a hub, the publishers, and the progress of the
-//! test.
+//! Everything that the readers of a test need: a server with a hub, the publishers, and the
+//! progress of the test.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,24 +25,27 @@ use super::ledger::{self, EVERYONE, Ledger};
 use super::patiently;
 use super::wire::Place;
 
-/// Places from this number on are the inboxes of clients.
+/// A place is the number of a recipient in the ledger. Lower numbers are topics, and numbers from
+/// this one on are the inboxes of clients.
 const INBOXES: ledger::Place = 1_000;
 
 /// The number of clients with an inbox.
 const CLIENTS: usize = 8;
 
-/// The size of the range of event numbers that each publisher has.
+/// Each publisher numbers its events from another multiple of this number on, so that no two events
+/// have the same number.
 const NUMBERS: u64 = 1 << 40;
 
-/// The time between two bursts of a publisher.
+/// The time between two bursts (several events without a pause) of a publisher.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The name of a topic. Half of the topics match one pattern, and half match another.
+/// The name of the topic with this place. Half of the topics match the pattern `red/*`, and the
+/// other half match `blue/{id}/state`.
 pub(crate) fn topic(place: ledger::Place) -> String {
     if place.is_multiple_of(2) { format!("red/{place}") } else { format!("blue/{place}/state") }
 }
 
-/// The selection of one reader, as a query and as a set of places.
+/// What one reader reads: the query for the server, and the same as a set of places for the ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) query: String,
@@ -57,7 +60,7 @@ impl Selection {
         Self { query: format!("topics={}", names.join(",")), places }
     }
 
-    /// Selects one of the two patterns, and one topic that the pattern does not match.
+    /// Selects one of the two patterns, and also one topic that the pattern does not match.
     pub(crate) fn pattern(red: bool, topics: usize) -> Self {
         let (pattern, other) = if red { ("red/*", 1) } else { ("blue/%7Bid%7D/state", 0) };
         let mut places: BTreeSet<_> = (0..topics).skip(1 - other).step_by(2).collect();
@@ -74,7 +77,8 @@ impl Selection {
     }
 }
 
-/// A hub with one epoch, and the events that were published in this epoch.
+/// A hub and the ledger of the events that were published to it. Each restart of the server begins
+/// a new stage with another hub, which has a new epoch.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) hub: Hub<String>,
@@ -89,7 +93,8 @@ impl Stage {
         Arc::new(Self { hub, epoch, ledger: Ledger::default() })
     }
 
-    /// Publishes an event and records it in the ledger. Returns the offset.
+    /// Publishes an event to these places and records it in the ledger. Returns the offset of the
+    /// event.
     pub(crate) fn say(&self, number: u64, to: BTreeSet<ledger::Place>, filler: &str) -> u64 {
         let mut publish: Option<Publish<String>> = None;
         for place in to.iter().copied() {
@@ -141,13 +146,14 @@ impl World {
         Arc::clone(&self.stage.lock().unwrap())
     }
 
-    /// Begins another stage. No reader has an id of this stage yet.
+    /// Begins another stage, of which no reader has an id yet.
     pub(crate) fn enter(&self, stage: Arc<Stage>) {
         self.progress.send_modify(|progress| progress.arrived = 0);
         *self.stage.lock().unwrap() = stage;
     }
 
-    /// Publishes the last event of the test. Every reader waits for it.
+    /// Publishes the last event of the test to everyone, and returns its offset. Every reader reads
+    /// up to this event.
     pub(crate) fn say_last(&self) -> u64 {
         let last = self.stage().say(u64::MAX, BTreeSet::from([EVERYONE]), "");
         self.progress.send_modify(|progress| progress.last = Some(last));
@@ -163,7 +169,8 @@ impl World {
         self.when(|progress| progress.last.is_some()).await;
     }
 
-    /// Waits until the publishers have published this many more events, or the last event.
+    /// Waits until the publishers have published this many more events, or until the last event of
+    /// the test is published.
     pub(crate) async fn published_more(&self, events: u64) {
         let enough = self.progress.borrow().events + events;
         self.when(|progress| progress.events >= enough || progress.last.is_some()).await;
@@ -194,7 +201,7 @@ pub(crate) struct Pace {
     pub(crate) length: Duration,
 }
 
-/// Several tasks publish for a time. Then this publishes the last event.
+/// Runs several publishers for a time, and then publishes the last event of the test.
 pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     let mut publishers = publishers(world, rng, pace);
     while let Some(ended) = publishers.join_next().await {
@@ -203,12 +210,12 @@ pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     world.say_last();
 }
 
-/// The minimum number of events, even on a slow machine. With fewer events, the hub would evict
-/// none.
+/// The minimum number of events that publishers publish, even if this takes longer on a slow
+/// machine. With fewer events, the hub would evict none, and the test would test little.
 const EVENTS_MIN: u64 = 1_000;
 
-/// Starts several tasks that publish for a time. If a task is cancelled, the ledger still has all
-/// published events.
+/// Starts several publishers, which run for a time. If the task of a publisher is cancelled, the
+/// ledger still has every event that was published.
 pub(crate) fn publishers(world: &Arc<World>, rng: &mut Rng, pace: Pace) -> JoinSet<()> {
     let until = Instant::now() + pace.length;
     (0..pace.publishers)
@@ -232,7 +239,7 @@ async fn publish(world: Arc<World>, mut rng: Rng, pace: Pace, publisher: u64, un
     }
 }
 
-/// Picks a place. Some topics are busy, and the last ones are quiet.
+/// Picks a place at random. The first topics are picked often and the last topics rarely.
 fn place(rng: &mut Rng, topics: usize) -> ledger::Place {
     match rng.usize(0..100) {
         0 => EVERYONE,
@@ -241,8 +248,8 @@ fn place(rng: &mut Rng, topics: usize) -> ledger::Place {
     }
 }
 
-/// The rest of an event's data. Some texts have several lines, and a few are longer than a network
-/// packet.
+/// Random text for an event's data. Some texts have several lines, and a few are longer than a
+/// network packet.
 fn filler(rng: &mut Rng) -> String {
     let line = "x".repeat(rng.usize(0..100));
     let lines = if rng.u8(0..200) == 0 { 100 } else { rng.usize(1..4) };
@@ -257,7 +264,8 @@ struct Wanted {
 }
 
 fn app(hub: &Hub<String>) -> Router {
-    // The hub uses its shortest interval. Each keep-alive sends the current id to a quiet client.
+    // The hub uses the shortest interval that it allows for keep-alives. A keep-alive sends the
+    // current id to a client that gets no events.
     let keep_alive = KeepAlive::new().interval(Duration::ZERO);
     let join = |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| async move {
         let subscribe = wanted
@@ -278,14 +286,15 @@ fn app(hub: &Hub<String>) -> Router {
         .merge(super::others::routes())
 }
 
-/// The server of the app.
+/// How the app is served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServedBy {
-    /// `serve` on TCP sockets. The server writes streams directly.
+    /// By `serve` on TCP sockets. The server writes streams itself.
     Direct,
-    /// `serve` on foreign sockets. hyper writes streams.
+    /// By `serve` on sockets of a type that `serve` does not know. hyper (the HTTP library) writes
+    /// streams.
     Hyper,
-    /// `serve` on Unix sockets. The server writes streams directly.
+    /// By `serve` on Unix sockets. The server writes streams itself.
     #[cfg(unix)]
     Unix,
     Axum,
@@ -308,7 +317,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) place: Place,
-    /// The maximum number of connections that the server serves at the same time.
+    /// The maximum number of connections that the server allows at the same time.
     pub(crate) connections_allowed: usize,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<io::Result<()>>,
@@ -319,7 +328,7 @@ impl Running {
         Self::with(served_by, hub, Settings::default()).await
     }
 
-    /// Starts a server. Only `serve` uses the settings.
+    /// Starts a server. The settings apply only if `serve` serves the app.
     pub(crate) async fn with(served_by: ServedBy, hub: &Hub<String>, settings: Settings) -> Self {
         #[cfg(unix)]
         if let ServedBy::Unix = served_by {
@@ -355,7 +364,7 @@ impl Running {
         Self { place, connections_allowed, stop, ended }
     }
 
-    /// Asks the server to end. The returned future completes when it has ended.
+    /// Asks the server to end. The returned future completes when the server has ended.
     pub(crate) fn stop(self) -> impl Future<Output = ()> {
         self.stop.send(()).unwrap();
         async move {
@@ -364,7 +373,7 @@ impl Running {
         }
     }
 
-    /// Ends the server like a crash: every connection breaks.
+    /// Ends the server as a crash would: every connection breaks.
     pub(crate) async fn crash(self) {
         self.ended.abort();
         assert!(patiently(self.ended).await.unwrap_err().is_cancelled());
@@ -372,7 +381,7 @@ impl Running {
     }
 }
 
-/// A path without a socket.
+/// Returns a path at which there is no socket yet.
 #[cfg(unix)]
 fn free_path() -> std::path::PathBuf {
     let name = format!("downlink-torture-{}-{}", std::process::id(), fastrand::u64(..));

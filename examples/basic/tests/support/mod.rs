@@ -1,4 +1,4 @@
-//! Shared parts of the tests of all examples: streamed responses, and the real program.
+//! The tests of all examples share this code. It reads event streams and runs the real program.
 //!
 //! Tests wait for events, never for a fixed time. [`PATIENCE`] only turns a hang into a failure.
 
@@ -15,8 +15,8 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-/// Far longer than any of these tests takes, and less than the 30 s that a shutdown of `serve`
-/// takes at most by default.
+/// The maximum duration of a wait. Every test takes far less time. A default shutdown of `serve`
+/// may take 30 s, which is longer, so a test fails if a shutdown waits for its deadline.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn patiently<F: Future>(waited_for: F) -> F::Output {

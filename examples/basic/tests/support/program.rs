@@ -21,11 +21,12 @@ use super::patiently;
 struct Program {
     child: Child,
     address: String,
-    /// Stays open so that the program can continue to print.
+    /// The output of the program. It stays open, because the program would fail to print if it were
+    /// closed.
     _printed: BufReader<ChildStdout>,
 }
 
-/// A program with an optional argument and an optional variable `PORT`.
+/// The command of a program, with an optional argument and an optional variable `PORT`.
 fn command(path: &str, argument: Option<&str>, variable: Option<&str>) -> Command {
     let mut command = Command::new(path);
     command.args(argument).env_remove("PORT").envs(variable.map(|port| ("PORT", port)));
@@ -33,7 +34,7 @@ fn command(path: &str, argument: Option<&str>, variable: Option<&str>) -> Comman
     command
 }
 
-/// Starts a program and waits until it has printed its address.
+/// Starts a program, and waits until the program has printed its address.
 async fn start(mut command: Command) -> Program {
     let mut child = command.spawn().expect("the program");
     let mut printed = BufReader::new(child.stdout.take().expect("piped"));
@@ -77,7 +78,7 @@ pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: S
     assert!(status.success(), "{status}");
 }
 
-/// Asserts that a program reports a port in use.
+/// Asserts that a program fails with a clear error if its port is in use.
 pub(crate) async fn names_a_port_in_use(path: &str) {
     let taken = PortTaken::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = taken.local_addr().expect("bound");

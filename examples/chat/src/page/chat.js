@@ -1,15 +1,15 @@
-// The page of the chat: shows incoming messages, sends new ones. Messages are shown as text, never
-// as HTML.
+// The script of the chat. It shows messages from the server and sends new messages. It shows
+// messages as text, never as HTML.
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
-/** A connection is dead after a silence of this many keep-alive intervals. One keep-alive may be late;
- * three may not. */
+/** If nothing arrives for this many keep-alive intervals, the connection is dead. With a lower
+ * number, one late keep-alive might end a working connection. */
 const SILENT_KEEP_ALIVES = 3;
-/** The page scrolls along with new messages if it is at most this many pixels above the bottom. */
+/** If the user has scrolled up by at most this many pixels, new messages scroll into view. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Connected', reconnecting: 'Reconnecting…' };
@@ -24,7 +24,7 @@ const [state, scroller, messages, newest, form, problem, user, text] = [
 
 // --- Receiving ---
 
-/** The newest id received, also from events that are not messages. */
+/** The id of the newest event of any type. */
 let lastEventId = '';
 let heardAt = 0;
 let keepAliveMs = Infinity;
@@ -49,13 +49,15 @@ function connect() {
 function listen(type, hear) {
   source.addEventListener(type, (event) => {
     heardAt = Date.now();
-    // The id is empty until this connection has sent one. Until then, the previous id is still valid.
+    // On a new connection, the id is empty until an event with an id arrives. Until then, the id
+    // from the previous connection is still right.
     lastEventId = event.lastEventId || lastEventId;
     hear(JSON.parse(event.data), event.lastEventId);
   });
 }
 
-/** Replaces a dead connection. After a sleep or a network failure, it may still look open. */
+/** Replaces a dead connection. After the computer has slept or the network has failed, the browser
+ * may still show a dead connection as open. */
 function checkSilence() {
   const silent = Date.now() - heardAt > SILENT_KEEP_ALIVES * keepAliveMs;
   if (!silent || source.readyState !== EventSource.OPEN) return;
@@ -72,7 +74,8 @@ function show(name) {
 
 // --- Showing ---
 
-/** The ids of the events on the page, because the server may repeat events after a gap. */
+/** The ids of the events on the page. The server may repeat events after a gap, and the page must
+ * not show them twice. */
 const shown = new Set();
 
 function showMessage(id, message) {
@@ -96,7 +99,8 @@ function notice(sentence) {
   return element('li', 'notice', sentence);
 }
 
-/** Adds an item at the end. If the end of the list is visible, the page scrolls to the new item. */
+/** Adds an item at the end of the list. If the end was visible, the page scrolls down to the new
+ * item. */
 function append(item) {
   const follow = isAtBottom();
   messages.append(item);
@@ -115,7 +119,7 @@ function element(tag, className, content = '') {
   return made;
 }
 
-/** Every page shows the same name in the same colour. */
+/** The colour of a name. It depends only on the name, so it is the same for all users. */
 function hueOf(name) {
   let hue = 0;
   for (const character of name) hue = (hue * 31 + character.codePointAt(0)) % 360;
@@ -180,7 +184,7 @@ try {
   user.value = localStorage.getItem('user') ?? '';
   user.addEventListener('change', () => localStorage.setItem('user', user.value));
 } catch {
-  // Storage is disabled, so the user has to type the name on each visit.
+  // If storage is disabled, the user has to type the name on each visit.
 }
 
 connect();

@@ -1,12 +1,13 @@
-// The page of the dashboard: the newest value of each metric, and a line of its past values.
+// The script of the dashboard. For each metric, it shows the newest value, and a line through the
+// values that it has received.
 
-/** The maximum number of points of a line: one minute with four points a second. Only the page keeps
- * past values. */
+/** The maximum number of points of a line. The server sends four values a second, so a line shows
+ * one minute. */
 const POINTS_MAX = 240;
-/** The size of a plot in its own units. The style sheet scales the plot. */
+/** The width and height of a plot in SVG units. The style sheet scales the plot to the card. */
 const [WIDTH, HEIGHT] = [300, 80];
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = { connecting: 'Connecting…', open: 'Live', reconnecting: 'Reconnecting…' };
@@ -27,7 +28,8 @@ function connect() {
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RESTART_MS);
   };
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Skipped values do not matter: only the newest value counts.
+  // The server skipped values for a slow client. The page ignores this, because only the newest
+  // value counts.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -38,14 +40,15 @@ function show(name) {
 
 // --- Showing ---
 
-/** Cards by metric, each with the points of its line. */
+/** The card of each metric, with the points of its line. */
 const cards = new Map();
 
 function hear(sample) {
   if (!Object.hasOwn(METRICS, sample.metric)) return;
   if (!cards.has(sample.metric)) cards.set(sample.metric, addCard(sample.metric));
   const card = cards.get(sample.metric);
-  // After a restart, the server counts its time from 0 again, so the old line is dropped.
+  // The time has gone back, so the server was restarted. The old points do not fit the new times,
+  // so the page removes them.
   if (card.points.at(-1)?.at_ms > sample.at_ms) card.points.length = 0;
   card.points.push(sample);
   if (card.points.length > POINTS_MAX) card.points.shift();
@@ -77,7 +80,7 @@ function draw({ title, unit, digits, value, range, plot, line, points }) {
   line.setAttribute('points', lineOf(points, low, high));
 }
 
-/** The points of a line, the newest at the right edge. */
+/** The points of a line as SVG needs them. The newest point is at the right edge. */
 function lineOf(points, low, high) {
   const newest = points.at(-1).at_ms;
   const span = Math.max(newest - points[0].at_ms, 1);

@@ -1,8 +1,8 @@
-// The page of the jobs: starts a job and shows its progress. The job's id is in the address, so a
-// reloaded page shows the same job. Input is shown as text, never as HTML.
+// The script of the page. It starts a job and shows the job's progress. The job's id is in the
+// page's URL, so a reloaded page shows the same job. The script shows input as text, never as HTML.
 
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -29,7 +29,7 @@ function show(name) {
 
 // --- Watching ---
 
-/** If the page's URL has the id of a job, watches this job. */
+/** If the page's URL has the id of a job, shows the progress of this job. */
 function watch() {
   source?.close();
   clearTimeout(restart);
@@ -42,7 +42,7 @@ function watch() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Each event is the whole state, so the page needs only the newest one.
+  // The server skipped events. The page ignores this, because each event has the whole state.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -53,7 +53,9 @@ function hear(progress) {
   show(progress.state);
 }
 
-/** After an error answer the browser does not reconnect. This function asks the server for the error. */
+/** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
+ * request again to learn why. If the job does not exist, it shows the error; otherwise it watches
+ * the job again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

@@ -1,4 +1,5 @@
-//! The real program of an example whose stream needs another request first.
+//! Runs the real program of an example. In these examples, a client has to send another request
+//! before it can open a stream.
 
 #![cfg(unix)]
 
@@ -17,13 +18,14 @@ use super::support::patiently;
 pub(crate) struct Started {
     child: Child,
     address: String,
-    /// Stays open so that the program can continue to print.
+    /// The output of the program. It stays open, because the program would fail to print if it were
+    /// closed.
     _printed: BufReader<ChildStdout>,
 }
 
 impl Started {
-    /// Starts a program with these arguments, which name port 0, and waits until it has printed its
-    /// address.
+    /// Starts a program and waits until the program has printed its address. The arguments must set
+    /// port 0.
     pub(crate) async fn with(path: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
         command.args(arguments).stdout(Stdio::piped()).kill_on_drop(true);
@@ -42,7 +44,7 @@ impl Started {
         socket
     }
 
-    /// Posts a body. Returns the whole answer with its head.
+    /// Posts a body. Returns the head and the body of the answer.
     pub(crate) async fn post(&self, path: &str, media_type: &str, body: &str) -> String {
         let length = body.len();
         let mut socket = self
@@ -56,7 +58,8 @@ impl Started {
         answer
     }
 
-    /// Asserts that the program with an open stream ends the stream and exits successfully.
+    /// Opens a stream and sends the signal. Asserts that the program ends the stream and exits
+    /// successfully.
     pub(crate) async fn ends_with_open(mut self, path: &str, headers: &str, signal: Signal) {
         let mut socket =
             self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await;

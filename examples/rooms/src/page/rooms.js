@@ -1,16 +1,18 @@
-// The page of the rooms. It signs the user in, shows who is in the room and who is typing, and shows
-// and sends messages. The room's name is in the page's URL. Messages are shown as text, never as HTML.
+// The script of the rooms. It signs the user in, shows who is in the room and who is typing, shows
+// the messages, and sends new ones. The room's name is in the page's URL. The script shows messages
+// as text, never as HTML.
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
-/** A user counts as typing for this long after their last notice. */
+/** The page shows that a user is typing for this time after the user's last notice. */
 const TYPING_MS = 3000;
-/** The minimum time between two notices. It is half of TYPING_MS, so that the state does not flicker. */
+/** The minimum time between two notices that this page sends. It is half of TYPING_MS, so that the
+ * next notice arrives before other pages stop showing this user. */
 const TYPING_EVERY_MS = 1500;
-/** The page scrolls along with new messages if it is at most this many pixels above the bottom. */
+/** If the user has scrolled up by at most this many pixels, new messages scroll into view. */
 const NEAR_BOTTOM = 60;
 
 const STATES = {
@@ -37,7 +39,8 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** Sends a request. If the answer is a problem, throws an error with the problem's detail. */
+/** Sends a request. If the answer is a problem document, throws an error with the document's
+ * detail. */
 async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response.headers.get('content-type')?.includes('json') ? response.json() : null;
@@ -160,7 +163,8 @@ function connect() {
   typed.addEventListener('typing', (event) => showTyping(JSON.parse(event.data).user));
 }
 
-/** The browser has given up. Finds out if the reason is the session, the room or the server. */
+/** Called when the browser has stopped reconnecting. Finds out if the session has ended, the user
+ * may not join the room, or the server is down. */
 async function wonder() {
   close();
   try {
@@ -180,7 +184,7 @@ async function askForPeople() {
     const answer = await ask(at('/people'));
     if (asked === room) showPeople(answer);
   } catch {
-    // The list also comes with the next user who joins or leaves.
+    // The page gets the list again when the next user joins or leaves.
   }
 }
 
@@ -192,7 +196,8 @@ function showPeople({ version, people: names }, anew = false) {
   people.textContent = names.join(', ') || 'nobody yet';
 }
 
-/** The ids of the events on the page, because the server may repeat events after a gap. */
+/** The ids of the events on the page. The server may repeat events after a gap, and the page must
+ * not show them twice. */
 const shown = new Set();
 
 function showPresence(presence, id) {
@@ -221,7 +226,8 @@ function showMessage(message, id) {
   append(item);
 }
 
-/** Adds an item at the end. If the end of the list is visible, the page scrolls to the new item. */
+/** Adds an item at the end of the list. If the end was visible, the page scrolls down to the new
+ * item. */
 function append(item) {
   const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM;
   messages.append(item);
@@ -241,7 +247,8 @@ function element(tag, className, content = '') {
 
 // --- Typing ---
 
-/** A timer for each typing user, which ends the typing state. */
+/** The users who are typing. Each has a timer, which removes the user when no further notice
+ * arrives. */
 const typists = new Map();
 
 function showTyping(user) {
@@ -267,7 +274,7 @@ let saidAt = 0;
 text.addEventListener('input', () => {
   if (text.value === '' || Date.now() - saidAt < TYPING_EVERY_MS) return;
   saidAt = Date.now();
-  // A lost typing notice does not matter.
+  // If this notice is lost, the next one follows soon, so the error is ignored.
   ask(at('/typing'), { method: 'POST' }).catch(() => {});
 });
 

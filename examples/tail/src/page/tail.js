@@ -1,11 +1,11 @@
-// The page of the file: shows new lines as they arrive, as text and never as HTML.
+// The script of the page. It shows new lines as they arrive, as text and never as HTML.
 
 /** The maximum number of lines and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 1000;
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
-/** The page scrolls along with new lines if it is at most this many pixels above the bottom. */
+/** If the user has scrolled up by at most this many pixels, new lines scroll into view. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Following', reconnecting: 'Reconnecting…' };
@@ -14,7 +14,7 @@ const [state, scroller, lines, newest] = ['state', 'scroller', 'lines', 'newest'
   document.getElementById(id),
 );
 
-/** The id of the last event received: the place in the file after its line. */
+/** The id of the last event received: the place in the file from which the server continues. */
 let lastEventId = '';
 
 function connect() {
@@ -42,7 +42,8 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** Adds an item at the end. If the end of the list is visible, the page scrolls to the new item. */
+/** Adds an item at the end of the list. If the end was visible, the page scrolls down to the new
+ * item. */
 function append(className, text) {
   const follow = isAtBottom();
   const item = document.createElement('li');

@@ -1,9 +1,9 @@
-// The page of one answer: it sends a prompt, shows tokens as they arrive, and can stop the answer.
-// The answer's id is in the page's URL, so a reloaded page reads the answer from its beginning.
-// Tokens are shown as text, never as HTML.
+// The script of the page. It sends a prompt, shows the tokens of the answer as they arrive, and can
+// stop the answer. The answer's id is in the page's URL, so a reloaded page reads the answer from
+// its beginning. The script shows tokens as text, never as HTML.
 
-/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
- * they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
+ * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -52,7 +52,8 @@ function listen() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Some tokens are missing, but the whole answer can still be read from its beginning.
+  // The server skipped some tokens. The hub still has the whole answer, so the page reads it again
+  // from its beginning.
   source.addEventListener('downlink.gap', listen);
 }
 
@@ -63,7 +64,9 @@ function hear({ token, end }) {
   show('done');
 }
 
-/** After an error answer the browser does not reconnect. This function asks the server for the error. */
+/** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
+ * request again to learn why. If the answer does not exist, it shows the error; otherwise it reads
+ * the answer again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
@@ -90,7 +93,7 @@ async function post(path, body) {
   throw new Error(detail);
 }
 
-/** Calls a function, and shows the error if the call fails. */
+/** Calls a function. If the call fails, shows the error. */
 async function attempt(what, tried) {
   try {
     await tried();
