@@ -36,7 +36,7 @@ const CHECKPOINT_PAGES: usize = 4_000;
 /// many bytes takes most publishes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
-/// After this time without a commit, the writer's cache is freed. Some hundred commits fill it
+/// After this time without a commit, the writer's cache is freed. A few hundred commits fill it
 /// again. With a shorter time, the writer would free the cache during short pauses of the
 /// publishers, and then read the same pages again.
 const CACHE_IDLE: Duration = Duration::from_secs(5);
@@ -157,7 +157,8 @@ impl SqliteStore {
         if self.writer.is_none() {
             let (writer, opened) = self.opening.begin(&self.pool)?;
             if opened.next_offset != self.opened.next_offset {
-                // The store has the lock, so the other program must have ignored the lock.
+                // The next offset has changed although this store holds the lock. So another
+                // program wrote to the file and ignored the lock.
                 return Err(StoreError::Corrupt { reason: "another program wrote to it".into() });
             }
             self.writer = Some(writer);
@@ -197,10 +198,12 @@ impl OpenParameters {
         })
     }
 
-    /// Reads the state for the log from a file that cannot be written because the disk is full.
+    /// Reads the state that the log needs at its start. The disk is full, so the file can be read
+    /// but not written.
     fn read(&self, pool: &Pool) -> Result<Opened, StoreError> {
         let full = StoreError::DiskFull;
-        // A new file has no tables yet, and a file of an older layout needs the migration.
+        // Only a file with the current layout can be read without writing to it. A new file has no
+        // tables yet, and a file with an older layout must be migrated first.
         pool.read(|db| match is_present(db)? {
             true => Ok(Opened { refuses: Some(full), ..read_opened(db, self.epoch)? }),
             false => Err(full.into()),
@@ -350,7 +353,8 @@ impl Drop for SqliteWriter {
     /// After that, a copy of this one file is complete.
     fn drop(&mut self) {
         if !self.stopped {
-            // After an error, nothing is lost: this work is done when the store is opened again.
+            // If this checkpoint fails, nothing is lost. SQLite moves the pages when the store is
+            // opened again.
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
     }

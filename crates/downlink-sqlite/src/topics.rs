@@ -56,7 +56,7 @@ pub(crate) struct TopicCache {
 /// The events that are not indexed yet. Each step of trimming can index some of them.
 #[derive(Debug, Default)]
 pub(crate) struct Unindexed {
-    /// All events from this offset on are not indexed.
+    /// No event from this offset on is indexed.
     pub(crate) from: u64,
     pub(crate) rows: usize,
     /// The number of events and their bytes, by topic.
@@ -205,7 +205,8 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
 }
 
 /// The topic, offset and bytes for each event from an offset on, once for each topic of the event.
-/// Stops at the end of an event, as soon as there are at least `enough` entries.
+/// Stops when there are at least `enough` entries, but always includes all topics of the last
+/// event.
 pub(crate) fn members_from(
     db: &Connection,
     from: u64,
@@ -224,7 +225,8 @@ pub(crate) fn members_from(
     Ok(members)
 }
 
-/// The number of bytes by which an event counts for the limit of its topic.
+/// The number of bytes that an event adds to the size of each of its topics. The topic's limit
+/// applies to this size.
 pub(crate) fn cost(payload_bytes: usize) -> usize {
     payload_bytes + ENTRY_COST_BYTES
 }

@@ -22,14 +22,14 @@ pub(crate) struct ReaderState {
     /// The reader's number, unique among the readers of a log. A reader that is opened later has a
     /// higher number.
     pub(crate) number: u64,
-    /// The offset of the event for which this reader was last counted. With it, a publisher counts
-    /// each reader of an event only once, even if the reader is on several lists. Relaxed is
-    /// enough, because publishers count while they hold the sequence lock.
+    /// The offset of the last event for which a publisher counted this reader as a recipient. With
+    /// it, a publisher counts each reader of an event only once, even if the reader is on several
+    /// lists. Relaxed is enough, because publishers count while they hold the sequence lock.
     counted: AtomicU64,
     pub(crate) client: Option<ClientId>,
     /// The number of topics and patterns that the reader subscribed to, for overviews.
     pub(crate) selectors: u32,
-    /// Whether the reader is on more than one list, not counting the list of everyone's topic.
+    /// Whether the reader is on more than one list, apart from the list for `Address::Everyone`.
     pub(crate) has_several: bool,
 }
 

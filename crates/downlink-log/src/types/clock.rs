@@ -19,8 +19,8 @@ use crate::types::Timestamp;
 
 /// The maximum deviation of the wall clock from the steady clock between two comparisons, in
 /// milliseconds. It is ten seconds. On a healthy machine, a time server corrects less than that in
-/// one step. Events are usually kept much longer, so such a step hardly changes when they are
-/// evicted.
+/// one step. Events are usually kept for much longer than ten seconds, so such a step hardly
+/// affects the time of their eviction.
 pub const SLACK_MS: u64 = 10_000;
 
 /// The maximum time between two comparisons of the clocks, in milliseconds. One comparison a second

@@ -1,4 +1,4 @@
-//! Makes responses of a hub's subscriptions and of the hub's errors.
+//! Turns a hub's subscriptions and errors into HTTP responses.
 //!
 //! This is the only file that knows both the hub and HTTP.
 
@@ -145,8 +145,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
-    /// Makes a response whose events have another content, for example with the names of their
-    /// topics. The function `to_frame` encodes each event again for this subscription.
+    /// Makes a response with different content in its events. For example, each event can include
+    /// the names of its topics. The function `to_frame` encodes each event again for this
+    /// subscription.
     ///
     /// The frame must have the event's id ([`Published::id`]), or the client cannot resume after
     /// it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. If `to_frame`
@@ -196,10 +197,11 @@ impl From<LastEventId> for Resume {
 const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 impl SubscribeError {
-    /// Makes the response. The status is 204 if the topics are finished and read, 4xx for an
-    /// invalid request, and 500 if the hub does not keep the values that a filter needs. At a limit
-    /// or during a drain, the status is 503. A browser gets an empty stream with a reconnection
-    /// time instead.
+    /// Makes the response. The status is 204 if the topics are finished and the client has already
+    /// received all their events. It is 4xx for an invalid request, and 500 if the hub does not
+    /// keep the values that a filter needs. If the hub is at a limit, draining or closed, or if its
+    /// store fails, the status is 503. In these cases, a browser instead gets a stream with the
+    /// reason as a comment and a reconnection time, and without events.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
 
@@ -223,8 +225,8 @@ impl SubscribeError {
 
 impl PublishError {
     /// The problem to answer with. Its status is 4xx for an invalid event, 500 if the value could
-    /// not be encoded, 507 if the disk is full, and 503 if the hub accepts no event for any other
-    /// reason.
+    /// not be encoded, and 507 if the disk is full. If the hub cannot accept events for another
+    /// reason, the status is 503.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
