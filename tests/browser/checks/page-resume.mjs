@@ -65,7 +65,7 @@ async function page({ ask, args: { driver, ids } }) {
   const gap = rows()[3];
   if (gap.kind !== 'gap' || !gap.data.includes('after nonsense<b>')) throw new Error(JSON.stringify(gap));
   if (resumed()) throw new Error('the page resumed after an unknown id');
-  if (!gap.data.includes('means nothing here') || !gap.data.includes(ids[0])) throw new Error(gap.data);
+  if (!gap.data.includes('the server does not know the id') || !gap.data.includes(ids[0])) throw new Error(gap.data);
 
   // When the connection is cut, the page shows it. No event is lost or repeated.
   live.find('#clear').click();
