@@ -97,7 +97,8 @@ fn begins_with_digit(name: &OsStr) -> bool {
 /// The number of entries of a folder for which `is_counted` is true.
 fn count(folder: &Path, is_counted: impl Fn(&Path) -> bool) -> anyhow::Result<usize> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    Ok(entries.map_while(Result::ok).filter(|entry| is_counted(&entry.path())).count())
+    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    Ok(entries.iter().filter(|entry| is_counted(&entry.path())).count())
 }
 
 /// The name of a package's archive and of the folder in it.

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -79,12 +80,19 @@ impl Server {
         let process = command.spawn().with_context(|| format!("cannot start: {line}"))?;
         let mut server = Self { process, address: String::new() };
         let output = server.process.stdout.take().context("its output is piped")?;
-        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-        server.address = lines
-            .find_map(|line| Some(line.split_once("http://")?.1.trim_end_matches('/').to_owned()))
+        let lines = BufReader::new(output).lines().map_while(Result::ok);
+        let (found, address) = mpsc::channel();
+        // Reads to the end, so that the server can continue to print.
+        thread::spawn(move || {
+            for line in lines {
+                let url = line.split_once("http://").map(|(_, url)| url.trim_end_matches('/'));
+                // Only the first address has a receiver.
+                url.map(|url| found.send(url.to_owned()).ok());
+            }
+        });
+        server.address = address
+            .recv_timeout(ANSWER_WITHIN)
             .with_context(|| format!("no address was printed by: {line}"))?;
-        // Read the rest of the output, so that the server can continue to print.
-        thread::spawn(move || lines.for_each(drop));
         Ok(server)
     }
 

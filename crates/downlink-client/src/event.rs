@@ -86,9 +86,11 @@ pub struct EventDataError {
 impl EventDataError {
     fn new(event: &ReceivedEvent, error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
-        // The text of the parser's error repeats the position, so it is removed.
-        let text = error.to_string().replace(&format!(" at line {line} column {column}"), "");
-        Self { event_type: excerpt(&event.event_type), line, column, reason: excerpt(&text) }
+        let text = error.to_string();
+        // The parser repeats the position at the end of its message, so it is removed there.
+        let reason = text.strip_suffix(&format!(" at line {line} column {column}"));
+        let reason = excerpt(reason.unwrap_or(&text));
+        Self { event_type: excerpt(&event.event_type), line, column, reason }
     }
 }
 

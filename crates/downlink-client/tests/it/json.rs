@@ -48,6 +48,15 @@ async fn data_of_another_type_gives_an_error_with_the_reason() {
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
 
+/// The error removes the position that ends the parser's message, and no such text in the data.
+#[tokio::test]
+async fn the_reason_quotes_data_that_resembles_a_position() {
+    let error = error("message", r#"{"number":"x at line 1 column 33"}"#).await;
+    assert_eq!((error.line, error.column), (1, 33));
+    let quoted = r#"invalid type: string "x at line 1 column 33", expected u64"#;
+    assert_eq!(error.reason, quoted);
+}
+
 /// The JSON parser's message quotes the unexpected text, which may be long, so the error must
 /// shorten it.
 #[tokio::test]

@@ -95,6 +95,7 @@ async fn resumed_is_true_only_after_a_known_id() {
         "start=earliest",
         "start=last:1",
         "start=after:unknown",
+        "start=after:earliest",
         "last_event_id=earliest",
         "last_event_id=unknown",
         "last_event_id=00000000-1",
@@ -157,6 +158,7 @@ async fn each_start_gives_its_events() {
     assert_eq!(gets(&with_three().await.0, "start=since:2999-01-01T00:00:00Z", "").await, [""; 0]);
     let (server, [first, ..]) = with_three().await;
     assert_eq!(gets(&server, &format!("start=after:{first}"), "").await, ["2", "3"]);
+    assert_eq!(gets(&server, "start=after:earliest", "").await, ["1", "2", "3"]);
 }
 
 #[tokio::test]
