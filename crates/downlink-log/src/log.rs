@@ -15,7 +15,7 @@ use crate::commit::{
 use crate::core::Core;
 use crate::history::History;
 use crate::read::{Reader, ReaderOverview, Seats, Start, StoreReplays, TopicOverview, Totals};
-use crate::readers::end_each;
+use crate::readers::{end_each, end_one, wake_all};
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };
@@ -293,10 +293,21 @@ impl<P: Payload> Log<P> {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
+    /// Wakes every reader, as an event for everyone would, although there may be nothing to read.
+    pub fn wake_all(&self) {
+        // No reader waits for offset 0, so this changes no lag.
+        wake_all(&self.core.history.topics.everyone.readers, 0);
+    }
+
     /// Ends all readers of one client, and returns the number of these readers.
     pub fn disconnect(&self, client: &ClientId) -> usize {
         let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
         inbox.map_or(0, |inbox| end_each(&inbox.readers, EndReason::Disconnected))
+    }
+
+    /// Ends the reader with this number. Returns `false` if there is none.
+    pub fn disconnect_reader(&self, number: u64) -> bool {
+        end_one(&self.core.history.topics.everyone.readers, number, EndReason::Disconnected)
     }
 
     /// The number of readers of one client.

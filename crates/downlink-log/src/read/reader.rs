@@ -20,7 +20,7 @@ use crate::store::StoreError;
 use crate::sync::Ordering;
 use crate::types::{
     Batch, ClientId, Cursor, EndReason, Entry, EvictionNumber, Gap, GapReason, Offset, Payload,
-    Timestamp,
+    Selection, Timestamp, TopicSelector,
 };
 
 /// The maximum number of looks in one call of `read`. If an event is evicted during a look, another
@@ -209,6 +209,15 @@ impl<P: Payload> Reader<P> {
     /// The reader's number, unique among the readers of this log.
     pub fn number(&self) -> u64 {
         self.state.number
+    }
+
+    /// The topics, the patterns and the client that the reader was opened with. A topic that was
+    /// named twice appears once.
+    pub fn selection(&self) -> Selection {
+        let topics = self.seats.named().filter_map(|seat| seat.topic.address.topic());
+        let topics = topics.map(|topic| TopicSelector::from(topic.clone()));
+        let patterns = self.seats.patterns().iter().map(|seat| seat.pattern.selector.clone());
+        Selection { selectors: topics.chain(patterns).collect(), client: self.client().cloned() }
     }
 
     /// The client whose inbox the reader reads.

@@ -170,6 +170,21 @@ pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize 
     ended
 }
 
+/// Tells the reader with this number to end, and wakes it. Returns `false` if it is not on the list.
+pub(crate) fn end_one(readers: &Mutex<ReaderList>, number: u64, reason: EndReason) -> bool {
+    let mut waiting = WakeBatch::default();
+    {
+        let readers = readers.lock();
+        let Some(reader) = readers.iter().find(|reader| reader.number == number) else {
+            return false;
+        };
+        reader.slot.end(reason);
+        reader.slot.take(&mut waiting);
+    }
+    waiting.wake();
+    true
+}
+
 fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) {
     let mut from = Some(0);
     while let Some(start) = from {
@@ -251,6 +266,17 @@ mod tests {
         readers.remove(stay[0]);
         readers.remove(stay[2]);
         assert_eq!((readers.insert(reader(3)), readers.insert(reader(4))), (0, 2));
+    }
+
+    #[test]
+    fn one_reader_of_a_list_ends() {
+        let list = Mutex::new(ReaderList::new());
+        let all: Vec<_> = (0..3).map(reader).collect();
+        all.iter().for_each(|reader| _ = list.lock().insert(Arc::clone(reader)));
+        assert!(end_one(&list, 1, EndReason::Disconnected));
+        assert!(!end_one(&list, 7, EndReason::Disconnected));
+        let ended: Vec<_> = all.iter().map(|reader| reader.slot.ended()).collect();
+        assert_eq!(ended, [None, Some(EndReason::Disconnected), None]);
     }
 
     #[test]

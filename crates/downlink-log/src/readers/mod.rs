@@ -4,6 +4,6 @@ pub(crate) mod list;
 pub(crate) mod state;
 pub(crate) mod wake;
 
-pub(crate) use list::{ReaderList, end_each, wake_all};
+pub(crate) use list::{ReaderList, end_each, end_one, wake_all};
 pub(crate) use state::ReaderState;
 pub(crate) use wake::{WAKE_BATCH, WakeBatch, WakeMany, WakeSlot};

@@ -62,6 +62,13 @@ pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     to_frame: F,
 }
 
+impl<T: Send + Sync + 'static, F> SubscriptionFrames<T, F> {
+    /// The subscription whose events these are.
+    pub fn subscription(&self) -> &Subscription<T> {
+        &self.subscription
+    }
+}
+
 impl<T: Send + Sync + 'static, F> Drop for SubscriptionFrames<T, F> {
     fn drop(&mut self) {
         if let Some(stalled) = stalled::take() {

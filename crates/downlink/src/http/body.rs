@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use downlink_proto::Frame;
+use downlink_proto::{Event, EventType, Frame};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -179,6 +179,10 @@ impl<S: FrameSource> SseBody<S> {
         if self.clock.has_ended(cx) {
             return Ok(StreamState::Aged);
         }
+        if let Some(left) = self.as_mut().project().clock.take_notice(cx) {
+            batch.push_last(expiring(left));
+            return Ok(StreamState::Open);
+        }
         let must_end = self.as_mut().poll_until(cx)?;
         match self.as_mut().gather(cx, batch)? {
             StreamState::Open if must_end => Ok(StreamState::End),
@@ -239,6 +243,11 @@ impl<S: FrameSource> SseBody<S> {
         match this.clock.poll_tick(cx) {
             Poll::Pending => return Ok(StreamState::Open),
             Poll::Ready(Tick::End) => return Ok(StreamState::Aged),
+            Poll::Ready(Tick::Notice) => {
+                let left = this.clock.take_notice(cx);
+                left.into_iter().for_each(|left| batch.push_last(expiring(left)));
+                return Ok(StreamState::Open);
+            }
             Poll::Ready(Tick::Silence) => {}
         }
         let frame = catch_panic(|| this.source.keep_alive())?;
@@ -265,6 +274,9 @@ impl<S: FrameSource> SseBody<S> {
                 BodyPhase::Failing
             }
             Ok(end) => {
+                if matches!(end, StreamState::Aged) && this.clock.announces_expiry() {
+                    batch.push_last(control_frame("expired", "{}"));
+                }
                 if let Some(spread) = last_reconnection(this.uncommon.as_deref(), &end) {
                     batch.push_last(Frame::retry(spread.pick()));
                 }
@@ -289,6 +301,17 @@ fn last_reconnection(uncommon: Option<&UncommonParts>, end: &StreamState) -> Opt
     let is_unset = uncommon.is_none_or(|uncommon| uncommon.reconnection_time.is_none());
     let aged = matches!(end, StreamState::Aged) && is_unset;
     custom.or_else(|| aged.then_some(AGED_RECONNECTION))
+}
+
+/// The notice that the response expires after this time.
+fn expiring(left: Duration) -> Frame {
+    control_frame("expiring", &format!(r#"{{"in_ms":{}}}"#, left.as_millis()))
+}
+
+/// An event of the server itself, with a type that begins with `downlink.`.
+fn control_frame(name: &str, data: &str) -> Frame {
+    let event_type = EventType::new(&format!("downlink.{name}")).expect("the name is short ASCII");
+    Event::new(data).event(event_type).encode()
 }
 
 /// Runs the user's code. A panic in it is logged, and ends only this response.

@@ -48,6 +48,8 @@ impl From<SystemTime> for Expiry {
 pub(super) enum Tick {
     /// The silence has lasted so long that a keep-alive is due.
     Silence,
+    /// The notice of the expiry is due.
+    Notice,
     /// The connection has reached its end.
     End,
 }
@@ -70,12 +72,22 @@ pub(super) struct BodyClock {
 struct EndAndTimer {
     /// When the response ends.
     end: Moment,
+    /// When the notice of the expiry is due: [`Moment::NEVER`] if the response announces no expiry,
+    /// and [`ANNOUNCED`] after the notice. One field for both, because every stream with a grant
+    /// has it.
+    notice: Moment,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// The value of `notice` after the notice of the expiry.
+const ANNOUNCED: Moment = Moment::from_millis(0);
+
 impl BodyClock {
-    pub(super) fn new(interval: Interval, end: Option<Instant>) -> Self {
-        let uncommon = end.map(|end| Box::new(EndAndTimer { end: Moment::at(end), timer: None }));
+    pub(super) fn new(interval: Interval, end: Option<End>) -> Self {
+        let uncommon = end.map(|End { at, notice }| {
+            let notice = notice.map_or(Moment::NEVER, Moment::at);
+            Box::new(EndAndTimer { end: Moment::at(at), notice, timer: None })
+        });
         Self { last_traffic: Now::look().moment(), interval, silence_max: draw(interval), uncommon }
     }
 
@@ -97,20 +109,47 @@ impl BodyClock {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
     }
 
+    /// Whether the response tells its client about its expiry.
+    pub(super) fn announces_expiry(&self) -> bool {
+        self.uncommon.as_ref().is_some_and(|uncommon| uncommon.notice != Moment::NEVER)
+    }
+
+    /// How long the response still lasts, if the notice of its expiry is due. The next call returns
+    /// `None`.
+    pub(super) fn take_notice(&mut self, cx: &Context<'_>) -> Option<Duration> {
+        let uncommon = self.uncommon.as_mut().filter(|uncommon| uncommon.notice != ANNOUNCED)?;
+        let now = driven::now(cx);
+        if !now.has_reached(uncommon.notice) {
+            return None;
+        }
+        uncommon.notice = ANNOUNCED;
+        let left = uncommon.end.as_millis().saturating_sub(now.moment().as_millis());
+        Some(Duration::from_millis(left))
+    }
+
     /// When the response ends.
     fn end(&self) -> Moment {
         self.uncommon.as_ref().map_or(Moment::NEVER, |uncommon| uncommon.end)
+    }
+
+    /// When the notice of the expiry is due.
+    fn notice(&self) -> Moment {
+        let notice = self.uncommon.as_ref().map(|uncommon| uncommon.notice);
+        notice.filter(|notice| *notice != ANNOUNCED).unwrap_or(Moment::NEVER)
     }
 
     /// Waits for the next tick. If the response has neither keep-alives nor an end, it waits for
     /// ever.
     pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
-            let (end, silence_ends) = (self.end(), self.silence_ends());
-            let next = silence_ends.min(end);
+            let (end, notice, silence_ends) = (self.end(), self.notice(), self.silence_ends());
+            let next = silence_ends.min(end).min(notice);
             let now = driven::now(cx);
             if now.has_nearly_reached(end) {
                 return Poll::Ready(Tick::End);
+            }
+            if now.has_reached(notice) {
+                return Poll::Ready(Tick::Notice);
             }
             if now.has_reached(silence_ends) {
                 self.silence_max = draw(self.interval);
@@ -128,7 +167,7 @@ impl BodyClock {
             return Poll::Pending;
         }
         let Some(until) = until.instant() else { return Poll::Pending };
-        let endless = || Box::new(EndAndTimer { end: Moment::NEVER, timer: None });
+        let endless = || Box::new(EndAndTimer { end: Moment::NEVER, notice: Moment::NEVER, timer: None });
         let uncommon = self.uncommon.get_or_insert_with(endless);
         let timer = uncommon.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.is_elapsed() {
@@ -151,9 +190,29 @@ fn draw(interval: Interval) -> u32 {
     u32::try_from(silence.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// The earlier of an expiry and the end of an age that starts now.
-pub(super) fn end_of(expiry: Option<Expiry>, age: Option<Spread>) -> Option<Instant> {
+/// The end of a response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    at: Instant,
+    /// When the client gets the notice of its expiry. `None` if the response announces no expiry.
+    notice: Option<Instant>,
+}
+
+/// The earlier of an expiry and the end of an age that starts now. `notice` says how long before
+/// the expiry the client gets the notice. A response that ends by its age announces no expiry.
+pub(super) fn end_of(
+    expiry: Option<Expiry>,
+    notice: Option<Duration>,
+    age: Option<Spread>,
+) -> Option<End> {
     // A sum that overflows means never.
     let aged = age.and_then(|age| Instant::now().checked_add(age.pick()));
-    expiry.and_then(|expiry| expiry.0).into_iter().chain(aged).min()
+    let expired = expiry.and_then(|expiry| expiry.0);
+    match (expired, aged) {
+        (Some(at), aged) if aged.is_none_or(|aged| at <= aged) => {
+            let notice = notice.map(|before| at.checked_sub(before).unwrap_or_else(Instant::now));
+            Some(End { at, notice })
+        }
+        (_, aged) => aged.map(|at| End { at, notice: None }),
+    }
 }

@@ -32,7 +32,7 @@ impl Moment {
         Duration::from_millis(Self::at(Instant::now()).0.saturating_sub(self.0))
     }
 
-    pub(crate) fn from_millis(millis: u64) -> Self {
+    pub(crate) const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 

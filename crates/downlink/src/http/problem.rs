@@ -29,18 +29,26 @@ use crate::json_text::json_text;
 #[must_use]
 pub struct Problem {
     status: StatusCode,
+    code: Option<&'static str>,
     detail: Option<Cow<'static, str>>,
 }
 
 impl Problem {
     /// The problem of a status code. Its title is the reason phrase of the code.
     pub fn new(status: StatusCode) -> Self {
-        Self { status, detail: None }
+        Self { status, code: None, detail: None }
     }
 
     /// Sets the detail: the cause of this error and what to do about it.
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// Sets the code: a short name of the cause, for programs. It is the extension member `code` of
+    /// the problem (RFC 9457, section 3.2).
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
         self
     }
 
@@ -56,8 +64,10 @@ impl Problem {
         let title = json_text(self.status.canonical_reason().unwrap_or("Error"));
         let detail = self.detail.as_deref().map(json_text);
         let detail = detail.map_or_else(String::new, |detail| format!(",\"detail\":{detail}"));
+        let code = self.code.map(json_text);
+        let code = code.map_or_else(String::new, |code| format!(",\"code\":{code}"));
         let status = self.status.as_str();
-        format!(r#"{{"type":"about:blank","title":{title},"status":{status}{detail}}}"#)
+        format!(r#"{{"type":"about:blank","title":{title},"status":{status}{code}{detail}}}"#)
     }
 
     /// Makes the response, which must not be cached. Its body ends with a line break, for people
@@ -82,6 +92,15 @@ mod tests {
         assert_eq!(
             problem.to_json(),
             r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Come back later."}"#
+        );
+    }
+
+    #[test]
+    fn the_code_comes_before_the_detail() {
+        let problem = Problem::new(StatusCode::FORBIDDEN).detail("Not this.").code("topic_denied");
+        assert_eq!(
+            problem.to_json(),
+            r#"{"type":"about:blank","title":"Forbidden","status":403,"code":"topic_denied","detail":"Not this."}"#
         );
     }
 

@@ -49,6 +49,7 @@ pub struct Sse<S> {
     keep_alive: KeepAlive,
     max_age: Option<Duration>,
     expiry: Option<Expiry>,
+    expiry_notice: Option<Duration>,
     finite: bool,
     /// `None` with default settings.
     uncommon: Option<Box<UncommonParts>>,
@@ -75,6 +76,7 @@ impl<S: FrameSource> Sse<S> {
             keep_alive: KeepAlive::default(),
             max_age: None,
             expiry: None,
+            expiry_notice: None,
             finite: false,
             uncommon: None,
         }
@@ -120,6 +122,16 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
+    /// Announces the expiry. This long before it, the stream sends `event: downlink.expiring`, whose
+    /// data is `{"in_ms":…}`, so that the client can get new credentials and open its next stream
+    /// before this one ends. At the expiry the stream sends `event: downlink.expired`. Default: the
+    /// stream announces nothing. A stream that ends earlier because of its age
+    /// (see [`max_age`](Self::max_age)) announces nothing either.
+    pub fn expiry_notice(mut self, before: Duration) -> Self {
+        self.expiry_notice = Some(before);
+        self
+    }
+
     /// Ends the stream when a future completes. Before the end, the stream sends one more batch of
     /// the events that are ready. It never stops inside a frame.
     pub fn until<F>(mut self, ended: F) -> Self
@@ -144,13 +156,13 @@ impl<S: FrameSource> Sse<S> {
     /// The age of the connection counts from this call. The response has the headers `Content-Type:
     /// text/event-stream`, `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
     pub fn into_http_response(self) -> Response<SseBody<S>> {
-        let Self { source, keep_alive, max_age, expiry, finite, mut uncommon } = self;
+        let Self { source, keep_alive, max_age, expiry, expiry_notice, finite, mut uncommon } = self;
         let KeepAlive { interval, frame } = keep_alive;
         if frame.is_some() {
             uncommon.get_or_insert_default().keep_alive = frame;
         }
         let age = max_age.map(|age| Spread::percent_of(age, AGE_PERCENT));
-        let clock = BodyClock::new(interval, end_of(expiry, age));
+        let clock = BodyClock::new(interval, end_of(expiry, expiry_notice, age));
         let mut response = event_stream(SseBody::new(source, clock, uncommon));
         if finite {
             response.extensions_mut().insert(Finite);

@@ -169,6 +169,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
     }
 
+    /// Ends the subscription with this [`number`](super::Subscription::number), as
+    /// [`disconnect`](Self::disconnect) does. Returns `false` if it is not open.
+    pub fn disconnect_subscription(&self, number: u64) -> bool {
+        self.0.log.disconnect_reader(number)
+    }
+
+    /// Makes the server poll every open subscription once, even those that no event has reached.
+    ///
+    /// A wrapper around a subscription can then check again whether its client may continue, such
+    /// as after a revocation. The call takes a few microseconds for a hundred subscriptions.
+    pub fn wake_subscribers(&self) {
+        self.0.log.wake_all();
+    }
+
     /// The current numbers of the hub. The hub reads them one after the other, so together they may
     /// not describe one moment.
     pub fn stats(&self) -> Stats {

@@ -48,7 +48,8 @@ pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, ClientId, GapReason, InvalidName, Limits, Offset, OpenError,
-    ReaderOverview as ClientOverview, Refusals, Retention, Timestamp, Topic, TopicSelector,
+    ReaderOverview as ClientOverview, Refusals, Retention, Selection, Timestamp, Topic,
+    TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;

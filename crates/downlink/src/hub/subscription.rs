@@ -14,7 +14,7 @@ use std::{
 };
 
 use downlink_log::{
-    Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader, Start as LogStart,
+    Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader, Selection, Start as LogStart,
 };
 use downlink_proto::Frame;
 use futures_core::Stream;
@@ -238,6 +238,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// See [`FrameSource::prefetch`](crate::http::FrameSource::prefetch).
     pub(crate) fn prefetch(&self) -> bool {
         self.reader.prefetch() | self.announce_alive
+    }
+
+    /// The topics, the patterns and the client of the subscription.
+    pub fn selection(&self) -> Selection {
+        self.reader.selection()
     }
 
     /// The client of the subscription, if it has one.

@@ -67,6 +67,51 @@ async fn a_stream_expires_at_a_system_time() {
     assert!(passed > 55 * SECOND && passed <= 60 * SECOND + SECOND / 100, "{passed:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_announced_expiry_sends_a_notice_before_it_and_an_event_at_it() {
+    let before = Instant::now();
+    let sse = endless().expires_at(before + 60 * SECOND).expiry_notice(6 * SECOND);
+    let mut reader = Reader::greeted(sse).await;
+    let notice = reader.next().await.expect("the stream is open");
+    let left = notice.strip_prefix("event: downlink.expiring\ndata: {\"in_ms\":");
+    let left = left.and_then(|left| left.strip_suffix("}\n\n")).expect("the notice");
+    assert!((5_900..=6_000).contains(&left.parse::<u32>().expect("digits")), "{notice}");
+    assert!(before.elapsed() >= 54 * SECOND && before.elapsed() < 55 * SECOND);
+    let end = reader.rest().await;
+    let retry = end.strip_prefix("event: downlink.expired\ndata: {}\n\n").expect("the event");
+    retry_in(retry);
+    assert!(before.elapsed() >= 60 * SECOND && before.elapsed() < 61 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_stream_gets_the_notice_of_its_expiry_too() {
+    let (sender, sse) = Sse::channel(1);
+    let at = Instant::now() + 10 * SECOND;
+    let mut reader = Reader::greeted(sse.expires_at(at).expiry_notice(4 * SECOND)).await;
+    let busy = async {
+        let mut ticks = tokio::time::interval(SECOND / 2);
+        while sender.text("x").await.is_ok() {
+            ticks.tick().await;
+        }
+    };
+    let reading = async {
+        let said = reader.rest().await;
+        drop(reader);
+        said
+    };
+    let said = tokio::join!(busy, reading).1;
+    assert_eq!(said.matches("downlink.expiring").count(), 1, "{said}");
+    assert!(said.find("downlink.expiring") < said.find("downlink.expired"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_by_its_age_announces_no_expiry() {
+    let at = Instant::now() + 60 * SECOND;
+    let sse = endless().expires_at(at).expiry_notice(59 * SECOND).max_age(10 * SECOND);
+    let said = Reader::greeted(sse).await.rest().await;
+    assert!(!said.contains("downlink.expir"), "{said}");
+}
+
 #[tokio::test]
 async fn a_stream_that_has_expired_ends_after_the_greeting() {
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(SystemTime::UNIX_EPOCH);

@@ -1,0 +1,26 @@
+//! Access control: who may do what on which listener.
+//!
+//! A request comes in through a listener, which has a role. [`Control`] verifies the credentials of
+//! the request and answers with its rights. The routes in `app` check these rights.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `settings` | the flags |
+//! | `key_files` | the files with keys, which the first start makes |
+//! | `role` | the role of a listener: the paths that it serves, and the rights that it gives |
+//! | `origin` | which pages may use the server |
+//! | `control` | the verification of credentials, revocations and tickets |
+
+mod control;
+mod key_files;
+mod origin;
+mod revoked;
+mod role;
+mod settings;
+
+pub(crate) use control::{Control, Proven};
+pub use control::Doors;
+pub(crate) use key_files::{MadeKeys, PUBLISH_KEY_FILE};
+pub(crate) use origin::{Origin, Origins};
+pub use role::Role;
+pub use settings::AccessSettings;

@@ -1,0 +1,70 @@
+//! The role of a listener: the paths that it serves, and the rights that it gives by itself.
+
+/// The role of a listener.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Role {
+    /// `downlink dev`: gives every right to programs on this machine.
+    Development,
+    /// The only listener of `downlink serve`. It serves all paths, and the credentials decide.
+    Only,
+    /// The public listener beside an admin listener. It serves the paths for pages and programs of
+    /// users, and takes no keys.
+    Public,
+    /// The admin listener on a TCP address. It serves all paths, and the credentials decide.
+    Admin,
+    /// The admin listener on a Unix socket. It gives every right, because the permissions of the
+    /// socket's file decide who can connect.
+    AdminSocket,
+}
+
+/// The paths that a public listener beside an admin listener serves.
+const PUBLIC_PATHS: [&str; 6] =
+    ["/events", "/events/batch", "/tickets", "/downlink.js", "/healthz", "/readyz"];
+
+/// The paths that need no right on any listener: a health check has no credential, and the module
+/// for pages contains nothing secret.
+const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/downlink.js"];
+
+impl Role {
+    /// Whether a listener with this role serves the path.
+    pub(crate) fn serves(self, path: &str) -> bool {
+        self != Self::Public || PUBLIC_PATHS.contains(&path)
+    }
+
+    /// Whether a request has every right because of the listener that it came through.
+    pub(crate) fn gives_all_rights(self) -> bool {
+        matches!(self, Self::Development | Self::AdminSocket)
+    }
+
+    /// Whether a key is a credential on this listener.
+    pub(crate) fn takes_keys(self) -> bool {
+        self != Self::Public
+    }
+}
+
+/// Whether a path needs no right.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN_PATHS.contains(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_listener_beside_an_admin_listener_serves_no_overviews() {
+        for path in ["/topics", "/clients", "/metrics", "/finish", "/revoke", "/", "/events/"] {
+            assert!(!Role::Public.serves(path) && Role::Only.serves(path), "{path}");
+        }
+        assert!(PUBLIC_PATHS.iter().all(|path| Role::Public.serves(path)));
+    }
+
+    #[test]
+    fn only_development_and_the_admin_socket_give_rights() {
+        assert!(Role::Development.gives_all_rights() && Role::AdminSocket.gives_all_rights());
+        for role in [Role::Only, Role::Public, Role::Admin] {
+            assert!(!role.gives_all_rights(), "{role:?}");
+        }
+    }
+}
