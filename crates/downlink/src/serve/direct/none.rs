@@ -1,5 +1,5 @@
-//! The replacement for the module `direct` on systems that are not Unix. No socket can be handed
-//! over there, so hyper (the HTTP library) serves every stream.
+//! The replacement for the module `direct` on systems that are not Unix. On these systems, no
+//! socket can be handed over, so hyper (the HTTP library) serves every stream.
 
 #[allow(dead_code, reason = "only drivers use all of it")]
 #[path = "handed_over.rs"]
