@@ -33,7 +33,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The problem of a status code. Its title is the reason phrase of the code.
+    /// The problem for a status code. Its title is the reason phrase of the code.
     pub fn new(status: StatusCode) -> Self {
         Self { status, detail: None }
     }

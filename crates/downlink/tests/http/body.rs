@@ -209,7 +209,7 @@ async fn a_panic_at_the_opening_ends_only_the_response() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_callers_future_ends_only_the_response() {
+async fn a_panic_of_the_until_future_ends_only_the_response() {
     let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
     let mut reader = Reader::greeted(sse).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");

@@ -115,7 +115,7 @@ async fn a_send_that_waits_during_the_finish_fails() {
 }
 
 #[tokio::test]
-async fn a_value_without_json_has_its_own_error() {
+async fn a_value_that_json_cannot_encode_has_its_own_error() {
     let (sender, sse) = Sse::channel(1);
     let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
     let error = sender.json(&keyed_by_lists).await.expect_err("not JSON");

@@ -24,7 +24,7 @@ async fn max_age_ends_a_stream_at_eighty_to_a_hundred_percent() {
     }
     let late = 100 * SECOND + SECOND / 100;
     assert!(ages.iter().all(|age| *age >= 80 * SECOND && *age <= late), "{ages:?}");
-    assert!(ages.iter().any(|age| *age != ages[0]), "no spread: {ages:?}");
+    assert!(ages.iter().any(|age| *age != ages[0]), "all are equal: {ages:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,7 +85,7 @@ async fn a_stream_with_the_largest_max_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn the_callers_future_ends_the_stream_after_ready_events() {
+async fn the_until_future_ends_the_stream_after_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
@@ -98,7 +98,7 @@ async fn the_callers_future_ends_the_stream_after_ready_events() {
 }
 
 #[tokio::test]
-async fn the_callers_future_ends_an_idle_stream() {
+async fn the_until_future_ends_an_idle_stream() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });

@@ -27,7 +27,7 @@ impl<S: FrameSource> Reader<S> {
         Self { body: Box::pin(sse.into_http_response().into_body()) }
     }
 
-    /// Makes a reader of a response and reads the greeting.
+    /// Makes a reader of a response and reads the greeting (the first comment of the stream).
     async fn greeted(sse: Sse<S>) -> Self {
         let mut reader = Self::new(sse);
         assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));

@@ -24,7 +24,7 @@ fn head<B>(response: &Response<B>) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_has_exactly_these_headers() {
+async fn a_stream_has_exactly_the_headers_of_an_event_stream() {
     let response = Sse::new(stream::pending::<Frame>()).into_http_response();
     assert_eq!(
         head(&response),
@@ -77,7 +77,7 @@ async fn a_refused_program_gets_a_503() {
 }
 
 #[tokio::test]
-async fn refusals_have_random_waits() {
+async fn refused_clients_get_random_retry_times() {
     let spread = Spread::between(SECOND, 100 * SECOND);
     let after = || refuse("", spread, false).headers()["retry-after"].clone();
     let first = after();

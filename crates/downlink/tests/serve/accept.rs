@@ -37,7 +37,7 @@ impl Listener for Script {
     }
 }
 
-/// The numbers of these errors on Unix systems.
+/// The numbers of some errors on Unix systems.
 const ECONNABORTED: i32 = if cfg!(target_os = "linux") { 103 } else { 53 };
 const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
@@ -82,7 +82,7 @@ async fn an_unusable_listener_ends_the_server() {
     assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
-/// These sockets are not real, so the server must work in a runtime without I/O.
+/// Sockets in memory need no I/O of the runtime, so the server must work in a runtime without I/O.
 #[test]
 fn sockets_in_memory_are_served_in_a_runtime_without_io() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

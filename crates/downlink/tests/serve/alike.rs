@@ -1,6 +1,7 @@
-//! The server is built on hyper, an HTTP library. On some sockets, hyper writes the streams; on
-//! others, the server writes them itself. The answers must be the same, so that a peer cannot see
-//! the difference.
+//! Tests that a peer gets the same answers on all types of sockets.
+//!
+//! The server is built on hyper, an HTTP library. On some sockets, hyper writes the streams. On the
+//! others, the server writes them itself. A peer must not see the difference.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -48,9 +49,9 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 }
 
 #[tokio::test]
-async fn hub_subscription() {
-    // Ids contain the epoch of the hub, which is random. All servers use one hub, so that their ids
-    // are equal.
+async fn a_hub_subscription_is_the_same_on_all_sockets() {
+    // Ids contain the epoch of the hub, which is a random number. All servers use one hub, so that
+    // their ids are equal.
     let hub = Hub::builder().text().open_event(false).build().expect("valid");
     for number in 0..100 {
         hub.to("a").publish(number.to_string()).expect("published");
@@ -67,13 +68,13 @@ async fn hub_subscription() {
 }
 
 #[tokio::test]
-async fn sse_of_a_stream() {
+async fn a_stream_of_events_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| Router::new().route("/", get(|| async { Sse::new(events()) })));
     assert_eq!(answer.await.body.matches("\n\n").count(), 201);
 }
 
 #[tokio::test]
-async fn sse_of_a_channel() {
+async fn a_channel_of_events_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| {
         let talk = || async {
             let (sender, sse) = Sse::channel(1);
@@ -93,7 +94,7 @@ async fn sse_of_a_channel() {
 }
 
 #[tokio::test]
-async fn sse_of_axum() {
+async fn a_stream_of_axum_is_the_same_on_all_sockets() {
     use axum::response::sse::{Event, KeepAlive, Sse};
 
     let answer = answer_of_all(|| {
@@ -153,7 +154,7 @@ async fn shouted(response: Response<Body>) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn body_within_a_body() {
+async fn a_body_that_wraps_another_body_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| {
         let app = Router::new().route("/", get(|| async { Sse::new(events()) }));
         app.route_layer(map_response(shouted))
@@ -164,7 +165,7 @@ async fn body_within_a_body() {
 }
 
 #[tokio::test]
-async fn content_coding() {
+async fn a_compressed_stream_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| {
         let coded = || async {
             let chunks = stream::iter(["not ", "really ", "br"].map(Ok::<_, Infallible>));
@@ -176,9 +177,9 @@ async fn content_coding() {
     assert_eq!(answer.await.body, "not really br");
 }
 
-/// A body may have empty frames. They must not end the stream.
+/// The body has empty frames. They must not end the stream.
 #[tokio::test]
-async fn empty_frames() {
+async fn empty_frames_do_not_end_a_stream() {
     let answer = answer_of_all(|| {
         let chunks = || {
             stream::iter(["", "data: a\n\n", "", "", "data: b\n\n", ""].map(Ok::<_, Infallible>))
@@ -193,7 +194,7 @@ async fn empty_frames() {
 
 /// The server does not treat a response as a stream if its status is not 200 or if it has a length.
 #[tokio::test]
-async fn responses_with_another_status_or_a_length() {
+async fn responses_with_another_status_or_a_length_are_the_same_on_all_sockets() {
     for (status, length) in [(201, false), (503, false), (200, true)] {
         let app = || {
             let response = move || async move {

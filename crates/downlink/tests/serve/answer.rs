@@ -1,6 +1,6 @@
-//! Parses one answer on a connection that may have several.
+//! Parses one answer on a connection that may have several answers.
 
-/// An answer. The body is without the lengths and line ends of HTTP chunks.
+/// An answer. The body does not include the lengths and line ends of HTTP chunks.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: String,

@@ -15,7 +15,7 @@ fn streams() -> Router {
 }
 
 #[tokio::test]
-async fn limits_must_not_be_zero() {
+async fn connections_max_is_at_least_one() {
     assert_eq!(
         downlink::serve(listener().await, streams()).connections_max(0).connections_allowed(),
         1
@@ -51,10 +51,8 @@ async fn the_server_survives_a_lack_of_descriptors() {
 /// The part of the test that runs in the child process, which may have 60 open descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
-    assert_eq!(
-        counted, 30,
-        "half of the hard limit, to which the server has raised the soft limit"
-    );
+    // The server has raised the soft limit to the hard limit, and allows half of it.
+    assert_eq!(counted, 30, "the server does not allow half of the hard limit");
 
     let running = Running::with(streams(), |serve| serve.connections_max(1_000)).await;
     let mut first = running.get("/").await;

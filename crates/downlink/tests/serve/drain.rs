@@ -64,7 +64,7 @@ async fn a_drain_ends_each_stream_after_a_frame_with_its_own_retry() {
     running.ended().await;
     assert!(before.elapsed() < DRAIN_WITHIN / 2);
     assert!(retries.iter().all(|retry| (100..=100_000).contains(retry)), "{retries:?}");
-    assert!(retries.iter().any(|retry| *retry != retries[0]), "no spread: {retries:?}");
+    assert!(retries.iter().any(|retry| *retry != retries[0]), "all are equal: {retries:?}");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_compressed_stream_ends_without_a_retry() {
 }
 
 #[tokio::test]
-async fn a_finite_stream_may_end_by_itself() {
+async fn a_drain_lets_a_finite_stream_run_to_its_end() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(std::sync::Mutex::new(Some(sse.finite())));
     let once =
@@ -275,7 +275,7 @@ async fn a_stream_of_a_browser_during_the_drain_ends_at_once() {
 }
 
 #[tokio::test]
-async fn idle_connections_close_at_once() {
+async fn a_drain_closes_an_idle_connection_within_a_second() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(app).await;
     let mut idle = running.get("/").await;
@@ -363,7 +363,7 @@ async fn a_first_request_sent_before_the_signal_is_answered() {
 }
 
 /// A client sends half of the head of its first request. Then the server begins its shutdown.
-/// Returns both.
+/// Returns the server and the client.
 async fn half_a_request_at_the_end() -> (Running, Client) {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;

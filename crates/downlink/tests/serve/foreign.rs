@@ -14,7 +14,7 @@ async fn resumed(last: LastEventId) -> Sse<impl downlink::http::FrameSource> {
 }
 
 #[tokio::test]
-async fn axum_serves_streams_too() {
+async fn axum_can_serve_the_streams_of_this_crate() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (sender, sse) = Sse::channel(1);

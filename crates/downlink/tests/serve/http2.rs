@@ -107,7 +107,8 @@ impl Answer {
         Ok(true)
     }
 
-    /// Reads to the end of the body. Returns the whole text, including what was read before.
+    /// Reads to the end of the body. Returns the whole text, including the text that was read
+    /// before.
     async fn rest(mut self) -> hyper::Result<String> {
         while self.read().await? {}
         Ok(self.seen)
@@ -186,7 +187,7 @@ async fn a_connection_has_many_streams_up_to_a_limit() {
     running.ended().await;
 }
 
-/// The reconnection time in the last frame of a stream. Panics if the last frame has none.
+/// The reconnection time in the last frame of a stream. Panics if the last frame has no such time.
 fn goodbye_in(stream: &str) -> u64 {
     let (_, last) = stream.rsplit_once("retry: ").expect("a last retry field");
     last.strip_suffix("\n\n").expect("the last frame").parse().expect("digits")
@@ -216,7 +217,7 @@ async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_delay_the_drain() {
-    // No test runs for so long, so these limits cannot end the connection.
+    // No test runs that long, so these limits cannot end the connection.
     let long = Duration::from_secs(3_600);
     let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
     let mut running = Running::with(app(), limits).await;
@@ -305,7 +306,7 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 /// The peer answers pings, so its connection is alive. But it does not read one of its streams, so
 /// it opens no flow-control window for this stream.
 #[tokio::test]
-async fn a_stream_without_a_window_is_reset_and_the_others_stay() {
+async fn a_stream_without_a_window_is_reset_and_other_streams_stay_open() {
     let (app, dropped) = firehose();
     let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
     let mut client = Http2::to(&running).await;
@@ -412,7 +413,8 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let peer = mute(&running, &[HELLO, GET]).await;
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= SHORT);
-    // Only one connection is allowed. When the server serves another one, it has closed the first.
+    // Only one connection is allowed. When the server serves another connection, it has closed the
+    // first one.
     while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
@@ -470,8 +472,8 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
     let mut client = Http2::to(&running).await;
     let stream = client.get("/stream").await;
     for _ in 0..2 {
-        // The header timeout closes this other connection. So when it is closed, the time of the
-        // timeout has passed.
+        // The header timeout closes this other connection. When the connection is closed, the time
+        // of the timeout has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
     assert_eq!(client.get("/").await.rest().await.expect("a complete body"), "hello");

@@ -138,7 +138,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// Reads to the end of the connection. Returns all of the text, including what was read before.
+    /// Reads to the end of the connection. Returns the whole text, including the text that was read
+    /// before.
     async fn rest(mut self) -> String {
         while patiently(self.read()).await {}
         self.seen
@@ -173,7 +174,8 @@ fn body_of(response: &str) -> &str {
     response.split_once("\r\n\r\n").expect("a whole head").1
 }
 
-/// The reconnection time in the last frame of a chunked stream. Panics if the last frame has none.
+/// The reconnection time in the last frame of a chunked stream. Panics if the last frame has no
+/// such time.
 fn goodbye_in(response: &str) -> u64 {
     let end = response.rfind("retry: ").expect("a last retry field");
     let last = response[end..].strip_prefix("retry: ").expect("found there");
@@ -182,7 +184,7 @@ fn goodbye_in(response: &str) -> u64 {
     millis.parse().expect("digits")
 }
 
-/// Completes its receiver when it is dropped.
+/// Sends a message to its receiver when it is dropped.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {

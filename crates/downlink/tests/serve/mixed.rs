@@ -102,7 +102,7 @@ async fn a_long_pipeline_is_answered_in_order() {
                 }
                 let mut bytes = [0; 4_096];
                 let read = patiently(from.read(&mut bytes)).await.expect("open");
-                assert!(read > 0, "ended: {text:?}");
+                assert!(read > 0, "the connection ended: {text:?}");
                 text.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
             };
             assert_eq!(answer.body, body);
@@ -195,7 +195,7 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
 }
 
 #[tokio::test]
-async fn a_tunnel_is_not_a_stream() {
+async fn a_connect_tunnel_is_not_served_as_a_stream() {
     let app = Router::new().fallback(|mut request: Request| async move {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -210,8 +210,8 @@ async fn a_tunnel_is_not_a_stream() {
     client.sees("through").await;
 }
 
-/// The server takes anything that a client sends during a stream for the client's next request. In
-/// this test, the input is not a valid request.
+/// While a stream is open, the server treats all input of the client as the client's next request.
+/// In this test, the input is not a valid request.
 #[tokio::test]
 async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     let (app, mut begins) = conversation();
@@ -306,7 +306,7 @@ async fn the_server_notices_every_way_in_which_a_peer_leaves() {
         patiently(ends.recv()).await.expect("one stream ends");
     }
     beside.seen.clear();
-    assert!(ends.try_recv().is_err(), "the other stream is still open");
+    assert!(ends.try_recv().is_err(), "the other stream has ended");
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ impl Drop for Explosive {
 }
 
 #[tokio::test]
-async fn a_panic_of_one_stream_does_not_affect_others() {
+async fn a_panic_of_one_stream_does_not_affect_other_streams() {
     let (conversation, mut begins) = conversation();
     let at_work = || async {
         let bomb = Explosive(true);
@@ -400,7 +400,7 @@ async fn a_panic_of_one_stream_does_not_affect_others() {
 /// One stream always has a next event, and another stream is never ready but wakes itself all the
 /// time. The server must still poll the other streams.
 #[tokio::test]
-async fn busy_streams_do_not_block_others() {
+async fn busy_streams_do_not_block_other_streams() {
     let (conversation, mut begins) = conversation();
     let flood = || async { Sse::new(stream::repeat(Event::new("x".repeat(100)))) };
     let spinning = || async {
@@ -441,7 +441,7 @@ async fn keep_alives_arrive_in_time() {
         let before = tokio::time::Instant::now();
         client.seen.clear();
         while !client.seen.contains(": keep-alive\n") {
-            assert!(client.read().await, "ended");
+            assert!(client.read().await, "the connection ended");
         }
         let waited = before.elapsed().as_secs_f64();
         assert!((11.9..=18.2).contains(&waited), "{waited}");

@@ -158,7 +158,7 @@ async fn a_panicking_stream_ends_only_its_connection() {
     let running = Running::new(hello().route("/events", get(once))).await;
     let broken = running.get("/events").await.rest().await;
     assert!(broken.contains("data: a\n\n"), "{broken}");
-    assert!(!broken.ends_with("0\r\n\r\n"), "cut, not ended: {broken}");
+    assert!(!broken.ends_with("0\r\n\r\n"), "the stream has a regular end: {broken}");
     assert_eq!(asked(&running).await, "hello");
 }
 

@@ -31,8 +31,8 @@ async fn the_header_timeout_closes_a_connection_with_half_a_head() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// Starts a server with a short header timeout and a long idle timeout. Returns it with a client
-/// whose connection is idle after one answer.
+/// Starts a server with a short header timeout and a long idle timeout. Returns the server and a
+/// client whose connection is idle after one answer.
 async fn answered() -> (Running, Client) {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let limits =
@@ -49,8 +49,8 @@ async fn answered() -> (Running, Client) {
 #[tokio::test]
 async fn an_idle_connection_may_outlast_the_header_timeout() {
     let (running, mut client) = answered().await;
-    // The header timeout closes this other connection. So when it is closed, the time of the
-    // timeout has passed.
+    // The header timeout closes this other connection. When the connection is closed, the time of
+    // the timeout has passed.
     let mut other = running.connect().await;
     other.send("GET / HTTP/1.1\r\nHost: te").await;
     other.rest().await;
@@ -62,7 +62,7 @@ async fn an_idle_connection_may_outlast_the_header_timeout() {
 async fn the_header_timeout_applies_to_a_head_after_an_answer() {
     let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
-    assert!(client.rest().await.ends_with("hello"), "nothing follows");
+    assert!(client.rest().await.ends_with("hello"), "the half head got an answer");
 }
 
 #[tokio::test]
@@ -185,5 +185,5 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let client = running.get("/").await;
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= SHORT);
-    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "cut, not ended");
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "the stream has a regular end");
 }

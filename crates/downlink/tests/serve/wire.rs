@@ -64,7 +64,7 @@ impl Wire for Tcp {
     }
 }
 
-/// Foreign sockets, which are of a type that the server does not know. hyper writes their streams.
+/// Foreign sockets. The server does not know their type, so hyper writes their streams.
 #[derive(Debug)]
 pub(crate) struct Foreign;
 
