@@ -36,14 +36,14 @@ impl<S: FrameSource> Reader<S> {
 
     /// Reads the next chunk as text. Returns `None` at the end of the body.
     async fn next(&mut self) -> Option<String> {
-        self.try_next().await.map(|chunk| chunk.expect("no failure"))
+        self.try_next().await.map(|chunk| chunk.expect("the body does not fail"))
     }
 
     async fn try_next(&mut self) -> Option<Result<String, BodyError>> {
         let frame = self.body.frame().await?;
         Some(frame.map(|frame| {
-            let bytes = frame.into_data().expect("no trailers");
-            String::from_utf8(bytes.into()).expect("UTF-8")
+            let bytes = frame.into_data().expect("the frame has data");
+            String::from_utf8(bytes.into()).expect("the bytes are UTF-8")
         }))
     }
 

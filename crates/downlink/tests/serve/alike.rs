@@ -52,11 +52,11 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 async fn a_hub_subscription_is_the_same_on_all_sockets() {
     // Ids contain the epoch of the hub, which is a random number. All servers use one hub, so that
     // their ids are equal.
-    let hub = Hub::builder().text().open_event(false).build().expect("valid");
+    let hub = Hub::builder().text().open_event(false).build().expect("the settings are valid");
     for number in 0..100 {
-        hub.to("a").publish(number.to_string()).expect("published");
+        hub.to("a").publish(number.to_string()).expect("the hub accepts the event");
     }
-    hub.finish("a").expect("finished");
+    hub.finish("a").expect("the topic can be finished");
     let answer = answer_of_all(|| {
         let hub = hub.clone();
         let join =
@@ -80,7 +80,7 @@ async fn a_channel_of_events_is_the_same_on_all_sockets() {
             let (sender, sse) = Sse::channel(1);
             tokio::spawn(async move {
                 for number in 0..50 {
-                    sender.text(number.to_string()).await.expect("open");
+                    sender.text(number.to_string()).await.expect("the stream is open");
                 }
                 sender.finish();
             });
@@ -126,7 +126,7 @@ impl http_body::Body for Shouting {
         if self.ended == 0 {
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    let data = frame.into_data().expect("no trailers");
+                    let data = frame.into_data().expect("the frame has data");
                     self.bytes += data.len();
                     return Poll::Ready(Some(Ok(HttpFrame::data(
                         data.to_ascii_uppercase().into(),
@@ -140,9 +140,12 @@ impl http_body::Body for Shouting {
         Poll::Ready(match self.ended {
             1 => Some(Ok(HttpFrame::data(format!(": {} bytes\n\n", self.bytes).into()))),
             2 => Some(Ok(HttpFrame::trailers(
-                [("x-bytes".parse().expect("valid"), "1".parse().expect("valid"))]
-                    .into_iter()
-                    .collect(),
+                [(
+                    "x-bytes".parse().expect("the header is valid"),
+                    "1".parse().expect("the header is valid"),
+                )]
+                .into_iter()
+                .collect(),
             ))),
             _ => None,
         })
@@ -203,7 +206,7 @@ async fn responses_with_another_status_or_a_length_are_the_same_on_all_sockets()
                 let response = if length { response.header("content-length", 9) } else { response };
                 let frames =
                     stream::iter([Ok::<_, Infallible>(Frame::comment("hello").into_bytes())]);
-                response.body(Body::from_stream(frames)).expect("a response")
+                response.body(Body::from_stream(frames)).expect("the response is valid")
             };
             Router::new().route("/", get(response))
         };

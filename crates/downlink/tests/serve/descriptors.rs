@@ -25,7 +25,7 @@ async fn connections_max_is_at_least_one() {
 }
 
 async fn listener() -> tokio::net::TcpListener {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free")
 }
 
 /// The test runs itself again in a child process with a low limit of descriptors. This environment
@@ -39,11 +39,11 @@ async fn the_server_survives_a_lack_of_descriptors() {
     }
     let child = Command::new("sh")
         .args(["-c", "ulimit -Sn 40; ulimit -Hn 60; exec \"$0\" --exact \"$1\""])
-        .arg(std::env::current_exe().expect("the path of this test"))
+        .arg(std::env::current_exe().expect("the test has a path"))
         .arg("descriptors::the_server_survives_a_lack_of_descriptors")
         .env(IN_CHILD, "1")
         .output()
-        .expect("a shell");
+        .expect("the system has a shell");
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
 }

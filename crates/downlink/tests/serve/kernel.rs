@@ -20,7 +20,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let event = Event::new("x".repeat(1_000));
         Sse::new(stream::repeat(event).inspect(move |_| {
             let _owned = &signal;

@@ -125,7 +125,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let event = Event::new("x".repeat(1_000));
         Sse::new(stream::repeat(event).inspect(move |_| {
             let _owned = &signal;
@@ -142,8 +143,9 @@ async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
     for version in ["1.1", "1.0"] {
         let hub = downlink::Hub::<String>::text();
         let subscribing = hub.clone();
-        let subscribe =
-            move || async move { subscribing.subscribe().topic("a").open().await.expect("room") };
+        let subscribe = move || async move {
+            subscribing.subscribe().topic("a").open().await.expect("the hub has room")
+        };
         let app = Router::new().route("/", get(subscribe));
         let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
         let mut client = running.connect().await;
@@ -155,7 +157,7 @@ async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
         };
         let publishing = async {
             while hub.stats().subscribers > 0 {
-                hub.to("a").publish("x".repeat(100_000)).expect("room");
+                hub.to("a").publish("x".repeat(100_000)).expect("the hub has room");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -168,7 +170,7 @@ async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
         drop(other);
         let publishing = async {
             while hub.stats().subscribers > 0 {
-                hub.to("a").publish("x".to_owned()).expect("room");
+                hub.to("a").publish("x".to_owned()).expect("the hub has room");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -183,7 +185,7 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
     let before = Instant::now();
     let client = running.get("/").await;
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     assert!(before.elapsed() >= SHORT);
     assert!(!client.rest().await.ends_with("0\r\n\r\n"), "the stream has a regular end");
 }

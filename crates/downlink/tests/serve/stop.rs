@@ -10,10 +10,10 @@ use super::patiently;
 #[tokio::test]
 async fn stop_signal_completes_at_sigint_and_at_sigterm() {
     for signal in [Signal::INT, Signal::TERM] {
-        let mut polled_before = stop_signal().expect("installed signal handlers");
-        let polled_after = stop_signal().expect("installed signal handlers");
+        let mut polled_before = stop_signal().expect("the signal handlers are installed");
+        let polled_after = stop_signal().expect("the signal handlers are installed");
         assert!((&mut polled_before).now_or_never().is_none());
-        kill_process(getpid(), signal).expect("a signal to this process");
+        kill_process(getpid(), signal).expect("the process can send itself a signal");
         patiently(polled_before).await;
         patiently(polled_after).await;
     }
