@@ -151,7 +151,6 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The frame must have the event's id ([`Published::id`]). Without the id, the client cannot
     /// resume after this event. The hub's own events (`downlink.open`, gaps, keep-alives) do not
     /// change. If `to_frame` panics, only this response ends.
-    /// panics, only this response ends.
     ///
     /// # Examples
     ///

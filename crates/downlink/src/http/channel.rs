@@ -122,7 +122,8 @@ impl SseSender {
         self.send(event).await.map_err(SendJsonError::Closed)
     }
 
-    /// Sends a comment, which listeners do not see. Waits while the channel is full.
+    /// Sends a comment, which the event listeners of a page do not see. Waits while the channel is
+    /// full.
     ///
     /// # Errors
     ///

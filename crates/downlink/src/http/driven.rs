@@ -1,8 +1,8 @@
 //! The protocol between a driver and the bodies that it polls.
 //!
 //! A driver (see `serve::direct`) is a task that polls the bodies of many streams. Such a body is
-//! *driven*. A driven body does not need its own timer and clock, and leaves no waker with
-//! publishers, because its driver provides the time and wakes it. Drivers and bodies do not know
+//! *driven*. A driven body needs no timer and no clock of its own, and leaves no waker with
+//! publishers. Instead, its driver provides the time and wakes it. Drivers and bodies do not know
 //! each other's types: any `http_body::Body` can be driven, and middleware may wrap a body. So a
 //! driver and its bodies communicate through a thread-local, which is set during each poll.
 //!

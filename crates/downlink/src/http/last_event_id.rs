@@ -2,6 +2,8 @@
 //!
 //! A reconnecting `EventSource` sends the id in the `Last-Event-ID` header. A page that knows where
 //! to start puts the id into the parameter `last_event_id` of the query. Libraries that cannot set
+//! headers use parameters with other names.
+//!
 //! This module rejects no id, because a browser that was refused would never return. A client with
 //! an invalid id later gets a gap event, which says that events may be missing.
 

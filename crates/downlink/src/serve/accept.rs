@@ -169,8 +169,8 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Asks all connections to end and waits until they have ended. Closes the remaining ones at
-    /// the deadline.
+    /// Asks all connections to end and waits until they have ended. Closes the remaining
+    /// connections at the deadline.
     async fn drain(mut self, within: Duration) {
         self.server.drain.begin();
         if timeout(within, self.all_ended()).await.is_ok() {

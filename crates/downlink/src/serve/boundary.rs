@@ -6,7 +6,8 @@
 //! all end a line (WHATWG, "Parsing an event stream"). This module distinguishes only blank lines,
 //! comments and all other lines.
 
-/// Shows whether a frame of a stream is still open. It keeps the last bytes of the stream for this.
+/// Tracks whether a frame of a stream is still open. For this, it keeps the last bytes of the
+/// stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
     /// The last three bytes of the stream, with the newest byte at the end. If the stream has fewer

@@ -1,7 +1,7 @@
 //! The flag that tells a server to drain, which means to shut down gracefully.
 //!
-//! Each server has one [`Drain`]. The server's connections wait for [`Drain::begun`]. Its event
-//! streams check the flag in `outgoing`. The deadline of a drain is in `accept`.
+//! Each server has one [`Drain`]. The server's connections wait for [`Drain::begun`]. The server's
+//! event streams check the flag in `outgoing`. The deadline of a drain is in `accept`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -48,7 +48,7 @@ impl Drain {
             let (mut woken, mut registered) = (pin!(drain.wake.notified()), false);
             poll_fn(|cx| {
                 // The task registers first and then checks the flag. If a drain begins in between,
-                // it wakes the task, or the check sees it.
+                // it wakes the task, or the check of the flag finds it.
                 registered = registered || woken.as_mut().poll(cx).is_pending();
                 if drain.has_begun() { Poll::Ready(()) } else { Poll::Pending }
             })

@@ -60,6 +60,7 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 
 /// The maximum number of bytes of request bodies, in all streams of one connection, that the app
 /// has not read.
+///
 /// This is enough for four full streams. With less, one body that the app does not read would make
 /// the other bodies slow. With more, each connection could occupy more memory without any benefit.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;

@@ -63,6 +63,7 @@ pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The size of hyper's buffer for one connection in each direction. It also limits the size of a
 /// request head: a larger head gets the status 431.
+///
 /// With half the size, the server would refuse requests with the many cookies that some sites set.
 /// Twice the size would cost memory, because each stalled peer occupies a whole buffer in addition
 /// to one batch of events. With hyper's own default of 408 KiB, ten thousand stalled peers would

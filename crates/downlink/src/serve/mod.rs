@@ -9,22 +9,21 @@
 //! - It closes a connection if a request head does not arrive in time.
 //! - It accepts only as many connections as it has file descriptors for.
 //!
-//! The server speaks HTTP/1.1 with upgrades (WebSockets). If a peer begins with HTTP/2 (`curl
-//! --http2-prior-knowledge`, and proxies with that setting), the server speaks HTTP/2 to the peer,
-//! without upgrades.
+//! The server speaks HTTP/1.1 with upgrades (WebSockets). Some peers begin with HTTP/2, such as
+//! `curl --http2-prior-knowledge`, and proxies with that setting. The server speaks HTTP/2 to these
+//! peers, without upgrades.
 //!
 //! Read the files in this order: `accept` (the accept loop) → `connection` (one peer) → `outgoing`
 //! (a response body) → `handover` and `direct` (event streams that are written without hyper, the
-//! HTTP library), `http2` → `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not
-//! part of this module.
+//! HTTP library) → `http2` (peers that speak HTTP/2) → `peer_socket`, `stall` and `socket` (the
+//! socket). TLS and hubs are not part of this module.
 //!
 //! # Limits
 //!
 //! | limit | default | set by |
 //! |---|---|---|
 //! | connections | the file descriptors minus a reserve | [`Serve::connections_max`] |
-//! | new connections beyond `connections_max` that get an answer or a refusal | [`REFUSALS_MAX`] |
-//! – |
+//! | open connections beyond `connections_max` (refused or answered) | [`REFUSALS_MAX`] | – |
 //! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
 //! | wait of an idle connection for its next request | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 
 use super::SECOND;
 
-/// All headers as text.
+/// The status and all headers as text.
 fn head<B>(response: &Response<B>) -> String {
     let mut lines = vec![response.status().as_str().to_owned()];
     lines.extend(

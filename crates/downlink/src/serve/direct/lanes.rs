@@ -2,8 +2,8 @@
 //! which is a queue for the readers of one or more topics. The lanes take turns.
 //!
 //! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
-//! another topic may be woken right after them. Thanks to the lanes, it waits for only a few of the
-//! ten thousand readers. Within a lane, streams are in the order of their wake-ups.
+//! another topic may be woken right after them. Thanks to the lanes, the latter reader waits for
+//! only a few of the ten thousand. Within a lane, streams are in the order of their wake-ups.
 //!
 //! The lanes are linked lists in an array with an entry for each stream. So the driver finds the
 //! next stream without reading the memory of the streams themselves. Their memory is rarely in the

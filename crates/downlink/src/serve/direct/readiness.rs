@@ -57,8 +57,9 @@ impl Readiness {
     }
 
     /// Begins to watch a socket for room to write if `room` is true, and stops if `room` is false.
-    /// The socket's end is watched in both cases. The caller watches for room only while the socket
-    /// is full, because each acknowledgement by the peer causes an event.
+    /// The socket's end is watched in both cases. While a socket is watched for room, each
+    /// acknowledgement by the peer causes an event. So the caller watches for room only while the
+    /// socket is full.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;
