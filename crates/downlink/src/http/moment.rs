@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A time of the runtime's clock, in milliseconds since an origin. The origin lies before the time
-/// at which the first body was made.
+/// A time of the runtime's clock, in milliseconds since an origin. The origin lies before the
+/// first body was made.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(u64);
 

@@ -7,7 +7,7 @@
 //! The server cannot read or extend a stream with a content coding, such as gzip. It ends such a
 //! stream at once, and the reader discards an incomplete event. A drain does not end streams that
 //! are marked [`Finite`], streams with a known length, or other bodies. Trailers of an event stream
-//! are dropped, since its readers have no use for them.
+//! are dropped, since readers of event streams have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;

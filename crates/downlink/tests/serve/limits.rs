@@ -45,7 +45,10 @@ async fn a_connection_above_the_limit_is_refused_and_open_connections_stay() {
         }
     }
     at.seen.clear();
-    assert!(tokio::time::timeout(Duration::ZERO, at.read()).await.is_err(), "it has ended");
+    assert!(
+        tokio::time::timeout(Duration::ZERO, at.read()).await.is_err(),
+        "the connection has ended"
+    );
 }
 
 #[tokio::test]

@@ -230,7 +230,7 @@ async fn a_body_of_empty_frames_lets_other_streams_run() {
     );
     rig.serves().await;
     done.store(true, Ordering::Relaxed);
-    assert!(polls.load(Ordering::Relaxed) < RESTLESS_MAX, "the other stream had to wait");
+    assert!(polls.load(Ordering::Relaxed) < RESTLESS_MAX, "the other stream waited until the end");
 }
 
 #[tokio::test]
