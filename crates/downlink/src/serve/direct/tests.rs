@@ -309,7 +309,10 @@ async fn a_timer_of_the_body_does_not_shorten_the_careful_close() {
         if polls > 1 {
             return Poll::Ready(None);
         }
-        assert!(driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "a driver polls it");
+        assert!(
+            driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)),
+            "no driver polls the body"
+        );
         cx.waker().wake_by_ref();
         Poll::Pending
     });
