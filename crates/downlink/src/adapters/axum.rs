@@ -57,7 +57,7 @@ impl IntoResponse for BatchError {
 }
 
 impl<S: Sync> FromRequestParts<S> for LastEventId {
-    /// A malformed id is not refused, because the browser that sent it would never reconnect.
+    /// A malformed id is not refused, because a browser would never reconnect after a refusal.
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {

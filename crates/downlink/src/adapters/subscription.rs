@@ -26,9 +26,9 @@ use crate::hub::{
 /// Turns a subscription's events into frames (encoded events). Every `FnMut(Published<T>) -> Frame`
 /// implements this trait, and so does [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether the frame of every event is the one that the hub encoded when the event was
+    /// Whether the frame of every event is the frame that the hub encoded when the event was
     /// published. If so, the subscription yields only frames, without the values and ids of the
-    /// events, which is faster (bench cells `rate` and `window`).
+    /// events. This is faster (bench cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -55,8 +55,8 @@ impl<T> ToFrame<T> for AsPublished {
     }
 }
 
-/// The frames of one subscription: its events, its gaps, and a reconnection time if the hub ends
-/// the subscription early.
+/// The frames of one subscription: its events, its gaps (notices of missing events), and a
+/// reconnection time if the hub ends the subscription early.
 pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     subscription: Subscription<T>,
     to_frame: F,
@@ -127,7 +127,7 @@ where
     }
 }
 
-/// The read mode of a body that may be driven (see [`driven`]).
+/// The read mode of a body that a driver may poll (see [`driven`]).
 struct Driven;
 
 impl ReadMode for Driven {
@@ -136,8 +136,8 @@ impl ReadMode for Driven {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
-    /// If the body is driven, registers its key (its number at the driver). Otherwise registers its
-    /// waker.
+    /// Registers the key (the number at the driver) of a driven body, or the waker of any other
+    /// body.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());
@@ -152,13 +152,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
-    /// Makes a response with different content in its events. For example, each event can include
-    /// the names of its topics. The function `to_frame` encodes each event again for this
-    /// subscription.
+    /// Makes a response in which the function `to_frame` encodes each event again, only for this
+    /// subscription. For example, each event can include the names of its topics.
     ///
-    /// The frame must have the event's id ([`Published::id`]), or the client cannot resume after
-    /// it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. If `to_frame`
-    /// panics, only this response ends.
+    /// The frame must have the event's id ([`Published::id`]). Without the id, the client cannot
+    /// resume after this event. The hub's own events (`downlink.open`, gaps, keep-alives) do not
+    /// change. If `to_frame` panics, only this response ends.
     ///
     /// # Examples
     ///
@@ -205,10 +204,12 @@ const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::
 
 impl SubscribeError {
     /// Makes the response. The status is 204 if the topics are finished and the client has already
-    /// received all their events. It is 4xx for an invalid request, and 500 if the hub does not
-    /// keep the values that a filter needs. If the hub is at a limit, draining or closed, or if its
-    /// store fails, the status is 503. In these cases, a browser instead gets a stream with the
-    /// reason as a comment and a reconnection time, and without events.
+    /// received all their events. It is 400 for an invalid request, and 500 if the hub does not
+    /// keep the values that a filter needs.
+    ///
+    /// If the hub is at a limit, draining or closed, or if its store fails, the status is 503. In
+    /// these cases, a browser gets a stream without events instead. The stream contains the reason
+    /// as a comment and a reconnection time.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
 
@@ -250,8 +251,8 @@ impl PublishError {
 }
 
 impl BatchError {
-    /// The problem to answer with. Its status is 413 if the batch has too many events. Otherwise it
-    /// is the status of the problem of the invalid event.
+    /// The problem to answer with. Its status is 413 if the batch has too many events. If an event
+    /// is invalid, it is the status of the problem of this event.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -323,7 +324,7 @@ mod tests {
         let keys = Arc::new(WokenKeys::default());
         let wakes = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&wakes));
-        // Reads all frames that the body has ready. Then publishes an event, and returns the keys
+        // Reads all frames that the body has ready, and then publishes an event. Returns the keys
         // and the number of wakers that the event woke.
         let mut read = |key| {
             let many: Arc<dyn WakeMany> = keys.clone();
@@ -389,8 +390,8 @@ mod tests {
         hub.drain();
         let (short, long) = (ready(&mut short), ready(&mut long));
         assert!(short.starts_with("retry: ") && long.starts_with("retry: "), "{short}{long}");
-        // The retention keeps three of nine events, after a gap. The hub's own events,
-        // `downlink.open` and the gap, have JSON as their data.
+        // Of the nine events in a row, the retention keeps three, and the reader gets a gap for the
+        // others. The hub's own events, `downlink.open` and the gap, have JSON as their data.
         let count = |what| all.matches(what).count();
         assert_eq!((count("data: ") - count("data: {"), count("downlink.gap")), (11, 1));
     }

@@ -1,7 +1,7 @@
 //! Joins frames (encoded events) in one buffer, for one write.
 //!
-//! A single frame is passed on without a copy. When a second frame is added, the first one is
-//! copied too.
+//! If a batch has a single frame, the frame is passed on without a copy. When a second frame is
+//! added, both frames are copied into the buffer.
 
 use bytes::{Bytes, BytesMut};
 use downlink_proto::Frame;
@@ -50,7 +50,7 @@ impl FrameBatch {
         self.frames >= self.frames_max || self.len() >= BATCH_BYTES_MAX
     }
 
-    /// Adds a frame. The first one always fits.
+    /// Adds a frame. The first frame always fits.
     ///
     /// # Errors
     ///

@@ -1,10 +1,12 @@
 //! The body of an event stream response.
 //!
-//! A body gets its frames (encoded events) from a source. It sends its first bytes at once, joins
-//! the frames that are ready into one buffer, sends a keep-alive after a silence, and ends only
-//! after a complete frame. A body fails if its source reports an error or panics. The body then
-//! sends the frames that came before the failure, and yields an error. So the server cuts the
-//! connection, and the client reconnects.
+//! A body gets its frames (encoded events) from a source. It sends its first bytes at once, and
+//! joins the frames that are ready into one buffer. It sends a keep-alive after a silence, and ends
+//! only after a complete frame.
+//!
+//! A body fails if its source reports an error or panics. The body then sends the frames that came
+//! before the failure, and yields an error. Because of the error, the server cuts the connection,
+//! and the client reconnects.
 //!
 //! A server polls a body only while the socket takes bytes. So a body holds at most one batch that
 //! its peer has not read.
@@ -28,12 +30,12 @@ use super::source::{AnyError, FrameSource};
 use super::spread::Spread;
 
 /// The range of the reconnection times for clients whose stream has reached its maximum age or its
-/// expiry, unless the response sets another time.
+/// expiry. It applies if the response sets no other time.
 ///
 /// Without this time, browsers would wait 3 to 5 s, and the page would not update meanwhile
-/// although nothing is wrong. A longer range is not needed to keep the clients from returning
-/// together, since their streams already end at random times. With less than a second, a client
-/// whose stream has expired before it begins would send requests in a fast loop.
+/// although nothing is wrong. The range can be short, because the streams end at random times, so
+/// their clients do not return together. A stream may have expired before it begins. With less than
+/// a second, its client would send requests in a fast loop.
 const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(2));
 
 /// Why a response was cut.
@@ -153,9 +155,9 @@ impl<S: FrameSource> Body for SseBody<S> {
 }
 
 impl<S: FrameSource> SseBody<S> {
-    /// Adds the first bytes. They are sent at once, because some proxies hold the headers back
-    /// until the first byte of the body arrives, and a browser fires its `open` event only when it
-    /// has the headers.
+    /// Adds the first bytes, which are sent at once. Some proxies hold the headers back until the
+    /// first byte of the body arrives. A browser fires its `open` event only when it has the
+    /// headers.
     fn open(self: Pin<&mut Self>, batch: &mut FrameBatch) -> Result<(), BodyError> {
         let this = self.project();
         batch.push_last(Frame::comment("connected"));
@@ -169,8 +171,8 @@ impl<S: FrameSource> SseBody<S> {
         Ok(())
     }
 
-    /// Fills a batch with the frames that are ready. If there are none, adds a keep-alive if one is
-    /// due.
+    /// Fills a batch with the frames that are ready. If no frame is ready, adds a keep-alive that
+    /// is due.
     fn fill(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -193,8 +195,8 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Whether a keep-alive may follow a batch that has frames. It may not while a frame is held:
-    /// if the keep-alive has an id, it must not overtake this frame.
+    /// Whether a keep-alive may follow a batch that has frames. It must not follow if a frame is
+    /// held for the next batch, because a keep-alive with an id must not overtake this frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())

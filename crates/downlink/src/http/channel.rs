@@ -1,8 +1,8 @@
 //! A bounded channel into one response, for endpoints that need no hub.
 //!
 //! The sender waits while the channel is full, and learns when the peer has left. The channel
-//! delivers all events that were sent before the call of [`SseSender::finish`], and accepts none
-//! afterwards. A channel has only one reader, the response.
+//! delivers all events that were sent before the call of [`SseSender::finish`], and accepts no
+//! events afterwards. A channel has only one reader, the response.
 
 use std::fmt;
 use std::pin::Pin;
@@ -122,7 +122,8 @@ impl SseSender {
         self.send(event).await.map_err(SendJsonError::Closed)
     }
 
-    /// Sends a comment, which listeners do not see. Waits while the channel is full.
+    /// Sends a comment, which the event listeners of a page do not see. Waits while the channel is
+    /// full.
     ///
     /// # Errors
     ///
@@ -166,7 +167,7 @@ impl SseSender {
         }
     }
 
-    /// Puts an item into its place in the channel, unless the stream is finished.
+    /// Puts an item into its place in the channel. Fails if the stream is finished.
     fn push(
         &self,
         place: mpsc::Permit<'_, ChannelItem>,

@@ -1,10 +1,10 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the end of a silence or for the end of the connection, whichever comes
-//! first. When the body sends something, it only records the time. The timer is set again only when
-//! it fires, so sending an event needs no timer operation. The first wait creates the timer. A body
-//! that never waits has no timer. A driven body has none either, because its driver keeps the time
-//! (see `driven`).
+//! The timer waits for the end of a silence (the time after the last bytes of the body) or for the
+//! end of the connection, whichever comes first. When the body sends something, it only records the
+//! time. The timer is set again only when it fires, so sending an event needs no timer operation.
+//! The first wait creates the timer. A body that never waits has no timer. A body that a driver
+//! polls has no timer either, because the driver keeps the time (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -91,8 +91,8 @@ impl BodyClock {
         Self { last_traffic: Now::look().moment(), interval, silence_max: draw(interval), uncommon }
     }
 
-    /// The silence before a keep-alive, as it is set, without the random part. `None` if
-    /// keep-alives are off.
+    /// The configured silence before a keep-alive, without the random part. `None` if keep-alives
+    /// are off.
     pub(super) fn interval(&self) -> Option<Duration> {
         self.interval.get()
     }
@@ -160,8 +160,9 @@ impl BodyClock {
         }
     }
 
-    /// Waits until `until`. A driver wakes the body if there is one, otherwise the timer does. The
-    /// timer may fire too early, because it keeps the time for which it was last set.
+    /// Waits until `until`. If a driver polls the body, the driver wakes it. If there is no driver,
+    /// the timer wakes it. The timer may fire before `until`, because a running timer is not set
+    /// again.
     fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
         if driven::wake_at(cx, until) {
             return Poll::Pending;

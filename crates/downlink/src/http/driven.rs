@@ -1,10 +1,10 @@
 //! The protocol between a driver and the bodies that it polls.
 //!
 //! A driver (see `serve::direct`) is a task that polls the bodies of many streams. Such a body is
-//! *driven*. A driven body does not need its own timer, clock and waker, because the driver has one
-//! of each for all its streams. Drivers and bodies do not know each other's types: any
-//! `http_body::Body` can be driven, and middleware may wrap a body. So a driver and its bodies
-//! communicate through a thread-local, which is set during each poll.
+//! *driven*. A driven body needs no timer and no clock of its own, and leaves no waker with
+//! publishers. Instead, its driver provides the time and wakes it. Drivers and bodies do not know
+//! each other's types: any `http_body::Body` can be driven, and middleware may wrap a body. So a
+//! driver and its bodies communicate through a thread-local, which is set during each poll.
 //!
 //! # What the driver calls, in order
 //!
@@ -12,12 +12,13 @@
 //!    keys. The key of a stream is its number at the driver.
 //! 2. [`PollRound::prefetch`], once for all bodies that the driver is about to poll. During this
 //!    call, the driver calls `is_end_stream` of each body. Middleware passes `is_end_stream` on to
-//!    the body, and it changes nothing.
+//!    the body. The call changes nothing.
 //! 3. [`PollRound::poll`], once for each body. In this call, the driver polls the body while the
-//!    body is ready. The call returns the body's [`Schedule`].
+//!    body is ready. The call returns the [`Schedule`] of the body (the time and the queue of its
+//!    next poll).
 //! 4. The driver drops the round before it waits for anything.
 //!
-//! # What a body may ask for while it is polled
+//! # Functions that a body may call while it is polled
 //!
 //! | call | effect |
 //! |---|---|
@@ -25,7 +26,7 @@
 //! | [`now`], [`time_of_day`] | the time of the round, read once for all its bodies |
 //! | [`wake_at`] | the driver polls the body again at that time, so the body needs no timer |
 //! | [`register_key`] | a publisher wakes the body by its key, so the body leaves no waker |
-//! | [`set_lane`] | the body takes turns with the other bodies of this lane |
+//! | [`set_lane`] | the body waits for its polls in this lane (a queue of the driver) |
 //!
 //! If the body is not driven, these calls return the real time, or return `false` to tell the body
 //! that it needs its own timer or waker.
@@ -33,8 +34,8 @@
 //! # How bodies are woken
 //!
 //! A publisher wakes bodies by their keys, through the round's `WakeMany`, which puts the keys into
-//! the driver's mailbox. The wakers of the bodies also put the keys into this mailbox. When the
-//! time that a body has passed to `wake_at` comes, the driver polls the body without a wake-up.
+//! the driver's mailbox. The wakers of the bodies also put the keys into this mailbox. If a body
+//! has passed a time to `wake_at`, the driver polls the body at this time without a wake-up.
 //!
 //! A body recognizes its driver by the waker in its context. If a combinator, such as a `select`
 //! over streams, polls the body with another waker, the body counts as not driven, and uses its own
@@ -48,7 +49,7 @@ use downlink_log::WakeMany;
 
 use super::moment::{Moment, Now};
 
-/// When a body is polled next, and in which lane it waits for that poll.
+/// When a body is polled next, and in which lane (a queue of the driver) it waits for this poll.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Schedule {
     /// The body is polled at this time at the latest.
@@ -58,7 +59,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a body that asks for nothing.
+    /// The schedule of a body that has called neither `wake_at` nor `set_lane`.
     pub(crate) const NONE: Self = Self { wake_at: Moment::NEVER, lane: None };
 }
 
@@ -152,8 +153,8 @@ impl Drop for OnDrop {
     }
 }
 
-/// Whether a driver only prefetches: it is about to poll this body, and now wants the body to read
-/// its memory.
+/// Whether a driver prefetches. It is about to poll this body, and calls `is_end_stream` so that
+/// the body reads its memory.
 pub(super) fn is_prefetching() -> bool {
     POLLING.with(|polling| polling.is_prefetching.get())
 }
@@ -194,7 +195,7 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     })
 }
 
-/// Registers the key of the body by the function `register`. Returns false if the body is not
+/// Registers the key of the body with the function `register`. Returns false if the body is not
 /// driven or if `register` returned false. The body must then leave a waker instead.
 #[must_use = "a body that is not woken by its key has to leave a waker"]
 pub(crate) fn register_key(
@@ -319,7 +320,7 @@ mod tests {
         assert!(!register_key(&cx, wake), "no body is polled");
         round.poll(7, &mut cx, |cx| {
             assert!(register_key(cx, wake) && !register_key(cx, |_, _| false));
-            assert!(!register_key(&Context::from_waker(&other), wake), "not the driver's waker");
+            assert!(!register_key(&Context::from_waker(&other), wake), "another waker is used");
         });
         drop(round);
         assert!(!register_key(&cx, wake), "the round is over");
@@ -343,7 +344,8 @@ mod tests {
         let round = begin();
         round.prefetch(|| assert!(is_prefetching()));
         assert!(!is_prefetching());
-        let panicking = std::panic::AssertUnwindSafe(|| round.prefetch(|| panic!("as a body may")));
+        let panicking =
+            std::panic::AssertUnwindSafe(|| round.prefetch(|| panic!("a body may panic here")));
         assert!(std::panic::catch_unwind(panicking).is_err());
         assert!(!is_prefetching());
     }

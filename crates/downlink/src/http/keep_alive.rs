@@ -1,4 +1,4 @@
-//! The keep-alive of a silent connection, and the length of a silence.
+//! The keep-alive of a silent connection, and the length of the silence before it.
 //!
 //! Without keep-alives, a proxy would cut a silent connection. The server would also not notice
 //! that a peer has vanished, because only a write shows this. The timer is in `clock`.
@@ -11,9 +11,9 @@ use super::spread::Spread;
 
 /// The default silence before a keep-alive. The authoring notes of the standard advise this value.
 ///
-/// The shortest idle timeouts of real proxies are 30 s and 60 s. Twice this silence would be as
-/// long as the first timeout, so proxies with this timeout would cut the connection. Half of it
-/// would wake sleeping phones without need.
+/// The shortest idle timeouts of real proxies are 30 s and 60 s. With twice this silence, proxies
+/// with a timeout of 30 s would cut the connection. Half this silence would wake sleeping phones
+/// without need.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The shortest silence that can be set. After shorter silences, the keep-alives themselves would
@@ -61,8 +61,9 @@ impl KeepAlive {
         Self { interval: Interval(0), frame: None }
     }
 
-    /// Sets the length of the silence, in whole milliseconds, at least [`KEEP_ALIVE_INTERVAL_MIN`]
-    /// and at most 49 days. Each silence is picked at random between 80 and 120 % of this length.
+    /// Sets the length of the silence, in whole milliseconds. The minimum is
+    /// [`KEEP_ALIVE_INTERVAL_MIN`], and the maximum is 49 days. Each silence is picked at random
+    /// between 80 and 120 % of this length.
     pub fn interval(mut self, interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
         self.interval = Interval(u32::try_from(millis).unwrap_or(u32::MAX));
@@ -76,7 +77,7 @@ impl KeepAlive {
         self
     }
 
-    /// Sends an event, which a page can listen to, instead of a comment.
+    /// Sends an event instead of a comment. A page can listen to the event.
     pub fn event(mut self, event: Event) -> Self {
         self.frame = Some(Box::new(event.into()));
         self

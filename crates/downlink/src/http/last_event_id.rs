@@ -2,8 +2,10 @@
 //!
 //! A reconnecting `EventSource` sends the id in the `Last-Event-ID` header. A page that knows where
 //! to start puts the id into the parameter `last_event_id` of the query. Libraries that cannot set
-//! headers use parameters with other names. This module rejects no id, because a browser that was
-//! refused would never return. A client with an invalid id gets a gap notice later.
+//! headers use parameters with other names.
+//!
+//! This module rejects no id, because a browser that was refused would never return. A client with
+//! an invalid id later gets a gap event, which says that events may be missing.
 
 use std::borrow::Cow;
 
@@ -12,8 +14,8 @@ use percent_encoding::percent_decode;
 
 /// The maximum length of an id in bytes. A longer id is cut to this length.
 ///
-/// The ids of a hub have at most 128 bytes, so a cut id matches none of them, and counts as
-/// unknown.
+/// The ids of a hub have at most 128 bytes. So an id that was cut matches no id of a hub, and
+/// counts as unknown.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
 /// The names of the query parameter, in lower case and without `_` and `-`. They match
@@ -21,7 +23,7 @@ pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 const PARAMETERS: [&str; 2] = ["lasteventid", "evslasteventid"];
 
 /// The maximum length of a name in the query. Longer names are not compared with the names above.
-/// This is the length of the longest name with each byte escaped.
+/// The limit is the length of the longest name with each byte escaped.
 const NAME_BYTES_MAX: usize = 3 * "evs_last_event_id".len();
 
 /// The query parameter by which a browser's page says that it can read the status of a refusal.
@@ -54,8 +56,8 @@ impl LastEventId {
         Self::default()
     }
 
-    /// Reads the id from a request. The header counts if it is not empty, otherwise the query. If
-    /// there are several values, the last one that is not empty counts, because some libraries
+    /// Reads the id from a request. A header that is not empty takes precedence over the query. If
+    /// there are several values, the last value that is not empty counts, because some libraries
     /// append the newer id to a URL that already has an id.
     ///
     /// Invalid UTF-8 is replaced, as in a browser's decoder. In the query, `%` escapes are decoded,
@@ -67,7 +69,7 @@ impl LastEventId {
 
     /// Whether a query parameter with this name contains the id. True for `last_event_id` and for
     /// the names that libraries use, such as `lastEventId`. A server that refuses unknown
-    /// parameters can use this to allow these names.
+    /// parameters can use this function to allow these names.
     pub fn is_parameter(name: &str) -> bool {
         let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
         let is = |known: &&str| letters().map(|byte| byte.to_ascii_lowercase()).eq(known.bytes());
@@ -79,7 +81,7 @@ impl LastEventId {
         self.id.as_deref()
     }
 
-    /// Sets the id, unless there already is one.
+    /// Sets the id if there is none yet.
     #[must_use]
     pub fn or(self, id: &str) -> Self {
         Self { id: self.id.or_else(|| text(id.as_bytes())), ..self }
@@ -101,11 +103,11 @@ impl LastEventId {
     /// Whether a browser sent the request for an `EventSource`, which cannot read the status of a
     /// refusal (see [`refuse`](super::refuse())).
     ///
-    /// Browsers send the header `Sec-Fetch-Mode` to `https` addresses and to their own machine, and
-    /// are recognized by it. In a request without this header, a browser is recognized by `Accept:
-    /// text/event-stream` together with a `User-Agent` that begins with `Mozilla/`. A page that
-    /// reads the stream with `fetch` and can read the status adds `refuse_with_status=1` to the
-    /// query.
+    /// Browsers send the header `Sec-Fetch-Mode` to `https` addresses and to their own machine. A
+    /// request with this header counts as a browser's request. A request without it counts if it
+    /// has `Accept: text/event-stream` and a `User-Agent` that begins with `Mozilla/`. A page that
+    /// reads the stream with `fetch` can read the status, and says so with `refuse_with_status=1`
+    /// in the query.
     pub fn is_browser(&self) -> bool {
         self.browser
     }
@@ -147,7 +149,7 @@ fn from_query(query: &str) -> Option<Box<str>> {
     })
 }
 
-/// An id as text, unless it is empty.
+/// The id as text. `None` if the id is empty.
 fn text(bytes: &[u8]) -> Option<Box<str>> {
     let text = String::from_utf8_lossy(cut(bytes, LAST_EVENT_ID_BYTES_MAX));
     (!text.is_empty()).then(|| text.into())
@@ -257,7 +259,7 @@ mod tests {
         let firefox = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101");
         let stream = ("accept", "text/event-stream");
         assert!(is_browser(&[("sec-fetch-mode", "cors")], ""));
-        // Over plain HTTP, browsers send the header above only to their own machine.
+        // Over plain HTTP, browsers send `Sec-Fetch-Mode` only to their own machine.
         assert!(is_browser(&[stream, firefox], "topic=a"));
         assert!(!is_browser(&[firefox, ("accept", "*/*")], "") && !is_browser(&[stream], ""));
         assert!(!is_browser(&[stream, ("user-agent", "curl/8")], ""));

@@ -2,10 +2,11 @@
 //!
 //! [`Sse`] builds a response from a stream of events or another [`FrameSource`] ([`Sse::new`]), or
 //! from a channel ([`Sse::channel`]). The body of the response is an [`SseBody`]. It sends its
-//! first bytes at once, joins the frames (encoded events) that are ready into one write, sends
-//! keep-alives on an idle connection, and ends after a complete frame. It spawns no task. The body
-//! owns the source of its frames. When the peer leaves, the server drops the body and with it the
-//! source.
+//! first bytes at once. It joins the frames (encoded events) that are ready into one write. On an
+//! idle connection, it sends keep-alives. It ends only after a complete frame.
+//!
+//! The body spawns no task, and owns the source of its frames. When the peer leaves, the server
+//! drops the body and with it the source.
 //!
 //! Hubs, sockets and accepting connections are not part of this module.
 //!

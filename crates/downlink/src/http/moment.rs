@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A time of the runtime's clock, in milliseconds since an origin. The origin lies before the time
-/// at which the first body was made.
+/// A time of the runtime's clock, in milliseconds since an origin. The origin lies before the
+/// creation of the first body.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(u64);
 
@@ -88,8 +88,8 @@ impl Now {
 }
 
 /// How far the origin lies before the first use of the clock. A process may have several runtimes,
-/// and tests may set their clocks. Any clock that is behind the first one by less than this is
-/// still after the origin.
+/// and tests may set the clocks of their runtimes. If a clock is behind the first clock by less
+/// than `SLACK`, its time is still after the origin.
 const SLACK: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The origin of all moments.

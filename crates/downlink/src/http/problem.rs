@@ -34,7 +34,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The problem of a status code. Its title is the reason phrase of the code.
+    /// The problem for a status code. Its title is the reason phrase of the code.
     pub fn new(status: StatusCode) -> Self {
         Self { status, code: None, detail: None }
     }
@@ -70,8 +70,8 @@ impl Problem {
         format!(r#"{{"type":"about:blank","title":{title},"status":{status}{code}{detail}}}"#)
     }
 
-    /// Makes the response, which must not be cached. Its body ends with a line break, for people
-    /// who use curl.
+    /// Makes the response, which must not be cached. Its body ends with a line break, for users
+    /// of curl.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.to_json() + "\n"));
         *response.status_mut() = self.status;

@@ -2,7 +2,7 @@
 //!
 //! A browser's `EventSource` never reconnects after a status other than 200, so a browser gets an
 //! empty stream with a reconnection time. Other clients get the status 503 with `Retry-After`. Each
-//! client gets a random time, since otherwise all clients would return at once.
+//! client gets a random time. With equal times, all clients would return at once.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use super::sse::event_stream;
 /// Makes the response for a subscriber when the server is full or about to end.
 ///
 /// If `browser` is true (see [`LastEventId::is_browser`](super::LastEventId::is_browser)), the
-/// response has the status 200 and a stream that contains the reason as a comment and a `retry:`,
-/// and then ends. Otherwise the response has the status 503, a `Retry-After` in whole seconds (at
-/// least 1), and a [`Problem`] with the reason as its detail.
+/// response is a stream with the status 200. It contains the reason as a comment and a `retry:`,
+/// and then ends. If `browser` is false, the response has the status 503, a `Retry-After` in whole
+/// seconds (at least 1), and a [`Problem`] with the reason as its detail.
 ///
 /// # Examples
 ///

@@ -17,8 +17,9 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Yields the frames of one response, in order.
 ///
-/// Every `Stream` of events, of frames, or of a `Result` of these is a source (see [`StreamItem`]).
-/// Implement this trait for your own type if the type has an opening frame or its own keep-alive.
+/// Every `Stream` whose items are events, frames, or a `Result` of one of these is a source (see
+/// [`StreamItem`]). Implement this trait for your own type if the type has an opening frame or its
+/// own keep-alive.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source of events",
     label = "neither a stream of events nor a `FrameSource`",
@@ -27,7 +28,7 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
 )]
 pub trait FrameSource {
     /// The frame to send right after the first bytes. `keep_alive` is the interval of the
-    /// keep-alives.
+    /// keep-alives, or `None` if they are off.
     ///
     /// Called once, before the first frame.
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
@@ -67,10 +68,11 @@ pub trait FrameSource {
         false
     }
 
-    /// Reads the memory that the next poll will read first, and changes nothing. Ignore the result.
+    /// Reads the memory that the next poll will read first, and changes nothing. Callers ignore the
+    /// result.
     ///
-    /// Few of ten thousand streams are in the processor's cache. So a server that is about to poll
-    /// many bodies calls this for all of them first, and the processor fetches their memory in
+    /// Few of ten thousand streams are in the processor's cache. A server that is about to poll
+    /// many bodies first calls this for all of them. The processor then fetches their memory in
     /// parallel.
     #[doc(hidden)]
     fn prefetch(&self) -> bool {

@@ -35,8 +35,8 @@ impl Spread {
         }
     }
 
-    /// The range from `lowest` to `highest` percent of a duration. Neither end of the range is
-    /// above the maximum duration.
+    /// The range from `lowest` to `highest` percent of a duration. If the calculation of an end of
+    /// the range overflows, this end is the duration itself.
     pub(crate) fn percent_of(of: Duration, (lowest, highest): (u32, u32)) -> Self {
         let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
         Self::between(part(lowest), part(highest))

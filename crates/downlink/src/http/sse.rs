@@ -18,13 +18,14 @@ use super::keep_alive::KeepAlive;
 use super::source::FrameSource;
 use super::spread::Spread;
 
-/// The range from which the age of each connection is picked, in percent of the maximum. Clients
-/// that connected at the same time then return at different times.
+/// The range from which the age of each connection is picked, in percent of the maximum age.
+/// Clients that connected at the same time then return at different times.
 const AGE_PERCENT: (u32, u32) = (80, 100);
 
-/// An extension of a response that marks its stream as one that ends by itself. A drain lets such a
-/// stream run until the deadline. [`Sse::finite`] sets this extension. Insert it yourself into a
-/// response that is not made by [`Sse`].
+/// An extension for a response with a finite stream, which is a stream that its source ends. A
+/// drain (the graceful shutdown of a server) lets such a stream run until the deadline.
+/// [`Sse::finite`] sets this extension. For a response that is not made by [`Sse`], insert the
+/// extension yourself.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Finite;
 
@@ -88,15 +89,15 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Sends the client, before the first event, how long to wait before it reconnects. Default:
-    /// nothing is sent.
+    /// Before the first event, tells the client how long to wait before it reconnects. Default: the
+    /// client decides.
     pub fn reconnection_time(mut self, reconnection_time: Duration) -> Self {
         self.uncommon.get_or_insert_default().reconnection_time = Some(reconnection_time);
         self
     }
 
     /// Before the stream ends without an error, sends the client a reconnection time that is picked
-    /// at random from `spread`. Default: nothing is sent, except at the end of an age or expiry
+    /// at random from `spread`. Default: no time is sent, except at the end of an age or expiry
     /// (see [`max_age`](Self::max_age)).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
@@ -106,17 +107,18 @@ impl<S: FrameSource> Sse<S> {
     /// Ends the stream at 80 to 100 % of this age. The age of each stream is picked at random from
     /// this range. Default: the stream never ends because of its age.
     ///
-    /// The client returns after one to two seconds, unless this builder sets another reconnection
-    /// time or spread. Events that are not sent yet are dropped. A client that resumes with its
-    /// last event id gets them again, because this is the id of the last event that it has received
-    /// completely.
+    /// The client returns after one to two seconds, if this builder sets no other reconnection time
+    /// or spread. Events that are not sent yet are dropped. The client's last event id belongs to
+    /// the last event that the client has received completely. So a client that resumes with this
+    /// id gets the dropped events.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
     }
 
     /// Ends the stream at an instant or a time of day, such as when the credentials expire.
-    /// Default: never. The client returns as quickly as after [`max_age`](Self::max_age).
+    /// Default: the stream does not expire. The client returns as quickly as after
+    /// [`max_age`](Self::max_age).
     pub fn expires_at(mut self, expiry: impl Into<Expiry>) -> Self {
         self.expiry = Some(expiry.into());
         self
@@ -144,8 +146,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Marks the stream as one that ends by itself, such as a model's answer or an export. A
-    /// draining server lets such a stream run until the deadline instead of ending it.
+    /// Says that the source ends the stream, as for a model's answer or an export. A draining
+    /// server lets such a stream run until the deadline.
     pub fn finite(mut self) -> Self {
         self.finite = true;
         self

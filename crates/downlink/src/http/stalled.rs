@@ -2,13 +2,13 @@
 //!
 //! The server knows that the peer has stalled, and only the source of the body knows the
 //! subscriber. Middleware may wrap the body, so the server cannot call the source. Instead, a
-//! thread-local carries the peer's address and the age of the response to the source. It is set
-//! while the server drops the body.
+//! thread-local carries the peer's address and the age of the response to the source. The
+//! thread-local is set only while the server drops the body.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// What is known of a response whose peer has stalled.
+/// The facts about a response whose peer has stalled.
 #[derive(Debug)]
 pub(crate) struct StalledPeer {
     /// The address of the peer.
@@ -38,7 +38,7 @@ pub(crate) fn drop_stalled(stalled: StalledPeer, drop: impl FnOnce()) {
 }
 
 /// Takes the stalled peer of the body that is being dropped. Returns `None` if the peer has not
-/// stalled, and at a second call.
+/// stalled, or if an earlier call has taken the value.
 pub(crate) fn take() -> Option<StalledPeer> {
     // A body may be dropped while its thread ends, and the thread-local may no longer exist.
     STALLED.try_with(RefCell::take).ok().flatten()

@@ -3,8 +3,9 @@
 //! The loop owns every connection as a task, so dropping the loop closes them all. At the limit of
 //! connections, the loop refuses new connections and keeps the open ones. When file descriptors run
 //! out, the loop pauses, since retrying at once would only keep the processor busy. After the
-//! signal to drain, the loop accepts nothing and waits for the connections to end. At the deadline,
-//! it closes the connections that are still open, whatever their peers do.
+//! signal to drain (to shut down gracefully), the loop accepts nothing and waits for the
+//! connections to end. At the deadline of the drain, the loop closes the connections that are still
+//! open.
 
 use std::io;
 use std::pin::Pin;
@@ -40,7 +41,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Completes when the server should drain.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Accepts connections until the signal to drain. Then waits for them to end, for at most
+/// Accepts connections until `signal` completes. Then waits for the connections to end, for at most
 /// `drain_within`.
 ///
 /// # Errors
@@ -88,7 +89,7 @@ where
     outcome
 }
 
-/// Accepts one connection after a pause, and returns the listener with it.
+/// Waits for `pause`, accepts one connection, and returns the listener with the connection.
 ///
 /// The future owns the listener, so the loop can keep the future while it does other things.
 /// Accepting may have several steps. If the loop dropped the future whenever a connection ends,
@@ -131,8 +132,8 @@ impl<A> Connections<A> {
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
 
-    /// Serves a new connection if a permit is left. Otherwise refuses the connection, or drops it
-    /// if the server is already refusing too many.
+    /// Serves a new connection if a permit is left. If no permit is left, refuses the connection.
+    /// If the server is already refusing too many connections, drops the new one.
     fn admit<Io, Addr, Kind>(&mut self, io: Io, peer: Addr)
     where
         Io: PeerIo,
@@ -168,8 +169,8 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Asks all connections to end and waits until they have ended. Closes the remaining ones at
-    /// the deadline.
+    /// Asks all connections to end and waits until they have ended. Closes the remaining
+    /// connections at the deadline.
     async fn drain(mut self, within: Duration) {
         self.server.drain.begin();
         if timeout(within, self.all_ended()).await.is_ok() {
@@ -190,11 +191,11 @@ impl<A> Connections<A> {
         let server = Arc::clone(&self.server);
         loop {
             tokio::select! {
-                // This also spawns the connections that drivers give back, so that they see the
-                // drain.
+                // `one_ended` also spawns the connections that drivers give back. Their tasks then
+                // see the drain.
                 () = self.one_ended() => {}
-                // This is polled only when no task is left, because a task may hand over a new
-                // stream.
+                // The end of the streams is awaited only when no task is left, because a task may
+                // hand a new stream over to a driver.
                 () = server.streams.all_ended(), if self.tasks.is_empty() => {
                     // A driver may have given back the last connection just before this moment.
                     match self.resumed.try_recv() {
@@ -215,8 +216,8 @@ impl<A> Connections<A> {
 
 /// How long accepting pauses after an error. `None` if the listener is unusable.
 ///
-/// If the listener is unusable, the caller has made a mistake, and retrying cannot help. Unknown
-/// errors only cause a pause, since some systems report passing network problems here.
+/// An unusable listener is a mistake of the caller, and retrying cannot help. An unknown error only
+/// causes a pause, because some systems report temporary network problems as errors of `accept`.
 fn pause_after(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput,

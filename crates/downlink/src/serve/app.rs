@@ -24,8 +24,7 @@ use crate::http::AnyError;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// The progress of the connection. The body records in it that the app has read all of the
-    /// body.
+    /// The progress of the connection. The body records here that the app has read it to its end.
     progress: Arc<Progress>,
     /// The number of the request on its connection.
     number: u32,
@@ -147,11 +146,11 @@ pub trait App<Addr, Kind>: Clone + Send + 'static {
     fn service_for(self, peer: Addr) -> impl Future<Output = Self::Service> + Send;
 }
 
-/// The [`App`] is itself the service.
+/// Marks an [`App`] that is itself the service.
 #[derive(Debug)]
 pub struct AsService(Infallible);
 
-/// The [`App`] makes a service for each connection, from the address of its peer.
+/// Marks an [`App`] that makes a service for each connection, from the address of the peer.
 #[derive(Debug)]
 pub struct AsMakeService(Infallible);
 

@@ -1,18 +1,20 @@
 //! The boundaries between the frames (encoded events and comments) of an event stream.
 //!
 //! Any code may make a stream, and may cut it into chunks at any byte. The server may end a stream
-//! only right after a blank line, or after comments that follow a blank line (such as keep-alives).
-//! Elsewhere, the end would make the reader lose or misread an event. LF, CR and CRLF all end a
-//! line (WHATWG, "Parsing an event stream"). This module distinguishes only blank lines, comments
-//! and all other lines.
+//! only right after a blank line, or after comments (such as keep-alives) that follow a blank line.
+//! If a stream ended at any other place, the reader would lose or misread an event. LF, CR and CRLF
+//! all end a line (WHATWG, "Parsing an event stream"). This module distinguishes only blank lines,
+//! comments and all other lines.
 
-/// The last bytes of a stream, which show whether a frame is still open.
+/// Tracks whether a frame of a stream is still open. For this, it keeps the last bytes of the
+/// stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
-    /// Invariant: the newest byte is last, and bytes from before the stream's first byte are 0.
+    /// The last three bytes of the stream, with the newest byte at the end. If the stream has fewer
+    /// than three bytes yet, the missing bytes are 0.
     tail: [u8; 3],
-    /// True if only whole comments came after the last blank line. Also false if a comment arrived
-    /// in several chunks, because the beginning of the line is then no longer known.
+    /// Whether the stream ends with whole comments that follow a blank line. If a comment arrived
+    /// in several chunks, this is false, because the beginning of its line is no longer known.
     after_comments: bool,
 }
 
@@ -108,8 +110,15 @@ mod tests {
         at.pass(bytes);
         let mut by_byte = Boundary::default();
         bytes.iter().for_each(|byte| by_byte.pass(&[*byte]));
-        assert_eq!(at.is_after_blank(), by_byte.is_after_blank(), "chunks matter: {bytes:?}");
-        assert!(at.is_here() || !by_byte.is_here(), "chunks matter: {bytes:?}");
+        assert_eq!(
+            at.is_after_blank(),
+            by_byte.is_after_blank(),
+            "the result depends on the chunks: {bytes:?}"
+        );
+        assert!(
+            at.is_here() || !by_byte.is_here(),
+            "a boundary was found only in single bytes: {bytes:?}"
+        );
         at.is_here()
     }
 
@@ -161,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_lines_of_all_line_ends_are_boundaries() {
+    fn blank_lines_with_any_line_ending_are_boundaries() {
         for bytes in
             ["", "a\n\n", "a\r\r", "a\r\n\r\n", "a\r\n\n", "a\n\r\n", "a\n\r", "\n", "\r\n"]
         {

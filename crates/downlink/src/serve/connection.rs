@@ -1,11 +1,15 @@
 //! One connection, from the accepted socket to its close.
 //!
 //! A connection is one task. In this task, hyper (the HTTP library) reads requests, the app answers
-//! them, and hyper writes the responses. The task ends when the peer leaves, reads nothing for too
-//! long, or sends no request head in time, or when the server drains. It also ends when it hands
-//! over its socket together with an event stream (see `handover`). If a peer begins with HTTP/2,
-//! `http2` serves it in the same task. A panic in the app ends only this task. The module `accept`
-//! accepts connections and limits their number.
+//! them, and hyper writes the responses. If a peer begins with HTTP/2, `http2` serves it in the
+//! same task. The task ends in these cases:
+//!
+//! - The peer leaves, reads nothing for too long, or sends no request head in time.
+//! - The server drains.
+//! - The connection hands its socket over together with an event stream (see `handover`).
+//!
+//! A panic in the app ends only this task. The module `accept` accepts connections and limits their
+//! number.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -45,14 +49,14 @@ use crate::http::{is_browser, refuse};
 
 /// How long the server waits for the first request of a connection once the drain has begun.
 ///
-/// The peer has connected to send a request. A proxy sends its request right after it connects, and
-/// the request is lost if the server closes the connection in between. Half the time would be too
-/// short for a proxy on a busy machine. With twice the time, peers that send slowly or never would
-/// hold up the end of the server.
+/// The peer has connected to send a request. A proxy sends its request right after it connects. If
+/// the server closed the connection in between, the request would be lost. Half the time would be
+/// too short for a proxy on a busy machine. With twice the time, peers that send slowly or never
+/// would hold up the end of the server.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the server waits for a further request of a connection once the drain has begun. The
-/// peer may have just sent one.
+/// peer may have just sent a further request.
 ///
 /// A proxy under load reuses a connection within this time. The answer to its request then says
 /// that the connection closes. Half the time would be too short for a request whose packet was lost
@@ -60,12 +64,13 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// most connections are idle.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the answer to a connection beyond `connections_max` may take. A shorter header timeout
-/// takes precedence.
+/// How long the answer to a connection beyond `connections_max` may take. If the header timeout is
+/// shorter, it applies instead.
 ///
-/// This is enough for a round trip and a slow client. With more time, slow clients would keep
-/// others from getting an answer, because at most [`REFUSALS_MAX`](super::limits::REFUSALS_MAX)
-/// such connections are open at the same time.
+/// Two seconds are enough for a round trip and a slow client. With more time, slow clients would
+/// keep others from getting an answer, because at most
+/// [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) connections beyond the limit are open at the same
+/// time.
 const REFUSAL_MAX: Duration = Duration::from_secs(2);
 
 /// A connection that a listener has accepted.
@@ -115,8 +120,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
             io.rewind(&read_buf);
             // `Progress` describes only connections over HTTP/1.1.
             io.progress = None;
-            // The future is boxed. Otherwise every connection over HTTP/1.1 would need memory for
-            // it too.
+            // The future is boxed, so that a connection over HTTP/1.1 needs no memory for it.
             log_end(
                 Box::pin(http2::serve(
                     io,
@@ -165,7 +169,8 @@ enum HyperEnd {
     Unasked,
     /// The app takes over the connection.
     Upgrade,
-    /// The head of a stream is written, and its body waits for a driver.
+    /// The head of a stream is written. Its body waits for a driver (a task that writes many event
+    /// streams).
     HeadWritten,
 }
 
@@ -205,8 +210,9 @@ async fn until_end<Io: PeerIo, S: AppService>(
 ) -> HyperEnd {
     let (begun, progress) = (drain.begun(), wait.progress);
     tokio::select! {
-        // The drain is checked before the connection is polled, because the poll may end a stream
-        // for the drain. This stream must then be the last answer of its connection.
+        // The drain is checked before the connection is polled. The poll may end a stream because
+        // of the drain. hyper must know before this poll that the stream is the last answer of the
+        // connection.
         biased;
         () = begun => {}
         end = poll_fn(|cx| poll_end(connection, &mut wait, cx)) => return end,
@@ -221,7 +227,7 @@ async fn until_end<Io: PeerIo, S: AppService>(
             return if progress.was_asked() { HyperEnd::Done(Ok(())) } else { HyperEnd::Unasked };
         }
     }
-    // hyper closes the connection at once if no request is in progress, otherwise after the answer.
+    // hyper finishes the answer in progress, if there is one, and then closes the connection.
     Pin::new(&mut *connection).graceful_shutdown();
     poll_fn(|cx| poll_end(connection, &mut wait, cx)).await
 }
@@ -271,8 +277,8 @@ fn log_end(ended: hyper::Result<()>) {
     }
 }
 
-/// Hands the socket and the body over to a driver, a task that writes many event streams (see
-/// `direct`). The driver also gets everything that is needed to serve further requests later.
+/// Hands the socket and the body over to a driver (see `direct`). The driver also gets everything
+/// that is needed to serve further requests after the stream.
 fn hand_over<Io: PeerIo, S: PeerApp>(
     io: PeerSocket<Io, Permit>,
     app: S,
@@ -345,15 +351,15 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
     }
 }
 
-/// Whether a browser opens a stream with this request, which then has the method GET or HEAD. Pages
-/// send requests with other methods by `fetch`, which can read the status of a refusal.
+/// Whether a browser opens an event stream with this request. Only the methods GET and HEAD count.
+/// A page sends other methods with `fetch`, and `fetch` can read the status of a refusal.
 fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     let opens = matches!(*request.method(), Method::GET | Method::HEAD);
     opens && is_browser(request.headers(), request.uri().query())
 }
 
 /// Answers one request of a connection beyond `connections_max`, and then closes the connection.
-/// The answer is a refusal, unless `answer_at_limit` names the path of the request.
+/// For a path in `answer_at_limit`, the app answers. For any other path, the answer is a refusal.
 pub(super) async fn turn_away<Io, Addr, A, Kind>(
     io: Io,
     peer: Addr,
@@ -367,9 +373,10 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
 {
     let header_timeout = server.limits.header_timeout;
     let io = TokioIo::new(PeerSocket::new(io, &server.limits, permit));
-    // The app is boxed, because hyper moves the service and an app need not be `Unpin`.
     let made = timeout(REFUSAL_MAX, app.service_for(peer.clone())).await;
     let Ok(service) = made else { return };
+    // `poll_without_shutdown` needs a service that is `Unpin`. An app need not be `Unpin`, but its
+    // box is.
     let app = Box::new(PeerService { service, peer });
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, server) = (app.clone(), Arc::clone(&server));
@@ -405,7 +412,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        // hyper must not time the wait for a request, because `RequestWait` does.
+        // `RequestWait` times the wait for a request, so hyper must not do it too.
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
@@ -446,7 +453,8 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
             let response = app.call(request).await?;
             if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
-                // The connection now checks the progress, before hyper gets the response.
+                // While this future yields, the connection checks the progress, before hyper gets
+                // the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);

@@ -4,10 +4,10 @@
 //! limit. The default of `connections_max` is the hard limit minus a reserve. If the process cannot
 //! raise its limit, the default is the soft limit minus the reserve.
 
-/// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for
-/// connections that are being refused, and the same number for the listener, the runtime, files,
+/// Descriptors reserved for other uses. [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) of them are
+/// for connections that are being refused. The same number is for the listener, the runtime, files,
 /// databases and name look-ups. With half the reserve, refusals alone could use it up. Twice the
-/// reserve would rarely help. If a process opens even more files, it should set `connections_max`.
+/// reserve would rarely help. A process that opens more files should set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// The maximum number of connections, even if the system has no limit. By default, Linux allows one
@@ -27,7 +27,7 @@ pub fn connections_supported() -> usize {
 }
 
 /// The number of connections for a number of descriptors. `None` means no limit. The result is at
-/// least 1, and smaller than the number of descriptors if that is above 1.
+/// least 1. If there are two or more descriptors, the result is smaller than their number.
 fn connections_for(descriptors: Option<u64>) -> usize {
     let descriptors = descriptors.unwrap_or(u64::MAX);
     let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);

@@ -1,7 +1,7 @@
 //! The flag that tells a server to drain, which means to shut down gracefully.
 //!
-//! Each server has one [`Drain`]. The server's connections wait for [`Drain::begun`]. Its event
-//! streams check the flag in `outgoing`. The deadline of a drain is in `accept`.
+//! Each server has one [`Drain`]. The server's connections wait for [`Drain::begun`]. The server's
+//! event streams check the flag in `outgoing`. The deadline of a drain is in `accept`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,7 +17,7 @@ use crate::http::Spread;
 /// clients whose streams it ends.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// Stored with Release before the wake-up, and loaded with Acquire by the woken task.
+    /// The flag is stored with Release before the wake-up. The woken task loads it with Acquire.
     begun: AtomicBool,
     wake: Notify,
     pub(super) reconnection: Spread,
@@ -39,17 +39,16 @@ impl Drain {
 
     /// Completes when the drain begins.
     ///
-    /// A connection holds one of these futures as long as it lives. Only one task may poll it,
-    /// because only the first poll registers the task. Each later poll is only one load of the
-    /// flag. If each poll used the shared list of waiters, all connections would compete for one
-    /// lock.
+    /// A connection keeps one of these futures as long as it lives. Only one task may poll the
+    /// future, because only the first poll registers the task. Each later poll only loads the flag.
+    /// If each poll used the shared list of waiters, all connections would compete for one lock.
     pub(super) fn begun(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let drain = Arc::clone(self);
         async move {
             let (mut woken, mut registered) = (pin!(drain.wake.notified()), false);
             poll_fn(|cx| {
-                // The task registers first and then checks the flag. A drain that begins in between
-                // either wakes the task or is seen here.
+                // The task registers first and then checks the flag. If a drain begins in between,
+                // it wakes the task, or the check of the flag finds it.
                 registered = registered || woken.as_mut().poll(cx).is_pending();
                 if drain.has_begun() { Poll::Ready(()) } else { Poll::Pending }
             })

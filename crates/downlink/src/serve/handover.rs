@@ -71,16 +71,16 @@ impl RequestTraits {
         }
     }
 
-    /// Sets the version of the response to HTTP/1.0 if the request has that version. Otherwise
-    /// hyper adds `keep-alive` to the response if the peer has requested it.
+    /// Sets the version of the response to HTTP/1.0 if the request has this version. In a response
+    /// of version HTTP/1.1, hyper would add `keep-alive` if the peer has requested it.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;
         }
     }
 
-    /// Prevents `keep-alive` for a response that ends only with its connection. A peer that
-    /// requested `keep-alive` would otherwise wait for more bytes.
+    /// Prevents `keep-alive` for a response that ends only when the connection closes. With
+    /// `keep-alive`, the peer would wait for more bytes.
     pub(super) fn end_by_close<B: Body>(&self, response: &mut Response<B>) {
         let has_length = response.headers().contains_key(CONTENT_LENGTH);
         if !has_length && response.body().size_hint().exact().is_none() {
@@ -102,8 +102,9 @@ pub(super) fn reply<B: Body>(
     parking: Option<&Arc<ParkingSlot<B>>>,
     progress: &Arc<Progress>,
 ) -> Response<ReplyBody<B>> {
-    // A driver writes the chunks itself, so the response must not have a transfer encoding yet. A
-    // driver reads no request bodies, so the body of the request must have been read to its end.
+    // A driver (a task of the direct path) writes the chunks itself, so the response must not have
+    // a transfer encoding yet. A driver reads no request bodies, so the body of the request must
+    // have been read to its end.
     let can_be_direct = request.allows_handover
         && progress.was_read(request.number)
         && is_unbounded(&response)
@@ -141,8 +142,8 @@ pin_project! {
 
     impl<B> PinnedDrop for ReplyBody<B> {
         fn drop(this: Pin<&mut Self>) {
-            // Either hyper has given up on the response, or the connection has already taken the
-            // body.
+            // If hyper has given up the response, the parked body is dropped too. If the connection
+            // has already taken the body, the slot is empty.
             let parked = this.parking.as_ref().and_then(|parking| parking.lock().take());
             drop(parked);
             this.progress.note_answered();

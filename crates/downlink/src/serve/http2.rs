@@ -4,14 +4,18 @@
 //! hyper (the HTTP library) implements the protocol. The connection and all its streams run in one
 //! task, so they end together. After a panic, only the stream that panicked is reset.
 //!
-//! The constants below limit a connection, and so do the following rules. If, for
-//! `write_stall_max`, the peer makes no room for the next bytes of a stream (see `pace`), the
-//! server resets the stream. If the peer sends nothing for `write_stall_max`, the server pings it,
-//! and the peer has the same time again to answer. If no stream is open, the server waits for the
-//! header timeout (if the peer has not sent a request yet) or for the idle timeout, and then asks
-//! the peer to leave. The library h2, which hyper uses, ends a connection with too many resets or
-//! broken streams. Upgrades and the direct path (the module `direct`) are not supported over
-//! HTTP/2.
+//! The constants below limit a connection. In addition, these rules apply:
+//!
+//! - If the peer makes no room for the next bytes of a stream for `write_stall_max` (see `pace`),
+//!   the server resets the stream.
+//! - If the peer sends nothing for `write_stall_max`, the server sends a ping. The peer must answer
+//!   the ping within `write_stall_max`.
+//! - If no stream is open for too long, the server asks the peer to leave. Before the first
+//!   request, the limit is the header timeout. Later, the limit is the idle timeout.
+//! - The library h2, which hyper uses, ends a connection with too many resets or broken streams.
+//!
+//! Over HTTP/2, the server supports no upgrades. It writes all event streams with hyper, so the
+//! module `direct` is not used.
 
 mod pace;
 mod streams;
@@ -43,8 +47,8 @@ use crate::http::AnyError;
 /// until a stream ends.
 ///
 /// Each open stream needs memory for a response, so this also limits the memory that one peer can
-/// occupy. RFC 9113 (section 6.5.2) advises against fewer than 100. Twice as many would let one
-/// connection have twice as many subscriptions, which no honest client needs.
+/// occupy. RFC 9113 (section 6.5.2) advises against a limit below 100. No honest client needs more
+/// than 100 subscriptions on one connection.
 const STREAMS_MAX: u32 = 100;
 
 /// The maximum number of bytes of a request's body, in one stream, that the app has not read.
@@ -58,12 +62,14 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 /// has not read.
 ///
 /// This is enough for four full streams. With less, one body that the app does not read would make
-/// the others slow. With more, each connection could occupy more memory without any benefit.
+/// the other bodies slow. With more, each connection could occupy more memory without any benefit.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
-/// How long the server waits while the peer has no open stream. If the server has asked the peer to
-/// leave, the peer has this time to receive everything that was sent. Otherwise the peer has this
-/// time to send its next request, or its first one.
+/// How long the server waits while the peer has no open stream.
+///
+/// A peer that was asked to leave has this time to receive everything that was sent. A peer that
+/// has sent a request has this time to send the next request. A new peer has this time to send its
+/// first request.
 fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> Duration {
     match (leaves, was_asked) {
         (true, _) => limits.write_stall_max,
@@ -72,7 +78,7 @@ fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> 
     }
 }
 
-/// Serves requests until the connection ends or the server drains. It also ends if the peer reads
+/// Serves requests until the connection ends or the server drains. Also ends if the peer reads
 /// nothing or sends no request for too long.
 ///
 /// # Errors
@@ -96,7 +102,8 @@ where
         + 'static,
     B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
 {
-    // An HTTP/2 peer still acknowledges data after the end of its streams.
+    // An HTTP/2 peer still acknowledges data after the end of its streams. If the server closed the
+    // socket with such input unread, the kernel would send a reset.
     io.closes_carefully = true;
     let report = BodyReport::default();
     let mut streams = Http2Streams::new(report.clone(), peer, limits.write_stall_max);
@@ -146,7 +153,7 @@ where
         }
         (leaves, idle) = (true, None);
         connection.as_mut().graceful_shutdown();
-        // The next poll sends this request to the peer and starts the timer again.
+        // The next poll sends the GOAWAY to the peer and starts the timer again.
         cx.waker().wake_by_ref();
         Poll::Pending
     })

@@ -38,8 +38,8 @@ pub const UNSENT_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum time from the signal to the end of [`Serve`](super::Serve).
 ///
-/// Most supervisors ask a process to end, and kill it after this time. With more time, they would
-/// kill the server before the drain has ended.
+/// Most supervisors ask a process to end, and kill it after 30 seconds. With more time for a drain,
+/// they would kill the server before the drain has ended.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// The range of the reconnection times for clients whose streams were ended or refused: one to five
@@ -53,9 +53,9 @@ pub const RECONNECTION_SPREAD: Spread =
 /// The maximum number of connections beyond `connections_max` that get an answer at the same time.
 /// The server closes any further connections without an answer.
 ///
-/// Each of them needs a file descriptor and a task for a moment. With half as many, too many
-/// browsers would get no answer when many pages reload at once. Twice as many would need half of
-/// the file descriptors that macOS allows a process by default.
+/// Each of these connections needs a file descriptor and a task for a moment. With half as many,
+/// too many browsers would get no answer when many pages reload at once. Twice as many would need
+/// half of the file descriptors that macOS allows a process by default.
 pub const REFUSALS_MAX: usize = 64;
 
 /// The longest timeout. If a timeout is much longer, adding it to the current time overflows.
@@ -66,8 +66,8 @@ pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 ///
 /// With half the size, the server would refuse requests with the many cookies that some sites set.
 /// Twice the size would cost memory, because each stalled peer occupies a whole buffer in addition
-/// to one batch of events. With hyper's own default, 408 KiB, ten thousand stalled peers occupy 4
-/// GB.
+/// to one batch of events. With hyper's own default of 408 KiB, ten thousand stalled peers would
+/// occupy 4 GB.
 pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// The limits that apply to all connections of a server.

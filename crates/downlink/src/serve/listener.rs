@@ -29,8 +29,8 @@ pub trait Listener: Send + 'static {
     ///
     /// # Errors
     ///
-    /// The server decides by the error what to do. It skips a connection that failed before it was
-    /// accepted, pauses if file descriptors or memory have run out, and drains if the listener is
+    /// The server reacts to the kind of the error. It skips a connection that failed before it was
+    /// accepted. It pauses if file descriptors or memory have run out. It drains if the listener is
     /// unusable.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Self::Addr)>> + Send;
 

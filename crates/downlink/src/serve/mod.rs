@@ -1,49 +1,59 @@
 //! A server for event streams and other responses.
 //!
-//! [`serve`] takes a listener and an app, as `axum::serve` does. It adds what long-lived streams
-//! need. When the server drains (shuts down gracefully), it ends every event stream between two
-//! events, so that no reader loses a part of an event. It disconnects a peer that reads nothing. It
-//! closes a connection on which a request head does not arrive in time. It accepts only as many
-//! connections as it has file descriptors for. The server speaks HTTP/1.1 with upgrades
-//! (WebSockets). If a peer begins with HTTP/2 (`curl --http2-prior-knowledge`, and proxies with
-//! that setting), the server speaks HTTP/2 to it, without upgrades.
+//! [`serve`] takes a listener and an app, as `axum::serve` does. In addition, it does the following
+//! for long-lived streams:
+//!
+//! - When the server drains (shuts down gracefully), it ends every event stream between two events,
+//!   so that no reader loses a part of an event.
+//! - It disconnects a peer that does not read.
+//! - It closes a connection if a request head does not arrive in time.
+//! - It accepts only as many connections as it has file descriptors for.
+//!
+//! The server speaks HTTP/1.1 with upgrades (WebSockets). Some peers begin with HTTP/2, such as
+//! `curl --http2-prior-knowledge`, and proxies with that setting. The server speaks HTTP/2 to these
+//! peers, without upgrades.
 //!
 //! Read the files in this order: `accept` (the accept loop) → `connection` (one peer) → `outgoing`
 //! (a response body) → `handover` and `direct` (event streams that are written without hyper, the
-//! HTTP library), `http2` → `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not
-//! part of this module.
+//! HTTP library) → `http2` (peers that speak HTTP/2) → `peer_socket`, `stall` and `socket` (the
+//! socket). TLS and hubs are not part of this module.
 //!
 //! # Limits
 //!
 //! | limit | default | set by |
 //! |---|---|---|
 //! | connections | the file descriptors minus a reserve | [`Serve::connections_max`] |
-//! | new connections that get a refusal or an answer at that limit | [`REFUSALS_MAX`] | – |
+//! | open connections beyond `connections_max` (refused or answered) | [`REFUSALS_MAX`] | – |
 //! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
 //! | wait of an idle connection for its next request | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
-//! | time that a write makes no progress | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
+//! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
 //! | unsent bytes in the kernel, per socket | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
-//! | during a drain, wait for a first request, and for the next one | 1 s, 250 ms | – |
+//! | wait for a first request during a drain | 1 s | – |
+//! | wait for a later request during a drain | 250 ms | – |
 //! | size of a request head | 32 KiB, 100 fields | – |
 //! | open streams of an HTTP/2 connection | 100 | – |
 //! | unread bytes of request bodies, per HTTP/2 stream and per connection | 64 KiB, 256 KiB | – |
 //! | queued bytes of an HTTP/2 stream, not counting the last piece of its body | 48 KiB | – |
 //!
-//! Some of these limits have a special meaning for a connection over HTTP/2. `header_timeout`
-//! limits the wait for the first request. Later, `idle_timeout` limits the time during which no
-//! stream is open. When one of these times is over, the server asks the peer to leave (GOAWAY).
-//! `write_stall_max` also applies to each stream: if the peer makes no room (WINDOW_UPDATE) for the
-//! next 16 KiB of a stream in that time, the server resets the stream, and the other streams
-//! continue. If the peer sends nothing for `write_stall_max`, the server pings it. If the peer does
-//! not answer within the same time again, the server closes the connection. A connection counts
-//! once for `connections_max`, however many streams it has. When `connections_max` is reached, the
-//! server closes each new connection that begins with HTTP/2, and sends no answer on it.
+//! For a connection over HTTP/2, some of these limits have a special meaning:
 //!
-//! The server does not limit the size of a request body or the time that it takes. The app decides
-//! about both, since a body may be a stream itself. A peer that sends a body slowly occupies its
-//! connection, and the memory in which the app has collected the body so far. Only the app or the
-//! end of a drain stops this.
+//! - `header_timeout` limits the wait for the first request. Later, `idle_timeout` limits the time
+//!   during which no stream is open. When one of these times is over, the server asks the peer to
+//!   leave (GOAWAY).
+//! - `write_stall_max` also applies to each stream. If the peer makes no room (WINDOW_UPDATE) for
+//!   the next 16 KiB of a stream in this time, the server resets the stream. The other streams
+//!   continue.
+//! - If the peer sends nothing for `write_stall_max`, the server sends a ping. If the peer does not
+//!   answer the ping within `write_stall_max`, the server closes the connection.
+//! - A connection counts once for `connections_max`, however many streams it has. When
+//!   `connections_max` is reached, the server closes each new connection that begins with HTTP/2,
+//!   and sends no answer on it.
+//!
+//! The server does not limit the size or the duration of a request body, because a body may be a
+//! stream. The app must set these limits. A peer that sends a body slowly occupies its connection,
+//! and the memory in which the app collects the body. Only the app or the end of a drain stops such
+//! a peer.
 
 mod accept;
 mod app;
@@ -141,8 +151,8 @@ where
 
 /// A server with its settings, from [`serve`]. Awaiting it runs the server.
 ///
-/// The future returns `Ok` after a drain. If the listener becomes unusable, the future drains and
-/// returns the listener's error.
+/// The future returns `Ok` after a drain. If the listener becomes unusable, the future drains the
+/// server and then returns the listener's error.
 ///
 /// # Cancel safety
 ///
@@ -158,16 +168,20 @@ pub struct Serve<L, A, Kind> {
 }
 
 impl<L: Listener, A, Kind> Serve<L, A, Kind> {
-    /// Drains the server and ends it when the future `signal` completes.
+    /// Starts a drain when the future `signal` completes. The server ends after the drain.
     ///
     /// During the drain, the server accepts no connections. Each event stream ends at a frame
-    /// boundary with its own random reconnection time (`retry:`), unless the stream is marked
-    /// finite ([`Sse::finite`](crate::http::Sse::finite)). Requests in progress may run until the
-    /// deadline. The server closes an idle connection after a short wait, so that a request that is
-    /// already on its way still gets an answer. The wait is one second if the connection has not
-    /// had a request yet, and a quarter of a second otherwise. Each answer during the drain says
-    /// `Connection: close`. The app itself must end the connections that it has upgraded. For the
-    /// signals of the system see [`stop_signal`].
+    /// boundary, and its last frame is a random reconnection time (`retry:`). A stream that is
+    /// marked finite ([`Sse::finite`](crate::http::Sse::finite)) and any other request in progress
+    /// may run until the deadline.
+    ///
+    /// The server closes an idle connection after a short wait, so that a request that is already
+    /// on its way still gets an answer. The wait is one second for a connection that has not had a
+    /// request yet, and a quarter of a second for any other connection. Each answer during the
+    /// drain says `Connection: close`.
+    ///
+    /// The app itself must end the connections that it has upgraded. [`stop_signal`] returns a
+    /// future for the signals of the system.
     pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
     where
         F: Future + Send + 'static,
@@ -176,8 +190,8 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The maximum duration of a drain. The server then closes the remaining connections. Default:
-    /// [`DRAIN_WITHIN`].
+    /// The maximum duration of a drain. After this time, the server closes the remaining
+    /// connections. Default: [`DRAIN_WITHIN`].
     pub fn drain_within(mut self, drain_within: Duration) -> Self {
         self.limits.drain_within = drain_within;
         self
@@ -194,9 +208,9 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// The maximum time that an idle connection waits for its next request. Default:
     /// [`IDLE_TIMEOUT`]. A value above a year counts as a year.
     ///
-    /// If a load balancer is in front of the server, set this above the time for which the balancer
-    /// keeps its idle connections. Otherwise the balancer may send a request on a connection that
-    /// this server closes at that moment.
+    /// If a load balancer is in front of the server, set this to more than the time for which the
+    /// balancer keeps its idle connections. With less time, the balancer may send a request on a
+    /// connection just when this server closes it.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.limits.idle_timeout = idle_timeout.min(YEAR);
         self
@@ -243,8 +257,8 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The maximum number of open connections, as it was set or calculated from the file
-    /// descriptors.
+    /// The maximum number of open connections. It was set with [`Self::connections_max`] or
+    /// calculated from the number of file descriptors.
     pub fn connections_allowed(&self) -> usize {
         self.limits.connections_max
     }

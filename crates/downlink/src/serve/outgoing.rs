@@ -1,11 +1,13 @@
 //! The body of a response that the server sends.
 //!
-//! During a drain, the server ends every event stream at its next blank line, and sends a random
-//! reconnection time (`retry:`) there, whichever code makes the stream. The server cannot read or
-//! extend a stream with a content coding, such as gzip. It ends such a stream at once, and the
-//! reader discards an incomplete event. A drain does not change other bodies, or streams that are
-//! marked [`Finite`] or have a known length. Trailers of an event stream are dropped, since its
-//! readers have no use for them.
+//! During a drain (a graceful shutdown), the server ends every event stream at its next blank line.
+//! The last frame of the stream is a random reconnection time (`retry:`). The rule holds for every
+//! event stream, whichever code makes it.
+//!
+//! The server cannot read or extend a stream with a content coding, such as gzip. It ends such a
+//! stream at once, and the reader discards an incomplete event. A drain does not end streams that
+//! are marked [`Finite`], streams with a known length, or other bodies. Trailers of an event stream
+//! are dropped, since readers of event streams have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,14 +65,13 @@ pin_project! {
     }
 }
 
-/// The cause that ends a body.
+/// The events that can end a body.
 enum BodyEnd {
     /// The body ends itself.
     OfBody,
     /// The body ends itself, or the drain of the server ends it.
     OfServer { drain: Arc<Drain>, is_coded: bool, at: Boundary },
-    /// The body is this refusal, and ends with it. It replaces a stream that was requested during a
-    /// drain.
+    /// The body is this refusal. It replaces a stream that was requested during a drain.
     Refused(Box<Full<Bytes>>),
 }
 

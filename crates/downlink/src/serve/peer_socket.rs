@@ -8,8 +8,8 @@
 //!   only if one read returns all of it, and a network may cut the preface anywhere.
 //! - *Stalls.* A write fails with `TimedOut` if the peer takes no bytes for too long (see `stall`).
 //!   hyper then drops the connection, and with it the response's body.
-//! - *Reasons.* If hyper cannot read a request head, it refuses the request with a bare status. The
-//!   wrapper sends a problem document with the reason instead (see `refusal`).
+//! - *Reasons.* If hyper cannot read a request head, it refuses the request with a status and no
+//!   body. The wrapper sends a problem document with the reason instead (see `refusal`).
 //! - *Careful closing.* Before the wrapper closes the socket, it tells the peer that no more bytes
 //!   follow, and then reads and discards input for a while. A socket that is closed with unread
 //!   input sends a reset, and a reset can destroy the last event on its way.
@@ -50,8 +50,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
-    /// The input that reads return before they return new input of the socket. While `opening` is
-    /// true, this is empty or the beginning of the preface.
+    /// Reads return this input before they return new input of the socket. While `opening` is true,
+    /// this is empty or the beginning of the preface.
     pub(super) input: Bytes,
     /// Whether the input so far may be the beginning of the preface.
     opening: bool,

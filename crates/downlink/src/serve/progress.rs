@@ -1,19 +1,20 @@
 //! The progress of the current request and response on a connection.
 //!
 //! A connection may take its socket back from hyper (the HTTP library) only at certain moments, and
-//! hyper does not report them. The bodies of the requests, the bodies of the responses and the
-//! socket each see a part of the progress, and record it here. All of them run in one task. If the
-//! task moves to another thread, the move itself orders their memory accesses. So these numbers
-//! need no stronger ordering than Relaxed.
+//! hyper does not report these moments. The bodies of the requests, the bodies of the responses and
+//! the socket each see a part of the progress, and record it here. All of them run in one task. If
+//! the task moves to another thread, the move itself orders their memory accesses. So Relaxed is
+//! enough for these atomics.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-/// The first stage on the way to the handover of a response to a driver. The next constants are the
-/// other stages, in order.
+/// The first stage: no handover of a response to a driver has begun. A driver is a task that writes
+/// event streams without hyper (see `direct`). The next constants are the later stages, in order.
 const NONE: u8 = 0;
-/// The body of the response is parked, and hyper has an empty stub instead of it.
+/// The body of the response is parked: it waits for the handover, and hyper has an empty stub
+/// instead.
 const PARKED: u8 = 1;
-/// hyper has polled the stub, so the head is at least in hyper's buffer.
+/// hyper has polled the stub, so the head of the response is at least in hyper's buffer.
 const ASKED: u8 = 2;
 /// hyper has flushed the socket after that poll, so the head is written.
 const WRITTEN: u8 = 3;
@@ -24,8 +25,8 @@ pub(super) struct Progress {
     stage: AtomicU8,
     /// The number of requests that have begun, which is also the number of the current request.
     requests: AtomicU32,
-    /// The number of requests whose answer has ended. An answer ends when hyper has all of its body
-    /// or gives up.
+    /// The number of requests whose answer has ended. An answer ends when hyper has taken its whole
+    /// body or gives up.
     answered: AtomicU32,
     /// Whether hyper may still hold a part of the last answer in its buffer.
     unsent: AtomicBool,
@@ -39,10 +40,10 @@ pub(super) struct Progress {
     upgrading: AtomicBool,
 }
 
-/// What a connection waits for.
+/// The input that a connection waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Awaited {
-    /// The head of the first request, or the rest of a later head that has begun.
+    /// The head of the first request, or the rest of a later head that has partly arrived.
     Head,
     /// Another request, which may never come.
     Request,
@@ -51,8 +52,8 @@ pub(super) enum Awaited {
 }
 
 impl Progress {
-    /// The progress of a connection that a driver has given back: it had one request, and the
-    /// driver has written the answer.
+    /// The progress of a connection that a driver has given back. The connection had one request,
+    /// and the driver has written the answer.
     pub(super) fn of_a_kept_connection() -> Self {
         Self { requests: AtomicU32::new(1), answered: AtomicU32::new(1), ..Self::default() }
     }
@@ -64,7 +65,8 @@ impl Progress {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Records that the body of a request begins, or that it was read to its end or dropped.
+    /// Records that the body of a request begins (true), or that it was read to its end or dropped
+    /// (false).
     pub(super) fn note_body(&self, is_open: bool) {
         self.body_is_open.store(is_open, Ordering::Relaxed);
     }
@@ -100,7 +102,7 @@ impl Progress {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether no request waits for its answer or for the rest of it.
+    /// Whether all requests are answered and hyper's buffer has been flushed since the last answer.
     pub(super) fn is_idle(&self) -> bool {
         !self.unsent.load(Ordering::Relaxed)
             && self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
@@ -143,7 +145,7 @@ impl Progress {
         }
     }
 
-    /// Whether the head of a parked response is written, and nothing of its body.
+    /// Whether the head of a parked response is written. Its body is not yet written at this stage.
     pub(super) fn is_head_written(&self) -> bool {
         self.stage.load(Ordering::Relaxed) == WRITTEN
     }
@@ -162,7 +164,7 @@ mod tests {
         assert!(!progress.is_head_written());
         progress.note_parked();
         progress.note_flushed();
-        assert!(!progress.is_head_written(), "an earlier answer was flushed");
+        assert!(!progress.is_head_written(), "the flush was for an earlier answer");
         progress.note_asked();
         assert!(!progress.is_head_written());
         progress.note_flushed();

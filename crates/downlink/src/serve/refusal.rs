@@ -1,8 +1,8 @@
 //! Reasons for the refusals that hyper (the HTTP library) itself sends.
 //!
-//! hyper answers a request head that it cannot read with a bare status, before the app sees the
-//! request. A bare status does not tell the client what to change, so `peer_socket` sends a problem
-//! document instead.
+//! hyper answers a request head that it cannot read with a status and no body, before the app sees
+//! the request. A status alone does not tell the client what to change, so `peer_socket` sends a
+//! problem document instead.
 
 use bytes::Bytes;
 use http::StatusCode;

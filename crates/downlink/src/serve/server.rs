@@ -14,13 +14,14 @@ pub(super) struct Server {
     /// The paths for which the app answers even connections beyond `connections_max`.
     pub(super) answered_at_limit: Vec<String>,
     pub(super) drain: Arc<Drain>,
-    /// The streams that the drivers serve.
+    /// The streams that drivers serve. A driver is a task that writes event streams without hyper
+    /// (see `direct`).
     pub(super) streams: DirectStreams,
     /// The permits that are left. There are `connections_max` of them in total.
     pub(super) permits: Semaphore,
 }
 
-/// The permit of one open connection. Dropping it allows another connection.
+/// The permit of one open connection. Dropping the permit allows another connection.
 pub(super) struct Permit(pub(super) Arc<Server>);
 
 impl Server {

@@ -1,4 +1,4 @@
-//! The options of the sockets that are served.
+//! The options that the server sets on accepted sockets.
 //!
 //! The options limit the memory that the kernel holds for a peer that does not read. They also make
 //! the kernel send each event as soon as the server writes it. An option that a platform lacks is
@@ -17,9 +17,11 @@ use super::limits::ServeLimits;
 /// Sets the options of an accepted socket. Returns true if the kernel fails the socket when its
 /// peer stalls.
 ///
-/// The kernel can judge better than the server whether a peer stalls, since the kernel sees every
-/// acknowledgement, even if the network of the peer is too slow to make the socket writable. For
-/// Linux, a peer has stalled if it keeps its receive window closed, even if it answers probes.
+/// The kernel can judge better than the server whether a peer stalls. If the peer's network is
+/// slow, the peer may acknowledge bytes long before the socket becomes writable. Only the kernel
+/// sees these acknowledgements.
+///
+/// For Linux, a peer has stalled if it keeps its receive window closed, even if it answers probes.
 /// Linux restarts the time only when the window has room for the whole next buffer. So a peer also
 /// counts as stalled if it reads only a few KiB per second of a much faster stream.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sockets_get_no_options() {
+    fn sockets_of_other_types_get_no_options() {
         assert!(!tune(&"no socket", &limits(Duration::ZERO)));
         discard_on_close(&"no socket");
     }

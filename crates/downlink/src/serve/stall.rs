@@ -1,9 +1,9 @@
 //! The rule for peers that take no bytes: a write that makes no progress for `write_stall_max`
 //! fails.
 //!
-//! While a write is blocked, the response's body is not polled, so only the code that waits for the
-//! write can notice a stall. There are four such places, and each of them measures progress in its
-//! own way:
+//! While a write is blocked, the response's body is not polled. So only the code that waits for the
+//! write can notice a stall. Four parts of the system wait for writes, and each part measures
+//! progress in its own way:
 //!
 //! - On Linux, the kernel times the writes of TCP sockets (`TCP_USER_TIMEOUT`, see `socket`). The
 //!   server then needs no timer for them.

@@ -16,9 +16,9 @@ use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 /// ask a process to end.
 ///
 /// The function listens from the call on, even if the future is polled later. From then on, these
-/// signals no longer end the process by themselves, even after the future is complete or dropped.
-/// If a second signal should end the program at once, call this function again after the first one,
-/// and exit when the new future completes.
+/// signals no longer end the process, even after the future is complete or dropped. If a second
+/// signal should end the program at once, call this function again after the first signal, and exit
+/// when the new future completes.
 ///
 /// # Errors
 ///

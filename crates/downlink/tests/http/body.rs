@@ -92,7 +92,7 @@ async fn an_event_delays_the_keep_alive() {
     let mut reader = Reader::greeted(sse).await;
     for _ in 0..10 {
         advance(11 * SECOND).await;
-        sender.try_send(Event::new("x")).expect("room");
+        sender.try_send(Event::new("x")).expect("the channel has room");
         assert_eq!(reader.next().await.as_deref(), Some("data: x\n\n"));
     }
     let before = Instant::now();
@@ -149,10 +149,11 @@ async fn an_error_ends_the_body_after_the_frames_before_it() {
     let items = [Ok(comment("a")), Err(std::io::Error::other("disk on fire"))];
     let mut reader = Reader::new(Sse::new(stream::iter(items)));
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
-    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    let error =
+        reader.try_next().await.expect("the body yields a result").expect_err("the body fails");
     assert!(matches!(error, BodyError::Source(_)));
     assert_eq!(error.to_string(), "the source of the events failed");
-    assert_eq!(error.source().expect("the cause").to_string(), "disk on fire");
+    assert_eq!(error.source().expect("the error has a cause").to_string(), "disk on fire");
     assert!(reader.try_next().await.is_none());
 }
 
@@ -161,7 +162,8 @@ async fn a_panic_of_the_stream_ends_only_the_response() {
     let events = stream::iter([1, 2]).map(|n| if n == 1 { comment("a") } else { panic!("bug") });
     let mut reader = Reader::new(Sse::new(events));
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
-    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    let error =
+        reader.try_next().await.expect("the body yields a result").expect_err("the body fails");
     assert!(matches!(error, BodyError::Panicked));
     assert_eq!(error.to_string(), "the source of the events panicked");
     assert!(error.source().is_none());
@@ -195,7 +197,8 @@ impl FrameSource for Clumsy {
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_keep_alive_ends_only_the_response() {
     let mut reader = Reader::greeted(Sse::new(Clumsy { opens: true })).await;
-    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    let error =
+        reader.try_next().await.expect("the body yields a result").expect_err("the body fails");
     assert!(matches!(error, BodyError::Panicked));
     assert!(reader.try_next().await.is_none());
 }
@@ -203,15 +206,17 @@ async fn a_panic_of_a_keep_alive_ends_only_the_response() {
 #[tokio::test]
 async fn a_panic_at_the_opening_ends_only_the_response() {
     let mut reader = Reader::greeted(Sse::new(Clumsy { opens: false })).await;
-    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    let error =
+        reader.try_next().await.expect("the body yields a result").expect_err("the body fails");
     assert!(matches!(error, BodyError::Panicked));
     assert!(reader.try_next().await.is_none());
 }
 
 #[tokio::test]
-async fn a_panic_of_the_callers_future_ends_only_the_response() {
+async fn a_panic_of_the_until_future_ends_only_the_response() {
     let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
     let mut reader = Reader::greeted(sse).await;
-    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    let error =
+        reader.try_next().await.expect("the body yields a result").expect_err("the body fails");
     assert!(matches!(error, BodyError::Panicked));
 }

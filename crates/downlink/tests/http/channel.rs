@@ -11,11 +11,11 @@ use super::Reader;
 #[tokio::test]
 async fn all_events_arrive_in_order() {
     let (sender, sse) = Sse::channel(8);
-    sender.send(Event::new("a")).await.expect("open");
-    sender.text("b").await.expect("open");
-    sender.json(&[1, 2]).await.expect("open");
-    sender.comment("c").await.expect("open");
-    sender.clone().try_send(Event::new("d")).expect("open");
+    sender.send(Event::new("a")).await.expect("the stream is open");
+    sender.text("b").await.expect("the stream is open");
+    sender.json(&[1, 2]).await.expect("the stream is open");
+    sender.comment("c").await.expect("the stream is open");
+    sender.clone().try_send(Event::new("d")).expect("the stream is open");
     drop(sender);
     assert_eq!(
         Reader::new(sse).rest().await,
@@ -28,9 +28,9 @@ async fn a_channel_holds_as_many_events_as_its_capacity() {
     for (asked, holds) in [(0, 1), (1, 1), (2, 2), (CHANNEL_EVENTS_MAX + 1, CHANNEL_EVENTS_MAX)] {
         let (sender, _sse) = Sse::channel(asked);
         for _ in 0..holds {
-            sender.try_send(Event::default()).expect("room");
+            sender.try_send(Event::default()).expect("the channel has room");
         }
-        let full = sender.try_send(Event::new("more")).expect_err("full");
+        let full = sender.try_send(Event::new("more")).expect_err("the channel is full");
         assert_eq!(full, TrySendError::Full(Event::new("more")));
         assert_eq!(full.to_string(), "the channel is full");
     }
@@ -39,12 +39,12 @@ async fn a_channel_holds_as_many_events_as_its_capacity() {
 #[tokio::test]
 async fn send_waits_for_room() {
     let (sender, sse) = Sse::channel(1);
-    sender.try_send(Event::new("a")).expect("room");
+    sender.try_send(Event::new("a")).expect("the channel has room");
     let mut waiting = Box::pin(sender.text("b"));
     assert!(waiting.as_mut().now_or_never().is_none());
     let mut reader = Reader::new(sse);
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\ndata: a\n\n"));
-    waiting.await.expect("room after the first event was read");
+    waiting.await.expect("the channel has room after the first event was read");
     assert_eq!(reader.next().await.as_deref(), Some("data: b\n\n"));
 }
 
@@ -62,28 +62,28 @@ async fn the_sender_notices_a_dropped_body() {
 #[tokio::test]
 async fn a_send_after_the_body_was_dropped_returns_the_event() {
     let (sender, sse) = Sse::channel(1);
-    sender.try_send(Event::new("a")).expect("room");
+    sender.try_send(Event::new("a")).expect("the channel has room");
     let waiting = tokio::spawn({
         let sender = sender.clone();
         async move { sender.text("b").await }
     });
     tokio::task::yield_now().await;
     drop(sse);
-    let error = waiting.await.expect("no panic").expect_err("closed");
+    let error = waiting.await.expect("no task panicked").expect_err("the stream has ended");
     assert_eq!(error, SendError(Event::new("b")));
     assert_eq!(error.to_string(), "the stream has ended");
-    let closed = sender.try_send(Event::new("c")).expect_err("closed");
+    let closed = sender.try_send(Event::new("c")).expect_err("the stream has ended");
     assert_eq!(closed, TrySendError::Closed(Event::new("c")));
     assert_eq!(closed.to_string(), "the stream has ended");
-    sender.comment("d").await.expect_err("closed");
+    sender.comment("d").await.expect_err("the stream has ended");
 }
 
 #[tokio::test]
 async fn finish_ends_the_stream_after_all_sent_events() {
     let (sender, sse) = Sse::channel(2);
     let other = sender.clone();
-    sender.try_send(Event::new("a")).expect("room");
-    sender.try_send(Event::new("b")).expect("room");
+    sender.try_send(Event::new("a")).expect("the channel has room");
+    sender.try_send(Event::new("b")).expect("the channel has room");
     sender.finish();
     sender.finish();
     assert!(other.is_closed());
@@ -96,7 +96,7 @@ async fn no_event_is_accepted_after_finish() {
     sender.finish();
     assert_eq!(sender.text("a").await, Err(SendError(Event::new("a"))));
     assert_eq!(sender.try_send(Event::new("b")), Err(TrySendError::Closed(Event::new("b"))));
-    sender.comment("c").await.expect_err("finished");
+    sender.comment("c").await.expect_err("the stream is finished");
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
 }
 
@@ -105,7 +105,7 @@ async fn no_event_is_accepted_after_finish() {
 #[tokio::test]
 async fn a_send_that_waits_during_the_finish_fails() {
     let (sender, sse) = Sse::channel(1);
-    sender.try_send(Event::new("a")).expect("room");
+    sender.try_send(Event::new("a")).expect("the channel has room");
     let mut waiting = Box::pin(sender.text("b"));
     assert!(waiting.as_mut().now_or_never().is_none());
     sender.finish();
@@ -115,18 +115,18 @@ async fn a_send_that_waits_during_the_finish_fails() {
 }
 
 #[tokio::test]
-async fn a_value_without_json_has_its_own_error() {
+async fn a_value_that_json_cannot_encode_has_its_own_error() {
     let (sender, sse) = Sse::channel(1);
     let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
-    let error = sender.json(&keyed_by_lists).await.expect_err("not JSON");
+    let error = sender.json(&keyed_by_lists).await.expect_err("JSON cannot encode the value");
     assert!(matches!(error, SendJsonError::Encode(_)));
     assert_eq!(error.to_string(), "the value was not sent, as it has no encoding");
     assert!(error.source().is_some());
     drop(sse);
-    let error = sender.json(&1).await.expect_err("closed");
+    let error = sender.json(&1).await.expect_err("the stream has ended");
     assert!(matches!(error, SendJsonError::Closed(_)));
     assert_eq!(error.to_string(), "the value was not sent");
-    assert_eq!(error.source().expect("the cause").to_string(), "the stream has ended");
+    assert_eq!(error.source().expect("the error has a cause").to_string(), "the stream has ended");
 }
 
 #[tokio::test]
@@ -151,8 +151,8 @@ async fn concurrent_senders_lose_no_event_before_the_finish() {
     sender.finish();
     let mut sent = 0;
     for task in senders {
-        sent += task.await.expect("no panic");
+        sent += task.await.expect("no task panicked");
     }
-    let read = reading.await.expect("no panic");
+    let read = reading.await.expect("no task panicked");
     assert_eq!(read.matches("data: x\n\n").count(), sent);
 }

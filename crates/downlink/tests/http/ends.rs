@@ -24,7 +24,7 @@ async fn max_age_ends_a_stream_at_eighty_to_a_hundred_percent() {
     }
     let late = 100 * SECOND + SECOND / 100;
     assert!(ages.iter().all(|age| *age >= 80 * SECOND && *age <= late), "{ages:?}");
-    assert!(ages.iter().any(|age| *age != ages[0]), "no spread: {ages:?}");
+    assert!(ages.iter().any(|age| *age != ages[0]), "all are equal: {ages:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ async fn a_stream_that_has_expired_ends_after_the_greeting() {
     assert!(!Reader::new(sse).rest().await.contains("secret"));
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(std::time::Instant::now());
     let said = Reader::new(sse).rest().await;
-    retry_in(said.strip_prefix(": connected\n\n").expect("the greeting"));
+    retry_in(said.strip_prefix(": connected\n\n").expect("the stream begins with the greeting"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,11 +130,11 @@ async fn a_stream_with_the_largest_max_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn the_callers_future_ends_the_stream_after_ready_events() {
+async fn the_until_future_ends_the_stream_after_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
-    sender.try_send(Event::new("last")).expect("room");
+    sender.try_send(Event::new("last")).expect("the channel has room");
     leave.send(()).expect("the stream waits for it");
     assert_eq!(reader.next().await.as_deref(), Some("data: last\n\n"));
     assert_eq!(reader.next().await, None);
@@ -143,13 +143,13 @@ async fn the_callers_future_ends_the_stream_after_ready_events() {
 }
 
 #[tokio::test]
-async fn the_callers_future_ends_an_idle_stream() {
+async fn the_until_future_ends_an_idle_stream() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });
     tokio::task::yield_now().await;
     leave.send(()).expect("the stream waits for it");
-    assert_eq!(reading.await.expect("no panic"), None);
+    assert_eq!(reading.await.expect("no task panicked"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +169,7 @@ async fn the_end_of_the_events_has_no_reconnection_time() {
 /// The reconnection time in a frame that has no other field.
 fn retry_in(text: &str) -> u64 {
     let millis = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
-    millis.expect(text).parse().expect("digits")
+    millis.expect(text).parse().expect("the value is a number")
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Tests of the responses of `downlink::http` through its public API, without sockets.
 //!
-//! The tests use tokio's paused clock, which advances only when every task waits.
+//! Tests of times use tokio's paused clock, which advances only when every task waits.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 
@@ -27,7 +27,7 @@ impl<S: FrameSource> Reader<S> {
         Self { body: Box::pin(sse.into_http_response().into_body()) }
     }
 
-    /// Makes a reader of a response and reads the greeting.
+    /// Makes a reader of a response and reads the greeting (the first comment of the stream).
     async fn greeted(sse: Sse<S>) -> Self {
         let mut reader = Self::new(sse);
         assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));
@@ -36,14 +36,14 @@ impl<S: FrameSource> Reader<S> {
 
     /// Reads the next chunk as text. Returns `None` at the end of the body.
     async fn next(&mut self) -> Option<String> {
-        self.try_next().await.map(|chunk| chunk.expect("no failure"))
+        self.try_next().await.map(|chunk| chunk.expect("the body does not fail"))
     }
 
     async fn try_next(&mut self) -> Option<Result<String, BodyError>> {
         let frame = self.body.frame().await?;
         Some(frame.map(|frame| {
-            let bytes = frame.into_data().expect("no trailers");
-            String::from_utf8(bytes.into()).expect("UTF-8")
+            let bytes = frame.into_data().expect("the frame has data");
+            String::from_utf8(bytes.into()).expect("the bytes are UTF-8")
         }))
     }
 

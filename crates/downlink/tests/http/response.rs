@@ -11,20 +11,19 @@ use http_body_util::BodyExt;
 
 use super::SECOND;
 
-/// All headers as text.
+/// The status and all headers as text.
 fn head<B>(response: &Response<B>) -> String {
     let mut lines = vec![response.status().as_str().to_owned()];
     lines.extend(
-        response
-            .headers()
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("ASCII"))),
+        response.headers().iter().map(|(name, value)| {
+            format!("{name}: {}", value.to_str().expect("the header is ASCII"))
+        }),
     );
     lines.join("\n")
 }
 
 #[tokio::test]
-async fn a_stream_has_exactly_these_headers() {
+async fn a_stream_has_exactly_the_headers_of_an_event_stream() {
     let response = Sse::new(stream::pending::<Frame>()).into_http_response();
     assert_eq!(
         head(&response),
@@ -46,7 +45,7 @@ async fn a_stream_is_a_response_of_axum() {
     let response: axum::response::Response = sse.into_response();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert!(response.extensions().get::<Finite>().is_some());
-    let body = response.into_body().collect().await.expect("no failure").to_bytes();
+    let body = response.into_body().collect().await.expect("the body does not fail").to_bytes();
     assert_eq!(body, ": connected\n\n: a\n\n");
 }
 
@@ -55,10 +54,16 @@ async fn a_refused_browser_gets_a_stream_that_ends() {
     let response = refuse("full\nhouse", Spread::between(2 * SECOND, 3 * SECOND), true);
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let body = response.into_body().collect().await.expect("infallible").to_bytes();
-    let text = std::str::from_utf8(&body).expect("UTF-8");
-    let retry = text.strip_prefix(": full\n: house\n\nretry: ").expect("the reason and then retry");
-    let millis: u64 = retry.strip_suffix("\n\n").expect("a frame").parse().expect("digits");
+    let body = response.into_body().collect().await.expect("the body cannot fail").to_bytes();
+    let text = std::str::from_utf8(&body).expect("the bytes are UTF-8");
+    let retry = text
+        .strip_prefix(": full\n: house\n\nretry: ")
+        .expect("the retry field follows the reason");
+    let millis: u64 = retry
+        .strip_suffix("\n\n")
+        .expect("the frame is complete")
+        .parse()
+        .expect("the value is a number");
     assert!((2_000..=3_000).contains(&millis));
 }
 
@@ -67,17 +72,20 @@ async fn a_refused_program_gets_a_503() {
     let response = refuse("Full house.", Spread::between(2 * SECOND, 3 * SECOND), false);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
-    let seconds: u64 =
-        response.headers()["retry-after"].to_str().expect("ASCII").parse().expect("digits");
+    let seconds: u64 = response.headers()["retry-after"]
+        .to_str()
+        .expect("the header is ASCII")
+        .parse()
+        .expect("the value is a number");
     assert!((2..=3).contains(&seconds));
-    let body = response.into_body().collect().await.expect("infallible").to_bytes();
-    let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    let body = response.into_body().collect().await.expect("the body cannot fail").to_bytes();
+    let problem: serde_json::Value = serde_json::from_slice(&body).expect("the body is JSON");
     assert_eq!(problem["status"], 503);
     assert_eq!(problem["detail"], "Full house.");
 }
 
 #[tokio::test]
-async fn refusals_have_random_waits() {
+async fn refused_clients_get_random_retry_times() {
     let spread = Spread::between(SECOND, 100 * SECOND);
     let after = || refuse("", spread, false).headers()["retry-after"].clone();
     let first = after();
@@ -96,7 +104,7 @@ async fn a_problem_is_a_response_of_axum() {
 #[tokio::test]
 async fn last_event_id_is_an_extractor() {
     let request = Request::get("/?topic=a&last_event_id=x-1").header("sec-fetch-mode", "cors");
-    let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+    let (mut parts, ()) = request.body(()).expect("the request is valid").into_parts();
     let Ok(last) = LastEventId::from_request_parts(&mut parts, &()).await;
     assert_eq!(last.as_str(), Some("x-1"));
     assert!(last.is_browser());
@@ -107,7 +115,7 @@ async fn last_event_id_is_an_extractor() {
 fn the_answer_does_not_show_the_cause_of_an_encoding_failure() {
     let failing = |_: &()| Err(std::io::Error::other("table users is locked"));
     let hub = downlink::Hub::with(failing);
-    let error = hub.to("a").publish(()).expect_err("no encoding");
+    let error = hub.to("a").publish(()).expect_err("the value has no encoding");
     let problem = error.to_problem();
     assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!problem.to_json().contains("users"), "{}", problem.to_json());

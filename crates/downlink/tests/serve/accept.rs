@@ -25,7 +25,7 @@ impl Listener for Script {
     type Addr = &'static str;
 
     async fn accept(&mut self) -> io::Result<(DuplexStream, &'static str)> {
-        self.asked.lock().expect("no panic").push(Instant::now());
+        self.asked.lock().expect("no task panicked").push(Instant::now());
         match self.accepts.pop_front() {
             Some(accepted) => Ok((accepted?, "memory")),
             None => std::future::pending().await,
@@ -37,7 +37,7 @@ impl Listener for Script {
     }
 }
 
-/// The numbers of these errors on Unix systems.
+/// The numbers of some errors on Unix systems.
 const ECONNABORTED: i32 = if cfg!(target_os = "linux") { 103 } else { 53 };
 const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
@@ -56,7 +56,7 @@ async fn asked_after(errors: &[i32]) -> Vec<Duration> {
     let mut client = Client::new(ours);
     client.get("/", "").await;
     client.sees("hello").await;
-    let asked = asked.lock().expect("no panic");
+    let asked = asked.lock().expect("no task panicked");
     asked.iter().map(|at| *at - asked[0]).collect()
 }
 
@@ -78,14 +78,14 @@ async fn the_server_accepts_again_at_once_after_an_aborted_connection() {
 async fn an_unusable_listener_ends_the_server() {
     let accepts = [Err(io::Error::from_raw_os_error(EINVAL))].into();
     let script = Script { accepts, asked: Arc::default() };
-    let error = downlink::serve(script, Router::new()).await.expect_err("not listening");
+    let error = downlink::serve(script, Router::new()).await.expect_err("the listener is unusable");
     assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
-/// These sockets are not real, so the server must work in a runtime without I/O.
+/// Sockets in memory need no I/O of the runtime, so the server must work in a runtime without I/O.
 #[test]
 fn sockets_in_memory_are_served_in_a_runtime_without_io() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let asked = runtime.expect("a runtime").block_on(asked_after(&[]));
+    let asked = runtime.expect("the runtime can be built").block_on(asked_after(&[]));
     assert_eq!(asked.len(), 2);
 }

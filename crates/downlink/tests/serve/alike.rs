@@ -1,6 +1,7 @@
-//! The server is built on hyper, an HTTP library. On some sockets, hyper writes the streams; on
-//! others, the server writes them itself. The answers must be the same, so that a peer cannot see
-//! the difference.
+//! Tests that a peer gets the same answers on all types of sockets.
+//!
+//! The server is built on hyper, an HTTP library. On some sockets, hyper writes the streams. On the
+//! others, the server writes them itself. A peer must not see the difference.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -48,14 +49,14 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 }
 
 #[tokio::test]
-async fn hub_subscription() {
-    // Ids contain the epoch of the hub, which is random. All servers use one hub, so that their ids
-    // are equal.
-    let hub = Hub::builder().text().open_event(false).build().expect("valid");
+async fn a_hub_subscription_is_the_same_on_all_sockets() {
+    // Ids contain the epoch of the hub, which is a random number. All servers use one hub, so that
+    // their ids are equal.
+    let hub = Hub::builder().text().open_event(false).build().expect("the settings are valid");
     for number in 0..100 {
-        hub.to("a").publish(number.to_string()).expect("published");
+        hub.to("a").publish(number.to_string()).expect("the hub accepts the event");
     }
-    hub.finish("a").expect("finished");
+    hub.finish("a").expect("the topic can be finished");
     let answer = answer_of_all(|| {
         let hub = hub.clone();
         let join =
@@ -67,19 +68,19 @@ async fn hub_subscription() {
 }
 
 #[tokio::test]
-async fn sse_of_a_stream() {
+async fn a_stream_of_events_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| Router::new().route("/", get(|| async { Sse::new(events()) })));
     assert_eq!(answer.await.body.matches("\n\n").count(), 201);
 }
 
 #[tokio::test]
-async fn sse_of_a_channel() {
+async fn a_channel_of_events_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| {
         let talk = || async {
             let (sender, sse) = Sse::channel(1);
             tokio::spawn(async move {
                 for number in 0..50 {
-                    sender.text(number.to_string()).await.expect("open");
+                    sender.text(number.to_string()).await.expect("the stream is open");
                 }
                 sender.finish();
             });
@@ -93,7 +94,7 @@ async fn sse_of_a_channel() {
 }
 
 #[tokio::test]
-async fn sse_of_axum() {
+async fn a_stream_of_axum_is_the_same_on_all_sockets() {
     use axum::response::sse::{Event, KeepAlive, Sse};
 
     let answer = answer_of_all(|| {
@@ -125,7 +126,7 @@ impl http_body::Body for Shouting {
         if self.ended == 0 {
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    let data = frame.into_data().expect("no trailers");
+                    let data = frame.into_data().expect("the frame has data");
                     self.bytes += data.len();
                     return Poll::Ready(Some(Ok(HttpFrame::data(
                         data.to_ascii_uppercase().into(),
@@ -139,9 +140,12 @@ impl http_body::Body for Shouting {
         Poll::Ready(match self.ended {
             1 => Some(Ok(HttpFrame::data(format!(": {} bytes\n\n", self.bytes).into()))),
             2 => Some(Ok(HttpFrame::trailers(
-                [("x-bytes".parse().expect("valid"), "1".parse().expect("valid"))]
-                    .into_iter()
-                    .collect(),
+                [(
+                    "x-bytes".parse().expect("the header is valid"),
+                    "1".parse().expect("the header is valid"),
+                )]
+                .into_iter()
+                .collect(),
             ))),
             _ => None,
         })
@@ -153,7 +157,7 @@ async fn shouted(response: Response<Body>) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn body_within_a_body() {
+async fn a_body_that_wraps_another_body_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| {
         let app = Router::new().route("/", get(|| async { Sse::new(events()) }));
         app.route_layer(map_response(shouted))
@@ -164,7 +168,7 @@ async fn body_within_a_body() {
 }
 
 #[tokio::test]
-async fn content_coding() {
+async fn a_compressed_stream_is_the_same_on_all_sockets() {
     let answer = answer_of_all(|| {
         let coded = || async {
             let chunks = stream::iter(["not ", "really ", "br"].map(Ok::<_, Infallible>));
@@ -176,9 +180,9 @@ async fn content_coding() {
     assert_eq!(answer.await.body, "not really br");
 }
 
-/// A body may have empty frames. They must not end the stream.
+/// The body has empty frames. They must not end the stream.
 #[tokio::test]
-async fn empty_frames() {
+async fn empty_frames_do_not_end_a_stream() {
     let answer = answer_of_all(|| {
         let chunks = || {
             stream::iter(["", "data: a\n\n", "", "", "data: b\n\n", ""].map(Ok::<_, Infallible>))
@@ -193,7 +197,7 @@ async fn empty_frames() {
 
 /// The server does not treat a response as a stream if its status is not 200 or if it has a length.
 #[tokio::test]
-async fn responses_with_another_status_or_a_length() {
+async fn responses_with_another_status_or_a_length_are_the_same_on_all_sockets() {
     for (status, length) in [(201, false), (503, false), (200, true)] {
         let app = || {
             let response = move || async move {
@@ -202,7 +206,7 @@ async fn responses_with_another_status_or_a_length() {
                 let response = if length { response.header("content-length", 9) } else { response };
                 let frames =
                     stream::iter([Ok::<_, Infallible>(Frame::comment("hello").into_bytes())]);
-                response.body(Body::from_stream(frames)).expect("a response")
+                response.body(Body::from_stream(frames)).expect("the response is valid")
             };
             Router::new().route("/", get(response))
         };

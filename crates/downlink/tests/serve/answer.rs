@@ -1,6 +1,6 @@
-//! Parses one answer on a connection that may have several.
+//! Parses one answer on a connection that may have several answers.
 
-/// An answer. The body is without the lengths and line ends of HTTP chunks.
+/// An answer. The body does not include the lengths and line ends of HTTP chunks.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: String,
@@ -17,7 +17,7 @@ impl Answer {
         let mut lines = head.split("\r\n");
         let status = lines.next()?.to_owned();
         let headers = lines.map(|line| {
-            let (name, value) = line.split_once(": ").expect("a header");
+            let (name, value) = line.split_once(": ").expect("the line is a header");
             (name.to_ascii_lowercase(), value.to_owned())
         });
         let mut headers: Vec<_> = headers.filter(|(name, _)| name != "date").collect();
@@ -25,7 +25,8 @@ impl Answer {
         let mut answer = Self { status, headers, body: String::new() };
         let body = match answer.header("content-length") {
             Some(length) => {
-                answer.body = rest.get(..length.parse().expect("a length"))?.to_owned();
+                answer.body =
+                    rest.get(..length.parse().expect("the length is a number"))?.to_owned();
                 answer.body.len()
             }
             None if answer.header("transfer-encoding") == Some("chunked") => {
@@ -49,7 +50,8 @@ fn unchunked(text: &str) -> Option<(String, usize)> {
     let (mut body, mut at) = (String::new(), 0);
     loop {
         let (digits, rest) = text[at..].split_once("\r\n")?;
-        let length = usize::from_str_radix(digits, 16).expect("a chunk's length");
+        let length =
+            usize::from_str_radix(digits, 16).expect("the length of the chunk is a number");
         let chunk = rest.get(..length)?;
         let end = rest.get(length..length + 2)?;
         assert_eq!(end, "\r\n");

@@ -15,7 +15,7 @@ fn streams() -> Router {
 }
 
 #[tokio::test]
-async fn limits_must_not_be_zero() {
+async fn connections_max_is_at_least_one() {
     assert_eq!(
         downlink::serve(listener().await, streams()).connections_max(0).connections_allowed(),
         1
@@ -25,7 +25,7 @@ async fn limits_must_not_be_zero() {
 }
 
 async fn listener() -> tokio::net::TcpListener {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free")
 }
 
 /// The test runs itself again in a child process with a low limit of descriptors. This environment
@@ -39,11 +39,11 @@ async fn the_server_survives_a_lack_of_descriptors() {
     }
     let child = Command::new("sh")
         .args(["-c", "ulimit -Sn 40; ulimit -Hn 60; exec \"$0\" --exact \"$1\""])
-        .arg(std::env::current_exe().expect("the path of this test"))
+        .arg(std::env::current_exe().expect("the test has a path"))
         .arg("descriptors::the_server_survives_a_lack_of_descriptors")
         .env(IN_CHILD, "1")
         .output()
-        .expect("a shell");
+        .expect("the system has a shell");
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
 }
@@ -51,10 +51,8 @@ async fn the_server_survives_a_lack_of_descriptors() {
 /// The part of the test that runs in the child process, which may have 60 open descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
-    assert_eq!(
-        counted, 30,
-        "half of the hard limit, to which the server has raised the soft limit"
-    );
+    // The server has raised the soft limit to the hard limit, and allows half of it.
+    assert_eq!(counted, 30, "the server does not allow half of the hard limit");
 
     let running = Running::with(streams(), |serve| serve.connections_max(1_000)).await;
     let mut first = running.get("/").await;

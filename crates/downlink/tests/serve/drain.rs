@@ -64,14 +64,17 @@ async fn a_drain_ends_each_stream_after_a_frame_with_its_own_retry() {
     running.ended().await;
     assert!(before.elapsed() < DRAIN_WITHIN / 2);
     assert!(retries.iter().all(|retry| (100..=100_000).contains(retry)), "{retries:?}");
-    assert!(retries.iter().any(|retry| *retry != retries[0]), "no spread: {retries:?}");
+    assert!(retries.iter().any(|retry| *retry != retries[0]), "all are equal: {retries:?}");
 }
 
 #[tokio::test]
 async fn a_draining_server_accepts_no_connection() {
     let mut running = Running::new(streams()).await;
     running.stop();
-    super::patiently(&mut running.ended).await.expect("no panic").expect("no error");
+    super::patiently(&mut running.ended)
+        .await
+        .expect("no task panicked")
+        .expect("the server ends without an error");
     assert!(!running.listens().await);
 }
 
@@ -89,7 +92,7 @@ fn raw(chunks: mpsc::Receiver<&'static str>) -> Response {
 fn raw_app(chunks: mpsc::Receiver<&'static str>) -> Router {
     let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
     let once = move || async move {
-        raw(chunks.lock().expect("no panic").take().expect("only one request"))
+        raw(chunks.lock().expect("no task panicked").take().expect("only one request arrives"))
     };
     Router::new().route("/", get(once))
 }
@@ -99,12 +102,12 @@ async fn a_drain_waits_for_the_end_of_a_frame() {
     let (sender, chunks) = mpsc::channel(4);
     let mut running = Running::new(raw_app(chunks)).await;
     let mut client = running.get("/").await;
-    sender.send("data: a\n").await.expect("open");
+    sender.send("data: a\n").await.expect("the stream is open");
     client.sees("data: a\n").await;
     running.stop();
     // When the listener is closed, the drain has begun.
     while running.listens().await {}
-    sender.send("data: b\n\ndata: never").await.expect("still open");
+    sender.send("data: b\n\ndata: never").await.expect("the stream is still open");
     let answer = client.rest().await;
     assert!(answer.contains("data: b\n\nretry: "), "{answer}");
     assert!(!answer.contains("never"), "{answer}");
@@ -131,18 +134,19 @@ async fn a_compressed_stream_ends_without_a_retry() {
 }
 
 #[tokio::test]
-async fn a_finite_stream_may_end_by_itself() {
+async fn a_drain_lets_a_finite_stream_run_to_its_end() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(std::sync::Mutex::new(Some(sse.finite())));
-    let once =
-        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
+    let once = move || async move {
+        sse.lock().expect("no task panicked").take().expect("only one request arrives")
+    };
     let mut running = Running::new(streams().route("/", get(once))).await;
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
     let other = reading(&running, "/ours").await;
     running.stop();
     goodbye_in(&other.rest().await);
-    sender.text("the answer").await.expect("still open");
+    sender.text("the answer").await.expect("the stream is still open");
     sender.finish();
     let answer = client.rest().await;
     assert!(answer.ends_with("data: the answer\n\n\r\n0\r\n\r\n"), "{answer}");
@@ -193,7 +197,8 @@ async fn all_bodies_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
     let signal = Arc::new(std::sync::Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let frames = stream::iter([Frame::comment("a")]).chain_pending();
         Sse::new(futures_util::StreamExt::inspect(frames, move |_| {
             let _owned = &signal;
@@ -205,15 +210,15 @@ async fn all_bodies_are_dropped_at_the_deadline() {
     let serve = downlink::serve(listener, app).drain_within(Duration::ZERO);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let reading = async {
-        let mut client = Client::new(Here::connect(&place).await.expect("listening"));
+        let mut client = Client::new(Here::connect(&place).await.expect("the server listens"));
         client.get("/", "").await;
         client.sees(": a\n\n").await;
-        stop.send(()).expect("running");
+        stop.send(()).expect("the server is running");
         client
     };
     let serving = serve.with_graceful_shutdown(stopped).into_future();
     let (ended, _client) = tokio::join!(serving, reading);
-    ended.expect("no error");
+    ended.expect("the server ends without an error");
     assert!(dropped.try_recv().is_ok(), "a body still exists");
 }
 
@@ -275,7 +280,7 @@ async fn a_stream_of_a_browser_during_the_drain_ends_at_once() {
 }
 
 #[tokio::test]
-async fn idle_connections_close_at_once() {
+async fn a_drain_closes_an_idle_connection_within_a_second() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(app).await;
     let mut idle = running.get("/").await;
@@ -338,7 +343,8 @@ async fn a_next_request_sent_before_the_signal_is_answered_and_closes_the_connec
     let mut client = running.get("/").await;
     client.sees("hello").await;
     // No other task runs between the next two calls.
-    Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
+    Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        .expect("the socket has room");
     running.stop();
     let answers = client.rest().await;
     assert_eq!(answers.matches("\r\n\r\nhello").count(), 2, "{answers}");
@@ -355,7 +361,8 @@ async fn a_first_request_sent_before_the_signal_is_answered() {
     // accepted `client`.
     let other = reading(&running, "/ours").await;
     // No other task runs between the next two calls.
-    Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
+    Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        .expect("the socket has room");
     running.stop();
     assert_eq!(body_of(&client.rest().await), "hello");
     other.rest().await;
@@ -363,7 +370,7 @@ async fn a_first_request_sent_before_the_signal_is_answered() {
 }
 
 /// A client sends half of the head of its first request. Then the server begins its shutdown.
-/// Returns both.
+/// Returns the server and the client.
 async fn half_a_request_at_the_end() -> (Running, Client) {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
@@ -409,14 +416,14 @@ async fn stream_that_ends_with_the_server() {
     let stopping = Arc::clone(&stop);
     let last = move || async move {
         Sse::new(stream::poll_fn(move |_| {
-            let stop = stopping.lock().expect("no panic").take();
-            stop.expect("ends once").send(()).expect("running");
+            let stop = stopping.lock().expect("no task panicked").take();
+            stop.expect("the stream ends only once").send(()).expect("the server is running");
             std::task::Poll::Ready(None::<Frame>)
         }))
     };
     let app = Router::new().route("/slow", get(slow)).route("/last", get(last));
     let mut running = Running::new(app).await;
-    *stop.lock().expect("no panic") = running.stop.take();
+    *stop.lock().expect("no task panicked") = running.stop.take();
     let slow = running.get("/slow").await;
     entered.notified().await;
     let answer = running.get("/last").await.rest().await;

@@ -48,7 +48,7 @@ impl Http2 {
     }
 
     async fn at(address: SocketAddr) -> Self {
-        let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
+        let io = TokioIo::new(TcpStream::connect(address).await.expect("the server listens"));
         let (requests, connection) = patiently(
             // A few events fill a flow-control window of this size.
             http2::Builder::new(TokioExecutor::new())
@@ -56,7 +56,7 @@ impl Http2 {
                 .handshake(io),
         )
         .await
-        .expect("HTTP/2");
+        .expect("the server speaks HTTP/2");
         Self { requests, connection: tokio::spawn(connection) }
     }
 
@@ -67,16 +67,19 @@ impl Http2 {
 
     async fn try_get(&mut self, path: &str) -> hyper::Result<Response<Incoming>> {
         let uri = format!("http://test{path}");
-        self.ask(Request::get(uri).body(Full::default()).expect("a request")).await
+        self.ask(Request::get(uri).body(Full::default()).expect("the request is valid")).await
     }
 
     async fn get(&mut self, path: &str) -> Answer {
-        Answer::new(self.try_get(path).await.expect("an answer"))
+        Answer::new(self.try_get(path).await.expect("the server answers"))
     }
 
     /// Waits until the connection has ended. Panics if it has ended with an error.
     async fn ended(self) {
-        patiently(self.connection).await.expect("no panic").expect("no error");
+        patiently(self.connection)
+            .await
+            .expect("no task panicked")
+            .expect("the server ends without an error");
     }
 }
 
@@ -94,7 +97,7 @@ impl Answer {
     /// Reads until this text has arrived. Panics if the stream ends first.
     async fn sees(&mut self, text: &str) {
         while !self.seen.contains(text) {
-            let seen = self.read().await.expect("no reset");
+            let seen = self.read().await.expect("the stream is not reset");
             assert!(seen, "ended without {text:?}: {:?}", self.seen);
         }
     }
@@ -102,12 +105,13 @@ impl Answer {
     /// Reads once. Returns `false` at the end of the body.
     async fn read(&mut self) -> hyper::Result<bool> {
         let Some(frame) = patiently(self.response.frame()).await else { return Ok(false) };
-        let bytes = frame?.into_data().expect("no trailers");
-        self.seen.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+        let bytes = frame?.into_data().expect("the frame has data");
+        self.seen.push_str(std::str::from_utf8(&bytes).expect("the bytes are UTF-8"));
         Ok(true)
     }
 
-    /// Reads to the end of the body. Returns the whole text, including what was read before.
+    /// Reads to the end of the body. Returns the whole text, including the text that was read
+    /// before.
     async fn rest(mut self) -> hyper::Result<String> {
         while self.read().await? {}
         Ok(self.seen)
@@ -133,13 +137,15 @@ async fn plain_requests_are_answered() {
     let hello = client.get("/").await;
     assert_eq!(hello.response.version(), Version::HTTP_2);
     assert!(!hello.response.headers().contains_key("connection"));
-    assert_eq!(hello.rest().await.expect("a complete body"), "hello");
+    assert_eq!(hello.rest().await.expect("the body is complete"), "hello");
 
     // The body is longer than the flow-control windows of the server and of the client.
     let long = "x".repeat(1_000_000);
     let request = Request::post("http://test/echo").body(Full::from(long.clone()));
-    let echo = Answer::new(client.ask(request.expect("a request")).await.expect("an answer"));
-    assert!(echo.rest().await.expect("a complete body") == long);
+    let echo = Answer::new(
+        client.ask(request.expect("the request is valid")).await.expect("the server answers"),
+    );
+    assert!(echo.rest().await.expect("the body is complete") == long);
     assert_eq!(client.get("/nowhere").await.response.status(), 404);
 }
 
@@ -147,14 +153,15 @@ async fn plain_requests_are_answered() {
 async fn events_of_a_stream_arrive_one_by_one() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse)));
-    let once =
-        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
+    let once = move || async move {
+        sse.lock().expect("no task panicked").take().expect("only one request arrives")
+    };
     let running = Running::new(Router::new().route("/", get(once))).await;
     let mut client = Http2::to(&running).await;
     let mut events = client.get("/").await;
     assert_eq!(events.response.headers()["content-type"], "text/event-stream");
     for number in 0..100 {
-        sender.text(format!("event {number}")).await.expect("open");
+        sender.text(format!("event {number}")).await.expect("the stream is open");
         events.sees(&format!("data: event {number}\n\n")).await;
     }
     drop(events);
@@ -177,37 +184,41 @@ async fn a_connection_has_many_streams_up_to_a_limit() {
     let mut above = Box::pin(client.get("/"));
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut above).await.is_err());
     drop(open.pop());
-    assert_eq!(patiently(above).await.rest().await.expect("a complete body"), "hello");
+    assert_eq!(patiently(above).await.rest().await.expect("the body is complete"), "hello");
     running.stop();
     for stream in open {
-        goodbye_in(&stream.rest().await.expect("ended well"));
+        goodbye_in(&stream.rest().await.expect("the stream ends without an error"));
     }
     client.ended().await;
     running.ended().await;
 }
 
-/// The reconnection time in the last frame of a stream. Panics if the last frame has none.
+/// The reconnection time in the last frame of a stream. Panics if the last frame has no such time.
 fn goodbye_in(stream: &str) -> u64 {
-    let (_, last) = stream.rsplit_once("retry: ").expect("a last retry field");
-    last.strip_suffix("\n\n").expect("the last frame").parse().expect("digits")
+    let (_, last) = stream.rsplit_once("retry: ").expect("the last frame is a retry field");
+    last.strip_suffix("\n\n")
+        .expect("the frame is complete")
+        .parse()
+        .expect("the value is a number")
 }
 
 #[tokio::test]
 async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse.finite())));
-    let once =
-        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
+    let once = move || async move {
+        sse.lock().expect("no task panicked").take().expect("only one request arrives")
+    };
     let mut running = Running::new(app().route("/finite", get(once))).await;
     let mut client = Http2::to(&running).await;
     let mut finite = client.get("/finite").await;
     finite.sees(": connected\n\n").await;
     let endless = client.get("/stream").await;
     running.stop();
-    goodbye_in(&endless.rest().await.expect("ended well"));
-    sender.text("the answer").await.expect("still open");
+    goodbye_in(&endless.rest().await.expect("the stream ends without an error"));
+    sender.text("the answer").await.expect("the stream is still open");
     sender.finish();
-    let answer = finite.rest().await.expect("ended well");
+    let answer = finite.rest().await.expect("the stream ends without an error");
     assert!(answer.ends_with("data: the answer\n\n") && !answer.contains("retry:"), "{answer}");
     assert!(client.try_get("/").await.is_err());
     client.ended().await;
@@ -216,12 +227,12 @@ async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_delay_the_drain() {
-    // No test runs for so long, so these limits cannot end the connection.
+    // No test runs that long, so these limits cannot end the connection.
     let long = Duration::from_secs(3_600);
     let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
     let mut running = Running::with(app(), limits).await;
     let mut client = Http2::to(&running).await;
-    client.get("/").await.rest().await.expect("a complete body");
+    client.get("/").await.rest().await.expect("the body is complete");
     running.stop();
     client.ended().await;
     running.ended().await;
@@ -237,8 +248,8 @@ async fn a_panic_resets_only_its_own_stream() {
     let mut client = Http2::to(&running).await;
     let mut other = client.get("/stream").await;
     other.sees(": connected\n\n").await;
-    client.try_get("/panic").await.expect_err("no answer");
-    assert_eq!(client.get("/").await.rest().await.expect("a complete body"), "hello");
+    client.try_get("/panic").await.expect_err("the request gets no answer");
+    assert_eq!(client.get("/").await.rest().await.expect("the body is complete"), "hello");
 }
 
 #[tokio::test]
@@ -249,10 +260,10 @@ async fn dropping_the_server_closes_the_connection_and_its_streams() {
     let mut stream = client.get("/").await;
     stream.sees("data: ").await;
     running.ended.abort();
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     while let Ok(true) = stream.read().await {}
     // The connection may end with or without an error.
-    let _ = patiently(client.connection).await.expect("no panic");
+    let _ = patiently(client.connection).await.expect("no task panicked");
 }
 
 /// When the future of the server completes, the server must have dropped all streams.
@@ -261,30 +272,31 @@ async fn all_streams_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let frames = stream::iter([Frame::comment("a")]).chain(stream::pending());
         Sse::new(frames.inspect(move |_| {
             let _owned = &signal;
         }))
         .finite()
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let app = Router::new().route("/", get(once));
     let serve = downlink::serve(listener, app).drain_within(Duration::ZERO);
-    let address = serve.local_addr().expect("bound");
+    let address = serve.local_addr().expect("the listener is bound");
     let (stop, stopped) = oneshot::channel::<()>();
     let reading = async {
         let mut client = Http2::at(address).await;
         let mut answer = client.get("/").await;
         answer.sees(": a\n\n").await;
-        stop.send(()).expect("running");
+        stop.send(()).expect("the server is running");
         (client, answer)
     };
     // Both futures run in one task, so no other task can drop the stream between the end of the
     // server and the check.
     let serving = serve.with_graceful_shutdown(stopped).into_future();
     let (ended, _open) = tokio::join!(serving, reading);
-    ended.expect("no error");
+    ended.expect("the server ends without an error");
     assert!(dropped.try_recv().is_ok(), "a body still exists");
 }
 
@@ -293,7 +305,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let event = Event::new("x".repeat(1_000));
         Sse::new(stream::repeat(event).inspect(move |_| {
             let _owned = &signal;
@@ -305,31 +318,32 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 /// The peer answers pings, so its connection is alive. But it does not read one of its streams, so
 /// it opens no flow-control window for this stream.
 #[tokio::test]
-async fn a_stream_without_a_window_is_reset_and_the_others_stay() {
+async fn a_stream_without_a_window_is_reset_and_other_streams_stay_open() {
     let (app, dropped) = firehose();
     let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
     let mut client = Http2::to(&running).await;
     let before = Instant::now();
     let unread = client.get("/").await;
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     assert!(before.elapsed() >= STALL);
-    assert_eq!(client.get("/hello").await.rest().await.expect("a complete body"), "hello");
-    unread.rest().await.expect_err("reset");
+    assert_eq!(client.get("/hello").await.rest().await.expect("the body is complete"), "hello");
+    unread.rest().await.expect_err("the stream is reset");
 }
 
 #[tokio::test]
 async fn a_subscriber_whose_stream_is_reset_counts_as_stalled() {
     let hub = downlink::Hub::<String>::text();
     let subscribing = hub.clone();
-    let subscribe =
-        move || async move { subscribing.subscribe().topic("a").open().await.expect("room") };
+    let subscribe = move || async move {
+        subscribing.subscribe().topic("a").open().await.expect("the hub has room")
+    };
     let app = Router::new().route("/", get(subscribe));
     let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
     let mut client = Http2::to(&running).await;
     let _unread = client.get("/").await;
     let publishing = async {
         while hub.stats().subscribers > 0 {
-            hub.to("a").publish("x".repeat(100_000)).expect("room");
+            hub.to("a").publish("x".repeat(100_000)).expect("the hub has room");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -346,7 +360,8 @@ async fn a_long_body_without_a_window_is_reset() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let owner = signal.lock().expect("no panic").take().expect("only one request");
+        let owner =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let bytes = Bytes::from_owner(Owned(vec![0; 1_000_000], owner));
         Body::from(bytes)
     };
@@ -354,8 +369,8 @@ async fn a_long_body_without_a_window_is_reset() {
     let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
     let mut client = Http2::to(&running).await;
     let unread = client.get("/").await;
-    patiently(dropped).await.expect("dropped");
-    assert_eq!(client.get("/hello").await.rest().await.expect("a complete body"), "hi");
+    patiently(dropped).await.expect("the body is dropped");
+    assert_eq!(client.get("/hello").await.rest().await.expect("the body is complete"), "hi");
     drop(unread);
 }
 
@@ -376,8 +391,8 @@ const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
 
 /// Connects and writes these bytes. The peer never answers a frame of the server.
 async fn mute(running: &Running, frames: &[&[u8]]) -> TcpStream {
-    let mut peer = TcpStream::connect(running.place).await.expect("listening");
-    peer.write_all(&frames.concat()).await.expect("open");
+    let mut peer = TcpStream::connect(running.place).await.expect("the server listens");
+    peer.write_all(&frames.concat()).await.expect("the connection is open");
     peer
 }
 
@@ -401,7 +416,11 @@ const GOAWAY: u8 = 7;
 /// The error codes of the GOAWAY frames.
 fn goaway_codes(frames: &[(u8, Vec<u8>)]) -> Vec<u32> {
     let goaway = frames.iter().filter(|(kind, _)| *kind == GOAWAY);
-    goaway.map(|(_, content)| u32::from_be_bytes(content[4..8].try_into().expect("4"))).collect()
+    goaway
+        .map(|(_, content)| {
+            u32::from_be_bytes(content[4..8].try_into().expect("an error code has four bytes"))
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -410,9 +429,10 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let running = Running::with(app, |serve| serve.write_stall_max(SHORT).connections_max(1)).await;
     let before = Instant::now();
     let peer = mute(&running, &[HELLO, GET]).await;
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     assert!(before.elapsed() >= SHORT);
-    // Only one connection is allowed. When the server serves another one, it has closed the first.
+    // Only one connection is allowed. When the server serves another connection, it has closed the
+    // first one.
     while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
@@ -420,7 +440,7 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
 impl Http2 {
     /// Connects and sends a request. Returns `None` if the server was at its limit of connections.
     async fn reaches(address: SocketAddr) -> Option<Self> {
-        let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
+        let io = TokioIo::new(TcpStream::connect(address).await.expect("the server listens"));
         let handshake = http2::handshake(TokioExecutor::new(), io);
         let (requests, connection) = patiently(handshake).await.ok()?;
         let mut client = Self { requests, connection: tokio::spawn(connection) };
@@ -435,7 +455,7 @@ async fn a_mute_peer_gets_a_goaway_and_does_not_delay_the_drain() {
     let mut peer = mute(&running, &[HELLO, GET]).await;
     // These bytes begin the server's SETTINGS frame, so the server now uses HTTP/2 on this
     // connection.
-    patiently(peer.read_exact(&mut [0; 9])).await.expect("open");
+    patiently(peer.read_exact(&mut [0; 9])).await.expect("the connection is open");
     running.stop();
     running.ended().await;
     drop(peer);
@@ -446,7 +466,7 @@ async fn a_connection_ends_with_a_goaway() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let peer = mute(&running, &[HELLO, GET]).await;
     let mut first = [0; 1];
-    patiently(peer.peek(&mut first)).await.expect("open");
+    patiently(peer.peek(&mut first)).await.expect("the connection is open");
     running.stop();
     let frames = frames(peer).await;
     assert!(frames.iter().any(|(_, content)| content == b"hello"), "{frames:?}");
@@ -463,18 +483,18 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
     let running = Running::with(app(), timeouts).await;
     let before = Instant::now();
     let mut client = Http2::to(&running).await;
-    client.get("/").await.rest().await.expect("a complete body");
+    client.get("/").await.rest().await.expect("the body is complete");
     client.ended().await;
     assert!(before.elapsed() >= SHORT);
     // While a stream is open, the connection stays open too.
     let mut client = Http2::to(&running).await;
     let stream = client.get("/stream").await;
     for _ in 0..2 {
-        // The header timeout closes this other connection. So when it is closed, the time of the
-        // timeout has passed.
+        // The header timeout closes this other connection. When the connection is closed, the time
+        // of the timeout has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
-    assert_eq!(client.get("/").await.rest().await.expect("a complete body"), "hello");
+    assert_eq!(client.get("/").await.rest().await.expect("the body is complete"), "hello");
     drop(stream);
     client.ended().await;
     // A client that sends only half a preface, or a preface without SETTINGS, has sent no request.
@@ -510,12 +530,12 @@ async fn the_preface_may_arrive_byte_by_byte() {
     let limits = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT);
     let running = Running::with(app(), limits).await;
     let mut peer = mute(&running, &[]).await;
-    peer.set_nodelay(true).expect("open");
+    peer.set_nodelay(true).expect("the connection is open");
     for byte in HELLO.chunks(1) {
-        peer.write_all(byte).await.expect("open");
+        peer.write_all(byte).await.expect("the connection is open");
         tokio::task::yield_now().await;
     }
-    peer.write_all(GET).await.expect("open");
+    peer.write_all(GET).await.expect("the connection is open");
     let frames = frames(peer).await;
     assert!(frames.iter().any(|(_, content)| content == b"hello"), "{frames:?}");
 }
@@ -533,7 +553,7 @@ async fn curl_reads_events() {
     let url = format!("http://{}/", running.place);
     let mut curl = tokio::process::Command::new("curl");
     let arguments = ["-sN", "--http2-prior-knowledge", "-w", "%{http_version}", "-m", "20"];
-    let output = patiently(curl.args(arguments).arg(url).output()).await.expect("curl ran");
+    let output = patiently(curl.args(arguments).arg(url).output()).await.expect("curl can run");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.ends_with("data: a\n\ndata: b\n\n2"), "{said}");
 }

@@ -1,5 +1,5 @@
-//! Only the kernel knows whether a TCP peer acknowledges data, so the server asks the kernel
-//! whether a peer stalls.
+//! Tests that the server lets the kernel decide whether a TCP peer stalls. Only the kernel knows
+//! whether the peer acknowledges data.
 #![cfg(target_os = "linux")]
 
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let event = Event::new("x".repeat(1_000));
         Sse::new(stream::repeat(event).inspect(move |_| {
             let _owned = &signal;
@@ -30,9 +31,9 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 }
 
 /// A slow peer may leave its socket full for longer than `write_stall_max`, although it
-/// acknowledges some data now and then. Only the kernel can distinguish such a peer from one that
-/// acknowledges nothing. In this test, the server's clock advances by hours, and the kernel's clock
-/// by almost nothing. So the connection stays open only if the server asks the kernel.
+/// acknowledges some data now and then. Only the kernel can distinguish such a peer from a peer
+/// that acknowledges nothing. In this test, the server's clock advances by hours, and the kernel's
+/// clock by almost nothing. So the connection stays open only if the server asks the kernel.
 #[tokio::test]
 async fn the_kernel_decides_whether_a_tcp_reader_stalls() {
     let (app, mut dropped) = firehose();
@@ -43,7 +44,7 @@ async fn the_kernel_decides_whether_a_tcp_reader_stalls() {
     for _ in 0..24 {
         tokio::time::sleep(Duration::from_secs(3_600)).await;
         for _ in 0..16 {
-            assert!(client.read().await, "cut off");
+            assert!(client.read().await, "the stream was cut");
         }
     }
     assert!(dropped.try_recv().is_err());

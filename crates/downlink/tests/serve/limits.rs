@@ -26,7 +26,7 @@ async fn with_connections_max(connections_max: usize) -> Running {
 }
 
 #[tokio::test]
-async fn a_connection_above_the_limit_is_refused_and_the_others_stay() {
+async fn a_connection_above_the_limit_is_refused_and_open_connections_stay() {
     let running = with_connections_max(2).await;
     let below = reading(&running).await;
     let mut at = reading(&running).await;
@@ -35,7 +35,7 @@ async fn a_connection_above_the_limit_is_refused_and_the_others_stay() {
     assert!(above.contains("\r\nretry-after: "), "{above}");
     assert!(above.contains("application/problem+json"), "{above}");
 
-    // When the server has noticed that a connection has ended, it accepts another one.
+    // When the server has noticed that a connection has ended, it accepts another connection.
     drop(below);
     loop {
         let mut next = running.get("/").await;
@@ -45,7 +45,10 @@ async fn a_connection_above_the_limit_is_refused_and_the_others_stay() {
         }
     }
     at.seen.clear();
-    assert!(tokio::time::timeout(Duration::ZERO, at.read()).await.is_err(), "still open");
+    assert!(
+        tokio::time::timeout(Duration::ZERO, at.read()).await.is_err(),
+        "the connection has ended"
+    );
 }
 
 #[tokio::test]
@@ -76,12 +79,11 @@ async fn the_number_of_refused_connections_is_limited() {
     for _ in 0..REFUSALS_MAX {
         silent.push(running.connect().await);
     }
-    // The server keeps a limited number of refused connections open, until it can answer their
-    // requests. There are already as many as this limit, so the server closes this connection
-    // without an answer.
+    // The number of refused connections that are open at the same time is limited. The connections
+    // in `silent` have reached this limit, so the server closes this connection without an answer.
     assert_eq!(running.connect().await.rest().await, "");
     silent[0].get("/", "").await;
     silent[0].sees("503 Service Unavailable").await;
     // A refused connection that sends no request is closed after a while.
-    assert_eq!(silent.pop().expect("a silent connection").rest().await, "");
+    assert_eq!(silent.pop().expect("a connection is left").rest().await, "");
 }

@@ -45,29 +45,29 @@ async fn method_router_and_makers_of_services_are_served() {
 async fn a_handler_gets_the_peer_address_without_extra_setup() {
     let running = Running::new(Router::new().route("/", get(peer))).await;
     let mut client = running.get("/").await;
-    let own = client.io.local_addr().expect("connected").to_string();
+    let own = client.io.local_addr().expect("the client is connected").to_string();
     client.sees(&own).await;
 }
 
 #[tokio::test]
 async fn listeners_of_axum_are_served() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("the listener is bound");
     let tapped = Arc::new(Mutex::new(0));
     let taps = Arc::clone(&tapped);
-    let listener = listener.tap_io(move |_| *taps.lock().expect("no panic") += 1);
+    let listener = listener.tap_io(move |_| *taps.lock().expect("no task panicked") += 1);
     let serving = tokio::spawn(downlink::serve(listener, hello()).into_future());
-    let mut client = Client::new(TcpStream::connect(address).await.expect("listening"));
+    let mut client = Client::new(TcpStream::connect(address).await.expect("the server listens"));
     client.get("/", "").await;
     client.sees("hello").await;
-    assert_eq!(*tapped.lock().expect("no panic"), 1);
+    assert_eq!(*tapped.lock().expect("no task panicked"), 1);
     serving.abort();
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let serve = downlink::serve(AxumListener(listener), hello());
-    let address = serve.local_addr().expect("bound");
+    let address = serve.local_addr().expect("the listener is bound");
     tokio::spawn(serve.into_future());
-    let mut client = Client::new(TcpStream::connect(address).await.expect("listening"));
+    let mut client = Client::new(TcpStream::connect(address).await.expect("the server listens"));
     client.get("/", "").await;
     client.sees("hello").await;
 }
@@ -75,15 +75,15 @@ async fn listeners_of_axum_are_served() {
 #[tokio::test]
 async fn unix_sockets_are_served() {
     let directory = std::env::temp_dir().join(format!("downlink-serve-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::create_dir_all(&directory).expect("the directory can be made");
     let path = directory.join("socket");
     let _ = std::fs::remove_file(&path);
-    let serve = downlink::serve(UnixListener::bind(&path).expect("bound"), hello());
-    let address = serve.local_addr().expect("bound");
+    let serve = downlink::serve(UnixListener::bind(&path).expect("the listener is bound"), hello());
+    let address = serve.local_addr().expect("the listener is bound");
     assert_eq!(address.as_pathname(), Some(path.as_path()));
     tokio::spawn(serve.into_future());
-    let mut client = Client::new(UnixStream::connect(&path).await.expect("listening"));
+    let mut client = Client::new(UnixStream::connect(&path).await.expect("the server listens"));
     client.get("/", "").await;
     client.sees("hello").await;
-    std::fs::remove_dir_all(&directory).expect("removed");
+    std::fs::remove_dir_all(&directory).expect("the directory can be removed");
 }

@@ -78,7 +78,7 @@ impl<W: Wire> Running<W> {
     }
 
     async fn connect(&self) -> Client<W::Io> {
-        Client::new(W::connect(&self.place).await.expect("listening"))
+        Client::new(W::connect(&self.place).await.expect("the server listens"))
     }
 
     /// Whether the server accepts connections.
@@ -101,12 +101,19 @@ impl<W: Wire> Running<W> {
     }
 
     fn stop(&mut self) {
-        self.stop.take().expect("stopped once").send(()).expect("running");
+        self.stop
+            .take()
+            .expect("the server is stopped only once")
+            .send(())
+            .expect("the server is running");
     }
 
     /// Waits until the server has ended. Panics if it has ended with an error.
     async fn ended(self) {
-        patiently(self.ended).await.expect("no panic").expect("no error");
+        patiently(self.ended)
+            .await
+            .expect("no task panicked")
+            .expect("the server ends without an error");
     }
 }
 
@@ -123,7 +130,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     }
 
     async fn send(&mut self, text: &str) {
-        self.io.write_all(text.as_bytes()).await.expect("open");
+        self.io.write_all(text.as_bytes()).await.expect("the connection is open");
     }
 
     async fn get(&mut self, path: &str, headers: &str) {
@@ -138,7 +145,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// Reads to the end of the connection. Returns all of the text, including what was read before.
+    /// Reads to the end of the connection. Returns the whole text, including the text that was read
+    /// before.
     async fn rest(mut self) -> String {
         while patiently(self.read()).await {}
         self.seen
@@ -163,26 +171,27 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     async fn read(&mut self) -> bool {
         let mut bytes = [0; 4_096];
         let read = self.io.read(&mut bytes).await.unwrap_or(0);
-        self.seen.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
+        self.seen.push_str(std::str::from_utf8(&bytes[..read]).expect("the bytes are UTF-8"));
         read > 0
     }
 }
 
 /// The part of an HTTP response after the head, as received.
 fn body_of(response: &str) -> &str {
-    response.split_once("\r\n\r\n").expect("a whole head").1
+    response.split_once("\r\n\r\n").expect("the head is complete").1
 }
 
-/// The reconnection time in the last frame of a chunked stream. Panics if the last frame has none.
+/// The reconnection time in the last frame of a chunked stream. Panics if the last frame has no
+/// such time.
 fn goodbye_in(response: &str) -> u64 {
-    let end = response.rfind("retry: ").expect("a last retry field");
-    let last = response[end..].strip_prefix("retry: ").expect("found there");
+    let end = response.rfind("retry: ").expect("the last frame is a retry field");
+    let last = response[end..].strip_prefix("retry: ").expect("the text was found here");
     let millis =
-        last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk after the retry field");
-    millis.parse().expect("digits")
+        last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk follows the retry field");
+    millis.parse().expect("the value is a number")
 }
 
-/// Completes its receiver when it is dropped.
+/// Sends a message to its receiver when it is dropped.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {

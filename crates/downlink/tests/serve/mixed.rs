@@ -18,13 +18,13 @@ use super::{Client, DropSignal, Here, Running, Wire, patiently};
 async fn echo(mut request: Request) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
+        let mut io = TokioIo::new(upgraded.await.expect("the connection is upgraded"));
         let (mut from, mut to) = tokio::io::split(&mut io);
         let _ = tokio::io::copy(&mut from, &mut to).await;
     });
     let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
     let switching = switching.header("connection", "upgrade").header("upgrade", "echo");
-    switching.body(Body::empty()).expect("a response")
+    switching.body(Body::empty()).expect("the response is valid")
 }
 
 async fn finite() -> Sse<impl downlink::http::FrameSource> {
@@ -90,7 +90,7 @@ async fn a_long_pipeline_is_answered_in_order() {
     let request = |path| format!("GET {path} HTTP/1.1\r\nHost: t\r\nCookie: {padding}\r\n\r\n");
     let requests = (request("/finite") + &request("/plain")).repeat(100);
     let writing = tokio::spawn(async move {
-        to.write_all(requests.as_bytes()).await.expect("open");
+        to.write_all(requests.as_bytes()).await.expect("the connection is open");
         to
     });
     let mut text = String::new();
@@ -101,15 +101,15 @@ async fn a_long_pipeline_is_answered_in_order() {
                     break parsed;
                 }
                 let mut bytes = [0; 4_096];
-                let read = patiently(from.read(&mut bytes)).await.expect("open");
-                assert!(read > 0, "ended: {text:?}");
-                text.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
+                let read = patiently(from.read(&mut bytes)).await.expect("the connection is open");
+                assert!(read > 0, "the connection ended: {text:?}");
+                text.push_str(std::str::from_utf8(&bytes[..read]).expect("the bytes are UTF-8"));
             };
             assert_eq!(answer.body, body);
             text.drain(..len);
         }
     }
-    writing.await.expect("no panic");
+    writing.await.expect("no task panicked");
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
     let (app, mut begins) = conversation();
     let mut running = Running::new(app).await;
     let mut beside = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("a request");
+    let sender = patiently(begins.recv()).await.expect("a request arrives");
     let mut client = running.connect().await;
     client.get("/finite", "").await;
     assert_eq!(client.answer().await.body, FINITE);
@@ -182,7 +182,7 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
         .await;
     assert_eq!(client.answer().await.status, "HTTP/1.1 101 Switching Protocols");
     client.sees("first").await;
-    sender.text("meanwhile").await.expect("open");
+    sender.text("meanwhile").await.expect("the stream is open");
     beside.sees("data: meanwhile\n\n").await;
     client.send(" second").await;
     client.sees("first second").await;
@@ -195,12 +195,12 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
 }
 
 #[tokio::test]
-async fn a_tunnel_is_not_a_stream() {
+async fn a_connect_tunnel_is_not_served_as_a_stream() {
     let app = Router::new().fallback(|mut request: Request| async move {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
-            let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
-            io.write_all(b"through").await.expect("open");
+            let mut io = TokioIo::new(upgraded.await.expect("the connection is upgraded"));
+            io.write_all(b"through").await.expect("the connection is open");
         });
         [("content-type", "text/event-stream")]
     });
@@ -210,18 +210,18 @@ async fn a_tunnel_is_not_a_stream() {
     client.sees("through").await;
 }
 
-/// The server takes anything that a client sends during a stream for the client's next request. In
-/// this test, the input is not a valid request.
+/// While a stream is open, the server treats all input of the client as the client's next request.
+/// In this test, the input is not a valid request.
 #[tokio::test]
 async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("a request");
+    let sender = patiently(begins.recv()).await.expect("a request arrives");
     client.sees(": connected\n\n").await;
     client.send(&("junk".repeat(2_000) + "\r\n\r\n")).await;
     for number in 0..10 {
-        sender.text(number.to_string()).await.expect("open");
+        sender.text(number.to_string()).await.expect("the stream is open");
         client.sees(&format!("data: {number}\n\n")).await;
     }
     sender.finish();
@@ -237,12 +237,12 @@ async fn a_flood_of_input_does_not_stop_a_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("a request");
+    let sender = patiently(begins.recv()).await.expect("a request arrives");
     client.sees(": connected\n\n").await;
     let junk = [b'j'; 65_536];
     while Here::write_now(&client.io, &junk).is_ok() {}
     for number in 0..10 {
-        sender.text(number.to_string()).await.expect("open");
+        sender.text(number.to_string()).await.expect("the stream is open");
         client.sees(&format!("data: {number}\n\n")).await;
     }
 }
@@ -259,7 +259,9 @@ async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     client.send(&"and more".repeat(1_000)).await;
     // The client reads only after it has sent everything.
     let mut text = String::new();
-    patiently(client.io.read_to_string(&mut text)).await.expect("an end without a reset");
+    patiently(client.io.read_to_string(&mut text))
+        .await
+        .expect("the connection ends without a reset");
     assert!(text.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{}", text.len());
 }
 
@@ -297,16 +299,16 @@ async fn the_server_notices_every_way_in_which_a_peer_leaves() {
             0 => Here::reset(client.io),
             1 => drop(client),
             _ => {
-                client.io.shutdown().await.expect("open");
-                patiently(ends.recv()).await.expect("one stream ends");
+                client.io.shutdown().await.expect("the connection is open");
+                patiently(ends.recv()).await.expect("a stream ends");
                 assert!(!client.rest().await.contains("0\r\n\r\n"));
                 continue;
             }
         }
-        patiently(ends.recv()).await.expect("one stream ends");
+        patiently(ends.recv()).await.expect("a stream ends");
     }
     beside.seen.clear();
-    assert!(ends.try_recv().is_err(), "the other stream is still open");
+    assert!(ends.try_recv().is_err(), "the other stream has ended");
 }
 
 #[tokio::test]
@@ -326,7 +328,7 @@ async fn dropping_the_server_closes_streams_and_idle_connections() {
     }
     running.ended.abort();
     for _ in 0..10 {
-        patiently(ends.recv()).await.expect("one stream ends");
+        patiently(ends.recv()).await.expect("a stream ends");
     }
     for client in clients {
         assert!(!client.rest().await.contains("0\r\n\r\n"));
@@ -349,10 +351,10 @@ async fn a_failed_body_ends_only_its_own_connection() {
     let (conversation, mut begins) = conversation();
     let running = Running::new(conversation.merge(Router::new().nest("/f", failing(1)))).await;
     let mut beside = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("a request");
+    let sender = patiently(begins.recv()).await.expect("a request arrives");
     let answer = running.get("/f/fails").await.rest().await;
     assert!(!answer.ends_with("0\r\n\r\n"), "the stream must not end properly: {answer}");
-    sender.text("beside").await.expect("open");
+    sender.text("beside").await.expect("the stream is open");
     beside.sees("data: beside\n\n").await;
 }
 
@@ -366,7 +368,7 @@ impl Drop for Explosive {
 }
 
 #[tokio::test]
-async fn a_panic_of_one_stream_does_not_affect_others() {
+async fn a_panic_of_one_stream_does_not_affect_other_streams() {
     let (conversation, mut begins) = conversation();
     let at_work = || async {
         let bomb = Explosive(true);
@@ -384,14 +386,14 @@ async fn a_panic_of_one_stream_does_not_affect_others() {
     let app = conversation.route("/work", get(at_work)).route("/end", get(at_the_end));
     let running = Running::new(app).await;
     let mut beside = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("a request");
+    let sender = patiently(begins.recv()).await.expect("a request arrives");
     for path in ["/work", "/end", "/work", "/end"] {
         let mut client = running.get(path).await;
         // This connection may end in any way, but the server must still serve other connections.
         patiently(client.read()).await;
         drop(client);
         running.get("/plain").await.sees("plain").await;
-        sender.text(path).await.expect("open");
+        sender.text(path).await.expect("the stream is open");
         beside.sees(&format!("data: {path}\n\n")).await;
         beside.seen.clear();
     }
@@ -400,7 +402,7 @@ async fn a_panic_of_one_stream_does_not_affect_others() {
 /// One stream always has a next event, and another stream is never ready but wakes itself all the
 /// time. The server must still poll the other streams.
 #[tokio::test]
-async fn busy_streams_do_not_block_others() {
+async fn busy_streams_do_not_block_other_streams() {
     let (conversation, mut begins) = conversation();
     let flood = || async { Sse::new(stream::repeat(Event::new("x".repeat(100)))) };
     let spinning = || async {
@@ -421,9 +423,9 @@ async fn busy_streams_do_not_block_others() {
         }
     });
     let mut client: Client = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("a request");
+    let sender = patiently(begins.recv()).await.expect("a request arrives");
     for number in 0..20 {
-        sender.text(number.to_string()).await.expect("open");
+        sender.text(number.to_string()).await.expect("the stream is open");
         client.sees(&format!("data: {number}\n\n")).await;
     }
     drained.abort();
@@ -441,7 +443,7 @@ async fn keep_alives_arrive_in_time() {
         let before = tokio::time::Instant::now();
         client.seen.clear();
         while !client.seen.contains(": keep-alive\n") {
-            assert!(client.read().await, "ended");
+            assert!(client.read().await, "the connection ended");
         }
         let waited = before.elapsed().as_secs_f64();
         assert!((11.9..=18.2).contains(&waited), "{waited}");
@@ -455,7 +457,8 @@ async fn a_body_is_dropped_at_the_end_of_its_stream() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         Sse::new(stream::iter([Event::new("a")]).inspect(move |_| {
             let _owned = &signal;
         }))
@@ -464,5 +467,5 @@ async fn a_body_is_dropped_at_the_end_of_its_stream() {
     let mut client = running.connect().await;
     client.get("/", "Connection: close\r\n").await;
     client.sees("0\r\n\r\n").await;
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
 }

@@ -1,5 +1,5 @@
-//! Runs the tests on foreign sockets, which are of a type that the server does not know. hyper (the
-//! HTTP library) writes their streams.
+//! Runs the tests on foreign sockets. The server does not know the type of these sockets, so hyper
+//! (the HTTP library) writes their streams.
 
 use super::wire::{Foreign as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

@@ -27,9 +27,14 @@ async fn an_http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
     client.sees("\r\n\r\n: connected\n\n").await;
     running.stop();
     let answer = client.rest().await;
-    let retry =
-        body_of(&answer).strip_prefix(": connected\n\nretry: ").expect("a last retry field");
-    retry.strip_suffix("\n\n").expect("a frame").parse::<u64>().expect("digits");
+    let retry = body_of(&answer)
+        .strip_prefix(": connected\n\nretry: ")
+        .expect("the last frame is a retry field");
+    retry
+        .strip_suffix("\n\n")
+        .expect("the frame is complete")
+        .parse::<u64>()
+        .expect("the value is a number");
     running.ended().await;
 }
 
@@ -55,7 +60,7 @@ async fn a_tls_hello_is_not_a_request() {
     let running = Running::new(app()).await;
     let mut client = running.connect().await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    client.io.write_all(hello).await.expect("open");
+    client.io.write_all(hello).await.expect("the connection is open");
     let answer = client.rest().await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     running.get("/").await.sees("hello").await;
@@ -91,12 +96,13 @@ async fn requests_after_a_stream_wait_and_do_not_delay_the_drain() {
 async fn a_half_closed_connection_ends_its_stream() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
-    let once =
-        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
+    let once = move || async move {
+        sse.lock().expect("no task panicked").take().expect("only one request arrives")
+    };
     let running = Running::new(Router::new().route("/", get(once))).await;
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
-    client.io.shutdown().await.expect("open");
+    client.io.shutdown().await.expect("the connection is open");
     patiently(sender.closed()).await;
     client.rest().await;
 }
@@ -116,7 +122,7 @@ async fn an_upgrade_that_the_app_ignores_is_an_ordinary_request() {
 fn unread(signal: DropSignal) -> Router {
     let signal = Arc::new(Mutex::new(Some(signal)));
     let keeping = move |body: axum::body::Body| async move {
-        let kept = (body, signal.lock().expect("no panic").take());
+        let kept = (body, signal.lock().expect("no task panicked").take());
         Sse::new(stream::unfold((kept, true), |(kept, first)| async move {
             if !first {
                 std::future::pending::<()>().await;
@@ -136,7 +142,7 @@ async fn an_unread_request_body_delays_neither_the_stream_nor_the_drain() {
     client.sees("data: a\n\n").await;
     running.stop();
     goodbye_in(&client.rest().await);
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     running.ended().await;
 }
 

@@ -61,7 +61,7 @@ async fn a_router_is_served() {
 #[tokio::test]
 async fn any_tower_service_is_served() {
     let service = ServiceFn(|request: http::Request<RequestBody>| async move {
-        let body = request.into_body().collect().await.expect("a whole request").to_bytes();
+        let body = request.into_body().collect().await.expect("the request is complete").to_bytes();
         Response::new(Full::<Bytes>::from(format!("{} bytes", body.len())))
     });
     let running = Running::with(service, |serve| serve).await;
@@ -85,7 +85,7 @@ async fn the_first_bytes_arrive_before_any_event() {
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
-    let head = client.seen.split_once("\r\n\r\n").expect("a whole head").0.to_lowercase();
+    let head = client.seen.split_once("\r\n\r\n").expect("the head is complete").0.to_lowercase();
     for header in [
         "http/1.1 200 ok",
         "content-type: text/event-stream",
@@ -103,7 +103,7 @@ async fn a_head_request_gets_headers_and_drops_the_body() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
     let service = ServiceFn(move |_: http::Request<RequestBody>| {
-        let sse = sse.lock().expect("no panic").take().expect("only one request");
+        let sse = sse.lock().expect("no task panicked").take().expect("only one request arrives");
         async { sse.into_http_response() }
     });
     let running = Running::with(service, |serve| serve).await;
@@ -119,11 +119,12 @@ async fn a_head_request_gets_headers_and_drops_the_body() {
 async fn the_sender_notices_that_its_peer_has_left() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
-    let once =
-        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
+    let once = move || async move {
+        sse.lock().expect("no task panicked").take().expect("only one request arrives")
+    };
     let running = Running::new(Router::new().route("/", get(once))).await;
     let mut client = running.get("/").await;
-    sender.send(Event::new("a")).await.expect("open");
+    sender.send(Event::new("a")).await.expect("the stream is open");
     client.sees("data: a\n\n").await;
     drop(client);
     patiently(sender.closed()).await;
@@ -158,20 +159,20 @@ async fn a_panicking_stream_ends_only_its_connection() {
     let running = Running::new(hello().route("/events", get(once))).await;
     let broken = running.get("/events").await.rest().await;
     assert!(broken.contains("data: a\n\n"), "{broken}");
-    assert!(!broken.ends_with("0\r\n\r\n"), "cut, not ended: {broken}");
+    assert!(!broken.ends_with("0\r\n\r\n"), "the stream has a regular end: {broken}");
     assert_eq!(asked(&running).await, "hello");
 }
 
 async fn echo(mut request: Request) -> Response<String> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
+        let mut io = TokioIo::new(upgraded.await.expect("the connection is upgraded"));
         let (mut from, mut to) = tokio::io::split(&mut io);
         let _ = tokio::io::copy(&mut from, &mut to).await;
     });
     let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
     let switching = switching.header("connection", "upgrade").header("upgrade", "echo");
-    switching.body(String::new()).expect("a response")
+    switching.body(String::new()).expect("the response is valid")
 }
 
 #[tokio::test]
@@ -193,7 +194,8 @@ async fn dropping_the_server_closes_all_connections() {
     let app = Router::new().route(
         "/",
         get(move || async move {
-            let signal = signal.lock().expect("no panic").take().expect("only one request");
+            let signal =
+                signal.lock().expect("no task panicked").take().expect("only one request arrives");
             Sse::new(stream::poll_fn(move |_| {
                 let _owned = &signal;
                 std::task::Poll::<Option<Frame>>::Pending
@@ -204,7 +206,7 @@ async fn dropping_the_server_closes_all_connections() {
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
     running.ended.abort();
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     client.rest().await;
     assert!(!running.listens().await);
 }

@@ -31,8 +31,8 @@ async fn the_header_timeout_closes_a_connection_with_half_a_head() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// Starts a server with a short header timeout and a long idle timeout. Returns it with a client
-/// whose connection is idle after one answer.
+/// Starts a server with a short header timeout and a long idle timeout. Returns the server and a
+/// client whose connection is idle after one answer.
 async fn answered() -> (Running, Client) {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let limits =
@@ -49,8 +49,8 @@ async fn answered() -> (Running, Client) {
 #[tokio::test]
 async fn an_idle_connection_may_outlast_the_header_timeout() {
     let (running, mut client) = answered().await;
-    // The header timeout closes this other connection. So when it is closed, the time of the
-    // timeout has passed.
+    // The header timeout closes this other connection. When the connection is closed, the time of
+    // the timeout has passed.
     let mut other = running.connect().await;
     other.send("GET / HTTP/1.1\r\nHost: te").await;
     other.rest().await;
@@ -62,7 +62,7 @@ async fn an_idle_connection_may_outlast_the_header_timeout() {
 async fn the_header_timeout_applies_to_a_head_after_an_answer() {
     let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
-    assert!(client.rest().await.ends_with("hello"), "nothing follows");
+    assert!(client.rest().await.ends_with("hello"), "the half head got an answer");
 }
 
 #[tokio::test]
@@ -125,7 +125,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("only one request");
+        let signal =
+            signal.lock().expect("no task panicked").take().expect("only one request arrives");
         let event = Event::new("x".repeat(1_000));
         Sse::new(stream::repeat(event).inspect(move |_| {
             let _owned = &signal;
@@ -142,8 +143,9 @@ async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
     for version in ["1.1", "1.0"] {
         let hub = downlink::Hub::<String>::text();
         let subscribing = hub.clone();
-        let subscribe =
-            move || async move { subscribing.subscribe().topic("a").open().await.expect("room") };
+        let subscribe = move || async move {
+            subscribing.subscribe().topic("a").open().await.expect("the hub has room")
+        };
         let app = Router::new().route("/", get(subscribe));
         let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
         let mut client = running.connect().await;
@@ -155,7 +157,7 @@ async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
         };
         let publishing = async {
             while hub.stats().subscribers > 0 {
-                hub.to("a").publish("x".repeat(100_000)).expect("room");
+                hub.to("a").publish("x".repeat(100_000)).expect("the hub has room");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -168,7 +170,7 @@ async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
         drop(other);
         let publishing = async {
             while hub.stats().subscribers > 0 {
-                hub.to("a").publish("x".to_owned()).expect("room");
+                hub.to("a").publish("x".to_owned()).expect("the hub has room");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -183,7 +185,7 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
     let before = Instant::now();
     let client = running.get("/").await;
-    patiently(dropped).await.expect("dropped");
+    patiently(dropped).await.expect("the body is dropped");
     assert!(before.elapsed() >= SHORT);
-    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "cut, not ended");
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "the stream has a regular end");
 }

@@ -45,8 +45,8 @@ impl Wire for Tcp {
     type Place = SocketAddr;
 
     async fn bind() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("the listener is bound");
         (listener, address)
     }
 
@@ -56,7 +56,7 @@ impl Wire for Tcp {
 
     fn reset(io: TcpStream) {
         let socket = socket2::SockRef::from(&io);
-        socket.set_linger(Some(std::time::Duration::ZERO)).expect("an option of every socket");
+        socket.set_linger(Some(std::time::Duration::ZERO)).expect("every socket has this option");
     }
 
     fn write_now(io: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
@@ -64,7 +64,7 @@ impl Wire for Tcp {
     }
 }
 
-/// Foreign sockets, which are of a type that the server does not know. hyper writes their streams.
+/// Foreign sockets. The server does not know their type, so hyper writes their streams.
 #[derive(Debug)]
 pub(crate) struct Foreign;
 
@@ -124,7 +124,7 @@ impl Wire for Unix {
         let name = format!("downlink-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_file(&path);
-        (UnixListener::bind(&path).expect("a free name"), Path(path))
+        (UnixListener::bind(&path).expect("the path is free"), Path(path))
     }
 
     async fn connect(place: &Path) -> io::Result<UnixStream> {

@@ -1,9 +1,9 @@
-//! The driver, a task that serves many streams: it collects the woken streams, polls their bodies
+//! The driver: a task that serves many streams. It collects the woken streams, polls their bodies
 //! one after the other, and writes the frames of the bodies.
 //!
-//! The task never waits for a peer. After a limited number of streams, it yields to other tasks. So
-//! a publish, a new connection or a signal waits for about a millisecond, and not for ten thousand
-//! sends.
+//! The task never waits for a peer. After a limited number of streams, it yields to other tasks.
+//! Without this limit, a publish, a new connection or a signal could wait for ten thousand sends.
+//! With the limit, they wait for about a millisecond.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -40,16 +40,18 @@ use crate::serve::drain::Drain;
 ///
 /// A send runs so much of the kernel's code that it evicts the code and data of a body's poll from
 /// the processor's caches. A poll likewise evicts the code and data of a send. With half as many
-/// streams in a round, this would happen twice as often. The tasks that run between two rounds
-/// include the publishers. The sooner the publishers run, the more events the waiting streams find
-/// when they are polled. With twice as many streams, a single publisher got fewer events through to
-/// 1,000 streams (bench cell `window`).
+/// streams in a round, these evictions would happen twice as often.
+///
+/// The tasks that run between two rounds include the publishers. The sooner the publishers run, the
+/// more events the waiting streams find when they are polled. With twice as many streams, a single
+/// publisher delivered fewer events to 1,000 streams (bench cell `window`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
 type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 
-/// The lane (see `lanes`) of new streams, which have not set a lane yet.
+/// The lane of new streams. A lane is a queue of streams (see `lanes`). A new stream has not chosen
+/// its lane yet.
 const NEWCOMERS: u32 = 0;
 
 /// Starts the drivers of a server, one for each thread of the runtime. Starts none if connections
@@ -118,8 +120,8 @@ struct Driver {
 impl Driver {
     /// Serves streams until the driver is dropped. Dropping the driver closes the streams.
     async fn run(mut self) {
-        // The number of streams that were served since other tasks last ran. It is needed because a
-        // body may wake itself in each poll. Such a body must not keep other tasks from running.
+        // The number of streams that were served since other tasks last ran. If a body wakes itself
+        // in each poll, this count makes the driver yield to other tasks.
         let mut turns = 0;
         loop {
             poll_fn(|cx| {
@@ -155,7 +157,7 @@ impl Driver {
         let found: PerStream<_> =
             slots.map(|(slot, key)| self.poll_body(*key, slot, &round)).collect();
         // This is read after the polls. If the drain ended a body in its poll, the response of this
-        // body must be the last of its connection.
+        // body must be the last response of its connection.
         round.drains = self.drain.has_begun();
         for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
             self.send(*key, slot, &round, found);
@@ -163,9 +165,9 @@ impl Driver {
         keys.len()
     }
 
-    /// Loads the memory of these streams into the processor's cache, in parallel. Otherwise each
-    /// poll would wait for memory, since few of ten thousand streams are in the cache. This saves a
-    /// third of the user time of a delivery (bench cell `topics`).
+    /// Loads the memory of these streams into the processor's cache, in parallel. Without the
+    /// prefetch, each poll would wait for memory, since few of ten thousand streams are in the
+    /// cache. The prefetch saves a third of the user time of a delivery (bench cell `topics`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
@@ -177,7 +179,8 @@ impl Driver {
         let _ = catch_unwind(AssertUnwindSafe(prefetch));
     }
 
-    /// Gathers the frames that a stream has to send. Returns `Err` if its body was not polled.
+    /// Gathers the frames that a stream has to send. If the body must not be polled now, returns
+    /// the next step as `Err`.
     fn poll_body(&mut self, key: u32, slot: usize, round: &Round) -> Result<BodyState, NextStep> {
         let stream = self.streams.get_mut(key as usize);
         let Some(Stream { open: Some(open), waker, due }) = stream else {
@@ -213,7 +216,7 @@ impl Driver {
     }
 
     /// Queues all streams that must be polled because of a wake-up, an event of the kernel, a timer
-    /// or the drain. Returns `Pending` if no stream is waiting for its turn.
+    /// or the drain. Returns `Pending` if no stream is queued.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.take_mail(cx);
         self.take_events(cx);
@@ -340,8 +343,8 @@ impl Driver {
         self.close(key);
     }
 
-    /// Closes a stream. If the stream still waits for its turn, its key stays in use until that
-    /// turn.
+    /// Closes a stream. If the stream still waits in a lane, its key stays in use until the driver
+    /// takes it from the lane.
     fn close(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let Some(open) = stream.open.take() {

@@ -22,25 +22,25 @@ pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
 /// `drop_body`, and finally `go_on`. If the peer of a stream stalls, the driver calls
 /// `drop_stalled` instead.
 pub(in crate::serve) trait HandedOver: Send {
-    /// Loads the memory that the next poll of the body needs into the processor's cache. Ignore the
-    /// result, which only keeps the compiler from removing the reads.
+    /// Loads the memory that the next poll of the body needs into the processor's cache. The result
+    /// only keeps the compiler from removing the reads, so callers ignore it.
     fn prefetch(&self) -> bool;
 
     /// Returns the body's next bytes, `None` at its end, or `Err` if it failed. After a failure,
     /// the driver cuts the response, so the peer does not get the response's regular end.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
-    /// Drops the body now. So the code that made the body learns of the end even if the peer has
-    /// not yet received all bytes.
+    /// Drops the body now, even if the peer has not yet received all bytes. So the code that made
+    /// the body learns of the end early.
     fn drop_body(self: Pin<&mut Self>);
 
-    /// Drops the body because its peer reads nothing any more. The driver closes the stream
-    /// afterwards.
+    /// Drops the body because its peer no longer reads. The driver closes the stream afterwards.
     fn drop_stalled(self: Pin<&mut Self>);
 
-    /// Returns the task that continues the connection after the stream. `requests` is the input
-    /// that was already read. If it is given, the task serves the connection's next requests.
-    /// Otherwise the task closes the connection so that the peer gets everything that was sent.
+    /// Returns the task that continues the connection after the stream. If `requests` is given, it
+    /// is the input that was already read, and the task serves the connection's next requests. If
+    /// `requests` is `None`, the task closes the connection so that the peer gets everything that
+    /// was sent.
     fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> ConnectionFuture;
 }
 

@@ -1,12 +1,12 @@
 //! The order in which a driver polls the streams that it serves. Each woken stream waits in a lane,
-//! which is a queue for one or more topics. The lanes take turns.
+//! which is a queue for the readers of one or more topics. The lanes take turns.
 //!
 //! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
-//! another topic may be woken right after them. Thanks to the lanes, this reader waits for only a
-//! few of the others. Within a lane, streams are in the order of their wake-ups.
+//! another topic may be woken right after them. Thanks to the lanes, the latter reader waits for
+//! only a few of the ten thousand. Within a lane, streams are in the order of their wake-ups.
 //!
 //! The lanes are linked lists in an array with an entry for each stream. So the driver finds the
-//! next stream without reading the memory of the streams themselves, which is rarely in the
+//! next stream without reading the memory of the streams themselves. Their memory is rarely in the
 //! processor's cache.
 
 use std::collections::VecDeque;
@@ -19,11 +19,11 @@ use std::collections::VecDeque;
 pub(super) const LANE_TURN: u32 = 32;
 
 /// The number of lanes. Each topic has a number. Topics share a lane if their numbers have the same
-/// remainder when divided by this.
+/// remainder when divided by `LANES`.
 ///
-/// One topic in 4,096 shares the lane of a busy topic by chance, so its readers wait for the
-/// readers of that topic. With half as many lanes, it would be one topic in 2,048. Twice as many
-/// lanes would take 64 KiB for each driver.
+/// One topic in 4,096 shares the lane of a busy topic by chance. Its readers then wait for the
+/// readers of the busy topic. With half as many lanes, one topic in 2,048 would do so. Twice as
+/// many lanes would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
 /// The key that stands for no stream.
@@ -71,8 +71,8 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Chooses, by a number, the lane in which a stream waits from now on. The stream must not be
-    /// waiting.
+    /// Assigns a stream to a lane. The lane is the remainder of `number` divided by `LANES`. The
+    /// stream must not be waiting in a lane.
     pub(super) fn assign(&mut self, key: u32, number: u32) {
         let at = key as usize;
         if at >= self.entries.len() {
@@ -81,13 +81,13 @@ impl Lanes {
         self.entries[at].lane = (number as usize % LANES) as u16;
     }
 
-    /// Whether a stream waits for its turn.
+    /// Whether a stream waits in its lane.
     pub(super) fn has(&self, key: u32) -> bool {
         self.entries.get(key as usize).is_some_and(|entry| entry.waits)
     }
 
-    /// Puts a stream at the end of its lane, unless the stream already waits. The stream must have
-    /// a lane.
+    /// Puts a stream at the end of its lane. Does nothing if the stream already waits there. The
+    /// stream must have a lane.
     pub(super) fn push(&mut self, key: u32) {
         let entry = &mut self.entries[key as usize];
         if std::mem::replace(&mut entry.waits, true) {

@@ -42,8 +42,8 @@ pub(super) struct MailboxItems {
 }
 
 impl Mailbox {
-    /// Moves all items to `mail`. If there are none, stores the waker for the next item and returns
-    /// false.
+    /// Moves all items to `mail`, and returns whether there were any. If there were none, stores
+    /// `waker`, so that the next item wakes the driver.
     pub(super) fn collect(&self, mail: &mut MailboxItems, waker: &Waker) -> bool {
         mail.woken.clear();
         let mut here = self.mail.lock();
@@ -72,7 +72,8 @@ impl Mailbox {
         }
     }
 
-    /// Called when the driver ends. Closes the streams that it has not taken, and all later ones.
+    /// Called when the driver ends. Closes the streams that the driver has not taken, and all
+    /// streams that are sent later.
     pub(super) fn close(&self) {
         let mut left = Vec::new();
         self.change(|mail| {
@@ -139,7 +140,7 @@ impl Wake for StreamWaker {
     }
 }
 
-/// The mailboxes of all drivers of a server. Connections hand over their streams through this.
+/// The mailboxes of all drivers of a server. Connections hand over their streams through this type.
 pub(in crate::serve) struct DirectStreams(pub(super) Box<[Arc<Mailbox>]>);
 
 impl DirectStreams {

@@ -1,10 +1,10 @@
-//! The replacement for the module `direct` on systems that are not Unix. No socket can be handed
-//! over there, so hyper (the HTTP library) serves every stream.
+//! The replacement for the module `direct` on systems that are not Unix. On these systems, no
+//! socket can be handed over, so hyper (the HTTP library) serves every stream.
 
-#[allow(dead_code, reason = "only drivers use all of it")]
+#[allow(dead_code, reason = "a part is unused without drivers")]
 #[path = "handed_over.rs"]
 mod handed_over;
-#[allow(dead_code, reason = "only drivers use all of it")]
+#[allow(dead_code, reason = "a part is unused without drivers")]
 #[path = "mailbox.rs"]
 mod mailbox;
 
@@ -38,7 +38,7 @@ mod socket {
 }
 
 /// Starts no drivers.
-#[expect(clippy::extra_unused_type_parameters, reason = "drivers have the type of connections")]
+#[expect(clippy::extra_unused_type_parameters, reason = "`direct` has this parameter")]
 pub(super) fn start<Io>(
     _tasks: &mut JoinSet<()>,
     _drain: &Arc<Drain>,

@@ -1,9 +1,9 @@
 //! The kernel's events for the sockets of one driver.
 //!
-//! A driver is a task that serves many event streams. Each driver has its own epoll set (on other
-//! systems than Linux, its own kqueue) with its sockets. The runtime watches only the one
-//! descriptor of that set, so no socket takes memory in the runtime. Events are edge-triggered,
-//! which means that the kernel reports each change once.
+//! A driver is a task that serves many event streams. Each driver has its own epoll set (a kqueue
+//! on systems other than Linux) with its sockets. The runtime watches only the one descriptor of
+//! this set, so no socket takes memory in the runtime. Events are edge-triggered, which means that
+//! the kernel reports each change once.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,13 +16,13 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket::Socket;
 
-/// The maximum number of events that one call returns. The buffer for them takes 12 KiB. Twice as
-/// many would save no measurable time. With half as many, one more system call would be needed when
-/// all peers leave at once.
+/// The maximum number of events that one call returns. The buffer for the events takes 12 KiB.
+/// Twice as many events would save no measurable time. With half as many, one more system call
+/// would be needed when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
-/// The maximum number of calls before the driver serves streams again, so that a flood of events
-/// cannot keep the driver from its streams.
+/// The maximum number of calls for events in a row. The driver then serves streams again, so that a
+/// flood of events cannot keep it from its streams.
 const ROUNDS_MAX: usize = 4;
 
 /// The kernel's events for the sockets of one driver.
@@ -56,9 +56,10 @@ impl Readiness {
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// If `room` is true, begins to watch a socket for room to write, in addition to its end. If
-    /// `room` is false, stops this. A socket is watched for room only while it is full. Otherwise
-    /// each acknowledgement by the peer would cause an event.
+    /// Begins to watch a socket for room to write if `room` is true, and stops if `room` is false.
+    /// The socket's end is watched in both cases. While a socket is watched for room, each
+    /// acknowledgement by the peer causes an event. So the caller watches for room only while the
+    /// socket is full.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;
@@ -67,16 +68,15 @@ impl Readiness {
         self.poll.get_ref().registry().reregister(&mut SourceFd(&fd), token, interest)
     }
 
-    /// Stops watching a socket that stays open. For a closed socket, the kernel does this by
-    /// itself.
+    /// Stops watching a socket that stays open. The kernel itself stops watching a closed socket.
     pub(super) fn forget(&self, socket: &Socket) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         self.poll.get_ref().registry().deregister(&mut SourceFd(&fd))
     }
 
-    /// Takes the events that have happened, and lets the next event wake the task. `take` gets the
-    /// key (the number) of the stream of each socket that has changed, and whether the peer is
-    /// gone: the peer will send nothing more, or the connection has failed.
+    /// Takes the events that have happened, and lets the next event wake the task. For each socket
+    /// that has changed, calls `take` with the key (the number) of its stream. The second argument
+    /// is true if the peer is gone: it will send nothing more, or the connection has failed.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,

@@ -33,7 +33,7 @@ impl Socket {
         Ok(Self(unix.into_std()?.into()))
     }
 
-    /// Gives the socket to the runtime, as the type that it was taken from.
+    /// Gives the socket back to the runtime, as the type from which it was taken.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Socket {
     /// handling of cancelled threads.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
         // If the peer is gone, `NOSIGNAL` causes an error instead of a signal to the process. On
-        // other systems, the standard library has set this for the socket.
+        // systems other than Linux, the standard library has set this for the socket.
         #[cfg(target_os = "linux")]
         let flags =
             SendFlags::NOSIGNAL | if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     /// If the last bytes arrived before the end of the connection, a proxy might send another
-    /// request in between.
+    /// request after them.
     #[test]
     fn the_last_bytes_and_the_end_arrive_together() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -24,10 +24,10 @@ use crate::serve::socket::discard;
 #[repr(align(64))]
 pub(super) struct Stream {
     /// `None` once the stream has ended. The key of an ended stream stays in use while the stream
-    /// still waits for its turn.
+    /// still waits in a lane (a queue of the driver).
     pub(super) open: Option<OpenStream>,
     pub(super) waker: Waker,
-    /// The stream's time in the timers.
+    /// The stream's time in `Timers`, or `NEVER`.
     pub(super) due: Ticks,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Stream {
 pub(super) struct OpenStream {
     pub(super) socket: Socket,
     pub(super) stream: Pin<Box<dyn HandedOver>>,
-    /// `None` if the stream has none of these parts.
+    /// `None` if the stream has neither unsent bytes nor input.
     uncommon: Option<Box<UncommonParts>>,
     /// Whether the body has ended. A part of the response may still be unsent.
     has_ended: bool,
@@ -68,7 +68,7 @@ pub(super) enum BodyState {
     Cut,
 }
 
-/// What a driver does next with a stream that it has served in a round.
+/// The next step of a driver for a stream that was served in a round.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NextStep {
     /// Waits until the stream's waker, its peer or its timer asks for another poll.
@@ -134,8 +134,8 @@ impl OpenStream {
         self.uncommon = self.uncommon.take().filter(|uncommon| !uncommon.input.is_empty());
     }
 
-    /// Takes the frames that the body has ready, at most a batch. The body is the app's code. If it
-    /// panics, only this response is cut.
+    /// Takes the frames that the body has ready, at most one batch. The body is the app's code. If
+    /// it panics, only this response is cut.
     pub(super) fn gather(&mut self, gathered: &mut Chunk, cx: &mut Context<'_>) -> BodyState {
         // Empty frames count too, because a body may yield empty frames without end.
         for _ in 0..BATCH_FRAMES_MAX {
@@ -169,7 +169,7 @@ impl OpenStream {
     ) -> NextStep {
         self.has_ended = matches!(found, BodyState::End | BodyState::Cut);
         // The bytes written below tell the peer whether it may send another request. So a drain
-        // that begins after them must not change the value.
+        // that begins later must not change this value.
         self.keep_alive &= !self.has_ended || (found == BodyState::End && !round.drains);
         let follows = match found {
             BodyState::End if self.keep_alive => AfterChunk::Requests,
@@ -211,13 +211,13 @@ impl OpenStream {
     }
 
     /// When a blocked write will count as stalled. `None` if no write is blocked, or if the kernel
-    /// times it.
+    /// times the write.
     pub(super) fn stalls_at(&self, round: &Round) -> Option<Instant> {
         let unsent = self.unsent().filter(|_| self.times_stalls)?;
         unsent.progress.checked_add(round.write_stall_max)
     }
 
-    /// The task that continues the connection after the stream: it serves further requests or
+    /// The task that continues the connection after the stream. The task serves further requests or
     /// closes the connection.
     pub(super) fn into_connection(mut self) -> io::Result<ConnectionFuture> {
         let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);

@@ -1,4 +1,5 @@
-//! Tests of the drivers with ill-behaved bodies, over pairs of Unix sockets.
+//! Tests of the drivers (the tasks that serve many event streams) with bodies that misbehave. The
+//! connections are pairs of Unix sockets.
 
 use std::fs::File;
 use std::io;
@@ -206,7 +207,7 @@ async fn a_body_that_wakes_itself_lets_other_tasks_run() {
     );
     let polled = Arc::clone(&ran);
     let other = tokio::spawn(async move {
-        // This task is polled twice, so that the driver has begun in between.
+        // This task is polled twice, so that the driver starts in between.
         tokio::task::yield_now().await;
         polled.store(true, Ordering::Relaxed);
     });
@@ -267,8 +268,8 @@ async fn the_end_of_the_drivers_closes_all_streams_even_if_their_bodies_panic() 
     rig.all_ended().await;
 }
 
-/// Ends a stream whose socket has unread input, and returns what the peer got. A socket that is
-/// closed with unread input sends a reset, for Unix sockets as for TCP.
+/// Ends a stream whose socket has unread input, and returns the text that the peer got. Like a TCP
+/// socket, a Unix socket that is closed with unread input sends a reset.
 async fn with_unread_input(end: fn() -> Polled, keep_alive: bool) -> String {
     let mut rig = Rig::new();
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
@@ -308,7 +309,10 @@ async fn a_timer_of_the_body_does_not_shorten_the_careful_close() {
         if polls > 1 {
             return Poll::Ready(None);
         }
-        assert!(driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "a driver polls it");
+        assert!(
+            driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)),
+            "no driver polls the body"
+        );
         cx.waker().wake_by_ref();
         Poll::Pending
     });
@@ -318,7 +322,8 @@ async fn a_timer_of_the_body_does_not_shorten_the_careful_close() {
     assert!(begun.elapsed() >= CLOSE_LINGER, "{:?}", begun.elapsed());
 }
 
-/// The lanes of the polled bodies, in the order of the polls, and the waker of each.
+/// The lanes (the numbers of the driver's queues) of the polled bodies, in the order of the polls,
+/// and the waker of each body.
 #[derive(Default)]
 struct Roll {
     called: Vec<u32>,
@@ -351,7 +356,7 @@ async fn a_reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_topic() {
         std::mem::take(&mut *roll.lock().expect("no task panicked"))
     };
     let first = patiently(all_called()).await;
-    // The reader of the quiet topic is woken last. Nothing else runs meanwhile.
+    // The reader of the quiet topic is woken last. No other task runs in between.
     let (busy, quiet): (Vec<_>, Vec<_>) =
         first.wakers.into_iter().partition(|(lane, _)| *lane == BUSY);
     busy.into_iter().chain(quiet).for_each(|(_, waker)| waker.wake());
@@ -422,7 +427,7 @@ fn said(number: usize) -> String {
 
 /// A wake-up with the key of a stream that has ended has no effect, and holds up no other stream.
 #[tokio::test]
-async fn a_waker_that_outlives_its_stream_holds_up_no_other() {
+async fn a_waker_that_outlives_its_stream_holds_up_no_other_stream() {
     let (rig, waker) = (Rig::new(), Arc::new(Mutex::new(None)));
     let kept = Arc::clone(&waker);
     let peer = rig.hand_over(

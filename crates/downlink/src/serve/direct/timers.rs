@@ -3,8 +3,8 @@
 //!
 //! A driver has one set of times for all its streams, and one timer of the runtime for the set. A
 //! stream is in the set at most once. If a stream asks for a later time, the set keeps the earlier
-//! one. The stream is then polled too early, and asks again. So an event that postpones the
-//! keep-alive of a stream causes no change of the set.
+//! time. The stream is then polled too early, and asks again. So an event that postpones the
+//! keep-alive of a stream does not change the set.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::http::{Moment, Now};
 
-/// Times are rounded up to a multiple of this. The shortest time that matters is the shortest
-/// silence before a keep-alive, 100 ms. Half a tick would not be noticeably more exact. With twice
-/// a tick, such a keep-alive could come after twice its time.
+/// The length of a tick. Times are rounded up to a whole number of ticks.
+///
+/// The shortest time that matters is the shortest silence before a keep-alive, 100 ms. Ticks of
+/// half this length would not be noticeably more exact. With ticks of twice this length, a
+/// keep-alive after 100 ms could be delayed to 200 ms.
 const TICK_MILLIS: u64 = 50;
 
 /// A moment in ticks. The type has room for more than five years. Any later time means never.
@@ -28,8 +30,8 @@ pub(super) const NEVER: Ticks = Ticks::MAX;
 pub(super) struct Timers(BTreeSet<(Ticks, u32)>);
 
 impl Timers {
-    /// Makes the driver poll a stream at the time `at`, unless the stream has an earlier time.
-    /// `due` is the stream's time in the set.
+    /// Makes the driver poll a stream at the time `at`. If the stream already has an earlier time,
+    /// nothing changes. `due` is the stream's time in the set.
     pub(super) fn set(&mut self, key: u32, at: Moment, due: &mut Ticks) {
         // Most streams already have an earlier time.
         if at.as_millis() > TICK_MILLIS * u64::from(*due) {

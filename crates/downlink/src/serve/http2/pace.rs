@@ -1,10 +1,10 @@
-//! Measures whether a peer takes a response, as far as the response's body can see this.
+//! Reports whether a peer takes the bytes of a response.
 //!
 //! hyper (the HTTP library) polls a body again once HTTP/2's flow control has room for the last
 //! piece that the body yielded. So if a body has yielded a piece and is not polled again, the peer
 //! is slow. A [`Paced`] body yields small pieces, and records each poll in the [`BodyReport`] of
-//! its connection. The stream reads the report after its own poll, and times how long the body
-//! waits (see `streams`).
+//! its connection. After each poll of a stream, `streams` reads the report and times how long the
+//! body waits.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use crate::serve::outgoing::PolledFrame;
 /// of frames. Twice the size would not be faster.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// What a body did during the latest poll of its stream: true if its last poll yielded a piece,
-/// false if it yielded none, `None` if the body was not polled. A connection has one report,
-/// because its task polls one stream after the other.
+/// Whether a body yielded a piece in its last poll. `None` if the latest poll of a stream did not
+/// poll the stream's body. A connection has one report, because its task polls one stream after the
+/// other.
 pub(super) type BodyReport = Arc<Mutex<Option<bool>>>;
 
 pin_project! {
-    /// A body that is yielded in pieces of at most [`PIECE_BYTES_MAX`].
+    /// A body that yields pieces of at most [`PIECE_BYTES_MAX`].
     pub(super) struct Paced<B> {
         #[pin]
         inner: B,
         // The part of the inner body's last chunk that was not yielded yet.
         rest: Bytes,
         report: BodyReport,
-        // Whether the request asks only for the head. In HTTP/2, hyper does not leave out the body
-        // by itself.
+        // Whether the request asks only for the head. Over HTTP/2, hyper would send the body of the
+        // response anyway.
         bodiless: bool,
     }
 }

@@ -1,9 +1,9 @@
 //! The streams of one HTTP/2 connection, which the connection's own task polls.
 //!
-//! hyper (the HTTP library) spawns the streams. They are stored here instead of in tasks of their
-//! own, so that they end together with the connection. Only woken streams are polled. If, for
-//! `write_stall_max`, the peer makes no room for the next bytes of a stream, the stream is dropped.
-//! This resets the stream and frees its queue.
+//! hyper (the HTTP library) spawns the streams. [`Http2Streams`] keeps them, so they have no tasks
+//! of their own and end together with the connection. Only woken streams are polled. If the peer
+//! makes no room for the next bytes of a stream for `write_stall_max`, the stream is dropped.
+//! Dropping it resets the stream and frees its queue.
 
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
@@ -27,8 +27,9 @@ type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Streams that hyper has spawned since the last poll. Only one task locks the list, for a moment.
 type NewStreams = Mutex<Vec<BoxedStream>>;
 
-/// hyper's executor, to which hyper passes new streams. Its reference to the list of new streams is
-/// weak. Otherwise the list would never be freed, because each stream in it holds a spawner.
+/// hyper's executor, to which hyper passes new streams. Each stream in the list of new streams
+/// holds a spawner. So a strong reference to the list would keep the list alive for ever, and the
+/// reference is weak.
 #[derive(Clone, Debug)]
 pub(super) struct Spawner(Weak<NewStreams>);
 
