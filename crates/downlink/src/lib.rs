@@ -104,8 +104,8 @@
 //! - For a reader that stops reading, the hub keeps only its position, which is one number. Such a
 //!   reader holds up no publisher and no other reader.
 //! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).
-//! - The content of one event can never be read as a second event: [`EventType`] and [`EventId`]
-//!   are checked.
+//! - A client never reads the content of one event as a second event. The types [`EventType`] and
+//!   [`EventId`] refuse text with line breaks.
 //!
 //! This crate contains no client (see the crate `downlink-client`), no authentication and no TLS.
 //!
