@@ -44,7 +44,10 @@ impl Users {
         let hub = Hub::<String>::text();
         let open = |number| {
             let opened = hub.subscribe().pattern(selector(number)).open();
-            let opened = opened.now_or_never().expect("a hub in memory opens at once").expect("within the limits");
+            let opened = opened
+                .now_or_never()
+                .expect("a hub in memory opens at once")
+                .expect("within the limits");
             Box::pin(opened.into_http_response().into_body())
                 as Pin<Box<dyn Body<Data = _, Error = _>>>
         };
