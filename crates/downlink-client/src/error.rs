@@ -70,7 +70,7 @@ pub enum StreamError {
         /// The wait that the header `Retry-After` asks for. The event source may wait for less
         /// time, because its waits have a maximum.
         retry_after: Option<Duration>,
-        /// The server's description of the error. A downlink server sends one.
+        /// The server's description of the error. A downlink server sends a description.
         problem: Option<Box<Problem>>,
     },
     /// The answer is not an event stream.

@@ -188,7 +188,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. Events before the failed one stay published.
+    /// [`PublishError`]. Events that the server published before the error stay published.
     ///
     /// # Cancel safety
     ///

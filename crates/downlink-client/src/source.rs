@@ -41,11 +41,11 @@ const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
-/// the topics in its data. Its type begins with `downlink.`, but it is not about the connection, so
+/// the topics in its data. Its type begins with `downlink.`, but it is not about the connection. So
 /// a stream that brings such an event does not count as empty.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
-/// A lasting subscription: it reconnects by itself and resumes after the last event.
+/// A lasting subscription. It reconnects after an interruption, and resumes after the last event.
 ///
 /// The event source is a [`Stream`] of [`Delivery`] values. The method [`next`](Self::next) returns
 /// the next value without the trait. If another attempt may succeed after an error, the event

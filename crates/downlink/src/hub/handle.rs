@@ -172,7 +172,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
     }
 
-    /// The current numbers of the hub. The hub reads them one after the other, so two of them may
+    /// The current numbers of the hub. The hub reads them one after the other, so two numbers may
     /// come from slightly different moments.
     pub fn stats(&self) -> Stats {
         self.0.counters.stats(&self.0.log.totals(self.now()))

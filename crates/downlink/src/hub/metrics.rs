@@ -1,7 +1,7 @@
 //! The numbers of a hub as OpenMetrics text, for Prometheus and similar systems.
 //!
 //! Users depend on the names of the metrics, so the names must not change. No metric declares a
-//! unit, because OpenMetrics would require the unit at the end of the name, and the name
+//! unit. OpenMetrics would then require the unit at the end of the name, but the name
 //! `downlink_bytes_kept` has its unit in the middle.
 
 use std::fmt;

@@ -43,7 +43,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     pub fn topic_overview(&self, topic: impl AsRef<str>) -> Result<TopicOverview, InvalidName> {
         let topic = Topic::new(topic.as_ref())?;
         // The cursor is taken first. So an event that is published before the log is read has a
-        // later id than the cursor, and a subscription that resumes after the cursor gets it.
+        // later id than the cursor. A subscription that resumes after the cursor gets this event.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
         Ok(self.overview(&topic, found.as_ref(), cursor))
@@ -91,8 +91,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
-        // The id contains the epoch in which the event was published. The hub may have begun a new
-        // epoch since, because it begins one whenever it may have lost history.
+        // The id contains the epoch in which the event was published. This may be an earlier epoch,
+        // because the hub begins a new epoch whenever it may have lost history.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {

@@ -29,7 +29,7 @@ const ID_BYTES_MAX: usize = 128;
 const KEY_BYTES_MAX: usize = 255;
 
 /// The longest credential of an idempotency key, in bytes. This is the length of the longest client
-/// id. Longer credentials would cost memory, because the hub remembers 65,536 of them.
+/// id. Longer credentials would cost memory, because the hub remembers up to 65,536 credentials.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// The event types with which `EventSource` reports the state of the connection to the page.

@@ -16,7 +16,7 @@ const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 /// this cost, a history of small events took twice the memory that the hub counted.
 const FRAME_COST_BYTES: usize = 96;
 
-/// The recipients of an event. Nearly every event has only one.
+/// The recipients of an event. Nearly every event has only one recipient.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// One event of a hub. Clones share the same fields.

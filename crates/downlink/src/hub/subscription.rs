@@ -98,8 +98,8 @@ pub struct Subscription<T: Send + Sync + 'static> {
     ended: Option<DisconnectReason>,
 }
 
-/// The parts that few subscriptions have. They are in a separate allocation, so that the other
-/// subscriptions are small.
+/// The parts that few subscriptions have. They are in a separate allocation, so that a subscription
+/// without these parts is small.
 struct UncommonParts<T> {
     filter: Option<Filter<T>>,
     /// The last event id that the client gave, if it is not the cursor `client_next`. It is kept
@@ -208,7 +208,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// Finds out whether events are missing right after the cursor. Only if none are missing may
     /// the client get the cursor as an id. A client that got this id, and then left before it got
-    /// the gap, would resume after the missing events and never learn of the gap.
+    /// the gap, would resume after the missing events. It would never learn of the gap.
     fn look_for_gap(&mut self) {
         // Only a gap matters here. The first poll handles every other result.
         if let Read::Gap(gap) = self.look() {
@@ -252,8 +252,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// subscription.
     ///
     /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
-    /// client gave, or empty if the client gave none. A subscription that resumes from that id gets
-    /// the gap too.
+    /// client gave. It is empty if the client gave no id. A subscription that resumes from that id
+    /// gets the gap too.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -433,8 +433,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // The id contains the epoch in which the event was published. The hub may have begun a new
-        // epoch since, because it begins one whenever it may have lost history.
+        // The id contains the epoch in which the event was published. This may be an earlier epoch,
+        // because the hub begins a new epoch whenever it may have lost history.
         let id = self.reader.id_of(entry.offset);
         let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })

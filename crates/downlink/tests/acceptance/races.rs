@@ -143,7 +143,7 @@ fn acceptance_05_a_subscription_gets_all_later_events_once_and_in_order() {
                     let after = published.load(Ordering::SeqCst);
                     let (read, _) = read(subscription);
                     let first = read.first().copied().unwrap_or(EVENTS);
-                    // The publisher counts an event after it has published it. So at each load of
+                    // The publisher first publishes an event and then counts it. So at each load of
                     // `published`, one published event may not be counted yet.
                     assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
                     assert!(read.into_iter().eq(first..EVENTS));

@@ -42,7 +42,8 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_delays_no_other_reader()
     let hub = roomy().observer(observer).build().unwrap();
     let mut clients = 0;
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // This process has both ends of each connection, so it needs two descriptors for each.
+        // This process has both ends of each connection, so it needs two file descriptors for each
+        // connection.
         clients = (serve.connections_allowed() / 2).min(1_000);
         serve.write_stall_max(STALL_MAX)
     })

@@ -27,7 +27,7 @@ fn call_back() {
     assert!(!hub.client_overviews(9).is_empty() && !hub.topic_overviews("", None, 9).is_empty());
 }
 
-/// A value whose drop calls the hub.
+/// A value that calls the hub when it is dropped.
 struct Chatty(&'static str);
 
 impl Drop for Chatty {

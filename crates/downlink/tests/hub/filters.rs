@@ -59,7 +59,7 @@ fn a_panic_of_a_filter_ends_only_its_subscription() {
 }
 
 /// The first call of the filter publishes six more events, and then refuses the event that it was
-/// called for. Six events are enough that the subscription reads them as one batch.
+/// called for. The subscription reads these six events as one batch.
 #[test]
 fn events_that_arrive_during_a_call_of_the_filter_are_delivered() {
     let hub = numbers();

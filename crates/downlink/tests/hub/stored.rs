@@ -243,8 +243,7 @@ async fn a_store_can_be_opened_again_while_an_old_subscription_exists() {
     close(again).await;
 }
 
-/// This is also true for a subscription that has not yet read all events from the file: it must not
-/// keep the store open.
+/// A subscription that has not yet read all events from the file must not keep the store open.
 #[tokio::test]
 async fn a_subscription_that_reads_from_the_file_ends_when_its_hub_is_dropped() {
     let folder = Folder::new();

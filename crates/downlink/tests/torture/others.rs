@@ -58,7 +58,7 @@ pub(crate) fn send_off(world: &Arc<World>, rng: &mut Rng) -> JoinSet<usize> {
 async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     let mut exchanges = 0;
     while world.last().is_none() || exchanges == 0 {
-        // If this process has few descriptors, a connection may fail.
+        // If this process has too few file descriptors, a connection may fail.
         let Ok(mut io) = world.place.connect(None).await else { continue };
         let visited = patiently(visit(number % 6, &mut io, &mut rng)).await;
         exchanges += usize::from(visited.is_ok());

@@ -75,7 +75,7 @@ struct Serving {
 
 impl Serving {
     async fn new(served_by: ServedBy) -> Self {
-        // With this limit, a reader gets all events of a new epoch, and not only the newest ones.
+        // With this limit, a reader gets all events of a new epoch, and not only the newest events.
         let limits = Limits { gap_replay_max: usize::MAX, ..Limits::default() };
         let stage = Stage::new(retentive().limits(limits));
         let server = Running::new(served_by, &stage.hub).await;

@@ -81,7 +81,8 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let stage = Stage::new(retentive().observer(Departures(left)));
     let settings = Settings { write_stall_max: STALL_MAX, ..Settings::default() };
     let server = Running::with(served_by, &stage.hub, settings).await;
-    // This process has both ends of each connection, so it needs two descriptors for each.
+    // This process has both ends of each connection, so it needs two file descriptors for each
+    // connection.
     let readers = (server.connections_allowed / 2).min(READERS);
     let world = World::new(server.place.clone(), Arc::clone(&stage));
     let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None, odd: false };
