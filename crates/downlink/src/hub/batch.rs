@@ -107,8 +107,8 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// Waits until the store has committed all events of a batch. `receipts` must be all receipts
-    /// of the batch.
+    /// Waits until the store has committed all events of a batch. Without a store, this returns at
+    /// once. `receipts` must be all receipts of the batch.
     ///
     /// # Errors
     ///

@@ -102,8 +102,8 @@ impl HubClock {
     }
 
     /// The current log time, for a caller that reads the system's clock only once for several
-    /// calls. `remember` gets a function that reads the system's clock. It returns the result of
-    /// this function, or an earlier result that the caller has remembered.
+    /// calls. `remember` gets a function that reads the system's clock. `remember` returns the
+    /// result of this function, or an earlier result that the caller has remembered.
     pub(crate) fn now_by(
         &self,
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,

@@ -22,8 +22,9 @@ use super::{
 /// clients that reconnect to the next process get a gap.
 ///
 /// A hub does not need to be stopped. When the last handle of a hub with a store is dropped, the
-/// hub writes the waiting events and closes the file. Subscriptions that are still open end once
-/// they have read the events in memory. Subscriptions to a hub without a store stay open.
+/// hub writes the waiting events and closes the file. Its subscriptions end when they have read the
+/// events in memory. If the last handle of a hub without a store is dropped, the subscriptions stay
+/// open.
 ///
 /// # Limits
 ///

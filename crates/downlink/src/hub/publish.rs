@@ -44,11 +44,11 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 /// - An event has at most [`ADDRESSES_MAX`] addresses.
 /// - An id has at most 128 bytes.
 /// - An idempotency key has at most 255 bytes, and its credential has at most 256 bytes.
-/// - [`EventType`] limits the event type.
+/// - The event type must follow the rules of [`EventType`].
 ///
 /// The frame (the encoded event) has at most
-/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) bytes. The hub checks this limit before
-/// it knows the id of the event, so it assumes the longest possible id.
+/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) bytes. If the publisher gave no id, the
+/// hub checks this limit with the longest id that it may give the event.
 ///
 /// # Examples
 ///

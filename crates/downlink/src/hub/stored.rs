@@ -27,8 +27,8 @@ const LAYOUT: u8 = 1;
 #[cfg(all(target_os = "linux", feature = "store"))]
 const NICENESS: i32 = 10;
 
-/// Lets the threads that publish and send run before this thread when the processor is busy. Works
-/// only on Linux: on other systems, a priority belongs to the whole process, so this does nothing.
+/// Lets the threads that publish and send run before this thread when the processor is busy. On
+/// systems other than Linux, a priority belongs to the whole process, so this does nothing.
 #[cfg(feature = "store")]
 pub(super) fn yield_to_others() {
     // If the system refuses, all threads keep the same priority. The hub is then slower but still

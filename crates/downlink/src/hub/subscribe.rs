@@ -59,9 +59,9 @@ pub enum Start {
     /// finished topics.
     #[default]
     Live,
-    /// The subscription first gets its newest retained events, at most this number. The number
-    /// counts the events of all topics and of the client's inbox together. To get the newest events
-    /// of each topic, open one subscription for each topic.
+    /// The subscription first gets at most this many of its newest retained events. The events of
+    /// all topics and of the client's inbox count together. To get the newest events of each topic,
+    /// open one subscription for each topic.
     Last(usize),
     /// The subscription first gets all retained events.
     Earliest,

@@ -1,4 +1,5 @@
-//! A subscription: a reader of the log that yields deliveries, which are events and gaps.
+//! A subscription reads the log (the hub's sequence of events) and yields deliveries, which are
+//! events and gaps.
 //!
 //! A subscription has no queue of events. It only reads one small batch of events ahead. While it
 //! waits for new events, it holds no events.
@@ -35,7 +36,7 @@ const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 /// other tasks can run.
 const REFUSED_MAX: usize = 256;
 
-/// Returns true if the subscription wants the value.
+/// A filter of the app. It returns true if the subscription wants the value.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 /// Reads the events of a hub. Its cursor is the position of the next event to read. A subscription
@@ -206,9 +207,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
-    /// Finds out whether events are missing right after the cursor. Only if none are missing may
-    /// the client get the cursor as an id. A client that got this id, and then left before it got
-    /// the gap, would resume after the missing events. It would never learn of the gap.
+    /// Finds out whether events are missing right after the cursor. The client may get the cursor
+    /// as an id only if no events are missing. A client that got this id, and then left before it
+    /// got the gap, would resume after the missing events. It would never learn of the gap.
     fn look_for_gap(&mut self) {
         // Only a gap matters here. The first poll handles every other result.
         if let Read::Gap(gap) = self.look() {
@@ -299,8 +300,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // A reader is registered before its last read, so that no event is missed. If no event is
-        // expected, the first read is also the last, so the reader is registered at once.
+        // The last read of a poll must come after the reader is registered, so that no event is
+        // missed. If no event is expected, the first read is probably the last, so the reader is
+        // registered first.
         let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -476,7 +478,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         None
     }
 
-    /// The frame of `downlink.open` at the first call, if the subscription sends that event.
+    /// The frame of `downlink.open`. `None` at later calls, and if the subscription does not send
+    /// this event.
     pub(crate) fn open_frame(&mut self, keep_alive: Option<Duration>) -> Option<Frame> {
         if !mem::take(&mut self.opening) {
             return None;
@@ -492,7 +495,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// cursor. If the cursor has not moved, the event has no id, and is sent only if pages listen
     /// to keep-alives.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
-        // Without publishes, only this call evicts events that are too old.
+        // If nothing is published, only this call evicts events that are too old.
         self.reader.expire(self.hub.clock.now());
         let cursor = self.reader.cursor();
         if self.ahead.is_none() && !self.is_missing() && cursor.next > self.client_next {

@@ -92,7 +92,8 @@ fn address(server: &Running) -> SocketAddr {
     }
 }
 
-/// Starts a new server in place of the old one. The old server crashes or shuts down in order.
+/// Starts a new server that replaces the old server. The old server crashes or shuts down
+/// gracefully.
 async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
     let new = Serving::new(old.served_by).await;
     world.enter(Arc::clone(&new.stage));

@@ -17,7 +17,7 @@ use super::wire::{Connection, Manner, Turn};
 use super::world::{Running, Selection, ServedBy, Settings, Stage, World};
 use super::{dice, length, patiently};
 
-/// The number of readers of a round, including the stalled reader.
+/// The number of readers in one round of a test, including the stalled reader.
 const READERS: usize = 1_000;
 
 /// The client id of the reader that stalls.

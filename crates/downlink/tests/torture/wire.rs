@@ -59,16 +59,16 @@ impl Place {
 /// The way in which a reader requests a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// With a single GET request.
+    /// The reader sends a single GET request.
     Plain,
-    /// With a GET request, followed by another request before the stream has ended.
+    /// The reader sends a GET request, and then another request before the stream has ended.
     Pipelined,
-    /// With a POST request. The reader sends only the beginning of the body, and the app does not
-    /// read the body.
+    /// The reader sends a POST request, but only the beginning of its body. The app does not read
+    /// the body.
     Posted,
-    /// With a GET request, after an ordinary request on the same connection.
+    /// The reader sends a GET request after an ordinary request on the same connection.
     AfterPlain,
-    /// With a GET request, after a stream that has ended on the same connection.
+    /// The reader sends a GET request after a stream that has ended on the same connection.
     AfterStream,
 }
 
@@ -90,12 +90,13 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
-    /// In the line with the length of a chunk. The value is the part of the line that has arrived.
+    /// The next byte is in the line with the length of a chunk. The value is the part of the line
+    /// that has arrived.
     Length(Vec<u8>),
     Chunk(usize),
-    /// After the last chunk.
+    /// The last chunk has arrived.
     End,
-    /// After the head of an answer with status 503.
+    /// The head has arrived, and its status is 503.
     Refused,
 }
 

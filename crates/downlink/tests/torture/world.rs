@@ -290,12 +290,12 @@ fn app(hub: &Hub<String>) -> Router {
 /// How the app is served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServedBy {
-    /// By `serve` on TCP sockets. The server writes streams itself.
+    /// `serve` serves the app on TCP sockets. The server writes streams itself.
     Direct,
-    /// By `serve` on sockets of a type that `serve` does not know. The HTTP library hyper writes
-    /// the streams.
+    /// `serve` serves the app on sockets of a type that it does not know. The HTTP library hyper
+    /// writes the streams.
     Hyper,
-    /// By `serve` on Unix sockets. The server writes streams itself.
+    /// `serve` serves the app on Unix sockets. The server writes streams itself.
     #[cfg(unix)]
     Unix,
     Axum,
