@@ -2,8 +2,8 @@
 //!
 //! Run `cargo run -p downlink-client --example contract_service -- 127.0.0.1:8000`, and then
 //! `sse-contract-tests --url http://127.0.0.1:8000`. Each stream is a task that owns an event
-//! source. The task reports the deliveries to the tests in order, and waits for each callback to
-//! end.
+//! source. The task reports each delivery to the tests by an HTTP request (a callback). It sends
+//! the callbacks in order, and waits for the answer to each.
 
 use axum::{
     Json, Router,
@@ -26,7 +26,8 @@ use tokio::{net::TcpListener, sync::mpsc, sync::watch};
 /// The tests send lines of 14 million characters, so the limit is higher than the default.
 const LINE_BYTES_MAX: usize = 32 * 1_024 * 1_024;
 
-/// The maximum number of commands that wait for a busy stream. The tests send one after another.
+/// The maximum number of commands that wait for a busy stream. The tests send one command after
+/// another.
 const COMMANDS_MAX: usize = 8;
 
 const CAPABILITIES: [&str; 9] = [
@@ -234,7 +235,7 @@ fn callback(delivery: Delivery) -> Option<Callback> {
     }
 }
 
-/// Sends the callbacks of one stream, one after another. They are numbered from 1.
+/// Sends the callbacks of one stream, one after another. The callbacks are numbered from 1.
 struct Callbacks {
     client: reqwest::Client,
     url: String,

@@ -52,7 +52,7 @@ pub enum PublishError {
     /// The server refused the request and published nothing.
     #[error("the server refused: {0}")]
     Rejected(Problem),
-    /// The answer is neither a receipt nor a problem, so it is not from a downlink server.
+    /// The answer is neither a receipt nor a [`Problem`], so it is not from a downlink server.
     #[error("unexpected answer with status {status}")]
     #[non_exhaustive]
     UnexpectedAnswer {
@@ -66,7 +66,7 @@ pub enum PublishError {
         /// The limit.
         bytes_max: usize,
     },
-    /// No answer arrived in time.
+    /// No answer arrived within the time limit.
     #[error("no answer within {after:?}")]
     #[non_exhaustive]
     Timeout {

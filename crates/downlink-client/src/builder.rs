@@ -24,14 +24,14 @@ use crate::{
 /// The default time limit for making a connection: 10 seconds.
 ///
 /// A server that can be reached accepts a connection within one round trip. If the network loses a
-/// few packets, this takes up to 7 seconds, so half the limit would be too short. Double the limit
-/// would only delay the next attempt.
+/// few packets, the connection takes up to 7 seconds, so half the limit would be too short. Double
+/// the limit would only delay the next attempt.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The maximum number of redirects in one attempt: 20, as in browsers.
 pub const REDIRECTS_MAX: usize = 20;
 
-/// The builder of an [`EventSource`]. [`EventSource::builder`] makes one.
+/// The builder of an [`EventSource`], from [`EventSource::builder`].
 #[must_use]
 pub struct EventSourceBuilder {
     url: Result<Url, BuildError>,
@@ -68,7 +68,7 @@ impl EventSourceBuilder {
     /// Sends a header with every attempt. It replaces a header of the same name.
     ///
     /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent to another origin after a
-    /// redirect. Headers with other names are sent.
+    /// redirect. All other headers are sent.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers = self.headers.and_then(|mut headers| {
             let (name, value) = parse_header(name, value)?;
@@ -109,8 +109,8 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sets the idle timeout: the client reconnects if no bytes arrive for this long. Comments
-    /// count as bytes that arrive.
+    /// Sets the idle timeout: the client reconnects if no bytes arrive for this long. The bytes of
+    /// comments count too.
     ///
     /// Without this setting, the timeout is three times the keep-alive interval that a downlink
     /// server announces. For other servers, there is no timeout by default. Only the TCP keep-alive
@@ -134,16 +134,16 @@ impl EventSourceBuilder {
     }
 
     /// Sets a function that returns credentials, such as a token that expires. The event source
-    /// calls it before every attempt. The headers that it returns replace other headers of the same
-    /// name.
+    /// calls the function before every attempt. The returned headers replace other headers of the
+    /// same name.
     ///
     /// An error of the function counts as a failed attempt. After a 401, the event source calls the
-    /// function again and makes another attempt at once. It delivers this 401 as an
-    /// [`Interruption`](crate::Interruption) with a wait of zero, and does not count it for
+    /// function again and makes another attempt at once. It delivers the 401 as an
+    /// [`Interruption`](crate::Interruption) with a wait of zero, and does not count the 401 for
     /// [`attempts_max`](ReconnectPolicy::attempts_max). If the server answers 401 again before a
     /// stream opens, the event source ends. With
-    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends it. If the function
-    /// caches a token, the function must replace the token before the token expires.
+    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends the event source. If
+    /// the function caches a token, the function must replace the token before the token expires.
     ///
     /// # Examples
     ///
@@ -187,9 +187,10 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sets whether a downlink server's own events (`downlink.open`, `downlink.alive`) are
-    /// delivered. By default, they are not, but they always update the last event id. Gap notices
-    /// are always delivered, as [`Delivery::Gap`](crate::Delivery::Gap).
+    /// Sets whether events whose type begins with `downlink.` are delivered, such as the server's
+    /// own events `downlink.open` and `downlink.alive`. By default, they are not delivered, but
+    /// they always update the last event id. Gap notices are always delivered, as
+    /// [`Delivery::Gap`](crate::Delivery::Gap).
     pub fn control_events(mut self, shown: bool) -> Self {
         self.settings.control_events = shown;
         self
@@ -197,9 +198,10 @@ impl EventSourceBuilder {
 
     /// Uses an existing HTTP client with its proxies, certificates and redirect rules.
     ///
-    /// The client must have no total timeout and no read timeout, because a stream has no end. Set
-    /// a connect timeout on that client: with [`connect_timeout`](Self::connect_timeout) in
-    /// addition, [`build`](Self::build) returns an error.
+    /// The client must have no total timeout and no read timeout, because a stream has no end. If
+    /// you need a connect timeout, set it on this client. If
+    /// [`connect_timeout`](Self::connect_timeout) is called too, [`build`](Self::build) returns an
+    /// error.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.client = Some(client);
         self
@@ -208,8 +210,8 @@ impl EventSourceBuilder {
     /// Connects to the Unix socket at this path. The path, query and `Host` of the request still
     /// come from the URL, such as `http://localhost/events`.
     ///
-    /// With [`http_client`](Self::http_client) in addition, [`build`](Self::build) returns an
-    /// error. Set the socket on that client instead.
+    /// If [`http_client`](Self::http_client) is called too, [`build`](Self::build) returns an
+    /// error. In that case, set the socket on the HTTP client.
     #[cfg(unix)]
     pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.unix_socket = Some(path.into());
@@ -262,7 +264,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
 }
 
 /// Makes an HTTP client for streams. It keeps no idle connections, so closing a stream closes its
-/// socket. It never repeats a request by itself.
+/// socket. The client never repeats a request.
 fn http_client(
     connect_timeout: Duration,
     unix_socket: Option<&Path>,

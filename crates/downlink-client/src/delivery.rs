@@ -11,16 +11,18 @@ use crate::{Gap, ReceivedEvent, StreamError};
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A connection has opened. Delivered once per connection, before its events.
+    /// A connection has opened. It is delivered once for each connection, before the events of the
+    /// connection.
     Open(Opened),
     /// An event.
     Event(ReceivedEvent),
-    /// Events are missing, and will not be delivered. Their place was before the next event.
+    /// Events are missing, and will not be delivered. The missing events came before the next
+    /// event.
     Gap(Gap),
     /// A comment. Comments are delivered only if they are
     /// [enabled](crate::EventSourceBuilder::comments).
     Comment(String),
-    /// The connection ended or an attempt failed. The event source reconnects by itself.
+    /// The connection ended or an attempt failed. The event source will reconnect.
     Error(Interruption),
 }
 

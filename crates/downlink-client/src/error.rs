@@ -30,10 +30,10 @@ pub enum BuildError {
         /// The name of the header.
         name: String,
     },
-    /// Both an HTTP client and a connect timeout were given. Set the timeout on that client.
+    /// Both an HTTP client and a connect timeout were given. Set the timeout on the HTTP client.
     #[error("an HTTP client was given, so the connect timeout must be set on it")]
     ConnectTimeout,
-    /// Both an HTTP client and a Unix socket were given. Set the socket on that client.
+    /// Both an HTTP client and a Unix socket were given. Set the socket on the HTTP client.
     #[error("an HTTP client was given, so the Unix socket must be set on it")]
     UnixSocket,
     /// The HTTP client cannot be made.
@@ -48,7 +48,7 @@ pub enum StreamError {
     /// The request got no answer.
     #[error("no answer from the server")]
     Unanswered(#[source] TransportError),
-    /// The head of the answer did not arrive in time.
+    /// The head of the answer did not arrive within the time limit.
     #[error("no answer within {after:?}")]
     #[non_exhaustive]
     FirstByteTimeout {
@@ -67,9 +67,10 @@ pub enum StreamError {
     Status {
         /// The status.
         status: StatusCode,
-        /// The wait that `Retry-After` asks for, unchanged.
+        /// The wait that the header `Retry-After` asks for. The event source may wait for less
+        /// time, because its waits have a maximum.
         retry_after: Option<Duration>,
-        /// The server's description of the error. A downlink server sends one.
+        /// The server's description of the error. A downlink server sends a description.
         problem: Option<Box<Problem>>,
     },
     /// The answer is not an event stream.
@@ -79,7 +80,7 @@ pub enum StreamError {
         /// The `Content-Type` of the answer. `None` if it is missing or not ASCII.
         content_type: Option<String>,
     },
-    /// The answer is compressed, although the client did not ask for that.
+    /// The answer is compressed, although the client did not ask for compression.
     #[error("the answer has a content encoding")]
     ContentEncoding,
     /// The server ended the stream.
@@ -95,14 +96,14 @@ pub enum StreamError {
         /// The limit.
         after: Duration,
     },
-    /// The stream exceeded a limit of the decoder. It would do so again after a reconnect, so the
-    /// event source ends.
+    /// The stream exceeded a limit of the decoder. It would exceed the limit again after a
+    /// reconnect, so the event source ends.
     #[error("the stream exceeds a limit")]
     Decode(#[source] DecodeError),
 }
 
 impl StreamError {
-    /// The outcome of the attempt or stream, which the reconnection rules take as their input.
+    /// The outcome of the attempt or stream. The reconnection rules take it as their input.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
@@ -142,7 +143,8 @@ pub enum Closed {
     /// The error is permanent, so another attempt would not help.
     #[error(transparent)]
     Failed(StreamError),
-    /// The maximum number of attempts in a row has failed. The value is the error of the last one.
+    /// The maximum number of attempts in a row has failed. The value is the error of the last
+    /// attempt.
     #[error("too many attempts failed; the last error: {0}")]
     AttemptsSpent(#[source] StreamError),
 }

@@ -20,7 +20,8 @@ pub struct ReceivedEvent {
     pub event_type: Cow<'static, str>,
     /// The data. LF separates its lines.
     pub data: String,
-    /// The id of this event. If this event has none, the last id before it. Empty if there is none.
+    /// The id of this event. If the event has no id, this is the last id before the event. It is
+    /// empty if the client knows no id.
     pub last_event_id: Arc<str>,
 }
 
@@ -87,7 +88,8 @@ impl EventDataError {
     fn new(event: &ReceivedEvent, error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
         let text = error.to_string();
-        // The parser repeats the position at the end of its message, so it is removed there.
+        // The parser's message ends with the position. The error has the position in two fields, so
+        // the position is removed from the message.
         let reason = text.strip_suffix(&format!(" at line {line} column {column}"));
         let reason = excerpt(reason.unwrap_or(&text));
         Self { event_type: excerpt(&event.event_type), line, column, reason }

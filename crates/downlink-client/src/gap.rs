@@ -39,8 +39,8 @@ pub enum GapReason {
     Evicted,
     /// The server does not know the client's last event id.
     UnknownId,
-    /// The client's last event id is from an earlier epoch, which means that the server has lost
-    /// its history since it made that id.
+    /// The client's last event id is from an earlier epoch. The server begins a new epoch when it
+    /// may have lost its history.
     NewEpoch,
     /// The client read too slowly, and the server evicted the events before it could send them.
     Lagged,

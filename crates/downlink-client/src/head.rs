@@ -13,8 +13,9 @@ pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
 }
 
-/// The wait that `Retry-After` asks for, in seconds or as a date. A date counts from the `Date`
-/// header of the answer, not from the client's clock, because the two clocks may differ.
+/// The wait that `Retry-After` asks for, in seconds or as a date. If it is a date, the wait is
+/// counted from the `Date` header of the answer. The client's clock may differ from the server's
+/// clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_seconds() {
+    fn retry_after_may_be_a_whole_number_of_seconds() {
         assert_eq!(wait("120", None), Some(Duration::from_secs(120)));
         assert_eq!(wait("0", None), Some(Duration::ZERO));
         assert_eq!(wait("99999999999999999999", None), Some(Duration::from_secs(u64::MAX)));

@@ -2,7 +2,7 @@
 //!
 //! [`EventSource`] subscribes to any address that sends Server-Sent Events, and stays subscribed.
 //! After an interruption, it reconnects and resumes after the last event id. It reports missed
-//! events if the server does. [`Publisher`] publishes to a downlink server.
+//! events if the server reports them. [`Publisher`] publishes to a downlink server.
 //!
 //! ```
 //! use downlink_client::{Delivery, EventSource};
@@ -57,7 +57,7 @@
 //!   client sends, nor the query and the user name of an address. An [`EventDataError`] may quote
 //!   the start of an event's data.
 //!
-//! This crate has no server. The crate `downlink` has one.
+//! This crate has no server. The crate `downlink` has a server.
 //!
 //! # Limits
 //!
@@ -80,7 +80,8 @@
 //!
 //! # Platforms
 //!
-//! All platforms of [tokio](https://docs.rs/tokio); the tests run on Linux. Unix sockets need Unix.
+//! The crate supports all platforms of [tokio](https://docs.rs/tokio). The tests run on Linux. Unix
+//! sockets work only on Unix.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

@@ -8,8 +8,8 @@ use reqwest::Url;
 use std::{fmt, time::Duration};
 
 /// The addresses and fields of an event to publish. An address is a topic, a client id or everyone.
-/// An event may have several addresses. Each subscription gets it once, even if several of the
-/// addresses match.
+/// An event may have several addresses. Each subscription gets the event once, even if several of
+/// the addresses match.
 ///
 /// # Examples
 ///
@@ -57,20 +57,20 @@ impl PublishRequest {
     }
 
     /// Sets the event id. Without this setting, the server makes the id. If an equal event with
-    /// this id was published before, the server publishes nothing and returns the receipt of that
-    /// event.
+    /// this id was published before, the server publishes nothing, and returns the receipt of the
+    /// earlier event.
     pub fn id(self, id: impl Into<String>) -> Self {
         self.with("id", id)
     }
 
-    /// Sets the reconnection time that the event tells its clients, rounded up to whole
+    /// Sets the reconnection time that clients get with the event. It is rounded up to whole
     /// milliseconds.
     pub fn retry(self, time: Duration) -> Self {
         self.with("retry", Retry::from(time).as_millis().to_string())
     }
 
-    /// Makes this the last event of its topics: it finishes them. Subscriptions of only finished
-    /// topics end after it.
+    /// Makes this event the last one of its topics, and finishes the topics. A subscription ends
+    /// after this event if all of its topics are finished.
     pub fn last(self) -> Self {
         self.with("last", "true")
     }

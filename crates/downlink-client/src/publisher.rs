@@ -1,7 +1,7 @@
 //! Publishing to a downlink server over its HTTP API.
 //!
 //! Each call sends one request. The publisher does not repeat a failed request, because only the
-//! caller knows whether a repeat is safe. The exception is a 401: it means that the server has
+//! caller knows whether a repeat is safe. A 401 is an exception, because the server has then
 //! published nothing. If the app has set a function for credentials, the publisher repeats the
 //! request once with new credentials.
 
@@ -102,7 +102,8 @@ impl Publisher {
     }
 
     /// Sets a function that returns credentials, such as a token that expires. The publisher calls
-    /// it before every request. The headers that it returns replace other headers of the same name.
+    /// the function before every request. The returned headers replace other headers of the same
+    /// name.
     ///
     /// After a 401, [`publish`](Self::publish) calls the function again and repeats the request
     /// once. If the answer is 401 again, `publish` returns an error.
@@ -187,7 +188,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. Events before the failed one stay published.
+    /// [`PublishError`]. Events that the server published before the error stay published.
     ///
     /// # Cancel safety
     ///
@@ -231,7 +232,8 @@ impl Publisher {
 fn http_client(unix_socket: Option<&Path>) -> Result<reqwest::Client, BuildError> {
     client_of(unix_socket)
         .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
-        // After a redirect, the client could send a GET in place of the POST. A GET subscribes.
+        // After a redirect, the client could send a GET instead of the POST. A GET would subscribe
+        // instead of publishing.
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .build()

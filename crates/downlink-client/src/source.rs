@@ -1,7 +1,8 @@
-//! The event source. It connects, reads the stream and reconnects.
+//! The event source, which connects, reads the stream and reconnects.
 //!
-//! All work happens while the event source is polled. It has at most one attempt or one open
-//! stream. It delivers all items of a chunk before it reads the next chunk, so no queue builds up.
+//! All work happens while the event source is polled. The event source has at most one attempt or
+//! one open stream. It delivers all items of a chunk before it reads the next chunk, so no queue
+//! builds up.
 
 use bytes::Bytes;
 use downlink_proto::{
@@ -40,19 +41,20 @@ const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
-/// the topics in its data. Its type begins with `downlink.`, but it is not about the connection, so
-/// it is delivered as an ordinary event.
+/// the topics in its data. Its type begins with `downlink.`, but it is not about the connection. So
+/// a stream that brings such an event does not count as empty.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
-/// A lasting subscription: it reconnects by itself and resumes after the last event.
+/// A lasting subscription. It reconnects after an interruption, and resumes after the last event.
 ///
 /// The event source is a [`Stream`] of [`Delivery`] values. The method [`next`](Self::next) returns
-/// the next value; it needs no trait. If another attempt may succeed after an error, the event
-/// source delivers the error and tries again. Otherwise it ends for good, and
-/// [`closed_because`](Self::closed_because) returns the reason. The event source connects when it
-/// is first polled, makes progress only while it is polled, and closes its socket when dropped.
+/// the next value without the trait. If another attempt may succeed after an error, the event
+/// source delivers the error and tries again. If no attempt can succeed, the event source ends for
+/// good, and [`closed_because`](Self::closed_because) returns the reason. The event source connects
+/// when it is first polled, makes progress only while it is polled, and closes its socket when
+/// dropped.
 ///
-/// It must be polled within a tokio runtime with time and I/O enabled.
+/// Poll it within a tokio runtime with time and I/O enabled.
 ///
 /// # Limits
 ///
@@ -63,11 +65,12 @@ pub struct EventSource {
     request: StreamRequest,
     reconnect: Reconnect,
     settings: SourceSettings,
-    /// The decoder of the present stream. It also stores the last event id. That id changes only
-    /// when an item is delivered, not when it is decoded.
+    /// The decoder of the present stream. It also stores the last event id. The id changes only
+    /// when an item is delivered, not when the item is decoded.
     decoder: Decoder,
     /// Whether a 401 has already led to another attempt with new credentials. It becomes false
-    /// again when a stream opens. A second 401 before that ends the event source.
+    /// again when a stream opens. If a second 401 comes before a stream opens, the event source
+    /// ends.
     is_renewed: bool,
     /// A gap to deliver when the next stream opens, before the events of that stream.
     gap: Option<Gap>,
@@ -81,11 +84,12 @@ pub(crate) struct SourceSettings {
     pub(crate) last_event_id: String,
     pub(crate) policy: ReconnectPolicy,
     pub(crate) limits: DecoderLimits,
-    /// If set, it overrides the keep-alive interval that the server announces.
+    /// The idle timeout that the caller has set. It overrides the timeout that follows from the
+    /// server's keep-alive interval.
     pub(crate) idle_timeout: Option<Duration>,
     /// Whether comments are delivered.
     pub(crate) comments: bool,
-    /// Whether a downlink server's events about the connection are delivered.
+    /// Whether events whose type begins with `downlink.` are delivered.
     pub(crate) control_events: bool,
 }
 
@@ -98,7 +102,7 @@ enum SourcePhase {
     Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(StreamBody),
-    /// The stream exceeded a limit. The items before that point are still delivered.
+    /// The stream exceeded a limit. The items before the excess are still delivered.
     Failing(DecodeError),
     /// Ended for good. Every further poll returns `None`.
     Closed,
@@ -160,14 +164,14 @@ impl EventSource {
     }
 
     /// The id after which the next connection resumes. It is usually the id of the last delivered
-    /// event. A server may also send an id without an event, and then this id replaces it. Empty
-    /// means no id.
+    /// event, but a server may also send an id without an event. Empty means no id.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    /// The reconnection time that the server sent last. If it sent none, the default of the policy.
+    /// The reconnection time that the server sent last. If the server sent none, this is the
+    /// default of the policy.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnect.reconnection_time()
@@ -206,7 +210,7 @@ impl EventSource {
         }
     }
 
-    /// Ends the event source and closes its socket. It delivers nothing afterwards.
+    /// Ends the event source and closes its socket. The event source delivers nothing afterwards.
     pub fn close(&mut self) {
         if self.closed.is_none() {
             self.closed = Some(Closed::ByCaller);
@@ -305,8 +309,8 @@ impl EventSource {
         }
     }
 
-    /// Whether another attempt with new credentials may succeed. After the first 401, it may. If
-    /// this attempt also gets a 401, new credentials do not help.
+    /// Whether another attempt with new credentials may succeed. It may after the first 401. If
+    /// that attempt gets a 401 too, new credentials do not help.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()
@@ -314,7 +318,7 @@ impl EventSource {
             && self.settings.policy.mode == ReconnectMode::Resilient
     }
 
-    /// The next delivery from the items that are already decoded. `None` if none is left.
+    /// The next delivery from the decoded items. `None` if all decoded items are delivered.
     fn next_decoded(&mut self) -> Option<Delivery> {
         if matches!(self.phase, SourcePhase::Reading(_))
             && let Some(gap) = self.gap.take()
@@ -354,8 +358,8 @@ impl EventSource {
         (!hidden).then(|| Delivery::Event(event.into()))
     }
 
-    /// Derives the idle timeout from the server's keep-alive interval, unless the caller has set
-    /// one.
+    /// Derives the idle timeout from the server's keep-alive interval. Does nothing if the caller
+    /// has set an idle timeout.
     fn learn_idle_timeout(&mut self, data: &str) {
         #[derive(Deserialize)]
         struct OpenNotice {
@@ -380,8 +384,8 @@ impl StreamBody {
     }
 
     fn postpone_idle(&mut self) {
-        // With a huge timeout, the new deadline is beyond the range of the clock, and the timer
-        // keeps its old deadline. Neither of the two would ever be reached.
+        // If the timeout is so long that the new deadline is beyond the range of the clock, the
+        // timer keeps its old deadline. In practice, the clock reaches neither deadline.
         if let Some(idle) = &mut self.idle
             && let Some(at) = Instant::now().checked_add(idle.after)
         {

@@ -1,8 +1,9 @@
-//! Compares the cost of a subscription by pattern with a subscription by name, from the publish to
-//! the frame that a socket would get: `cargo bench -p downlink --bench patterns`.
+//! Compares the cost of a delivery to a subscription by pattern with the cost of a delivery to a
+//! subscription by name. The measured time is from the publish to the frame that a socket would
+//! get. Run it with `cargo bench -p downlink --bench patterns`.
 //!
-//! The benchmark prints figures and has no limits for them. The times are the processor time of the
-//! thread.
+//! The benchmark prints figures, but does not check them against limits. The times are the
+//! processor time of the thread.
 #![allow(clippy::print_stdout, reason = "the output is the result")]
 
 use std::{
@@ -31,7 +32,7 @@ fn cpu() -> f64 {
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-/// Many subscriptions. Each is to the topic of one user.
+/// Many subscriptions. Each subscription reads the topic of one user.
 struct Users {
     hub: Hub<String>,
     bodies: Vec<Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>>,
@@ -43,7 +44,10 @@ impl Users {
         let hub = Hub::<String>::text();
         let open = |number| {
             let opened = hub.subscribe().pattern(selector(number)).open();
-            let opened = opened.now_or_never().expect("memory").expect("within the limits");
+            let opened = opened
+                .now_or_never()
+                .expect("a hub in memory opens at once")
+                .expect("within the limits");
             Box::pin(opened.into_http_response().into_body())
                 as Pin<Box<dyn Body<Data = _, Error = _>>>
         };
@@ -92,7 +96,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a thread without a runtime");
+    let runtime = runtime.expect("the runtime can be built");
     let _entered = runtime.enter();
     let mut exact = Users::new(|number| format!("user/{number}/x"));
     let mut pattern = Users::new(|number| format!("user/{number}/*"));

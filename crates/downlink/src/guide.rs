@@ -2,7 +2,7 @@
 //!
 //! Each module is a chapter of the folder `guide`. The chapters are included here, so that the
 //! tests compile and run every example in them. This module exists only in the documentation. The
-//! examples are tested only with all features, because the chapters use all features.
+//! tests run the examples only if all features are on, because the chapters use all features.
 
 #![cfg(any(
     not(doctest),
@@ -16,8 +16,8 @@
     )
 ))]
 
-/// Includes the chapters. `links!` comes first and defines the targets of the links between
-/// chapters, because rustdoc uses the first definition of a link.
+/// Includes the chapters. The text of `links!` defines the targets of the links between chapters.
+/// It comes before each chapter, because rustdoc uses the first definition of a link.
 macro_rules! chapters {
     ($($module:ident: $file:literal,)*) => {
         $(

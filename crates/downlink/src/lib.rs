@@ -63,8 +63,8 @@
 //! # A server
 //!
 //! [`serve()`] replaces `axum::serve`. An idle stream takes less than a kilobyte of the server's
-//! memory. A shutdown does not wait for the streams: it ends each of them after a complete event,
-//! and their clients reconnect at random times.
+//! memory. A shutdown does not wait for the streams: it ends each stream after a complete event,
+//! and the clients reconnect at random times.
 //!
 //! ```no_run
 //! # async fn doc(app: axum::Router) -> std::io::Result<()> {
@@ -104,8 +104,8 @@
 //! - For a reader that stops reading, the hub keeps only its position, which is one number. Such a
 //!   reader holds up no publisher and no other reader.
 //! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).
-//! - The content of one event can never be read as a second event: [`EventType`] and [`EventId`]
-//!   are checked.
+//! - A client never reads the content of one event as a second event. The types [`EventType`] and
+//!   [`EventId`] refuse text with line breaks.
 //!
 //! This crate contains no client (see the crate `downlink-client`), no authentication and no TLS.
 //!
@@ -123,8 +123,9 @@
 //! # Platforms
 //!
 //! The crate supports Linux, macOS and Windows. The tests run on Linux. The memory of an idle
-//! stream in [`serve()`] is small only on Linux and macOS, where the server writes streams without
-//! the HTTP library hyper and its buffers. Only the feature `store` needs a C compiler.
+//! stream in [`serve()`] is small only on Linux and macOS. On these systems, the server writes
+//! streams without the HTTP library hyper and its buffers. Only the feature `store` needs a C
+//! compiler.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

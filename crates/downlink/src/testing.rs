@@ -31,8 +31,8 @@ pub use downlink_proto::DecodedEvent;
 /// the test panics.
 ///
 /// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
-/// gets one. In paused time, keep-alives could let a test that waits for something else run for
-/// ever. This limit ends such a test.
+/// gets one. In paused time, each keep-alive moves the time forward, so a test that waits for a
+/// missing event would never end. This limit ends such a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.
@@ -188,7 +188,7 @@ impl<S, B> Connection<S, B> {
     }
 
     /// The id that a browser would send when it reconnects after the events that the test has read.
-    /// Empty if none of them had an id.
+    /// Empty if none of these events had an id.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }

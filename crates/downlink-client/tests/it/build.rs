@@ -45,7 +45,7 @@ fn an_error_about_an_invalid_token_does_not_show_the_token() {
 }
 
 #[test]
-fn a_connect_timeout_beside_a_client_is_an_error() {
+fn a_connect_timeout_together_with_a_client_is_an_error() {
     let builder = EventSource::builder("http://h/")
         .http_client(reqwest::Client::new())
         .connect_timeout(Duration::from_secs(1));
@@ -54,7 +54,7 @@ fn a_connect_timeout_beside_a_client_is_an_error() {
 
 #[cfg(unix)]
 #[test]
-fn a_unix_socket_beside_a_client_is_an_error() {
+fn a_unix_socket_together_with_a_client_is_an_error() {
     let builder = EventSource::builder("http://h/")
         .http_client(reqwest::Client::new())
         .unix_socket("/run/downlink.sock");

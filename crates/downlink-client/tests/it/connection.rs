@@ -13,7 +13,7 @@ fn with_type(content_type: &str) -> String {
 }
 
 #[tokio::test]
-async fn events_are_delivered_in_order_after_the_open_connection() {
+async fn events_are_delivered_in_order_after_the_connection_opens() {
     let server = Server::bind().await;
     let mut source = server.source();
     let mut connection = connect(&mut source, &server, "event: a\ndata: 1\n\nda").await;
@@ -43,7 +43,7 @@ async fn an_open_connection_has_the_address_and_headers_of_the_answer() {
 }
 
 #[tokio::test]
-async fn other_charsets_are_read_as_utf_8() {
+async fn a_stream_with_another_charset_is_read_as_utf_8() {
     let server = Server::bind().await;
     let head = with_type("text/event-stream;charset=windows-1252");
     let mut source = server.source();
@@ -84,7 +84,7 @@ async fn a_compressed_answer_ends_the_event_source() {
 }
 
 #[tokio::test]
-async fn in_spec_mode_other_statuses_end_the_event_source_and_their_body_is_ignored() {
+async fn in_spec_mode_a_status_other_than_200_ends_the_event_source_and_its_body_is_ignored() {
     let server = Server::bind().await;
     for status in [205, 210, 299, 404, 410, 503] {
         let answer = STREAM_HEAD.replace("200", &status.to_string()) + "data: x\n\n";
@@ -125,7 +125,7 @@ async fn a_refused_connection_is_a_failed_attempt() {
 }
 
 #[tokio::test]
-async fn a_line_above_its_limit_ends_the_event_source_after_earlier_events() {
+async fn a_line_above_its_limit_ends_the_event_source_after_the_events_before_it() {
     let server = Server::bind().await;
     let limits = DecoderLimits::default().line_bytes_max(8);
     let mut source = server.builder().limits(limits).build().unwrap();

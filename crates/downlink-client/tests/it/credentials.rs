@@ -51,7 +51,7 @@ impl Tokens {
     }
 }
 
-/// Publishes, and runs `server`, which answers the requests. Panics if the publish ends before
+/// Publishes while the future `server` answers the requests. Panics if the publish ends before
 /// `server` has sent its last answer.
 async fn publish<T>(
     publisher: &Publisher,
@@ -71,8 +71,8 @@ fn assert_token(connection: &Connection, token: u32) {
     assert_eq!(connection.header("authorization").unwrap(), format!("Bearer {token}"));
 }
 
-/// The server answers the next request with this status. Asserts that the event source will
-/// reconnect. Returns the connection with the request.
+/// Answers the next request with this status. Asserts that the event source will reconnect. Returns
+/// the connection, which holds the request.
 async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Connection {
     let (refused, request) = tokio::join!(interruption(source), server.answer(refusal(status, "")));
     let StreamError::Status { status: seen, .. } = refused.error else {
@@ -83,8 +83,8 @@ async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Conne
     request
 }
 
-/// The server answers the next request with a 401. Asserts that this ends the event source. Returns
-/// the connection with the request.
+/// Answers the next request with a 401. Asserts that the 401 ends the event source. Returns the
+/// connection, which holds the request.
 async fn refuse_for_good(source: &mut EventSource, server: &Server) -> Connection {
     let (reason, request) = tokio::join!(end(source), server.answer(refusal(401, "")));
     let is_401 = matches!(
@@ -133,7 +133,7 @@ async fn credentials_are_fetched_for_every_attempt() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_function_is_a_failed_attempt() {
+async fn an_error_of_the_credentials_function_is_a_failed_attempt() {
     let server = Server::bind().await;
     let asked = AtomicU32::new(0);
     let builder = server.builder().credentials(move || {
@@ -156,8 +156,8 @@ async fn a_401_is_followed_by_one_attempt_with_new_credentials() {
     assert_token(&connect(&mut source, &server, "").await, 2);
 }
 
-/// This policy waits three seconds before an ordinary attempt. `refuse` asserts that the wait
-/// before the attempt with new credentials is zero.
+/// The policy of this test waits three seconds before an ordinary attempt. The function `refuse`
+/// asserts that the wait before the attempt with new credentials is zero.
 #[tokio::test]
 async fn the_attempt_with_new_credentials_does_not_wait_and_is_not_counted() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
@@ -181,7 +181,7 @@ async fn a_second_401_in_a_row_ends_the_event_source() {
 }
 
 #[tokio::test]
-async fn another_refusal_between_two_401_does_not_allow_another_attempt() {
+async fn a_second_401_ends_the_event_source_even_after_a_503_between_them() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let mut source = tokens.source(&server);
     refuse(&mut source, &server, 401).await;
@@ -215,7 +215,7 @@ async fn a_403_ends_the_event_source_at_once() {
 }
 
 #[tokio::test]
-async fn spec_mode_ends_at_the_first_401() {
+async fn in_spec_mode_the_first_401_ends_the_event_source() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let fetch = {
         let tokens = tokens.clone();
@@ -227,7 +227,7 @@ async fn spec_mode_ends_at_the_first_401() {
 }
 
 #[tokio::test]
-async fn a_401_without_a_function_ends_the_event_source() {
+async fn a_401_ends_an_event_source_without_a_credentials_function() {
     let server = Server::bind().await;
     let mut source = server.builder().bearer_token("t").build().unwrap();
     refuse_for_good(&mut source, &server).await;
@@ -290,7 +290,7 @@ async fn a_second_401_is_the_error_of_the_publish() {
 }
 
 #[tokio::test]
-async fn a_401_without_a_function_is_the_error_of_the_publish() {
+async fn a_401_is_the_error_of_a_publish_without_a_credentials_function() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap().with_bearer_token("t").unwrap();
     let request = PublishRequest::to_everyone();
@@ -317,7 +317,7 @@ async fn a_401_is_the_error_of_a_published_stream() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_function_publishes_nothing() {
+async fn an_error_of_the_credentials_function_is_the_error_of_the_publish() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap();
     let publisher = publisher.with_credentials(async || Err::<Credentials, _>("no token"));

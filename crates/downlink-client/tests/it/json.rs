@@ -48,7 +48,8 @@ async fn data_of_another_type_gives_an_error_with_the_reason() {
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
 
-/// The error removes the position that ends the parser's message, and no such text in the data.
+/// The parser's message ends with a position, which is removed. A text in the data that looks like
+/// a position is kept.
 #[tokio::test]
 async fn the_reason_quotes_data_that_resembles_a_position() {
     let error = error("message", r#"{"number":"x at line 1 column 33"}"#).await;
@@ -57,8 +58,8 @@ async fn the_reason_quotes_data_that_resembles_a_position() {
     assert_eq!(error.reason, quoted);
 }
 
-/// The JSON parser's message quotes the unexpected text, which may be long, so the error must
-/// shorten it.
+/// The JSON parser's message quotes the unexpected text. This text may be long, so the message must
+/// be shortened.
 #[tokio::test]
 async fn the_error_quotes_data_and_type_up_to_a_limit() {
     let long = "é".repeat(ERROR_EXCERPT_BYTES_MAX);

@@ -1,6 +1,6 @@
 //! Tests of the client over real sockets. The server sends exactly the bytes that a test gives it.
 
-// clippy.toml allows `unwrap` only in test functions. The functions that these tests share are test
+// clippy.toml allows `unwrap` only in test functions. The functions that the tests share are test
 // code too.
 #![allow(clippy::unwrap_used)]
 

@@ -57,7 +57,7 @@ async fn an_accepted_event_is_not_yet_committed() {
 }
 
 #[tokio::test]
-async fn the_base_address_may_have_a_path_and_headers_are_sent() {
+async fn the_path_of_the_base_address_is_kept_and_headers_are_sent() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("/live/?x=1")).unwrap();
     let publisher = publisher.with_header("authorization", "Bearer t").unwrap();
@@ -101,7 +101,7 @@ async fn a_problem_without_detail_shows_its_title() {
 }
 
 #[tokio::test]
-async fn other_answers_are_unexpected() {
+async fn an_answer_that_is_neither_a_receipt_nor_a_problem_is_unexpected() {
     let unexpected = async |answer: String, expected: u16| {
         let error = error(answer).await;
         assert!(
@@ -152,7 +152,7 @@ async fn a_refused_connection_is_a_transport_error() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_sent_is_an_error() {
+async fn an_idempotency_key_that_http_cannot_carry_is_an_error() {
     let publisher = Publisher::new("http://127.0.0.1:1").unwrap();
     let request = PublishRequest::to_everyone().idempotency_key("a\nb");
     let answer = publisher.publish(&request, "").await;
@@ -180,14 +180,14 @@ async fn the_chunks_of_a_stream_are_sent_unchanged() {
 }
 
 #[tokio::test]
-async fn an_event_stream_can_be_sent_and_may_be_empty() {
+async fn the_receipt_of_an_event_stream_without_events_has_no_id() {
     let (id, connection) = publish_stream(StreamFormat::EventStream, r#"{"id":null}"#).await;
     assert_eq!(id, None);
     assert_eq!(connection.header("content-type").unwrap(), "text/event-stream");
 }
 
 #[tokio::test]
-async fn an_error_of_the_published_stream_is_a_transport_error() {
+async fn an_error_of_the_stream_to_publish_is_a_transport_error() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap();
     let items = stream::iter([Err::<Bytes, _>(io::Error::other("the model stopped"))]);

@@ -1,4 +1,4 @@
-//! Tests of reconnecting: what the event source keeps across connections, how long it waits, and
+//! Tests of reconnecting: which state survives a reconnect, how long the event source waits, and
 //! which answers end it for good.
 
 use downlink_client::{
@@ -35,7 +35,7 @@ async fn wait_after(body: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn after_the_end_of_a_stream_it_reconnects_until_a_204() {
+async fn the_event_source_reconnects_after_each_stream_until_a_204() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "data: x\n\n").await);
@@ -107,7 +107,7 @@ async fn the_wait_grows_while_streams_bring_no_event() {
 }
 
 #[tokio::test]
-async fn a_long_stream_or_one_with_an_event_resets_the_wait() {
+async fn a_stream_that_is_long_or_brings_an_event_resets_the_wait() {
     let server = Server::bind().await;
     for event_type in ["message", "downlink.event"] {
         let mut source = EventSource::builder(server.url("/events")).build().unwrap();
@@ -171,7 +171,7 @@ async fn an_unfinished_event_and_its_id_are_dropped() {
 }
 
 #[tokio::test]
-async fn events_of_the_new_stream_keep_the_last_event_id() {
+async fn an_event_without_an_id_on_a_new_stream_keeps_the_last_event_id() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "id: 1\ndata: x\n\nid: 9\nda").await);
@@ -224,7 +224,7 @@ async fn restart_skips_the_wait() {
 }
 
 #[tokio::test]
-async fn after_a_temporary_refusal_it_tries_again() {
+async fn after_a_temporary_refusal_the_event_source_waits_for_retry_after() {
     let server = Server::bind().await;
     for status in [408, 425, 429, 500, 503] {
         let answer = refusal(status, "Retry-After: 20\r\n");
@@ -251,7 +251,7 @@ async fn retry_after_has_a_maximum() {
 }
 
 #[tokio::test]
-async fn a_failed_attempt_is_followed_by_another() {
+async fn after_a_refused_attempt_the_event_source_connects_again() {
     let server = Server::bind().await;
     let mut source = server.source();
     tokio::join!(interruption(&mut source), server.answer(refusal(503, "")));
@@ -260,7 +260,7 @@ async fn a_failed_attempt_is_followed_by_another() {
 }
 
 #[tokio::test]
-async fn attempts_can_be_limited() {
+async fn the_event_source_ends_after_the_maximum_number_of_attempts() {
     let (_reserved, url) = refusing();
     let builder = |policy: ReconnectPolicy| -> EventSourceBuilder {
         downlink_client::EventSource::builder(&url).reconnection(policy)

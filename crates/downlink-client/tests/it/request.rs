@@ -29,7 +29,7 @@ async fn the_first_request_is_a_get_for_an_event_stream() {
 }
 
 #[tokio::test]
-async fn set_headers_replace_the_default_headers() {
+async fn a_header_replaces_an_earlier_or_default_header_of_the_same_name() {
     let server = Server::bind().await;
     let builder = server.builder().header("x-a", "1").header("x-a", "2").header("accept", "*/*");
     let connection = connect(&mut builder.build().unwrap(), &server, "").await;
@@ -118,8 +118,8 @@ async fn a_redirect_to_another_origin_drops_authorization_and_cookies() {
     assert_eq!(other.header("cookie"), None);
 }
 
-/// The server sends `count` redirects and then a stream. Returns the first delivery and the event
-/// source.
+/// Answers `count` requests with redirects, and then opens a stream. Returns the first delivery and
+/// the event source.
 async fn after_redirects(count: usize) -> (Option<Delivery>, EventSource) {
     let server = Server::bind().await;
     let mut source = server.source();

@@ -10,11 +10,11 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-/// The head of an answer with a stream. The stream ends when the server closes the connection.
+/// The head of an answer with a stream. The body ends when the server closes the connection.
 pub(crate) const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-/// An answer without a body.
+/// An answer with this status and these headers, without a body.
 pub(crate) fn refusal(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} No\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
 }
@@ -107,7 +107,7 @@ impl Connection {
         assert_ne!(
             self.socket.read_buf(&mut self.request).await.unwrap(),
             0,
-            "the request ended early"
+            "the connection closed before the request was complete"
         );
     }
 
@@ -195,8 +195,8 @@ pub(crate) async fn interruption(source: &mut EventSource) -> Interruption {
     }
 }
 
-/// Asserts that the event source has ended and that it stays so when polled again. Returns the
-/// reason.
+/// Asserts that the event source has ended, and that a second poll also returns no delivery.
+/// Returns the reason for the end.
 pub(crate) async fn end(source: &mut EventSource) -> &Closed {
     assert!(source.next().await.is_none());
     assert!(source.next().await.is_none(), "the event source ended, and then delivered again");

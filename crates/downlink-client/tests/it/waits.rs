@@ -1,7 +1,7 @@
 //! Tests of time limits with tokio's stopped clock. The clock advances only while the client waits.
 //!
 //! A test stops the clock only after the connection is made and the server's first bytes are in the
-//! socket. Otherwise a timer could fire before the client has read these bytes.
+//! socket. With an earlier stop, a timer could fire before the client has read these bytes.
 
 use downlink_client::{IDLE_TIMEOUT_LEARNED_MIN, StreamError};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::scripted::{Server, comment, connect, event, interruption};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Waits until the idle timeout ends the connection. Returns the timeout. The clock must be
-/// stopped.
+/// Waits until the idle timeout ends the connection, and returns the timeout. The caller must have
+/// stopped the clock.
 async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
     match interruption(source).await.error {
         StreamError::Idle { after, .. } => after,
@@ -20,8 +20,8 @@ async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
     }
 }
 
-/// The server announces this keep-alive interval in `downlink.open`. Returns the idle timeout that
-/// the event source derives from the interval.
+/// Announces this keep-alive interval to an event source, in `downlink.open`. Returns the idle
+/// timeout that the event source derives from the interval.
 async fn learned_from(keep_alive_ms: &str) -> Duration {
     let server = Server::bind().await;
     let mut source = server.source();
@@ -35,7 +35,7 @@ async fn learned_from(keep_alive_ms: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn silence_ends_the_connection() {
+async fn the_connection_ends_if_no_bytes_arrive_within_the_idle_timeout() {
     let server = Server::bind().await;
     let mut source = server.builder().idle_timeout(LIMIT).build().unwrap();
     let connection = connect(&mut source, &server, "data: x\n\n").await;
@@ -74,7 +74,7 @@ async fn a_derived_idle_timeout_has_a_minimum() {
 }
 
 #[tokio::test]
-async fn an_idle_timeout_of_the_caller_overrides_the_derived_one() {
+async fn an_idle_timeout_that_the_caller_sets_overrides_the_derived_timeout() {
     let server = Server::bind().await;
     let mut source = server.builder().idle_timeout(LIMIT).build().unwrap();
     let open = "event: downlink.open\ndata: {\"keep_alive_ms\":15000}\n\ndata: x\n\n";

@@ -64,8 +64,8 @@ impl<T: Send + Sync + 'static> Batch<T> {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] names the invalid event and the reason. After an error, no event was
-    /// published.
+    /// [`BatchError`] if the batch has too many events, or if one event cannot be published. After
+    /// an error, no event was published.
     pub fn publish(self) -> Result<Vec<Receipt>, BatchError> {
         if self.events.len() > BATCH_EVENTS_MAX {
             return Err(BatchError::TooMany { events: self.events.len() });
@@ -89,7 +89,7 @@ impl<T: Send + Sync + 'static> Batch<T> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// The batch has more events than a batch may have.
+    /// The batch has more than [`BATCH_EVENTS_MAX`] events.
     #[error("the batch has {events} events, at most {BATCH_EVENTS_MAX} are allowed")]
     TooMany {
         /// The number of events in the batch.
@@ -107,7 +107,8 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// Waits until all events of a batch are durable. `receipts` are all receipts of the batch.
+    /// Waits until the store has committed all events of a batch. Without a store, this returns at
+    /// once. `receipts` must be all receipts of the batch.
     ///
     /// # Errors
     ///

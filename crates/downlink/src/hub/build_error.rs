@@ -34,10 +34,11 @@ pub enum HubError {
         /// The limit of the hub in bytes.
         bytes_max: usize,
     },
-    /// The range of reconnection times is empty.
+    /// The range of reconnection times is empty, because its end is before its start.
     #[error("drain_spread ends before it begins")]
     EmptySpread,
-    /// A hub with a store keeps values, but has no function to read them back.
+    /// The hub has a store and keeps values, but has no function that makes values from stored
+    /// events.
     #[error("a store with keep_values needs decode_values, or decode_json, to read them back")]
     ValuesNeedDecoding,
     /// The store could not be opened.

@@ -105,15 +105,16 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Whether subscriptions begin with the event `downlink.open`. Default: yes. Without that
-    /// event, a client whose connection ends before its first event has no id to resume from.
+    /// Whether subscriptions begin with the event `downlink.open`. Default: yes. This event gives
+    /// the client an id to resume from, even if the connection ends before the first published
+    /// event.
     pub fn open_event(mut self, on: bool) -> Self {
         self.settings.open_event = on;
         self
     }
 
-    /// The longest wait that a gap notice suggests to its client before the client fetches its data
-    /// again. Each notice contains a random wait of at most this length. Default: 5 s.
+    /// The longest wait in a gap notice. The client should wait for that time before it fetches its
+    /// data again. The hub chooses a random wait up to this length for each notice. Default: 5 s.
     pub fn gap_wait_max(mut self, wait: Duration) -> Self {
         self.settings.gap_wait_max = wait;
         self
@@ -134,12 +135,12 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     }
 
     /// Keeps events in a file. `store` is the path of the file, or a [`HubStore`] with more
-    /// settings. History then survives restarts. If a subscription needs events that are no longer
-    /// in memory, it reads them from the file. A hub that keeps values also needs
+    /// settings. History in a file survives restarts. If a subscription needs events that are no
+    /// longer in memory, it reads them from the file. A hub that keeps values also needs
     /// [`decode_values`](Self::decode_values).
     ///
-    /// The hub then runs one thread that writes to the file and four that read it. Retention
-    /// applies to the file. Memory also holds the newest part of the history, up to
+    /// The hub runs one thread that writes to the file and four threads that read it. Retention
+    /// applies to the history in the file. Memory also holds the newest part of this history, up to
     /// [`Limits::bytes_max`].
     ///
     /// # Examples
@@ -271,8 +272,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Ok(())
     }
 
-    /// Makes a hub over a log. `stored_key` is the fingerprint key of the store, if there is a
-    /// store.
+    /// Makes a hub that uses this log. If the hub has a store, `stored_key` is the key from the
+    /// store. The hub uses the key for its fingerprints, which are hashes of the contents of
+    /// events.
     fn build_over(
         self,
         encode: Box<Encode<T>>,
@@ -280,8 +282,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         clock: HubClock,
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
-        // The key is random, so that an attacker cannot search for two contents with the same
-        // fingerprint.
+        // A random key prevents an attacker from finding two contents with the same fingerprint.
         let key = u128::from(random()) << 64 | u128::from(random());
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
@@ -304,7 +305,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Returns a builder, for a hub whose settings are not the defaults. The builder needs an
+    /// Returns a builder for a hub with other settings than the defaults. The builder needs an
     /// encoding: [`json`](HubBuilder::json), [`text`](HubBuilder::text) or
     /// [`encode_with`](HubBuilder::encode_with).
     pub fn builder() -> HubBuilder<T> {
@@ -318,12 +319,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
     }
 
-    /// Makes a hub whose values become events by the function `encode`. All other settings have
-    /// defaults.
+    /// Makes a hub that turns values into events with the function `encode`. All other settings
+    /// have defaults.
     ///
-    /// The function runs once for each publish, in the publisher's call. If the publish sets an
-    /// event type, an id or a reconnection time, this value replaces the value in the event that
-    /// the function has made.
+    /// The function runs once for each publish, in the publisher's call. A publish may also set an
+    /// event type, an id or a reconnection time. These values replace the values that the function
+    /// has set.
     ///
     /// # Examples
     ///
@@ -382,8 +383,8 @@ impl<T> fmt::Debug for HubBuilder<T> {
     }
 }
 
-/// Random bits for an epoch or a key. They come from the operating system, since two epochs must
-/// never be equal.
+/// Random bits for an epoch or a key. An epoch is a period in which the offsets of a hub are
+/// unique. Two epochs must never be equal, so the bits come from the operating system.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
 }

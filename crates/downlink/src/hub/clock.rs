@@ -1,4 +1,4 @@
-//! The clock of a hub: the system's clock, or one that a test moves.
+//! The clock of a hub: the system's clock, or a manual clock that a test moves.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that moves only by [`advance`](Self::advance). Clones share one time.
+    /// A clock that moves only by [`advance`](Self::advance). Its clones show the same time.
     pub fn manual() -> Self {
         // The clock starts at 2001-09-09, so times in failing tests look like real dates.
         Self(Some(Arc::new(AtomicU64::new(1_000_000_000_000))))
@@ -53,7 +53,8 @@ impl Clock {
         }
     }
 
-    /// The time of a clock that never goes backward and also runs while the machine sleeps.
+    /// The time of a clock that never goes backward. On Linux, it also runs while the machine
+    /// sleeps.
     fn steady(&self) -> Duration {
         match &self.0 {
             Some(manual) => Duration::from_millis(manual.load(Ordering::SeqCst)),
@@ -75,8 +76,8 @@ fn steady() -> Duration {
     BEGAN.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// The clock of one hub. It turns the time of the wall clock into log time, which never goes
-/// backward.
+/// The clock of one hub. It derives the log time from the wall clock. Log time never goes backward,
+/// even if the wall clock does.
 #[derive(Clone, Debug)]
 pub(crate) struct HubClock {
     wall: Clock,
@@ -100,9 +101,9 @@ impl HubClock {
         self.now_by(|look| look())
     }
 
-    /// The current log time, for a caller that remembers the system's time. `remember` gets a
-    /// function that reads the system's clock. `remember` returns either the result of this
-    /// function, or the time that the caller remembers.
+    /// The current log time, for a caller that reads the system's clock only once for several
+    /// calls. `remember` gets a function that reads the system's clock. `remember` returns the
+    /// result of this function, or an earlier result that the caller has remembered.
     pub(crate) fn now_by(
         &self,
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,

@@ -1,9 +1,9 @@
-//! The hub's own events: `downlink.open`, `downlink.alive`, and the parts of `downlink.gap`.
+//! The hub's own events `downlink.open` and `downlink.alive`, and the words that `downlink.gap`
+//! uses for its reasons.
 //!
-//! If such an event has an id, the id is the reader's own cursor. So a client that resumes after it
-//! misses no event. The data is JSON. This crate writes it by hand, because nearly all values are
-//! numbers, ids or fixed words, which need no escapes. Only one value is escaped: a gap may contain
-//! the id that the client itself has sent.
+//! If such an event has an id, the id is the subscription's cursor (the position of the next event
+//! to read). So a client that resumes after this id misses no event. The data is JSON. This crate
+//! formats the JSON without a serializer, because the values are numbers, ids or fixed words.
 
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ pub(super) fn open(
     id.into_iter().fold(Event::new(data).event(event_type("open")), Event::id)
 }
 
-/// The keep-alive on a silent connection. Its id is the reader's cursor, if the cursor has moved.
+/// A keep-alive as an event. `id` is the subscription's cursor, if the client does not know this
+/// cursor yet.
 pub(super) fn alive(id: Option<EventId>) -> Event {
     id.into_iter().fold(Event::new("{}").event(event_type("alive")), Event::id)
 }
@@ -48,12 +49,12 @@ pub(super) const GAP_REASONS: [(GapReason, &str); 6] = [
     (GapReason::Unreadable, "unreadable"),
 ];
 
-/// The word for a reason.
+/// The word for the reason of a gap.
 pub(super) fn reason_word(reason: GapReason) -> &'static str {
     word(&GAP_REASONS, reason)
 }
 
-/// The word for one of these reasons.
+/// The word for `reason` in the table `reasons`.
 pub(super) fn word<R: PartialEq>(reasons: &[(R, &'static str)], reason: R) -> &'static str {
     reasons.iter().find(|(known, _)| *known == reason).map_or("unknown", |(_, word)| word)
 }

@@ -32,7 +32,8 @@ impl<T> std::fmt::Debug for Delivery<T> {
     }
 }
 
-/// A published event. Cheap to keep: all subscriptions share one copy of the event's data.
+/// A published event. It is cheap to keep, because all subscriptions share one copy of the event's
+/// data.
 pub struct Published<T> {
     pub(super) offset: Offset,
     pub(super) at: Timestamp,
@@ -77,7 +78,7 @@ impl<T> Published<T> {
         self.record.value.as_ref().map(|(value, _)| value)
     }
 
-    /// The frame that every client gets, byte for byte.
+    /// The frame, which is the encoded event. Every client gets exactly these bytes.
     pub fn frame(&self) -> &Frame {
         &self.record.frame
     }
@@ -94,8 +95,9 @@ impl<T> std::fmt::Debug for Published<T> {
 
 /// A notice that events are missing in a subscription.
 ///
-/// The missing events come after `after`, up to and including `until`. If another topic of the
-/// subscription still retains events in that range, these events follow the gap as usual.
+/// The ids of the missing events come after the id in the field `after`. The last missing event has
+/// the id in the field `until`. Other topics of the subscription may still retain events between
+/// these two ids. The subscription yields such events after the gap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
@@ -107,9 +109,11 @@ pub struct Gap {
     pub after: Option<String>,
     /// The id of the last event known to be missing.
     pub until: Option<EventId>,
-    /// The id of the oldest retained event after the missing events, if there is one yet.
+    /// The id of the oldest retained event after the missing events. `None` if no such event exists
+    /// yet.
     pub oldest: Option<EventId>,
-    /// The id of this notice. A client that resumes after it gets the events that follow the gap.
+    /// The id of this notice. A client that resumes after this id gets the events that follow the
+    /// gap.
     pub id: EventId,
     /// How long the client should wait before it fetches its data again. The wait is random for
     /// each client, so that the clients do not all fetch at once.

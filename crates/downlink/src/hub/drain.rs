@@ -1,4 +1,4 @@
-//! Draining, the graceful end of a hub: the hub refuses new subscriptions. Existing subscriptions
+//! Draining is the graceful end of a hub. The hub refuses new subscriptions. Existing subscriptions
 //! end after a complete frame (encoded event), and their clients reconnect later.
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// subscriptions. Each client gets its own random reconnection time. Publishing still works.
     /// The call returns at once; the subscriptions end later.
     pub fn drain(&self) {
-        // The flag is set before the readers are told to end, so a reader that opens after this
-        // sees the flag.
+        // `end_all` does not end a reader that opens later. Such a reader sees the flag, because
+        // the flag is set first.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }

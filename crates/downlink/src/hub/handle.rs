@@ -1,4 +1,4 @@
-//! The hub itself: a handle, and the state that all handles share.
+//! The type [`Hub`], which is a handle, and the state that all handles of a hub share.
 
 use std::{fmt, future::poll_fn, ops::Deref, sync::Arc};
 
@@ -22,16 +22,19 @@ use super::{
 /// clients that reconnect to the next process get a gap.
 ///
 /// A hub does not need to be stopped. When the last handle of a hub with a store is dropped, the
-/// hub writes the waiting events and closes the file. Subscriptions that are still open end once
-/// they have read the events in memory. Subscriptions to a hub without a store stay open.
+/// hub writes the waiting events and closes the file. Its subscriptions end when they have read the
+/// events in memory. If the last handle of a hub without a store is dropped, the subscriptions stay
+/// open.
 ///
 /// # Limits
 ///
-/// The history of the whole hub takes at most [`Limits::bytes_max`]. The history of each topic
-/// takes at most what its [`Retention`] allows. In addition to history, the hub holds about 300
-/// bytes for each subscription, for at most [`Limits::subscribers_max`] subscriptions; about 300
-/// bytes for each topic, for at most [`Limits::topics_max`] topics; at most 65,536 names of
-/// forgotten topics; and at most 65,536 idempotency keys.
+/// The history of the whole hub takes at most [`Limits::bytes_max`]. The [`Retention`] of each
+/// topic limits the history of the topic. In addition to history, the hub holds:
+///
+/// - about 300 bytes for each subscription, for at most [`Limits::subscribers_max`] subscriptions;
+/// - about 300 bytes for each topic, for at most [`Limits::topics_max`] topics;
+/// - at most 65,536 names of forgotten topics;
+/// - at most 65,536 idempotency keys.
 ///
 /// [`Limits::bytes_max`]: super::Limits::bytes_max
 /// [`Limits::subscribers_max`]: super::Limits::subscribers_max
@@ -59,19 +62,19 @@ use super::{
 /// ```
 pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<HubState<T>>);
 
-/// The state that the handles of one hub share. Subscriptions do not hold this state, because they
-/// would keep the store open.
+/// The state that the handles of one hub share. Subscriptions do not hold this state, because an
+/// open subscription would then keep the store open.
 pub(super) struct HubState<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
     /// The prefix of this hub's ids: the epoch and a dash.
     pub(super) id_prefix: EventId,
-    /// The key of the fingerprints, by which the hub compares the contents of events. Without a
-    /// store, the key is random. A store keeps its key in the file, so the key outlives the
-    /// process.
+    /// The key of the fingerprints. A fingerprint is a hash by which the hub compares the contents
+    /// of two events. Without a store, the key is random. A store keeps its key in the file, so the
+    /// key outlives the process.
     pub(super) fingerprint_key: [u8; 16],
     pub(super) has_store: bool,
-    /// Whether the hub drains. Once set, it stays set.
+    /// Whether the hub drains. Once this is true, it stays true.
     pub(super) drain: watch::Sender<bool>,
     pub(super) common: Arc<Shared<T>>,
 }
@@ -107,8 +110,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// The newest id of the hub. A subscription that resumes after this id misses no event that is
     /// published from now on.
     ///
-    /// A handler that renders a page from a database first takes this id, then reads the database,
-    /// and puts the id into the page. The page then subscribes after the id.
+    /// Use it in a handler that renders a page from a database. The handler takes this id before it
+    /// reads the database, and puts the id into the page. The page then subscribes after this id.
     ///
     /// # Examples
     ///
@@ -128,8 +131,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Closes the hub. Later publishes and subscribes get an error, and every subscription ends
-    /// when it has read all events. The call returns at once. The hub then still writes the events
-    /// that wait for the store; [`closed`](Self::closed) waits for this.
+    /// when it has read all events. The call returns at once, while some events may still wait for
+    /// the store. The hub writes these events, and [`closed`](Self::closed) waits until they are
+    /// written.
     pub fn close(&self) {
         self.0.log.close();
     }
@@ -163,7 +167,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription of a client, and returns how many there were.
     ///
     /// The ended subscriptions read no more events. They still yield the few events that they have
-    /// already read (see [`Subscription`](super::Subscription)). The client may subscribe again. To
+    /// read ahead (see [`Subscription`](super::Subscription)). The client may subscribe again. To
     /// keep the client out, refuse its next subscription.
     pub fn disconnect(&self, client: &str) -> usize {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))

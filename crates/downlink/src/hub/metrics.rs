@@ -1,8 +1,8 @@
 //! The numbers of a hub as OpenMetrics text, for Prometheus and similar systems.
 //!
 //! Users depend on the names of the metrics, so the names must not change. No metric declares a
-//! unit, because OpenMetrics would require the unit at the end of the name, and
-//! `downlink_bytes_kept` contains its unit in another place.
+//! unit. OpenMetrics would then require the unit at the end of the name, but the name
+//! `downlink_bytes_kept` has its unit in the middle.
 
 use std::fmt;
 
@@ -33,11 +33,10 @@ impl Stats {
         text
     }
 
-    /// Adds these numbers to a registry, beside other metrics of the app.
+    /// Adds these numbers to a registry, which may also contain other metrics of the app.
     ///
     /// The numbers in the registry do not change afterwards. So make a new registry for each
-    /// request, and register in it the current numbers of the hub and clones of the app's own
-    /// metrics.
+    /// request. Register the current numbers of the hub and clones of the app's own metrics in it.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
     }

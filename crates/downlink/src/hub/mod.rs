@@ -5,13 +5,13 @@
 //! as an event once, and appends the event to the log. Each [`Subscription`] reads the log from its
 //! own cursor, which is the position of the next event to read. Publishers and readers never wait
 //! for each other. If a slow reader asks for events that are no longer retained, it gets a [`Gap`]
-//! in their place.
+//! instead of the events.
 //!
 //! A hub without a store runs no task, so there is nothing to start or stop. Dropping a
 //! subscription ends it.
 //!
-//! HTTP is not part of this module. The module [`adapters`](crate::adapters) makes responses of
-//! subscriptions.
+//! HTTP is not part of this module. The module [`adapters`](crate::adapters) turns subscriptions
+//! into HTTP responses.
 
 mod batch;
 mod build_error;

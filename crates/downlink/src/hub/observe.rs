@@ -2,7 +2,7 @@
 
 use super::{ClientId, Gap, control::word};
 
-/// The subscription that an observer is called for.
+/// The subscription that was opened, has ended, or got a gap. Observers get it as an argument.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Connection {
@@ -27,7 +27,7 @@ pub enum DisconnectReason {
     Drained,
     /// The hub was closed.
     Closed,
-    /// The client was disconnected on request.
+    /// The app disconnected the client: see [`Hub::disconnect`](super::Hub::disconnect).
     Disconnected,
     /// Retention evicted events before the subscription read them, and the hub's lag policy is to
     /// disconnect.
@@ -61,11 +61,11 @@ impl DisconnectReason {
 }
 
 /// Observes subscriptions. The hub calls the observer in the task that connects, disconnects or
-/// gets the gap, and holds no lock meanwhile.
+/// gets the gap. The hub holds no lock during the call.
 ///
 /// The observer should return quickly, because a response waits for it. The hub catches and logs a
-/// panic. When the hub calls `disconnected`, the numbers of the hub no longer count the
-/// subscription.
+/// panic. When the hub calls `disconnected`, the [`Stats`](super::Stats) of the hub no longer count
+/// the subscription.
 ///
 /// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold a channel
 /// instead.

@@ -21,8 +21,8 @@ pub struct TopicOverview {
     pub events: usize,
     /// Retained bytes.
     pub bytes: usize,
-    /// Events published since the topic was created. When a topic keeps no events and no
-    /// subscription names it, the hub forgets the topic, and the number later starts from 0 again.
+    /// Events published since the topic was created. The hub forgets a topic that keeps no events
+    /// and that no subscription names. If the topic is created again, the number starts from 0.
     pub published: u64,
     /// The hub's id of the oldest retained event.
     pub oldest: Option<EventId>,
@@ -33,24 +33,24 @@ pub struct TopicOverview {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// The current state of one topic, even if nothing was ever published to it. If an app calls
-    /// this before it renders a page from a database, the page can subscribe after `cursor` and
-    /// misses nothing.
+    /// The current state of one topic, even if nothing was ever published to it. An app can call
+    /// this before it renders a page from a database. If the page then subscribes after `cursor`,
+    /// it misses no event.
     ///
     /// # Errors
     ///
     /// [`InvalidName`] if `topic` is not a valid topic.
     pub fn topic_overview(&self, topic: impl AsRef<str>) -> Result<TopicOverview, InvalidName> {
         let topic = Topic::new(topic.as_ref())?;
-        // The cursor is taken before the log is read, so events that are published in between are
-        // after the cursor.
+        // The cursor is taken first. So an event that is published before the log is read has a
+        // later id than the cursor. A subscription that resumes after the cursor gets this event.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
         Ok(self.overview(&topic, found.as_ref(), cursor))
     }
 
-    /// Returns at most `count` topics in the order of their names. Their names begin with `prefix`,
-    /// and come after the name `after` in this order.
+    /// Returns at most `count` topics whose names begin with `prefix`, in the order of their names.
+    /// If `after` is given, the result contains only names that come after it in this order.
     pub fn topic_overviews(
         &self,
         prefix: &str,
@@ -91,8 +91,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
-        // The id has the epoch in which the event was published, even if the hub has begun a new
-        // epoch since.
+        // The id contains the epoch in which the event was published. This may be an earlier epoch,
+        // because the hub begins a new epoch whenever it may have lost history.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {

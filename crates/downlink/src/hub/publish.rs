@@ -1,4 +1,4 @@
-//! Publishing: makes an event of a value and its recipients, and appends it to the log.
+//! Publishing: makes an event from a value and its recipients, and appends the event to the log.
 //!
 //! The event is checked and encoded before any lock is taken. A publish never waits for a reader.
 
@@ -29,7 +29,7 @@ const ID_BYTES_MAX: usize = 128;
 const KEY_BYTES_MAX: usize = 255;
 
 /// The longest credential of an idempotency key, in bytes. This is the length of the longest client
-/// id. Longer credentials would cost memory, because the hub remembers 65,536 of them.
+/// id. Longer credentials would cost memory, because the hub remembers up to 65,536 credentials.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// The event types with which `EventSource` reports the state of the connection to the page.
@@ -41,11 +41,14 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 ///
 /// # Limits
 ///
-/// An event has at most [`ADDRESSES_MAX`] addresses, an id of at most 128 bytes, an idempotency key
-/// of at most 255 bytes with a credential of at most 256 bytes, and an event type that
-/// [`EventType`] allows. The frame of an event has at most
-/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) bytes. The hub checks this limit with
-/// the longest id that it may give the event.
+/// - An event has at most [`ADDRESSES_MAX`] addresses.
+/// - An id has at most 128 bytes.
+/// - An idempotency key has at most 255 bytes, and its credential has at most 256 bytes.
+/// - The event type must follow the rules of [`EventType`].
+///
+/// The frame (the encoded event) has at most
+/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) bytes. If the publisher gave no id, the
+/// hub checks this limit with the longest id that it may give the event.
 ///
 /// # Examples
 ///
@@ -87,7 +90,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to(topic)
     }
 
-    /// An event for the subscriptions of the topic with these segments. Use it if a segment comes
+    /// An event for the subscriptions of the topic with these segments. Use this if a segment comes
     /// from a request: a segment that contains `/` is an error, so it cannot name another topic.
     ///
     /// ```
@@ -198,8 +201,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
 
     /// Gives the event an id, which must be unique among the retained events.
     ///
-    /// Clients see this id instead of the hub's. Publishing the same content again with the same id
-    /// returns the first receipt. Publishing other content with the same id is an error.
+    /// Clients see this id instead of an id from the hub. Publishing the same content again with
+    /// the same id returns the first receipt. Publishing other content with the same id is an
+    /// error.
     pub fn id(mut self, id: impl AsRef<str>) -> Self {
         self.id = self.checked(check_id(id.as_ref()));
         self
@@ -282,7 +286,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         Ok(Draft { to: self.to, id, key, fingerprint, finish, body, payload })
     }
 
-    /// The complete event, except for the hub's id.
+    /// Encodes the value, and adds the fields that the publisher gave. If the publisher gave no id,
+    /// the event has no id yet.
     fn encode(&mut self, value: &T) -> Result<Event, PublishError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -302,9 +307,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
-        // The same event must give the same content in every process that opens the store, because
-        // its fingerprint may be compared with the fingerprint of an event that was published a
-        // year ago.
+        // The hub compares this fingerprint with the fingerprints of stored events, and another
+        // process may have published those events. So the same event must give the same content in
+        // every process that opens the store.
         let mut content = stored::encode(&self.to, event);
         content.push(u8::from(self.last));
         let id = event.fields().id.map(EventId::as_str);
@@ -333,7 +338,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 }
 
-/// The segments as one text, and the topic that they make.
+/// Joins the segments with `/`. Returns the text, and the result of parsing the segments as a
+/// topic.
 pub(super) fn joined<S: AsRef<str>>(
     segments: impl IntoIterator<Item = S>,
 ) -> (String, Result<Topic, InvalidName>) {
@@ -347,12 +353,12 @@ pub(super) fn given_id<T: Send + Sync + 'static>(draft: &Draft<Record<T>>) -> Op
     draft.payload.as_ref()?.id.clone()
 }
 
-/// The `Last-Event-ID` that requests all retained history. No event may have this id. Otherwise a
-/// client that resumes after that event would get all of the history again.
+/// The `Last-Event-ID` that requests all retained history. No event may have this id: a client that
+/// resumes after such an event would get all of the history again.
 pub(super) const EARLIEST: &str = "earliest";
 
-/// Whether an event type is reserved. Publishers may not use `open` and `error`, which belong to
-/// the browser, nor types that begin with `downlink.`, which belong to the server.
+/// Whether an event type is reserved. Publishers may not use a reserved type. The types `open` and
+/// `error` belong to the browser. Types that begin with `downlink.` belong to the server.
 ///
 /// ```
 /// use downlink::hub::is_reserved_type;

@@ -61,8 +61,8 @@ pub enum PublishError {
         /// The reconnection time.
         retry: Duration,
     },
-    /// The id does not have 1 to 128 visible ASCII characters, or it is `earliest`, or it has the
-    /// form of the hub's own ids.
+    /// The id is invalid. A valid id has 1 to 128 visible ASCII characters. It is not `earliest`,
+    /// and does not have the form of the hub's own ids.
     #[error(
         "{} is not an event id: use 1 to 128 visible ASCII characters, but not `earliest` and not \
          the form of the hub's own ids",

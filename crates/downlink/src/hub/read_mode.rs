@@ -1,8 +1,8 @@
 //! The two ways to poll a subscription: standalone by its own task, or driven by a server that
 //! polls many subscriptions.
 //!
-//! The driven way is implemented in the module `adapters`, because it needs both the hub and the
-//! module `http`, which do not know each other.
+//! The module `adapters` implements the second way, because it is the module that connects the hub
+//! with the module `http`.
 
 use std::task::Context;
 
@@ -28,8 +28,8 @@ pub(super) struct Standalone;
 
 impl ReadMode for Standalone {}
 
-/// The expected result of the next poll. It only decides what the poll tries first, so a wrong
-/// expectation costs time and loses no event.
+/// The expected result of the next poll. It only decides what the poll tries first. A wrong
+/// expectation costs time, but loses no event.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Expectation {
     #[default]

@@ -26,7 +26,7 @@ enum ReceiptState {
     },
 }
 
-/// A published event, whose id and offset are certain.
+/// The result of a publish that is certain: the event has an id and an offset.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Confirmed {
     id: EventId,
@@ -71,16 +71,17 @@ impl Receipt {
         self.confirmed().map(Confirmed::matched)
     }
 
-    /// Whether the event was already published earlier, with the same id or idempotency key. If so,
-    /// the receipt is that of the earlier event. `None` if [`id`](Self::id) is `None`.
+    /// Whether the event was already published earlier, with the same id or idempotency key. In
+    /// that case, this is the receipt of the earlier event. `None` if [`id`](Self::id) is `None`.
     pub fn is_repeated(&self) -> Option<bool> {
         self.confirmed().map(Confirmed::is_repeated)
     }
 
-    /// Waits until subscriptions can see the event, and until the event survives a crash as the
-    /// hub's store promises.
+    /// Waits until the store has committed the event. From then on, subscriptions can see the
+    /// event, and it survives a crash as far as the store's [`Durability`](super::Durability)
+    /// promises.
     ///
-    /// A hub without a store makes no such promise, so this returns at once.
+    /// In a hub without a store, this returns at once, and the event does not survive a crash.
     ///
     /// # Errors
     ///
@@ -94,8 +95,8 @@ impl Receipt {
         self.outcome().await.map_err(|(_, error)| error)
     }
 
-    /// Does the same as [`durable`](Self::durable), but also returns with an error the index of the
-    /// event in the batch.
+    /// Does the same as [`durable`](Self::durable). An error also has the index of the failed event
+    /// in the batch.
     pub(super) async fn outcome(&self) -> Result<Confirmed, (usize, PublishError)> {
         match &self.0 {
             ReceiptState::Confirmed(confirmed) => Ok(confirmed.clone()),

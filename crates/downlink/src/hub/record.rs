@@ -1,5 +1,6 @@
-//! The part of an event that the log keeps without interpreting it (the payload): the frame, which
-//! is encoded once, and the fields that filters and [`Published`](super::Published) need.
+//! The payload of an event, which the log keeps but does not interpret. The payload consists of the
+//! frame, which is encoded once, and of the fields that filters and [`Published`](super::Published)
+//! need.
 
 use std::sync::Arc;
 
@@ -10,21 +11,20 @@ use smallvec::SmallVec;
 /// The size of the two reference counts of a shared allocation.
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
-/// The memory that a frame takes in addition to its bytes: the reference count of its buffer, the
-/// unused part of the room for the longest offset in the frame's id, and the rounding of the
-/// allocator. Without this cost, a history of small events took twice the memory that the hub
-/// counted.
+/// The memory that a frame takes in addition to its bytes. The buffer has a reference count, it has
+/// space for the longest possible offset in the id, and the allocator rounds its size up. Without
+/// this cost, a history of small events took twice the memory that the hub counted.
 const FRAME_COST_BYTES: usize = 96;
 
-/// The recipients of an event. Nearly every event has only one.
+/// The recipients of an event. Nearly every event has only one recipient.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// One event of a hub. Clones share the same fields.
 #[derive(Debug)]
 pub(super) struct Record<T>(pub(super) Arc<RecordFields<T>>);
 
-/// The fields of an event. `F` is the type of the frame. Until the log gives the event its offset,
-/// this is [`UnstampedRecordFrame`].
+/// The fields of an event. `F` is the type of the frame. It is [`UnstampedRecordFrame`] until the
+/// log gives the event its offset.
 #[derive(Debug)]
 pub(super) struct RecordFields<T, F = Frame> {
     pub(super) frame: F,
@@ -58,7 +58,7 @@ pub(super) type UnstampedRecord<T> = RecordFields<T, UnstampedRecordFrame>;
 pub(super) enum UnstampedRecordFrame {
     /// A complete frame, with the id that the publisher gave.
     Given(Frame),
-    /// A frame with room for the offset in its id.
+    /// A frame with space for the offset in its id.
     Numbered(UnstampedFrame),
 }
 

@@ -12,8 +12,8 @@ use super::{Clock, HubError, Observer, Retention, TopicSelector};
 /// every subscriber, so send a link instead of a larger value.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// What the hub does with a connected subscription if retention evicts events before the
-/// subscription has read them.
+/// How the hub treats a connected subscription if retention evicts events before the subscription
+/// has read them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum LagPolicy {
@@ -24,7 +24,7 @@ pub enum LagPolicy {
     Disconnect,
 }
 
-/// How much history a hub keeps. There is one rule for topics in general. Some topics, the clients'
+/// How much history a hub keeps. One rule is the default for topics. Some topics, the clients'
 /// inboxes and the events to everyone can have other rules.
 ///
 /// A [`Retention`] converts into a `HubRetention`: it becomes the rule for topics, and everything

@@ -70,7 +70,7 @@ impl Counters {
         note(&self.gaps, &GAP_REASONS, reason);
     }
 
-    /// Joins these counts with the log's totals.
+    /// Combines these counts with the log's totals.
     pub(super) fn stats(&self, totals: &Totals) -> Stats {
         Stats {
             subscribers: totals.subscribers,

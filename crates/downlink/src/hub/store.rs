@@ -1,4 +1,4 @@
-//! The settings of a hub's store: its file, and how the hub uses the file.
+//! The settings of a hub's store, which keeps events in a file.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use downlink_sqlite::SqliteOptions;
 
 use super::Durability;
 
-/// The file in which a hub keeps its events, with its settings.
+/// The file in which a hub keeps its events, and the settings for this file.
 ///
 /// A path converts into a store with the default settings.
 ///

@@ -2,9 +2,9 @@
 //! store keeps the offset, the time and the publisher's id in other columns.
 //!
 //! The store does not keep the frame (the encoded event). When a subscription reads a stored event,
-//! the encoder that made the frame makes it again from the body. So the bytes are the same as those
-//! that live subscribers got. If a body cannot be read completely, the result is no event, never a
-//! part of an event.
+//! the hub encodes the body again with the same encoder. So the frame has the same bytes as the
+//! frame that live subscribers got. If a body cannot be read completely, the hub makes no event
+//! from it.
 
 use downlink_log::Address;
 #[cfg(feature = "store")]
@@ -18,8 +18,8 @@ pub(super) use reading::decode;
 const LAYOUT: u8 = 1;
 
 /// The niceness of the threads that read the store. With this value, their priority is lower than
-/// the priority of other threads. On a busy processor, they get a tenth of the processor time that
-/// the other threads get. On an idle processor, they get all the time that they need.
+/// the priority of other threads. On a busy processor, they get a tenth of the time that the other
+/// threads get. On an idle processor, they get all the time that they need.
 ///
 /// At equal priority, a replay of a million events quadrupled the latency of live events on one
 /// core. With this value, a replay did not slow down the live events, and the replay itself took no
@@ -27,11 +27,12 @@ const LAYOUT: u8 = 1;
 #[cfg(all(target_os = "linux", feature = "store"))]
 const NICENESS: i32 = 10;
 
-/// Lets the threads that publish and send run before this thread when the processor is busy. Does
-/// nothing except on Linux, since elsewhere a priority belongs to the whole process.
+/// Lets the threads that publish and send run before this thread when the processor is busy. On
+/// systems other than Linux, a priority belongs to the whole process, so this does nothing.
 #[cfg(feature = "store")]
 pub(super) fn yield_to_others() {
-    // If the system refuses, all threads have the same priority, which is slower but correct.
+    // If the system refuses, all threads keep the same priority. The hub is then slower but still
+    // correct.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
 }
@@ -102,7 +103,7 @@ mod reading {
     use crate::hub::record::{Addresses, Record, RecordFields, cursor_id};
     use crate::hub::settings::{ReadEvent, ValueBytes};
 
-    /// The function that makes a value from an event, and the one that returns the size of the
+    /// The function that makes a value from an event, and the function that returns the size of the
     /// value.
     pub(in crate::hub) type ReadValue<T> = (Arc<ReadEvent<T>>, Arc<ValueBytes<T>>);
 
@@ -139,7 +140,7 @@ mod reading {
         Some(Record(Arc::new(RecordFields { frame: event.encode(), to, event_type, id, value })))
     }
 
-    /// The part of a body that was not read yet.
+    /// Reads a body. It holds the bytes that are not read yet.
     struct BodyReader<'a>(&'a [u8]);
 
     impl<'a> BodyReader<'a> {
@@ -202,7 +203,8 @@ mod tests {
         vec![Address::Everyone, client, topic]
     }
 
-    /// The frame that live subscribers got, and the frame that is made from the stored body.
+    /// Returns the frame that live subscribers got, and the frame that is made from the stored
+    /// body.
     fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let stored = stored(encode(&to(), &event), given);
         let live = match given {

@@ -1,4 +1,4 @@
-//! The builder of a subscription: what to read, and where to begin.
+//! The builder of a subscription. It sets which events to read, and where to begin.
 
 use std::{future::poll_fn, sync::Arc};
 
@@ -16,7 +16,8 @@ use super::{
 /// Builder for a [`Subscription`], from [`Hub::subscribe`].
 ///
 /// [`open`](Self::open) reports the first error. Every subscription reads the events for everyone,
-/// even without a topic. If it has a client id, it also reads the events for that client.
+/// even if it selects no topic. A subscription with a client id also reads the events for that
+/// client.
 ///
 /// # Limits
 ///
@@ -54,22 +55,22 @@ pub struct Subscribe<T: Send + Sync + 'static> {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// With the events that are published from now on, and with all retained events of finished
-    /// topics.
+    /// The subscription gets the events that are published from now on, and all retained events of
+    /// finished topics.
     #[default]
     Live,
-    /// With at most this many of the newest events of the whole subscription: all its topics and
-    /// the client's inbox together. To get the newest events of each topic, open one subscription
-    /// for each topic.
+    /// The subscription first gets at most this many of its newest retained events. The events of
+    /// all topics and of the client's inbox count together. To get the newest events of each topic,
+    /// open one subscription for each topic.
     Last(usize),
-    /// With all retained events.
+    /// The subscription first gets all retained events.
     Earliest,
-    /// With the retained events that were published at this time or later.
+    /// The subscription first gets the retained events that were published at this time or later.
     Since(Timestamp),
 }
 
-/// What [`Subscribe::resume`] knows of the client: its last event id, if it has one, and whether
-/// the client is a browser.
+/// The client's last event id, if it has one, and whether the client is a browser.
+/// [`Subscribe::resume`] takes this value.
 ///
 /// Make it from a [`LastEventId`](crate::LastEventId), or from an id that a program has kept.
 #[derive(Clone, Debug, Default)]
@@ -164,8 +165,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// request ([`LastEventId`](crate::LastEventId)), or is an id that a program has kept. Without
     /// an id, the subscription begins as [`start`](Self::start) says.
     ///
-    /// If the hub does not know the id, this is not an error: the subscription then begins with a
-    /// gap. Clients may send the id `earliest`, which means [`Start::Earliest`].
+    /// An id that the hub does not know is not an error: the subscription then begins with a gap.
+    /// Clients may send the id `earliest`, which means [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self
@@ -182,15 +183,15 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// The hub must [keep values](super::HubBuilder::keep_values). The filter runs once for each
     /// event of this subscription, in the task that reads the subscription. If the filter panics,
-    /// only this subscription ends. Events that the filter refuses move the cursor too.
+    /// only this subscription ends. The cursor moves past events that the filter refuses.
     pub fn filter(mut self, filter: impl FnMut(&T) -> bool + Send + 'static) -> Self {
         self.filter = Some(Box::new(filter));
         self
     }
 
-    /// Sends each keep-alive as an event of the type `downlink.alive`, which pages can listen to,
-    /// instead of a comment. The keep-alives are sent even while other events are sent, because a
-    /// page does not notice events of types that it does not listen to.
+    /// Sends each keep-alive as an event of the type `downlink.alive` instead of a comment. Pages
+    /// can listen to this type. These keep-alives are sent even on a busy stream, because a page
+    /// notices only events of the types that it listens to.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self
@@ -211,8 +212,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves no trace. The future waits while the hub finds the first event to
-    /// read, if the hub must search the store or the events of many topics for it.
+    /// Dropping the future leaves the hub unchanged. The future waits only if the hub must search
+    /// the store, or the events of many topics, for the first event to read.
     pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
         let (hub, by_browser) = (self.hub.clone(), self.resume.by_browser);
         let opened = self.open_checked().await;
@@ -247,8 +248,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(SubscribeErrorKind::Store)?;
-        // This check comes after the opening. If a drain began during the opening, either this
-        // check sees it, or the drain ends the reader.
+        // A drain may begin while the reader opens. The drain then ends the reader, or this check
+        // sees the drain, because it runs after the opening.
         if hub.is_draining() {
             return Err(SubscribeErrorKind::Draining);
         }

@@ -1,7 +1,8 @@
-//! A subscription: a reader of the log that yields deliveries, which are events and gaps.
+//! A subscription reads the log (the hub's sequence of events) and yields deliveries, which are
+//! events and gaps.
 //!
-//! A subscription has no queue of events. It reads one small batch of events ahead. While it waits
-//! for new events, it holds no events.
+//! A subscription has no queue of events. It only reads one small batch of events ahead. While it
+//! waits for new events, it holds no events.
 
 use std::{
     mem,
@@ -35,11 +36,12 @@ const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 /// other tasks can run.
 const REFUSED_MAX: usize = 256;
 
-/// Returns true if the subscription wants the value.
+/// A filter of the app. It returns true if the subscription wants the value.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
-/// Reads the events of a hub, from a position (the cursor) on. A subscription is a stream of
-/// [`Delivery`], and a handler can return it as a response. Dropping a subscription ends it.
+/// Reads the events of a hub. Its cursor is the position of the next event to read. A subscription
+/// is a stream of [`Delivery`], and a handler can return it as a response. Dropping a subscription
+/// ends it.
 ///
 /// A subscription that is not dropped waits for events until its topics are finished, its client is
 /// disconnected, or the hub drains or closes. A hub with a store closes when its last handle is
@@ -77,13 +79,14 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// This is not the hub itself, because an open subscription must not keep the hub open.
     hub: Arc<Shared<T>>,
     reader: Reader<Record<T>>,
-    /// The offset of the cursor that the client knows. A client that reconnects resumes here.
+    /// The offset of the cursor that the client knows. A client that reconnects resumes at this
+    /// offset.
     client_next: Offset,
     /// Entries that were read and not yet yielded. `None` if there are none.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most subscriptions.
     uncommon: Option<Box<UncommonParts<T>>>,
-    /// Whether the last event id of the client stands for the cursor `client_next`.
+    /// Whether the client gave the cursor `client_next` itself, as its last event id.
     client_next_is_given: bool,
     /// Whether the client gave a last event id that the log knew.
     resumed: bool,
@@ -91,25 +94,26 @@ pub struct Subscription<T: Send + Sync + 'static> {
     opening: bool,
     announce_alive: bool,
     expects: Expectation,
-    /// Whether the caller has taken the last frame.
+    /// Whether the caller has asked for the last frame.
     has_sent_end: bool,
     ended: Option<DisconnectReason>,
 }
 
-/// The parts that few subscriptions have. They are in a separate allocation, so that the other
-/// subscriptions are small.
+/// The parts that few subscriptions have. They are in a separate allocation, so that a subscription
+/// without these parts is small.
 struct UncommonParts<T> {
     filter: Option<Filter<T>>,
-    /// The last event id of the client, unless it stands for `client_next`. Kept until the client
-    /// gets a gap or an event.
+    /// The last event id that the client gave, if it is not the cursor `client_next`. It is kept
+    /// until the client gets a gap or an event.
     given: Option<Box<str>>,
-    /// A gap that was found at opening and not yet yielded to the client.
+    /// A gap that was found at opening, until the subscription yields it.
     missing: Option<downlink_log::Gap>,
 }
 
 impl<T: Send + Sync + 'static> Drop for Subscription<T> {
     fn drop(&mut self) {
-        // The reader leaves first, so that the observer's call no longer finds it in the hub.
+        // The reader leaves the hub first, so that the hub no longer counts it when the observer is
+        // called.
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.counters.note_disconnected(reason);
@@ -203,11 +207,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
-    /// Finds out whether events are missing right after the cursor. This must be known before the
-    /// client gets the cursor as an id. A client that got this id and left before it got the gap
-    /// would never learn of the gap.
+    /// Finds out whether events are missing right after the cursor. The client may get the cursor
+    /// as an id only if no events are missing. A client that got this id, and then left before it
+    /// got the gap, would resume after the missing events. It would never learn of the gap.
     fn look_for_gap(&mut self) {
-        // Only a gap matters here. The first poll deals with every other result.
+        // Only a gap matters here. The first poll handles every other result.
         if let Read::Gap(gap) = self.look() {
             self.uncommon().missing = Some(gap);
         }
@@ -250,11 +254,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.client()
     }
 
-    /// The id with which a new subscription would resume where this one is now.
+    /// The id with which a new subscription would resume at the present position of this
+    /// subscription.
     ///
     /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
-    /// client gave, or empty if the client gave none. A subscription that resumes from that id gets
-    /// the gap too.
+    /// client gave. It is empty if the client gave no id. A subscription that resumes from that id
+    /// gets the gap too.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -294,14 +299,15 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.ended
     }
 
-    /// The next delivery, or `None` at the end. If this returns `Pending`, it has taken no event
-    /// that a later poll would miss.
+    /// The next delivery, or `None` at the end. If this returns `Pending`, the next poll continues
+    /// and misses no event.
     pub(crate) fn poll_delivery_by<R: ReadMode>(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // If no event is expected, a first read would find nothing. So the reader is registered
-        // before the first read.
+        // The last read of a poll must come after the reader is registered, so that no event is
+        // missed. If no event is expected, the first read is probably the last, so the reader is
+        // registered first.
         let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -339,8 +345,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// Returns the frame of the next event by a short way, which works for nearly every poll. If
-    /// the short way does not work, this returns `None` and has read nothing. The caller then uses
+    /// Returns the frame of the next event by a fast path, which serves nearly every poll. If the
+    /// fast path cannot serve this poll, it reads nothing and returns `None`. The caller then uses
     /// [`poll_delivery_by`](Self::poll_delivery_by).
     pub(crate) fn poll_frame_by<R: ReadMode>(
         &mut self,
@@ -382,7 +388,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.client_next_is_given = false;
     }
 
-    /// The next event, or why there is none. After `Read::Events`, the caller calls this again.
+    /// The next event, or the reason why none was returned. After `Read::Events`, the caller calls
+    /// this again.
     fn next_entry<R: ReadMode>(&mut self) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
@@ -411,7 +418,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         entry
     }
 
-    /// An event for the client, unless its filter refuses it.
+    /// Makes an event for the client. `None` if the filter refuses the event or panics.
     fn take(&mut self, entry: Entry<Record<T>>) -> Option<Published<T>> {
         if let Some(filter) = self.uncommon.as_mut().and_then(|uncommon| uncommon.filter.as_mut()) {
             let (value, _) = entry.payload.value.as_ref()?;
@@ -433,8 +440,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // The id has the epoch in which the event was published, even if the hub has begun a new
-        // epoch since.
+        // The id contains the epoch in which the event was published. This may be an earlier epoch,
+        // because the hub begins a new epoch whenever it may have lost history.
         let id = self.reader.id_of(entry.offset);
         let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
@@ -476,22 +483,24 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         None
     }
 
-    /// The frame of `downlink.open` at the first call, if the subscription sends that event.
+    /// The frame of `downlink.open`. `None` at later calls, and if the subscription does not send
+    /// this event.
     pub(crate) fn open_frame(&mut self, keep_alive: Option<Duration>) -> Option<Frame> {
         if !mem::take(&mut self.opening) {
             return None;
         }
-        // While a gap is still to be yielded, the frame has no id. A client that got the id of the
-        // cursor and left before it got the gap would never learn of the gap.
+        // If a gap is not yielded yet, the frame has no id. A client that got the cursor as an id,
+        // and then left before it got the gap, would resume after the missing events.
         let id = (!self.is_missing()).then(|| cursor_id(self.client_cursor()));
         Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
 
-    /// The keep-alive frame. If the cursor has moved past the cursor that the client knows, the
-    /// frame is an event with the new cursor as its id. Otherwise it is an event without an id if
-    /// pages listen to keep-alives, or else `None`, and the caller sends a comment.
+    /// The keep-alive as an event. `None` if the caller should send a comment instead. If the
+    /// cursor has moved past the cursor that the client knows, the id of the event is the new
+    /// cursor. If the cursor has not moved, the event has no id, and is sent only if pages listen
+    /// to keep-alives.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
-        // In an idle hub, only this call evicts events that are too old.
+        // If nothing is published, only this call evicts events that are too old.
         self.reader.expire(self.hub.clock.now());
         let cursor = self.reader.cursor();
         if self.ahead.is_none() && !self.is_missing() && cursor.next > self.client_next {
@@ -506,7 +515,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.announce_alive
     }
 
-    /// The last frame, at the first call: a reconnection time, for clients that should reconnect.
+    /// The last frame of the stream, which gives the client a reconnection time. `None` at later
+    /// calls, and if the reason for the end needs no reconnection time.
     pub(crate) fn end_frame(&mut self) -> Option<Frame> {
         if mem::replace(&mut self.has_sent_end, true) {
             return None;

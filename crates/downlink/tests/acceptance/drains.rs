@@ -1,5 +1,5 @@
-//! Requirement 16: draining a hub, which ends all streams and spreads the reconnects. It also works
-//! under a server that does not know that its responses are streams.
+//! Tests of requirement 16: a drain of a hub ends all streams and spreads the reconnects over time.
+//! The drain also works under a server that does not know that its responses are streams.
 
 use std::time::Duration;
 
@@ -29,15 +29,13 @@ async fn acceptance_16_ten_thousand_drained_clients_reconnect_at_random_times() 
         assert!((2_000..=12_000).contains(&millis));
         by_second[((millis - 2_000) / 1_000).min(9)] += 1;
     }
-    // On average, a tenth of the clients reconnects in each second. The standard deviation is 30,
-    // and the bounds are six standard deviations from the average, so the test does not fail by
-    // chance.
+    // On average, a tenth of the clients reconnects in each second. The standard deviation is 30.
+    // The bounds are six standard deviations from the average, so the test does not fail by chance.
     assert!(by_second.iter().all(|clients| (820..=1_180).contains(clients)), "{by_second:?}");
     assert_eq!(hub.stats().subscribers, 0);
 }
 
-// axum's graceful shutdown waits for open streams. Without the drain of the hub, the streams would
-// never end.
+// axum's graceful shutdown waits for open streams. The streams end only because the hub drains.
 #[tokio::test]
 async fn acceptance_16_a_drained_hub_lets_axums_own_server_end() {
     let hub = Hub::<String>::text();

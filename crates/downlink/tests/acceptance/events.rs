@@ -1,4 +1,4 @@
-//! Requirements 9 to 13 and 15: the bytes that reach a client.
+//! Tests of requirements 9 to 13 and 15, which are about the bytes that reach a client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ async fn acceptance_10_an_empty_event_arrives_as_an_event() {
 }
 
 #[test]
-fn acceptance_11_a_value_without_json_is_an_error_of_the_publish() {
+fn acceptance_11_a_value_that_json_cannot_represent_is_an_error_of_the_publish() {
     let hub = Hub::<HashMap<(u8, u8), u8>>::json();
     let mut subscription = open(hub.subscribe());
     let error = hub.publish(HashMap::from([((1, 2), 3)])).unwrap_err();
@@ -70,7 +70,7 @@ fn acceptance_12_an_event_is_encoded_once_for_all_subscriptions() {
     let mut frames = Vec::new();
     for subscription in &mut subscriptions {
         let Some(Some(Delivery::Event(event))) = subscription.next().now_or_never() else {
-            panic!("no event");
+            panic!("the subscription has no event");
         };
         frames.push(event.frame().clone());
     }
@@ -82,7 +82,7 @@ fn acceptance_12_an_event_is_encoded_once_for_all_subscriptions() {
     );
 }
 
-/// A second decoder that follows the steps of the standard in the simplest way.
+/// A second, independent decoder. It follows the steps of the standard in the simplest way.
 fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     let text = String::from_utf8(bytes.to_vec()).unwrap().replace("\r\n", "\n").replace('\r', "\n");
     let (mut event_type, mut data, mut last_id) = (String::new(), String::new(), String::new());
@@ -107,8 +107,7 @@ fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     events
 }
 
-/// Reads the next event of a subscription. Returns the data that the second decoder finds in the
-/// event's frame, and the frame.
+/// Reads the next event of a subscription. Returns the event's data, and the frame.
 fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)> {
     match subscription.next().now_or_never()?? {
         Delivery::Event(event) => {
@@ -126,7 +125,7 @@ fn hazardous() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn acceptance_13_an_event_is_read_as_it_was_published_or_refused(
+    fn acceptance_13_a_client_reads_exactly_the_published_event_or_the_hub_refuses_it(
         data in hazardous(), event_type in hazardous(), id in hazardous(),
     ) {
         let hub = Hub::<String>::text();
@@ -144,7 +143,7 @@ proptest! {
     }
 
     #[test]
-    fn acceptance_13_any_data_is_one_event(data in hazardous()) {
+    fn acceptance_13_one_publish_of_any_data_arrives_as_one_event(data in hazardous()) {
         let hub = Hub::<String>::text();
         let mut subscription = open(hub.subscribe().topic("a"));
         let receipt = hub.to("a").publish(data.clone()).unwrap();
@@ -157,7 +156,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn acceptance_15_no_http_version_gets_a_connection_header() {
+async fn acceptance_15_a_response_has_no_connection_header_in_any_http_version() {
     let hub = Hub::<String>::text();
     let plain = open(hub.subscribe()).into_http_response();
     assert!(!plain.headers().contains_key("connection"));

@@ -1,9 +1,9 @@
-//! Requirements for a library that sends live updates. Each test is about a defect that some other
-//! libraries have.
+//! Tests of the requirements for a library that sends live updates. Each test is about a defect
+//! that some other libraries have.
 //!
 //! The name of a test has the number of the requirement and the expected behaviour. Tests about
-//! connections use real sockets. No test measures time, and tests wait for events, never for a
-//! fixed time.
+//! connections use real sockets. No test measures time or waits for a fixed time. Tests wait for
+//! events.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -42,7 +42,7 @@ async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// Opens a subscription. A hub without a store does this without waiting, so no runtime is needed.
+/// Opens a subscription. A hub without a store opens it without waiting, so no runtime is needed.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -160,7 +160,7 @@ impl Client {
     }
 
     async fn event(&mut self) -> DecodedEvent {
-        self.next().await.expect("an event before the end")
+        self.next().await.expect("the stream has not ended")
     }
 }
 

@@ -1,4 +1,5 @@
-//! Requirement 14: panics in code of the user that the hub calls.
+//! Tests of requirement 14: the effects of a panic in a function that the user supplies and the hub
+//! calls.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};

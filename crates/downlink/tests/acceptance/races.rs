@@ -1,4 +1,4 @@
-//! Requirements 3, 4, 5 and 17: races between threads.
+//! Tests of requirements 3, 4, 5 and 17, which are about races between threads.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,8 +32,7 @@ fn read(mut subscription: Subscription<String>) -> (Vec<usize>, DisconnectReason
     (read, subscription.ended().unwrap())
 }
 
-/// Publishes until the hub is closed, at most fifty times. Returns the number of accepted
-/// publishes.
+/// Publishes fifty times, or until the hub is closed. Returns the number of accepted publishes.
 fn publish_until_closed(hub: &Hub<String>) -> usize {
     let publish = |_: &usize| match hub.to("a").publish("1".to_owned()) {
         Ok(_) => true,
@@ -44,7 +43,7 @@ fn publish_until_closed(hub: &Hub<String>) -> usize {
 }
 
 #[test]
-fn acceptance_03_a_publish_during_a_close_is_read_or_refused() {
+fn acceptance_03_an_event_published_during_a_close_is_delivered_or_refused() {
     for _ in 0..200 {
         let hub = hub();
         let start = Barrier::new(3);
@@ -65,7 +64,7 @@ fn acceptance_03_a_publish_during_a_close_is_read_or_refused() {
     }
 }
 
-/// Subscribes twenty times and reads each subscription until the close ends it. Returns the number
+/// Subscribes twenty times, and reads each subscription until the hub is closed. Returns the number
 /// of subscriptions that were opened.
 fn subscribe_until_closed(hub: &Hub<String>) -> usize {
     let subscribe = |_: &usize| match try_open(hub.subscribe().topic("a")) {
@@ -109,7 +108,7 @@ fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> Disconne
 }
 
 #[test]
-fn acceptance_04_a_hub_needs_no_background_task() {
+fn acceptance_04_a_hub_delivers_without_a_background_task() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     for at in 0..10_000 {
@@ -144,7 +143,7 @@ fn acceptance_05_a_subscription_gets_all_later_events_once_and_in_order() {
                     let after = published.load(Ordering::SeqCst);
                     let (read, _) = read(subscription);
                     let first = read.first().copied().unwrap_or(EVENTS);
-                    // The publisher counts an event after it has published it. So at each load of
+                    // The publisher first publishes an event and then counts it. So at each load of
                     // `published`, one published event may not be counted yet.
                     assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
                     assert!(read.into_iter().eq(first..EVENTS));

@@ -1,4 +1,4 @@
-//! Requirement 8: a client that reconnects misses no event.
+//! Tests of requirement 8: a client that reconnects misses no event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{Running, app, patiently};
 
-/// The maximum number of events that the publisher is ahead of the reader. The hub keeps more
+/// The maximum number of published events that the reader has not read yet. The hub keeps more
 /// events than this, so the reader must get all events.
 const AHEAD: usize = 200;
 

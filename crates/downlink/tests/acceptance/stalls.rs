@@ -1,4 +1,5 @@
-//! Requirements 1, 2, 6 and 7: peers that stop reading, and peers that leave.
+//! Tests of requirements 1, 2, 6 and 7, which are about peers that stop reading and peers that
+//! leave.
 
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_delays_no_other_reader()
     let hub = roomy().observer(observer).build().unwrap();
     let mut clients = 0;
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // This process has both ends of each connection, so it needs two descriptors for each.
+        // This process has both ends of each connection, so it needs two file descriptors for each
+        // connection.
         clients = (serve.connections_allowed() / 2).min(1_000);
         serve.write_stall_max(STALL_MAX)
     })
@@ -69,7 +71,8 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_delays_no_other_reader()
     assert!(is_cut(stalled).await);
 }
 
-/// Reads a connection to its end. Returns true if it ended before all published bytes had arrived.
+/// Reads a connection to its end. Returns true if the connection ended before all published bytes
+/// had arrived.
 async fn is_cut(mut client: Client) -> bool {
     let mut bytes = 0;
     while let Some(event) = client.next().await {
@@ -92,7 +95,10 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     let mut reader = running.subscribe("topics=a", "").await;
     flood(&hub);
     hub.close();
-    assert!(reader.next().await.is_none(), "a reader that reads gets the end of the stream");
+    assert!(
+        reader.next().await.is_none(),
+        "the reader that does not stall gets the end of the stream"
+    );
     assert!(hub.publish(String::new()).is_err());
     let reason = patiently(departures.recv()).await.unwrap().1;
     assert_eq!(reason, DisconnectReason::Closed);
@@ -105,7 +111,8 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
 async fn acceptance_07_a_peer_that_does_not_read_keep_alives_is_disconnected() {
     let (observer, mut departures) = Departures::new();
     let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
-    // Keep-alives are comments. These are so large that a few of them fill the kernel's buffers.
+    // Keep-alives are comments. These comments are so large that a few of them fill the kernel's
+    // buffers.
     let keep_alive =
         KeepAlive::new().interval(Duration::from_millis(100)).text("x".repeat(1 << 20));
     let running =

@@ -1,9 +1,9 @@
-//! Tests that count the memory and the allocations of a subscription. If a change of the code has
-//! to raise a limit in this file, the commit must give the reason.
+//! Tests that count the memory and the allocations of a subscription. A commit that raises a limit
+//! in this file must give the reason.
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "these tests use only a part of it")]
+#[allow(dead_code, reason = "these tests use only a part of the module")]
 #[path = "../../../downlink-proto/tests/it/allocation.rs"]
 mod allocation;
 
@@ -19,8 +19,8 @@ use downlink::{
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 
-/// The number of subscriptions whose memory is counted together. The memory includes unused
-/// capacity of lists, which double their size when they grow.
+/// The number of subscriptions whose memory is counted together. The count includes the unused
+/// capacity of lists, because a list doubles its capacity when it grows.
 const SUBSCRIPTIONS: usize = 10_000;
 
 /// Opens a subscription to one topic and to one client's inbox. The subscription has read
@@ -42,9 +42,9 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
 }
 
 /// The response body of an idle stream and the stream's state in the log together take less than
-/// 575 bytes. With twice as much, a subscription would take more memory than its connection.
+/// 575 bytes. With twice this memory, a subscription would take more memory than its connection.
 #[test]
-fn an_idle_subscription_with_an_inbox_stays_small() {
+fn an_idle_subscription_with_an_inbox_takes_less_memory_than_its_limit() {
     let hub = Hub::<String>::text();
     let mut subscriptions = Vec::with_capacity(SUBSCRIPTIONS);
     let ((), used) = allocations_of(|| {
@@ -61,14 +61,13 @@ fn an_idle_subscription_with_an_inbox_stays_small() {
     assert!(behind <= 366, "{behind}");
 }
 
-/// A subscription that resumes from a cursor must take no more memory than a new one.
+/// A subscription that resumes from a cursor must take the same memory as a new subscription.
 #[test]
 fn a_resumed_subscription_has_the_same_memory_as_a_new_one() {
     let hub = Hub::<String>::text();
     let cursor = hub.cursor();
     let others = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
-    // After this, the lists have capacity for one more subscription and need not grow during the
-    // counts.
+    // This subscription makes the lists grow, so they need not grow during the counts.
     drop(waiting(&hub, "news", "carol"));
     let (subscription, anew) = allocations_of(|| waiting(&hub, "news", "carol"));
     drop(subscription);
@@ -126,16 +125,16 @@ fn publish_beside(topics: usize) -> usize {
 
 /// This test counts only allocations. The tests of the log count locks and wake-ups.
 #[test]
-fn a_publish_allocates_the_same_with_few_and_many_topics() {
+fn the_allocations_of_a_publish_do_not_depend_on_the_number_of_topics() {
     let few = publish_beside(100);
     println!("a publish: {few} allocations");
     assert_eq!(publish_beside(20_000), few);
 }
 
-/// A source of frames may return an error instead of a frame. The type with both must be no larger
-/// than a frame.
+/// A poll may return an error instead of a frame. The type that can hold both must be as small as
+/// the type for a frame alone.
 #[test]
-fn a_possible_error_does_not_make_a_polled_frame_larger() {
+fn the_result_of_a_poll_is_no_larger_with_an_error_type() {
     let with_error = size_of::<Poll<Option<Result<Frame, AnyError>>>>();
     assert_eq!(with_error, size_of::<Poll<Option<Frame>>>());
 }

@@ -105,13 +105,13 @@ fn events_of_different_topics_keep_their_order() {
 }
 
 #[test]
-fn an_event_has_all_published_fields() {
+fn a_delivered_event_has_all_fields_of_its_publish() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     let publish = hub.to("a").and_to_client("c").event("note");
     let receipt = certain(publish.publish("1\r\n2".into())).unwrap();
     let Some(Some(Delivery::Event(event))) = subscription.next().now_or_never() else {
-        panic!("no event");
+        panic!("the subscription has no event");
     };
     assert_eq!(event.data(), "1\n2");
     assert_eq!(event.id(), *receipt.id());
@@ -126,7 +126,7 @@ fn an_event_has_all_published_fields() {
 }
 
 #[test]
-fn a_hub_is_shared_between_threads_and_a_subscription_moves() {
+fn threads_can_share_a_hub_and_a_subscription_can_move_between_threads() {
     fn shared<H: Send + Sync + Clone + std::fmt::Debug>() {}
     fn moves<S: Send + Unpin + std::fmt::Debug>() {}
     shared::<Hub<String>>();
@@ -161,7 +161,7 @@ fn overviews_list_topics_and_clients() {
 }
 
 #[test]
-fn a_subscription_resumes_exactly_after_an_earlier_cursor() {
+fn a_subscription_after_an_earlier_cursor_of_the_hub_misses_no_event() {
     let hub = hub();
     say(&hub, "a", "rendered");
     let cursor = hub.cursor();
@@ -172,7 +172,7 @@ fn a_subscription_resumes_exactly_after_an_earlier_cursor() {
 }
 
 #[test]
-fn the_subscription_with_the_largest_lag_comes_first() {
+fn client_overviews_begin_with_the_subscription_with_the_largest_lag() {
     let hub = hub();
     let mut quick = open(hub.subscribe().topic("a").client("quick"));
     let _slow = open(hub.subscribe().topic("a").client("slow"));

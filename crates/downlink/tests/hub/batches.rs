@@ -48,7 +48,7 @@ fn one_invalid_event_rejects_the_whole_batch() {
 }
 
 #[test]
-fn later_events_of_a_batch_cannot_go_to_a_topic_that_it_finishes() {
+fn a_batch_that_publishes_to_a_topic_after_finishing_it_is_rejected() {
     let hub = hub();
     let mut batch = Batch::new(&hub);
     batch.add(hub.to("a").last(), "1".to_owned());
@@ -59,7 +59,7 @@ fn later_events_of_a_batch_cannot_go_to_a_topic_that_it_finishes() {
 }
 
 #[test]
-fn a_repetition_within_a_batch_is_one_event() {
+fn a_repeated_event_within_a_batch_is_published_once() {
     let hub = hub();
     let mut batch = Batch::new(&hub);
     batch.add(hub.to("a").id("x"), "same".to_owned());

@@ -14,7 +14,8 @@ use super::{open, seen};
 static HUB: OnceLock<Hub<Chatty>> = OnceLock::new();
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Calls methods of the hub. Together they take every lock of the hub, but change nothing.
+/// Calls methods of the hub that together take every lock of the hub. The calls do not change the
+/// hub.
 fn call_back() {
     let Some(hub) = HUB.get() else { return };
     let before = hub.stats().subscribers;
@@ -26,7 +27,7 @@ fn call_back() {
     assert!(!hub.client_overviews(9).is_empty() && !hub.topic_overviews("", None, 9).is_empty());
 }
 
-/// A value whose drop calls the hub.
+/// A value that calls the hub when it is dropped.
 struct Chatty(&'static str);
 
 impl Drop for Chatty {
@@ -36,8 +37,8 @@ impl Drop for Chatty {
     }
 }
 
-/// An observer that calls the hub. It ignores the subscriptions that `call_back` opens, because it
-/// would otherwise call itself without end.
+/// An observer that calls the hub. It ignores the subscriptions that `call_back` opens. If it
+/// called the hub for them too, the calls would never end.
 struct Curious;
 
 impl Curious {
@@ -88,10 +89,10 @@ fn every_callback_may_call_the_hub() {
     for data in ["1", "unwanted", "2"] {
         hub.to("a").publish(Chatty(data)).unwrap();
     }
-    assert_eq!(DROPPED.load(Ordering::SeqCst), 2, "evicted");
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 2, "the hub has dropped the evicted values");
     assert_eq!(seen(&mut subscription), ["gap lagged", "2"]);
     assert!(hub.to("over").publish(Chatty("refused")).is_err());
-    assert_eq!(DROPPED.load(Ordering::SeqCst), 3, "refused");
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 3, "the hub has dropped the refused value");
     drop(subscription);
     hub.close();
 }

@@ -23,11 +23,12 @@ impl Wire<()> {
 }
 
 impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wire<B> {
-    /// Returns the next chunk. The clock is paused and advances only when all tasks wait, so this
-    /// also waits for keep-alives.
+    /// Returns the next chunk, which may be a keep-alive. The clock is paused, and advances only
+    /// when all tasks wait.
     async fn next(&mut self) -> String {
-        let frame = self.0.frame().await.expect("an open stream").expect("no failure");
-        String::from_utf8(frame.into_data().expect("no trailers").into()).unwrap()
+        let frame =
+            self.0.frame().await.expect("the stream is open").expect("the stream has not failed");
+        String::from_utf8(frame.into_data().expect("the frame has data").into()).unwrap()
     }
 }
 
@@ -36,7 +37,7 @@ fn every_second() -> KeepAlive {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_comes_first_with_the_start_cursor() {
+async fn the_open_event_is_the_first_event_and_has_the_start_cursor_as_its_id() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscription = open(hub.subscribe().topic("a"));
@@ -51,7 +52,7 @@ async fn open_comes_first_with_the_start_cursor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_shows_a_resumption_and_a_missing_keep_alive() {
+async fn the_open_event_shows_a_resumption_and_that_there_is_no_keep_alive() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
@@ -62,7 +63,7 @@ async fn open_shows_a_resumption_and_a_missing_keep_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_can_be_turned_off_for_a_hub_or_a_subscription() {
+async fn the_open_event_can_be_turned_off_for_a_hub_or_a_subscription() {
     let without = build(|builder| builder.open_event(false));
     let mut wire = Wire::of(open(without.subscribe()), every_second());
     assert_eq!(wire.next().await, ": connected\n\n");
@@ -72,10 +73,11 @@ async fn open_can_be_turned_off_for_a_hub_or_a_subscription() {
     assert_eq!(wire.next().await, ": connected\n\n");
 }
 
-// If `downlink.open` had the id after the missing events, a client that disconnects before
-// `downlink.gap` would resume after this id. It would never learn of the gap.
+// If `downlink.open` had an id from after the missing events, a client could get this id and
+// disconnect before `downlink.gap`. The client would then resume after this id, and never learn of
+// the gap.
 #[tokio::test(start_paused = true)]
-async fn open_before_a_gap_has_no_id() {
+async fn the_open_event_before_a_gap_after_an_unknown_id_has_no_id() {
     let hub = hub();
     say(&hub, "a", "1");
     let lost = id(&hub, 50);
@@ -90,7 +92,7 @@ async fn open_before_a_gap_has_no_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_before_evicted_events_has_the_id_before_them() {
+async fn the_open_event_before_a_gap_of_evicted_events_has_the_last_id_of_the_client() {
     let hub = super::keeping(1);
     say(&hub, "a", "1");
     say(&hub, "a", "2");
@@ -101,7 +103,7 @@ async fn open_before_evicted_events_has_the_id_before_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_keep_alive_is_a_comment_while_the_cursor_does_not_move() {
+async fn a_keep_alive_is_a_comment_while_the_cursor_does_not_move() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe()), every_second());
     wire.next().await;
@@ -110,7 +112,7 @@ async fn the_keep_alive_is_a_comment_while_the_cursor_does_not_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id() {
+async fn a_keep_alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id() {
     let hub = build(|builder| builder.keep_values(String::len));
     let wanted = |value: &String| value.starts_with('y');
     let subscription = open(hub.subscribe().topic("a").filter(wanted));
@@ -125,10 +127,10 @@ async fn alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id() {
     assert_eq!(wire.next().await, ": keep-alive\n", "the event has already sent the id");
 }
 
-// Many events are published to other topics, of which the client gets nothing, so the client's last
-// id is old. The client must still resume without a gap.
+// The client gets none of the many events to another topic, so its last id becomes old. It must
+// still be able to resume without a gap.
 #[tokio::test(start_paused = true)]
-async fn a_quiet_client_can_still_resume() {
+async fn a_client_of_a_quiet_topic_resumes_without_a_gap() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe().topic("quiet")), every_second());
     wire.next().await;
@@ -146,7 +148,7 @@ async fn a_quiet_client_can_still_resume() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn announce_alive_sends_alive_without_an_id() {
+async fn with_announce_alive_a_keep_alive_is_an_event_without_an_id() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe().announce_alive(true)), every_second());
     wire.next().await;
@@ -154,7 +156,7 @@ async fn announce_alive_sends_alive_without_an_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_is_one_chunk_with_the_greeting() {
+async fn the_first_chunk_has_the_greeting_and_the_replayed_events() {
     let hub = hub();
     for data in ["1", "2"] {
         say(&hub, "a", data);
@@ -166,10 +168,10 @@ async fn a_replay_is_one_chunk_with_the_greeting() {
     assert_eq!(wire.next().await, expected);
 }
 
-/// A page that checks whether its connection is alive listens for `downlink.alive`, because a page
-/// cannot see events of unknown types. So it needs this event even while many other events arrive.
+/// A page sees only events of the types that it listens to. A page that listens only to
+/// `downlink.alive` must get this event in time, even while many other events arrive.
 #[tokio::test(start_paused = true)]
-async fn announced_alive_arrives_in_time_among_other_events() {
+async fn with_announce_alive_keep_alives_are_sent_even_between_other_events() {
     let hub = hub();
     let subscribe = hub.subscribe().topic("a").announce_alive(true);
     let mut wire = Wire::of(open(subscribe), every_second());

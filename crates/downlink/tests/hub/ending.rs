@@ -17,7 +17,7 @@ fn disconnect_ends_all_connections_of_a_client() {
     say(&hub, "a", "unread");
     assert_eq!(hub.disconnect("alice"), 2);
     assert_eq!(seen(&mut phone), ["end disconnected"]);
-    assert_eq!(seen(&mut laptop), ["end disconnected"], "at once");
+    assert_eq!(seen(&mut laptop), ["end disconnected"], "the unread event is not delivered");
     assert_eq!(seen(&mut bob), ["unread"]);
     assert_eq!(hub.disconnect("nobody"), 0);
     assert_eq!(hub.disconnect("\n"), 0);
@@ -34,7 +34,7 @@ fn a_disconnected_client_may_reconnect() {
 }
 
 #[test]
-fn close_ends_subscriptions_after_their_events_and_rejects_calls() {
+fn a_closed_hub_refuses_calls_and_ends_subscriptions_after_their_events() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");
@@ -75,7 +75,7 @@ fn drain_on_waits_for_its_signal() {
 }
 
 #[test]
-fn dropping_drain_on_changes_nothing() {
+fn a_hub_does_not_drain_if_the_future_of_drain_on_is_dropped() {
     let hub = hub();
     let (send, signal) = tokio::sync::oneshot::channel::<()>();
     drop(hub.drain_on(signal));
@@ -83,7 +83,7 @@ fn dropping_drain_on_changes_nothing() {
 }
 
 #[test]
-fn a_wait_ends_when_the_hub_closes() {
+fn a_waiting_subscription_ends_when_the_hub_closes() {
     let hub = build(|builder| builder.gap_wait_max(Duration::ZERO));
     let mut subscription = open(hub.subscribe());
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());

@@ -11,7 +11,7 @@ use downlink::hub::{
 use super::{hub, refused, say};
 
 /// Asserts the message and the cause of an error. A message begins with a lower-case letter and has
-/// no full stop. It does not repeat the cause, which `source` returns.
+/// no full stop. The message does not repeat the cause, because `source` returns the cause.
 fn check(error: &dyn Error, says: &str, cause: Option<&str>) {
     assert_eq!(error.to_string(), says);
     let first = says.chars().next().unwrap();
@@ -24,7 +24,7 @@ fn publish_error(result: Result<downlink::hub::Receipt, PublishError>) -> Publis
 }
 
 #[test]
-fn invalid_addresses() {
+fn an_invalid_topic_or_client_id_is_an_error() {
     let hub = hub();
     let topic = publish_error(hub.to("a//b").publish(String::new()));
     assert!(matches!(topic, PublishError::InvalidTopic { .. }));
@@ -36,7 +36,7 @@ fn invalid_addresses() {
 }
 
 #[test]
-fn invalid_types_and_ids() {
+fn an_invalid_or_reserved_type_or_id_is_an_error() {
     let hub = hub();
     let broken = publish_error(hub.to("a").event("x\ny").publish(String::new()));
     assert!(matches!(broken, PublishError::InvalidType(_)));
@@ -81,7 +81,7 @@ fn types_and_ids_from_an_encoder_are_checked_too() {
 }
 
 #[test]
-fn events_beyond_a_limit() {
+fn an_event_beyond_a_limit_is_an_error() {
     let limits = Limits { topics_max: 1, ..Limits::default() };
     let hub = Hub::<String>::builder().text().limits(limits).event_bytes_max(60).build().unwrap();
     let large = publish_error(hub.to("a").id("x").publish("x".repeat(60)));
@@ -100,7 +100,7 @@ fn events_beyond_a_limit() {
 }
 
 #[test]
-fn taken_ids_used_keys_finished_topics_and_a_closed_hub() {
+fn a_publish_that_conflicts_with_earlier_calls_is_an_error() {
     let hub = hub();
     hub.to("a").id("x").idempotency_key("", "k").publish("1".into()).unwrap();
     let id = publish_error(hub.to("a").id("x").publish("2".into()));
@@ -131,7 +131,7 @@ fn errors_escape_and_shorten_text_of_clients() {
 }
 
 #[test]
-fn refused_batches() {
+fn a_batch_with_an_invalid_event_or_too_many_events_is_an_error() {
     let hub = hub();
     let mut batch = Batch::new(&hub);
     batch.add(hub.to("a"), String::new());
@@ -146,7 +146,7 @@ fn refused_batches() {
 }
 
 #[test]
-fn refused_subscriptions() {
+fn an_invalid_subscription_or_one_beyond_a_limit_is_an_error() {
     let limits = Limits {
         subscribers_max: 2,
         subscribers_per_client_max: 1,
@@ -194,7 +194,7 @@ fn refused_subscriptions() {
 }
 
 #[test]
-fn refused_subscriptions_to_a_finished_topic_or_a_draining_hub() {
+fn a_subscription_to_a_finished_topic_or_a_draining_hub_is_an_error() {
     let hub = hub();
     hub.finish("a").unwrap();
     let read = refused(hub.subscribe().topic("a"));
@@ -204,7 +204,7 @@ fn refused_subscriptions_to_a_finished_topic_or_a_draining_hub() {
 }
 
 #[test]
-fn invalid_settings_of_a_hub() {
+fn an_invalid_setting_of_a_hub_is_an_error() {
     let text = || Hub::<String>::builder().text();
     let rules = HubRetention::default;
     let without = Hub::<String>::builder().build().unwrap_err();

@@ -54,14 +54,14 @@ fn a_panic_of_a_filter_ends_only_its_subscription() {
     }
     assert_eq!(seen(&mut panicking), ["0", "1", "end filter_panicked"]);
     assert_eq!(panicking.ended(), Some(DisconnectReason::FilterPanicked));
-    assert_eq!(seen(&mut panicking), ["end filter_panicked"], "it stays ended");
+    assert_eq!(seen(&mut panicking), ["end filter_panicked"], "an ended subscription stays ended");
     assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
 }
 
-/// While the filter is called for the newest event, it publishes several more events and refuses
-/// that one. These are so many that the hub reads them as one batch.
+/// The first call of the filter publishes six more events, and then refuses the event that it was
+/// called for. The subscription reads these six events as one batch.
 #[test]
-fn events_that_arrive_during_a_filter_are_delivered() {
+fn events_that_arrive_during_a_call_of_the_filter_are_delivered() {
     let hub = numbers();
     let (publisher, mut is_first) = (hub.clone(), true);
     let filter = move |_: &u32| {
@@ -94,7 +94,7 @@ fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
 }
 
 #[test]
-fn a_filter_needs_values() {
+fn a_filter_is_refused_if_the_hub_keeps_no_values() {
     let error = refused(hub().subscribe().filter(|_| true));
     assert_eq!(error.kind(), &SubscribeErrorKind::FilterNeedsValues);
 }
@@ -107,7 +107,7 @@ fn an_event_has_its_value_if_the_hub_keeps_it() {
     let mut subscription = open(hub.subscribe().topic("n"));
     hub.to("n").publish(7).unwrap();
     let Some(Some(Delivery::Event(event))) = subscription.next().now_or_never() else {
-        panic!("no event");
+        panic!("the subscription has no event");
     };
     assert_eq!(event.value(), Some(&7));
 }
@@ -121,8 +121,8 @@ fn kept_values_count_as_bytes_of_the_hub() {
     assert_eq!(keeping.stats().bytes, plain.stats().bytes + 10_000);
 }
 
-// A filter that refuses many events must not keep a thread busy for long. So the hub needs two
-// polls to skip 300 events.
+// A filter that refuses many events must not keep a thread busy for long. So one poll skips at most
+// 256 events, and two polls are needed to skip 300 events.
 #[test]
 fn skipping_many_events_does_not_block_other_tasks() {
     struct Woken(AtomicUsize);

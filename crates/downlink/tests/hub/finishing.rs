@@ -9,7 +9,7 @@ use downlink::hub::{
 use super::{build, hub, id, open, refused, say, seen};
 
 #[test]
-fn finish_ends_subscriptions_after_their_events() {
+fn finishing_a_topic_ends_its_subscriptions_after_their_events() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");
@@ -40,7 +40,7 @@ fn a_subscription_to_several_topics_ends_when_all_are_finished() {
 }
 
 #[test]
-fn a_finished_topic_takes_no_event() {
+fn a_finished_topic_refuses_events() {
     let hub = hub();
     hub.finish("a").unwrap();
     let error = hub.to("a").publish("x".to_owned()).unwrap_err();
@@ -69,7 +69,7 @@ fn a_subscription_resumes_within_a_finished_topic() {
 }
 
 #[test]
-fn a_subscription_after_the_last_event_is_refused() {
+fn a_subscription_that_resumes_after_the_last_event_of_a_finished_topic_is_refused() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscribe = || hub.subscribe().topic("a").resume(id(&hub, 1).as_str());
@@ -80,7 +80,7 @@ fn a_subscription_after_the_last_event_is_refused() {
 }
 
 #[test]
-fn a_topic_is_open_again_after_finished_keep() {
+fn a_finished_topic_accepts_events_again_after_finished_keep() {
     let clock = Clock::manual();
     let keep = Duration::from_secs(60);
     let retention = HubRetention::default().finished_keep(keep);
@@ -95,13 +95,13 @@ fn a_topic_is_open_again_after_finished_keep() {
 }
 
 #[test]
-fn a_finish_mark_is_not_an_event() {
+fn finishing_a_topic_does_not_publish_an_event() {
     let hub = hub();
     hub.finish("a").unwrap();
     let stats = hub.stats();
     assert_eq!((stats.published, stats.events), (0, 0));
     let read = refused(hub.subscribe().topic("a"));
-    assert_eq!(read.kind(), &SubscribeErrorKind::Finished, "nothing to read");
+    assert_eq!(read.kind(), &SubscribeErrorKind::Finished, "the finished topic has no events");
 }
 
 #[test]
@@ -110,7 +110,8 @@ fn finishing_an_invalid_topic_is_an_error() {
 }
 
 /// If a publisher could finish a client's inbox, the client would get no more events until the hub
-/// forgets this. The same is true of the address for everyone.
+/// reopens the inbox. If a publisher could finish the address for everyone, no client would get
+/// events to everyone.
 #[test]
 fn only_topics_can_be_finished() {
     let hub = hub();

@@ -1,4 +1,4 @@
-//! Tests of gaps: when a subscription gets one, and what it contains.
+//! Tests of gaps: when a subscription gets a gap, and which ids the gap contains.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn two_of_five() -> Hub<String> {
 }
 
 #[test]
-fn an_evicted_gap_has_the_missing_range_and_the_next_event() {
+fn a_gap_of_evicted_events_has_the_missing_range_and_the_oldest_retained_id() {
     let hub = two_of_five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
     let gap = next_gap(&mut subscription);
@@ -54,7 +54,7 @@ fn resuming_after_the_id_of_a_gap_gives_no_second_gap() {
 }
 
 #[test]
-fn an_unknown_id_gap_has_a_next_event_and_no_range() {
+fn a_gap_after_an_unknown_id_has_the_oldest_retained_id_and_no_range() {
     let hub = two_of_five();
     let mut subscription = open(hub.subscribe().topic("a").resume("who"));
     let gap = next_gap(&mut subscription);
@@ -64,7 +64,7 @@ fn an_unknown_id_gap_has_a_next_event_and_no_range() {
 }
 
 #[test]
-fn a_lost_gap_at_the_tail_has_no_next_event() {
+fn a_gap_after_an_id_beyond_the_newest_event_has_no_oldest_retained_id() {
     let hub = two_of_five();
     let ahead = id(&hub, 77);
     let mut subscription = open(hub.subscribe().topic("a").resume(ahead.as_str()));
@@ -89,8 +89,8 @@ fn a_start_since_an_evicted_time_gives_a_gap() {
     assert_eq!(seen(&mut subscription), ["2"]);
 }
 
-/// Opens a subscription and then publishes three events. The subscription has not read the first
-/// event when the hub evicts it.
+/// Opens a subscription and then publishes three events to a hub that keeps two. The hub evicts the
+/// first event before the subscription has read it.
 fn overtaken(hub: &Hub<String>) -> Subscription<String> {
     let mut subscription = open(hub.subscribe().topic("a"));
     assert!(seen(&mut subscription).is_empty());
@@ -141,13 +141,13 @@ fn lag_policy_disconnect_ends_a_slow_subscription() {
     let mut subscription = overtaken(&hub);
     let last = subscription.last_event_id();
     assert_eq!(seen(&mut subscription), ["end lagged"]);
-    // When the client resumes, it gets the gap that it has missed.
+    // When the client resumes, it gets the gap that it did not get before.
     let mut again = open(hub.subscribe().topic("a").resume(last.as_str()));
     assert_eq!(seen(&mut again), ["gap evicted", "2", "3"]);
 }
 
 #[test]
-fn a_client_that_resumes_with_its_id_from_before_the_gap_gets_a_gap_again() {
+fn a_client_that_resumes_before_it_got_its_gap_gets_a_gap_again() {
     let hub = two_of_five();
     for unknown in ["who", "00000000-3", &id(&hub, 99)] {
         let first = open(hub.subscribe().topic("a").resume(unknown));
@@ -158,7 +158,7 @@ fn a_client_that_resumes_with_its_id_from_before_the_gap_gets_a_gap_again() {
 }
 
 #[test]
-fn waits_are_random_up_to_gap_wait_max() {
+fn the_waits_of_gaps_are_random_up_to_gap_wait_max() {
     let wait = Duration::from_millis(800);
     let hub = build(|builder| builder.gap_wait_max(wait));
     let waits: Vec<_> =
@@ -188,7 +188,7 @@ fn the_gap_notice_is_valid_json_for_any_client_id() {
         assert_eq!(data["wait_ms"].as_u64(), u64::try_from(gap.wait.as_millis()).ok());
         let frame = gap.to_event().encode();
         let text = std::str::from_utf8(frame.as_bytes()).unwrap();
-        assert_eq!(text.matches("\n\n").count(), 1, "one event: {text:?}");
+        assert_eq!(text.matches("\n\n").count(), 1, "the frame has one event: {text:?}");
         assert_eq!(text.matches("\nid: ").count(), 1);
         assert!(text.starts_with(&format!("event: downlink.gap\nid: {}\ndata: ", gap.id)));
     }

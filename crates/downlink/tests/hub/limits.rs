@@ -22,7 +22,10 @@ fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
 fn an_event_has_a_limited_size() {
     let hub = build(|builder| builder.event_bytes_max(100));
     let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
-    // The length of the frame `id: x\ndata: \n\n`, which the limit includes.
+    // The length of the frame `id: x
+    // data:
+    //
+    // ` without data. The limit is for the whole frame.
     let rest = 14;
     assert!(publish(100 - rest - 1).is_ok());
     let hub = build(|builder| builder.event_bytes_max(100));
@@ -33,7 +36,7 @@ fn an_event_has_a_limited_size() {
 }
 
 #[test]
-fn the_size_of_an_event_includes_the_longest_id_of_the_hub() {
+fn the_size_limit_assumes_the_longest_id_that_the_hub_may_give() {
     let hub = hub();
     let rest = "id: abcdefgh-18446744073709551615\ndata: \n\n".len();
     let publish = |bytes: usize| hub.to("a").publish("x".repeat(bytes));
@@ -43,17 +46,17 @@ fn the_size_of_an_event_includes_the_longest_id_of_the_hub() {
     assert!(matches!(publish(EVENT_BYTES_MAX - rest + 1), Err(PublishError::TooLarge { .. })));
 }
 
-// The decoder of the client refuses events over 16 MiB by default, but a hub may allow larger
-// events. A subscription must be able to return them.
+// A hub may allow events of more than 16 MiB, which the client's decoder refuses by default. A
+// subscription must be able to yield such events.
 #[test]
-fn an_event_larger_than_the_default_of_the_decoder_can_be_read() {
+fn a_subscription_yields_events_larger_than_the_default_limit_of_the_decoder() {
     let mib = 1 << 20;
     let large = Retention { bytes_max: 64 * mib, ..Retention::DEFAULT };
     let hub = build(|builder| builder.event_bytes_max(32 * mib).retention(large));
     let mut subscription = open(hub.subscribe().topic("a"));
     hub.to("a").publish("x".repeat(17 * mib)).unwrap();
     let Some(Some(Delivery::Event(event))) = subscription.next().now_or_never() else {
-        panic!("no event");
+        panic!("the subscription has no event");
     };
     assert_eq!(event.data().len(), 17 * mib);
 }

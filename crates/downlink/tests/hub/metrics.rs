@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use super::{hub, open, say, seen};
 
 #[test]
-fn the_metrics_of_a_hub_are_openmetrics() {
+fn the_metrics_of_a_hub_are_valid_openmetrics_text() {
     let hub = hub();
     let mut left = open(hub.subscribe().topic("a").resume("who"));
     let _here = open(hub.subscribe().topic("a"));
@@ -75,7 +75,7 @@ downlink_gaps_total{{reason=\"unreadable\"}} 0
 }
 
 #[test]
-fn other_metrics_can_be_added() {
+fn the_hubs_metrics_can_be_registered_together_with_metrics_of_the_app() {
     let mut registry = Registry::default();
     let own = Counter::<u64>::default();
     own.inc();

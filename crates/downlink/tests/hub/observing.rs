@@ -10,7 +10,7 @@ use downlink::hub::{
 
 use super::{build, hub, id, open, refused, say, seen, word};
 
-/// An observer that records each call.
+/// An observer that writes down each call as a line of text.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -47,7 +47,7 @@ fn watched(set: impl FnOnce(HubBuilder<String>) -> HubBuilder<String>) -> (Hub<S
 }
 
 #[test]
-fn the_observer_is_called_in_order() {
+fn the_observer_is_called_for_each_connect_gap_and_disconnect() {
     let (hub, diary) = watched(|builder| builder);
     drop(open(hub.subscribe().client("alice").resume(id(&hub, 0).as_str())));
     assert_eq!(diary.take(), ["connected alice resumed", "disconnected left"]);
@@ -62,7 +62,7 @@ fn the_observer_is_called_in_order() {
 }
 
 #[test]
-fn the_observer_gets_every_reason() {
+fn the_observer_gets_the_reason_for_each_disconnect() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let (hub, diary) = watched(|builder| {
         builder.retention(one).lag_policy(LagPolicy::Disconnect).keep_values(String::len)
@@ -108,7 +108,7 @@ fn the_observer_gets_no_call_for_a_refused_subscription() {
 
 // An observer may call the hub to count the clients, for example to show the number on a page.
 #[test]
-fn the_counts_in_an_observer_call_include_that_connection_or_disconnection() {
+fn during_an_observer_call_the_counts_include_the_connect_or_disconnect() {
     struct Counting(Arc<Mutex<Option<Hub<String>>>>, Diary);
     impl Counting {
         fn count(&self) {
@@ -132,7 +132,7 @@ fn the_counts_in_an_observer_call_include_that_connection_or_disconnection() {
 }
 
 #[test]
-fn a_panic_of_the_observer_has_no_effect() {
+fn a_panic_of_the_observer_does_not_affect_the_subscription() {
     struct Panics;
     impl Observer for Panics {
         fn connected(&self, _: &Connection) {
@@ -158,7 +158,7 @@ fn disconnects(stats: &Stats, reason: DisconnectReason) -> u64 {
 }
 
 #[test]
-fn the_statistics_count_events_subscriptions_and_gaps() {
+fn the_statistics_count_events_and_subscriptions_and_gaps() {
     let hub = hub();
     let before = hub.stats();
     assert_eq!((before.subscribers, before.events, before.published), (0, 0, 0));

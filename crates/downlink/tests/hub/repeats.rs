@@ -1,5 +1,5 @@
-//! Tests of repeated publishes. The hub recognizes a repetition by the id that the publisher has
-//! given the event, or by the idempotency key.
+//! Tests of repeated publishes. The hub recognizes a repeated publish by the id that the publisher
+//! has given the event, or by the idempotency key.
 
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ fn a_publisher_id_is_sent_to_clients() {
     let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
     use futures_util::{FutureExt, StreamExt};
     let Some(Some(downlink::Delivery::Event(event))) = subscription.next().now_or_never() else {
-        panic!("no event");
+        panic!("the subscription has no event");
     };
     assert_eq!(event.id().as_str(), "order/7");
     assert_eq!(event.frame().as_bytes(), b"id: order/7\ndata: x\n\n");
 }
 
 #[test]
-fn the_same_id_and_content_give_the_first_receipt() {
+fn a_repeated_publish_with_the_same_id_and_content_returns_the_first_receipt() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     let first = with_id(&hub, "x", "same").unwrap();
@@ -54,7 +54,7 @@ fn the_same_id_and_content_give_the_first_receipt() {
 }
 
 #[test]
-fn the_same_id_with_other_content_is_an_error() {
+fn a_publish_with_the_same_id_and_other_content_is_an_error() {
     let hub = hub();
     with_id(&hub, "x", "one").unwrap();
     assert!(matches!(with_id(&hub, "x", "two"), Err(PublishError::IdTaken)));
@@ -95,7 +95,7 @@ fn invalid_ids_are_errors() {
 }
 
 #[test]
-fn a_key_publishes_once() {
+fn a_repeated_publish_with_the_same_key_publishes_nothing() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     let first = with_key(&hub, "", "k", "same").unwrap();
@@ -106,7 +106,7 @@ fn a_key_publishes_once() {
 }
 
 #[test]
-fn different_credentials_may_use_the_same_key() {
+fn publishers_with_different_credentials_may_use_the_same_key() {
     let hub = hub();
     with_key(&hub, "alice", "k", "hers").unwrap();
     assert!(!with_key(&hub, "bob", "k", "his").unwrap().is_repeated());
@@ -156,7 +156,7 @@ fn a_credential_has_at_most_256_bytes() {
 }
 
 #[test]
-fn a_receipt_in_memory_is_durable_at_once() {
+fn a_receipt_of_a_hub_without_a_store_is_durable_at_once() {
     use futures_util::FutureExt;
     let receipt = hub().to("a").publish("x".to_owned()).unwrap();
     let certain = receipt.durable().now_or_never().unwrap().unwrap();

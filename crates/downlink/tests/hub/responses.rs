@@ -1,4 +1,4 @@
-//! The HTTP responses for refusals and errors.
+//! Tests of the HTTP responses for refusals and errors, and of how response bodies end.
 
 use bytes::Bytes;
 use downlink::hub::{
@@ -67,7 +67,7 @@ fn a_full_hub_refuses_subscriptions() {
 }
 
 #[test]
-fn limits_of_clients_names_and_patterns_refuse_subscriptions() {
+fn subscriptions_above_the_limits_of_clients_names_or_patterns_are_refused() {
     let limits = Limits {
         subscribers_per_client_max: 1,
         subscribed_names_max: 1,
@@ -96,7 +96,7 @@ fn a_draining_and_a_closed_hub_refuse_subscriptions() {
 }
 
 #[test]
-fn a_finished_topic_answers_that_the_client_must_not_reconnect() {
+fn a_finished_topic_answers_204_so_that_the_client_does_not_reconnect() {
     let hub = hub();
     say(&hub, "a", "1");
     hub.finish("a").unwrap();
@@ -139,7 +139,7 @@ fn status(error: &PublishError) -> u16 {
 }
 
 #[test]
-fn errors_of_publishing_are_problems() {
+fn each_error_of_a_publish_has_its_http_status() {
     let hub = build(|builder| {
         let limits = Limits { topics_max: 2, ..Limits::default() };
         builder.limits(limits).event_bytes_max(60)
@@ -182,7 +182,7 @@ fn a_value_that_cannot_be_encoded_is_a_server_error() {
 }
 
 #[test]
-fn a_batch_has_the_status_of_its_invalid_event() {
+fn the_error_of_a_batch_has_the_status_of_its_invalid_event() {
     let hub = hub();
     let batch = |topic: &str, events: usize| {
         let mut batch = Batch::new(&hub);
@@ -244,7 +244,7 @@ async fn a_finished_or_disconnected_subscription_ends_without_a_reconnection_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_custom_form_applies_to_events_and_not_to_control_events() {
+async fn a_custom_encoding_applies_to_events_and_not_to_control_events() {
     let shout = |event: Published<String>| {
         let shouted = Event::new(event.data().to_uppercase());
         Frame::from(shouted.id(event.id()))
@@ -266,7 +266,7 @@ async fn a_custom_form_applies_to_events_and_not_to_control_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_custom_form_ends_only_its_response() {
+async fn a_panic_of_a_custom_encoding_ends_only_its_response() {
     let hub = hub();
     let broken = |_: Published<String>| -> Frame { panic!("on purpose") };
     let broken = open(hub.subscribe().topic("a")).into_sse_with(broken).into_http_response();
@@ -278,10 +278,10 @@ async fn a_panic_of_a_custom_form_ends_only_its_response() {
     assert_eq!(body, format!(": connected\n\nid: {}\ndata: 1\n\n", id(&hub, 1)));
 }
 
-/// In the frame of an event, the reconnection time comes before the data. The method `data` must
-/// find the data after it.
+/// The frame of an event has the reconnection time before the data. The method `data` must skip the
+/// reconnection time.
 #[test]
-fn an_event_with_a_reconnection_time_has_its_data() {
+fn the_data_of_an_event_with_a_reconnection_time_can_be_read() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     let publish = hub.to("a").retry(std::time::Duration::from_secs(1));
@@ -291,8 +291,8 @@ fn an_event_with_a_reconnection_time_has_its_data() {
     assert_eq!((event.data().as_ref(), event.id()), ("said", hub.cursor()));
 }
 
-/// A handler gets the room in the path of a request as one text, which may contain a `/` if the
-/// client has encoded it as `%2F`. Such a room must not become the name of another topic.
+/// A handler gets the room from the path of a request as decoded text. If a client writes `%2F` in
+/// the path, this text contains a `/`. Such a room must not become the name of another topic.
 #[tokio::test]
 async fn an_encoded_slash_in_a_path_reaches_no_other_topic() {
     use axum::extract::{Path, State};

@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, id, keeping, open, say, seen};
 
-/// A hub with events 1 to 5 in topic `a`.
+/// A hub with the events 1 to 5 in topic `a`.
 fn five() -> Hub<String> {
     let hub = hub();
     for data in ["1", "2", "3", "4", "5"] {
@@ -26,7 +26,7 @@ fn from(hub: &Hub<String>, start: Start) -> Vec<String> {
 }
 
 #[test]
-fn ids_of_the_hub_resume_exactly() {
+fn a_subscription_resumes_exactly_after_an_id_of_the_hub() {
     let hub = five();
     assert_eq!(after(&hub, &id(&hub, 0)), ["1", "2", "3", "4", "5"]);
     assert_eq!(after(&hub, &id(&hub, 3)), ["4", "5"]);
@@ -34,7 +34,7 @@ fn ids_of_the_hub_resume_exactly() {
 }
 
 #[test]
-fn a_publisher_id_resumes_exactly() {
+fn a_subscription_resumes_exactly_after_an_id_of_a_publisher() {
     let hub = five();
     hub.to("a").id("mine/1").publish("6".to_owned()).unwrap();
     say(&hub, "a", "7");
@@ -73,7 +73,7 @@ fn an_id_of_another_epoch_gives_one_gap() {
 }
 
 #[test]
-fn an_id_beyond_the_tail_gives_a_lost_gap() {
+fn an_id_beyond_the_newest_event_gives_a_gap_of_lost_events() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 6).as_str()));
     assert_eq!(seen(&mut subscription), ["gap lost"]);
@@ -122,7 +122,7 @@ fn start_last_counts_the_newest_events_of_all_topics() {
 }
 
 #[test]
-fn start_since_uses_the_time_of_publication() {
+fn start_since_gives_the_events_published_at_that_time_or_later() {
     let clock = Clock::manual();
     let hub = build(|builder| builder.clock(clock.clone()));
     say(&hub, "a", "old");
@@ -137,7 +137,7 @@ fn start_since_uses_the_time_of_publication() {
 }
 
 #[test]
-fn the_last_event_id_follows_yielded_events() {
+fn the_last_event_id_moves_with_each_yielded_event() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 2).as_str()));
     assert_eq!(subscription.last_event_id(), id(&hub, 2));
@@ -148,7 +148,7 @@ fn the_last_event_id_follows_yielded_events() {
 }
 
 #[test]
-fn lag_counts_offsets_after_the_last_yielded_event() {
+fn lag_counts_all_offsets_after_the_last_yielded_event() {
     let hub = five();
     say(&hub, "b", "6");
     say(&hub, "a", "7");
@@ -190,7 +190,7 @@ fn a_last_event_id_from_a_request_resumes() {
 }
 
 #[test]
-fn replayed_events_are_followed_by_live_events_without_a_gap() {
+fn live_events_follow_replayed_events_without_a_gap() {
     let hub = build(|builder| builder);
     for at in 0..200 {
         say(&hub, "a", &at.to_string());
@@ -203,7 +203,7 @@ fn replayed_events_are_followed_by_live_events_without_a_gap() {
 }
 
 #[test]
-fn a_cursor_taken_during_publishes_resumes_exactly() {
+fn a_subscription_resumes_exactly_after_a_cursor_taken_during_publishes() {
     const EVENTS: u64 = 20_000;
     let all = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
     let hub = build(|builder| builder.retention(all));

@@ -22,7 +22,7 @@ impl Folder {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("downlink-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder for the test");
+        std::fs::create_dir_all(&path).expect("a temporary folder can be created");
         Self(path)
     }
 
@@ -51,14 +51,20 @@ async fn close(hub: Hub<String>) {
 }
 
 async fn publish(hub: &Hub<String>, data: impl Into<String>) -> String {
-    let receipt = hub.to("news").publish(data.into()).expect("room");
-    receipt.durable().await.expect("a commit").id().as_str().to_owned()
+    let receipt = hub.to("news").publish(data.into()).expect("the hub accepts the event");
+    receipt.durable().await.expect("the store commits the event").id().as_str().to_owned()
 }
 
 /// Opens a subscription and returns the frames of its first `count` events. Panics if it gets a
 /// gap.
 async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
-    let mut news = hub.subscribe().topic("news").resume(resume).open().await.expect("room");
+    let mut news = hub
+        .subscribe()
+        .topic("news")
+        .resume(resume)
+        .open()
+        .await
+        .expect("the hub accepts the subscription");
     let mut frames = Vec::new();
     while frames.len() < count {
         match news.next().await {
@@ -72,7 +78,7 @@ async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn history_survives_restarts_byte_for_byte() {
+async fn after_a_restart_the_history_has_the_same_bytes() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
     let first = publish(&hub, "one\r\ntwo").await;
@@ -100,8 +106,8 @@ async fn one_connection_replays_more_events_than_memory_holds() {
     let builder =
         Hub::builder().text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
     let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
-    // The hub keeps at least the whole newest batch in memory. So the events are published in
-    // batches that are smaller than the limit of memory.
+    // The hub always keeps the whole newest batch in memory. So the test publishes batches that are
+    // smaller than the memory limit.
     for hundred in 0..10 {
         let mut batch = Batch::new(&hub);
         for number in 0..100 {
@@ -155,7 +161,9 @@ async fn keys_and_finished_topics_survive_restarts() {
     let late = hub.to("answer").publish("43".to_owned()).unwrap().durable().await;
     assert!(matches!(late, Err(PublishError::Finished)));
     let mut answer = hub.subscribe().topic("answer").open().await.unwrap();
-    let Some(Delivery::Event(event)) = answer.next().await else { panic!("no answer") };
+    let Some(Delivery::Event(event)) = answer.next().await else {
+        panic!("the topic has no event")
+    };
     assert_eq!(event.data(), "42");
     assert!(answer.next().await.is_none());
     let read = hub.subscribe().topic("answer").resume(&event.id()).open().await;
@@ -192,7 +200,7 @@ async fn filters_get_values_decoded_from_the_store() {
 }
 
 #[tokio::test]
-async fn an_event_that_no_longer_decodes_is_a_gap() {
+async fn a_stored_event_whose_value_cannot_be_decoded_gives_a_gap() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
     for data in ["1", "two", "3"] {
@@ -216,7 +224,7 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
 }
 
 /// The hub is dropped while a subscription still exists. The subscription must not keep the store
-/// open, so that another hub can open it.
+/// open, because another hub must be able to open the store.
 #[tokio::test]
 async fn a_store_can_be_opened_again_while_an_old_subscription_exists() {
     let folder = Folder::new();
@@ -235,9 +243,9 @@ async fn a_store_can_be_opened_again_while_an_old_subscription_exists() {
     close(again).await;
 }
 
-/// A subscription that still needs events from the file must not keep the store open either.
+/// A subscription that has not yet read all events from the file must not keep the store open.
 #[tokio::test]
-async fn a_subscription_behind_memory_ends_when_its_hub_is_dropped() {
+async fn a_subscription_that_reads_from_the_file_ends_when_its_hub_is_dropped() {
     let folder = Folder::new();
     let limits = downlink::hub::Limits { bytes_max: 4 << 10, ..Default::default() };
     let builder =

@@ -1,7 +1,8 @@
-//! An app that uses `axum::response::sse` can move to this crate with a few changed lines.
+//! Tests that an app with `axum::response::sse` can move to this crate with a few changed lines.
 //!
-//! The files beside this one have the same app before and after the move. The tests count the lines
-//! that differ, compare these lines with the migration guide, and run both versions.
+//! The file `axum_app.rs` has an app before the move, and `downlink_app.rs` has the app after the
+//! move. The tests count the lines that differ, compare these lines with the migration guide, and
+//! run both versions.
 
 #![cfg(all(feature = "axum", feature = "serve"))]
 
@@ -28,7 +29,7 @@ const CHAPTER: &str = include_str!("../../guide/23-from-axum-sse.md");
 /// The maximum duration of a wait for a socket. A test that hangs fails after this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The lines of code that are in the first text and not in the second.
+/// Returns the lines of code that are in the first text and not in the second.
 fn only_in_first<'a>(first: &'a str, second: &str) -> BTreeSet<&'a str> {
     let second: BTreeSet<&str> = second.lines().map(str::trim).collect();
     let code = first.lines().map(str::trim).filter(|line| !line.starts_with("//!"));
@@ -44,8 +45,8 @@ fn at_most_five_lines_change() {
 #[test]
 fn the_guide_shows_the_lines_that_change() {
     let shown = |sign: char| -> BTreeSet<&str> {
-        let (_, from_diff) = CHAPTER.split_once("```diff\n").expect("a diff");
-        let (diff, _) = from_diff.split_once("```").expect("the end of the code block");
+        let (_, from_diff) = CHAPTER.split_once("```diff\n").expect("the chapter has a diff");
+        let (diff, _) = from_diff.split_once("```").expect("the diff has an end");
         diff.lines().filter_map(|line| line.strip_prefix(sign)).map(str::trim).collect()
     };
     assert_eq!(shown('-'), only_in_first(BEFORE, AFTER));
@@ -54,20 +55,24 @@ fn the_guide_shows_the_lines_that_change() {
 
 /// Reads the app's stream up to the end of the second event.
 async fn two_events(mut app: Router) -> String {
-    let request = Request::get("/sse").body(Body::empty()).expect("a request");
-    let response = app.call(request).await.expect("infallible");
+    let request = Request::get("/sse").body(Body::empty()).expect("the request is valid");
+    let response = app.call(request).await.expect("a router never fails");
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut chunks = response.into_body().into_data_stream();
     let mut text = String::new();
     while text.matches("data: hi!\n\n").count() < 2 {
-        let chunk = chunks.next().await.expect("an endless stream").expect("no failure");
+        let chunk = chunks
+            .next()
+            .await
+            .expect("the stream has not ended")
+            .expect("the stream has not failed");
         text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
     }
     text
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_apps_send_the_events_and_the_keep_alive() {
+async fn both_apps_send_events_and_keep_alives() {
     for app in [axum_app::app(), downlink_app::app()] {
         let text = two_events(app).await;
         assert!(text.contains(": keep-alive-text\n"), "{text}");
@@ -76,19 +81,26 @@ async fn both_apps_send_the_events_and_the_keep_alive() {
 
 /// Reads from a server until it has sent the first event.
 async fn read_first_event(address: SocketAddr) {
-    let mut socket = TcpStream::connect(address).await.expect("a connection");
-    socket.write_all(b"GET /sse HTTP/1.1\r\nHost: t\r\n\r\n").await.expect("written");
+    let mut socket = TcpStream::connect(address).await.expect("the server accepts connections");
+    socket
+        .write_all(b"GET /sse HTTP/1.1\r\nHost: t\r\n\r\n")
+        .await
+        .expect("the request is written");
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains("data: hi!\n\n") {
-        assert_ne!(socket.read_buf(&mut read).await.expect("a stream"), 0, "an early end");
+        assert_ne!(
+            socket.read_buf(&mut read).await.expect("the socket can be read"),
+            0,
+            "the stream ended early"
+        );
     }
 }
 
 #[tokio::test]
-async fn both_apps_run_on_a_socket() {
+async fn both_apps_send_their_first_event_over_a_socket() {
     for is_migrated in [false, true] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("the listener has an address");
         let server = async {
             if is_migrated {
                 downlink_app::run(listener).await
@@ -98,7 +110,7 @@ async fn both_apps_run_on_a_socket() {
         };
         tokio::select! {
             ended = server => panic!("the server has ended: {ended:?}"),
-            read = timeout(PATIENCE, read_first_event(address)) => read.expect("no event"),
+            read = timeout(PATIENCE, read_first_event(address)) => read.expect("the first event arrives in time"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Foreign sockets, which are of a type that the server does not know. So the server cannot write
-//! streams on them itself, and hyper (the HTTP library) writes them.
+//! Sockets of a type that the server does not know, called foreign sockets. The server cannot write
+//! streams to such a socket itself, so hyper (the HTTP library) writes them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug)]
 pub(crate) struct ForeignListener(TcpListener);
 
-/// Wraps a TCP socket, as a TLS socket does. The server cannot use the socket inside.
+/// Wraps a TCP socket, as a TLS socket does. The server cannot use the TCP socket directly.
 #[derive(Debug)]
 pub(crate) struct ForeignStream(TcpStream);
 

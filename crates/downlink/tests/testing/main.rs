@@ -1,5 +1,5 @@
-//! Tests of the module `downlink::testing`, with which users test an app without sockets and with a
-//! paused clock.
+//! Tests of the module `downlink::testing`. With this module, users test an app without sockets and
+//! with a paused clock.
 
 #![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(clippy::unwrap_used)]
@@ -38,7 +38,7 @@ fn say(hub: &Hub<String>, data: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_shows_the_response() {
+async fn a_connection_shows_the_status_headers_and_events_of_the_response() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     assert_eq!(connection.status(), 200);
@@ -52,7 +52,7 @@ async fn a_connection_shows_the_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unread_event_comes_again_after_a_reconnect() {
+async fn after_a_reconnect_the_app_sends_unread_events_again() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     say(&hub, "1");
@@ -66,7 +66,7 @@ async fn an_unread_event_comes_again_after_a_reconnect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_events_end_expected_silence() {
+async fn expect_silence_fails_for_an_event_and_not_for_a_comment() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     connection.expect_silence().await;
@@ -80,7 +80,7 @@ async fn only_events_end_expected_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_stream_is_not_silence() {
+async fn expect_silence_fails_if_the_stream_has_ended() {
     let hub = Hub::<String>::text();
     let mut connection = connected(&hub).await;
     hub.disconnect("c");
@@ -91,7 +91,7 @@ async fn the_end_of_a_stream_is_not_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_an_event_that_never_comes_fails() {
+async fn next_event_panics_after_a_limit_if_no_event_comes() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     let waited = std::panic::AssertUnwindSafe(connection.next_event()).catch_unwind().await;
@@ -101,7 +101,7 @@ async fn waiting_for_an_event_that_never_comes_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_with_a_reconnection_time() {
+async fn a_drained_stream_ends_with_a_reconnection_time() {
     let hub = Hub::<String>::text();
     let mut connection = connected(&hub).await;
     assert_eq!(connection.reconnection_time(), None);
@@ -136,7 +136,7 @@ async fn a_refusal_has_a_status_and_no_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn advancing_moves_both_clocks() {
+async fn advance_moves_the_clock_of_the_hub_and_of_tokio() {
     let clock = Clock::manual();
     let hub = Hub::<String>::builder().text().clock(clock.clone()).build().unwrap();
     say(&hub, "x");
@@ -149,7 +149,7 @@ async fn advancing_moves_both_clocks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connecting_to_an_app_that_never_answers_fails() {
+async fn connect_panics_after_a_limit_if_the_app_does_not_answer() {
     let app = Router::new().route("/", get(std::future::pending::<()>));
     let waited = std::panic::AssertUnwindSafe(connect(&app)).catch_unwind().await;
     assert!(waited.is_err());

@@ -1,6 +1,6 @@
-//! Tests with one reader, which uses one connection after another. If a connection is cut before
-//! the reader has received a `downlink.gap`, the reader must get it on the next connection. A
-//! reader that misses no event gets no gap.
+//! Tests with one reader, which uses one connection after another. A connection may be cut before
+//! the reader has received a `downlink.gap`. The reader must then get the gap on the next
+//! connection. A reader that misses no event gets no gap.
 
 use downlink::hub::{Hub, Retention};
 use downlink_proto::{DecodedEvent, Decoder, Item};
@@ -88,8 +88,8 @@ fn two_of_five() -> Hub<String> {
 }
 
 /// Cuts the reader's first connection after 0 bytes, then after 1 byte, and so on, up to the end of
-/// the `downlink.gap`. If the reader has not received the whole event before the cut, it must get
-/// the event when it resumes.
+/// the event `downlink.gap`. If the cut comes before the end of this event, the reader must get the
+/// event when it resumes.
 async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
     let mut only = Only::new(&hub, last_event_id).await;
     for bytes in 0.. {
@@ -107,24 +107,24 @@ async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_notice_of_a_new_epoch_survives_a_cut() {
+async fn a_reader_cut_before_the_gap_of_a_new_epoch_gets_the_gap_again() {
     cut_everywhere(two_of_five(), "00000000-3", "new_epoch").await;
 }
 
 #[tokio::test]
-async fn a_notice_of_an_unknown_id_survives_a_cut() {
+async fn a_reader_cut_before_the_gap_of_an_unknown_id_gets_the_gap_again() {
     cut_everywhere(two_of_five(), "who", "unknown_id").await;
 }
 
 #[tokio::test]
-async fn a_notice_of_an_eviction_survives_a_cut() {
+async fn a_reader_cut_before_the_gap_of_evicted_events_gets_the_gap_again() {
     let hub = two_of_five();
     let first = hub.cursor().as_str().replace("-5", "-1");
     cut_everywhere(hub, &first, "evicted").await;
 }
 
 #[tokio::test]
-async fn a_notice_of_a_loss_survives_a_cut() {
+async fn a_reader_cut_before_the_gap_of_lost_events_gets_the_gap_again() {
     let hub = two_of_five();
     let ahead = hub.cursor().as_str().replace("-5", "-99");
     cut_everywhere(hub, &ahead, "lost").await;
@@ -146,7 +146,7 @@ async fn a_reader_without_events_gets_the_events_published_while_disconnected() 
 }
 
 /// A keep-alive may have an id, so that a reader that gets no events still gets a recent id. A
-/// reader that resumes after this id must not miss an event that was for it.
+/// reader that resumes after this id must get all later events of its topic.
 #[tokio::test]
 async fn a_reader_resumes_exactly_after_the_id_of_a_keep_alive() {
     let hub = Hub::text();

@@ -1,8 +1,8 @@
 //! The ledger records the published events and their recipients. At the end of a test, it checks
-//! what a reader has received.
+//! the events and gaps that a reader has received.
 //!
-//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger knows
-//! neither patterns nor how the hub finds the readers of an event.
+//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger does
+//! not use the code of the hub that finds the readers of an event, and it does not know patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -35,7 +35,7 @@ pub(crate) struct Seen {
     pub(crate) holes: Vec<Hole>,
 }
 
-/// A gap that a reader received. The missing events lie in `after + 1..=until`.
+/// A gap that a reader received. The offsets of the missing events are in `after + 1..=until`.
 #[derive(Debug)]
 pub(crate) struct Hole {
     pub(crate) after: u64,
@@ -57,8 +57,9 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Checks what a reader of these places has received. Asserts that it got each event up to
-    /// `until` that was for it, or a gap that covers the event.
+    /// Checks the events and gaps that a reader of these places has received. For each event that
+    /// was for the reader, up to `until`, it must have received the event or a gap that covers the
+    /// event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -66,7 +67,7 @@ impl Ledger {
             assert!(pair[0].0 < pair[1].0, "{who}: {} came after {}", pair[1].0, pair[0].0);
         }
         for (offset, number) in &seen.events {
-            let published = said.get(offset).expect("a published event");
+            let published = said.get(offset).expect("a received event was published");
             assert_eq!(*number, published.number, "{who}: {offset} has the data of another event");
             assert!(is_due(published), "{who}: {offset} was for {:?}", published.to);
             assert!(*offset > seen.since, "{who}: {offset} is before {}", seen.since);
@@ -103,8 +104,8 @@ mod tests {
     /// The received events, the gaps, and the expected error message.
     type Wrong<'a> = (&'a [(u64, u64)], Vec<Hole>, &'a str);
 
-    /// Publishes four events, of which the third is for another place than the reader's. Then
-    /// checks what the reader received, and returns the error.
+    /// Publishes four events. The third event is not for the reader. Then checks the events and
+    /// gaps that the reader received, and returns the error.
     fn complaint(events: &[(u64, u64)], holes: Vec<Hole>) -> Option<String> {
         let ledger = Ledger::default();
         for (offset, to) in [(1, 1), (2, 1), (3, 2), (5, EVERYONE)] {
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn all_events_or_a_gap_pass_the_check() {
+    fn the_check_accepts_all_events_or_a_gap_that_covers_the_missing_events() {
         assert_eq!(complaint(&[(1, 10), (2, 20), (5, 50)], Vec::new()), None);
         assert_eq!(complaint(&[(5, 50)], hole(0, 2, 0)), None);
         assert_eq!(complaint(&[(1, 10), (5, 50)], hole(1, 2, 1)), None);

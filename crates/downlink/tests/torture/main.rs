@@ -1,10 +1,11 @@
 //! Torture tests over real sockets. Readers disconnect at random bytes. A ledger records which
 //! events each reader must get.
 //!
-//! Publishers record their events and the recipients of these in the ledger. Each reader records
-//! the events that it received. At the end, the test checks both records: every event for a reader
-//! was delivered once and in order, or lies in a gap that the reader received. The publishers run
-//! for a fixed time. Otherwise, tests wait only for events, and no test measures time.
+//! Publishers record each event and its recipients in the ledger. Each reader records the events
+//! that it received. At the end, the test compares the two records. Every event for a reader must
+//! have been delivered once and in order, or a gap that the reader received must cover it. The
+//! publishers run for a fixed time. Apart from this, tests wait only for events, and no test
+//! measures time.
 //!
 //! Each test takes a few seconds, or longer if `DOWNLINK_TORTURE_SECONDS` is set. A seed determines
 //! the random choices of a test, but not the timing. Each test prints its seed, and
@@ -35,7 +36,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::timeout;
 
-/// How long the publishers run, unless the environment sets another time.
+/// The default time for which the publishers run. An environment variable can set another time.
 const SECONDS: u64 = 2;
 
 /// The maximum duration of a wait. Every wait takes far less time, even on a busy machine.
@@ -51,7 +52,7 @@ fn length() -> Duration {
     Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.parse().expect("a number")))
 }
 
-/// Makes the random number generator of a test, and prints its seed.
+/// Makes the random number generator of a test, and prints the seed.
 fn dice(test: &str) -> Rng {
     let given = std::env::var("DOWNLINK_TORTURE_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));

@@ -1,4 +1,4 @@
-//! A reader subscribes to two hundred topics over one connection.
+//! Tests of readers that each subscribe to two hundred topics over one connection.
 
 use fastrand::Rng;
 

@@ -1,7 +1,7 @@
 //! Peers of the server that are not readers. They send other requests, or behave in unusual ways.
 //!
-//! The ledger does not know these peers. Each peer checks the answers that it gets. With these
-//! peers, the server serves other kinds of requests while the streams of readers begin, end and
+//! The ledger does not know these peers. Each peer checks the answers that it gets. Because of
+//! these peers, the server must serve other requests while the streams of readers begin, end and
 //! break.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::patiently;
 use super::wire::{Io, exchange};
 use super::world::{World, topic};
 
-/// The number of such peers.
+/// The number of peers that are not readers.
 const OTHERS: usize = 12;
 
 /// The routes that these peers request.
@@ -58,7 +58,7 @@ pub(crate) fn send_off(world: &Arc<World>, rng: &mut Rng) -> JoinSet<usize> {
 async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     let mut exchanges = 0;
     while world.last().is_none() || exchanges == 0 {
-        // If this process has few descriptors, a connection may fail.
+        // If this process has too few file descriptors, a connection may fail.
         let Ok(mut io) = world.place.connect(None).await else { continue };
         let visited = patiently(visit(number % 6, &mut io, &mut rng)).await;
         exchanges += usize::from(visited.is_ok());
@@ -67,7 +67,7 @@ async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     exchanges
 }
 
-/// One visit: a peer of this kind sends its requests over a connection and checks the answers.
+/// Sends the requests of a peer of this kind over one connection, and checks the answers.
 async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Result<()> {
     let stream = format!("/?topics={}", topic(rng.usize(0..4)));
     match kind {
@@ -109,7 +109,7 @@ async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Res
         4 => {
             exchange(io, "GET", &stream, b": connected\n\n").await?;
             io.shutdown().await?;
-            // The peer has closed its sending side. The server treats this as a disconnect.
+            // The server treats the closed sending side of the peer as a disconnect.
             let mut rest = Vec::new();
             // The server may close or reset the connection.
             let _ = io.read_to_end(&mut rest).await;

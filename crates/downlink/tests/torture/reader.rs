@@ -21,7 +21,8 @@ pub(crate) struct Habits {
     /// The maximum number of events that are published during a pause in reading.
     pub(crate) pause_max: u64,
     pub(crate) window_bytes: Option<u32>,
-    /// Whether the reader uses all kinds of requests for its streams, or only plain ones.
+    /// Whether the reader requests its streams in all ways of [`Manner`], or only with plain
+    /// requests.
     pub(crate) odd: bool,
 }
 
@@ -33,7 +34,7 @@ pub(crate) struct Reader {
     habits: Habits,
     rng: Rng,
     decoder: Decoder,
-    /// What the reader received, with a record for each epoch of the hub.
+    /// The events and gaps that the reader received. There is one record for each epoch of the hub.
     pub(crate) lives: Vec<Life>,
     /// True if the last event was a `downlink.open` without an id. The hub sends such an event only
     /// before a gap, so the next event must be a `downlink.gap`.
@@ -59,8 +60,8 @@ impl Reader {
         Self { name, selection, habits, rng, decoder, lives, owed_a_gap, connections, cut_frames }
     }
 
-    /// Connects and disconnects until the test's last event is published. Then the reader connects
-    /// once more and reads up to this event. Returns this last connection, which is still open.
+    /// Connects and disconnects until the test's last event is published. Then connects once more,
+    /// and reads up to the last event. Returns the last connection, which is still open.
     pub(crate) async fn run(mut self, world: Arc<World>) -> (Self, Connection) {
         while world.last().is_none() {
             self.visit(&world).await;
@@ -108,8 +109,8 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            // The reader may already have the last event. It still waits until the answer has
-            // begun, because a server that stops earlier would refuse the request.
+            // Even if the reader already has the last event, it waits until the answer has begun.
+            // If the server stopped earlier, it would refuse the request.
             while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
@@ -151,12 +152,16 @@ impl Reader {
     fn take(&mut self, event: &DecodedEvent, world: &World) {
         let owed_a_gap = std::mem::take(&mut self.owed_a_gap);
         let is_gap = event.event_type == "downlink.gap";
-        assert!(is_gap || !owed_a_gap, "{}: an open without an id, then {event:?}", self.name);
+        assert!(
+            is_gap || !owed_a_gap,
+            "{}: after a downlink.open without an id came {event:?}",
+            self.name
+        );
         match &*event.event_type {
             "downlink.open" if !event.has_own_id => {
                 assert!(
                     !self.lives.is_empty(),
-                    "{}: an open without an id, although the reader had none",
+                    "{}: downlink.open has no id, although the reader had no id either",
                     self.name
                 );
                 self.owed_a_gap = true;
@@ -180,8 +185,8 @@ impl Reader {
         }
     }
 
-    /// Begins the record of another epoch. The reader must get all events after `since` that are
-    /// for it.
+    /// Begins the record of another epoch. From then on, the reader must get all events for it
+    /// whose offset is higher than `since`.
     fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
         let (epoch, position) = split(&event.last_event_id);
         let seen = Seen { since, ..Seen::default() };
@@ -193,7 +198,7 @@ impl Reader {
         let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         let (after, reason) = (gap["after"].as_str().unwrap(), gap["reason"].as_str().unwrap());
         let (epoch, after) = split(after);
-        let life = self.lives.last_mut().expect("a gap needs an earlier id");
+        let life = self.lives.last_mut().expect("a reader with a gap had an earlier id");
         assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
         match reason {
             "evicted" | "lagged" => {
@@ -214,7 +219,7 @@ impl Reader {
     /// of the current epoch, and the offset must not decrease.
     fn move_to(&mut self, event: &DecodedEvent) -> u64 {
         let (epoch, offset) = split(&event.last_event_id);
-        let life = self.lives.last_mut().expect("an event before the first id");
+        let life = self.lives.last_mut().expect("the first event of a reader is downlink.open");
         assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
         assert!(offset >= life.position, "{}: back from {}: {event:?}", self.name, life.position);
         life.position = offset;
@@ -230,8 +235,8 @@ impl Reader {
     }
 }
 
-/// The epoch and the offset in an id. The hub has made the id.
+/// Splits an id that the hub has made into the epoch and the offset.
 fn split(id: &str) -> (&str, u64) {
-    let (epoch, offset) = id.split_once('-').expect("one of the hub's ids");
-    (epoch, offset.parse().expect("an offset"))
+    let (epoch, offset) = id.split_once('-').expect("an id of the hub contains a dash");
+    (epoch, offset.parse().expect("an id of the hub ends with an offset"))
 }

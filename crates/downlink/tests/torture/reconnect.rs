@@ -1,5 +1,5 @@
-//! Readers disconnect and reconnect. Each reader must get every event once, or a gap that covers
-//! the event.
+//! Tests of readers that disconnect and reconnect. Each reader must get every event once, or a gap
+//! that covers the event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub(crate) fn retentive() -> HubBuilder<String> {
     Hub::builder().text().retention(HubRetention::from(ALL).inboxes(ALL).everyone(ALL))
 }
 
-/// Makes readers. Each reads the quietest topic, a few random topics, or a pattern. A third of them
-/// also read a client's inbox.
+/// Makes readers. Each reader reads the quietest topic, a few random topics, or a pattern. A third
+/// of the readers also read a client's inbox.
 pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader> {
     let reader = |number: usize| {
         let selection = match number % 10 {
@@ -68,8 +68,8 @@ pub(crate) async fn gather(
     gathered
 }
 
-/// Stops the server. Asserts that each stream ends as HTTP requires and that no subscription is
-/// left.
+/// Stops the server. Asserts that each stream ends as HTTP requires, and that all subscriptions
+/// have ended.
 pub(crate) async fn part(
     server: Running,
     stage: &Stage,

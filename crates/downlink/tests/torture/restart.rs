@@ -1,7 +1,8 @@
-//! The server restarts and loses its history. Each reader must get one gap for each restart.
+//! Tests of a server that restarts and loses its history. Each reader must get one gap for each
+//! restart.
 //!
-//! Each server has another address, so readers connect to a forwarder. Its address stays the same,
-//! and it connects the readers to the current server.
+//! After each restart, the server has another address. So readers connect to a forwarder, whose
+//! address stays the same. The forwarder connects the readers to the current server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ const READERS: usize = 60;
 /// The number of restarts in the shortest run.
 const RESTARTS: usize = 3;
 
-/// The publishers would run for a day, so they run until the test stops them.
+/// With this length, the publishers would run for a day, but the test stops them earlier.
 const PACE: Pace =
     Pace { publishers: 2, topics: TOPICS, burst_max: 1, length: Duration::from_secs(86_400) };
 
@@ -57,8 +58,7 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
         let to = *to.lock().unwrap();
         connections.spawn(async move {
             if let Ok(mut far) = TcpStream::connect(to).await {
-                // If the connection of the reader or of the server breaks, this closes the other
-                // one.
+                // If one of the two connections breaks, this closes the other connection.
                 let _ = copy_bidirectional(&mut near, &mut far).await;
             }
         });
@@ -75,7 +75,7 @@ struct Serving {
 
 impl Serving {
     async fn new(served_by: ServedBy) -> Self {
-        // With this limit, a reader gets all events of a new epoch, and not only the newest ones.
+        // With this limit, a reader gets all events of a new epoch, and not only the newest events.
         let limits = Limits { gap_replay_max: usize::MAX, ..Limits::default() };
         let stage = Stage::new(retentive().limits(limits));
         let server = Running::new(served_by, &stage.hub).await;
@@ -88,11 +88,12 @@ fn address(server: &Running) -> SocketAddr {
     match server.place {
         Place::Tcp(address) => address,
         #[cfg(unix)]
-        Place::Unix(_) => unreachable!("forwarders speak TCP"),
+        Place::Unix(_) => unreachable!("the restart tests use only TCP servers"),
     }
 }
 
-/// Starts a new server in place of the old one. The old server crashes or shuts down in order.
+/// Starts a new server that replaces the old server. The old server crashes or shuts down
+/// gracefully.
 async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
     let new = Serving::new(old.served_by).await;
     world.enter(Arc::clone(&new.stage));
@@ -129,12 +130,17 @@ async fn restarts(served_by: ServedBy, mut rng: Rng) {
     for reader in &readers {
         let epochs: Vec<_> = reader.lives.iter().map(|life| &life.epoch).collect();
         let all: Vec<_> = stages.iter().map(|stage| &stage.epoch).collect();
-        assert_eq!(epochs, all, "{}: one notice for each restart", reader.name());
+        assert_eq!(
+            epochs,
+            all,
+            "{}: the reader did not get one gap for each restart",
+            reader.name()
+        );
         assert_eq!(reader.holes(), 0);
         for (at, (life, stage)) in reader.lives.iter().zip(&stages).enumerate() {
             // An old server may end before it has sent the last events of its epoch to the reader.
-            // For these, the reader gets the gap of the restart, so the ledger checks only up to
-            // the last event that the reader received.
+            // The gap of the restart covers these events. So the ledger checks only up to the last
+            // event that the reader received.
             let until = if at + 1 == stages.len() { last } else { life.seen.last() };
             stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, until);
         }

@@ -1,5 +1,5 @@
-//! One reader stops reading (it stalls). The other readers must still get all events, and the
-//! server must disconnect only the stalled reader.
+//! Tests with one reader that stops reading (it stalls). The other readers must still get all
+//! events, and the server must disconnect only the stalled reader.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::wire::{Connection, Manner, Turn};
 use super::world::{Running, Selection, ServedBy, Settings, Stage, World};
 use super::{dice, length, patiently};
 
-/// The number of readers of a round, including the stalled reader.
+/// The number of readers in one round of a test, including the stalled reader.
 const READERS: usize = 1_000;
 
 /// The client id of the reader that stalls.
@@ -25,13 +25,13 @@ const STALLED: &str = "c0";
 
 const STALL_MAX: Duration = Duration::from_secs(1);
 
-/// The number of events that only the stalled reader gets. Together they have 512 KiB. The kernel
-/// buffers far less for a reader with a narrow window.
+/// The number of events that only the stalled reader gets. Together these events have 512 KiB. The
+/// kernel buffers far less for a reader with a small receive window.
 const FLOOD: u64 = 64;
 const FLOOD_BYTES: usize = 8 << 10;
 
-/// The number of events that all readers get. The other readers must get them although one reader
-/// stalls.
+/// The number of events for the topic that all readers read. The readers that do not stall must get
+/// all of them.
 const EVENTS: u64 = 64;
 
 /// An observer of the hub that reports each subscription that ends, and the reason.
@@ -55,8 +55,8 @@ async fn stall(server: &Running) -> Connection {
     connection
 }
 
-/// Reads the connection of the stalled reader to its end. Returns the number of events that it had,
-/// and how it ended.
+/// Reads the connection of the stalled reader to its end. Returns the number of events that
+/// arrived, and how the connection ended.
 async fn events_left(mut connection: Connection) -> (u64, Turn) {
     let (mut decoder, mut events, mut turn) = (Decoder::default(), 0, Turn::Open);
     while turn == Turn::Open {
@@ -81,7 +81,8 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let stage = Stage::new(retentive().observer(Departures(left)));
     let settings = Settings { write_stall_max: STALL_MAX, ..Settings::default() };
     let server = Running::with(served_by, &stage.hub, settings).await;
-    // This process has both ends of each connection, so it needs two descriptors for each.
+    // This process has both ends of each connection, so it needs two file descriptors for each
+    // connection.
     let readers = (server.connections_allowed / 2).min(READERS);
     let world = World::new(server.place.clone(), Arc::clone(&stage));
     let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None, odd: false };
@@ -124,7 +125,7 @@ async fn rounds(served_by: ServedBy, mut rng: Rng) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_at_its_deadline_although_a_reader_stalls() {
+async fn a_drain_ends_at_its_deadline_even_if_a_reader_stalls() {
     let (left, mut departures) = mpsc::unbounded_channel();
     let stage = Stage::new(retentive().observer(Departures(left)));
     // The stall limit is so long that only the deadline of the drain can end the stalled

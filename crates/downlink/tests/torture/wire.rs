@@ -1,8 +1,8 @@
 //! One connection of a reader. It sends a request, parses the HTTP/1.1 framing, and can end at any
 //! byte.
 //!
-//! A read never takes more bytes than its caller allows. So the reader can disconnect anywhere: in
-//! the head of the answer, in the length of a chunk, or in the middle of an event.
+//! A read never takes more bytes than its caller allows. So the reader can disconnect at any byte:
+//! in the head of the answer, in the length of a chunk, or in the middle of an event.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 /// The maximum number of bytes of one read.
 const READ_BYTES: usize = 16 << 10;
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
     Tcp(SocketAddr),
@@ -59,16 +59,16 @@ impl Place {
 /// The way in which a reader requests a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// With a single GET request.
+    /// The reader sends a single GET request.
     Plain,
-    /// With a GET request, followed by another request before the stream has ended.
+    /// The reader sends a GET request, and then another request before the stream has ended.
     Pipelined,
-    /// With a POST request of which only the beginning of the body is sent. The app does not read
+    /// The reader sends a POST request, but only the beginning of its body. The app does not read
     /// the body.
     Posted,
-    /// With a GET request, after an ordinary request on the same connection.
+    /// The reader sends a GET request after an ordinary request on the same connection.
     AfterPlain,
-    /// With a GET request, after a stream that has ended on the same connection.
+    /// The reader sends a GET request after a stream that has ended on the same connection.
     AfterStream,
 }
 
@@ -82,7 +82,7 @@ impl Manner {
 pub(crate) struct Connection {
     io: Box<dyn Io>,
     at: At,
-    /// The last two bytes of the body so far. After a complete frame, they are line feeds.
+    /// The last two bytes of the body so far. After a complete frame, both are line feeds.
     tail: [u8; 2],
 }
 
@@ -90,12 +90,13 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
-    /// In the line with the length of a chunk. The value has the part of the line that has arrived.
+    /// The next byte is in the line with the length of a chunk. The value is the part of the line
+    /// that has arrived.
     Length(Vec<u8>),
     Chunk(usize),
-    /// After the last chunk.
+    /// The last chunk has arrived.
     End,
-    /// After the head of an answer with status 503.
+    /// The head has arrived, and its status is 503.
     Refused,
 }
 
@@ -158,7 +159,7 @@ impl Connection {
             At::Refused => Turn::Broken,
             _ => Turn::Open,
         };
-        assert!(turn != Turn::Ended || self.is_between_frames(), "ended within a frame");
+        assert!(turn != Turn::Ended || self.is_between_frames(), "the stream ended within a frame");
         (read, turn)
     }
 
@@ -184,10 +185,11 @@ impl Connection {
             }
             At::Length(line) => {
                 line.push(bytes[0]);
-                // A line of only CRLF is the end of the previous chunk, and not a length.
+                // A line that contains only CRLF ends the previous chunk, and is not a length.
                 if line.len() > 2 && line.ends_with(b"\r\n") {
                     let digits = std::str::from_utf8(line).unwrap().trim();
-                    let length = usize::from_str_radix(digits, 16).expect("a chunk's length");
+                    let length =
+                        usize::from_str_radix(digits, 16).expect("the line is a chunk's length");
                     self.at = if length == 0 { At::End } else { At::Chunk(length) };
                 }
                 &bytes[1..]
@@ -198,7 +200,7 @@ impl Connection {
                 if *left == 0 {
                     self.at = At::Length(Vec::new());
                 }
-                decoder.handle_bytes(body).expect("within the decoder's limits");
+                decoder.handle_bytes(body).expect("the chunk is within the decoder's limits");
                 for byte in &body[body.len().saturating_sub(self.tail.len())..] {
                     self.tail = [self.tail[1], *byte];
                 }

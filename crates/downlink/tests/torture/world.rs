@@ -1,5 +1,5 @@
-//! Everything that the readers of a test need: a server with a hub, the publishers, and the
-//! progress of the test.
+//! The surroundings of the readers of a test: a server with a hub, the publishers, and the progress
+//! of the test.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,15 +25,15 @@ use super::ledger::{self, EVERYONE, Ledger};
 use super::patiently;
 use super::wire::Place;
 
-/// A place is the number of a recipient in the ledger. Lower numbers are topics, and numbers from
-/// this one on are the inboxes of clients.
+/// The place of the first client's inbox. A place is the number of a recipient in the ledger. Lower
+/// places are topics, and higher places are the inboxes of other clients.
 const INBOXES: ledger::Place = 1_000;
 
 /// The number of clients with an inbox.
 const CLIENTS: usize = 8;
 
-/// Each publisher numbers its events from another multiple of this number on, so that no two events
-/// have the same number.
+/// Each publisher numbers its events from a different multiple of this constant, so that no two
+/// events have the same number.
 const NUMBERS: u64 = 1 << 40;
 
 /// The time between two bursts (several events without a pause) of a publisher.
@@ -45,7 +45,8 @@ pub(crate) fn topic(place: ledger::Place) -> String {
     if place.is_multiple_of(2) { format!("red/{place}") } else { format!("blue/{place}/state") }
 }
 
-/// What one reader reads: the query for the server, and the same as a set of places for the ledger.
+/// The topics, patterns and inbox of one reader, as a query for the server and as a set of places
+/// for the ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) query: String,
@@ -146,7 +147,7 @@ impl World {
         Arc::clone(&self.stage.lock().unwrap())
     }
 
-    /// Begins another stage, of which no reader has an id yet.
+    /// Begins another stage. No reader has an id of this stage yet.
     pub(crate) fn enter(&self, stage: Arc<Stage>) {
         self.progress.send_modify(|progress| progress.arrived = 0);
         *self.stage.lock().unwrap() = stage;
@@ -187,7 +188,7 @@ impl World {
 
     async fn when(&self, is_so: impl FnMut(&Progress) -> bool) {
         let mut progress = self.progress.subscribe();
-        progress.wait_for(is_so).await.expect("the sender exists");
+        progress.wait_for(is_so).await.expect("the world holds the sender");
     }
 }
 
@@ -201,7 +202,7 @@ pub(crate) struct Pace {
     pub(crate) length: Duration,
 }
 
-/// Runs several publishers for a time, and then publishes the last event of the test.
+/// Runs several publishers for the time in `pace`, and then publishes the last event of the test.
 pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     let mut publishers = publishers(world, rng, pace);
     while let Some(ended) = publishers.join_next().await {
@@ -210,12 +211,12 @@ pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     world.say_last();
 }
 
-/// The minimum number of events that publishers publish, even if this takes longer on a slow
-/// machine. With fewer events, the hub would evict none, and the test would test little.
+/// The minimum number of events that publishers publish, even if a slow machine needs more time for
+/// them. With fewer events, the hub would evict no events, and the test would test little.
 const EVENTS_MIN: u64 = 1_000;
 
-/// Starts several publishers, which run for a time. If the task of a publisher is cancelled, the
-/// ledger still has every event that was published.
+/// Starts several publishers, which run for the time in `pace`. If the task of a publisher is
+/// cancelled, the ledger still has every event that was published.
 pub(crate) fn publishers(world: &Arc<World>, rng: &mut Rng, pace: Pace) -> JoinSet<()> {
     let until = Instant::now() + pace.length;
     (0..pace.publishers)
@@ -289,12 +290,12 @@ fn app(hub: &Hub<String>) -> Router {
 /// How the app is served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServedBy {
-    /// By `serve` on TCP sockets. The server writes streams itself.
+    /// `serve` serves the app on TCP sockets. The server writes streams itself.
     Direct,
-    /// By `serve` on sockets of a type that `serve` does not know. hyper (the HTTP library) writes
-    /// streams.
+    /// `serve` serves the app on sockets of a type that it does not know. The HTTP library hyper
+    /// writes the streams.
     Hyper,
-    /// By `serve` on Unix sockets. The server writes streams itself.
+    /// `serve` serves the app on Unix sockets. The server writes streams itself.
     #[cfg(unix)]
     Unix,
     Axum,
