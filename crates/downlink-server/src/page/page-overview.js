@@ -92,7 +92,8 @@ export class Overview {
   #notes;
   #own;
   #prefix = "";
-  /** The number of events published to each topic at the last update, and its time. */
+  /** The number of events published to each topic at the last update, and the time of this update.
+   * */
   #before = new Map();
   #timer = 0;
   #looking = false;
