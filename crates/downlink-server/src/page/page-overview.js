@@ -92,8 +92,7 @@ export class Overview {
   #notes;
   #own;
   #prefix = "";
-  /** The number of events published to each topic at the last update, and the time of this update.
-   * */
+  /** The number of events published to each topic at the last update, and the update's time.  */
   #before = new Map();
   #timer = 0;
   #looking = false;

@@ -7,7 +7,7 @@
 #[path = "../api/answer.rs"]
 mod answer;
 #[path = "../api/stream.rs"]
-#[expect(dead_code, reason = "only the tests of the API use all of it")]
+#[expect(dead_code, reason = "only the tests of the API use every function")]
 mod stream;
 
 mod clock;
