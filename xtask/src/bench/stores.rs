@@ -1,4 +1,5 @@
-//! The cells for hubs with a store: publishing, replay, a crash, and opening.
+//! The cells (measurements) of servers with a store: publishing, replay, a crash, and opening the
+//! store. The floor is a bare loop of writes, for comparison.
 
 use super::cells::Cell;
 use super::round::{Load, Round};
@@ -37,7 +38,7 @@ const PER_CPU_S: &str = "/server/acknowledged_per_cpu_s";
 const FLOOR_EVENTS: &str = "/events_per_s";
 const P99: &str = "/latency_us/p99";
 
-/// Three rows for one way to publish.
+/// The three rows of the table for one way to publish.
 macro_rules! beside_floor {
     ($title:literal, $label:literal, $floor:literal) => {
         [
