@@ -156,8 +156,8 @@ impl fmt::Display for Storms {
             writeln!(
                 f,
                 "storm {number}: {connections} connections in {seconds:.2} s, {cpu_s:.2} s of the \
-                 server's, generator {busy:.0} % busy; {up:.1} MiB resident, then {after:.1} MiB \
-                 and {sockets_left} sockets left"
+                 server's processor time, generator {busy:.0} % busy; {up:.1} MiB resident, then \
+                 {after:.1} MiB and {sockets_left} sockets left"
             )?;
         }
         let (wall, cpu) = (self.connects_per_s, self.connects_per_cpu_s);

@@ -229,7 +229,7 @@ pub(super) const COMEBACK: Cell = Cell {
         Row::value("repeated", "downlink", "/duplicated").at_most(0.0),
         Row::value("out of order", "downlink", "/out_of_order").at_most(0.0),
         Row::value("unanswered, and for some only", "downlink", "/split").at_most(0.0),
-        Row::value("gaps told", "downlink", "/gaps").at_most(0.0),
+        Row::value("gaps reported", "downlink", "/gaps").at_most(0.0),
         Row::value("from the crash to the first connection, s", "downlink", "/down_s"),
         Row::value("all connected after, s", "downlink", "/reconnected_s"),
         Row::value("all caught up after, s", "downlink", "/caught_up_s"),

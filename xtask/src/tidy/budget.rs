@@ -1,8 +1,8 @@
 //! The rule for the size of the crates: each crate has a budget of code lines.
 //!
-//! A code line contains more than white space and comments, and is compiled without tests. Only
-//! files below `src/` count. If a crate needs a larger budget, a decision record gives the reason,
-//! and the limit in the table changes.
+//! A code line contains more than white space and comments. Lines of test-only code and files
+//! outside `src/` do not count. If a crate needs a larger budget, a decision record gives the
+//! reason, and the limit in the table changes.
 
 use std::fmt::Write as _;
 
