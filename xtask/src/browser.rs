@@ -117,8 +117,8 @@ fn run(workspace: &Workspace, engine: &Engine) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The command that runs the checks. It gets only the installed proxies. The steps of the missing
-/// proxies report this.
+/// The command that runs the checks. It gets only the installed proxies. For each missing proxy,
+/// the step that installs it reports the reason.
 fn checks(workspace: &Workspace) -> Command {
     let binaries = workspace.target.join("debug");
     let proxies: Vec<&str> = PROXIES

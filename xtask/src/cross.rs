@@ -18,7 +18,7 @@ struct System {
 
 const SYSTEMS: [System; 2] = [
     // All packages, including their tests. The code does not depend on the processor of a Mac, so
-    // one of the two is enough.
+    // one kind of Mac is enough.
     System {
         target: "aarch64-apple-darwin",
         words: &["--workspace", "--all-targets", "--all-features"],

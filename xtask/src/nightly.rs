@@ -9,7 +9,7 @@ use crate::{browser, ci, package};
 /// The duration of each torture test. In `ci` each test uses its own default.
 const TORTURE_SECONDS: &str = "60";
 
-/// The number of runs for each kind of power cut. They take about five minutes.
+/// The number of runs for each kind of power cut. All runs together take about five minutes.
 const POWER_CUTS: &str = "300";
 
 /// The number of random programs in which readers replay from a store while events are published

@@ -25,8 +25,8 @@ use super::{
     tally::Seen,
 };
 
-/// The number of events before the crash. They give every client an event id, after which it can
-/// resume.
+/// The number of events before the crash. After these events, every client has an event id, so it
+/// can resume.
 const BEFORE: u64 = 10;
 /// The number of events that are published between the crash and the return of the clients. Each
 /// client has to get them when it resumes.

@@ -1,7 +1,7 @@
 //! The processor time and the resident memory of the server under load, from `/proc`.
 //!
-//! This works on Linux only. On other systems, the option `--server-pid` is an error, because they
-//! do not have these files. Child processes are not counted.
+//! This works on Linux only. On other systems, the option `--server-pid` is an error, because these
+//! systems do not have the files of `/proc`. Child processes are not counted.
 
 use std::io;
 

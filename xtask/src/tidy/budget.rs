@@ -11,7 +11,7 @@ use crate::tidy::source::Source;
 use crate::tidy::{Finding, Rule};
 
 /// The budgets. Each has a name, a maximum number of code lines, and the folders below `crates/`
-/// whose lines count. `tidy` prints the counts in this order.
+/// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
     ("downlink-log", 6_350, &["downlink-log"]),

@@ -133,7 +133,7 @@ fn block_comment(text: &str) -> usize {
 }
 
 /// The length of the literal at the beginning of `text`. If `text` does not begin with a literal,
-/// the length of the first character.
+/// this is the length of the first character.
 fn literal(text: &str) -> usize {
     let first = text.chars().next().map_or(1, char::len_utf8);
     match text.as_bytes() {

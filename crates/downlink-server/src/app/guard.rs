@@ -133,8 +133,8 @@ fn check_origin(
 ) -> Result<(), Refused> {
     let site = one(headers, &SEC_FETCH_SITE)?;
     let origin = one(headers, &header::ORIGIN)?;
-    // The browser says that the page has the origin of the server. This header is more reliable
-    // than `Host`, because a proxy may have changed `Host`.
+    // With this value, the browser says that the page has the origin of the server.
+    // `Sec-Fetch-Site` is more reliable than `Host`, because a proxy may have changed `Host`.
     if site == Some("same-origin") {
         return Ok(());
     }

@@ -23,7 +23,8 @@ pub(super) fn complain(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "downlink: {what}");
 }
 
-/// Returns a text in its form for stdout: escaped if stdout is a terminal, and else unchanged.
+/// Returns a text in its form for stdout: escaped if stdout is a terminal, and unchanged if it is
+/// not.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     // The check needs a system call, so it runs once and not for each event.
     static ON_A_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());

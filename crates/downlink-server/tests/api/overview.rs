@@ -1,5 +1,5 @@
-//! What the server shows about itself: its topics, clients, health and metrics, and the page in a
-//! browser.
+//! Tests of the information that the server gives about itself: its topics, clients, health and
+//! metrics, and the page in a browser.
 
 use serde_json::{Value, json};
 
@@ -17,8 +17,8 @@ async fn a_topic_shows_its_events_subscribers_and_cursor() {
     });
     assert_eq!(empty, expected);
 
-    // The cursor is the id of the topic's current end. A subscription that starts after the cursor
-    // of the empty topic gets both later events.
+    // The cursor is the id after which the next event of the topic comes. A subscription that
+    // starts after the cursor of the empty topic gets both later events.
     let first = server.publish_id("topic=a", "1").await;
     let second = server.publish_id("topic=a", "2").await;
     let mut stream = server.stream(&format!("topic=a&open=0&start=after:{cursor}"), "").await;

@@ -115,8 +115,9 @@ async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     }
 }
 
-/// Each start of a server begins a new epoch, whose name is a part of the ids. The server was
-/// restarted after the copy was made, so the copy does not know the new epoch.
+/// Each start of a server begins a new epoch, and the ids of its events contain the name of the
+/// epoch. The server was restarted after the copy was made, so the copy does not know the new
+/// epoch.
 #[tokio::test]
 async fn ids_of_an_epoch_unknown_to_a_restored_copy_give_a_gap() {
     let folder = Folder::new("unknown-life");
