@@ -1,6 +1,7 @@
 //! Decodes any bytes in any chunks. The decoder has to find the same events as the naive reader,
 //! which gets the whole stream at once. This also holds for a second stream after the first. If the
-//! stream exceeds a limit, the decoder has to stop at the same place for all chunks.
+//! stream exceeds a limit, the decoder has to stop at the same place, whatever the size of the
+//! chunks.
 //!
 //! The input is one byte, the lengths of the chunks, and the stream. The low four bits of the byte
 //! are the number of lengths. Its highest bit chooses small limits. The lengths are used in turn; a

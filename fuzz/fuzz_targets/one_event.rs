@@ -1,6 +1,7 @@
 //! Encodes any content of the fields. A frame between two other events has to decode as exactly one
-//! event, and must not change the other two. The target checks encoded frames and stamped frames. A
-//! comment has to decode as no event.
+//! event, and must not change the other two events. The target checks encoded frames and stamped
+//! frames, which are frames that get their offset after they are encoded. A comment has to decode
+//! as no event.
 
 #![no_main]
 

@@ -18,11 +18,11 @@ const SILENT_DOUBLINGS_MAX = 4;
 /** If a connection has not opened after this time, the feed replaces it. When the browser
  * reconnects, the time includes the browser's wait. Most servers send a shorter `retry:`. */
 const CONNECTING_MS_MAX = 60_000;
-/** The shortest wait before the feed makes a connection after a failed one. So even a server that
- * sends `retry: 0` and closes at once gets at most one request a second from each page. */
+/** The shortest wait before the feed makes a connection after a failed connection. So even a server
+ * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
 const RECONNECTION_MS_MIN = 1_000;
 /** If a connection lasted for at least this time, the browser reconnects by itself. After a shorter
- * connection, the feed makes the next one. */
+ * connection, the feed makes the next connection. */
 const SHORT_MS = 1_000;
 /** After the first failure, the feed adds a random wait of at most this time. The maximum doubles
  * with each further failure. */
@@ -37,9 +37,11 @@ const WAIT_MS_MAX = 3_600_000;
 /** The longest delay that `setTimeout` accepts. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 /** The feed remembers the ids of this many events. If the server does not know the feed's last id,
- * it replays its newest events, at most 1,000. The feed then drops those whose id it remembers. */
+ * it replays its newest events, at most 1,000. The feed then drops the replayed events whose ids it
+ * remembers. */
 const SEEN_MAX = 1_000;
-/** Only this much of an unfinished line is kept. It is enough for every id and event type. */
+/** The feed keeps only this many characters of an unfinished line. They are enough for every id and
+ * event type. */
 const LINE_CHARACTERS_MAX = 1_024;
 /** These refusals are temporary, so the feed tries again: timeout, too early, too many requests. */
 const PASSING = [408, 425, 429];
@@ -250,8 +252,8 @@ export class Feed {
     if (!signal.aborted) askWhy();
   }
 
-  /** Called when a connection has lasted or delivered an event. The next failure counts as the
-   * first. */
+  /** Called when a connection has lasted for at least `SHORT_MS` or has delivered an event. The
+   * next failure counts as the first. */
   #succeed() {
     this.#failures = 0;
     this.#askedMs = 0;
@@ -274,8 +276,8 @@ export class Feed {
     // again. So these two types do not count as a success.
     if (!control || type === "downlink.alive") this.#succeed();
     if (!control) this.#delivered = true;
-    // `delete` makes each id count as a repeat only once. An event without an id of its own shows
-    // the id of the event before it, and the feed must not drop it as a repeat.
+    // `delete` makes each id count as a repeat only once. An event without its own id shows the id
+    // of the event before it. The feed must not drop such an event as a repeat.
     const repeated = !control && this.#repeats.delete(id);
     for (const listener of repeated ? [] : [...(this.#listeners.get(type) ?? [])]) {
       if (!signal.aborted) this.#call(listener, event);
@@ -465,8 +467,9 @@ async function detailOf(answer) {
 
 /**
  * Reads a stream to its end and returns the stream's last id and reconnection time. Returns
- * undefined if the stream breaks off, or has an event for which the page has a listener. Such a
- * stream must come through an EventSource. All lines of a downlink server end with LF.
+ * undefined if the stream breaks off, or has an event for which the page has a listener. The page
+ * must get such a stream through an EventSource. All lines of a downlink server end with LF, so
+ * this function looks for no other line end.
  * @param {Response} answer @param {(type: string) => boolean} isHeard
  */
 async function unheardTail({ headers, body }, isHeard) {

@@ -1,7 +1,8 @@
 //! Starts the checks of `tests/browser`: real browsers and foreign clients against the real server.
 //!
-//! Each engine has a step, and each reverse proxy has a step that installs the proxy. If a program
-//! such as Firefox or Caddy is missing, its step is reported as skipped, and the others run.
+//! Each engine (a client of another project, such as a browser) has a step. Each reverse proxy has
+//! a step that installs the proxy. If a program such as Firefox or Caddy is missing, its step is
+//! reported as skipped, and the others run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,7 +71,8 @@ pub(crate) fn steps() -> Vec<Step> {
     steps
 }
 
-/// Builds the binaries with the flags of the step `tests`, which has then compiled everything.
+/// Builds the binaries. The step `tests` uses the same flags, so after that step everything is
+/// already compiled.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["build", "--workspace", "--all-features", "--bins", "--tests"];
     command::run(&mut workspace.cargo(&words))?;
@@ -115,8 +117,8 @@ fn run(workspace: &Workspace, engine: &Engine) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The command that runs the checks. It gets only the installed proxies. The steps of the other
-/// proxies report that they are missing.
+/// The command that runs the checks. It gets only the installed proxies. For each missing proxy,
+/// the step that installs it reports the reason.
 fn checks(workspace: &Workspace) -> Command {
     let binaries = workspace.target.join("debug");
     let proxies: Vec<&str> = PROXIES

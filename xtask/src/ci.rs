@@ -1,7 +1,7 @@
 //! The steps of `cargo xtask ci`, in order.
 //!
 //! All steps use the same target directory and the same flags, so each dependency is compiled once.
-//! Only loom needs a different flag, and therefore its own directory.
+//! Only the loom tests need a different flag, and therefore their own directory.
 
 use crate::command;
 use crate::setup::{self, Readiness};
@@ -79,7 +79,7 @@ fn features(package: &Package) -> Option<Step> {
     }))
 }
 
-/// Tests all interleavings of append, wake and register.
+/// Runs the loom tests of the log, which try all interleavings of append, wake and register.
 pub(crate) fn loom(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let test = "crates/downlink-log/tests/loom.rs";
     if !workspace.root.join(test).exists() {

@@ -17,7 +17,8 @@ struct System {
 }
 
 const SYSTEMS: [System; 2] = [
-    // All packages, including their tests. No code of ours depends on the processor of a Mac.
+    // All packages, including their tests. The code does not depend on the processor of a Mac, so
+    // one kind of Mac is enough.
     System {
         target: "aarch64-apple-darwin",
         words: &["--workspace", "--all-targets", "--all-features"],

@@ -9,7 +9,7 @@ use crate::{browser, ci, package};
 /// The duration of each torture test. In `ci` each test uses its own default.
 const TORTURE_SECONDS: &str = "60";
 
-/// The runs of each kind of power cut. They take about five minutes.
+/// The number of runs for each kind of power cut. All runs together take about five minutes.
 const POWER_CUTS: &str = "300";
 
 /// The number of random programs in which readers replay from a store while events are published
@@ -99,7 +99,8 @@ fn fuzz(workspace: &Workspace, target: &str, seconds: u64) -> anyhow::Result<Out
     Ok(Outcome::Passed)
 }
 
-/// Checks the dependencies for known vulnerabilities. The list of them comes from the network.
+/// Checks the dependencies for known vulnerabilities. The list of vulnerabilities comes from the
+/// network.
 fn advisories(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::cargo_tool(workspace, "deny") {
         return Ok(Outcome::Skipped(why));

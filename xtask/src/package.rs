@@ -59,7 +59,8 @@ fn published(workspace: &Workspace) -> Vec<&Package> {
 }
 
 /// The command that packages all packages together. They can then depend on each other, although no
-/// registry has them. It also packages changes that are not committed, because `ci` checks these.
+/// registry has them. The command also packages changes that are not committed, because `ci` checks
+/// these changes.
 fn package(workspace: &Workspace, packages: &[&Package]) -> Command {
     let mut cargo = workspace.cargo(&["package", "--allow-dirty"]);
     cargo.args(packages.iter().map(|package| format!("-p={}", package.name)));

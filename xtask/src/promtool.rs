@@ -53,8 +53,12 @@ fn lint(mut tool: Command, metrics: &str) -> anyhow::Result<()> {
     tool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tool.spawn().with_context(|| format!("cannot start: {line}"))?;
     // Dropping the pipe ends the input. If the tool stops reading early, its output has the reason.
-    let written = child.stdin.take().context("its input is piped")?.write_all(metrics.as_bytes());
-    let output = child.wait_with_output().context("cannot wait for its end")?;
+    let written = child
+        .stdin
+        .take()
+        .context("the input of the tool is not piped")?
+        .write_all(metrics.as_bytes());
+    let output = child.wait_with_output().context("cannot wait for the end of the tool")?;
     let said = [output.stdout, output.stderr].concat();
     if !output.status.success() || !said.is_empty() {
         bail!("{}: {line}\n{}", output.status, String::from_utf8_lossy(&said).trim_end());
@@ -79,7 +83,8 @@ impl Server {
         command.stdout(Stdio::piped());
         let process = command.spawn().with_context(|| format!("cannot start: {line}"))?;
         let mut server = Self { process, address: String::new() };
-        let output = server.process.stdout.take().context("its output is piped")?;
+        let output =
+            server.process.stdout.take().context("the output of the server is not piped")?;
         let lines = BufReader::new(output).lines().map_while(Result::ok);
         let (found, address) = mpsc::channel();
         // Reads to the end, so that the server can continue to print.

@@ -1,7 +1,7 @@
 //! Runs a list of named steps in order, and prints a summary.
 //!
 //! The first failure ends the run. The summary names each step that did not run, and the reason, so
-//! this step cannot look like a passed one.
+//! such a step cannot look like a passed step.
 
 use std::fmt;
 use std::time::{Duration, Instant};

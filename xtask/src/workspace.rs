@@ -50,7 +50,7 @@ impl Workspace {
     pub(crate) fn load() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
-            .context("xtask lies in a directory of the workspace")?;
+            .context("the directory of xtask has no parent")?;
         let metadata = metadata(root, &root.join("Cargo.toml"))?;
         let target = metadata["target_directory"].as_str().context("cargo names no target dir")?;
         Ok(Self {

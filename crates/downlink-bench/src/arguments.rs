@@ -36,7 +36,7 @@ pub struct Arguments {
     /// The number of topics; connections and events are distributed evenly among them.
     #[arg(long, short, value_name = "N", default_value = "1")]
     pub(super) topics: usize,
-    /// The begin of each topic's name, before the topic's number.
+    /// The beginning of each topic's name, before the topic's number.
     #[arg(long, value_name = "TEXT", default_value = "bench-")]
     pub(super) topic_prefix: String,
     /// The number of connections that publish. With more than one, events may arrive in any order.

@@ -19,7 +19,7 @@ const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 /// The precision of the histogram, in significant digits.
 const LATENCY_DIGITS: u8 = 3;
 
-/// The books.
+/// The record of every publish and every delivery of a run.
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) run: u32,
@@ -28,7 +28,8 @@ pub(super) struct Books {
     /// The latency of the events that were due in the measured period.
     pub(super) latency_ns: Histogram<u64>,
     pub(super) published: u64,
-    /// The numbers of the events that could not be published. No connection has to get them.
+    /// The numbers of the events that could not be published. No connection has to get these
+    /// events.
     pub(super) refused: HashSet<u64>,
     /// True if a refused event may still arrive. When the server crashes, it may have published an
     /// event although it did not answer.
@@ -84,7 +85,7 @@ impl Books {
     }
 
     /// The empty record of a connection that comes up now. The connection has to get all events of
-    /// its topic from the next one on.
+    /// its topic from the next event on.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
@@ -131,8 +132,8 @@ impl Books {
         self.refused.insert(place.number);
     }
 
-    /// Records that a connection on this topic got the record of an event. Returns `None` if no
-    /// such event was published to the topic.
+    /// Counts a delivery to a connection on this topic. `record` is from the payload and identifies
+    /// the event. Returns `None` if no such event was published to the topic.
     pub(super) fn deliver(
         &mut self,
         seen: &mut Seen,
@@ -161,18 +162,19 @@ impl Books {
         Some(arrival)
     }
 
-    /// Records a read that contained the record of at least one event.
+    /// Counts a read that contained at least one event.
     pub(super) fn read(&mut self, now_ns: u64) {
         self.measured.reads += u64::from(self.period.contains(&now_ns));
     }
 
-    /// True if every due delivery has arrived.
+    /// True if every expected delivery has arrived.
     pub(super) fn is_complete(&self) -> bool {
         self.counts.lost() == 0
     }
 }
 
-/// The books, and the scanner that finds records in bytes. All streams of a run share both.
+/// The books of a run, and the scanner that finds events in a stream of bytes. All streams of a run
+/// share the books and the scanner.
 #[derive(Debug)]
 pub(super) struct SharedBooks {
     pub(super) books: Books,

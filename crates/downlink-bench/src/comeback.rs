@@ -1,8 +1,8 @@
 //! A comeback: the tool kills the server under load and starts it again, and all clients resume.
 //!
 //! Each client has to get every acknowledged event once and in order, over all of its connections.
-//! The server does not answer for the event that is being published when it crashes. This event may
-//! reach all clients or none of them, but not only some.
+//! The event that is being published during the crash gets no answer. This event may reach all
+//! clients or no client, but not only some clients.
 
 use std::{
     fmt,
@@ -25,7 +25,8 @@ use super::{
     tally::Seen,
 };
 
-/// The number of events before the crash, so that every client has an event id.
+/// The number of events before the crash. After these events, every client has an event id, so it
+/// can resume.
 const BEFORE: u64 = 10;
 /// The number of events that are published between the crash and the return of the clients. Each
 /// client has to get them when it resumes.
@@ -41,8 +42,8 @@ pub(super) struct Comeback {
     connections: u64,
     connections_asked: usize,
     acknowledged: u64,
-    /// The number of events without an answer because of the crash. The next field is the number of
-    /// those that clients got.
+    /// The number of events that got no answer because of the crash. The next field is the number
+    /// of unanswered events that clients got.
     unanswered: u64,
     unanswered_kept: u64,
     received: u64,
@@ -124,7 +125,7 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     let has_caught_up = |load: &mut LoadRun<'_>| Ok(has_all(load, published));
     let caught_up = turn_until(&mut load, has_caught_up, "the newest event");
     let caught_up_s = returning.elapsed().as_secs_f64();
-    // If the server sends the newest event twice, the second one may arrive during this wait.
+    // If the server sends the newest event twice, the second copy may arrive during this wait.
     load.wait(plan.timing.settle)?;
     let after = server.usage()?.unwrap_or_default();
     let seen: Vec<&Seen> =
@@ -146,7 +147,7 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     })
 }
 
-/// True if all clients have got the event before this number, or a later event.
+/// True if all clients have got the event before the number `next`, or a later event.
 fn has_all(load: &LoadRun<'_>, next: u64) -> bool {
     load.subscribers.iter().all(|client| client.has_reached(next))
 }
@@ -162,7 +163,7 @@ fn turn_until(
     Ok(())
 }
 
-/// Publishes this many events, each after the answer to the one before.
+/// Publishes this many events, each after the answer to the previous event.
 fn publish(load: &mut LoadRun<'_>, events: u64) -> anyhow::Result<()> {
     load.reading.books.pace = Pace::window(1);
     let target = load.reading.books.published + events;

@@ -1,9 +1,9 @@
 //! A connection that sends a request, and reads the response as its bytes arrive. No call blocks,
-//! except connecting an unregistered connection.
+//! with one exception: [`HttpConnection::open_unregistered`] waits until it is connected.
 //!
 //! All connections of the load tool have this type. The owner of a connection decides when to read.
-//! If the connection is registered with the poll, the owner reads when the poll reports it. If not,
-//! the owner reads whenever it has time.
+//! If the connection is registered with the poll, the owner reads when the poll reports the
+//! connection. If the connection is not registered, the owner reads whenever it has time.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -52,7 +52,8 @@ impl<'a> Ready<'a> {
         Self { readable, writable, closed: event.is_read_closed(), buffer, start }
     }
 
-    /// For an unregistered connection: the owner has to try both directions.
+    /// Both directions, for a connection that is not registered with the poll. The owner has to try
+    /// whether the connection is ready.
     pub(super) fn unregistered(buffer: &'a mut [u8]) -> Self {
         Self { readable: true, writable: true, closed: true, buffer, start: Instant::now() }
     }

@@ -3,8 +3,8 @@
 //! Every kind of load is a [`LoadRun`]: the main load, the quiet topic, storms, stalled readers,
 //! and the clients of a comeback. The poll is edge-triggered: it reports a socket only when new
 //! bytes arrive. If a read does not fill the buffer, the socket is empty, and no second read is
-//! needed. So a delivery needs one system call. It allocates memory only if the subscriptions can
-//! resume.
+//! needed. So a delivery needs one system call. A delivery allocates memory only if the
+//! subscriptions can resume.
 
 use std::{
     io::ErrorKind,
@@ -39,14 +39,15 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 const READ_BYTES: usize = 64 << 10;
 /// The maximum number of sockets that one poll reports.
 const EVENTS: usize = 1_024;
-/// After reading this many connections, the load lets the quiet topic read and publish. Reading
-/// them takes some tens of microseconds.
+/// The load reads this many connections, which takes some tens of microseconds. Then it lets the
+/// load on the quiet topic read and publish. The quiet topic is a separate topic with one reader.
 const BETWEEN_QUIET: usize = 32;
 /// The maximum wait of a poll. The load checks its progress and looks for stalls at least this
 /// often.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// The timeout of a poll is in whole milliseconds, which is not exact enough for the time of the
-/// next event. So a poll ends this much earlier, and the load polls without waiting for the rest.
+/// next event. So a poll ends this much before the next event is due. For the remaining time, the
+/// load polls without waiting.
 const WAIT_EARLY: Duration = Duration::from_millis(2);
 /// The load stops publishing after this many failures in a row.
 const FAILURES_MAX: u32 = 1_000;
@@ -68,13 +69,13 @@ pub(super) struct LoadRun<'a> {
     pub(super) progress: ProgressLine,
     is_publishing: bool,
     /// The load on the quiet topic. It may read and publish after every few connections of this
-    /// load, not only after all of them. Otherwise its latency would include the time in which the
-    /// load tool reads all these connections.
+    /// load. If it had to wait until the load tool has read all connections, its latency would
+    /// include this wait.
     pub(super) quiet: Option<Box<Self>>,
     pub(super) replay: Option<Box<ReplayPasses<'a>>>,
 }
 
-/// The poll, the sockets that it reported in one turn, and the buffer for all reads.
+/// The poll, the sockets that it reported last, and the buffer for all reads.
 #[derive(Debug)]
 struct Sockets {
     poll: Poll,
@@ -135,7 +136,7 @@ impl<'a> LoadRun<'a> {
     }
 
     /// Opens all connections, at most [`CONNECTING_MAX`] at the same time. If a subscription has
-    /// ended before, this resumes it.
+    /// ended before, this function resumes it.
     pub(super) fn connect(&mut self) -> anyhow::Result<Period> {
         let begin = self.mark()?;
         for number in self.publishers.len()..self.plan.publishers {
@@ -366,7 +367,7 @@ impl<'a> LoadRun<'a> {
             let is_complete = !load.is_waiting() && load.reading.books.is_complete();
             Ok((!is_complete).then_some(load.reading.books.counts.received))
         })?;
-        // If the server sends the last event twice, this turn reads the second one.
+        // If the server sends the last event twice, this turn reads the second copy.
         self.turn(WAIT_MAX)
     }
 
@@ -427,7 +428,7 @@ impl<'a> LoadRun<'a> {
         }
     }
 
-    /// Stores the problem if it is the first.
+    /// Stores the problem if no problem has been stored before.
     fn note(&mut self, problem: String) {
         self.troubles.problem.get_or_insert(problem);
     }

@@ -1,5 +1,5 @@
 //! The pace decides when the next event is published: at a fixed rate, or as soon as the window has
-//! room for it.
+//! room for it. The window limits the number of events whose deliveries have not all arrived.
 //!
 //! The pace reads no clock: the callers pass the time, as nanoseconds since the start of the run.
 //! At a fixed rate, the record of an event contains the time at which the event should be
@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 
 /// With a window, if no delivery arrives for this long, the load stops waiting for the missing
-/// deliveries and publishes again. Otherwise lost deliveries would stop the load for ever. A
-/// working server is never silent for a quarter of a second.
+/// deliveries and publishes again. Without this limit, lost deliveries would stop the load for
+/// ever. A working server is never silent for a quarter of a second.
 pub(super) const WINDOW_STALL_NS: u64 = 250_000_000;
 
 /// The pace of a run.
@@ -190,7 +190,8 @@ mod tests {
         assert_eq!((pace.due(2_000), pace.stalls()), (None, 0));
         pace.check_stall(1_000 + WINDOW_STALL_NS);
         assert_eq!((pace.due(3_000), pace.stalls()), (Some(3_000), 1));
-        // After the load has stopped waiting for an event, a late delivery of it changes nothing.
+        // After the load has stopped waiting for an event, a late delivery of this event changes
+        // nothing.
         pace.published(2, 4_000);
         pace.delivered(0, 5_000);
         assert_eq!(pace.due(6_000), None);

@@ -63,7 +63,7 @@ pub(super) struct Plan {
     pub(super) run: u32,
     /// True if the subscriptions can resume after their connection has ended.
     pub(super) is_resuming: bool,
-    /// The readers that stay connected during this load but read nothing until it is over.
+    /// The readers that stay connected during this load but read nothing until the load is over.
     pub(super) stalled: Option<Box<Plan>>,
     /// The load of the quiet topic, which runs at the same time as this load.
     pub(super) quiet: Option<Box<Plan>>,
@@ -156,7 +156,7 @@ impl Plan {
         Self { connections: readers, publishers: 0, first, is_resuming: true, ..self.alone() }
     }
 
-    /// The same plan for a single reader, without a quiet topic, stalled readers and a replay.
+    /// The same plan for a single reader, without a quiet topic, stalled readers or a replay.
     pub(super) fn alone(&self) -> Self {
         Self {
             connections: 1,
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_limits() {
+    fn numbers_outside_their_limits_are_refused() {
         let limits = [
             ("--connections", *CONNECTIONS.start(), *CONNECTIONS.end()),
             ("--publishers", *PUBLISHERS.start(), *PUBLISHERS.end()),
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_readers_have_a_limit_and_need_a_single_topic() {
+    fn too_many_stalled_readers_or_several_topics_are_refused() {
         for good in ["0", "1", "9999", "10000"] {
             plan(&["--stalled", good]).unwrap();
         }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_have_limits() {
+    fn rates_outside_their_limits_are_refused() {
         for flag in ["--rate", "--quiet-rate"] {
             for good in ["0.1", "999999", "1000000"] {
                 plan(&[flag, good]).unwrap();

@@ -44,8 +44,8 @@ impl Scales {
         Self { nines, low, high }
     }
 
-    /// The horizontal position of a share: the share of all but the slowest of `10^rarity`
-    /// deliveries.
+    /// The horizontal position of a share of the deliveries. Of every `10^rarity` deliveries, the
+    /// share contains all except the slowest one.
     fn x(&self, rarity: f64) -> f64 {
         FIELD.left + (FIELD.right - FIELD.left) * rarity / self.nines
     }
@@ -130,7 +130,7 @@ fn text(svg: &mut String, at: (f64, f64), anchor: &str, text: &str) {
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }
 
-/// A power of ten of nanoseconds, in the unit that people read.
+/// Formats a power of ten of nanoseconds in s, ms, µs or ns.
 fn time(ns: f64) -> String {
     match ns {
         ns if ns >= 1e9 => format!("{} s", ns / 1e9),

@@ -1,5 +1,5 @@
-//! A connection that publishes. It sends the next request after the answer to the last, and stays
-//! open between requests.
+//! A connection that publishes. It sends a request, waits for the answer, and then sends the next
+//! request over the same connection.
 
 use std::{io, mem};
 
@@ -16,9 +16,9 @@ use super::{
 pub(super) struct PublisherConnection {
     connection: HttpConnection,
     state: PublisherState,
-    /// The newest failure. The load takes it out.
+    /// The newest failure, until the load takes it out of this field.
     pub(super) failure: Option<Failure>,
-    /// The number of acknowledged events. The load takes it out and sets it to 0.
+    /// The number of events that were acknowledged since the load last set this number to 0.
     pub(super) acknowledged: usize,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The reader checks the head of the response, and finds the records in the body (a record is the
 //! part of a payload that identifies the event). By default, it only scans the bytes for records,
-//! which takes almost no time. If the reader has to resume, it decodes the events with the decoder
-//! of the format. It keeps the decoder when the connection ends, so the next request can send the
+//! which takes almost no time. If the reader has to resume, it decodes the events with a decoder of
+//! event streams. It keeps the decoder when the connection ends, so the next request can send the
 //! last event id.
 
 use std::io;
@@ -155,7 +155,7 @@ impl StreamReader {
     }
 }
 
-/// Returns true if the head has arrived. Fails if it does not announce an event stream.
+/// Returns true if the head has arrived. Fails if the head does not announce an event stream.
 fn check_head(connection: &HttpConnection, read: ReadOutcome) -> Result<bool, SubscriptionError> {
     match connection.response.head() {
         Some(head) if head.status == 200 && head.is_event_stream => Ok(true),

@@ -86,8 +86,8 @@ impl Carry {
     }
 }
 
-/// True if the bytes begin with the marker. Bytes that are shorter than the marker have to begin the
-/// marker.
+/// True if the bytes begin with the marker. If there are fewer bytes than the marker has, they have
+/// to be the first bytes of the marker.
 fn may_begin(bytes: &[u8]) -> bool {
     let length = bytes.len().min(MARKER.len());
     bytes[..length] == MARKER[..length]
@@ -134,7 +134,7 @@ impl Scanner {
         Some(read.saturating_sub(kept))
     }
 
-    /// Calls `found` for each complete record, and returns the end of the last one.
+    /// Calls `found` for each complete record, and returns the end of the last record.
     fn scan_whole(&self, bytes: &[u8], found: &mut impl FnMut(EventRecord)) -> usize {
         let mut read = 0;
         while let Some(at) = self.marker.find(&bytes[read..]) {

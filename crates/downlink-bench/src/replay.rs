@@ -26,7 +26,7 @@ use super::{
 const READ_BYTES: usize = 64 << 10;
 /// A pass fails if nothing arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The interval between two measurements of the server's memory. One takes some tens of
+/// The interval between two measurements of the server's memory. One measurement takes some tens of
 /// microseconds.
 const SAMPLE: Duration = Duration::from_millis(20);
 

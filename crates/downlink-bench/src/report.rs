@@ -40,8 +40,8 @@ pub(super) struct LoadReport {
     out_of_order: u64,
     wrong_topic: u64,
     foreign: u64,
-    /// True if the counts are exact. They are not if a connection had more missing ranges of events
-    /// than it can remember.
+    /// True if the counts are exact. The counts are not exact if a connection had more ranges of
+    /// missing events than it can remember.
     exact: bool,
     /// True if every connection got every event once and in order, and nothing else.
     flawless: bool,

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_limit() {
+    fn a_head_above_its_limit_is_refused() {
         let head = |bytes: usize| {
             let frame = "HTTP/1.1 204 A\r\nX: \r\n\r\n".len();
             format!("HTTP/1.1 204 A\r\nX: {}\r\n\r\n", "x".repeat(bytes - frame))
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_have_a_limit() {
+    fn trailers_above_their_limit_are_refused() {
         let trailers = |bytes: usize| chunked(&format!("0\r\n{}\r\n\r\n", "x".repeat(bytes - 2)));
         assert!(read(&trailers(TRAILER_BYTES_MAX - 2)).is_ok());
         assert!(read(&trailers(TRAILER_BYTES_MAX - 1)).is_ok());
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_size_has_a_limit() {
+    fn a_chunk_size_above_its_limit_is_refused() {
         let zeros = |digits: usize| chunked(&format!("{}1\r\na\r\n", "0".repeat(digits - 1)));
         assert!(read(&zeros(usize::from(SIZE_DIGITS_MAX) - 1)).is_ok());
         assert!(read(&zeros(usize::from(SIZE_DIGITS_MAX))).is_ok());

@@ -1,7 +1,7 @@
 //! The processor time and the resident memory of the server under load, from `/proc`.
 //!
-//! This works on Linux only. Other systems do not have these files, so the option `--server-pid` is
-//! an error on them. Child processes are not counted.
+//! This works on Linux only. On other systems, the option `--server-pid` is an error, because these
+//! systems do not have the files of `/proc`. Child processes are not counted.
 
 use std::io;
 
@@ -104,8 +104,8 @@ fn read(_: u32) -> io::Result<Usage> {
 }
 
 /// Reads the ticks of user time and of system time, and the resident pages. These are the fields
-/// 14, 15 and 24. Field 2 is the program's name in parentheses; the name may contain parentheses
-/// itself.
+/// 14, 15 and 24. Field 2 is the program's name in parentheses. The name may also contain
+/// parentheses.
 #[cfg(any(target_os = "linux", test))]
 fn parse(stat: &str) -> Option<(u64, u64, u64)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();

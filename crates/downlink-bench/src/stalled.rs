@@ -4,8 +4,8 @@
 //! The readers connect before the first event is published, and do not read during the load.
 //! Afterwards they read everything that the server has for them. If the server has ended the
 //! connection of a reader, the reader resumes with its last event id. A reader may miss events if
-//! the server reports the gap. In the books of the main load, missing events would count as lost,
-//! so these readers have books of their own.
+//! the server reports the gap. In the books of the main load, which count all deliveries, missing
+//! events would count as lost. So these readers have separate books.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(super) struct Returns {
     /// The number of all other readers: they missed events without a report, got several reports,
     /// got events twice or out of order, or did not get the newest event.
     pub(super) failed: u64,
-    /// Why the first of the failed readers failed.
+    /// The reason why the first failed reader failed.
     pub(super) problem: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> StalledReaders<'a> {
         Ok(returns)
     }
 
-    /// Reads until all readers have got the event before `next`, or nothing arrives any more.
+    /// Reads until all readers have got the event before `next`, or until nothing arrives any more.
     fn read_to(&mut self, next: u64) -> anyhow::Result<bool> {
         let Self { load, reconnects } = self;
         load.turn_until(SILENCE_MAX, RETURN_MAX, |load| {

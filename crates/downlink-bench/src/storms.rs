@@ -37,8 +37,8 @@ pub(super) struct Storms {
     resident_after: u64,
     /// `resident_after` divided by `resident_before`.
     resident_growth: f64,
-    /// The share of the connecting time in which the load tool was busy, in the storm in which this
-    /// share was largest.
+    /// The share of the connecting time in which the load tool was busy. This is the largest share
+    /// of all storms.
     generator_busy_share: f64,
     /// True if every connection came up and the server closed every socket.
     flawless: bool,
@@ -108,8 +108,8 @@ fn storm(plan: &Plan, server: &ServerProcesses, descriptors: usize) -> anyhow::R
     })
 }
 
-/// Waits until the server has no more than `descriptors` open descriptors. Returns how many more it
-/// has at the end of the wait.
+/// Waits until the server has at most `descriptors` open descriptors. Returns the number of further
+/// descriptors at the end of the wait.
 fn wait_until_gone(server: &ServerProcesses, descriptors: usize) -> anyhow::Result<usize> {
     let since = Instant::now();
     loop {
@@ -156,8 +156,8 @@ impl fmt::Display for Storms {
             writeln!(
                 f,
                 "storm {number}: {connections} connections in {seconds:.2} s, {cpu_s:.2} s of the \
-                 server's, generator {busy:.0} % busy; {up:.1} MiB resident, then {after:.1} MiB \
-                 and {sockets_left} sockets left"
+                 server's processor time, generator {busy:.0} % busy; {up:.1} MiB resident, then \
+                 {after:.1} MiB and {sockets_left} sockets left"
             )?;
         }
         let (wall, cpu) = (self.connects_per_s, self.connects_per_cpu_s);

@@ -2,9 +2,9 @@
 //!
 //! The events of a topic have positions: 0, 1, 2 and so on. Invariant: each connection knows for
 //! every event of its topic whether the event has arrived. It stores the position after the newest
-//! event that arrived, and the ranges of missing positions (the holes) below. So the counts are
-//! exact. A connection with more than [`HOLES_MAX`] holes forgets the oldest hole, and the tally
-//! counts the forgotten holes.
+//! event that arrived, and the ranges of missing positions below this position (the holes). So the
+//! counts are exact. A connection with more than [`HOLES_MAX`] holes forgets the oldest hole, and
+//! the tally counts the forgotten holes.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -50,8 +50,8 @@ impl Counts {
 /// The deliveries of one connection, by the positions of the events within their topic.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// The position after the newest delivered event. Before the first delivery, the position of
-    /// the first event that the connection has to get.
+    /// The position after the newest delivered event. Before the first delivery, this is the
+    /// position of the first event that the connection has to get.
     next: u64,
     /// The holes, in ascending order. No range is empty.
     holes: VecDeque<Range<u64>>,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn in_order_is_flawless() {
+    fn deliveries_in_order_are_flawless() {
         let counts = Counts { expected: 4, ..counted(&[0, 1, 2, 3]) };
         assert!(counts.is_flawless(true));
         assert_eq!(counts.lost(), 0);

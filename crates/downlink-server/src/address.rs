@@ -16,7 +16,7 @@ const UNIX: &str = "unix:";
 pub enum Address {
     /// An IP address and a port. Port 0 means any free port.
     Tcp(SocketAddr),
-    /// The path of a Unix socket. It is empty for a socket without a name.
+    /// The path of a Unix socket. The path is empty if the socket has no name.
     Unix(PathBuf),
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_parses_and_prints_as_the_same_text() {
+    fn an_address_prints_as_the_text_that_it_was_parsed_from() {
         for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/a b.sock", "unix:here.sock"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }

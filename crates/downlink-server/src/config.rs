@@ -3,7 +3,8 @@
 //! A setting can be given as a flag (`--drain-within 5s`), as an environment variable
 //! (`DOWNLINK_DRAIN_WITHIN=5s`), or in a settings file (`drain-within = "5s"`). A flag overrides
 //! the environment, and the environment overrides the file. The values from the file become the
-//! defaults of the flags, so the same checks and error messages apply to all three.
+//! defaults of the flags, so the same checks and error messages apply to flags, variables and the
+//! file.
 
 use std::{
     path::{Path, PathBuf},

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_another_text_gives_examples() {
+    fn an_error_about_an_invalid_duration_gives_examples() {
         for text in ["", "15", "soon", "1mo", "1y", "5 d 3"] {
             let refused = parse_time(text).unwrap_err();
             assert!(refused.contains("500ms, 15s, 1h30m, 5d"), "{text}: {refused}");

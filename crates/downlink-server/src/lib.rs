@@ -37,13 +37,13 @@
 //! # Limits
 //!
 //! The server supports neither credentials nor TLS. By default, it accepts requests only from
-//! programs on this machine and from its own page. Every buffer, count and wait has a limit, and
-//! `docs/LIMITS.md` in the repository lists them with their flags.
+//! programs on this machine and from its own page. Every buffer, count and wait has a limit.
+//! `docs/LIMITS.md` in the repository lists the limits and their flags.
 //!
 //! # Platforms
 //!
-//! Linux, where the tests run. Other Unix systems should work, but are not tested. Building the
-//! server needs a C compiler.
+//! The server runs on Linux, and its tests run there. Other Unix systems should work, but are not
+//! tested. Building the server needs a C compiler.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

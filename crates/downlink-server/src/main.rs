@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// The server's threads make many small allocations of the same size, and mimalloc is fast at
-/// these.
+/// The server's threads make many small allocations of the same size. mimalloc is a fast allocator
+/// for them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

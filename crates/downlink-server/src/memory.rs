@@ -1,9 +1,9 @@
 //! Returns unused memory to the operating system.
 //!
-//! A connection needs a hundred times as much memory while its request is read as it needs later,
-//! when its stream is idle. After many clients have connected at once, the allocator still holds
-//! the memory of the peak. It returns this memory only if the program asks, and each thread must
-//! ask for the memory that it used itself.
+//! While the server reads the request of a connection, the connection needs a hundred times as much
+//! memory as an idle stream. After many clients have connected at once, the allocator still holds
+//! the memory of the peak. It returns this memory only if the program asks. Each thread must ask
+//! for the memory that it used.
 
 use std::{
     cell::Cell,
@@ -19,8 +19,8 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Returns this thread's unused memory, unless the thread did so recently. Threads call it when
-/// they are about to wait.
+/// Returns this thread's unused memory if the thread's last call was at least `EVERY` ago. Threads
+/// call this function when they are about to wait.
 pub(crate) fn give_back_sometimes() {
     let now = Instant::now();
     if LAST.get().is_none_or(|last| now.duration_since(last) >= EVERY) {
@@ -29,7 +29,8 @@ pub(crate) fn give_back_sometimes() {
     }
 }
 
-/// Wakes a thread at intervals, so that the thread returns memory even while the server is idle.
+/// Wakes a thread at intervals. The thread then returns memory before it waits again, even while
+/// the server is idle.
 pub(crate) async fn keep_giving_back() {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -37,9 +38,9 @@ pub(crate) async fn keep_giving_back() {
     }
 }
 
-/// Turns off huge pages of memory for this process, where the system allows it. A huge page takes
-/// its whole size as soon as one byte of it is used, and the allocator cannot return a part of it.
-/// With huge pages, the program used five megabytes more before its first connection.
+/// Turns off huge pages of memory for this process, if the system allows it. A huge page takes its
+/// whole size as soon as one byte of it is used, and the allocator cannot return a part of it. With
+/// huge pages, the program used five more megabytes before its first connection.
 pub(crate) fn keep_pages_small() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

@@ -1,7 +1,7 @@
 //! Parses a retention rule: a topic or a pattern, and how much history the matching topics keep.
 //!
-//! A rule is written as `chat/*=events:100,age:1h`, both in a flag or an environment variable and
-//! in the settings file.
+//! An example of a rule is `chat/*=events:100,age:1h`. Flags, environment variables and the
+//! settings file all use this form.
 
 use std::{str::FromStr, time::Duration};
 

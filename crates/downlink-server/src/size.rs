@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_another_text_gives_examples() {
+    fn an_error_about_an_invalid_size_gives_examples() {
         for text in ["", "MiB", "-1", "1.5GiB", "256M", "1 000", "lots", "18446744073709551616"] {
             assert!(parse_bytes::<u64>(text).unwrap_err().contains("256MiB"), "{text}");
         }

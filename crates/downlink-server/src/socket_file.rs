@@ -21,7 +21,7 @@ pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
 /// The value of `--socket-group`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Group {
-    /// The name or number as it was given.
+    /// The name or number that the user gave.
     pub(crate) name: String,
     pub(crate) id: u32,
 }

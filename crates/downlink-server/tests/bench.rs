@@ -58,7 +58,7 @@ type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
 /// publish with this status.
 fn scripted(script: Script, status: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
+    let address = listener.local_addr().expect("the listener is bound");
     let subscriptions = Arc::new(Mutex::new(Vec::new()));
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -124,7 +124,8 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
     }
 }
 
-/// An event in two chunks, split in the middle of its record.
+/// An event in two HTTP chunks. The split is in the middle of the record that the load generator
+/// puts into each event.
 fn in_chunks(payload: &str) -> String {
     let frame = format!("data: {payload}\n\n");
     let (one, two) = frame.split_at(25);
@@ -248,7 +249,7 @@ impl ServerProcess {
             .stderr(Stdio::null())
             .spawn()
             .expect("the program starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut lines = BufReader::new(child.stdout.take().expect("the stream is piped"));
         let mut line = String::new();
         let address = loop {
             line.clear();
@@ -276,7 +277,7 @@ impl Drop for ServerProcess {
 }
 
 #[test]
-fn the_real_server_loses_no_event_at_a_rate() {
+fn the_real_server_loses_no_event_at_a_fixed_rate() {
     let server = ServerProcess::start();
     let report = report(
         server.address,
@@ -295,7 +296,7 @@ fn the_real_server_loses_no_event_at_a_rate() {
 }
 
 #[test]
-fn the_real_server_loses_no_event_in_a_window() {
+fn the_real_server_loses_no_event_with_a_window_of_4_events() {
     let server = ServerProcess::start();
     let picture = std::env::temp_dir().join(format!("downlink-bench-{}.svg", std::process::id()));
     let plot = format!("--plot={}", picture.display());
@@ -320,7 +321,7 @@ fn the_real_server_loses_no_event_in_a_window() {
 }
 
 #[test]
-fn the_table_has_the_figures() {
+fn the_printed_table_has_the_figures_of_the_run() {
     let server = ServerProcess::start();
     let output = bench(server.address, &["-c2", "--events=5", "--rate=1000"]);
     let table = String::from_utf8(output.stdout).unwrap();

@@ -1,7 +1,7 @@
 //! The test kills the server while publishers publish and subscribers read. Then it starts a new
-//! server with the same store, and does this several times. Every subscriber must get every
-//! acknowledged event exactly once and in order. An event that was not acknowledged arrives once or
-//! not at all.
+//! server with the same store. It repeats these steps several times. Every subscriber must get
+//! every acknowledged event exactly once and in order. An event that was not acknowledged arrives
+//! once or not at all.
 //!
 //! One start and kill of a server is a round. An ordinary run has a few rounds.
 //! `DOWNLINK_CRASH_ROUNDS` sets another number, and `cargo xtask nightly` uses it to run more
@@ -78,7 +78,7 @@ impl Server {
         command.args(["--history-bytes-max", "1100000", "--event-bytes-max", "1000"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the program starts");
-        let stdout = child.stdout.take().expect("piped");
+        let stdout = child.stdout.take().expect("the stream is piped");
         let mut stdout = BufReader::new(stdout);
         let mut greeting = String::new();
         stdout.read_line(&mut greeting).expect("a greeting");
@@ -96,8 +96,8 @@ impl Drop for Server {
     }
 }
 
-/// The record of one publisher over all rounds: the number of events that it has tried to publish,
-/// and its acknowledged events.
+/// The record of one publisher over all rounds: the number of events that it tried to publish, and
+/// its acknowledged events.
 #[derive(Default)]
 struct Ledger {
     tried: usize,
@@ -214,7 +214,7 @@ async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
     let mut ledgers: Vec<Ledger> = (0..PUBLISHERS).map(|_| Ledger::default()).collect();
     let mut readers: Vec<Reader> = SUBSCRIBERS.iter().map(|_| Reader::default()).collect();
     for number in 0..rounds {
-        // The server is killed after another number of events in each round, from 1 to 397.
+        // In each round, the server is killed after a different number of events, from 1 to 397.
         let enough = 1 + (number * 7919) % 397;
         let round = round(&store, &mut ledgers, &mut readers, enough);
         timeout(PATIENCE, round).await.expect("a round ends");

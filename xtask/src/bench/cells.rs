@@ -15,7 +15,8 @@ const WRITE_STALL_MAX: &str = "2s";
 /// The minimum seconds of the cell `stalled`. The buffers fill in about one second, and then the
 /// sockets stall. The system probes stalled sockets at increasing intervals.
 const STALLED_SECONDS_MIN: u64 = 10;
-/// Latency is compared at this share of the floor's capacity.
+/// Latency is compared at this share of the floor's capacity. The floor is a bare loop of writes,
+/// and its capacity is its highest rate.
 const LATENCY_LOAD: f64 = 0.6;
 
 /// The flag that allows the largest event of the cell `large`, with its overhead.

@@ -1,4 +1,5 @@
-//! `cargo xtask bench` measures downlink, axum and a bare loop of writes with the same load.
+//! `cargo xtask bench` measures downlink, axum and a bare loop of writes with the same load. A cell
+//! is one measurement, and a bar is the limit for a figure of a cell.
 //!
 //! The servers take turns in each round, so other load on the machine affects all of them. The
 //! result is the median of the rounds' ratios. Every run starts a new server, so its memory does

@@ -1,4 +1,5 @@
-//! One round of a cell. The servers take turns, and the report of each run gets a label.
+//! One round of a cell, which is one of the measurements. The servers take turns, and the report of
+//! each run gets a label.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub(super) struct Load {
     words: Vec<String>,
     /// The end of the subscriptions' address.
     query: &'static str,
-    /// The measured seconds, if this load does not use those of the settings.
+    /// The measured seconds of this load. With `None`, the load uses the seconds of the settings.
     seconds: Option<u64>,
     is_watched: bool,
     is_drawn: bool,
@@ -149,8 +150,8 @@ impl Round<'_> {
         Ok(report)
     }
 
-    /// Measures how fast the floor appends to a plain file if it flushes after this many events.
-    /// Keeps the report under the label.
+    /// Measures how fast the floor, which is a bare loop of writes, appends to a plain file if it
+    /// flushes after this many events. Keeps the report under the label.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
         let bytes = super::stores::DURABLE_EVENT_BYTES;

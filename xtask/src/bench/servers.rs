@@ -141,15 +141,18 @@ impl<'a> Programs<'a> {
         let line = command::line(&command);
         let child = command.spawn().with_context(|| format!("cannot start: {line}"))?;
         let mut running = Running { child, url: String::new(), again: String::new() };
-        let stdout = running.child.stdout.take().context("its output is piped")?;
+        let stdout =
+            running.child.stdout.take().context("the output of the server is not piped")?;
         let mut lines = BufReader::new(stdout).lines();
         running.url = lines
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| address(&line))
             .with_context(|| format!("no address was printed by: {line}"))?;
-        let at =
-            words.iter_mut().find(|word| *word == ANY_PORT).context("it was given an address")?;
+        let at = words
+            .iter_mut()
+            .find(|word| *word == ANY_PORT)
+            .context("the server's arguments have no address")?;
         *at = format!("127.0.0.1:{}", running.port());
         running.again = command::line(&self.server(server, &words));
         // Read the rest of the output, so that the server does not block on a full pipe.
@@ -176,7 +179,7 @@ impl Running {
     pub(super) fn stop(mut self, programs: &Programs<'_>) -> anyhow::Result<()> {
         let pid = self.pid().to_string();
         command::output(&mut programs.beside_tool("kill", &["-TERM", &pid]))?;
-        self.child.wait().context("cannot wait for its end")?;
+        self.child.wait().context("cannot wait for the end of the server")?;
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! The cells for hubs with a store: publishing, replay, a crash, and opening.
+//! The cells (measurements) of servers with a store: publishing, replay, a crash, and opening the
+//! store. The floor is a bare loop of writes, for comparison.
 
 use super::cells::Cell;
 use super::round::{Load, Round};
@@ -37,7 +38,7 @@ const PER_CPU_S: &str = "/server/acknowledged_per_cpu_s";
 const FLOOR_EVENTS: &str = "/events_per_s";
 const P99: &str = "/latency_us/p99";
 
-/// Three rows for one way to publish.
+/// The three rows of the table for one way to publish.
 macro_rules! beside_floor {
     ($title:literal, $label:literal, $floor:literal) => {
         [
@@ -228,7 +229,7 @@ pub(super) const COMEBACK: Cell = Cell {
         Row::value("repeated", "downlink", "/duplicated").at_most(0.0),
         Row::value("out of order", "downlink", "/out_of_order").at_most(0.0),
         Row::value("unanswered, and for some only", "downlink", "/split").at_most(0.0),
-        Row::value("gaps told", "downlink", "/gaps").at_most(0.0),
+        Row::value("gaps reported", "downlink", "/gaps").at_most(0.0),
         Row::value("from the crash to the first connection, s", "downlink", "/down_s"),
         Row::value("all connected after, s", "downlink", "/reconnected_s"),
         Row::value("all caught up after, s", "downlink", "/caught_up_s"),

@@ -1,7 +1,7 @@
 //! The results of a cell's rounds as a Markdown table: the values, their median, the bar, the
 //! verdict.
 //!
-//! The load tool's use of its processor and the flaws of every run are shown too. A figure may be
+//! The table also shows how busy the load tool was, and which flaws the runs had. A figure may be
 //! wrong if events were lost or if the load tool was too busy.
 
 use std::fmt::Write as _;
@@ -96,7 +96,8 @@ impl Reports {
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) text: String,
-    /// The number of missed bars. If runs of our server have flaws, they count as one more.
+    /// The number of missed bars. All flawed runs of our server together count as one more missed
+    /// bar.
     pub(super) missed: usize,
 }
 

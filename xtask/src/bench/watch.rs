@@ -2,9 +2,9 @@
 //! its sockets (`ss`).
 //!
 //! There are two figures for sockets: the maximum of all sockets, and the maximum of the stalled
-//! sockets. A socket has stalled if its peer has taken no bytes since the last sample. The first
-//! figure does not show whether a limit works, because the bytes on the way to an active reader
-//! count too.
+//! sockets. A socket has stalled if its peer has taken no bytes since the last sample. The maximum
+//! of all sockets does not show whether a limit works, because it includes the bytes on the way to
+//! an active reader.
 //!
 //! Only the maxima are kept. Memory may have been higher between two samples, but a value that
 //! lasts for a second is always seen.
@@ -126,8 +126,8 @@ pub(super) fn resident(status: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// Parses a line of `ss`: two queues, two addresses, `skmem:(…,w1280,…)`, and TCP's figures. While
-/// no bytes are acknowledged, `ss` omits that figure.
+/// Parses a line of `ss`: two queues, two addresses, `skmem:(…,w1280,…)`, and TCP's figures. Until
+/// the peer has acknowledged bytes, `ss` omits the figure `bytes_acked`.
 fn sampled(line: &str) -> Option<Sampled<'_>> {
     let peer = line.split_whitespace().nth(3)?;
     let memory = line.split_once("skmem:(")?.1.split_once(')')?.0;

@@ -41,7 +41,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     },
 ];
 
-/// Removes the excused findings, and adds one for each unused exception.
+/// Removes the excused findings, and adds a finding for each unused exception.
 pub(super) fn apply(exceptions: &[Exception], mut findings: Vec<Finding>) -> Vec<Finding> {
     let mut unused = Vec::new();
     for exception in exceptions {

@@ -1,8 +1,8 @@
 //! The rule for the size of the crates: each crate has a budget of code lines.
 //!
-//! A code line contains more than white space and comments, and is compiled without tests. Only
-//! files below `src/` count. If a crate needs a larger budget, a decision record gives the reason,
-//! and the limit in the table changes.
+//! A code line contains more than white space and comments. Lines of test-only code and files
+//! outside `src/` do not count. If a crate needs a larger budget, a decision record gives the
+//! reason, and the limit in the table changes.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::tidy::source::Source;
 use crate::tidy::{Finding, Rule};
 
 /// The budgets. Each has a name, a maximum number of code lines, and the folders below `crates/`
-/// whose lines count. `tidy` prints the counts in this order.
+/// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
     ("downlink-log", 6_350, &["downlink-log"]),

@@ -132,8 +132,8 @@ fn block_comment(text: &str) -> usize {
     at
 }
 
-/// The length of the literal at the beginning of `text`, or of the first character if there is
-/// none.
+/// The length of the literal at the beginning of `text`. If `text` does not begin with a literal,
+/// this is the length of the first character.
 fn literal(text: &str) -> usize {
     let first = text.chars().next().map_or(1, char::len_utf8);
     match text.as_bytes() {

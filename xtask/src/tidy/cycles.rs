@@ -3,8 +3,8 @@
 //!
 //! The rule covers all files of a crate. These are not imports: the `mod` lines of a file, its
 //! re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of files that
-//! import each other, directly or through others, is one finding. The finding names the shortest
-//! cycle in the group.
+//! import each other, directly or through other files, is one finding. The finding names the
+//! shortest cycle in the group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
-/// The files that each file imports, with one import for each of them.
+/// For each file, the files that it imports, each with one of the imports.
 type Graph<'a> = BTreeMap<usize, BTreeMap<usize, &'a Import>>;
 
 pub(super) fn check(crate_: &Crate<'_>) -> Vec<Finding> {
@@ -37,7 +37,7 @@ fn counts(crate_: &Crate<'_>, import: &Import) -> bool {
     }
 }
 
-/// The groups of two or more files that all import each other, directly or through others.
+/// The groups of two or more files that all import each other, directly or through other files.
 fn groups(graph: &Graph<'_>) -> Vec<BTreeSet<usize>> {
     let reached: BTreeMap<usize, BTreeSet<usize>> =
         graph.keys().map(|file| (*file, reachable(graph, *file))).collect();
@@ -51,7 +51,7 @@ fn groups(graph: &Graph<'_>) -> Vec<BTreeSet<usize>> {
     groups
 }
 
-/// The files that a file imports, directly or through others.
+/// The files that a file imports, directly or through other files.
 fn reachable(graph: &Graph<'_>, file: usize) -> BTreeSet<usize> {
     let mut reached = BTreeSet::new();
     let mut waiting = vec![file];

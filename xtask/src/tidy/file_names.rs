@@ -1,6 +1,7 @@
 //! The rule for the names of files and folders: Windows has to be able to check them out.
 //!
-//! Windows reserves some characters, and the names of devices, also with an extension.
+//! Windows reserves some characters. It also reserves the names of devices, with or without an
+//! extension.
 
 use std::path::Path;
 

@@ -7,7 +7,7 @@ use crate::tidy::{Finding, Rule};
 /// one purpose.
 const LINES_MAX: usize = 700;
 /// The maximum number of lines of an adapter for a framework, without its tests. Longer adapters
-/// contain code that belongs into the other modules.
+/// contain code that belongs in other modules.
 const ADAPTER_LINES_MAX: usize = 300;
 const ADAPTERS: &str = "crates/downlink/src/adapters/";
 

@@ -11,7 +11,8 @@ use syn::{Block, Expr, ExprIf, ImplItemFn, ItemFn, Signature, TraitItemFn};
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// The maximum number of lines of a function, including its signature. They fit on one screen.
+/// The maximum number of lines of a function, including its signature. A function of this length
+/// fits on one screen.
 const LINES_MAX: usize = 70;
 /// The maximum number of levels of nesting. With five levels, the outermost condition is often no
 /// longer on the screen.
@@ -90,7 +91,7 @@ impl Nesting {
         }
     }
 
-    /// An `else if` stands beside its `if`, not inside it.
+    /// An `else if` has the same level as its `if`.
     fn visit_chain(&mut self, chain: &ExprIf) {
         self.visit_expr(&chain.cond);
         self.visit_block(&chain.then_branch);
@@ -126,7 +127,7 @@ impl<'ast> Visit<'ast> for Nesting {
         }
     }
 
-    /// A function inside a function is measured by itself.
+    /// A function inside a function is measured separately.
     fn visit_item(&mut self, _: &'ast syn::Item) {}
 }
 

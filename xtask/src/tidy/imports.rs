@@ -1,8 +1,9 @@
 //! The imports between the files of one crate. The rules for layers and for cycles use them.
 //!
-//! An import counts for the file that defines the item, even if the path uses a re-export. If the
-//! item is from another crate, the import counts for the file of this crate that imports the item
-//! from there, unless that file is a parent, such as `lib.rs`.
+//! The target of an import is the file that defines the item, even if the path leads through a
+//! re-export. For an item of another crate, the target is the file of this crate that imports the
+//! item from the other crate. If this file is a parent of the importing file, such as `lib.rs`, the
+//! import does not count.
 
 use std::collections::{BTreeMap, HashSet};
 

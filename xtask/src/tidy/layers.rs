@@ -4,7 +4,7 @@
 //! The table names every folder and root file of a crate, the lowest layer first. It is a finding
 //! if a name in the table has no sources, or if the table lacks a folder or file. The rule checks
 //! all paths in the code, except in test-only code. An item belongs to the layer of the file that
-//! defines it. A re-export from `lib.rs` does not change that.
+//! defines it. A re-export from `lib.rs` does not change the layer.
 
 use crate::tidy::imports::{Crate, Import};
 use crate::tidy::{Finding, Rule};
@@ -152,7 +152,8 @@ impl Layers {
     /// The imports that the order forbids.
     fn banned(&self, crate_: &Crate<'_>, places: &[Option<usize>]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        // Report an import, but not each use of the imported name. So full paths come first.
+        // If a file imports a name, report the import and not each use of the name. So the loop
+        // handles imports and full paths before uses of imported names.
         let mut reported = Vec::new();
         let (by_name, direct): (Vec<&Import>, Vec<&Import>) =
             crate_.imports.iter().partition(|import| import.is_imported);
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn without_names_only_lower_layers() {
+    fn the_list_without_contains_only_lower_layers() {
         for Layers { order, .. } in TABLE {
             for (place, layer) in order.iter().enumerate() {
                 let below: Vec<&str> = order[..place].iter().map(|layer| layer.name).collect();

@@ -69,7 +69,8 @@ fn is_io(name: &str) -> bool {
     })
 }
 
-/// Checks that `fuzz/Cargo.toml` lists every fuzz target, because `nightly` runs only those.
+/// Checks that `fuzz/Cargo.toml` lists every fuzz target, because `nightly` runs only the listed
+/// targets.
 fn fuzz_targets(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let listed: Vec<_> =
         workspace.fuzz_targets()?.into_iter().map(|target| target.source).collect();
@@ -168,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_depends_on_the_program() {
+    fn a_dependency_on_the_program_is_found() {
         let found = dependencies(&package("downlink", &["bytes", "downlink-server"]));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].subject, "downlink-server");
     }
 
     #[test]
-    fn sans_io_crates_depend_on_no_io() {
+    fn an_io_dependency_of_a_sans_io_crate_is_found() {
         let names = ["tokio", "tokio-util", "http-body", "memchr", "httparse"];
         let found = dependencies(&package("downlink-proto", &names));
         let subjects: Vec<_> = found.iter().map(|finding| finding.subject.as_str()).collect();

@@ -44,7 +44,7 @@ struct Finding {
     rule: Rule,
     /// The function, name or other thing that breaks the rule. An exception has the same subject.
     subject: String,
-    /// What is wrong, and how to correct it.
+    /// The problem, and how to correct it.
     advice: String,
 }
 

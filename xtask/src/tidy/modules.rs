@@ -4,7 +4,7 @@
 //! imports, re-exports and globs. The result is the file with the definition, not the file that
 //! re-exports it. There are two simplifications: a name has the same meaning for types, values and
 //! macros, and all branches of `cfg` exist at once. So a path can lead to several files. If a known
-//! module does not contain a name, it is assumed that a macro defines the name in the module.
+//! module does not contain a name, the search assumes that a macro defines the name in the module.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -43,8 +43,8 @@ pub(super) struct Resolved {
     pub(super) is_imported: bool,
 }
 
-/// The paths that are being resolved, each with its module. They stop the search at circular
-/// imports.
+/// The paths that are being resolved, each with its module. The search stops at a path in this
+/// list, so circular imports end.
 type Visited = Vec<(Segments, Segments)>;
 
 impl Modules {

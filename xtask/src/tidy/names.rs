@@ -1,7 +1,7 @@
 //! The rules for names: some words say too little to be part of a name.
 //!
-//! The rules check only definitions. We cannot change names of other crates, or the names of
-//! methods in an implementation of a trait.
+//! The rules check only definitions. The project cannot change names of other crates, or the names
+//! of methods in an implementation of a trait.
 
 use proc_macro2::Ident;
 use syn::visit::{self, Visit};

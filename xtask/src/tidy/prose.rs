@@ -2,7 +2,7 @@
 //!
 //! The rule reads comments, documents and messages. Not every hit of a pattern is wrong, so the
 //! rule limits the number of hits per 10,000 words. Above the limit, each hit is a finding.
-//! Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3.
+//! Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3 hits per 10,000 words.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
@@ -154,12 +154,12 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a file has prose.
+/// The parts of a file that are prose.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// In comments and in string literals of three words and more.
+    /// Comments, and string literals of at least three words.
     Code,
-    /// Everywhere except in fenced blocks.
+    /// The whole text except fenced blocks.
     Text,
 }
 
@@ -250,7 +250,8 @@ impl Patterns {
         found
     }
 
-    /// The turns of phrase in a sentence, by name. A turn that occurs twice is there twice.
+    /// The names of the turns of phrase in a sentence. If a turn occurs twice, its name is in the
+    /// list twice.
     fn turns_in(&self, sentence: &str) -> Vec<&'static str> {
         let mut found = Vec::new();
         for (name, pattern, unless) in &self.turns {

@@ -3,8 +3,8 @@
 //! Paths are collected from imports, types, expressions, patterns, attributes, visibilities, and
 //! the tokens of macros. Test-only code is left out. `modules.rs` finds the targets of the paths.
 //!
-//! A path of one segment may be a local variable. So names that a function binds are left out. In
-//! macros, a single lower-case word is left out unless it is called.
+//! A path of one segment may be a local variable. So the collection leaves out the names that a
+//! function binds. In macros, it leaves out single lower-case words, except those that are called.
 
 use std::collections::HashSet;
 
@@ -60,7 +60,7 @@ pub(super) enum Meaning {
     Item,
     /// The target of this path.
     Import(Segments),
-    /// The same as `Import`, but only inside a block.
+    /// The target of this path. The name is imported only inside a block.
     BlockImport(Segments),
 }
 

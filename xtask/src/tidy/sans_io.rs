@@ -1,6 +1,7 @@
 //! The rule for the sans-IO crates: they have no tasks, so they contain no `async` code.
 //!
-//! The rule for dependencies (`manifests.rs`) makes sure that they use no clocks and no sockets.
+//! The rule for dependencies (`manifests.rs`) makes sure that these crates use no clocks and no
+//! sockets.
 
 use syn::visit::{self, Visit};
 use syn::{ExprAsync, Signature};

@@ -23,7 +23,7 @@ pub(super) struct Source {
     pub(super) tokens: TokenStream,
     /// The tree, or the error of the parser.
     pub(super) tree: Result<syn::File, syn::Error>,
-    /// The lines that are compiled for tests only. A range never begins inside another.
+    /// The lines that are compiled for tests only. No range begins inside another range.
     test_lines: Vec<RangeInclusive<usize>>,
     /// True if the whole file is for tests: it is in a folder `tests`, or its module is test-only.
     pub(super) is_test: bool,

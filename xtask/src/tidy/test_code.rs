@@ -2,8 +2,8 @@
 //!
 //! The rules for imports and sizes leave these parts out. Each item, field, statement or match arm
 //! with `#[cfg(test)]` or `#[cfg(doctest)]` is such a part. A condition such as `all(test, unix)`
-//! has the same effect. `any(test, unix)` and `not(test)` do not, since this code is also compiled
-//! without tests.
+//! has the same effect. `any(test, unix)` and `not(test)` do not have this effect, since their code
+//! is also compiled without tests.
 
 use std::ops::RangeInclusive;
 
@@ -39,7 +39,7 @@ pub(super) fn mark_modules(sources: &mut [Source]) {
     }
 }
 
-/// The test modules that have files of their own, as paths without `.rs`.
+/// The test modules that are in separate files, as paths without `.rs`.
 fn test_modules(source: &Source) -> Vec<String> {
     let folder = source.folder_of_modules();
     let tests = source.items().iter().filter_map(|item| match item {

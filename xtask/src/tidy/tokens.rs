@@ -54,8 +54,8 @@ fn begins_with(tokens: &[(String, Span)], wanted: &[&str]) -> bool {
     tokens.len() >= wanted.len() && tokens.iter().zip(wanted).all(|((text, _), want)| text == want)
 }
 
-/// Adds all tokens in order. Of a pair of delimiters, it adds only the opening one, which is enough
-/// for the specimens.
+/// Adds all tokens in order. Of a pair of delimiters, it adds only the opening delimiter, which is
+/// enough to find the banned sequences.
 fn flatten(stream: TokenStream, tokens: &mut Vec<(String, Span)>) {
     for tree in stream {
         match tree {

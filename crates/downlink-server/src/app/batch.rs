@@ -24,9 +24,9 @@ use super::{
     state::App,
 };
 
-/// The maximum number of topics and clients that all events of a batch name together. In the
-/// largest batch, each event can name ten. Each name takes memory, and makes the time longer for
-/// which the hub's lock is held. Without this limit, a batch could have millions of names.
+/// The maximum number of topics and clients that all events of a batch name together. The largest
+/// batch can have ten names for each event. Each name takes memory, and the hub holds its lock
+/// longer for each name. Without this limit, a batch could have millions of names.
 const ADDRESSES_MAX: usize = 100_000;
 
 /// After this many lines, the task lets other requests of the same thread run.
@@ -43,8 +43,8 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
-    // The line number of each event, for the error messages. It is not the number of the event,
-    // because there may be blank lines.
+    // The line number of each event, for the error messages. Blank lines count too, so the line
+    // number may be higher than the number of the event.
     let mut lines = Vec::new();
     let mut addresses = 0;
     for (at, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(&text).lines()) {
@@ -114,9 +114,9 @@ struct Line<'a> {
     data: &'a RawValue,
 }
 
-/// A list of topics or clients in one line. It stores only one name more than an event may have,
-/// which is enough to see that the event must be refused. A line may have millions of names, and a
-/// stored name takes more memory than its text.
+/// A list of topics or clients in one line. It stores at most one name more than an event may have:
+/// this extra name is enough to refuse the event. It skips further names, because a line may have
+/// millions of names, and a stored name takes more memory than its text.
 #[derive(Debug, Default)]
 struct Names(Vec<String>);
 
@@ -163,7 +163,7 @@ fn parse(line: &str) -> Result<(Envelope, String), Refused> {
 /// always says "line 1". This function removes these words. It also shortens the message, which may
 /// quote the whole line.
 fn not_an_event(error: &serde_json::Error) -> Refused {
-    /// A message that lists all names of fields fits into this.
+    /// The maximum length of the message. A message that lists all field names is shorter.
     const MESSAGE_CHARS_MAX: usize = 200;
     let sentence = sentence(error);
     let message = sentence.rsplit_once(" at line ").map_or(&*sentence, |(message, _)| message);
@@ -182,7 +182,7 @@ fn not_an_event(error: &serde_json::Error) -> Refused {
 }
 
 /// The data of an event with this JSON value. If the value is a string, the data is the text of the
-/// string. Otherwise the data is the JSON text, without white space between its tokens.
+/// string. For any other value, the data is the JSON text without white space between its tokens.
 fn data_of(value: &RawValue) -> Result<String, Refused> {
     let json = value.get();
     if json.starts_with('"') {

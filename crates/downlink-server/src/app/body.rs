@@ -9,12 +9,13 @@ use tokio::time::timeout;
 
 use super::reply::{Refused, bad_request};
 
-/// A whole body may take this many times the maximum pause. With the default pause of 30 seconds,
-/// that is five minutes, in which a client with 60 kB/s can send 16 MiB. Without this limit, a
-/// client that sends a single byte before each pause ends could hold a connection for a year.
+/// The maximum time for a whole body, as a multiple of the maximum pause. With the default pause of
+/// 30 seconds, the maximum is five minutes. In five minutes, a client with 60 kB/s can send 16 MiB.
+/// Without this limit, a client could send a byte every 29 seconds and hold a connection for a
+/// year.
 const PAUSES_MAX: u32 = 10;
 
-/// Reads the next chunk of a body. `None` at its end.
+/// Reads the next chunk of a body. `None` if the body has ended.
 pub(super) async fn next_chunk(
     body: &mut Body,
     pause_max: Duration,

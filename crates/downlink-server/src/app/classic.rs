@@ -1,9 +1,11 @@
 //! Writes metrics in the classic text format of Prometheus, for programs that cannot read
 //! OpenMetrics.
 //!
-//! The input is the OpenMetrics text. The classic format differs in a few points. The description
-//! of a counter has the same name as its samples, with `_total`. There are no units and no end
-//! mark. A metric of the type `info` becomes a gauge.
+//! The input is OpenMetrics text. The classic format differs in these points:
+//!
+//! - The help and type lines of a counter use the name of its samples, which ends with `_total`.
+//! - There are no lines for units, and no line that marks the end.
+//! - There is no type `info`, so a metric of this type becomes a gauge.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! Checks the headers that describe a request's body: media type, character set and content coding.
 //!
-//! The server refuses a body that it would misread, such as a gzip file or a form. Otherwise
-//! subscribers would get the bytes of the file or the form as the data of an event.
+//! The server refuses a body that it would misread, such as a gzip file or a form. Without this
+//! check, subscribers would get the bytes of the file or the form as the data of an event.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -46,7 +46,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The format of the stream that the body holds. `None` if the body is the data of one event.
+/// The format of a body that is a stream of events. `None` if the body is the data of one event.
 pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
     let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();
     match media_type.trim().to_ascii_lowercase().as_str() {
@@ -62,9 +62,9 @@ pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
 }
 
 /// Refuses a body that is a form and begins with a parameter of a publish, such as `topic=news`.
-/// Its author expects the server to read the parameters, but the whole form would become the data
-/// of the event. The media type does not show whether a body is a form, because curl and wget send
-/// every body with the type of a form.
+/// The client's author expects the server to read the parameters, but the whole form would become
+/// the data of the event. The media type alone does not show whether a body is a form, because curl
+/// and wget send every body with the media type of a form.
 pub(super) fn check_no_form(headers: &HeaderMap, body: &str) -> Result<(), Refused> {
     const FIELDS: [&str; 7] = ["topic", "data", "id", "type", "event", "retry", "private"];
     let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();

@@ -1,11 +1,11 @@
 //! `meta=1`: events that have their type and their addresses in their data. The server's own page
-//! uses them, because it shows all events.
+//! uses such events, because it shows all types and topics.
 //!
 //! A browser passes only events of known types to a page, and an ordinary event does not name its
 //! topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON object
 //! with the original type, the addresses and the original data. The id does not change, so a client
 //! resumes as usual. The server encodes such an event once for each subscription with `meta=1`. All
-//! other subscriptions still share one encoded event.
+//! other subscriptions share one encoding of the event.
 
 use downlink::{
     Event, EventType, Frame,

@@ -56,7 +56,8 @@ pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
 /// A body whose rest is read and discarded after the body was dropped.
 struct DiscardedBody {
     body: Body,
-    /// Whether the body has ended or has returned an error, so that there is no rest.
+    /// Whether the body has ended or has returned an error. In both cases, there is no rest to
+    /// read.
     over: bool,
     /// Set if the body is dropped before its end.
     cut: Arc<AtomicBool>,

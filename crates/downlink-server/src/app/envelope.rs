@@ -1,8 +1,8 @@
-//! The addresses and attributes of an event, as a query or a line of JSON gives them.
+//! The addresses and attributes of an event, read from a query or a line of JSON.
 //!
 //! The hub checks each value when an event is published. In a streamed publish, the first event may
-//! arrive late. So this module checks earlier that there is an address and that all addresses are
-//! valid.
+//! arrive long after the query. So this module checks the addresses as soon as it has the query:
+//! there must be at least one, and all must be valid.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! Such a stream may use types that this server reserves for events about the connection, and its
 //! ids come from the other server. By default, reserved types get a prefix, and each event gets a
-//! new id. So the stream can be published whatever types and ids it has.
+//! new id. So a stream can be published with any types and ids.
 
 use downlink::hub::is_reserved_type;
 use downlink_proto::EventType;

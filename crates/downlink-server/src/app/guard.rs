@@ -1,11 +1,11 @@
 //! Access control for a server without credentials.
 //!
 //! A server on a loopback address accepts requests from programs on this machine and from its own
-//! page. `Host` must be a name of this server. Otherwise, an attacker could let a foreign domain
-//! name resolve to this address, and a page of that domain could use the server. `Origin` must be
-//! the server's own origin, so requests from pages of other origins are refused. Another port of
-//! localhost is another origin too. No answer has a CORS header, so browsers show no answer to
-//! pages of other origins.
+//! page. `Host` must be a name of this server. Without this check, an attacker could make a foreign
+//! domain name resolve to this address. A page of that domain could then use the server. `Origin`
+//! must be the server's own origin, so requests from pages of other origins are refused. Another
+//! port of localhost is another origin too. No answer has a CORS header, so browsers show no answer
+//! to pages of other origins.
 
 use std::sync::atomic::Ordering;
 
@@ -86,8 +86,8 @@ fn host(request: &Request) -> Result<&str, Refused> {
     }
 }
 
-/// The value of a header that may be given only once. If there were two values, a proxy might check
-/// one of them and this server the other.
+/// The value of a header that may be given only once. With two values, a proxy might check the
+/// first value and this server the second.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refused> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -133,8 +133,8 @@ fn check_origin(
 ) -> Result<(), Refused> {
     let site = one(headers, &SEC_FETCH_SITE)?;
     let origin = one(headers, &header::ORIGIN)?;
-    // The browser says that the page has the origin of the server. Browsers compare the real names;
-    // a proxy may have changed `Host` since then.
+    // With this value, the browser says that the page has the origin of the server.
+    // `Sec-Fetch-Site` is more reliable than `Host`, because a proxy may have changed `Host`.
     if site == Some("same-origin") {
         return Ok(());
     }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_comparison_of_the_browser_decides() {
+    fn the_fetch_site_header_overrules_the_origin_header() {
         let (own, foreign) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
         let origin = ("origin", "https://behind.a.proxy");
         assert!(site(&[own, origin], &Method::POST));

@@ -1,7 +1,8 @@
 //! The HTTP API: makes the hub from the settings, and the routes that use it.
 //!
 //! First, the module `guard` checks `Host`, `Origin` and the rights of a request. Then the route
-//! reads the query and refuses unknown parameters. A request changes nothing before both checks.
+//! reads the query and refuses unknown parameters. No request changes anything before it has passed
+//! both checks.
 
 mod batch;
 mod body;
@@ -41,8 +42,8 @@ use self::state::App;
 use crate::config::Settings;
 
 /// The default time for which the server waits if another process has the store open. The other
-/// process may be a server that is about to end. If it is not, the user started a second server by
-/// mistake, and gets an error after this time.
+/// process may be a server that is about to end. If the other process does not end, the user
+/// started a second server by mistake, and gets an error after this time.
 pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// The paths that the server answers even when the limit of connections is reached.

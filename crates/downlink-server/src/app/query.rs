@@ -4,10 +4,11 @@
 //! are three exceptions:
 //!
 //! - Names that begin with `_` are ignored, because other programs add such parameters.
-//! - Every value of `last_event_id` is accepted, in each of the spellings that client libraries
-//!   use, because a browser never reconnects after a 400. The library `downlink` reads this
-//!   parameter.
-//! - For the same reason, other parameters that client libraries add are ignored.
+//! - `last_event_id` may have any value, because a browser never reconnects after a 400. Client
+//!   libraries spell this name in several ways, and the server accepts them all. The library
+//!   `downlink` reads this parameter.
+//! - Other parameters that client libraries add are ignored, also because a browser never
+//!   reconnects after a 400.
 
 use downlink::LastEventId;
 use percent_encoding::percent_decode;

@@ -1,7 +1,7 @@
 //! The answers to requests: JSON for a success, and a problem (RFC 9457) for a refusal.
 //!
 //! The detail of a problem is one or more full sentences. The first may begin with a quote from the
-//! request. The detail says how to fix the request unless that is obvious.
+//! request. The detail says how to fix the request, except when the fix is obvious.
 
 use std::{error::Error, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::config::Settings;
 /// refused together do not all return at the same time.
 const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
-/// The refusal of a request. The request changed nothing.
+/// The refusal of a request: the status and the detail of the answer.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
@@ -111,8 +111,8 @@ pub(super) fn sentence(error: &dyn Error) -> String {
     first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }
 
-/// A JSON answer that is never cached. The text ends with a line end, so that a shell's prompt does
-/// not follow on the same line after `curl`.
+/// A JSON answer that is never cached. The text ends with a line end, so that the shell's prompt
+/// begins on a new line after `curl`.
 pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(mut body) => {

@@ -1,4 +1,4 @@
-//! Liveness, readiness and metrics.
+//! `GET /healthz`, `GET /readyz` and `GET /metrics`: liveness, readiness and metrics of the server.
 
 use std::time::UNIX_EPOCH;
 

@@ -1,9 +1,10 @@
 //! Parses the body of a streamed publish: it takes chunks of bytes and returns events.
 //!
 //! A browser silently ignores text that it does not understand. This parser returns an error,
-//! because the publisher should learn of its mistake from the server's answer. Errors are text that
-//! is not UTF-8, and an event stream that has text but no event. At the end of the body, the last
-//! event is complete even without a blank line after it.
+//! because the publisher should learn of its mistake from the server's answer. A body that is not
+//! UTF-8 is an error. So is an event stream in which the parser finds no event, no comment and no
+//! reconnection time, although the body is not empty. At the end of the body, the last event is
+//! complete even without a blank line after it.
 
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::value::RawValue;
@@ -31,8 +32,8 @@ pub(super) struct Arrived {
 pub(super) struct Reader {
     utf8: Utf8,
     parser: Parser,
-    /// Whether the body had any bytes. The next field says whether the parser found an item in
-    /// them.
+    /// Whether the body had any bytes. The next field says whether the parser found an event, a
+    /// comment or a reconnection time in them.
     has_bytes: bool,
     is_understood: bool,
 }
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_belongs_to_the_first_line_only() {
+    fn a_byte_order_mark_is_allowed_only_before_the_first_line() {
         assert_eq!(lines(&["\u{feff}1\n2\n"]).unwrap(), ["1", "2"]);
         assert_eq!(stream(&["\u{feff}data: a\n\n"]).unwrap(), ["a"]);
         assert!(lines(&["1\n\u{feff}2\n"]).is_err());
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_does_not_inherit_the_type_and_id_of_the_last_one() {
+    fn an_event_does_not_inherit_the_type_and_id_of_the_event_before() {
         let mut reader = Reader::new(Format::EventStream, 100);
         let stream = "event: t\nid: 1\ndata: a\n\ndata: b\n\n";
         let read = reader.read(Some(stream.as_bytes())).events;

@@ -101,8 +101,8 @@ async fn publish_to_the_end(
 /// Reads the next chunk of the body. `None` if the server starts to shut down first.
 ///
 /// The default of the maximum pause is an hour, not some seconds, because a language model may
-/// compute for a long time and a sensor may be silent. There is a maximum, because a client that
-/// has lost its network would otherwise hold its connection for ever.
+/// compute for a long time and a sensor may be silent. Without a maximum, a client that has lost
+/// its network would hold its connection for ever.
 async fn next_chunk(app: &App, body: &mut Body) -> Option<Result<Option<Bytes>, Refused>> {
     tokio::select! {
         biased;
@@ -146,12 +146,12 @@ struct Stopped {
     number: u64,
     why: Refused,
     /// Whether the stream stops because the server is shutting down. The publisher can then send
-    /// the rest to the next server.
+    /// the rest of the stream to the next server.
     is_shutdown: bool,
 }
 
 /// The maximum number of a stream's events that wait for their commits. At this number, the server
-/// stops reading the stream until the disk has caught up. A few commits hold this many events, so
+/// stops reading the stream until the disk has caught up. This many events fill several commits, so
 /// the store always has work.
 const WAITING_MAX: usize = 256;
 
@@ -201,7 +201,7 @@ impl Publishing<'_> {
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
         // Without a store, the task never waits for a commit, and one chunk of the body may have
-        // 16,384 events. So the task must let other requests run by itself.
+        // 16,384 events. So the task yields here, to let other requests run.
         self.pushed += self.addresses.len();
         if self.pushed >= PUSHED_AT_ONCE {
             self.pushed = 0;
@@ -224,7 +224,7 @@ impl Publishing<'_> {
 
     async fn finish(&mut self) -> Result<(), Refused> {
         // Finishes all topics before it checks the results, so that an error of one topic does not
-        // leave the others unfinished.
+        // leave the other topics unfinished.
         let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
         let receipts: Vec<_> = self.envelope.topics.iter().map(finish).collect();
         for receipt in receipts {
@@ -233,9 +233,10 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// Finishes the topics of a stream that broke off. The last event of each topic tells its
-    /// subscribers so; otherwise they would wait for ever. Each topic gets an event of its own,
-    /// because one event for all topics would be refused if one of them is already finished.
+    /// Finishes the topics of a stream that broke off. The last event of each topic tells the
+    /// subscribers that the stream broke off. Without this event, they would wait for ever. Each
+    /// topic gets a separate event. The hub would refuse an event for all topics if one of the
+    /// topics is already finished.
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
         for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
@@ -253,7 +254,7 @@ impl Publishing<'_> {
         }
     }
 
-    /// Waits, oldest first, until at most `left` events are not committed.
+    /// Waits for commits, oldest event first, until at most `left` events are not yet committed.
     async fn settle(&mut self, left: usize) -> Result<(), Stopped> {
         while self.waiting.len() > left {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };
@@ -276,8 +277,8 @@ impl Publishing<'_> {
         Stopped { number: self.sent + 1, why, is_shutdown: false }
     }
 
-    /// The refusal that ends the stream. First waits for the commits that are not complete, so that
-    /// the answer has the exact number of published events.
+    /// Waits for all open commits, and then returns the refusal that ends the stream. After the
+    /// commits, the exact number of published events is known.
     async fn stop(&mut self, stopped: Stopped) -> Refused {
         let mut first = stopped;
         while !self.waiting.is_empty() {

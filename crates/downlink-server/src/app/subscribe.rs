@@ -101,7 +101,8 @@ fn parse_start(start: &str) -> Result<Start, Refused> {
 }
 
 /// The maximum number of events that a client may ask for with `start=last:`. The server walks back
-/// over so many events in memory before it sends the first one, which takes time.
+/// over all these events in memory before it sends the first event. For a larger number, the walk
+/// would take too long.
 const LAST_MAX: usize = 100_000;
 
 #[cfg(test)]
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_start_is_read() {
+    fn every_form_of_start_is_parsed() {
         let is = |text, start| assert_eq!(parse_start(text).unwrap(), start);
         is("live", Start::Live);
         is("earliest", Start::Earliest);
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn other_starts_are_refused() {
+    fn invalid_starts_are_refused() {
         for start in ["", "Live", "last", "last:", "last:-1", "since:now", "after:", "last:100001"]
         {
             assert!(parse_start(start).is_err(), "{start}");

@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         for chunk in buffer.get(..read).unwrap_or_default().chunks(chunk_bytes) {
             let decoded = decoder.handle_bytes(chunk);
-            // Prints the events before the error, too.
+            // If the decoder fails, the events before the error are still printed.
             printed(print_items(&mut decoder, &mut output))?;
             if decoded.is_err() {
                 printed(output.flush())?;

@@ -6,7 +6,8 @@ use std::{fmt, process::ExitCode};
 const USAGE: u8 = 2;
 
 /// The exit code for a setting that cannot be used (`EX_CONFIG` in `sysexits.h`). A supervisor can
-/// be told not to restart the program after this code (`RestartPreventExitStatus=78` in systemd).
+/// be configured not to restart the program after this code (`RestartPreventExitStatus=78` in
+/// systemd).
 pub(super) const CONFIGURATION: u8 = 78;
 
 /// An error with its own exit code. For other errors, the exit code is 1.

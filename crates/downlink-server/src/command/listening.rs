@@ -1,9 +1,9 @@
 //! The listening socket. The server binds a socket, or inherits one from the parent process.
 //!
 //! An inherited socket (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`,
-//! descriptors from 3 on) stays open in the parent process while servers start and end. Meanwhile,
-//! new connections wait in the socket's queue and are not refused. The server uses exactly one
-//! socket.
+//! descriptors from 3 on) stays open in the parent process while servers start and end. While no
+//! server runs, new connections wait in the socket's queue and are not refused. The server uses
+//! exactly one socket.
 //!
 //! The server sets the permissions of a Unix socket's file before any client can connect. Without a
 //! setting, the umask decides. The server replaces a file that a crashed server left behind. It
@@ -91,8 +91,8 @@ pub(super) enum Inherited {
 impl Inherited {
     /// Takes the inherited socket that the environment variables describe. `None` if there is none.
     ///
-    /// Call this while the program has only one thread, because it removes the variables. They must
-    /// be removed because a child process would otherwise take the socket for its own.
+    /// This function removes the variables, because a child process that sees them would use the
+    /// socket too. Call this function while the program has only one thread.
     pub(super) fn take() -> anyhow::Result<Option<Self>> {
         #[cfg(unix)]
         return inherited::take().context("cannot use the inherited socket");
@@ -214,8 +214,8 @@ mod inherited {
 
     /// Sets the backlog of an inherited socket to [`BACKLOG`].
     fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
-        // macOS cannot report whether a socket listens. The call of `listen` below makes the socket
-        // listen there.
+        // macOS cannot report whether a socket listens. On macOS, the call of `listen` below makes
+        // the socket listen if it does not listen yet.
         #[cfg(not(target_vendor = "apple"))]
         if !rustix::net::sockopt::socket_acceptconn(&listener)? {
             bail!("descriptor {} is a socket that is not listening", FIRST + index);
@@ -253,8 +253,8 @@ mod unix {
             let failed = || format!("cannot listen on unix:{}", path.display());
             let socket = UnixSocket::new_stream().with_context(failed)?;
             socket.bind(path).with_context(failed)?;
-            // Until `listen` is called below, no client can connect. So no client can connect
-            // before the permissions are set.
+            // No client can connect before the call of `listen` below. So the permissions are set
+            // before any client can connect.
             let permitted = permit(path, settings);
             let listening = permitted.and_then(|()| socket.listen(BACKLOG).with_context(failed));
             let listener = listening.inspect_err(|_| {
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_for_our_pid_count() {
+    fn sockets_for_another_process_id_are_ignored() {
         let ours = std::process::id().to_string();
         assert_eq!(count(None, Some(ours.clone())).unwrap(), None);
         assert_eq!(counted("1", Some(&ours)), Ok(Some(1)));

@@ -23,15 +23,16 @@ pub(super) fn complain(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "downlink: {what}");
 }
 
-/// The form of a text for stdout: escaped if stdout is a terminal, else unchanged.
+/// Returns a text in its form for stdout: escaped if stdout is a terminal, and unchanged if it is
+/// not.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     // The check needs a system call, so it runs once and not for each event.
     static ON_A_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
     if *ON_A_TERMINAL { escaped(text) } else { Cow::Borrowed(text) }
 }
 
-/// Replaces characters that control a terminal, or that a terminal hides, with JSON escapes such as
-/// `\u001b`. If the text is JSON, its meaning does not change.
+/// Replaces control characters and invisible characters with JSON escapes such as `\u001b`. If the
+/// text is JSON, its meaning does not change.
 fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);

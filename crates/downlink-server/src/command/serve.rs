@@ -2,15 +2,15 @@
 //! until a signal arrives.
 //!
 //! The program binds the socket before it opens the store. So if the address is in use, the program
-//! ends before it creates a store or waits for a store that another server has open. It accepts
-//! connections only when the store is open. Clients that connect earlier wait in the socket's
-//! queue.
+//! ends at once. It neither creates a store nor waits for a store that another server has open. The
+//! server accepts connections only when the store is open. Clients that connect earlier wait in the
+//! socket's queue.
 //!
-//! An inherited socket allows a restart in place. The old server stops accepting connections at
-//! once, ends its streams, answers its open requests, commits its events and releases the store.
-//! The new server opens the store as soon as the old one has released it, and then accepts the
-//! connections that wait in the socket's queue. The new server may start before or after the old
-//! one has ended.
+//! With an inherited socket, a new server can replace an old one, and no connection is refused. The
+//! old server stops accepting connections at once, ends its streams, answers its open requests,
+//! commits its events and releases the store. The new server opens the store as soon as the old one
+//! has released it, and then accepts the connections that wait in the socket's queue. The new
+//! server may start before or after the old one has ended.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -50,7 +50,8 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
             )));
         }
         settings.listen = inherited.address()?;
-        // The previous server may take the whole drain time before it releases the store.
+        // The previous server may take the whole time of a graceful shutdown before it releases the
+        // store.
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
         settings.store_wait.get_or_insert(wait);
     }
@@ -91,7 +92,7 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
     let address = listening.address()?;
     let hub = tokio::select! {
         hub = open(&settings) => hub?,
-        // The server has not accepted any request yet, so it can end without a drain.
+        // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
     let served = match listening {
@@ -217,12 +218,13 @@ impl Reached {
 /// The exit code after a second signal. Shells report the same code if Ctrl-C ended a program.
 const ENDED_AT_ONCE: i32 = 130;
 
-/// The signals that end the server. SIGHUP is one of them: a closing terminal and some supervisors
-/// send it, and by default it would kill the program without a drain.
+/// The signals that end the server. SIGHUP is one of these signals, because a closing terminal and
+/// some supervisors send it. Without a handler, SIGHUP would kill the program without a graceful
+/// shutdown.
 struct Signals {
     stop: StopSignal,
-    /// `None` if SIGHUP was ignored when the program started, such as by `nohup`. The server then
-    /// ignores it too.
+    /// `None` if SIGHUP was already ignored when the program started, for example because of
+    /// `nohup`. The server then also ignores SIGHUP.
     #[cfg(unix)]
     hangup: Option<Signal>,
 }

@@ -120,7 +120,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_socket_address_has_a_path() {
+    fn a_socket_address_needs_a_path() {
         for text in ["unix:/run/a b.sock", "unix:///run/a b.sock"] {
             let url: ServerUrl = text.parse().unwrap();
             assert_eq!(url.socket, Some("/run/a b.sock".into()), "{text}");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_another_text_gives_examples() {
+    fn an_error_about_an_invalid_address_gives_examples() {
         for text in ["nonsense", "ftp://h", "http://", "http:///events", "h:8080", ""] {
             let refused = text.parse::<ServerUrl>().unwrap_err();
             assert!(refused.contains("http://127.0.0.1:8080"), "{text}: {refused}");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_and_a_topic_are_told_apart() {
+    fn an_address_is_not_taken_for_a_topic() {
         assert!(ServerUrl::is_meant("http://h/events?topic=a") && ServerUrl::is_meant("ftp://h"));
         assert!(ServerUrl::is_meant("unix:/run/downlink.sock"));
         assert!(!ServerUrl::is_meant("orders/*") && !ServerUrl::is_meant("unix:a"));

@@ -4,8 +4,8 @@
 
 /** The maximum number of events that wait to be drawn, such as while the page is paused. */
 const WAITING_MAX = 10_000;
-/** The maximum number of characters in the waiting events. Without it, large events could take all
- * memory. */
+/** The maximum number of characters in the waiting events. Without this limit, large events could
+ * take all memory. */
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 
 /** If a gap has one of these reasons, the server did not know the last event id. */
@@ -72,7 +72,7 @@ export class Feed {
   received = 0;
   /** The number of the connection in the server's list of clients. */
   connection = null;
-  /** The id after which the next connection resumes: the last one from the server, or the one from
+  /** The id after which the next connection resumes: the last id from the server, or the id from
    * the form. */
   #lastId = "";
 
@@ -98,7 +98,7 @@ export class Feed {
     source.addEventListener("downlink.open", (event) => {
       const { connection, resumed } = JSON.parse(event.data);
       this.connection = connection;
-      // Some servers also send `resumed` if the subscription began in the history without an id.
+      // Some servers also set `resumed` if a subscription without an id begins in the history.
       this.#tellOpen(resumed && this.#lastId !== "");
       this.#lastId = event.lastEventId || this.#lastId;
     });
@@ -132,8 +132,8 @@ export class Feed {
     this.#arrived();
   }
 
-  /** An EventSource does not report why the server refused it. So this sends the same request
-   * again, with `fetch`. */
+  /** An EventSource does not report why the server refused it. So this method sends the same
+   * request again, with `fetch`. */
   async #explain(url) {
     const refused = this.#source;
     const abort = new AbortController();

@@ -7,8 +7,8 @@ import { element } from "./page-text.js";
 /** An object or array is shown on one line if it has at most this many characters, and no object or
  * array inside. */
 const LINE_MAX = 60;
-/** JSON with more levels than this is not formatted, because nobody can read lines with such an
- * indentation. */
+/** JSON with more levels than this is not formatted, because lines with such an indentation are
+ * unreadable. */
 const DEPTH_MAX = 24;
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}[\],:]/g;

@@ -92,7 +92,7 @@ export class Overview {
   #notes;
   #own;
   #prefix = "";
-  /** The number of events published to each topic at the last update, and its time. */
+  /** The number of events published to each topic at the last update, and the update's time.  */
   #before = new Map();
   #timer = 0;
   #looking = false;

@@ -13,7 +13,8 @@ const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** The maximum number of characters that a row shows: about two screens. */
 const SHOWN_MAX = 4_000;
 /** The JSON of this many new rows is formatted at once, so that visible rows do not change their
- * height. Other rows are formatted when they become visible, because a flood brings many rows. */
+ * height. Other rows are formatted when they become visible, because very many rows may arrive at
+ * once. */
 const FORMATTED_AT_ONCE = 12;
 
 const REASONS = {

@@ -70,7 +70,7 @@ class Tile {
 export class Strip {
   #tiles;
   #memoryTitle;
-  /** The counters from the last answer, and its time. */
+  /** The counters from the last answer, and the time of this answer. */
   #before = { counters: new Map(), at: 0 };
 
   /** `by(id)` finds an element. */

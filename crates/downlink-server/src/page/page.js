@@ -26,7 +26,7 @@ const overview = new Overview({
 });
 
 /** If more events than this arrive between two frames (1/60 s), the page draws only 10 times a
- * second, not 60 times. Otherwise drawing would take all the time of the processor. */
+ * second, not 60 times. Without this pause, drawing would take all the time of the processor. */
 const FLOOD_EVENTS = 50;
 const FLOOD_PAUSE_MS = 100;
 
@@ -65,7 +65,7 @@ function openAt(form, field) {
 }
 
 /** Makes the page draw at the next frame, or later if very many events arrive. Several calls before
- * that lead to one drawing. */
+ * the next drawing lead to only one drawing. */
 function plan() {
   if (planned) return;
   planned = true;

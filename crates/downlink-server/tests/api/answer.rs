@@ -49,7 +49,7 @@ impl Answer {
         assert_eq!(problem["type"], "about:blank");
         assert!(problem["title"].is_string());
         let detail = problem["detail"].as_str().expect("a detail");
-        let first = detail.chars().next().expect("not empty");
+        let first = detail.chars().next().expect("the detail is not empty");
         assert!(first.is_uppercase() || first.is_ascii_digit() || first == '"', "{detail}");
         assert!(detail.ends_with('.') && !detail.ends_with(".."), "{detail}");
         assert!(!detail.contains(".. ") && detail.len() < 600, "{detail}");
@@ -66,7 +66,7 @@ fn dechunk(mut body: &str) -> String {
     let mut whole = String::new();
     loop {
         let (size, rest) = body.split_once("\r\n").expect("a chunk's size");
-        let size = usize::from_str_radix(size, 16).expect("hexadecimal");
+        let size = usize::from_str_radix(size, 16).expect("a hexadecimal number");
         if size == 0 {
             return whole;
         }

@@ -1,5 +1,5 @@
-//! Invalid requests. The server refuses each of them with an error that helps to fix the request,
-//! and the hub does not change.
+//! Tests of invalid requests. The server refuses each invalid request with an error that helps to
+//! fix it. The refusal does not change the hub.
 
 use crate::{Server, answer::status_of};
 
@@ -234,7 +234,7 @@ async fn health_checks_work_with_any_host() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_served() {
+async fn requests_with_http_1_0_are_served() {
     let server = Server::start().await;
     let answer = ask_raw(&server, "HTTP/1.0", "/topics", "Host: localhost\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
@@ -242,8 +242,8 @@ async fn http_1_0_is_served() {
     assert_eq!(status_of(&answer), 400, "{answer}");
 }
 
-/// If a request had two different `Origin` headers, a proxy might check one of them and the server
-/// the other.
+/// If a request had two different `Origin` headers, a proxy might check the first header and the
+/// server the second.
 #[tokio::test]
 async fn origin_and_site_headers_may_not_repeat() {
     let server = Server::start().await;
@@ -272,8 +272,8 @@ async fn ask_raw(server: &Server, version: &str, path: &str, headers: &str) -> S
     server.exchange(request.as_bytes()).await
 }
 
-/// A proxy may change `Host`, so the server cannot simply compare it with `Origin`. And a browser
-/// may include the port in `Origin` even if it is the usual port of `https`.
+/// A proxy may change `Host`, so the server cannot simply compare `Host` with `Origin`. `Origin`
+/// may also include the default port of `https`.
 #[tokio::test]
 async fn own_pages_are_allowed_behind_a_proxy() {
     let server = Server::with(&["--host", "push.example"]).await;

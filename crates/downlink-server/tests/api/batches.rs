@@ -92,7 +92,7 @@ async fn empty_batches_and_parameters_are_refused() {
 }
 
 #[tokio::test]
-async fn events_and_bytes_of_a_batch_at_and_above_their_limits() {
+async fn a_batch_above_its_limit_of_events_or_bytes_is_refused() {
     let server = Server::start().await;
     let lines = |count: usize| "{\"topic\":\"a\",\"data\":1}\n".repeat(count);
     let answer = patiently(server.post("/events/batch", lines(10_000))).await.json();
@@ -105,7 +105,7 @@ async fn events_and_bytes_of_a_batch_at_and_above_their_limits() {
 }
 
 #[tokio::test]
-async fn addresses_of_a_batch_at_and_above_their_limit() {
+async fn a_batch_above_its_limit_of_addresses_is_refused() {
     let server = Server::start().await;
     let topics: Vec<String> = (0..1_000).map(|number| format!("{number:x}")).collect();
     let line = serde_json::json!({ "topics": topics, "data": 1 }).to_string() + "\n";

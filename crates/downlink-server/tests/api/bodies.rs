@@ -18,7 +18,7 @@ fn chunked(server: &Server, chunks: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn sizes_below_at_and_above_the_limit() {
+async fn an_event_above_the_size_limit_is_refused() {
     // The limit applies to the event as subscribers get it, so `id: ` and `data: ` count too.
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     server.publish("topic=a", &"x".repeat(100)).await;
@@ -35,7 +35,7 @@ async fn sizes_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_is_limited_too() {
+async fn a_body_without_a_length_has_the_same_limit() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let before = server.hub.stats();
     let large = "x".repeat(150);
@@ -51,7 +51,7 @@ async fn send_then_read(server: &Server, path: &str) -> Answer {
     let mut io = server.connect().await;
     let host = server.address;
     let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {BYTES}\r\n\r\n");
-    io.write_all(head.as_bytes()).await.expect("open");
+    io.write_all(head.as_bytes()).await.expect("the connection is open");
     patiently(io.write_all(&vec![b'x'; BYTES])).await.expect("the server reads the whole body");
     let mut answer = String::new();
     patiently(io.read_to_string(&mut answer)).await.expect("an answer instead of a reset");
@@ -111,8 +111,8 @@ async fn an_incomplete_body_publishes_nothing() {
         "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhal",
         server.address
     );
-    io.write_all(half.as_bytes()).await.expect("open");
-    io.shutdown().await.expect("open");
+    io.write_all(half.as_bytes()).await.expect("the connection is open");
+    io.shutdown().await.expect("the connection is open");
     let mut answer = Vec::new();
     let _ = patiently(io.read_to_end(&mut answer)).await;
     server.publish("topic=a", "whole").await;

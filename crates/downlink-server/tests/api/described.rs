@@ -24,7 +24,8 @@ async fn every_event_has_its_type_and_addresses() {
         server.publish_id("client=c&id=mine&retry=50", hostile).await,
         server.publish_id("topic=a", "").await,
     ];
-    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).expect("after 1970");
+    let now =
+        u64::try_from(jiff::Timestamp::now().as_millisecond()).expect("the time is after 1970");
     let expected = [
         json!({ "topics": ["a", "b/1"], "clients": ["c", "d"], "everyone": false,
                 "event": "price", "data": "1" }),
@@ -80,7 +81,7 @@ async fn a_meta_subscription_resumes_and_gets_gaps() {
 }
 
 #[tokio::test]
-async fn the_largest_event_fits_and_meta_is_a_flag() {
+async fn meta_accepts_the_largest_event_and_refuses_values_that_are_not_flags() {
     let server = Server::with(&["--event-bytes-max", "2000"]).await;
     let mut stream = server.subscribe("topic=a&meta=1").await;
     let data = "\u{1}".repeat(1_900);

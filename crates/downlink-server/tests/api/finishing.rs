@@ -1,5 +1,5 @@
-//! Finished topics. A publish with `last=true` or a `POST /finish` finishes a topic, which then
-//! takes no more events.
+//! Tests of finished topics. A publish with `last=true` or a `POST /finish` finishes a topic. The
+//! topic then takes no more events.
 
 use serde_json::json;
 

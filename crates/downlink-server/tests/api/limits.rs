@@ -10,7 +10,8 @@ const BROWSER: &str = "Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n";
 /// Asserts that the answer is a 503 with a problem document and with `Retry-After`.
 #[track_caller]
 fn assert_unavailable(answer: &Answer, says: &str) {
-    let later: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
+    let later: u64 =
+        answer.header("retry-after").expect("a time").parse().expect("a number of seconds");
     assert!((1..=10).contains(&later), "{later}");
     let problem: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!(answer.status, 503);
@@ -29,7 +30,7 @@ async fn assert_browser_must_reconnect_later(server: &Server, query: &str) {
 }
 
 #[tokio::test]
-async fn subscriptions_at_their_limit() {
+async fn subscriptions_above_their_limit_are_refused() {
     let server = Server::with(&["--subscribers-max", "2"]).await;
     let _first = server.subscribe("topic=a").await;
     let second = server.subscribe("topic=a").await;
@@ -60,7 +61,7 @@ async fn a_browser_is_recognized_by_its_agent_and_may_request_a_status() {
 }
 
 #[tokio::test]
-async fn subscriptions_of_one_client_at_their_limit() {
+async fn subscriptions_of_one_client_above_their_limit_are_refused() {
     let server = Server::with(&["--subscribers-per-client-max", "1"]).await;
     let _first = server.subscribe("client=alice").await;
     let refused = server.get("/events?client=alice").await;
@@ -70,24 +71,24 @@ async fn subscriptions_of_one_client_at_their_limit() {
 }
 
 #[tokio::test]
-async fn connections_at_their_limit() {
+async fn connections_above_their_limit_are_refused() {
     let server = Server::with(&["--connections-max", "1"]).await;
     let mut stream = server.subscribe("topic=a").await;
     assert_unavailable(&server.get("/topics").await, "limit of connections");
-    // With these paths, an operator can see that the limit is reached. So they must also work when
-    // it is reached.
+    // Through these paths, an operator can see that the limit is reached. So the paths must still
+    // work at the limit.
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 200, "{path}");
         assert_eq!(answer.header("connection"), Some("close"));
     }
     assert_browser_must_reconnect_later(&server, "topic=a").await;
-    server.hub.to("a").publish("x".to_owned()).expect("room");
+    server.hub.to("a").publish("x".to_owned()).expect("there is room");
     assert_eq!(stream.data().await, "x");
 }
 
 #[tokio::test]
-async fn topics_at_their_limit() {
+async fn topics_above_their_limit_are_refused() {
     let server = Server::with(&["--topics-max", "2"]).await;
     server.publish("topic=a", "x").await;
     let mut full = None;
@@ -105,7 +106,7 @@ async fn topics_at_their_limit() {
 }
 
 #[tokio::test]
-async fn subscribed_topics_and_clients_at_their_limit() {
+async fn subscribed_topics_and_clients_above_their_limit_are_refused() {
     let server = Server::with(&["--subscribed-names-max", "10"]).await;
     let mut readers = Vec::new();
     for number in 0..9 {
@@ -134,7 +135,7 @@ async fn subscribed_topics_and_clients_at_their_limit() {
 }
 
 #[tokio::test]
-async fn patterns_at_their_limit() {
+async fn patterns_above_their_limit_are_refused() {
     let server = Server::with(&["--patterns-max", "2"]).await;
     let _first = server.subscribe("topic=a/*").await;
     let second = server.subscribe("topic=b/*").await;
@@ -169,7 +170,7 @@ async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
         "The hub is draining and accepts no new subscriptions.",
     );
     assert_browser_must_reconnect_later(&server, "topic=a").await;
-    server.publish("topic=a", "kept for who comes back").await;
+    server.publish("topic=a", "kept for later readers").await;
 }
 
 #[tokio::test]
@@ -184,12 +185,12 @@ async fn open_connections_end_properly_when_the_server_stops() {
     assert!(stream.retry.is_some(), "{}", stream.body);
     assert_eq!(stream.rest().await, [""; 0]);
     let mut nothing = Vec::new();
-    patiently(idle.read_to_end(&mut nothing)).await.expect("closed in order");
+    patiently(idle.read_to_end(&mut nothing)).await.expect("the connection ends without an error");
     server.ended().await;
 }
 
-/// A subscription may have 1,000 selectors. But all of them are in the URL, so together they must
-/// fit in the head of the request.
+/// A subscription may have 1,000 selectors, which are topics and patterns. But all selectors are in
+/// the URL, so together they must fit in the head of the request.
 #[tokio::test]
 async fn selectors_must_fit_in_the_head_of_the_request() {
     let server = Server::start().await;

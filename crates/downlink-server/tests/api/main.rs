@@ -92,7 +92,7 @@ impl Server {
         settings.check().expect("consistent settings");
         let hub = app::hub(&settings).expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
+        let address = listener.local_addr().expect("the listener is bound");
         let mut serve = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)
@@ -109,7 +109,11 @@ impl Server {
     }
 
     fn stop(&mut self) {
-        self.stop.take().expect("stopped once").send(()).expect("running");
+        self.stop
+            .take()
+            .expect("the test stops the server only once")
+            .send(())
+            .expect("the server runs");
     }
 
     async fn ended(self) {
@@ -117,7 +121,7 @@ impl Server {
     }
 
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.expect("listening")
+        TcpStream::connect(self.address).await.expect("the server listens")
     }
 
     /// Sends bytes, and reads the answer until the server closes the connection.
@@ -170,7 +174,7 @@ impl Server {
         let mut io = self.connect().await;
         let host = self.address;
         let request = format!("GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
-        io.write_all(request.as_bytes()).await.expect("open");
+        io.write_all(request.as_bytes()).await.expect("the connection is open");
         Stream::begin(io).await
     }
 

@@ -1,5 +1,5 @@
-//! What the server shows about itself: its topics, clients, health and metrics, and the page in a
-//! browser.
+//! Tests of the information that the server gives about itself: its topics, clients, health and
+//! metrics, and the page in a browser.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,8 @@ async fn a_topic_shows_its_events_subscribers_and_cursor() {
     });
     assert_eq!(empty, expected);
 
-    // A subscription that starts after the cursor of the empty topic gets both later events.
+    // The cursor is the id after which the next event of the topic comes. A subscription that
+    // starts after the cursor of the empty topic gets both later events.
     let first = server.publish_id("topic=a", "1").await;
     let second = server.publish_id("topic=a", "2").await;
     let mut stream = server.stream(&format!("topic=a&open=0&start=after:{cursor}"), "").await;
@@ -130,7 +131,7 @@ async fn clients_are_listed_and_disconnected() {
 }
 
 #[tokio::test]
-async fn health_and_readiness_during_a_drain() {
+async fn a_draining_server_is_healthy_but_not_ready() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await.body, "ok\n");
     assert_eq!(server.get("/readyz").await.body, "ready\n");
@@ -193,7 +194,10 @@ async fn metrics_are_openmetrics_by_default() {
         } else if !line.starts_with("# ") {
             let (name, value) = line.rsplit_once(' ').expect("a value");
             assert!(value.parse::<f64>().is_ok(), "{line}");
-            assert!(name.starts_with(described.last().expect("a type first")), "{line}");
+            assert!(
+                name.starts_with(described.last().expect("a TYPE line comes before the sample")),
+                "{line}"
+            );
         }
     }
     let mut unique = described.clone();

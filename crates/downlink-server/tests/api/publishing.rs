@@ -94,7 +94,7 @@ async fn an_idempotency_key_publishes_once() {
 }
 
 #[tokio::test]
-async fn keys_at_below_and_above_their_limit() {
+async fn invalid_idempotency_keys_are_refused() {
     let server = Server::start().await;
     let key = |bytes: usize| format!("Idempotency-Key: {}\r\n", "k".repeat(bytes));
     for bytes in [254, 255] {
@@ -110,7 +110,7 @@ async fn keys_at_below_and_above_their_limit() {
 }
 
 #[tokio::test]
-async fn addresses_at_below_and_above_their_limit() {
+async fn an_event_above_its_limit_of_addresses_is_refused() {
     let server = Server::start().await;
     let query = |topics: usize| {
         let topics = (0..topics).map(|number| format!("topic={number:x}"));

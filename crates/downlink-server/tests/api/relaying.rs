@@ -60,7 +60,7 @@ data: [DONE]
 /// A stream with repeated ids. Its lines end with CRLF.
 const REPEATING: &str = "id: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\ndata: 2\r\n\r\n";
 
-/// The type and the data of each event in a stream. Subscribers must get the same.
+/// The type and the data of each event in a stream, as subscribers must get them.
 fn blocks(stream: &str) -> Vec<(String, String)> {
     let stream = stream.replace("\r\n", "\n");
     let field = |block: &str, name: &str| {
@@ -89,13 +89,13 @@ async fn a_relayed_stream_arrives_once_in_order_and_ends_the_topic() {
                  Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
                 server.address
             );
-            io.write_all(head.as_bytes()).await.expect("open");
+            io.write_all(head.as_bytes()).await.expect("the connection is open");
             for piece in stream.as_bytes().chunks(piece_bytes) {
                 let size = format!("{:x}\r\n", piece.len());
                 let chunk = [size.as_bytes(), piece, b"\r\n"].concat();
-                io.write_all(&chunk).await.expect("open");
+                io.write_all(&chunk).await.expect("the connection is open");
             }
-            io.write_all(b"0\r\n\r\n").await.expect("open");
+            io.write_all(b"0\r\n\r\n").await.expect("the connection is open");
             let mut seen = Vec::new();
             while let Some(event) = subscriber.next().await {
                 seen.push((event.event_type.into_owned(), event.data));

@@ -1,5 +1,6 @@
-//! Where a subscription begins: after an id in the header or in the query, or where the parameter
-//! `start` says. Some starts give a gap.
+//! Tests of the place where a subscription begins. A request names this place with an id in the
+//! header or in the query, or with the parameter `start`. If events after this place are missing,
+//! the subscription gets a gap, which is a notice of the missing events.
 
 use crate::Server;
 
@@ -114,8 +115,8 @@ async fn the_header_wins_over_the_query_and_both_over_start() {
     assert_eq!(gets(&server, "last_event_id=earliest&start=live", "").await, ["1", "2", "3"]);
 }
 
-/// The event `both` has two topics, and one of them has evicted it. The reader reads both topics
-/// and gets the event through the other topic, so it gets no gap.
+/// The event `both` has the topics `a` and `b`. Topic `a` has evicted the event, but topic `b`
+/// still keeps it. The reader reads both topics, so it misses no event and gets no gap.
 #[tokio::test]
 async fn an_event_that_one_of_two_topics_keeps_gives_no_gap() {
     let server = Server::with(&["--retain-events", "1"]).await;
@@ -148,7 +149,7 @@ async fn no_event_may_have_the_id_earliest() {
 }
 
 #[tokio::test]
-async fn each_start_gives_its_events() {
+async fn each_form_of_start_gives_the_events_that_it_describes() {
     assert_eq!(gets(&with_three().await.0, "", "").await, [""; 0]);
     assert_eq!(gets(&with_three().await.0, "start=live", "").await, [""; 0]);
     assert_eq!(gets(&with_three().await.0, "start=earliest", "").await, ["1", "2", "3"]);

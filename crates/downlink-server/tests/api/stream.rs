@@ -119,7 +119,7 @@ impl Stream {
 
     /// Writes bytes to the server over the connection of the stream.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        self.io.write_all(bytes).await.expect("open");
+        self.io.write_all(bytes).await.expect("the connection is open");
     }
 
     async fn read(&mut self) -> bool {
@@ -136,7 +136,7 @@ impl Stream {
         }
         while let Some(line) = self.rest.windows(2).position(|window| window == b"\r\n") {
             let size = std::str::from_utf8(&self.rest[..line]).expect("ASCII");
-            let size = usize::from_str_radix(size, 16).expect("hexadecimal");
+            let size = usize::from_str_radix(size, 16).expect("a hexadecimal number");
             if self.rest.len() < line + 2 + size + 2 {
                 return;
             }
@@ -158,7 +158,7 @@ impl Stream {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.decoder.handle_bytes(bytes).expect("within limits");
+        self.decoder.handle_bytes(bytes).expect("the stream stays within the limits");
         self.body.push_str(std::str::from_utf8(bytes).expect("whole characters"));
     }
 }

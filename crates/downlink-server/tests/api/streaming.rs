@@ -22,17 +22,17 @@ impl Publishing {
              Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n",
             server.address
         );
-        io.write_all(head.as_bytes()).await.expect("open");
+        io.write_all(head.as_bytes()).await.expect("the connection is open");
         Self(io)
     }
 
     async fn send(&mut self, text: &str) {
         let chunk = format!("{:x}\r\n{text}\r\n", text.len());
-        self.0.write_all(chunk.as_bytes()).await.expect("open");
+        self.0.write_all(chunk.as_bytes()).await.expect("the connection is open");
     }
 
     async fn end(mut self) -> Answer {
-        self.0.write_all(b"0\r\n\r\n").await.expect("open");
+        self.0.write_all(b"0\r\n\r\n").await.expect("the connection is open");
         self.answer().await
     }
 
@@ -98,7 +98,7 @@ async fn a_chunk_with_many_events_does_not_block_other_tasks() {
         publishing.send(&"1\n".repeat(4_000)).await;
         assert_eq!(publishing.end().await.json()["events"], 4_000);
         // The handler lets other tasks run after each `at_once` events. But hyper (the HTTP
-        // library) may poll it up to 16 times before other tasks run.
+        // library) may poll the handler up to 16 times before other tasks run.
         let most = patiently(watching).await.expect("no panic");
         assert!((at_once..=16 * at_once).contains(&most), "{most}");
     }
@@ -210,7 +210,7 @@ async fn a_body_with_another_encoding_or_form_is_refused() {
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     let says = (415, "form with the field topic");
     server.refuses(("POST", "/events?topic=a", form), "topic=a&data=hi", says).await;
-    // `curl -d` sends this content type unless told otherwise.
+    // By default, `curl -d` sends this content type.
     let mut stream = server.subscribe("topic=a").await;
     server.ask("POST", "/events?topic=a", form, "hello").await.json();
     assert_eq!(stream.data().await, "hello");
@@ -274,7 +274,7 @@ async fn unusable_ids_and_types_do_not_stop_a_stream() {
 }
 
 #[tokio::test]
-async fn the_parameters_ids_and_types_decide_what_is_kept() {
+async fn the_parameters_ids_and_types_decide_if_ids_and_types_are_kept() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let publish = async |parameters: &str, body: &str| {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Server;
 
 #[tokio::test]
-async fn a_stream_begins_at_once_with_a_comment_and_its_start() {
+async fn a_stream_begins_at_once_with_a_comment_and_an_open_event() {
     let server = Server::start().await;
     let id = server.publish_id("topic=a", "before").await;
     let mut stream = server.stream("topic=a", "").await;
@@ -93,7 +93,7 @@ async fn each_connection_gets_an_event_to_several_addresses_once() {
 }
 
 #[tokio::test]
-async fn alive_1_gives_quiet_subscriptions_their_position() {
+async fn with_alive_1_a_quiet_subscription_gets_the_newest_id() {
     let server = Server::with(&["--keep-alive", "50ms"]).await;
     let mut stream = server.subscribe("topic=a&alive=1").await;
     let id = server.publish_id("topic=other", "x").await;

@@ -11,8 +11,9 @@ use crate::{Running, downlink, run};
 
 fn fixtures() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../downlink-proto/tests/fixtures");
-    let files =
-        fs::read_dir(directory).expect("fixtures").map(|file| file.expect("readable").path());
+    let files = fs::read_dir(directory)
+        .expect("fixtures")
+        .map(|file| file.expect("the entry is readable").path());
     let streams: Vec<PathBuf> =
         files.filter(|path| path.extension().is_some_and(|extension| extension == "sse")).collect();
     assert!(streams.len() >= 15, "only {} streams", streams.len());
@@ -56,7 +57,7 @@ fn events_are_printed_as_soon_as_they_arrive() {
     let mut command = downlink(&["decode"]);
     command.stdin(Stdio::piped());
     let mut running = Running::start(command);
-    let mut stdin = running.stdin.take().expect("piped");
+    let mut stdin = running.stdin.take().expect("the stream is piped");
     stdin.write_all(b"data: one\n\ndata: tw").expect("the program reads stdin");
     assert_eq!(running.stdout.next(), r#"{"data":"one","event":"message","id":""}"#);
     stdin.write_all(b"o\nid: 7\n\n").expect("the program reads stdin");
@@ -85,7 +86,7 @@ fn a_closed_stdout_is_not_an_error() {
         .spawn()
         .expect("the program starts");
     drop(child.stdout.take());
-    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdin = child.stdin.take().expect("the stream is piped");
     let _ = stdin.write_all("data: x\n\n".repeat(100_000).as_bytes());
     drop(stdin);
     let ended = child.wait_with_output().expect("the program ran");

@@ -16,13 +16,14 @@ pub(crate) struct Forwarder {
 impl Forwarder {
     pub(crate) fn to(address: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let url = format!("http://{}", listener.local_addr().expect("the listener is bound"));
         let to = Arc::new(Mutex::new(address.parse().expect("an address")));
         let target = Arc::clone(&to);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let address = *target.lock().expect("no panic");
-                // If the server has ended, this closes the connection of the client.
+                // If the server has ended, the client's connection is closed at the end of this
+                // loop's body.
                 if let Ok(server) = TcpStream::connect(address) {
                     copy_both_ways(&client, &server);
                 }
@@ -38,7 +39,10 @@ impl Forwarder {
 
 fn copy_both_ways(client: &TcpStream, server: &TcpStream) {
     for (from, to) in [(client, server), (server, client)] {
-        let (mut from, mut to) = (from.try_clone().expect("open"), to.try_clone().expect("open"));
+        let (mut from, mut to) = (
+            from.try_clone().expect("the connection is open"),
+            to.try_clone().expect("the connection is open"),
+        );
         std::thread::spawn(move || {
             let _ = io::copy(&mut from, &mut to);
             let _ = to.shutdown(Shutdown::Write);

@@ -31,7 +31,7 @@ fn front_of(server: SocketAddr) -> SocketAddr {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
-    let address = listener.local_addr().expect("bound");
+    let address = listener.local_addr().expect("the listener is bound");
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {

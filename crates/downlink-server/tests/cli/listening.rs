@@ -53,7 +53,7 @@ fn serving(command: Command) -> Running {
 fn publish(mut io: impl std::io::Read + std::io::Write) -> String {
     let request = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                    Content-Length: 1\r\n\r\nx";
-    io.write_all(request.as_bytes()).expect("open");
+    io.write_all(request.as_bytes()).expect("the connection is open");
     let mut answer = String::new();
     io.read_to_string(&mut answer).expect("an answer in UTF-8");
     answer
@@ -104,8 +104,8 @@ fn the_file_has_the_mode_of_the_flag_socket_mode() {
     }
 }
 
-/// As root, the test uses another group than root's own. Any other user can give a file only to a
-/// group that the user belongs to, so the test then uses such a group.
+/// As root, the test uses a group other than root's own. Other users can give a file only to a
+/// group that they belong to. So without root, the test uses the user's own group.
 #[test]
 fn the_file_has_the_group_of_the_flag_socket_group() {
     let folder = Folder::new("group");
@@ -220,9 +220,9 @@ const ONE: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 #[test]
 fn an_inherited_tcp_socket_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = socket.local_addr().expect("bound");
+    let address = socket.local_addr().expect("the listener is bound");
     // This connection is made before the server is started. The server must still serve it.
-    let early = TcpStream::connect(address).expect("listening");
+    let early = TcpStream::connect(address).expect("the server listens");
     let server = Server::of(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
     assert_eq!(server.address(), address.to_string());
     assert!(publish(early).starts_with("HTTP/1.1 200 OK\r\n"));
@@ -245,7 +245,7 @@ fn an_inherited_unix_socket_is_served_and_its_file_stays() {
 #[test]
 fn the_inherited_socket_with_the_name_downlink_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = socket.local_addr().expect("bound").to_string();
+    let address = socket.local_addr().expect("the listener is bound").to_string();
     let says = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:downlink";
     let server = Server::of(supervised(socket, 2, says));
     assert_eq!(server.address(), address);
@@ -254,7 +254,7 @@ fn the_inherited_socket_with_the_name_downlink_is_served() {
 #[test]
 fn sockets_for_another_pid_are_ignored() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = socket.local_addr().expect("bound").to_string();
+    let address = socket.local_addr().expect("the listener is bound").to_string();
     let server = Server::of(supervised(socket, 1, "LISTEN_PID=1 LISTEN_FDS=1"));
     assert_ne!(server.address(), address);
     let warning = server.running.stderr.next();

@@ -65,7 +65,7 @@ fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running::start(command);
     // A command may end before it has read all of its stdin, so an error is ignored.
-    let _ = running.stdin.take().expect("piped").write_all(stdin.as_ref());
+    let _ = running.stdin.take().expect("the stream is piped").write_all(stdin.as_ref());
     running.ended()
 }
 
@@ -81,8 +81,8 @@ impl Running {
     fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
-        let stdout: ChildStdout = child.stdout.take().expect("piped");
-        let stderr: ChildStderr = child.stderr.take().expect("piped");
+        let stdout: ChildStdout = child.stdout.take().expect("the stream is piped");
+        let stderr: ChildStderr = child.stderr.take().expect("the stream is piped");
         let stdin = child.stdin.take();
         Self { child, stdin, stdout: Lines::of(stdout), stderr: Lines::of(stderr) }
     }
@@ -144,7 +144,7 @@ impl Lines {
             match self.0.recv_timeout(PATIENCE) {
                 Ok(line) => rest.push_str(&line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it goes on: {rest}"),
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the output does not end: {rest}"),
             }
         }
     }
@@ -154,7 +154,7 @@ impl Lines {
 struct Server {
     running: Running,
     url: String,
-    /// The lines that the server has printed when it was ready.
+    /// The lines that the server printed when it was ready.
     greeting: Vec<String>,
 }
 

@@ -138,7 +138,7 @@ fn events_of_streams_are_published_as_soon_as_they_arrive() {
         let mut command = downlink(&arguments);
         command.stdin(Stdio::piped());
         let mut publishing = Running::start(command);
-        let mut stdin = publishing.stdin.take().expect("piped");
+        let mut stdin = publishing.stdin.take().expect("the stream is piped");
         let reader = subscriber(&server, format, "2");
         stdin.write_all(first.as_bytes()).expect("the program reads stdin");
         assert!(reader.stdout.next().contains(r#""data":"1""#));
@@ -159,7 +159,7 @@ fn a_refused_stream_ends_before_its_stdin_ends() {
     let mut command = downlink(&arguments);
     command.stdin(Stdio::piped());
     let mut publishing = Running::start(command);
-    let mut stdin = publishing.stdin.take().expect("piped");
+    let mut stdin = publishing.stdin.take().expect("the stream is piped");
     stdin.write_all(b"1\n{\n").expect("the program reads stdin");
     let ended = publishing.ended();
     drop(stdin);
@@ -173,7 +173,7 @@ fn each_error_is_one_line() {
     let server = Server::start(&[]);
     // This listener only finds a free port. After it is dropped, no server listens on the port.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = format!("http://{}", nobody.local_addr().expect("bound"));
+    let address = format!("http://{}", nobody.local_addr().expect("the listener is bound"));
     drop(nobody);
     for (arguments, says) in [
         (vec!["--url", &*server.url, "-t", "a//b", "x"], "\"a//b\" is not a topic"),

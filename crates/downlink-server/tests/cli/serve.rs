@@ -1,4 +1,5 @@
-//! Tests of `downlink serve`: the greeting that it prints, its address, its log and signals.
+//! Tests of `downlink serve`: the greeting that it prints, its address, its log and signals. The
+//! first signal starts a graceful shutdown, which is called a drain.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,9 +14,10 @@ use crate::{listening::Folder, through_a_shell};
 
 /// Opens a stream at the server.
 fn open_stream(server: &Server) -> TcpStream {
-    let mut io = TcpStream::connect(server.address()).expect("listening");
+    let mut io = TcpStream::connect(server.address()).expect("the server listens");
     io.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    write!(io, "GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("open");
+    write!(io, "GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("the connection is open");
     read_until(&mut io, "downlink.open");
     io
 }
@@ -24,7 +26,7 @@ fn read_until(io: &mut TcpStream, text: &str) -> String {
     let mut seen = String::new();
     let mut bytes = [0; 4_096];
     while !seen.contains(text) {
-        let read = io.read(&mut bytes).expect("open");
+        let read = io.read(&mut bytes).expect("the connection is open");
         assert!(read > 0, "ended without {text:?}: {seen:?}");
         seen.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
     }
@@ -36,7 +38,7 @@ fn the_commands_in_the_greeting_work() {
     let server = Server::start(&[]);
     let command = |name: &str| {
         let line = server.greeting.iter().find_map(|line| line.trim().strip_prefix(name));
-        line.expect("in the greeting").trim().to_owned()
+        line.expect("the greeting has the command").trim().to_owned()
     };
     let (subscribe, publish) = (command("subscribe:"), command("publish:"));
     if !Command::new("curl").arg("--version").output().is_ok_and(|found| found.status.success()) {
@@ -59,7 +61,7 @@ fn the_commands_in_the_greeting_work() {
 #[test]
 fn errors_about_the_address_say_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener is bound").to_string();
     let refused = run(downlink(&["--listen", &address]), "");
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
@@ -86,8 +88,8 @@ fn a_signal_ends_streams_properly() {
     }
 }
 
-/// If the test runs under `nohup`, its child processes inherit that SIGHUP is ignored. So the
-/// server is started through `env`, which restores the default action of SIGHUP.
+/// If the test runs under `nohup`, its child processes ignore SIGHUP too. So the server is started
+/// through `env`, which restores the default action of SIGHUP.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_closed_terminal_starts_the_drain() {
@@ -133,10 +135,10 @@ fn a_second_signal_ends_the_server_at_once() {
 
 /// Sends the head of a request, but not the body. Returns when the server waits for the body.
 fn half_a_request(server: &Server) -> TcpStream {
-    let mut io = TcpStream::connect(server.address()).expect("listening");
+    let mut io = TcpStream::connect(server.address()).expect("the server listens");
     let head = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\n\r\n";
-    io.write_all(head.as_bytes()).expect("open");
+    io.write_all(head.as_bytes()).expect("the connection is open");
     // With this answer, the server asks for the body, so the request is in progress.
     read_until(&mut io, "100 Continue");
     io
@@ -147,9 +149,9 @@ fn the_debug_log_has_each_request_with_an_escaped_path() {
     let mut command = downlink(&["--listen", "127.0.0.1:0"]);
     command.env("DOWNLINK_LOG", "downlink_server=debug");
     let server = Server::of(command);
-    let mut io = TcpStream::connect(server.address()).expect("listening");
+    let mut io = TcpStream::connect(server.address()).expect("the server listens");
     write!(io, "PUT /a%1b\"b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .expect("open");
+        .expect("the connection is open");
     let line = server.running.stderr.next();
     for part in ["answered", "method=PUT", r#"path="/a%1b\"b""#, "status=404"] {
         assert!(line.contains(part), "{part}: {line}");
@@ -170,15 +172,15 @@ fn with_store(listen: &str, store: &Path, more: &[&str]) -> Command {
 }
 
 /// If the address is in use, the server must not start, and must not create a store. A second
-/// server with the address and the store of a running server must also fail because of the address,
-/// and not wait for the store.
+/// server may have the address and the store of a running server. Then it must fail because of the
+/// address, and must not wait for the store.
 #[cfg(unix)]
 #[test]
 fn a_start_fails_at_its_address_before_it_opens_the_store() {
     let folder = Folder::new("no-store");
     let path = folder.path("a.db");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener is bound").to_string();
     let refused = run(with_store(&address, &path, &[]), "");
     assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
     assert!(!path.exists(), "the failed start has created a store");
@@ -200,11 +202,11 @@ fn clients_can_connect_while_the_server_waits_for_its_store() {
     let second = Running::start(with_store(&listen, &path, &["--store-wait", "1h"]));
     let line = second.stderr.next();
     assert!(line.contains("a.db; waiting up to 3600s"), "{line}");
-    let mut early = std::os::unix::net::UnixStream::connect(&socket).expect("listening");
+    let mut early = std::os::unix::net::UnixStream::connect(&socket).expect("the server listens");
     early.set_read_timeout(Some(PATIENCE)).expect("a socket");
     early
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .expect("open");
+        .expect("the connection is open");
     first.running.signal("TERM");
     assert!(second.stdout.next().contains("listening on"));
     let mut answer = String::new();
@@ -229,8 +231,8 @@ fn a_signal_ends_a_server_that_waits_for_its_store() {
     assert!(!socket.exists(), "the server removes the file of its socket");
 }
 
-/// The server reserves some file descriptors for other uses than connections. Of only 256
-/// descriptors, it reserves half.
+/// The server reserves some file descriptors for uses other than connections. With a limit of 256
+/// descriptors, it reserves half of them.
 #[cfg(unix)]
 #[test]
 fn more_connections_than_descriptors_allow_are_an_error() {

@@ -131,8 +131,8 @@ fn units_are_the_same_in_flags_environment_and_file() {
     assert!(refused.stderr.contains("64KiB, 256MiB, 16GiB"), "{}", refused.stderr);
 }
 
-/// Parses the settings in flags and in a file. Returns those that are lists: the hosts, the number
-/// of permissions for anonymous users, and the retention rules.
+/// Parses the settings in flags and in a file. Returns the settings that are lists: the hosts, the
+/// number of rights of anonymous clients, and the retention rules.
 fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<RetainRule>) {
     let mut command = Settings::augment_args(Command::new("downlink"));
     if let Some(file) = file {
@@ -141,7 +141,7 @@ fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<Retain
         command = whole.find_subcommand("downlink").expect("the added subcommand").clone();
     }
     let matches = command.get_matches_from([&["downlink"], flags].concat());
-    let settings = Settings::from_arg_matches(&matches).expect("valid");
+    let settings = Settings::from_arg_matches(&matches).expect("the settings are valid");
     (settings.hosts, settings.anonymous.len(), settings.retain)
 }
 
@@ -234,7 +234,7 @@ fn the_readme_lists_every_command() {
     let commands = overview.split("Commands:").nth(1).expect("a list").trim_start_matches('\n');
     let names = commands.lines().take_while(|line| !line.is_empty());
     let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names.strip_suffix(&["help"]).expect("clap adds it"), COMMANDS);
+    assert_eq!(names.strip_suffix(&["help"]).expect("clap adds the command help"), COMMANDS);
     for name in COMMANDS {
         assert!(readme.contains(&format!("downlink {name}")), "{name}");
     }

@@ -1,7 +1,7 @@
 //! The program prints data from publishers and servers on a terminal. Control characters in the
 //! data must not reach the terminal.
 //!
-//! The program runs on a real pseudo-terminal.
+//! The tests run the program on a pseudo-terminal.
 
 use std::{
     fs::{File, OpenOptions},
@@ -90,7 +90,7 @@ fn decoded_streams_are_escaped_on_a_terminal() {
 /// Starts a server that refuses every request and gives this reason. Returns the URL of the server.
 fn refusing(reason: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let url = format!("http://{}", listener.local_addr().expect("the listener is bound"));
     let body = serde_json::json!({ "detail": reason }).to_string();
     std::thread::spawn(move || {
         for mut io in listener.incoming().flatten() {

@@ -42,7 +42,7 @@ impl Tally {
     }
 }
 
-/// What a publisher records. The data of its events is `<number>-0`, `<number>-1` and so on.
+/// The record of a publisher. The data of its events is `<number>-0`, `<number>-1` and so on.
 pub(crate) struct Published {
     pub(crate) topic: &'static str,
     pub(crate) number: usize,
@@ -87,8 +87,8 @@ pub(crate) async fn publish(
     Published { topic, number, took }
 }
 
-/// What a subscriber records: the events that it got, except for the last event of the topic, and
-/// the number of its connections.
+/// The record of a subscriber: the events that it got, without the last event of the topic, and the
+/// number of its connections.
 pub(crate) struct Read {
     pub(crate) topic: &'static str,
     pub(crate) seen: Vec<String>,

@@ -35,16 +35,22 @@ use self::{
     program::{Program, Socket},
 };
 
-/// The number of subscribers of an ordinary test run, and below that the number of restarts.
+/// The number of subscribers of an ordinary test run.
 const CLIENTS: usize = 100;
+
+/// The number of restarts of an ordinary test run.
 const RESTARTS: usize = 2;
 
 /// The number of restarts of a long run.
 const LONG_RESTARTS: usize = 6;
 
-/// The number of publishers of the topic [`STEADY`], and below that of the topic [`BUSY`].
+/// The number of publishers of the topic [`STEADY`].
 const STEADY_PUBLISHERS: usize = 4;
+
+/// The number of publishers of the topic [`BUSY`].
 const BUSY_PUBLISHERS: usize = 8;
+
+/// The number of subscribers of the topic [`BUSY`].
 const BUSY_CLIENTS: usize = 4;
 
 /// The maximum duration of a wait. Every wait takes far less time.
@@ -72,7 +78,7 @@ impl Drop for Folder {
 type Restart = (Instant, Instant);
 
 /// Replaces a server. With `overlap`, the next server is started before the old server gets the
-/// signal to end. Otherwise it is started after the old server has ended.
+/// signal to end. Without `overlap`, the next server is started after the old server has ended.
 fn restart(old: Program, socket: &Socket, store: &Path, overlap: bool) -> (Program, Restart) {
     let begun = Instant::now();
     let next = if overlap {
@@ -267,8 +273,8 @@ fn allow_many_descriptors() {
     setrlimit(Resource::Nofile, limit).expect("a limit up to the maximum");
 }
 
-/// The running test holds this lock, so that the tests run one after the other. That takes less
-/// time than two tests at the same time.
+/// The running test holds this lock, so that the tests run one after the other. Two tests at the
+/// same time would take longer.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 async fn torture(name: &str, connections: Connections) -> String {
@@ -285,8 +291,8 @@ async fn torture(name: &str, connections: Connections) -> String {
     }
 }
 
-/// nginx opens a new connection for each request and repeats no failed request. So a single request
-/// that a restart breaks would be seen as a failure.
+/// nginx opens a new connection for each request and repeats no failed request. So a restart that
+/// breaks a single request makes the test fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torture_restarts_refuse_no_publish_without_repetition() {
     println!("{}", torture("fresh", Connections::Fresh).await);

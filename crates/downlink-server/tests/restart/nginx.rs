@@ -15,8 +15,8 @@ pub(crate) enum Connections {
     Kept,
 }
 
-/// A running nginx. Dropping it sends SIGTERM, and not SIGKILL, after which the worker processes of
-/// nginx would go on.
+/// A running nginx. Dropping it sends SIGTERM. After SIGKILL, the worker processes of nginx would
+/// go on.
 pub(crate) struct Nginx {
     program: Program,
     pub(crate) url: String,
@@ -61,8 +61,8 @@ impl Drop for Nginx {
     }
 }
 
-/// The number of requests by method, status, and the status of each attempt of nginx to send the
-/// request to a server.
+/// The number of requests for each different line of nginx's log. A line has the method, the
+/// status, and the status of each attempt to send the request to a server.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(BTreeMap<String, usize>);
 

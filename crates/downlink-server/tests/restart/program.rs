@@ -22,7 +22,7 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) fn tcp() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let place = listener.local_addr().expect("bound").to_string();
+        let place = listener.local_addr().expect("the listener is bound").to_string();
         Self { fd: Arc::new(listener.into()), place }
     }
 
@@ -55,7 +55,7 @@ impl Program {
         command.stdin(socket).stdout(Stdio::piped()).stderr(Stdio::inherit());
         command.env("DOWNLINK_LOG", "warn");
         let mut child = command.spawn().expect("a shell");
-        let stdout = child.stdout.take().expect("piped");
+        let stdout = child.stdout.take().expect("the stream is piped");
         Self { child, stdout: BufReader::new(stdout) }
     }
 

@@ -1,5 +1,6 @@
-//! The system clock is wrong for a while. The tests use the library libfaketime to change the time
-//! that the server sees. Without this library, the tests are skipped and print a message.
+//! Tests of a server whose system clock is wrong for a while. They use the library libfaketime to
+//! change the time that the server sees. Without this library, the tests are skipped and print a
+//! message.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -50,7 +51,7 @@ impl Clock {
         // Renaming replaces the whole file, so the server never reads half of it.
         let new = self.file.with_extension("new");
         fs::write(&new, format!("{ahead}\n")).expect("a file");
-        fs::rename(&new, &self.file).expect("in its place");
+        fs::rename(&new, &self.file).expect("the file is renamed");
     }
 
     /// Starts a server that sees this clock.
@@ -69,13 +70,13 @@ async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     let event = patiently(stream.next()).await.expect("an event");
     let event: Value = serde_json::from_str(&event.data).expect("JSON");
     assert_eq!(event["data"], data);
-    event["at"].as_u64().expect("milliseconds")
+    event["at"].as_u64().expect("a number of milliseconds")
 }
 
 /// The right time in milliseconds since 1970. The test itself sees the real clock.
 fn now_ms() -> u64 {
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
-    u64::try_from(since.as_millis()).expect("before the year 500,000,000")
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("the time is after 1970");
+    u64::try_from(since.as_millis()).expect("the time is before the year 500,000,000")
 }
 
 /// Asserts that a time from the server is right.
@@ -115,7 +116,8 @@ const FINISHED_KEEP: Duration = Duration::from_secs(2);
 const FLAGS: [&str; 4] = ["--finished-keep", "2s", "--retain", "short/*=age:2s"];
 
 /// Starts a server. Its clock jumps ten years ahead, and later back to the right time. Returns the
-/// server, and the ids of three events that were published before, during and after this.
+/// server, and the ids of three events: one published before the jump, one during the jump, and one
+/// after it.
 async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     let server = clock.server(store, &FLAGS);
     let mut shown = server.stream("topic=shown&meta=1", "").await;
@@ -161,7 +163,7 @@ async fn assert_clock_is_right(server: &Server, ids: &[String]) {
         let event = patiently(whole.next()).await.expect("an event");
         let event: Value = serde_json::from_str(&event.data).expect("JSON");
         assert_eq!(event["data"], data);
-        times.push(event["at"].as_i64().expect("milliseconds"));
+        times.push(event["at"].as_i64().expect("a number of milliseconds"));
     }
     assert!(times.is_sorted(), "{times:?}");
     for time in &times {
@@ -218,7 +220,11 @@ async fn a_restart_during_a_clock_jump_does_not_change_the_server() {
     server.stop();
     clock.set(TEN_YEARS);
     let server = clock.server(&store, &FLAGS);
-    assert_eq!(events(&server, "kept").await, 1, "the event appears to be ten years old");
+    assert_eq!(
+        events(&server, "kept").await,
+        1,
+        "an event that only appears to be ten years old is kept"
+    );
     ids.push(server.publish("topic=kept", "meanwhile").await);
     server.publish("topic=short/meanwhile", "x").await;
     clock.set("+0");

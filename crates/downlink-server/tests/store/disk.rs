@@ -9,8 +9,8 @@ use std::{
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts a file system. If the test may not do this, prints that the test is skipped and
-    /// returns `None`.
+    /// Mounts a file system. If this process may not mount a file system, prints that the test is
+    /// skipped and returns `None`.
     pub(crate) fn mount(at: PathBuf, bytes: u64, test: &str) -> Option<Self> {
         std::fs::create_dir_all(&at).expect("a folder for the test");
         let size = format!("size={bytes}");
@@ -18,7 +18,7 @@ impl Disk {
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
         let mounted = mount.output().is_ok_and(|output| output.status.success());
         if !mounted {
-            eprintln!("skipped, for want of the right to mount: {test}");
+            eprintln!("{test}: skipped: this process may not mount a file system");
         }
         mounted.then_some(Self(at))
     }

@@ -43,7 +43,7 @@ async fn a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there
     let test = "a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there_is_space";
     let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
     let (store, ballast) = (disk.file("x.db"), disk.file("ballast"));
-    fs::write(&ballast, vec![1; 1 << 20]).expect("room");
+    fs::write(&ballast, vec![1; 1 << 20]).expect("there is room");
     let flags = ["--event-bytes-max", "10000", "--history-bytes-max", "100000"];
     let server = Server::start(&store, &flags);
     let mut live = server.stream("topic=a", "").await;
@@ -51,13 +51,13 @@ async fn a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there
     let said = fill(&server, 200, &mut kept).await;
     assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
     assert!(kept.len() > 50, "{}", kept.len());
-    // Reading still works, for the first reader and for a new reader that needs events from the
-    // file.
+    // Reading still works, both for the first reader and for a new reader that needs events from
+    // the file.
     assert_eq!(next(&mut live, kept.len()).await, kept);
     let mut late = server.stream("topic=a&start=earliest", "").await;
     assert_eq!(next(&mut late, kept.len()).await, kept);
 
-    fs::remove_file(&ballast).expect("removed");
+    fs::remove_file(&ballast).expect("the file is removed");
     for number in 0..10 {
         kept.push(format!("after {number}"));
         server.publish("topic=a", &kept[kept.len() - 1]).await;
@@ -107,7 +107,7 @@ async fn a_full_disk_refuses_relaxed_publishes_and_keeps_acknowledged_events() {
 }
 
 /// Parses the error message for a stream that was published only in part. Returns the number of
-/// published events, and the id of the last of them.
+/// published events, and the id of the last published event.
 #[track_caller]
 fn published(said: &str) -> (usize, &str) {
     let (_, counted) = said.rsplit_once(" Published: ").expect(said);
@@ -193,7 +193,7 @@ async fn errors_about_foreign_files_say_what_to_do() {
     let newer = folder.file("newer.db");
     store_with(&newer, 1).await;
     let database = Connection::open(&newer).expect("a database");
-    database.pragma_update(None, "user_version", 1_000).expect("writable");
+    database.pragma_update(None, "user_version", 1_000).expect("the file is writable");
     drop(database);
     let said = refused(&newer);
     assert!(said.contains("layout 1000") && said.contains("start the newer version"), "{said}");
@@ -234,9 +234,9 @@ async fn publishes_fail_only_while_another_program_holds_a_lock() {
     assert_eq!(stream.last_event_id(), id);
 }
 
-/// For each page of a store, the test makes a copy of the store and damages this page in it. The
-/// server must report the damage when it starts, or serve the intact events. It must never panic,
-/// and never return an event that was not published.
+/// For each page of a store, the test makes a copy of the store and damages this page in the copy.
+/// The server must report the damage when it starts, or serve the intact events. It must never
+/// panic, and never return an event that was not published.
 #[tokio::test]
 async fn a_damaged_file_is_an_error_or_its_intact_events_are_served() {
     let folder = Folder::new("damaged");

@@ -1,5 +1,5 @@
-//! Tests of the program with a store, over HTTP: what it answers if files are damaged or disks are
-//! full, and which data survives restarts, kills and restored backups.
+//! Tests of the program with a store, over HTTP: its answers if files are damaged or disks are
+//! full, and the data that survives restarts, kills and restored backups.
 //!
 //! Tests wait for events, never for a fixed time. Each test kills its processes at its end.
 #![cfg(unix)]
@@ -7,7 +7,7 @@
 #[path = "../api/answer.rs"]
 mod answer;
 #[path = "../api/stream.rs"]
-#[expect(dead_code, reason = "only the tests of the API use all of it")]
+#[expect(dead_code, reason = "only the tests of the API use every function")]
 mod stream;
 
 mod clock;

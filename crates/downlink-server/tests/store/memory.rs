@@ -1,5 +1,5 @@
-//! The memory that the history takes, as the operating system counts it, compared with the server's
-//! own count.
+//! Compares two counts of the memory that the history takes: the operating system's count and the
+//! server's own count.
 #![cfg(target_os = "linux")]
 
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
 /// size. With a small history, most of the measured memory would be SQLite's cache.
 const COUNTED: f64 = (95 << 20) as f64;
 
-/// The events have 200 bytes of data and are published in large batches. The memory of the batches
-/// returns to the system only after a while, so the test waits for this.
+/// The events have 200 bytes of data and are published in large batches. The server returns the
+/// memory of the batches to the system only after a while, so the test repeats its measurement
+/// until the memory is small enough.
 #[tokio::test]
 async fn a_history_of_small_events_takes_at_most_30_percent_more_than_counted() {
     let folder = Folder::new("memory");

@@ -1,5 +1,5 @@
-//! Tests of what survives a restart: not only events, but also ids, idempotency keys and finished
-//! topics. With relaxed durability, a power cut may lose the newest events.
+//! Tests of restarts: events, ids, idempotency keys and finished topics must survive them. With
+//! relaxed durability, a power cut may lose the newest events.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -116,8 +116,7 @@ async fn topics_are_listed_after_a_restart() {
             let due: Vec<_> = names.iter().map(|name| (name.clone(), json!(1))).collect();
             assert_eq!(listed(&server, limit).await, due);
         }
-        // The event was published before the restart, in an earlier epoch, and still has the same
-        // id.
+        // The event was published before the restart and still has the same id.
         assert_eq!(server.get("/topics?topic=t/00").await["oldest"], json!(ids[0]));
     }
 }
@@ -127,10 +126,10 @@ async fn gap(stream: &mut Stream) -> Value {
     patiently(stream.gap()).await
 }
 
-/// Killing the server loses no event, because the operating system still has them. To simulate a
-/// power cut, the test replaces the store with an earlier copy.
+/// Killing the server loses no event, because the operating system already has all events. To
+/// simulate a power cut, the test replaces the store with an earlier copy.
 #[tokio::test]
-async fn events_lost_in_a_power_cut_give_one_gap_and_no_id_skips_an_event() {
+async fn events_lost_in_a_power_cut_give_one_gap_and_no_new_event_is_skipped() {
     let folder = Folder::new("relaxed");
     let (store, before) = (folder.file("x.db"), folder.file("before.db"));
     let relaxed = ["--durability", "relaxed"];
@@ -217,10 +216,10 @@ async fn relaxed_publishes_are_refused_and_invisible_while_the_store_is_locked()
     assert_eq!(live.last_event_id(), id);
 }
 
-/// The answer must not wait for the next event of the stream, because the publisher may not send
-/// one for hours.
+/// The answer must not wait for the next event of the stream, because the publisher may send no
+/// event for hours.
 #[tokio::test]
-async fn an_open_stream_is_refused_as_soon_as_one_event_is() {
+async fn an_open_stream_is_refused_as_soon_as_one_event_is_refused() {
     let folder = Folder::new("open-stream");
     let server = Server::start(&folder.file("log.db"), &[]);
     server.publish("topic=a&id=taken", "one").await;

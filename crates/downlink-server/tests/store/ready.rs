@@ -59,7 +59,7 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
     let test = "readiness_metrics_and_log_show_a_full_disk_until_there_is_space";
     let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
     let ballast = disk.file("ballast");
-    fs::write(&ballast, vec![1; 2 << 20]).expect("room");
+    fs::write(&ballast, vec![1; 2 << 20]).expect("there is room");
     let server = Server::start(&disk.file("x.db"), &FLAGS);
     becomes_ready(&server).await;
     let mut kept = Vec::new();
@@ -77,7 +77,7 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
 
     // The server must become ready again without a publish, because a load balancer sends no
     // requests to a server that is not ready.
-    fs::remove_file(&ballast).expect("removed");
+    fs::remove_file(&ballast).expect("the file is removed");
     becomes_ready(&server).await;
     server.publish("topic=a", "more").await;
     let log = server.stop();
@@ -115,8 +115,8 @@ async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
         assert_eq!(next(&mut at_once, 2).await, kept[kept.len() - 2..]);
         let last = early.last_event_id();
 
-        fs::remove_file(&ballast).expect("removed");
-        fs::remove_file(disk.file("more-ballast")).expect("removed");
+        fs::remove_file(&ballast).expect("the file is removed");
+        fs::remove_file(disk.file("more-ballast")).expect("the file is removed");
         becomes_ready(&server).await;
         server.publish("topic=a", "more").await;
         kept.push("more".to_owned());
@@ -131,8 +131,8 @@ async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
     }
 }
 
-/// Damages the root page of the table `memberships`. The server does not read this page when it
-/// starts, but when it first removes old events (trims).
+/// Damages the root page of the table `memberships`. The server first reads this page when it
+/// removes old events, which is after its start.
 fn damage_memberships(store: &Path) {
     let database = Connection::open(store).expect("a database");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'memberships'";
@@ -140,7 +140,7 @@ fn damage_memberships(store: &Path) {
     drop(database);
     let mut file = File::options().write(true).open(store).expect("a file");
     file.seek(SeekFrom::Start((page - 1) * 4_096)).expect("a page");
-    file.write_all(&[0x5a; 4_096]).expect("writable");
+    file.write_all(&[0x5a; 4_096]).expect("the file is writable");
 }
 
 #[tokio::test]
@@ -160,8 +160,8 @@ async fn a_damaged_store_is_not_ready() {
     assert_eq!(log.matches("the store takes no events").count(), 1, "{log}");
 }
 
-/// The test uses the program `strace` to make flushes fail. Without `strace`, or if it may not
-/// trace, the test is skipped.
+/// The test uses the program `strace` to make flushes fail. If there is no `strace`, or if `strace`
+/// may not trace, the test is skipped.
 #[tokio::test]
 async fn after_a_failed_flush_readiness_and_errors_agree() {
     let folder = Folder::new("flush");
@@ -170,7 +170,7 @@ async fn after_a_failed_flush_readiness_and_errors_agree() {
     let program = command(&store, &[]);
     let mut traced = Command::new("strace");
     // With `-D`, the server and not strace is the child process of this test, so that the test can
-    // kill the server. `when=20+` makes the 20th flush of each thread fail, and all later ones.
+    // kill the server. `when=20+` makes the 20th flush of each thread fail, and all later flushes.
     traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]);
     traced.args(["-e", "inject=fdatasync,fsync:error=EIO:when=20+"]);
     traced.arg(program.get_program()).args(program.get_args());
@@ -196,5 +196,5 @@ async fn after_a_failed_flush_readiness_and_errors_agree() {
     let said = server.post("topic=a", "", "later").await.problem(503);
     assert!(said.starts_with(unknown), "{said}");
     let mut early = server.stream("topic=a&start=earliest", "").await;
-    assert_eq!(next(&mut early, 1).await.len(), 1, "reading goes on");
+    assert_eq!(next(&mut early, 1).await.len(), 1, "reading still works");
 }

@@ -1,6 +1,6 @@
-//! An older copy replaces the store, so newer events are lost. Readers get a gap for the lost
-//! events. A reader that resumes after the id of a lost event misses none of the events in the
-//! copy.
+//! In these tests, an older copy replaces the store, so newer events are lost. Readers get a gap
+//! for the lost events, which is a notice that events are missing. A reader that resumes after the
+//! id of a lost event misses none of the events in the copy.
 
 use std::{
     fs,
@@ -29,9 +29,9 @@ pub(crate) fn back_up(store: &Path, copy: &Path) {
 }
 
 /// Replaces a store with a copy, in the way that the documentation describes. No server may use the
-/// store.
+/// store during the replacement.
 pub(crate) fn restore(copy: &Path, store: &Path) {
-    fs::copy(copy, store).expect("copied");
+    fs::copy(copy, store).expect("the store is copied");
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", store.display()));
     }
@@ -115,8 +115,9 @@ async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     }
 }
 
-/// The server was restarted after the copy was made, which began a new epoch. The copy does not
-/// know this epoch.
+/// Each start of a server begins a new epoch, and the ids of its events contain the name of the
+/// epoch. The server was restarted after the copy was made, so the copy does not know the new
+/// epoch.
 #[tokio::test]
 async fn ids_of_an_epoch_unknown_to_a_restored_copy_give_a_gap() {
     let folder = Folder::new("unknown-life");

@@ -126,7 +126,7 @@ async fn an_age_rule_evicts_only_events_of_matching_topics() {
     let gone = publish(&server, "typing/a", 3).await;
     let passed = async |server: &Server| {
         // Readers may still get expired events until the server has applied the rule, so the test
-        // waits for this.
+        // waits until the topic has no events.
         while server.get("/topics?topic=typing/a").await["events"] != 0 {}
     };
     patiently(passed(&server)).await;
@@ -170,7 +170,7 @@ async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
         assert!((50..=bytes_max / 3_000).contains(&kept), "{kept} are kept");
         assert!(
             next(&mut resumed, kept).await == data[oldest..],
-            "other events than the published ones"
+            "the reader got events that were not published"
         );
         server = restarted(server, &store, &flags, killed);
     }
@@ -213,8 +213,8 @@ async fn every_id_and_pattern_gives_the_kept_events_and_one_gap_for_evicted_even
     let (mut events, mut drawn) = (Vec::new(), 7_u32);
     for number in 0..70 {
         drawn = drawn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Only three topics get events at the same time. Which three they are changes after every
-        // 20 events.
+        // At any time, only three topics get events. The test changes these three topics after
+        // every 20 events.
         let topic = (number / 20 + (drawn >> 28) as usize % 3) % KEPT.len();
         let query = format!("topic={}", KEPT[topic].0);
         events.push((topic, server.publish(&query, &number.to_string()).await));

@@ -31,12 +31,12 @@ pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
 pub(crate) fn refused(store: &Path) -> String {
     let mut child = command(store, &[]).spawn().expect("the program starts");
     let mut first = String::new();
-    let stdout = child.stdout.take().expect("piped");
+    let stdout = child.stdout.take().expect("the stream is piped");
     let read = BufReader::new(stdout).read_line(&mut first);
     if read.is_ok_and(|read| read > 0) {
         let _ = child.kill();
         let _ = child.wait();
-        panic!("it starts: {first}");
+        panic!("the server starts, although it must not: {first}");
     }
     let ended = child.wait_with_output().expect("the program ends");
     let all = String::from_utf8(ended.stderr).expect("UTF-8");
@@ -75,7 +75,7 @@ impl Server {
     /// error.
     pub(crate) fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the program starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("the stream is piped"));
         let mut greeting = String::new();
         stdout.read_line(&mut greeting).expect("a pipe");
         let Some((_, address)) = greeting.trim_end().rsplit_once("http://") else {
@@ -102,14 +102,14 @@ impl Server {
         self.child.wait().expect("the program ends");
     }
 
-    /// Ends the server with a signal, after which it drains, and returns what it has written to
-    /// stderr.
+    /// Ends the server with SIGTERM, which starts a graceful shutdown. Returns the server's output
+    /// on stderr.
     pub(crate) fn stop(mut self) -> String {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
         assert!(sent.expect("the program kill").success());
         let mut said = String::new();
-        let mut stderr = self.child.stderr.take().expect("piped");
+        let mut stderr = self.child.stderr.take().expect("the stream is piped");
         stderr.read_to_string(&mut said).expect("UTF-8");
         let status = self.child.wait().expect("the program ends");
         assert_eq!(status.code(), Some(0), "{said}");
@@ -125,10 +125,10 @@ impl Server {
             self.address,
             body.len()
         );
-        let mut io = TcpStream::connect(&self.address).await.expect("listening");
+        let mut io = TcpStream::connect(&self.address).await.expect("the server listens");
         let mut answer = String::new();
         patiently(async {
-            io.write_all(format!("{head}{body}").as_bytes()).await.expect("open");
+            io.write_all(format!("{head}{body}").as_bytes()).await.expect("the connection is open");
             io.read_to_string(&mut answer).await.expect("an answer");
         })
         .await;
@@ -157,10 +157,10 @@ impl Server {
              Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
              {bytes:x}\r\n{event_stream}\r\n"
         );
-        let mut io = TcpStream::connect(&self.address).await.expect("listening");
+        let mut io = TcpStream::connect(&self.address).await.expect("the server listens");
         let mut answer = String::new();
         patiently(async {
-            io.write_all(request.as_bytes()).await.expect("open");
+            io.write_all(request.as_bytes()).await.expect("the connection is open");
             io.read_to_string(&mut answer).await.expect("an answer");
         })
         .await;
@@ -173,23 +173,23 @@ impl Server {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("an option of every socket");
         let address = self.address.parse().expect("an address");
-        let mut io = socket.connect(address).await.expect("listening");
+        let mut io = socket.connect(address).await.expect("the server listens");
         let host = &self.address;
         let request = format!("GET /events?{query}&open=0 HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        io.write_all(request.as_bytes()).await.expect("open");
+        io.write_all(request.as_bytes()).await.expect("the connection is open");
         io
     }
 
     /// Requests a stream without the event `downlink.open`. The server may refuse the request.
     pub(crate) async fn stream(&self, query: &str, last_event_id: &str) -> Stream {
-        let mut io = TcpStream::connect(&self.address).await.expect("listening");
+        let mut io = TcpStream::connect(&self.address).await.expect("the server listens");
         let last = match last_event_id {
             "" => String::new(),
             id => format!("Last-Event-ID: {id}\r\n"),
         };
         let host = &self.address;
         let request = format!("GET /events?{query}&open=0 HTTP/1.1\r\nHost: {host}\r\n{last}\r\n");
-        io.write_all(request.as_bytes()).await.expect("open");
+        io.write_all(request.as_bytes()).await.expect("the connection is open");
         patiently(Stream::begin(io)).await
     }
 }

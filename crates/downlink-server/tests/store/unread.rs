@@ -34,7 +34,7 @@ impl Read {
     async fn until(mut stream: Stream, end: &str) -> Self {
         let mut read = Self::default();
         loop {
-            let event = patiently(stream.next()).await.expect("it goes on");
+            let event = patiently(stream.next()).await.expect("the stream goes on");
             if event.event_type == "downlink.gap" {
                 let gap: Value = serde_json::from_str(&event.data).expect("JSON");
                 let place = |name: &str| gap[name].as_str().map_or(0, offset);
@@ -86,8 +86,8 @@ async fn each_event_is_delivered_or_in_a_gap(store: &Path, start: &str) -> bool 
         }
     })
     .await;
-    // A topic that has its event now also had it when the stream was opened. So the subscriber must
-    // get these events, or a gap for them.
+    // A topic that has its event now also had this event when the stream was opened. So the
+    // subscriber must get the events of these topics, or a gap for them.
     let due = retained(&server).await;
     if due.is_empty() {
         return false;
