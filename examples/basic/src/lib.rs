@@ -2,8 +2,7 @@
 //!
 //! `GET /events` numbers its events `evt-1`, `evt-2` and so on. A client that reconnects with
 //! `Last-Event-ID: evt-7` continues with `evt-8`. The app does not send the missed times, because
-//! past times are useless. An endpoint that does send missed events needs a hub, as in the example
-//! `chat`.
+//! past times are useless. An endpoint that sends missed events needs a hub, as in the example `chat`.
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The text before the number in an event id.
 const ID_PREFIX: &str = "evt-";
 
-/// The highest number accepted from a client. JavaScript represents all integers up to this one
+/// The highest number accepted from a client. JavaScript represents all integers up to this number
 /// exactly. At one event a second, no client reaches it.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
@@ -53,7 +52,7 @@ fn event(number: u64, now: Timestamp) -> Result<Event, InvalidField> {
     Ok(Event::new(format!("{now:.0}")).event(EventType::from_static("time")).id(id))
 }
 
-/// The number in an event id. Returns `None` if the id was not made by this app.
+/// Returns the number in an event id, or `None` if this app did not make the id.
 fn number_of(id: &str) -> Option<u64> {
     let digits = id.strip_prefix(ID_PREFIX)?;
     let number = digits.parse::<u64>().ok()?;

@@ -46,12 +46,12 @@ async fn numbers_start_at_1_after_an_id_in_another_form() {
     let above = format!("evt-{}", NUMBER_MAX + 1);
     for id in ["7", "evt-", "evt-+7", "evt-07", "evt--7", "evt-7x", "EVT-7", &above] {
         let mut stream = open(&app(), "/events", id).await;
-        assert_eq!(first_number(&mut stream).await, 1, "after {id:?}");
+        assert_eq!(first_number(&mut stream).await, 1, "the first number after the id {id:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_continue_after_a_number_below_and_at_the_limit() {
+async fn numbers_continue_after_an_id_up_to_the_limit() {
     for number in [0, NUMBER_MAX - 1, NUMBER_MAX] {
         let mut stream = open(&app(), "/events", &format!("evt-{number}")).await;
         assert_eq!(first_number(&mut stream).await, number + 1);

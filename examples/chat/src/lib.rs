@@ -1,10 +1,10 @@
-//! A chat in one room. Every client gets all new messages. A new client first gets the newest
-//! earlier messages.
+//! A chat in one room. Every client gets all new messages. A new client first gets the last
+//! messages of the history.
 //!
 //! A hub keeps the messages, so a client that lost its connection gets the messages that it missed.
 //! The app keeps no list of clients, so it has nothing to clean up when a client leaves.
 //!
-//! The example has only one room; in an app with several rooms, each room would be a topic of the
+//! The example has only one room. In an app with several rooms, each room would be a topic of the
 //! hub. The example does not verify names, and loses its history when the process ends.
 
 mod message;
@@ -30,7 +30,7 @@ pub use message::{BODY_BYTES_MAX, Draft, Message, TEXT_CHARS_MAX, USER_CHARS_MAX
 /// The number of earlier messages that a new client gets. They fill a few screens.
 pub const HISTORY_EVENTS: usize = 50;
 
-/// Makes the app. The hub has the messages.
+/// Makes the app. The hub keeps the messages.
 pub fn app(hub: Hub<Message>) -> Router {
     Router::new()
         .route("/events", get(join))
@@ -45,7 +45,8 @@ async fn join(
     last: LastEventId,
 ) -> Result<Subscription<Message>, SubscribeError> {
     let subscribe = hub.subscribe().start(Start::Last(HISTORY_EVENTS)).resume(last);
-    // The page listens for these keep-alives. If they stop, it knows that the connection is dead.
+    // With `announce_alive`, keep-alives are events. If they stop, the page knows that the
+    // connection is dead.
     subscribe.announce_alive(true).open().await
 }
 

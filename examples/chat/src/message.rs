@@ -21,7 +21,7 @@ pub const USER_CHARS_MAX: usize = 40;
 /// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1_024;
 
-/// The name of a user who gives none.
+/// The name of a user who gives no name.
 const ANONYMOUS: &str = "Anonymous";
 
 /// A message as a client sends it.
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn text_below_at_and_above_the_limit() {
+    fn text_above_the_limit_is_refused() {
         let text = |chars| "é".repeat(chars);
         assert!(message(None, &text(TEXT_CHARS_MAX - 1)).is_ok());
         assert!(message(None, &text(TEXT_CHARS_MAX)).is_ok());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn name_below_at_and_above_the_limit() {
+    fn name_above_the_limit_is_refused() {
         let user = |chars| "é".repeat(chars);
         assert!(message(Some(&user(USER_CHARS_MAX - 1)), "x").is_ok());
         assert!(message(Some(&user(USER_CHARS_MAX)), "x").is_ok());

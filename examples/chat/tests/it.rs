@@ -98,7 +98,7 @@ async fn new_client_gets_the_newest_messages() {
     let seen = stream.sees("number 60").await;
     let expected: Vec<_> = (11..=60).map(|number| format!("number {number}")).collect();
     assert_eq!(texts(seen), expected);
-    assert!(!seen.contains("downlink.gap"), "older history was not asked for: {seen}");
+    assert!(!seen.contains("downlink.gap"), "a new client gets no gap for older messages: {seen}");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn invalid_message_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn body_below_at_and_above_the_limit() {
+async fn body_above_the_limit_is_refused() {
     let app = app();
     let body = |bytes: usize| {
         let message = r#"{"text":"x"}"#;
@@ -182,7 +182,7 @@ async fn body_below_at_and_above_the_limit() {
 /// A form on another site's page can send any body. But it cannot send the media type of JSON
 /// without a preflight request, so the server requires this media type.
 #[tokio::test]
-async fn another_media_type_is_refused() {
+async fn body_of_another_media_type_than_json_is_refused() {
     let request = Request::post("/messages").header("content-type", "text/plain");
     let request = request.body(Body::from(r#"{"text":"x"}"#)).expect("a request");
     let (status, answer) = answer(&app(), request).await;
@@ -191,7 +191,7 @@ async fn another_media_type_is_refused() {
 }
 
 #[tokio::test]
-async fn closed_hub_gives_an_error() {
+async fn message_gets_503_if_the_hub_is_closed() {
     let hub = Hub::json();
     hub.close();
     let (status, answer) = post(&chat::app(hub), r#"{"text":"x"}"#).await;
@@ -220,7 +220,7 @@ async fn page_may_load_from_and_connect_to_this_server_only() {
 
 /// The page does not allow input that the server would refuse.
 #[tokio::test]
-async fn page_has_the_servers_limits() {
+async fn input_fields_of_the_page_have_the_limits_of_the_server() {
     let request = Request::get("/").body(Body::empty()).expect("a request");
     let (_, page) = answer(&app(), request).await;
     for (id, chars_max) in [("user", chat::USER_CHARS_MAX), ("text", chat::TEXT_CHARS_MAX)] {

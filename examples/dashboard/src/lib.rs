@@ -30,19 +30,19 @@ const NEWEST: Retention = Retention { events_max: 1, age_max: None, ..Retention:
 ///
 /// # Errors
 ///
-/// [`HubError`] if the settings above contradict each other.
+/// [`HubError`] if the settings are invalid. The tests check that they are valid.
 pub fn hub() -> Result<Hub<Sample>, HubError> {
     let retention = HubRetention::default().topics("metrics/*", NEWEST);
     Hub::builder().json().retention(retention).build()
 }
 
-/// Makes the app. The hub has the metrics.
+/// Makes the app that sends the metrics of this hub.
 pub fn app(hub: Hub<Sample>) -> Router {
     Router::new().route("/events", get(watch)).with_state(hub).merge(page::routes())
 }
 
-/// Publishes a sample of each metric at once, and then one every [`PERIOD`]. `seed` determines the
-/// random walk.
+/// Publishes a sample of each metric at once, and then another sample every [`PERIOD`]. `seed`
+/// determines the random walk.
 ///
 /// # Errors
 ///
@@ -78,7 +78,7 @@ async fn watch(
     last: LastEventId,
 ) -> Result<Subscription<Sample>, SubscribeError> {
     // The subscription does not use the client's last event id. With the id, the client would get a
-    // gap for the values that it missed, which are useless.
+    // gap for the values that it missed. But old values are useless.
     let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest);
     subscribe.resume(last.without_id()).open().await
 }

@@ -99,7 +99,7 @@ async fn samples_depend_on_the_seed_and_come_every_period() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn program_publishes_all_metrics() {
+async fn all_metrics_are_published() {
     let hub = hub();
     let mut stream = open(&dashboard::app(hub.clone()), "/events", "").await;
     tokio::spawn(dashboard::publish_samples(hub, 7));

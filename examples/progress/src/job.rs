@@ -1,7 +1,8 @@
 //! The jobs. A job splits numbers into primes, one number per step. After each step, it publishes
 //! its progress.
 //!
-//! Invariant: a started job publishes a last event, even if a step fails, unless the hub is closed.
+//! Invariant: a started job publishes a last event, even if a step fails. Only a closed hub prevents
+//! the last event.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -20,12 +21,12 @@ use tokio::{
 /// milliseconds, so this many jobs put little load on a small machine.
 pub const JOBS_MAX: usize = 8;
 
-/// The maximum number of steps of a job. Each step takes half a second, so a job takes at most 25
-/// s. With more steps, the user would wait too long.
+/// The maximum number of steps of a job. Each step takes half a second, so a job takes at most
+/// 25 s. With more steps, the user would wait too long.
 pub const NUMBERS_MAX: usize = 50;
 
-/// The highest number that a job accepts. A job needs at most a million divisions to split it,
-/// which take a few milliseconds.
+/// The highest number that a job accepts. To split this number, a job needs at most a million
+/// divisions, which take a few milliseconds.
 pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
 /// How long clients can read a job after its end. A user may reload the page or open a closed
@@ -33,7 +34,7 @@ pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
 
 /// The maximum number of jobs that the hub keeps, including ended jobs. If the hub has this many
-/// jobs, it refuses a new one.
+/// jobs, it refuses a new job.
 const JOBS_KEPT_MAX: usize = 1_000;
 
 /// The progress of a job. Each event has the whole state, so a reader needs only the newest event.
@@ -115,7 +116,7 @@ impl Jobs {
     ///
     /// # Errors
     ///
-    /// [`HubError`] if the settings above contradict each other.
+    /// [`HubError`] if the settings are invalid. The tests check that they are valid.
     pub fn new(pace: Duration) -> Result<Self, HubError> {
         let limits = Limits { topics_max: JOBS_KEPT_MAX, ..Limits::default() };
         let retention = HubRetention::default().finished_keep(ENDED_KEEP);
@@ -223,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn number_below_at_and_above_the_limit() {
+    fn number_outside_the_range_is_refused() {
         for number in [NUMBER_MAX - 1, NUMBER_MAX] {
             assert!(factors(&number.to_string()).is_ok());
         }
         let above = (NUMBER_MAX + 1).to_string();
         for text in [above.as_str(), "1", "0", "-3", "1.5", "<b>", "99999999999999999999999"] {
-            let error = factors(text).expect_err("no number");
+            let error = factors(text).expect_err("an invalid number");
             assert!(error.contains(&format!("“{text}” is not a whole number")), "{error}");
         }
     }

@@ -1,7 +1,7 @@
 //! The program. It listens, prints example requests, and serves until Ctrl-C.
 //!
-//! The port is the first argument, or the environment variable `PORT`, or 8080. Port 0 means any
-//! free port.
+//! The first argument sets the port. If it is missing, the environment variable `PORT` sets the
+//! port. The default is 8080. Port 0 means any free port.
 
 use std::{
     env,
@@ -22,8 +22,8 @@ const PORT: u16 = 8080;
 /// The minimum duration of a step. Without it, the steps would be too fast to watch.
 const PACE: Duration = Duration::from_millis(500);
 
-/// The maximum duration of a shutdown. The server ends open streams at once. Only a client that
-/// stops reading can delay the end of the program this long.
+/// The maximum duration of a shutdown. The server ends open streams at once. A shutdown takes this
+/// long only if a client has stopped reading.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -49,7 +49,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the user who started the program reads it")]
+#[expect(clippy::print_stdout, reason = "the user who started the program reads this output")]
 fn greet(address: SocketAddr) {
     println!("listening on http://{address}/ (Ctrl-C stops the program)");
     println!("  open it, or:");

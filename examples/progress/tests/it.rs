@@ -1,7 +1,7 @@
 //! Tests of the endpoints without a socket on a paused clock, and of the program.
 
 mod started;
-#[expect(dead_code, reason = "a stream of this program has to be asked for first")]
+#[expect(dead_code, reason = "a client has to start a job before it can open a stream")]
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
 
@@ -114,7 +114,7 @@ async fn reconnecting_reader_gets_each_missed_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_that_has_the_end_gets_204() {
+async fn reader_that_has_read_the_end_gets_204() {
     let app = app();
     let path = start(&app, "2").await;
     let (_, seen) = reconnect(&app, &path, "").await;
@@ -127,7 +127,7 @@ async fn reader_that_has_the_end_gets_204() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_below_at_and_above_the_limit() {
+async fn job_with_too_few_or_too_many_numbers_is_refused() {
     for (count, expected) in
         [(0, 400), (1, 202), (NUMBERS_MAX - 1, 202), (NUMBERS_MAX, 202), (NUMBERS_MAX + 1, 400)]
     {
@@ -178,7 +178,7 @@ async fn invalid_order_is_refused_with_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_below_at_and_above_the_limit() {
+async fn body_above_the_limit_is_refused() {
     let order = r#"{"numbers":"2"}"#;
     for (bytes, expected) in
         [(BODY_BYTES_MAX - 1, 202), (BODY_BYTES_MAX, 202), (BODY_BYTES_MAX + 1, 413)]
@@ -189,7 +189,7 @@ async fn body_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn closed_hub_gives_an_error() {
+async fn new_job_gets_503_if_the_hub_is_closed() {
     let jobs = Jobs::new(PACE).expect("valid settings");
     jobs.hub().close();
     let (status, answer) = order(&progress::app(jobs), "2").await;
@@ -217,13 +217,13 @@ mod running {
     const PROGRAM: &str = env!("CARGO_BIN_EXE_progress");
 
     #[tokio::test]
-    async fn program_ends_at_ctrl_c_while_a_job_runs() {
+    async fn program_ends_at_a_signal_while_a_job_runs() {
         for signal in [Signal::INT, Signal::TERM] {
             let program = Started::with(PROGRAM, &["0"]).await;
             let order = r#"{"numbers":"2\n3\n5\n7\n11\n13\n17\n19\n23\n29"}"#;
             let answer = program.post("/jobs", "application/json", order).await;
             let id = answer.split(r#"{"id":""#).nth(1).expect(&answer);
-            let id = id.split('"').next().expect("what is before the end");
+            let id = id.split('"').next().expect("an id");
             program.ends_with_open(&format!("/jobs/{id}/events"), "", signal).await;
         }
     }

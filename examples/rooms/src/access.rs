@@ -53,7 +53,7 @@ pub(crate) fn topic(room: &str) -> [&str; 2] {
     ["rooms", room]
 }
 
-/// The rooms that the page offers to a user. A user may also join a room with any other name.
+/// The rooms that the page offers to a user. A user may also join any other room that is not private.
 pub(crate) fn rooms_of(user: &str) -> Vec<&'static str> {
     let rooms = [DEFAULT_ROOM, "random", PRIVATE_ROOM];
     rooms.into_iter().filter(|room| may_join(user, room)).collect()
@@ -127,19 +127,19 @@ mod tests {
     fn private_rooms_are_for_their_members() {
         assert!(may_join("alice", PRIVATE_ROOM) && may_join("bob", PRIVATE_ROOM));
         assert!(!may_join("carol", PRIVATE_ROOM));
-        assert!(!may_join("alice", "private-other"), "this room has no members");
+        assert!(!may_join("alice", "private-other"), "the room private-other has no members");
         assert!(may_join("carol", "privates"));
         assert_eq!(rooms_of("carol"), [DEFAULT_ROOM, "random"]);
     }
 
     #[test]
-    fn name_of_a_room_below_at_and_above_the_limit() {
+    fn empty_long_or_unusual_room_name_is_refused() {
         for length in [1, ROOM_CHARS_MAX - 1, ROOM_CHARS_MAX] {
             assert!(check_room(&"a".repeat(length)).is_ok());
         }
         let long = "a".repeat(ROOM_CHARS_MAX + 1);
         for room in ["", "Lobby", "a/b", "*", "é", &long] {
-            assert_eq!(check_room(room).expect_err("no name").status(), 400, "{room:?}");
+            assert_eq!(check_room(room).expect_err("an invalid name").status(), 400, "{room:?}");
         }
     }
 }

@@ -105,7 +105,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// [`HubError`] if the settings above contradict each other.
+    /// [`HubError`] if the settings are invalid. The tests check that they are valid.
     pub fn new() -> Result<Self, HubError> {
         let limits = Limits {
             topics_max: 2 * ROOMS_MAX,

@@ -1,8 +1,8 @@
 //! Prevents pages of other origins from posting in the name of a signed-in user.
 //!
 //! Browsers do not send the cookie with requests from pages of other sites. But for a browser, all
-//! ports of this machine are one site. So a page on another port could post with the user's cookie,
-//! and the server also has to check the origin of each POST.
+//! ports of this machine are one site. So a page on another port could post with the user's cookie.
+//! For this reason the server also checks the origin of each POST.
 
 use axum::{
     extract::Request,
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn origin_is_this_host_and_port() {
+    fn page_may_post_only_from_this_host_and_port() {
         let host = ("host", "127.0.0.1:8080");
         assert!(check(&[host]));
         assert!(check(&[host, ("origin", "http://127.0.0.1:8080")]));
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_fetch_site_counts_if_there_is_no_origin() {
+    fn sec_fetch_site_is_checked_if_there_is_no_origin() {
         for (site, expected) in
             [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)]
         {

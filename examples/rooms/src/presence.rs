@@ -36,8 +36,8 @@ pub struct PresenceEvent {
 
 #[derive(Default)]
 struct Table {
-    /// For each room and each user in it, the number of the user's streams. Invariant: no room is
-    /// empty, and no number is 0.
+    /// For each room and each user in it, the number of the user's streams. Invariant: no room in
+    /// the map is empty, and no number is 0.
     streams: HashMap<String, BTreeMap<String, usize>>,
     version: u64,
 }

@@ -15,15 +15,16 @@ use tokio::time::Instant;
 /// so a name must be short.
 pub const NAME_CHARS_MAX: usize = 20;
 
-/// The maximum number of sessions. Each takes a few hundred bytes, so all of them take a few
-/// megabytes. If there are this many sessions, no other user can sign in.
+/// The maximum number of sessions. Each session takes a few hundred bytes, so all sessions take a
+/// few megabytes. If there are this many sessions, no other user can sign in.
 pub const SESSIONS_MAX: usize = 10_000;
 
 /// How long a session lasts. Users sign in once per working day.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The name of the cookie. Browsers send the cookies of this machine to the programs on all of its
-/// ports. Another program may use the name `session`, so this name is less common.
+/// ports. Another program may use the name `session`, so this program uses a less
+/// common name.
 const COOKIE: &str = "rooms_session";
 
 /// The header value that deletes the cookie.
@@ -143,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valid_names_are_lower_cased_and_others_are_refused() {
+    fn valid_name_is_lower_cased_and_invalid_name_is_refused() {
         assert_eq!(check_name(" Alice_2-b ").expect("a name"), "alice_2-b");
         for length in [1, NAME_CHARS_MAX - 1, NAME_CHARS_MAX] {
             assert!(check_name(&"a".repeat(length)).is_ok());
         }
         let long = "a".repeat(NAME_CHARS_MAX + 1);
         for name in ["", " ", "a b", "<b>", "é", "a/b", &long] {
-            let problem = check_name(name).expect_err("no name");
+            let problem = check_name(name).expect_err("an invalid name");
             assert_eq!(problem.status(), 400, "{name:?}");
         }
     }
@@ -181,14 +182,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_below_at_and_above_the_limit() {
+    async fn session_above_the_limit_is_refused_until_others_have_ended() {
         let sessions = Sessions::default();
         for _ in 0..SESSIONS_MAX {
             sessions.sign_in("alice").expect("below the limit");
         }
-        assert_eq!(sessions.sign_in("bob").expect_err("above").status(), 503);
+        assert_eq!(sessions.sign_in("bob").expect_err("above the limit").status(), 503);
         tokio::time::advance(SESSION_AGE_MAX).await;
-        sessions.sign_in("bob").expect("the others have ended");
+        sessions.sign_in("bob").expect("the other sessions have ended");
     }
 
     #[tokio::test]

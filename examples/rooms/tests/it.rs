@@ -3,7 +3,7 @@
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]
 mod started;
-#[expect(dead_code, reason = "streams here need a cookie")]
+#[expect(dead_code, reason = "a client needs a cookie before it can open a stream")]
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
 
@@ -39,7 +39,9 @@ struct Stream {
 impl Stream {
     async fn sees(&mut self, text: &str) -> &str {
         while !self.seen.contains(text) {
-            self.read().await.unwrap_or_else(|| panic!("no {text:?} in {}", self.seen));
+            self.read()
+                .await
+                .unwrap_or_else(|| panic!("the stream ended without {text:?}: {}", self.seen));
         }
         &self.seen
     }
@@ -56,7 +58,7 @@ impl Stream {
     }
 
     /// The presence events so far. Each has the user who joined or left, whether the user joined,
-    /// and the users in the room after that.
+    /// and the users in the room after the change.
     fn presence(&self) -> Vec<(String, bool, String)> {
         let frames = self.seen.split("\n\n").filter(|frame| frame.contains("event: presence\n"));
         let presence = frames.map(|frame| {
@@ -65,7 +67,7 @@ impl Stream {
             let people = event["people"].as_array().expect("a list").iter();
             let people: Vec<_> = people.map(|name| name.as_str().expect("a name")).collect();
             let user = event["user"].as_str().expect("a name").to_owned();
-            (user, event["came"].as_bool().expect("yes or no"), people.join(" "))
+            (user, event["came"].as_bool().expect("true or false"), people.join(" "))
         });
         presence.collect()
     }
@@ -211,7 +213,7 @@ async fn user_with_two_tabs_joins_once_and_leaves_with_the_last_tab() {
 }
 
 #[tokio::test]
-async fn list_of_people_has_a_rising_version() {
+async fn version_of_the_list_of_people_rises_with_each_change() {
     let app = app();
     let alice = Person::signed_in(&app, "alice").await;
     let people = async || {
@@ -310,13 +312,17 @@ async fn stream_ends_when_its_session_ends() {
     let alice = Person::signed_in(&app(), "alice").await;
     let mut stream = alice.joins("lobby").await;
     let began = tokio::time::Instant::now();
-    while tokio::time::timeout(SESSION_AGE_MAX, stream.read()).await.expect("it ends").is_some() {}
+    while tokio::time::timeout(SESSION_AGE_MAX, stream.read())
+        .await
+        .expect("the stream ends with the session")
+        .is_some()
+    {}
     assert!(began.elapsed() >= SESSION_AGE_MAX - std::time::Duration::from_secs(1));
     assert_eq!(alice.get("/events").await.0, 401);
 }
 
 #[tokio::test]
-async fn streams_of_a_session_below_at_and_above_the_limit() {
+async fn stream_above_the_limit_of_a_session_is_refused() {
     let app = app();
     let alice = Person::signed_in(&app, "alice").await;
     let mut streams = Vec::new();
@@ -360,7 +366,7 @@ async fn invalid_message_or_room_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn text_and_body_below_at_and_above_the_limit() {
+async fn text_or_body_above_the_limit_is_refused() {
     let app = app();
     let alice = Person::signed_in(&app, "alice").await;
     for (chars, expected) in
@@ -408,7 +414,7 @@ async fn page_may_load_from_and_connect_to_this_server_only() {
 
 /// The page does not allow input that the server would refuse.
 #[tokio::test]
-async fn page_has_the_servers_limits() {
+async fn input_fields_of_the_page_have_the_limits_of_the_server() {
     let (_, page) = Person::stranger(&app()).get("/").await;
     for (id, chars_max) in [("name", rooms::NAME_CHARS_MAX), ("text", TEXT_CHARS_MAX)] {
         let field = format!(r#"<input id="{id}" maxlength="{chars_max}""#);

@@ -20,16 +20,16 @@ use crate::{
     place::Place,
 };
 
-/// At the end of the file, a stream checks the file once in this time. Users hardly notice such a
-/// short delay, and four checks a second cost almost nothing.
+/// The time between two checks for changes when a stream has read the file to its end. Users hardly
+/// notice such a short delay, and four checks a second cost almost nothing.
 pub const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// The maximum number of events that a stream reads ahead of its client. With the longest lines,
 /// these events take one to three megabytes of memory.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
-/// A new client gets at most this many bytes from the end of the file. These are some hundred
-/// lines.
+/// A new client gets at most this many bytes from the end of the file. This is enough for some
+/// hundred lines.
 pub const START_BYTES_MAX: u64 = 64 * 1_024;
 
 /// The reason why a stream ended.
@@ -42,14 +42,14 @@ struct Opened {
     number: u64,
 }
 
-/// What happened to the file since the stream read it to its end.
+/// A change of the file after the stream has read it to its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Change {
-    /// Nothing, or the file has grown.
+    /// No change, or the file has grown.
     None,
     /// The file is shorter than the part already read.
     Truncated,
-    /// Another file has the name now.
+    /// Another file has the file's name now.
     Rotated,
 }
 
@@ -170,7 +170,7 @@ async fn send_line(sender: &SseSender, opened: &Opened, line: Line) -> Result<()
     Ok(sender.send(event(opened, line.text, event_type)?).await?)
 }
 
-/// Tells the client that the file was rotated or truncated, so the following lines are from the
+/// Tells the client that the file was rotated or truncated. The following lines are from the
 /// beginning of the file.
 async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(), Ended> {
     let (event_type, text) = match change {

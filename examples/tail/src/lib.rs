@@ -1,7 +1,7 @@
 //! Sends a growing file over HTTP. Each line is an event. The event's id is the place in the file
 //! after the line.
 //!
-//! There is no hub, because the file is the history. Each stream reads the file for itself, at the
+//! There is no hub, because the file is the history. Each stream reads the file separately, at the
 //! speed of its client. A client that reconnects gets the lines after the last line that it got.
 //!
 //! The example has no access control. Every client that can connect to the port can read the file.

@@ -1,6 +1,6 @@
 //! Reads the lines of a file that may still grow.
 //!
-//! Invariant: of a line of any length, at most [`LINE_BYTES_MAX`] bytes are in memory.
+//! Invariant: at most [`LINE_BYTES_MAX`] bytes of a line are in memory, even if the line is longer.
 
 use std::io;
 
@@ -15,7 +15,7 @@ pub const LINE_BYTES_MAX: usize = 16 * 1_024;
 pub(crate) struct Line {
     /// The text without its line end. U+FFFD replaces invalid UTF-8.
     pub(crate) text: String,
-    /// True if the line was longer than the limit, so that `text` has only its beginning.
+    /// True if the line was longer than the limit. `text` is then only the beginning of the line.
     pub(crate) is_cut: bool,
 }
 
@@ -91,7 +91,7 @@ mod tests {
     async fn read(bytes: &[u8]) -> (Vec<Line>, u64) {
         let mut lines = Lines::new(bytes, 0);
         let mut found = Vec::new();
-        while let Some(line) = lines.next().await.expect("memory") {
+        while let Some(line) = lines.next().await.expect("reading from memory") {
             found.push(line);
         }
         (found, lines.offset())
@@ -111,8 +111,8 @@ mod tests {
     #[tokio::test]
     async fn line_without_an_end_is_not_returned_yet() {
         let mut lines = Lines::new(&b"a\nbc"[..], 7);
-        assert_eq!(lines.next().await.expect("memory"), Some(line("a")));
-        assert_eq!(lines.next().await.expect("memory"), None);
+        assert_eq!(lines.next().await.expect("reading from memory"), Some(line("a")));
+        assert_eq!(lines.next().await.expect("reading from memory"), None);
         assert_eq!(lines.offset(), 11);
         assert_eq!(lines.rest(), Some(line("bc")));
         assert_eq!(lines.rest(), None);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn line_below_at_and_above_the_limit() {
+    async fn line_above_the_limit_is_cut() {
         for (bytes, kept, is_cut) in [
             (LINE_BYTES_MAX - 1, LINE_BYTES_MAX - 1, false),
             (LINE_BYTES_MAX, LINE_BYTES_MAX, false),

@@ -1,7 +1,7 @@
 //! The program. It listens, prints example requests, and serves a file until Ctrl-C.
 //!
-//! The first argument is the file. The second argument is the port; without it, the variable `PORT`
-//! or 8080 is used. Port 0 means any free port.
+//! The first argument is the file. The second argument sets the port. If it is missing, the
+//! environment variable `PORT` sets the port. The default is 8080. Port 0 means any free port.
 
 use std::{
     env,
@@ -22,8 +22,8 @@ const PORT: u16 = 8080;
 /// The error message if the program is started without a file.
 const USAGE: &str = "name a file: cargo run -p tail -- FILE [PORT]";
 
-/// The maximum duration of a shutdown. The server ends open streams at once. Only a client that
-/// stops reading can delay the end of the program this long.
+/// The maximum duration of a shutdown. The server ends open streams at once. A shutdown takes this
+/// long only if a client has stopped reading.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -64,7 +64,7 @@ fn check(file: &Path) -> Result<(), String> {
     std::fs::File::open(file).map(|_| ()).map_err(cannot)
 }
 
-#[expect(clippy::print_stdout, reason = "the user who started the program reads it")]
+#[expect(clippy::print_stdout, reason = "the user who started the program reads this output")]
 fn greet(address: SocketAddr) {
     println!("listening on http://{address}/ (Ctrl-C stops the program)");
     println!("  open it, or:");

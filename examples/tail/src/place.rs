@@ -8,7 +8,7 @@ use std::{fmt, fs::Metadata};
 
 use downlink::{EventId, InvalidField};
 
-/// A place in a file, from which a client reads on.
+/// A place in a file. A client that has this place as its last id gets the lines after it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Place {
     /// The number that the operating system gives to the file.
@@ -23,7 +23,7 @@ impl Place {
         Self { file: number_of(metadata), offset: 0 }
     }
 
-    /// Parses an id. Returns `None` if the id was not made by this app.
+    /// Parses an id. Returns `None` if this app did not make the id.
     pub fn parse(id: &str) -> Option<Self> {
         let (file, offset) = id.strip_prefix("tail-")?.split_once('-')?;
         let place =
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn id_in_another_form_is_no_place() {
+    fn id_in_another_form_is_not_parsed() {
         for id in [
             "",
             "tail-",

@@ -1,10 +1,10 @@
 //! Tests of the endpoints without a socket over real files, and of the program.
 
 #[cfg(unix)]
-#[expect(dead_code, reason = "this program streams without being asked for anything")]
+#[expect(dead_code, reason = "clients of this program send no POST")]
 #[path = "../../progress/tests/started/mod.rs"]
 mod started;
-#[expect(dead_code, reason = "this program takes a file before its port")]
+#[expect(dead_code, reason = "the first argument of this program is a file")]
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
 
@@ -39,14 +39,14 @@ impl Growing {
 
     fn grow(&self, text: impl AsRef<[u8]>) {
         let mut file = OpenOptions::new().append(true).open(&self.0).expect("the file");
-        file.write_all(text.as_ref()).expect("room");
+        file.write_all(text.as_ref()).expect("free disk space");
     }
 
     /// Moves the file away and creates another file with its name.
     fn rotate(&self, text: &str) {
         let old = self.0.with_extension("old");
         fs::rename(&self.0, &old).expect("the file");
-        fs::write(&self.0, text).expect("room");
+        fs::write(&self.0, text).expect("free disk space");
         fs::remove_file(&old).expect("the old file");
     }
 }
@@ -116,7 +116,7 @@ async fn reconnecting_client_resumes_after_its_last_line() {
     file.grow("three\n");
     let first = seen.split("data: one").next().expect("the events before it");
     let seen = ends(&mut open(&file.app(), "/events", &last_id(first)).await, "three").await;
-    assert_eq!(events(&seen).len(), 2, "neither repeated lines nor notices: {seen}");
+    assert_eq!(events(&seen).len(), 2, "the stream has only the two missing lines: {seen}");
     assert_eq!(lines(&seen), ["two", "three"]);
 }
 
@@ -132,7 +132,7 @@ async fn client_that_resumes_with_the_first_id_gets_every_line() {
 /// Makes a file of `head` and then `bytes` bytes in lines of 8 bytes each. Returns the lines that a
 /// new client gets from it.
 async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
-    let count = usize::try_from(bytes / 8).expect("small");
+    let count = usize::try_from(bytes / 8).expect("a small number");
     let text: String = (0..count).map(|number| format!("{number:07}\n")).collect();
     let file = Growing::new(&format!("{head}{text}"));
     let mut stream = open(&file.app(), "/events", "").await;
@@ -140,7 +140,7 @@ async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn new_client_gets_the_end_of_a_file_below_at_and_above_the_limit() {
+async fn new_client_gets_the_last_whole_lines_up_to_the_limit() {
     let below = shown_after("head\n", START_BYTES_MAX - 8).await;
     assert_eq!(below[0], "head");
     let at = shown_after("", START_BYTES_MAX).await;
@@ -157,7 +157,7 @@ async fn truncated_file_gives_a_notice_and_is_read_from_its_beginning() {
     let file = Growing::new("one\ntwo\n");
     let mut stream = open(&file.app(), "/events", "").await;
     let id = last_id(&ends(&mut stream, "two").await);
-    fs::write(&file.0, "new\n").expect("room");
+    fs::write(&file.0, "new\n").expect("free disk space");
     let seen = ends(&mut stream, "new").await;
     let told: Vec<_> = events(&seen).into_iter().map(|(event_type, _)| event_type).collect();
     assert_eq!(told, ["start", "", "", "truncated", ""]);
@@ -191,7 +191,7 @@ async fn stream_waits_for_a_missing_file() {
     fs::remove_file(&file.0).expect("the file");
     let mut stream = open(&file.app(), "/events", "").await;
     stream.sees(": connected").await;
-    fs::write(&file.0, "there\n").expect("room");
+    fs::write(&file.0, "there\n").expect("free disk space");
     assert_eq!(lines(&ends(&mut stream, "there").await), ["there"]);
 }
 
@@ -269,7 +269,7 @@ mod running {
     }
 
     #[tokio::test]
-    async fn program_ends_at_ctrl_c() {
+    async fn program_ends_at_a_signal_while_a_stream_is_open() {
         let file = Growing::new("one\n");
         for signal in [Signal::INT, Signal::TERM] {
             let program = Started::with(PROGRAM, &[file.0.to_str().expect("UTF-8"), "0"]).await;

@@ -1,9 +1,9 @@
 //! Events for one client on all of its connections, and events for everyone.
 //!
 //! `GET /sse?id=alice` opens a connection of the client `alice`. A client may have several
-//! connections, one for each browser tab. A connection without an id belongs to no client. `POST
-//! /ping/alice` sends a hello to each connection of `alice`. Every connection gets the time once a
-//! second.
+//! connections, one for each browser tab. A connection without an id belongs to no client.
+//! `POST /ping/alice` sends a hello to each connection of `alice`. Every connection gets the time
+//! once a second.
 //!
 //! The example has no authentication: anyone who knows the id of a client can read the client's
 //! events. A real app takes the id from its own login.
@@ -31,9 +31,9 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two `time` events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The number of `time` events that the hub keeps, which is one minute of them. A client that
-/// reconnects within a minute gets every time that it missed. After a longer interruption, it gets
-/// a gap.
+/// The number of `time` events that the hub keeps. They cover one minute. A client that reconnects
+/// within a minute gets all times that it missed. After a longer interruption, the client gets a
+/// gap: a notice that events are missing.
 pub const TIMES_MAX: usize = 60;
 
 /// Makes a hub for this app.
@@ -46,7 +46,7 @@ pub fn hub() -> Result<Hub<String>, HubError> {
     Hub::builder().text().retention(HubRetention::default().everyone(times)).build()
 }
 
-/// Makes the app. The hub sends the events.
+/// Makes the app that sends the events of this hub.
 pub fn app(hub: Hub<String>) -> Router {
     Router::new().route("/sse", get(connect)).route("/ping/{id}", post(ping)).with_state(hub)
 }

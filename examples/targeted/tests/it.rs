@@ -75,7 +75,7 @@ async fn hello_reaches_every_connection_of_a_client_and_no_other() {
 }
 
 #[tokio::test]
-async fn hello_to_nobody_is_kept_for_a_connection_that_comes_back() {
+async fn hello_to_a_disconnected_client_arrives_when_the_client_reconnects() {
     let app = app();
     let id = last_id(open(&app, "/sse?id=alice", "").await.sees("keep_alive_ms").await);
     assert_eq!(ping(&app, "alice").await, r#"{"connections":0}"#);
@@ -111,7 +111,7 @@ async fn everyone_gets_the_time_each_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn times_end_with_the_hub() {
+async fn publishing_the_time_ends_when_the_hub_is_closed() {
     let hub = targeted::hub().expect("valid settings");
     let publishing = tokio::spawn(targeted::publish_time(hub.clone(), clock()));
     hub.close();
@@ -120,7 +120,7 @@ async fn times_end_with_the_hub() {
 }
 
 #[tokio::test]
-async fn times_are_kept_below_and_at_the_limit_and_not_above() {
+async fn client_gets_a_gap_only_if_it_missed_more_times_than_the_hub_keeps() {
     for (times, is_gap) in [(TIMES_MAX - 1, false), (TIMES_MAX, false), (TIMES_MAX + 1, true)] {
         let hub = targeted::hub().expect("valid settings");
         let app = targeted::app(hub.clone());
@@ -136,7 +136,7 @@ async fn times_are_kept_below_and_at_the_limit_and_not_above() {
 }
 
 #[tokio::test]
-async fn ids_are_text() {
+async fn client_id_may_have_umlauts_spaces_and_slashes() {
     let app = app();
     let mut stream = open(&app, "/sse?id=J%C3%BCrgen%20%2F%20M%C3%BCller", "").await;
     let pinged = ping(&app, "J%C3%BCrgen%20%2F%20M%C3%BCller").await;
@@ -145,7 +145,7 @@ async fn ids_are_text() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_refused() {
+async fn invalid_client_id_is_refused_with_400() {
     let app = app();
     let long = "x".repeat(257);
     for (method, path) in [

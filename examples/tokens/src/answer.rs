@@ -1,7 +1,7 @@
 //! The answers. The task of an answer publishes one token after another, until the answer is
 //! complete, a client stops it, or it has had no reader for a while.
 //!
-//! Invariant: every started answer ends with a last event, unless the hub is closed.
+//! Invariant: every started answer ends with a last event. Only a closed hub prevents this event.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ pub const RUNNING_MAX: usize = 16;
 const ENDED_KEEP: Duration = Duration::from_secs(60 * 60);
 
 /// The maximum number of answers that the hub keeps, including ended answers. If the hub has this
-/// many answers, it refuses a new one.
+/// many answers, it refuses a new answer.
 const KEPT_MAX: usize = 1_000;
 
 /// The maximum number of tokens of one answer that the hub keeps. The longest possible answer has
@@ -103,7 +103,7 @@ impl Error for Refused {
 #[derive(Clone, Debug)]
 pub struct Answers {
     hub: Hub<Part>,
-    /// For the id of each running answer, a signal that stops the answer.
+    /// The running answers: for each id, a signal that stops the answer.
     ///
     /// The lock is held for one read or change, and never across an await. No other lock is taken
     /// while it is held.
@@ -115,7 +115,7 @@ impl Answers {
     ///
     /// # Errors
     ///
-    /// [`HubError`] if the settings above contradict each other.
+    /// [`HubError`] if the settings are invalid. The tests check that they are valid.
     pub fn new() -> Result<Self, HubError> {
         let limits = Limits { topics_max: KEPT_MAX, ..Limits::default() };
         let retention = HubRetention::from(WHOLE).finished_keep(ENDED_KEEP);
@@ -148,8 +148,8 @@ impl Answers {
     pub fn begin(&self, prompt: &str) -> Result<String, Refused> {
         let mut tokens = pretend::tokens(prompt).into_iter();
         let running = self.enter()?;
-        // The first token is published before the function returns the id. Otherwise a client might
-        // ask for the answer before its topic exists.
+        // The first token is published before the function returns the id. So the topic of the
+        // answer exists when a client asks for the answer.
         let first = Part::Token(tokens.next().unwrap_or_default());
         let published = self.hub.to_segments(segments(&running.id)).publish(first);
         let _receipt = published.map_err(Refused::Publish)?;

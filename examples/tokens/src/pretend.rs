@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_answer_has_fewer_tokens_than_are_kept() {
+    fn hub_can_keep_all_tokens_of_the_longest_answer() {
         let shortest_words = "a ".repeat(PROMPT_CHARS_MAX / 2);
         assert!((1_000..TOKENS_MAX).contains(&tokens(&shortest_words).len()));
         let longest_word = "a".repeat(PROMPT_CHARS_MAX);

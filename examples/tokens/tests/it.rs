@@ -3,7 +3,7 @@
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]
 mod started;
-#[expect(dead_code, reason = "a stream of this program has to be asked for first")]
+#[expect(dead_code, reason = "a client has to send a prompt before it can open a stream")]
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
 
@@ -67,7 +67,7 @@ fn heard(seen: &str) -> (Vec<String>, Option<String>) {
     for data in seen.lines().filter_map(|line| line.strip_prefix("data: ")) {
         let part: Value = serde_json::from_str(data).expect("JSON");
         if let Some(token) = part["token"].as_str() {
-            assert_eq!(ending, None, "nothing follows the end");
+            assert_eq!(ending, None, "no token follows the end");
             tokens.push(token.to_owned());
         }
         ending = ending.or_else(|| Some(part["end"].as_str()?.to_owned()));
@@ -88,7 +88,7 @@ async fn answer_comes_token_by_token_and_ends() {
     let (tokens, ending) = heard(&seen);
     assert_eq!(tokens, pretend::tokens(PROMPT));
     assert_eq!(ending.as_deref(), Some("complete"));
-    let steps = u32::try_from(tokens.len() - 1).expect("few");
+    let steps = u32::try_from(tokens.len() - 1).expect("a small number of tokens");
     assert!(began.elapsed() >= TOKEN_EVERY * steps, "{:?}", began.elapsed());
 }
 
@@ -146,7 +146,7 @@ async fn stopped_answer_publishes_no_further_tokens() {
         tokio::task::yield_now().await;
     }
     let again = post(&app, &format!("{path}/stop"), String::new()).await;
-    assert_eq!(again.0, 204, "a second stop changes nothing");
+    assert_eq!(again.0, 204, "a second stop also gets 204");
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +179,7 @@ async fn answer_with_a_reader_continues() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_below_at_and_above_the_limit() {
+async fn answer_above_the_limit_is_refused_until_an_answer_has_ended() {
     let (answers, app) = answers();
     let first = ask(&app, "x").await;
     for _ in 1..RUNNING_MAX {
@@ -197,7 +197,7 @@ async fn answers_below_at_and_above_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn prompt_below_at_and_above_the_limit() {
+async fn empty_or_too_long_prompt_is_refused() {
     let (_, app) = answers();
     let counts = [
         (0, 400),
@@ -213,7 +213,7 @@ async fn prompt_below_at_and_above_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_below_at_and_above_the_limit() {
+async fn body_above_the_limit_is_refused() {
     let (_, app) = answers();
     let question = r#"{"prompt":"x"}"#;
     for (bytes, expected) in
@@ -246,7 +246,7 @@ async fn unknown_answer_is_not_found() {
 }
 
 #[tokio::test]
-async fn closed_hub_gives_an_error_and_no_running_answer() {
+async fn prompt_gets_503_and_starts_no_answer_if_the_hub_is_closed() {
     let (answers, app) = answers();
     answers.hub().close();
     assert_eq!(ask_for(&app, "x").await.0, 503);
@@ -268,7 +268,7 @@ async fn page_may_load_from_and_connect_to_this_server_only() {
 
 /// The page does not allow input that the server would refuse.
 #[tokio::test]
-async fn page_has_the_servers_limit() {
+async fn input_field_of_the_page_has_the_limit_of_the_server() {
     let (_, app) = answers();
     let (_, page) = whole(&app, "/", "").await;
     assert!(page.contains(&format!(r#"maxlength="{PROMPT_CHARS_MAX}""#)));
@@ -288,7 +288,7 @@ mod running {
             let program = Started::with(PROGRAM, &["0"]).await;
             let answer = program.post("/ask", "application/json", r#"{"prompt":"x y z"}"#).await;
             let id = answer.split(r#"{"id":""#).nth(1).expect(&answer);
-            let id = id.split('"').next().expect("what is before the end");
+            let id = id.split('"').next().expect("an id");
             program.ends_with_open(&format!("/answers/{id}"), "", signal).await;
         }
     }

@@ -15,12 +15,11 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-/// The maximum duration of a wait. Every test takes far less time. A default shutdown of `serve`
-/// may take 30 s, which is longer, so a test fails if a shutdown waits for its deadline.
+/// The maximum duration of a wait. Every test takes far less time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the test waited too long")
 }
 
 /// Sends a request to an app, without a socket.
@@ -49,7 +48,8 @@ impl Streaming {
     pub(crate) async fn sees(&mut self, text: &str) -> &str {
         while !self.seen.contains(text) {
             let frame = patiently(self.body.frame()).await;
-            let frame = frame.unwrap_or_else(|| panic!("ended without {text:?}: {}", self.seen));
+            let frame =
+                frame.unwrap_or_else(|| panic!("the stream ended without {text:?}: {}", self.seen));
             let bytes = frame.expect("no error").into_data().expect("no trailers");
             self.seen.push_str(std::str::from_utf8(&bytes).expect("whole events"));
         }

@@ -21,8 +21,7 @@ use super::patiently;
 struct Program {
     child: Child,
     address: String,
-    /// The output of the program. It stays open, because the program would fail to print if it were
-    /// closed.
+    /// The output of the program. It stays open, because the program cannot print to a closed pipe.
     _printed: BufReader<ChildStdout>,
 }
 
@@ -54,7 +53,8 @@ impl Program {
     }
 }
 
-/// Asserts that a program with an open stream ends the stream and exits successfully.
+/// Opens a stream of a program and sends the signal. Asserts that the program ends the stream and
+/// exits successfully.
 pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: Signal) {
     let mut program = start(command(path, Some("0"), None)).await;
     let mut socket = program.open(stream).await;
@@ -62,7 +62,7 @@ pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: S
     while !seen.contains(": connected\n\n") {
         let mut bytes = [0; 1_024];
         let read = patiently(socket.read(&mut bytes)).await.expect("open");
-        assert!(read > 0, "ended after {seen:?}");
+        assert!(read > 0, "the stream ended after {seen:?}");
         seen.push_str(std::str::from_utf8(&bytes[..read]).expect("whole events"));
     }
     assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
@@ -94,7 +94,7 @@ pub(crate) async fn takes_its_port_from_argument_or_variable(path: &str) {
     assert!(said.contains(r#""none" is not a port"#), "{said}");
 }
 
-/// The output of a program that fails to start.
+/// Runs a program that fails to start. Returns its error output.
 async fn refuses(mut command: Command) -> String {
     let output = patiently(command.output()).await.expect("the program");
     assert!(!output.status.success());

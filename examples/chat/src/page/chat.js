@@ -49,8 +49,8 @@ function connect() {
 function listen(type, hear) {
   source.addEventListener(type, (event) => {
     heardAt = Date.now();
-    // On a new connection, the id is empty until an event with an id arrives. Until then, the id
-    // from the previous connection is still right.
+    // On a new connection, the id is empty until an event with an id arrives. Until then, the page
+    // keeps the id from the previous connection.
     lastEventId = event.lastEventId || lastEventId;
     hear(JSON.parse(event.data), event.lastEventId);
   });

@@ -28,8 +28,8 @@ function connect() {
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RESTART_MS);
   };
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // The server skipped values for a slow client. The page ignores this, because only the newest
-  // value counts.
+  // The server skipped values, because the page was slow. The page ignores this gap, because only
+  // the newest value counts.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -47,8 +47,8 @@ function hear(sample) {
   if (!Object.hasOwn(METRICS, sample.metric)) return;
   if (!cards.has(sample.metric)) cards.set(sample.metric, addCard(sample.metric));
   const card = cards.get(sample.metric);
-  // The time has gone back, so the server was restarted. The old points do not fit the new times,
-  // so the page removes them.
+  // If the time has gone back, the server was restarted. The old points do not fit the new times,
+  // so the page removes the old points.
   if (card.points.at(-1)?.at_ms > sample.at_ms) card.points.length = 0;
   card.points.push(sample);
   if (card.points.length > POINTS_MAX) card.points.shift();

@@ -42,7 +42,7 @@ function watch() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // The server skipped events. The page ignores this, because each event has the whole state.
+  // The server skipped events. The page ignores this gap, because each event has the whole state.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -54,8 +54,8 @@ function hear(progress) {
 }
 
 /** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
- * request again to learn why. If the job does not exist, it shows the error; otherwise it watches
- * the job again later. */
+ * request again to learn why. If the job does not exist, the function shows the error. In all
+ * other cases it watches the job again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

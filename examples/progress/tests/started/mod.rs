@@ -18,8 +18,7 @@ use super::support::patiently;
 pub(crate) struct Started {
     child: Child,
     address: String,
-    /// The output of the program. It stays open, because the program would fail to print if it were
-    /// closed.
+    /// The output of the program. It stays open, because the program cannot print to a closed pipe.
     _printed: BufReader<ChildStdout>,
 }
 
@@ -67,7 +66,7 @@ impl Started {
         while !seen.contains("\n\n") {
             let mut bytes = [0; 1_024];
             let read = patiently(socket.read(&mut bytes)).await.expect("open");
-            assert!(read > 0, "ended after {seen:?}");
+            assert!(read > 0, "the stream ended after {seen:?}");
             seen.push_str(std::str::from_utf8(&bytes[..read]).expect("whole events"));
         }
         assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
@@ -75,7 +74,10 @@ impl Started {
         let id = self.child.id().expect("running").cast_signed();
         kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("running");
         patiently(socket.read_to_string(&mut seen)).await.expect("no reset");
-        assert!(seen.ends_with("\n\n\r\n0\r\n\r\n"), "a whole frame, then the last chunk: {seen}");
+        assert!(
+            seen.ends_with("\n\n\r\n0\r\n\r\n"),
+            "the last chunk comes after a whole frame: {seen}"
+        );
         let status = patiently(self.child.wait()).await.expect("a child");
         assert!(status.success(), "{status}");
     }

@@ -7,10 +7,10 @@ const SHOWN_MAX = 500;
 /** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
  * wait a few seconds before they reconnect. */
 const RESTART_MS = 5000;
-/** The page shows that a user is typing for this time after the user's last notice. */
+/** How long the page shows that a user is typing, after the last typing notice of this user. */
 const TYPING_MS = 3000;
-/** The minimum time between two notices that this page sends. It is half of TYPING_MS, so that the
- * next notice arrives before other pages stop showing this user. */
+/** The minimum time between two typing notices that this page sends. It is half of TYPING_MS, so
+ * that the next notice arrives before other pages stop showing this user. */
 const TYPING_EVERY_MS = 1500;
 /** If the user has scrolled up by at most this many pixels, new messages scroll into view. */
 const NEAR_BOTTOM = 60;
@@ -163,8 +163,8 @@ function connect() {
   typed.addEventListener('typing', (event) => showTyping(JSON.parse(event.data).user));
 }
 
-/** Called when the browser has stopped reconnecting. Finds out if the session has ended, the user
- * may not join the room, or the server is down. */
+/** Called when the browser has stopped reconnecting. Finds out the reason: the session has ended,
+ * the user may not join the room, or the server is down. */
 async function wonder() {
   close();
   try {
@@ -274,7 +274,7 @@ let saidAt = 0;
 text.addEventListener('input', () => {
   if (text.value === '' || Date.now() - saidAt < TYPING_EVERY_MS) return;
   saidAt = Date.now();
-  // If this notice is lost, the next one follows soon, so the error is ignored.
+  // If this notice is lost, the page soon sends the next notice, so it ignores the error.
   ask(at('/typing'), { method: 'POST' }).catch(() => {});
 });
 
