@@ -1,8 +1,8 @@
 //! The jobs. A job splits numbers into primes, one number per step. After each step, it publishes
 //! its progress.
 //!
-//! Invariant: a started job publishes a last event, even if a step fails. Only a closed hub prevents
-//! the last event.
+//! Invariant: a started job publishes a last event, even if a step fails. Only a closed hub
+//! prevents the last event.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 

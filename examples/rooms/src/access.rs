@@ -53,7 +53,8 @@ pub(crate) fn topic(room: &str) -> [&str; 2] {
     ["rooms", room]
 }
 
-/// The rooms that the page offers to a user. A user may also join any other room that is not private.
+/// The rooms that the page offers to a user. A user may also join any other room without the
+/// private prefix.
 pub(crate) fn rooms_of(user: &str) -> Vec<&'static str> {
     let rooms = [DEFAULT_ROOM, "random", PRIVATE_ROOM];
     rooms.into_iter().filter(|room| may_join(user, room)).collect()

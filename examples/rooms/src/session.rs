@@ -23,8 +23,7 @@ pub const SESSIONS_MAX: usize = 10_000;
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The name of the cookie. Browsers send the cookies of this machine to the programs on all of its
-/// ports. Another program may use the name `session`, so this program uses a less
-/// common name.
+/// ports. Another program may use the name `session`, so this program uses a less common name.
 const COOKIE: &str = "rooms_session";
 
 /// The header value that deletes the cookie.

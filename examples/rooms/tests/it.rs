@@ -312,11 +312,7 @@ async fn stream_ends_when_its_session_ends() {
     let alice = Person::signed_in(&app(), "alice").await;
     let mut stream = alice.joins("lobby").await;
     let began = tokio::time::Instant::now();
-    while tokio::time::timeout(SESSION_AGE_MAX, stream.read())
-        .await
-        .expect("the stream ends with the session")
-        .is_some()
-    {}
+    while tokio::time::timeout(SESSION_AGE_MAX, stream.read()).await.expect("the end").is_some() {}
     assert!(began.elapsed() >= SESSION_AGE_MAX - std::time::Duration::from_secs(1));
     assert_eq!(alice.get("/events").await.0, 401);
 }

@@ -8,7 +8,8 @@ use std::{fmt, fs::Metadata};
 
 use downlink::{EventId, InvalidField};
 
-/// A place in a file. A client that has this place as its last id gets the lines after it.
+/// A place in a file. A client that has this place as its last id gets the lines after
+/// the place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Place {
     /// The number that the operating system gives to the file.
