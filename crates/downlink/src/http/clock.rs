@@ -168,7 +168,8 @@ impl BodyClock {
             return Poll::Pending;
         }
         let Some(until) = until.instant() else { return Poll::Pending };
-        let endless = || Box::new(EndAndTimer { end: Moment::NEVER, notice: Moment::NEVER, timer: None });
+        let endless =
+            || Box::new(EndAndTimer { end: Moment::NEVER, notice: Moment::NEVER, timer: None });
         let uncommon = self.uncommon.get_or_insert_with(endless);
         let timer = uncommon.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.is_elapsed() {

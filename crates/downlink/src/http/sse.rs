@@ -158,7 +158,8 @@ impl<S: FrameSource> Sse<S> {
     /// The age of the connection counts from this call. The response has the headers `Content-Type:
     /// text/event-stream`, `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
     pub fn into_http_response(self) -> Response<SseBody<S>> {
-        let Self { source, keep_alive, max_age, expiry, expiry_notice, finite, mut uncommon } = self;
+        let Self { source, keep_alive, max_age, expiry, expiry_notice, finite, mut uncommon } =
+            self;
         let KeepAlive { interval, frame } = keep_alive;
         if frame.is_some() {
             uncommon.get_or_insert_default().keep_alive = frame;

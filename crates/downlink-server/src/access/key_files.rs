@@ -1,0 +1,92 @@
+//! The files with keys. The first start of `downlink serve` makes those that are not given.
+//!
+//! Only their owner can read the files. The command line on the same machine reads the publish key,
+//! so that `downlink publish` works without further set-up.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use downlink_access::{AddKeyError, KeyRole, Keys, Secret};
+
+/// The name of the file with the publish key that the first start makes.
+pub(crate) const PUBLISH_KEY_FILE: &str = "downlink-publish.key";
+/// The name of the file with the ticket key that the first start makes.
+const TICKET_KEY_FILE: &str = "downlink-ticket.key";
+
+/// A key file of the server's own, for the lines that the start prints.
+#[derive(Clone, Debug)]
+pub(crate) struct MadeKeys {
+    pub(crate) publish: Option<PathBuf>,
+    pub(crate) ticket: Option<PathBuf>,
+}
+
+/// The files of one kind: those that are given, or the server's own file, which this call makes if
+/// it does not exist. The second value is the server's own file.
+fn files(given: &[PathBuf], own: PathBuf, flag: &str) -> anyhow::Result<(Vec<PathBuf>, Option<PathBuf>)> {
+    if !given.is_empty() {
+        return Ok((given.to_vec(), None));
+    }
+    if !own.exists() {
+        let made = Secret::generate()?.create_file(&own);
+        made.with_context(|| {
+            format!("cannot make the key file {}; give a key with {flag} FILE", own.display())
+        })?;
+    }
+    Ok((vec![own.clone()], Some(own)))
+}
+
+/// Reads all keys.
+pub(super) fn read(
+    folder: &Path,
+    publish: &[PathBuf],
+    admin: &[PathBuf],
+    ticket: &[PathBuf],
+) -> anyhow::Result<(Keys, Vec<Secret>, MadeKeys)> {
+    let (publish, made_publish) =
+        files(publish, folder.join(PUBLISH_KEY_FILE), "--publish-key-file")?;
+    let (ticket, made_ticket) = files(ticket, folder.join(TICKET_KEY_FILE), "--ticket-key-file")?;
+    let mut keys = Keys::new();
+    let roles = [(KeyRole::Publish, &*publish), (KeyRole::Admin, admin)];
+    for (role, files) in roles {
+        for file in files {
+            add(&mut keys, role, file)
+                .with_context(|| format!("cannot use the key file {}", file.display()))?;
+        }
+    }
+    let ticket_keys = ticket.iter().map(|file| secret(file)).collect::<anyhow::Result<_>>()?;
+    Ok((keys, ticket_keys, MadeKeys { publish: made_publish, ticket: made_ticket }))
+}
+
+/// Reads a key file.
+pub(super) fn secret(file: &Path) -> anyhow::Result<Secret> {
+    Secret::read(file).with_context(|| format!("cannot use the key file {}", file.display()))
+}
+
+fn add(keys: &mut Keys, role: KeyRole, file: &Path) -> anyhow::Result<()> {
+    let secret = Secret::read(file)?;
+    keys.add(role, &secret).map(|_| ()).map_err(|error| match error {
+        AddKeyError::Repeated { .. } => {
+            anyhow::anyhow!("the same key is in another key file; each file needs its own key")
+        }
+        error => error.into(),
+    })
+}
+
+/// The folder of the server's own key files: that of the store, or the working folder.
+pub(super) fn folder(store: Option<&Path>) -> PathBuf {
+    let parent = store.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new(".")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_files_are_beside_the_store() {
+        assert_eq!(folder(Some(Path::new("/var/lib/downlink/d.db"))), Path::new("/var/lib/downlink"));
+        for store in [None, Some(Path::new("downlink.db"))] {
+            assert_eq!(folder(store), Path::new("."));
+        }
+    }
+}
