@@ -93,7 +93,8 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
 }
 
 /// Looks up ids and keys in memory, in the group and in the store. Only the writer's thread adds or
-/// changes ids and keys. When memory evicts an event, its id is only found in the store.
+/// changes ids and keys. When memory has evicted an event, only the store still knows the event's
+/// id.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,
