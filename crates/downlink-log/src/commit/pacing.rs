@@ -121,7 +121,11 @@ mod tests {
         assert_eq!(pacing.wait_until(ended + ms(7), 1), Some(ended + ms(8)));
         assert_eq!(pacing.wait_until(ended + ms(8), 8), None);
         let (mut pacing, ended) = after_commit(9, 0);
-        assert_eq!(pacing.wait_until(ended + ms(60), 1), None, "60 ms have passed, which is longer than the last commit took");
+        assert_eq!(
+            pacing.wait_until(ended + ms(60), 1),
+            None,
+            "60 ms is longer than the commit took"
+        );
     }
 
     /// Whether the writer goes on waiting if 100 publishers are expected, and `came` of them are

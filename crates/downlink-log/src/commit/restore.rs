@@ -17,8 +17,8 @@ use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
-/// The maximum number of events and bytes that are read into the rings. So many events are enough
-/// for clients that reconnect after a deploy, and the log reads them in well under a second.
+/// The maximum number of events and bytes that are read into the rings. This is enough for clients
+/// that reconnect after a deploy, and the log reads this many events in well under a second.
 const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
 /// Fills the rings with the newest events, and restores the marks of finished topics. Older events

@@ -44,8 +44,8 @@ impl<P> PayloadDecoder<P> {
         Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
     }
 
-    /// The payload of an event. `None` if the event cannot be read; this is reported, but only once
-    /// for each event.
+    /// The payload of an event. `None` if the event cannot be read. Each unreadable event is
+    /// reported only once.
     pub(crate) fn decode(
         &self,
         ids: &Epochs,
