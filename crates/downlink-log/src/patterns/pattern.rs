@@ -40,7 +40,8 @@ pub(crate) struct Pattern<P> {
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.
     complete_from: u64,
-    /// Offsets in order, each with a topic of the event that the pattern matches.
+    /// The offsets of the events, in order. Each offset is stored with a topic of its event that
+    /// the pattern matches.
     rows: VecDeque<(u64, Arc<Topic<P>>)>,
     evictions: Evictions,
 }
@@ -71,7 +72,7 @@ impl<P> Pattern<P> {
         if rows.complete_from == u64::MAX {
             rows.complete_from = tail;
             // Older events may match, but are not noted in the pattern. With this value of
-            // `newest`, a reader whose cursor is below the tail looks for them.
+            // `newest`, a reader whose cursor is below the tail looks for these older events.
             self.newest.fetch_max(tail - 1, Ordering::AcqRel);
         }
     }
@@ -110,8 +111,8 @@ impl<P> Pattern<P> {
     }
 
     /// The row at or above `from`, if there is exactly one such row and its offset is below
-    /// `until`. Also `None` if the rows do not go back as far as `from`, or if an event at or above
-    /// `from` was evicted.
+    /// `until`. The result is also `None` if the rows do not go back as far as `from`, or if an
+    /// event at or above `from` was evicted.
     pub(crate) fn only_from(&self, from: u64, until: u64) -> Option<(u64, Arc<Topic<P>>)> {
         let rows = self.rows.lock();
         let is_hole = rows.evictions.highest_after(None).is_some_and(|highest| highest >= from);

@@ -69,10 +69,10 @@ impl Lost {
         Self { floor, lower: floor.offset, number }
     }
 
-    /// The highest offset that is missing for a reader of this topic. The event at this offset was
-    /// evicted after the eviction `after`, and the offset is not below `from`. `is_elsewhere` says
-    /// whether another topic of the reader still keeps the event at an offset; such an event is not
-    /// missing.
+    /// The highest offset that is missing for a reader of this topic. `None` if this offset is
+    /// below `from`, or if the topic's last eviction was not later than `after`. `is_elsewhere`
+    /// says whether another topic of the reader still keeps the event at an offset. Such an event
+    /// is not missing.
     pub(crate) fn hole(
         &self,
         from: u64,

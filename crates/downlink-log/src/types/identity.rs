@@ -21,8 +21,8 @@ pub struct Fingerprint(u64, u64);
 
 impl Fingerprint {
     /// The fingerprint of some bytes under a random key. It consists of two results of SipHash-2-4.
-    /// A store keeps one key for all its events, so that a fingerprint can be compared with those
-    /// that were stored earlier.
+    /// A store keeps one key for all its events, so that a fingerprint can be compared with the
+    /// fingerprints that were stored earlier.
     pub fn keyed(key: &[u8; 16], content: &[u8]) -> Self {
         let number = u128::from_le_bytes(*key);
         let (low, high) = (number as u64, (number >> 64) as u64);

@@ -54,8 +54,9 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// The maximum number of removed topics of which the log remembers by name what was evicted
-    /// from them. `None` means 65,536.
+    /// The maximum number of topics that the log remembers by name after it has removed them from
+    /// memory. For each of these topics, it remembers up to which offset the topic's events were
+    /// evicted. `None` means 65,536.
     pub collected_max: Option<usize>,
 }
 
