@@ -287,7 +287,7 @@ pub enum Step<T> {
 /// The topics to read.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The exact addresses. The topic for everyone is read only if it is among them.
+    /// The exact addresses. Everyone's topic is read only if [`Address::Everyone`] is among them.
     pub addresses: Vec<Address>,
     /// Patterns of topics.
     pub patterns: Arc<PatternSet>,

@@ -1,9 +1,10 @@
 //! A group consists of the batches that are written to the store in one transaction.
 //!
-//! The writer's thread takes one batch after the other. It decides which drafts of the batch are
-//! new, and gives the new ones their offsets. A later batch may repeat an id or a key of an earlier
-//! batch, or publish to a topic that the earlier batch finishes. The store does not know these ids,
-//! keys and topics yet, so the group remembers them.
+//! The writer's thread takes one batch after the other. A draft is an event without an offset. The
+//! thread decides which drafts of the batch are new, and gives the new drafts their offsets. A
+//! later batch may repeat an event id or an idempotency key of an earlier batch, or publish to a
+//! topic that the earlier batch finishes. The store does not know these ids, keys and topics yet,
+//! so the group remembers them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,8 +29,8 @@ pub(crate) struct CommitGroup {
 }
 
 impl CommitGroup {
-    /// Decides which drafts of a batch are new, gives these their offsets, and adds the batch to
-    /// the group.
+    /// Decides which drafts of a batch are new, gives the new drafts their offsets, and adds the
+    /// batch to the group.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ pub(crate) struct Outages {
     on_report: Option<Box<OnReport>>,
     /// The time of the last report that the store accepts no events. The report may be from an
     /// earlier outage. A disk may accept small events and refuse large events, so one outage may
-    /// follow another within a second. If each of them were reported, the reports would fill the
+    /// follow another within a second. If each outage were reported, the reports would fill the
     /// operator's log.
     reported: Option<Instant>,
 }

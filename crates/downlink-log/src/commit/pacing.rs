@@ -26,8 +26,8 @@ const CHECKS: u32 = 4;
 /// wait for its end.
 const LARGE: u32 = 3;
 
-/// The maximum wait. Without this limit, the writer would wait for seconds after a commit for which
-/// a stalled disk took seconds. A usual flush takes at most a tenth of this time, even on a
+/// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be
+/// followed by a wait of seconds. A usual flush takes at most a tenth of this time, even on a
 /// spinning disk.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 

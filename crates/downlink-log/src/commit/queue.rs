@@ -63,10 +63,10 @@ pub(crate) struct Size {
 
 /// The queue, and the signals between it and the writer.
 pub(crate) struct CommitQueue<P: Payload> {
-    /// No other lock is taken while this one is held.
+    /// No other lock is taken while this lock is held.
     pub(crate) queue: Mutex<Queue<P>>,
-    /// The writer waits for this. It is notified when there is something to commit, and when the
-    /// queue is closed.
+    /// The writer waits for a notification of this variable. It is notified when there is something
+    /// to commit, and when the queue is closed.
     pub(crate) to_commit: Condvar,
     /// Gets its outcome when the writer has closed the store.
     pub(crate) ended: Commit,

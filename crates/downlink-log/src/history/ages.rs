@@ -21,7 +21,7 @@ pub(crate) struct Ages<P> {
     /// eviction to the next call.
     next: AtomicU64,
     /// Ordered by deadline, then by the topic's identity. The lock is taken while the topic's ring
-    /// is locked, or while no ring is locked. No other lock is taken while this one is held.
+    /// is locked, or while no ring is locked. No other lock is taken while this lock is held.
     queue: Mutex<Deadlines<P>>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A pattern keeps a row for each of its newest events: the event's offset and topic. A reader that
 //! keeps up finds its events in the rows, however many topics the pattern matches. A reader whose
-//! cursor is below the oldest row reads the topics, or the index of the log, which lists the events
-//! of all topics.
+//! next offset is below the oldest row reads the topics, or the index of the log, which lists the
+//! events of all topics.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,7 +20,7 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
 /// A pattern to which at least one reader has subscribed.
 ///
-/// The order of the fields puts those that publishing and reading use into two cache lines.
+/// The order of the fields puts the fields that publishing and reading use into two cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pattern<P> {
@@ -72,7 +72,7 @@ impl<P> Pattern<P> {
         if rows.complete_from == u64::MAX {
             rows.complete_from = tail;
             // Older events may match, but are not noted in the pattern. With this value of
-            // `newest`, a reader whose cursor is below the tail looks for these older events.
+            // `newest`, a reader whose next offset is below the tail looks for these older events.
             self.newest.fetch_max(tail - 1, Ordering::AcqRel);
         }
     }

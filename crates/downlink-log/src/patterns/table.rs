@@ -15,7 +15,7 @@ use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::{Lost, Topic};
 use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, Payload, TopicSelector};
 
-/// The patterns that match one topic. There are rarely more than fifteen.
+/// The patterns that match one topic. A topic rarely has more than fifteen of them.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]

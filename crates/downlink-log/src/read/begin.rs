@@ -22,6 +22,7 @@ const SORTED_MAX: usize = 4_096;
 /// topics and patterns, so it misses no event that is appended during the search.
 #[derive(Debug)]
 pub(crate) struct StartSearch<P> {
+    /// The log's tail when the search began: the next offset that readers would see.
     tail: u64,
     /// The number of the newest eviction before the search began.
     evicted: EvictionNumber,
@@ -43,9 +44,9 @@ enum StartStage {
     Newest { left: usize, until: u64, oldest: Option<u64> },
     /// Finds the highest floor of the topics that the patterns match. The floor of a topic is the
     /// offset after its last evicted event. Without `since`, the reader begins at `next`, and only
-    /// a floor above `next` matters. With `since`, only those floors count whose last evicted event
+    /// a floor above `next` matters. With `since`, a floor counts only if the last evicted event
     /// was published at the time `since` or later. The next stage then finds the first kept event
-    /// from that time on.
+    /// from this time on.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
@@ -173,8 +174,8 @@ impl<P: Payload> StartSearch<P> {
         }
     }
 
-    /// Ends the search if it has a result. Otherwise sets the stage with which the next step
-    /// continues.
+    /// Ends the search if it has a result. If it has no result yet, sets the stage with which the
+    /// next step continues.
     fn found(
         &mut self,
         found: SearchProgress,

@@ -1,7 +1,7 @@
 //! A look is one attempt of a reader to read events in memory. The look takes the events from the
-//! reader's cursor to the tail in offset order. The tail is the offset that the next event will
-//! have. A range in which events were evicted before the reader read them is a hole. If a look
-//! finds a hole, it reports a gap.
+//! reader's cursor to the tail in offset order. The cursor is the next offset to read. The tail is
+//! the next offset that readers will see. A range in which events were evicted before the reader
+//! read them is a hole. If a look finds a hole, it reports a gap.
 //!
 //! Each topic has a ring, which holds the topic's events. Each pattern has rows, which list the
 //! newest events of the topics that the pattern matches. A look first loads the tail. Then it
@@ -95,8 +95,8 @@ pub(crate) fn look<P: Payload>(
 
 /// Whether the next events of a reader of patterns may be only in the store. This is possible if
 /// the reader's cursor is below the highest floor of any topic. The floor of a topic is the offset
-/// after the topic's last event that memory has evicted. The patterns cannot answer the question,
-/// because they may know only the evictions since the reader was opened.
+/// after the last event that memory has evicted from this topic. The patterns cannot answer the
+/// question, because they may know only the evictions since the reader was opened.
 fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
     position.has_store
         && !seats.patterns().is_empty()

@@ -28,6 +28,8 @@ pub(crate) struct Position {
     /// Whether the reader had nothing to read when it began, because all its topics were finished
     /// and the store had no further event for it. `None` if the store was not asked.
     pub(crate) at_end: Option<bool>,
+    /// Tells which evicted events count as missing while the reader reads old events. `None` after
+    /// that, and for a reader that reads only new events.
     pub(crate) past: Option<Box<PastLosses>>,
 }
 
@@ -54,8 +56,8 @@ impl Position {
         self.reason = GapReason::Lagged;
     }
 
-    /// Drops `past` if the position has reached `past.until`. Called only between two looks at
-    /// memory, because during a look the position may still move back.
+    /// Drops `past` if the position has reached `past.until`. The caller must call this only
+    /// between two looks at memory, because during a look, the position may still move back.
     pub(crate) fn leave_past(&mut self) {
         if self.past.as_ref().is_some_and(|past| past.until <= self.next) {
             self.past = None;

@@ -260,7 +260,7 @@ impl<P: Payload> Reader<P> {
         (self.seats.newest() + 1).saturating_sub(next.get())
     }
 
-    /// Loads data into the processor's cache that the next wake-up and the next read need. A server
+    /// Loads the data for the next wake-up and the next read into the processor's cache. A server
     /// of many readers calls this for the readers that it is about to poll. The returned value has
     /// no meaning.
     pub fn prefetch(&self) -> bool {
@@ -294,8 +294,8 @@ impl<P: Payload> Reader<P> {
     /// neither found an event nor reached the end of the log, it wakes the reader and returns
     /// [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
-        // The end reason is loaded before the tail. So events that were appended before the end are
-        // read before the reader ends.
+        // The end reason is loaded before the tail (the end of the log). So the reader reads all
+        // events that were appended before the end reason was set.
         let end = self.state.slot.ended();
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
@@ -434,8 +434,8 @@ impl<P: Payload> Reader<P> {
         now: impl FnOnce() -> Timestamp,
         take: impl Fn(&P) -> Q,
     ) -> Next<Q> {
-        // The end reason is loaded before the tail. So events that were appended before the end are
-        // read before the reader ends.
+        // The end reason is loaded before the tail (the end of the log). So the reader reads all
+        // events that were appended before the end reason was set.
         if self.is_elsewhere() {
             return Next::Other;
         }
@@ -451,7 +451,8 @@ impl<P: Payload> Reader<P> {
         if self.finished().is_some() { Next::Other } else { Next::CaughtUp }
     }
 
-    /// The end reason, if all topics are finished and the reader has read up to their finish marks.
+    /// [`EndReason::Finished`], if all topics are finished and the reader has read up to their
+    /// finish marks.
     fn finished(&mut self) -> Option<EndReason> {
         // The count of finish marks is loaded before the topics are checked. If a topic is finished
         // after its check, the next call finds a higher count and checks the topics again.

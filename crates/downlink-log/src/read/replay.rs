@@ -14,7 +14,7 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
-/// The number of threads that read. With more threads, a disk rarely delivers more data.
+/// The number of threads that read. More threads would rarely get data from a disk faster.
 #[cfg(not(downlink_loom))]
 const READERS: usize = 4;
 
@@ -29,7 +29,7 @@ pub(crate) struct StoreReplays<P> {
 }
 
 struct ReplayRequests {
-    /// No other lock is taken while this one is held.
+    /// No other lock is taken while this lock is held.
     queue: Mutex<JobQueue>,
     #[cfg(not(downlink_loom))]
     came: Condvar,

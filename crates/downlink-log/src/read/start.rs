@@ -40,13 +40,13 @@ pub(crate) struct Beginning {
 /// applies until the reader has reached the offset `until`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PastLosses {
-    /// The number of the newest eviction before the reader began. Events that were evicted by then
-    /// are not missing, because the reader did not ask for them. `None` for a reader that continues
-    /// after an id, because every evicted event after that id is missing.
+    /// The number of the newest eviction before the reader began. Events evicted up to this
+    /// eviction are not missing, because the reader did not ask for them. `None` for a reader that
+    /// continues after an id, because every evicted event after that id is missing.
     pub(crate) evicted: Option<EvictionNumber>,
-    /// The tail of the log when the reader was opened, which is the offset of the log's next event.
-    /// Events at or above this offset are appended while the reader is open. So if they are evicted
-    /// before the reader has read them, they are missing.
+    /// The offset of the log's next event when the reader was opened. Events at or above this
+    /// offset are appended while the reader is open. So if they are evicted before the reader has
+    /// read them, they are missing.
     pub(crate) until: u64,
     /// The highest offset whose event was evicted before the reader was opened and is missing for
     /// the reader. Only a search through the topics that the reader's patterns match can find this

@@ -18,6 +18,7 @@ pub(crate) struct StoreStartSearch<P: Payload> {
     replays: Arc<StoreReplays<P>>,
     start: Start,
     replay: Box<dyn StoreReplay>,
+    /// The log's tail when the search began: the next offset that readers would see.
     tail: u64,
     /// The number of the store's newest eviction before the search began. `None` before the first
     /// step, and for a reader that continues after an id.
@@ -36,7 +37,7 @@ enum StoreStartStage {
         from: u64,
         moves: bool,
     },
-    /// Finds the oldest of the `count` newest events. The reader begins there.
+    /// Finds the oldest of the `count` newest events. The reader begins at this event.
     Newest {
         count: usize,
     },

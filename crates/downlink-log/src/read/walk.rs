@@ -18,8 +18,8 @@ use crate::types::{Address, PatternSet, Payload};
 /// the index. Copying 256 rows takes about ten microseconds. In loom's tests, the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
-/// If the patterns of a reader can match at most this many topics, the search reads the topics'
-/// rings, which hold their events, instead of the index.
+/// If the patterns of a reader can match at most this many topics, the index is not used. Instead,
+/// the reader searches the ring of each topic, which holds the topic's events.
 pub(crate) const FEW_TOPICS: usize = 64;
 
 /// The number of rows and nodes that one call may still visit. A call that uses its whole budget

@@ -8,7 +8,7 @@ use crate::types::ClientId;
 /// next offset, but not the reader's position itself. Only the reader uses its position, without a
 /// lock, so a publisher never waits while a reader reads.
 ///
-/// The order of the fields puts those that a wake-up uses into one cache line.
+/// The order of the fields puts the fields that a wake-up uses into one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ReaderState {

@@ -22,8 +22,8 @@ use smallvec::SmallVec;
 use crate::sync::{AtomicU8, AtomicU32, Mutex, Ordering};
 use crate::types::EndReason;
 
-/// The number of readers in one batch: a publisher takes them from a list while the list is locked,
-/// and wakes them after it has unlocked the list.
+/// The number of readers in one batch. A publisher takes the readers of a batch from a list while
+/// the list is locked, and wakes them after it has unlocked the list.
 ///
 /// A batch of 64 locks the list for a few microseconds. With twice as many readers, the arrays of
 /// wakers and keys would take about 4 KiB of the stack. With half as many, the list would be locked
@@ -56,7 +56,7 @@ enum Waits {
 
 /// The slot in which a waiting reader registers.
 ///
-/// The order of the fields puts those that a wake-up usually needs into the first 32 bytes.
+/// The order of the fields puts the fields that a wake-up usually needs into the first 32 bytes.
 #[repr(C)]
 pub(crate) struct WakeSlot {
     /// The number of a [`Waits`] variant.

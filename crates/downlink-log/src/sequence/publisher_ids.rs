@@ -10,7 +10,7 @@ use crate::types::Fingerprint;
 /// pushed. It is removed when the last ring that keeps the event has evicted it.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
-    /// No other lock is taken while this one is held.
+    /// No other lock is taken while this lock is held.
     ids: Mutex<HashMap<Box<str>, PublisherId>>,
 }
 

@@ -1,6 +1,6 @@
 //! One topic: its ring of events, its readers, and its newest offset. A reader compares the newest
-//! offset with its cursor, which is the next offset that it reads. It locks the ring only if there
-//! may be an event to read.
+//! offset with its cursor, which is the next offset that it reads. The reader locks the ring only
+//! if there may be an event to read.
 
 use std::sync::Arc;
 
