@@ -199,8 +199,8 @@ impl<P: Payload> Log<P> {
     /// # Limits
     ///
     /// A batch is never split, even if it is larger than the log's `bytes_max`. Other publishers
-    /// wait until the whole batch is appended, because the sequence lock is held for that time. So
-    /// the caller must limit the length of a batch.
+    /// wait until the whole batch is appended, because the batch is appended under one lock. So the
+    /// caller must limit the length of a batch.
     pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
         if let Some(store) = &self.store {
             return store.queue.submit(now, drafts).map(Submitted::Queued);

@@ -1,6 +1,6 @@
-//! The queue of evictions by age. A topic's deadline is the time at which its oldest event or its
-//! finish mark becomes too old. The queue has all topics that have a deadline. The topic with the
-//! earliest deadline is first.
+//! The queue of evictions by age. A finish mark says that a topic gets no more events. A topic's
+//! deadline is the time at which its oldest event or its finish mark becomes too old. The queue has
+//! all topics that have a deadline. The topic with the earliest deadline is first.
 //!
 //! No thread waits for a deadline. Instead, every append, open and read first checks whether a
 //! deadline has passed. This check is almost always one atomic load.

@@ -44,10 +44,11 @@ pub(crate) struct History<P> {
     /// `floor_max` is not above the cursor, the reader's inbox has no event to read and no missing
     /// event. So the reader need not load its inbox from memory.
     newest_of_inboxes: AtomicU64,
-    /// The number of finish marks set so far. A publisher first marks the topic as finished, then
-    /// increments this count (Release), and then stores the tail. A reader loads the count
-    /// (Acquire) before it checks its topics. So a reader that sees a tail above a finish mark also
-    /// sees the new count, and a reader that sees the new count also sees the mark.
+    /// The number of finish marks set so far. A finish mark says that a topic gets no more events.
+    /// A publisher first sets the topic's finish mark, then increments this count (Release), and
+    /// then stores the tail. A reader loads the count (Acquire) before it checks its topics. So a
+    /// reader that sees a tail above a finish mark also sees the new count, and a reader that sees
+    /// the new count also sees the mark.
     finishes: AtomicU32,
     /// The number of bytes and of events in all rings, and the number of topics that count towards
     /// the limit of topics. Each number changes while the ring that causes the change is locked. No

@@ -25,9 +25,9 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 #[repr(C)]
 pub(crate) struct Pattern<P> {
     /// The offset of the newest event whose topic matches. For a new pattern, it may be a higher
-    /// offset. A publisher stores it (Release) before it stores the log's tail, and a reader loads
-    /// it (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
-    /// offset below that tail.
+    /// offset. A publisher stores it (Release) before it stores the log's tail, which is the next
+    /// offset that readers will see. A reader loads it (Acquire) after it has loaded the tail. So a
+    /// reader that sees a tail also sees the newest offset below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,

@@ -22,8 +22,8 @@ pub(crate) struct Position {
     /// Whether the log has a store, which may keep events that memory has evicted.
     pub(crate) has_store: bool,
     /// The log's number of finish marks (`History::finishes`) when the reader last checked its
-    /// topics and found an unfinished one. While this number stays the same, the reader need not
-    /// check its topics again.
+    /// topics and found an unfinished one. A finish mark says that a topic gets no more events.
+    /// While this number stays the same, the reader need not check its topics again.
     pub(crate) finishes_seen: u32,
     /// Whether the reader had nothing to read when it began, because all its topics were finished
     /// and the store had no further event for it. `None` if the store was not asked.

@@ -1,8 +1,8 @@
 //! The seats of one reader.
 //!
 //! A seat is the reader's entry in the list of readers of one topic or pattern. A reader has a seat
-//! for each topic and pattern that it named, for its client's inbox, and for everyone's topic. The
-//! seats do not change until the reader leaves.
+//! for each topic and pattern that it named, for its client's inbox, and for everyone's topic,
+//! which has the address [`Address::Everyone`]. The seats do not change until the reader leaves.
 
 use std::sync::{Arc, OnceLock};
 

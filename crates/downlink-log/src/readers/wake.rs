@@ -63,9 +63,10 @@ pub(crate) struct WakeSlot {
     ///
     /// The swaps in `take`, `register` and `register_with` pair with each other and order the
     /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
-    /// the publisher sees the registration. If it comes before, the reader sees the new tail, which
-    /// the publisher stored before its swap. If the reader used a plain store instead of a swap, it
-    /// might not see the new tail, because a store does not read the value that it overwrites.
+    /// the publisher sees the registration. If the publisher's swap comes first, the reader sees
+    /// the log's new tail, which the publisher stored before its swap. If the reader used a plain
+    /// store instead of a swap, it might not see the new tail, because a store does not read the
+    /// value that it overwrites.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
     /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
@@ -124,7 +125,8 @@ impl WakeSlot {
 
     /// Registers the reader's key with a server of many readers. Returns `false` and changes
     /// nothing if the reader was registered before with another key or another server. In that case
-    /// the caller must register a waker. The caller must read the log once more before it waits.
+    /// the caller must register a waker. After a registration, the caller must read the log once
+    /// more before it waits.
     #[must_use = "if this returns `false`, register a waker"]
     pub(crate) fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         let held = self.many.get_or_init(|| {

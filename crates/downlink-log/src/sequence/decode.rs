@@ -35,7 +35,7 @@ pub struct Stored {
 pub(crate) struct PayloadDecoder<P> {
     decode: Arc<Decode<P>>,
     on_unreadable: Option<Box<OnUnreadable>>,
-    /// The offsets of the events that were reported. No other lock is taken while this lock is held.
+    /// The offsets of the reported events. No other lock is taken while this lock is held.
     reported: Mutex<BTreeSet<u64>>,
 }
 

@@ -1,9 +1,9 @@
 //! The topics that exist, by name, and the number of readers.
 //!
-//! A topic is created when a publisher or a reader first names it. A topic that has no events, no
-//! finish mark and no readers is collected, which means that it is removed from memory. The table
-//! in `collected` then remembers the topic's losses, which say up to which offset its events were
-//! evicted.
+//! A topic is created when a publisher or a reader first names it. A finish mark says that a topic
+//! gets no more events. A topic that has no events, no finish mark and no readers is collected,
+//! which means that it is removed from memory. The table in `collected` then remembers the topic's
+//! losses, which say up to which offset its events were evicted.
 //!
 //! The topics that readers name and the topics that have events have separate limits, so readers
 //! never use up the limit of publishers.
@@ -25,7 +25,8 @@ const COLLECT_BATCH: usize = 256;
 /// All topics of a log.
 #[derive(Debug)]
 pub(crate) struct Topics<P> {
-    /// Everyone's topic. Every reader reads it, and it is never collected.
+    /// The topic with the address [`Address::Everyone`]. Every reader reads this topic, and it is
+    /// never collected.
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
     /// Locked while topics are looked up, and while readers or topics are added or removed. While

@@ -1,5 +1,6 @@
-//! The ring of one topic: the events that memory keeps, in offset order, and the floor. The floor
-//! is the offset after the last evicted event, so the ring has no event below the floor.
+//! The ring of one topic: the events that memory keeps, in offset order, the floor, and the finish
+//! mark, which says that the topic gets no more events. The floor is the offset after the last
+//! evicted event, so the ring has no event below the floor.
 //!
 //! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
 //! dropping them. Dropping a payload may run a user's code, which must not happen while the ring is

@@ -10,8 +10,7 @@ pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// oldest key is forgotten. This many keys of ordinary length take about 10 MiB.
 pub const KEYS_MAX: usize = 65_536;
 
-/// A number that stands for the content of a published event. Equal contents have equal numbers,
-/// and different contents have different numbers.
+/// A number that stands for the content of a published event. Equal contents have equal numbers.
 ///
 /// The number has 128 bits and depends on a secret key. Two different contents practically never
 /// get the same number by chance. An attacker without the key cannot find two different contents

@@ -28,9 +28,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A million readers, with a pattern and an inbox for each; a thousand readers for one client;
-    /// a thousand selectors for one reader; a hundred thousand topics; 256 MiB of history; and a
-    /// thousand events after an unknown id.
+    /// The default limits:
+    ///
+    /// - a million readers, each with a pattern and an inbox
+    /// - a thousand readers for one client
+    /// - a thousand topics and patterns for one reader
+    /// - a hundred thousand topics
+    /// - 256 MiB of history
+    /// - a thousand events after an unknown id
     fn default() -> Self {
         Self {
             subscribers_max: 1_000_000,
