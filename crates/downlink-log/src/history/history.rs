@@ -16,9 +16,9 @@ use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
 /// The maximum number of topics that one step of eviction by age checks, and the maximum number of
-/// events that it evicts. A step takes about a millisecond. A call does at most one step, so no
-/// publisher waits long when events of a hundred thousand topics become too old at the same time.
-/// With half this number, a log that gets few calls would evict too slowly.
+/// events that the step evicts. A step takes about a millisecond. A call does at most one step, so
+/// no publisher waits long when events of a hundred thousand topics become too old at the same
+/// time. With half this number, a log that gets few calls would evict too slowly.
 const EXPIRE_STEP: usize = 128;
 
 #[derive(Debug)]

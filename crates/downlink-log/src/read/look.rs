@@ -41,8 +41,8 @@ pub(crate) enum LookResult {
     Gap(Gap),
     /// Memory has evicted the next event, or may have evicted it. The store may still keep it.
     Behind,
-    /// The look has taken events, or there was none to take. The look also takes no event if the
-    /// next event is evicted during the look.
+    /// The look has taken all the events that it could. There may be none, for example because the
+    /// next event was evicted during the look.
     Taken {
         /// True if the look has read everything below the tail. False if the batch was full, or if
         /// an event was evicted during the look.

@@ -101,8 +101,8 @@ impl<P: Payload> Seats<P> {
         topics.chain(patterns).max().unwrap_or(0)
     }
 
-    /// The topics of an event that the reader reads. The steps of the search for these topics are
-    /// added to `nodes`.
+    /// The topics of an event that the reader reads. The number of steps of this search is added to
+    /// `nodes`.
     pub(crate) fn mine<'a>(&self, row: &'a IndexRow<P>, nodes: &mut usize) -> Mine<'a, P> {
         let set = self.patterns.is_some().then(|| self.set());
         let identity = |seat: &TopicSeat<P>| seat.topic.identity();

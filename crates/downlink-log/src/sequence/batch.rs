@@ -14,7 +14,8 @@ use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 /// id or idempotency key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
-    /// The draft repeats an event that was appended earlier. The publisher got this answer then.
+    /// The draft repeats an event that was appended earlier. The publisher of that event got this
+    /// answer.
     Answered(Appended),
     /// The draft repeats an earlier draft, which has this number. All drafts that are committed
     /// together are numbered from 0. In a log in memory, they are the drafts of one batch. In a log
