@@ -65,11 +65,16 @@
 //! makes none of these calls, it must call [`Log::expire`] from time to time.
 //!
 //! A log with a [`store`] has threads: one that writes, and several that read. The threads end when
-//! the last handle of the log is dropped. The writing thread waits in four cases: until publishers
-//! that are about to publish again have done so, until relaxed commits must be flushed
-//! ([`RELAXED_WITHIN`]), until a store that failed is checked again ([`RETRY_EVERY`]), and until
-//! the next event becomes too old. The thread reads the log's time from [`StoreOptions::clock`],
-//! and measures its waits with the system's monotonic clock.
+//! the last handle of the log is dropped. The writing thread sleeps until there are events to
+//! write, or until one of these times comes:
+//!
+//! - the time when relaxed commits must be flushed ([`RELAXED_WITHIN`]);
+//! - the time when a store that failed is checked again ([`RETRY_EVERY`]);
+//! - the time when the next event becomes too old.
+//!
+//! Before a durable commit, the thread may also wait a moment for publishers that are about to
+//! publish again. It reads the log's time from [`StoreOptions::clock`], and measures its waits with
+//! the system's monotonic clock.
 //!
 //! This crate has no event streams, no HTTP and no async tasks.
 //!

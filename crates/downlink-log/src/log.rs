@@ -126,8 +126,8 @@ impl<P: Payload> Log<P> {
         Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
     }
 
-    /// Makes a log that continues the history of a store. Its epoch is the one that began when the
-    /// store was opened; the epoch in `options` is not used.
+    /// Makes a log that continues the history of a store. The log uses the epoch that began when
+    /// the store was opened, and ignores the epoch in `options`.
     ///
     /// Starts one thread that writes the store and several threads that read it. The threads end
     /// when the last handle of the log is dropped.
@@ -199,8 +199,8 @@ impl<P: Payload> Log<P> {
     /// # Limits
     ///
     /// A batch is never split, even if it is larger than the log's `bytes_max`. Other publishers
-    /// wait until the whole batch is appended, because the sequence lock is held for that time. So
-    /// the caller must limit the length of a batch.
+    /// wait until the whole batch is appended, because the batch is appended under one lock. So the
+    /// caller must limit the length of a batch.
     pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
         if let Some(store) = &self.store {
             return store.queue.submit(now, drafts).map(Submitted::Queued);
@@ -212,8 +212,9 @@ impl<P: Payload> Log<P> {
 
     /// Opens a reader. The reader misses no event that is appended after this returns.
     ///
-    /// The reader may not know its first offset yet, because that can need a search in the store or
-    /// through the events of many topics. [`poll_begun`](Reader::poll_begun) does this search.
+    /// The reader may not know its first offset yet, because finding the offset may need a search
+    /// in the store or through the events of many topics. [`poll_begun`](Reader::poll_begun) does
+    /// this search.
     ///
     /// # Errors
     ///
@@ -238,8 +239,8 @@ impl<P: Payload> Log<P> {
             }
         };
         if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
-            // No event is appended while the sequence lock is held. So every event from `tail` on
-            // is appended after the patterns were added, and is noted in them.
+            // While this thread holds the sequence lock, no event is appended. So every event from
+            // `tail` on is appended after the patterns were added, and is noted in them.
             let _sequence = self.core.sequencer.lock();
             let tail = history.tail();
             patterns.iter().for_each(|seat| seat.pattern.begin(tail));
@@ -271,9 +272,9 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Ready once a closed log has written everything and released its store. Until then, each call
-    /// keeps its waker, and the log wakes it when the log is ready. A log without a store is always
-    /// ready.
+    /// Ready once a closed log has written everything and released its store. Until then, the log
+    /// keeps the waker of each call, and wakes these wakers when the store is released. A log
+    /// without a store is always ready.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.store {
             Some(store) => store.queue.ended.poll(waker, |_| ()).map(drop),
@@ -287,8 +288,8 @@ impl<P: Payload> Log<P> {
         self.store.as_ref().and_then(|store| store.queue.error())
     }
 
-    /// Ends every reader after it has read the events that it has not read yet. A reader that waits
-    /// for the store ends at once, and its client can come back and continue at the same cursor.
+    /// Ends every reader as soon as it has read all its events. A reader that waits for the store
+    /// ends at once. Its client can come back and continue at the same cursor.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
@@ -323,8 +324,8 @@ impl<P: Payload> Log<P> {
         Totals { refusals: refusals.unwrap_or_default(), ..self.core.totals() }
     }
 
-    /// An overview of the topic at one address. `None` if the topic has no events, no mark that it
-    /// is finished, and no reader that named it.
+    /// An overview of the topic at one address. `None` if the topic has no events and no finish
+    /// mark, and no reader has named it.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)

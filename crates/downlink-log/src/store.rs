@@ -63,7 +63,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn set_clock_delta(&mut self, delta_ms: i64);
 
     /// Keeps a batch: all of it, or nothing. Offsets rise within a batch and from batch to batch.
-    /// The log may skip offsets; a skipped offset has no meaning.
+    /// The log may skip offsets. A skipped offset does not mean that an event is missing.
     ///
     /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
     /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
@@ -92,8 +92,8 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. A
     /// step takes some milliseconds, and the caller may commit between two steps. When nothing is
     /// published, the caller calls this at the time in [`Trimmed::Until`]. A step waits for the
-    /// disk only when it moves committed data into the main file, because no publisher needs to
-    /// know that a step is on the disk.
+    /// disk only when it moves committed data into the main file. Other changes of a step need not
+    /// be on the disk when the step returns, because no publisher waits for them.
     ///
     /// # Errors
     ///
@@ -115,8 +115,8 @@ pub trait Store: Send + fmt::Debug + 'static {
 pub enum Trimmed {
     /// There is more to do now.
     More,
-    /// There is nothing to do before this time, unless something is committed. If the time is
-    /// `None`, there is nothing to do until the next commit.
+    /// If nothing is committed, there is nothing to do before this time. If the time is `None`,
+    /// there is nothing to do until the next commit.
     Until(Option<Timestamp>),
 }
 
@@ -220,8 +220,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// Reads some topics of a store in pages, which are bounded lists of events. A replay remembers
-/// where it is from one page to the next.
+/// Reads some topics of a store in pages, which are bounded lists of events. Between two pages, a
+/// replay remembers how far it has read.
 ///
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
 /// the call has made progress but has no answer yet. The caller lets other replays work, and then
@@ -230,8 +230,9 @@ pub trait StoreReplay: Send + fmt::Debug {
     /// The events of the wanted topics in the range, in offset order, each once. For
     /// [`Page::hole`], only events evicted after `evicted_after` count as missing.
     ///
-    /// The end of the range must not be above the log's tail, which is the next offset to be
-    /// assigned. Otherwise the replay would skip events that are committed later within the range.
+    /// The end of the range must not be above the log's tail, which is the offset of the next event
+    /// that readers will see. With a higher end, the replay would skip events that are committed
+    /// later within the range.
     ///
     /// # Errors
     ///
@@ -286,7 +287,7 @@ pub enum Step<T> {
 /// The topics to read.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The exact addresses. The topic for everyone is read only if it is among them.
+    /// The exact addresses. Everyone's topic is read only if [`Address::Everyone`] is among them.
     pub addresses: Vec<Address>,
     /// Patterns of topics.
     pub patterns: Arc<PatternSet>,
@@ -298,15 +299,15 @@ pub struct Page {
     /// The events in offset order. A page may be empty although more events follow, because one
     /// call visits only a bounded number of rows of the store.
     pub events: Vec<StoredEntry>,
-    /// Where the next page begins: all wanted events below this offset are in this page or in an
-    /// earlier one. If the range has no further event, this is the end of the range.
+    /// The offset where the next page begins. All wanted events below it are in this page or in an
+    /// earlier page. If the range has no further event, this is the end of the range.
     pub next: Offset,
-    /// The last offset that was known to be missing in the wanted topics when the page was read;
-    /// `None` if none is missing. It is not below the requested range.
+    /// The highest offset at which an event of the wanted topics was missing when the page was
+    /// read; `None` if no event is missing. The offset is not below the requested range.
     ///
     /// An event that one topic has evicted is not missing if another wanted topic still keeps it.
-    /// The store checks this only for the last evicted event of each topic. So the store may report
-    /// an event that was evicted earlier as missing although another topic keeps it.
+    /// The store checks this only for the last evicted event of each topic. So it may report an
+    /// earlier evicted event as missing although another topic keeps this event.
     pub hole: Option<Offset>,
 }
 
@@ -332,8 +333,8 @@ pub struct StoredEvent {
     /// offset.
     pub at: Timestamp,
     /// The addresses of the event, each once. An event without addresses has no readers, and the
-    /// store keeps only its idempotency key. An event that is read from the store has only those of
-    /// its addresses that have not evicted it.
+    /// store keeps only its idempotency key. If the event was read from the store, this list has
+    /// only the addresses that have not evicted the event.
     pub to: SmallVec<[Address; 1]>,
     /// The id that the event's publisher gave, if any. The log has checked that no kept event has
     /// the same id.

@@ -1,9 +1,10 @@
 //! A group consists of the batches that are written to the store in one transaction.
 //!
-//! The writer's thread takes one batch after the other. It decides which drafts of the batch are
-//! new, and gives the new ones their offsets. A later batch may repeat an id or a key of an earlier
-//! batch, or publish to a topic that the earlier batch finishes. The store does not know these ids,
-//! keys and topics yet, so the group remembers them.
+//! The writer's thread takes one batch after the other. A draft is an event without an offset. The
+//! thread decides which drafts of the batch are new, and gives the new drafts their offsets. A
+//! later batch may repeat an event id or an idempotency key of an earlier batch, or publish to a
+//! topic that the earlier batch finishes. The store does not know these ids, keys and topics yet,
+//! so the group remembers them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,8 +29,8 @@ pub(crate) struct CommitGroup {
 }
 
 impl CommitGroup {
-    /// Decides which drafts of a batch are new, gives these their offsets, and adds the batch to
-    /// the group.
+    /// Decides which drafts of a batch are new, gives the new drafts their offsets, and adds the
+    /// batch to the group.
     ///
     /// # Errors
     ///
@@ -93,7 +94,8 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
 }
 
 /// Looks up ids and keys in memory, in the group and in the store. Only the writer's thread adds or
-/// changes ids and keys. When memory evicts an event, its id is only found in the store.
+/// changes ids and keys. When memory has evicted an event, only the store still knows the event's
+/// id.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,

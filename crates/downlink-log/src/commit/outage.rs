@@ -1,9 +1,10 @@
 //! An outage is a time in which the store accepts no events.
 //!
-//! The writer is the thread that writes to the store. It reports the beginning of an outage and its
-//! end. While the outage lasts, it reports this again at most once a minute. Every few seconds, the
-//! writer tests whether the store accepts events again. The test is needed because a server that
-//! reports that it is not ready may get no events to publish.
+//! The writer is the thread that writes to the store. It reports the beginning and the end of an
+//! outage. While the outage lasts, the writer repeats the first report at most once a minute. Every
+//! few seconds, the writer tests whether the store accepts events again. It cannot wait for the
+//! next publish instead: during an outage, a server may report that it is not ready, and then gets
+//! no events to publish.
 
 use std::{
     ops::Range,
@@ -45,11 +46,12 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 
 /// An outage that has begun.
 pub(crate) struct Outage {
-    /// Why the store accepts no events: the latest error, or the first final error, after which the
-    /// store must be opened again.
+    /// Why the store accepts no events: the latest error. A final error is never replaced by a
+    /// later one, because the store must be opened again after it.
     pub(crate) error: StoreError,
-    /// The number of bytes in the last write that was refused. A test writes as many bytes. With
-    /// far fewer bytes, it could succeed on a disk that still refuses most writes.
+    /// The number of bytes in the last write that was refused. A test writes the same number of
+    /// bytes. With far fewer bytes, the test could succeed on a disk that still refuses most
+    /// writes.
     pub(crate) bytes: usize,
     pub(crate) tried: Instant,
     /// The number of all publishes that were refused before this outage.
@@ -62,9 +64,10 @@ pub(crate) struct Outages {
     pub(crate) now: Option<Outage>,
     pub(crate) retry_every: Duration,
     on_report: Option<Box<OnReport>>,
-    /// When it was last reported that the store accepts no events, even if that was in an earlier
-    /// outage. A disk may accept small events and refuse large ones, so one outage may follow
-    /// another within a second. Without this time, the reports would fill the operator's log.
+    /// The time of the last report that the store accepts no events. The report may be from an
+    /// earlier outage. A disk may accept small events and refuse large events, so one outage may
+    /// follow another within a second. If each outage were reported, the reports would fill the
+    /// operator's log.
     reported: Option<Instant>,
 }
 
@@ -73,8 +76,9 @@ impl Outages {
         Self { now: None, retry_every, on_report, reported: None }
     }
 
-    /// Notes that the store has refused a write of `bytes` bytes. `refused` has the number of all
-    /// publishes that were refused before this write, and their number with this write.
+    /// Notes that the store has refused a write of `bytes` bytes. `refused.start` is the number of
+    /// all publishes that were refused before this write, and `refused.end` is this number after
+    /// the write.
     pub(crate) fn note_refusal(&mut self, error: &StoreError, bytes: usize, refused: Range<u64>) {
         let now = Instant::now();
         let outage = self.now.get_or_insert_with(|| Outage {

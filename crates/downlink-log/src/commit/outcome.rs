@@ -27,8 +27,8 @@ impl Commit {
         Self(Arc::new(Mutex::new(CommitState::default())))
     }
 
-    /// Sets the result, unless there is one already, and wakes the waiting tasks. The caller must
-    /// hold no lock.
+    /// Sets the result and wakes the waiting tasks. A result that is already set is not replaced.
+    /// The caller must hold no lock.
     pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) {
         let wakers = {
             let mut state = self.0.lock();
@@ -38,9 +38,10 @@ impl Commit {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Once the batch is committed and visible, this calls `take` with the answers and returns what
-    /// `take` returns. If the batch has failed, this returns the error. Before that, this keeps the
-    /// waker, which is woken when there is an outcome.
+    /// Once the batch is committed and visible, this function calls `take` with the answers and
+    /// returns the result of `take`. If the batch has failed, this function returns the error.
+    /// While there is no outcome yet, the commit keeps the waker, and wakes it when there is an
+    /// outcome.
     ///
     /// A program may poll once for each event of a large batch. With `take`, each poll copies only
     /// the answer that it needs. `take` runs while a lock is held, so it must be quick.

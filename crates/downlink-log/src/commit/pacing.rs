@@ -1,39 +1,42 @@
-//! How long a durable commit waits for publishers that are about to publish again. A durable commit
-//! ends when the disk has confirmed it, which is called a flush.
+//! Decides how long a durable commit waits for publishers that are about to publish again. A
+//! durable commit ends with a flush, in which the disk confirms that it has the data.
 //!
-//! Some publishers send the next event only after the commit of the last one. Such a publisher
+//! Some publishers send the next event only after their last event was committed. Such a publisher
 //! comes back a moment after each commit ends. If the writer began the next commit at once, the
-//! event would miss that commit too and wait for the one after it. If the writer waits for that
-//! moment, the events of all these publishers go into the next commit. On a slow disk this nearly
-//! doubles the number of events that they publish. A lone publisher is not delayed. No wait is
-//! longer than the last commit took, and no wait is longer than a tenth of a second.
+//! publisher's event would miss this commit and wait for the following commit. If the writer waits
+//! for a moment, the events of all these publishers go into the next commit. On a slow disk, this
+//! nearly doubles the number of events that they publish.
+//!
+//! A lone publisher is not delayed. No wait is longer than the last commit took, and no wait is
+//! longer than a tenth of a second.
 
 use std::time::{Duration, Instant};
 
 /// The writer checks this many times during the wait whether publishers have come back. If none has
 /// come back since the last check, the wait ends. With 2 checks, publishers that stay away would
-/// delay events for too long. With 10, the time between checks would be shorter than the usual
-/// lateness of a timer.
+/// delay events for too long. With 10 checks, the time between checks would be shorter than the
+/// usual lateness of a timer.
 const CHECKS: u32 = 4;
 
-/// The writer estimates how long it takes until all publishers are back. If that takes longer than
-/// the last commit, the writer commits at once. There is one exception: if it takes at least this
-/// many times as long as the last commit, the writer goes on waiting. A commit at once would then
-/// contain only few events, and most publishers would still be working when it ends. With 2, all
-/// publishers would be back while the commit runs, and would have to wait for its end.
+/// The writer estimates how long it takes until all publishers are back. If it takes longer than
+/// the last commit took, the writer commits at once. There is one exception: if it takes at least
+/// this many times as long as the last commit, the writer goes on waiting. In this case, a commit
+/// at once would contain only a few events, and most publishers would still be working when it
+/// ends. With 2 instead of 3, all publishers would be back while the commit runs, and would have to
+/// wait for its end.
 const LARGE: u32 = 3;
 
-/// The maximum wait. It matters after a disk has stalled for seconds, because the writer must not
-/// then wait as long as that commit took. A usual flush takes at most a tenth of this, even on a
+/// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be
+/// followed by a wait of seconds. A usual flush takes at most a tenth of this time, even on a
 /// spinning disk.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// How many batches the next commit waits for, and for how long. The caller passes the current
-/// time.
+/// Tells how many batches the next commit waits for, and for how long. The caller passes the
+/// current time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommitPacing {
-    /// The number of batches that the last commit had, plus the number that waited when it ended.
-    /// When this many batches wait again, the writer expects no other publisher.
+    /// The number of batches in the last commit, plus the number of batches that waited when it
+    /// ended. When this many batches wait again, the writer expects no other publisher.
     pub(crate) batches: usize,
     /// The number of batches that already waited when the last commit ended, before its publishers
     /// got their answers.
@@ -65,7 +68,7 @@ impl CommitPacing {
     }
 
     /// Whether the writer should stop waiting, because the last publisher would be back too late.
-    /// The time is estimated from the number of publishers that are back already. See [`LARGE`].
+    /// The number of publishers that are already back gives the estimate. See [`LARGE`].
     fn is_too_late(&self, now: Instant, batches: usize) -> bool {
         let came = batches.saturating_sub(self.waited).max(1) as f64;
         let passed = now.saturating_duration_since(self.since);
@@ -83,7 +86,7 @@ mod tests {
     }
 
     /// The pacing after a commit of `batches` batches that took 8 ms, and the time when the commit
-    /// ended.
+    /// ended. At this time, `waiting` other batches waited.
     fn after_commit(batches: usize, waiting: usize) -> (CommitPacing, Instant) {
         let started = Instant::now();
         let ended = started + ms(8);
@@ -102,7 +105,7 @@ mod tests {
         assert_eq!(pacing.batches, 5);
         assert_eq!(pacing.wait_until(ended, 2), Some(ended + ms(2)));
         assert_eq!(pacing.wait_until(ended + ms(2), 4), Some(ended + ms(4)));
-        assert_eq!(pacing.wait_until(ended + ms(3), 5), None, "all are back");
+        assert_eq!(pacing.wait_until(ended + ms(3), 5), None, "all publishers are back");
     }
 
     #[test]
@@ -118,7 +121,11 @@ mod tests {
         assert_eq!(pacing.wait_until(ended + ms(7), 1), Some(ended + ms(8)));
         assert_eq!(pacing.wait_until(ended + ms(8), 8), None);
         let (mut pacing, ended) = after_commit(9, 0);
-        assert_eq!(pacing.wait_until(ended + ms(60), 1), None, "after a pause");
+        assert_eq!(
+            pacing.wait_until(ended + ms(60), 1),
+            None,
+            "60 ms is longer than the commit took"
+        );
     }
 
     /// Whether the writer goes on waiting if 100 publishers are expected, and `came` of them are
@@ -130,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_waits_for_publishers_that_are_in_time_or_many() {
-        assert!(is_waited_for(25), "in time");
-        assert!(!is_waited_for(24), "a little too late");
+    fn the_writer_waits_if_all_publishers_are_back_soon_or_most_stay_away() {
+        assert!(is_waited_for(25), "all publishers will be back in time");
+        assert!(!is_waited_for(24), "the last publisher will be back a little too late");
         assert!(!is_waited_for(9));
-        assert!(is_waited_for(8), "most stay away, however long the writer waits");
+        assert!(is_waited_for(8), "most publishers would not even be back after the commit");
     }
 }

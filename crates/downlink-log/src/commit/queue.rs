@@ -10,9 +10,9 @@ use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
 use crate::types::{Payload, Timestamp};
 
-/// The maximum number of events that wait for their commit. If each event is published by a task
-/// that waits for the answer, a machine rarely has more tasks than this. With half as many, the
-/// queue would refuse events while a disk stalls for a short time.
+/// The maximum number of events that wait for their commit. Usually, each waiting event belongs to
+/// a task that waits for the answer, and a machine rarely has more tasks than this. With half as
+/// many events, the queue would refuse events while a disk stalls for a short time.
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
 /// The maximum number of bytes that wait for their commit. 64 MiB are enough for four of the
@@ -20,8 +20,8 @@ pub const QUEUE_EVENTS_MAX: usize = 65_536;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of events in one transaction of several batches. This many events are written
-/// in some milliseconds, so the publisher of the first batch does not wait long for the other
-/// batches. A batch that is larger than this gets a transaction of its own.
+/// in a few milliseconds, so the publisher of the first batch does not wait long for the other
+/// batches. A batch that is larger than this gets its own transaction.
 const GROUP_EVENTS_MAX: usize = 4_096;
 
 /// The maximum number of bytes in one transaction of several batches. It limits the time of a
@@ -29,12 +29,14 @@ const GROUP_EVENTS_MAX: usize = 4_096;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// The number of bytes that the queue counts for each event in addition to its payload and its
-/// addresses. They stand for the memory of the draft and of the rows that the store writes for it.
+/// addresses. These bytes stand for the memory of the draft and of the rows that the store writes
+/// for the event.
 const EVENT_COST_BYTES: usize = 256;
 
-/// The number of bytes that the queue counts for each address of an event. They stand for the
-/// memory of the address in the draft and in the stored event, and of its name. Without them, a
-/// queue of events with many short addresses would use ten times the memory that its limit allows.
+/// The number of bytes that the queue counts for each address of an event. These bytes stand for
+/// the memory of the address in the draft and in the stored event, and for the memory of its name.
+/// Without this number, a queue of events with many short addresses would use ten times the memory
+/// that its limit allows.
 const ADDRESS_COST_BYTES: usize = 80;
 
 /// A batch that waits for its commit. If it is dropped without an outcome, because some code has
@@ -61,10 +63,10 @@ pub(crate) struct Size {
 
 /// The queue, and the signals between it and the writer.
 pub(crate) struct CommitQueue<P: Payload> {
-    /// No other lock is taken while this one is held.
+    /// No other lock is taken while this lock is held.
     pub(crate) queue: Mutex<Queue<P>>,
-    /// The writer waits for this. It is notified when there is something to commit, and when the
-    /// queue is closed.
+    /// The writer waits for a notification of this variable. It is notified when there is something
+    /// to commit, and when the queue is closed.
     pub(crate) to_commit: Condvar,
     /// Gets its outcome when the writer has closed the store.
     pub(crate) ended: Commit,
@@ -75,7 +77,7 @@ pub(crate) struct Queue<P: Payload> {
     waiting: VecDeque<Queued<P>>,
     /// The total size of all batches that are not committed yet.
     size: Size,
-    /// The writer stops waiting for more batches when this many are in the queue.
+    /// The writer stops waiting for more batches when the queue has this many batches.
     pub(crate) awaited: usize,
     pub(crate) closed: bool,
     /// Why the store accepts no events at present. After a final error, the store must be opened

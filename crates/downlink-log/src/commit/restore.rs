@@ -1,9 +1,9 @@
-//! How a log begins with a store: it reads the newest stored events into memory, where each topic
-//! has a ring of events.
+//! When a log with a store is opened, this module reads the newest stored events into memory.
+//! There, each topic has a ring of events.
 //!
-//! The floor of a ring is the offset from which on the ring has all events of its topic. A reader
-//! that needs events below the floor reads them from the store. The store has floors of its own,
-//! which say what the store has evicted.
+//! The floor of a ring is an offset: the ring has all events of its topic from this offset on. A
+//! reader that needs events below the floor reads them from the store. The store also has a floor
+//! for each topic, below which the store has evicted events.
 
 use std::collections::HashSet;
 
@@ -17,15 +17,15 @@ use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
-/// The maximum number of events and bytes that are read into the rings. They are enough for clients
-/// that reconnect after a deploy, and the log reads them in well under a second.
+/// The maximum number of events and bytes that are read into the rings. This is enough for clients
+/// that reconnect after a deploy, and the log reads this many events in well under a second.
 const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
 /// Fills the rings with the newest events, and restores the marks of finished topics. Older events
 /// stay only in the store.
 ///
-/// If an event cannot be decoded, the rings begin after this event. A reader that needs it asks the
-/// store, and gets a gap for it.
+/// If an event cannot be decoded, the rings begin after this event. A reader that needs this event
+/// asks the store, and gets a gap for the event.
 pub(crate) fn restore<P: Payload>(
     core: &Core<P>,
     reader: &dyn StoreReader,
@@ -68,8 +68,9 @@ pub(crate) fn restore<P: Payload>(
     drop(held);
     core.settle(Some(evicted));
     // A topic that has no ring now may have lost events that are newer than the oldest event in
-    // memory. With this floor, the readers of such a topic ask the store, which knows what was
-    // lost. Without it, they would skip the lost events without a gap.
+    // memory. So the floor of all these topics is raised to the store's highest floor, and their
+    // readers ask the store, which knows the lost events. With a lower floor, the readers would
+    // skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // After the restart, finished topics must still refuse events.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
@@ -78,8 +79,9 @@ pub(crate) fn restore<P: Payload>(
     Ok(())
 }
 
-/// The loss of everything below an offset. These events are not in memory, but the store may still
-/// have them. The loss has the lowest number, as if it had happened before any reader was opened.
+/// The loss of all events below an offset. These events are not in memory, but the store may still
+/// have them. The loss has the lowest eviction number, as if the events had been evicted before any
+/// reader was opened.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
@@ -93,7 +95,7 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
     }
     // No topic is removed from memory before the log is open, so every reservation succeeds.
     let reserved = topics.iter().all(|topic| core.history.reserve(topic));
-    debug_assert!(reserved, "a topic was collected before the log began");
+    debug_assert!(reserved, "a topic was removed from memory before the log was open");
     if let Some(id) = id {
         let answer = core.ids.appended(offset, 0, false);
         let known = PublisherId { fingerprint, answer, rings: topics.len() };

@@ -6,9 +6,9 @@
 //! memory in the order of the queue, which is the order of their offsets. It wakes readers and
 //! publishers after it has released the locks.
 //!
-//! In both durabilities, an event becomes visible, and its publisher gets the answer, when the
-//! event is committed. A durable commit is on the disk by then. A relaxed commit has only reached
-//! the operating system; the writer flushes it to the disk within [`RELAXED_WITHIN`].
+//! When an event is committed, it becomes visible and its publisher gets the answer. After a
+//! durable commit, the event is on the disk. After a relaxed commit, only the operating system has
+//! the event, and the writer flushes it to the disk within [`RELAXED_WITHIN`].
 
 use std::{
     sync::Arc,
@@ -25,16 +25,16 @@ use crate::sync::MutexGuard;
 use crate::types::{ClockState, EndReason, Payload};
 
 /// The maximum time between the commit of an event in relaxed durability and its flush to the disk.
-/// A power cut may lose the events of this time. With 100 ms there are at most ten flushes a
-/// second. With half of it, the many flushes would wear out the disk sooner; with double, people
-/// would notice the loss.
+/// A power cut may lose the events of the last 100 ms. With 100 ms, there are at most ten flushes a
+/// second. With half this time, the many flushes would wear out the disk sooner. With twice this
+/// time, people would notice the loss.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The maximum sleep of a writer that has nothing to do. The store evicts events by age at most
-/// this much too late.
+/// The maximum sleep of a writer that has nothing to do. So the store evicts an event at most this
+/// long after the event has become too old.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The minimum time until the next eviction by age, so that the writer does not call the store all
+/// The minimum time between two evictions by age, so that the writer does not call the store all
 /// the time.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
@@ -47,16 +47,17 @@ pub(crate) struct Writer<P: Payload> {
     pub(crate) durability: Durability,
     pub(crate) clock: Box<StoreClock>,
     pub(crate) pacing: Option<CommitPacing>,
-    /// When the oldest unflushed event was committed.
+    /// When the commit of the oldest unflushed event began.
     pub(crate) unflushed: Option<Instant>,
     pub(crate) outages: Outages,
-    /// This field is dropped after the store, because its drop reports that the store is closed.
+    /// The drop of this field reports that the store is closed. So the field is declared after
+    /// `store`, and is dropped after it.
     pub(crate) shared: Shared<P>,
 }
 
 /// The state that a writer shares with its log. When the writer ends, this is dropped, even if the
-/// store has panicked. The drop tells the publishers, the readers and the task that closes the log
-/// that the writer has ended.
+/// store has panicked. The drop reports the end of the writer to the publishers, to the readers,
+/// and to the task that closes the log.
 pub(crate) struct Shared<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) queue: Arc<CommitQueue<P>>,
@@ -93,8 +94,8 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Waits for batches to commit, at most for `wait`, and takes them. There may be none. Returns
-    /// `None` if the queue is closed and empty.
+    /// Waits for batches to commit, at most for `wait`, and takes them. The list may be empty.
+    /// Returns `None` if the queue is closed and empty.
     fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;
         let mut queue = commits.queue.lock();
@@ -137,7 +138,7 @@ impl<P: Payload> Writer<P> {
                 None
             }
         };
-        // After a failed commit, no publisher is expected back.
+        // After a failed commit, the next commit does not wait for publishers.
         self.pacing = waited
             .map(|waited| CommitPacing::after(batches.len(), waited, started, Instant::now()));
     }
@@ -155,8 +156,8 @@ impl<P: Payload> Writer<P> {
                 self.unflushed = None;
                 IDLE_MAX
             }
-            // The writer soon tries the flush again, unless the error is final. Publishers get the
-            // error at the next commit.
+            // The writer tries the flush again soon, but not after a final error. Publishers get
+            // the error at the next commit.
             Err(error) => {
                 self.note_refusal(&error, 0, self.refused());
                 self.unflushed.take_if(|_| error.is_final());
@@ -213,8 +214,8 @@ impl<P: Payload> Writer<P> {
                 let millis = at.as_millis().saturating_sub(now.as_millis());
                 Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
             }
-            // The next call repeats the failed step, unless the error is final. Commits may still
-            // succeed, so this is not an outage.
+            // The next call repeats the failed step. Commits may still succeed, so an error begins
+            // an outage only if the error is final.
             Err(error) => {
                 if error.is_final() {
                     self.note_refusal(&error, 0, self.refused());
@@ -225,8 +226,8 @@ impl<P: Payload> Writer<P> {
     }
 }
 
-/// Waits for publishers that are about to publish again, as long as `pacing` says. Does not wait if
-/// the queued batches fill a transaction, or if the queue is half full or closed.
+/// Waits for publishers that are about to publish again. `pacing` limits the wait. The wait also
+/// ends if the queued batches fill a transaction, or if the queue is half full or closed.
 fn gather<P: Payload>(
     commits: &CommitQueue<P>,
     queue: &mut MutexGuard<'_, Queue<P>>,
@@ -242,9 +243,9 @@ fn gather<P: Payload>(
 }
 
 impl<P: Payload> Shared<P> {
-    /// Makes the batches visible and answers their publishers. It takes the sequence lock once for
-    /// each batch. It returns the number of batches that were in the queue before any of these
-    /// publishers got an answer.
+    /// Makes the batches visible and answers their publishers. Takes the sequence lock once for
+    /// each batch. Returns the number of batches that waited in the queue just before these
+    /// publishers got their answers.
     fn apply(
         &self,
         batches: &[Queued<P>],
@@ -280,9 +281,9 @@ impl<P: Payload> Shared<P> {
     }
 
     /// Fails batches whose commit has failed. Their offsets are not used again. Some of the batches
-    /// may have been refused before the commit, for example because they repeat an id of another
-    /// batch in the same transaction. They get the store's error too, because that other batch was
-    /// not kept, so the reason for their refusal is gone.
+    /// may have been refused before the commit, for example because an id belongs to another batch
+    /// in the same transaction. The other batch was not committed, so this reason no longer holds.
+    /// Such a batch gets the store's error instead.
     fn fail(
         &self,
         batches: &[Queued<P>],
@@ -290,8 +291,8 @@ impl<P: Payload> Shared<P> {
         error: &StoreError,
     ) {
         self.done(batches);
-        // The error is noted before the publishers get their answers, because a publisher may then
-        // ask for it at once with `Log::store_error`.
+        // The error is noted before the publishers get their answers, because a publisher that gets
+        // its answer may call `Log::store_error` at once.
         self.queue.fail(error);
         for assigned in planned.iter().flatten() {
             assigned.topics().for_each(|topic| self.core.history.unreserve(topic));

@@ -1,5 +1,6 @@
-//! The queue of evictions by age. A topic's deadline is the time at which its oldest event or its
-//! finish mark becomes too old. The queue has the topics with a deadline, earliest first.
+//! The queue of evictions by age. A finish mark says that a topic gets no more events. A topic's
+//! deadline is the time at which its oldest event or its finish mark becomes too old. The queue has
+//! all topics that have a deadline. The topic with the earliest deadline is first.
 //!
 //! No thread waits for a deadline. Instead, every append, open and read first checks whether a
 //! deadline has passed. This check is almost always one atomic load.
@@ -20,7 +21,7 @@ pub(crate) struct Ages<P> {
     /// eviction to the next call.
     next: AtomicU64,
     /// Ordered by deadline, then by the topic's identity. The lock is taken while the topic's ring
-    /// is locked, or while no ring is locked. No other lock is taken while this one is held.
+    /// is locked, or while no ring is locked. No other lock is taken while this lock is held.
     queue: Mutex<Deadlines<P>>,
 }
 
@@ -53,7 +54,7 @@ impl<P> Ages<P> {
 
     /// Puts a topic into the queue with the deadline `at`. `None` takes the topic out of the queue.
     /// The caller must hold the lock of the topic's ring. If the topic is in the queue with an
-    /// earlier time, it stays there with that time, and is checked then.
+    /// earlier time, it keeps that time, and is checked at that time.
     pub(crate) fn queue(&self, topic: &Arc<Topic<P>>, at: Option<Timestamp>) {
         let queued = topic.queued_for();
         let is_early_enough = match (queued, at) {
@@ -110,8 +111,8 @@ mod tests {
     }
 
     /// An app may use one topic for each answer of a language model. Such a topic is used only for
-    /// a moment. If it stayed in the queue for the day for which its events could be kept, the
-    /// queue would become long.
+    /// a moment, but its events may be kept for a day. If the topic stayed in the queue for that
+    /// day although it has no events any more, the queue would become long.
     #[test]
     fn a_topic_without_a_deadline_leaves_the_queue() {
         let (ages, topic) = (Ages::new(), topic());

@@ -7,7 +7,7 @@ use crate::topics::{ring::Kept, topic::Topic};
 
 /// Evicted events, and topics that may be collected, which means that they are removed from memory.
 #[derive(Debug)]
-#[must_use = "ids are freed and topics collected when it is settled"]
+#[must_use = "a call of `settle` must free the ids and collect the topics"]
 pub(crate) struct Evicted<P> {
     pub(crate) entries: Vec<Kept<P>>,
     /// Topics that have no events and no finish mark left.

@@ -2,8 +2,9 @@
 //!
 //! The tail is the next offset that readers will see. A pushed event becomes visible when the tail
 //! rises above its offset. The index has a row for each event, with its topics. When an event is
-//! evicted, this is noted in each pattern that matches its topic, and only then may its row be
-//! removed from the index. So a reader that does not find the row finds the eviction.
+//! evicted, the eviction is first noted in each pattern that matches the event's topic. Only then
+//! may the event's row be removed from the index. So a reader that no longer finds the row finds
+//! the eviction in its patterns.
 
 use std::sync::Arc;
 
@@ -15,9 +16,9 @@ use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
 /// The maximum number of topics that one step of eviction by age checks, and the maximum number of
-/// events that it evicts. A step takes about a millisecond. A call does at most one step, so no
-/// publisher waits long when events of a hundred thousand topics become too old at the same time.
-/// With half as many, the steps of a log with few calls would evict too slowly.
+/// events that the step evicts. A step takes about a millisecond. A call does at most one step, so
+/// no publisher waits long when events of a hundred thousand topics become too old at the same
+/// time. With half this number, a log that gets few calls would evict too slowly.
 const EXPIRE_STEP: usize = 128;
 
 #[derive(Debug)]
@@ -28,8 +29,9 @@ pub(crate) struct History<P> {
     /// The next offset to become visible. It is stored (Release) after all events below it are in
     /// their rings and patterns, so a reader that loads it (Acquire) finds all these events there.
     tail: AtomicU64,
-    /// No floor of a topic that exists or existed is higher than this offset. It is raised (AcqRel)
-    /// before the row of an evicted event is removed from the index.
+    /// No topic that exists or existed has a floor above this offset. The floor of a topic is the
+    /// offset after its last evicted event. `floor_max` is raised (AcqRel) before the row of an
+    /// evicted event is removed from the index.
     floor_max: AtomicU64,
     /// No evicted event has a later time stamp than this, in milliseconds. It is raised (AcqRel)
     /// together with `floor_max`.
@@ -38,18 +40,20 @@ pub(crate) struct History<P> {
     /// event is locked.
     evictions: AtomicU64,
     /// The offset of the newest event in any inbox. It is raised (AcqRel) before the tail moves. A
-    /// reader first loads the tail. If this offset and `floor_max` are then below its cursor, its
-    /// own inbox has nothing for it. So the reader need not load its inbox from memory.
+    /// reader first loads the tail. If this offset is then below the reader's cursor, and
+    /// `floor_max` is not above the cursor, the reader's inbox has no event to read and no missing
+    /// event. So the reader need not load its inbox from memory.
     newest_of_inboxes: AtomicU64,
-    /// The number of finish marks set so far. A publisher first marks the topic as finished, then
-    /// increments this count (Release), and then stores the tail. A reader loads the count
-    /// (Acquire) before it checks its topics. So a reader that sees a tail above a finish mark also
-    /// sees the new count, and a reader that sees the new count also sees the mark.
+    /// The number of finish marks set so far. A finish mark says that a topic gets no more events.
+    /// A publisher first sets the topic's finish mark, then increments this count (Release), and
+    /// then stores the tail. A reader loads the count (Acquire) before it checks its topics. So a
+    /// reader that sees a tail above a finish mark also sees the new count, and a reader that sees
+    /// the new count also sees the mark.
     finishes: AtomicU32,
     /// The number of bytes and of events in all rings, and the number of topics that count towards
-    /// the limit of topics. Each changes while the ring that causes the change is locked. Other
-    /// data does not depend on them, so Relaxed is enough. A thread that reads them without a lock
-    /// may see old values.
+    /// the limit of topics. Each number changes while the ring that causes the change is locked. No
+    /// other data depends on these numbers, so Relaxed is enough. A thread that reads them without
+    /// a lock may see old values.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
@@ -67,8 +71,8 @@ pub(crate) struct Pushed<'a, P> {
     pub(crate) at: Timestamp,
     pub(crate) payload: Option<P>,
     pub(crate) topics: &'a EventTopics<P>,
-    /// For each topic, the patterns that match it. They were found while the table of patterns was
-    /// locked, and it is still locked.
+    /// For each topic, the patterns that match it. The table of patterns was locked before they
+    /// were found, and is still locked.
     pub(crate) patterns: &'a [Matching<P>],
     pub(crate) finish: bool,
 }

@@ -14,12 +14,12 @@ use crate::types::Timestamp;
 /// The topics of one event, nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in some ten microseconds.
+/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in about ten microseconds.
 /// Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// The index of a small log may always have this many topics of evicted events, so that such an
-/// index is rarely tidied.
+/// The index may always have this many topics more than its limits in `tidy` allow, so that the
+/// index of a small log is rarely tidied.
 const SLACK: usize = 64;
 
 /// For each topic in the rows that were added to the index, `tidy` checks this many topics. With 4,
@@ -112,9 +112,9 @@ impl<P> Index<P> {
     }
 
     /// Removes rows of evicted events. `live` is the total number of topics of all kept events. If
-    /// the rows have more than 9/8 of `live` topics, this removes rows of evicted events at the old
-    /// end. If they have more than twice `live` topics, this also removes such rows from some other
-    /// chunks.
+    /// all rows together have more topics than 9/8 of `live`, this function removes rows of evicted
+    /// events at the old end of the index. If they have more than twice `live` topics, it also
+    /// removes rows of evicted events from some other chunks.
     ///
     /// Each append calls this once. The work of a call grows with the number of rows that were
     /// added since the last call. So rows of evicted events do not pile up, even if each append
@@ -139,7 +139,8 @@ impl<P> Index<P> {
         }
     }
 
-    /// Removes evicted events from the next chunk. Returns the number of topics that it looked at.
+    /// Removes evicted events from the next chunk. Returns the number of topics that it has
+    /// checked.
     fn tidy_chunk(&mut self, is_kept: impl Fn(u64, &Topic<P>) -> bool) -> usize {
         if self.next_chunk >= self.chunks.len() {
             self.next_chunk = 0;
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_found_from_both_sides_and_by_time() {
+    fn rows_are_found_by_offset_in_both_directions_and_by_time() {
         let index = index(3 * CHUNK_ROWS as u64 + 5);
         let end = 6 * CHUNK_ROWS as u64 + 10;
         for at in [0, 1, 2, 3, 1_022, 1_024, 1_025, 2_047, 2_048, end, end + 1] {
@@ -223,7 +224,7 @@ mod tests {
         let rows = 4 * CHUNK_ROWS;
         let mut index = index(rows as u64);
         index.tidy(rows, |_, _| false);
-        assert_eq!(index.places, rows, "there are few enough rows");
+        assert_eq!(index.places, rows, "the index has few enough rows");
         // The oldest event is kept, so no row of an evicted event is at the front.
         index.tidy(10, |offset, _| offset == 2 || offset.is_multiple_of(64));
         assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32 + 1);
@@ -239,7 +240,7 @@ mod tests {
         let one = topics(1);
         for in_order in [true, false] {
             let (mut index, live, mut newest) = (Index::new(), 1_000, 0);
-            // If not `in_order`, the oldest event is always kept, so no other row gets to the
+            // If `in_order` is false, the oldest event is always kept, so no other row gets to the
             // front.
             let is_kept = |newest: u64, offset: u64| {
                 (!in_order && offset == 1) || offset + live as u64 > newest

@@ -1,10 +1,11 @@
 //! A short summary of the evictions from all topics that a pattern matches. A log numbers its
 //! evictions in the order in which they happen.
 //!
-//! The summary answers one question: after a given eviction, what is the highest offset that was
-//! evicted? It is a list of steps. A step holds the number of an eviction and the offset of the
-//! evicted event. A step is removed when a later eviction has a higher offset, because that later
-//! eviction then answers the question. So from step to step, the numbers rise and the offsets fall.
+//! The summary answers one question: which is the highest offset that was evicted after a given
+//! eviction? It is a list of steps. A step holds the number of an eviction and the offset of the
+//! evicted event. A step is removed when a later eviction has a higher offset, because the later
+//! eviction then is the answer to every question that the step answered. So from step to step, the
+//! numbers rise and the offsets fall.
 //!
 //! The list has at most [`STEPS_MAX`] steps. If it gets longer, two neighbouring steps are replaced
 //! by one step with the higher number and the higher offset of the two. So an answer may be too

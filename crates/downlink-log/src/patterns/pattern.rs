@@ -2,8 +2,8 @@
 //!
 //! A pattern keeps a row for each of its newest events: the event's offset and topic. A reader that
 //! keeps up finds its events in the rows, however many topics the pattern matches. A reader whose
-//! cursor is below the oldest row reads the topics, or the index of the log, which lists the events
-//! of all topics.
+//! next offset is below the oldest row reads the topics, or the index of the log, which lists the
+//! events of all topics.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,14 +20,14 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
 /// A pattern to which at least one reader has subscribed.
 ///
-/// The order of the fields puts those that publishing and reading use into two cache lines.
+/// The order of the fields puts the fields that publishing and reading use into two cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pattern<P> {
     /// The offset of the newest event whose topic matches. For a new pattern, it may be a higher
-    /// offset. A publisher stores it (Release) before it stores the log's tail, and a reader loads
-    /// it (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
-    /// offset below that tail.
+    /// offset. A publisher stores it (Release) before it stores the log's tail, which is the next
+    /// offset that readers will see. A reader loads it (Acquire) after it has loaded the tail. So a
+    /// reader that sees a tail also sees the newest offset below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
@@ -40,7 +40,8 @@ pub(crate) struct Pattern<P> {
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.
     complete_from: u64,
-    /// Offsets in order, each with a topic of the event that the pattern matches.
+    /// The offsets of the events, in order. Each offset is stored with a topic of its event that
+    /// the pattern matches.
     rows: VecDeque<(u64, Arc<Topic<P>>)>,
     evictions: Evictions,
 }
@@ -71,7 +72,7 @@ impl<P> Pattern<P> {
         if rows.complete_from == u64::MAX {
             rows.complete_from = tail;
             // Older events may match, but are not noted in the pattern. With this value of
-            // `newest`, a reader whose cursor is below the tail looks for them.
+            // `newest`, a reader whose next offset is below the tail looks for these older events.
             self.newest.fetch_max(tail - 1, Ordering::AcqRel);
         }
     }
@@ -110,8 +111,8 @@ impl<P> Pattern<P> {
     }
 
     /// The row at or above `from`, if there is exactly one such row and its offset is below
-    /// `until`. Also `None` if the rows do not go back as far as `from`, or if an event at or above
-    /// `from` was evicted.
+    /// `until`. The result is also `None` if the rows do not go back as far as `from`, or if an
+    /// event at or above `from` was evicted.
     pub(crate) fn only_from(&self, from: u64, until: u64) -> Option<(u64, Arc<Topic<P>>)> {
         let rows = self.rows.lock();
         let is_hole = rows.evictions.highest_after(None).is_some_and(|highest| highest >= from);

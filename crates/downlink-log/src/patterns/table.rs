@@ -15,7 +15,7 @@ use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::{Lost, Topic};
 use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, Payload, TopicSelector};
 
-/// The patterns that match one topic. There are rarely more than fifteen.
+/// The patterns that match one topic. A topic rarely has more than fifteen of them.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
@@ -42,8 +42,9 @@ struct MatchingPatterns<P> {
     patterns: SmallVec<[Weak<Pattern<P>>; MATCHING_MAX]>,
 }
 
-/// A topic with more matching patterns than this remembers none. Most topics have one or two.
-/// Without this limit, a topic that a thousand patterns match would need 8 KiB to remember them.
+/// A topic with more matching patterns than this remembers none of them. Most topics have one or
+/// two matching patterns. Without this limit, a topic that a thousand patterns match would need 8
+/// KiB to remember them.
 const MATCHING_MAX: usize = 2;
 
 /// A pattern, and the reader's key in the pattern's list of readers.
@@ -53,7 +54,7 @@ pub(crate) struct PatternSeat<P> {
     key: u32,
 }
 
-/// The seats of the patterns that a reader named. Most of these readers name one pattern.
+/// The seats of the patterns that a reader named. Most readers with patterns name only one pattern.
 pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
 /// The table with its read lock held.

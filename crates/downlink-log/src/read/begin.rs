@@ -22,6 +22,7 @@ const SORTED_MAX: usize = 4_096;
 /// topics and patterns, so it misses no event that is appended during the search.
 #[derive(Debug)]
 pub(crate) struct StartSearch<P> {
+    /// The log's tail when the search began: the next offset that readers would see.
     tail: u64,
     /// The number of the newest eviction before the search began.
     evicted: EvictionNumber,
@@ -41,16 +42,17 @@ enum StartStage {
     /// Finds the newest events below `until`. The search must still find `left` of them. `oldest`
     /// is the offset of the oldest event that it has found so far.
     Newest { left: usize, until: u64, oldest: Option<u64> },
-    /// Finds the highest offset that was evicted from a topic that the patterns match. Without
-    /// `since`, the reader begins at `next`, and evicted events below `next` do not count. With
-    /// `since`, only evicted events of that time or later count, and the next stage finds the first
-    /// kept event of that time or later.
+    /// Finds the highest floor of the topics that the patterns match. The floor of a topic is the
+    /// offset after its last evicted event. Without `since`, the reader begins at `next`, and only
+    /// a floor above `next` matters. With `since`, a floor counts only if the last evicted event
+    /// was published at the time `since` or later. The next stage then finds the first kept event
+    /// from this time on.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
 impl<P: Payload> StartSearch<P> {
-    /// Returns where the reader begins, if that is known at once. Otherwise `Err` has the search
-    /// for it.
+    /// Returns the place where the reader begins, if it is known at once. If a search is needed,
+    /// `Err` has the search.
     pub(crate) fn begin(
         core: &Core<P>,
         seats: &Seats<P>,
@@ -160,8 +162,8 @@ impl<P: Payload> StartSearch<P> {
                     return Some(Beginning::at(*next).with_past(PastLosses::of_id(tail, hole)));
                 };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
-                // Events at or above the tail were appended after the search began. If one of them
-                // was evicted, the reader finds out when it reads.
+                // Events at or above the tail were appended after the search began. If one of these
+                // events was evicted, the reader notices the eviction when it reads.
                 let highest = (*highest).min(tail);
                 let until = (highest > 0).then(|| Offset::new(highest - 1));
                 self.gap = until.map(|until| (GapReason::Evicted, Some(until)));
@@ -172,8 +174,8 @@ impl<P: Payload> StartSearch<P> {
         }
     }
 
-    /// Ends the search if it has a result. Otherwise sets the stage with which the next step
-    /// continues.
+    /// Ends the search if it has a result. If it has no result yet, sets the stage with which the
+    /// next step continues.
     fn found(
         &mut self,
         found: SearchProgress,
@@ -194,8 +196,8 @@ impl<P: Payload> StartSearch<P> {
     }
 }
 
-/// The offset after the event with this id, if memory knows the id. Otherwise the reader must get a
-/// gap, and `Err` has the reason, and the offset where the reader continues after the gap.
+/// Returns the offset after the event with this id. If memory does not know the id, the reader must
+/// get a gap. Then `Err` has the reason for the gap, and the offset where the reader continues.
 pub(crate) fn locate<P: Payload>(
     core: &Core<P>,
     id: &str,

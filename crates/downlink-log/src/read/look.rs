@@ -1,18 +1,20 @@
-//! A look reads memory once for a reader. It takes the events from the reader's cursor to the tail
-//! in offset order. The tail is the offset that the next event will have. If events are missing in
-//! that range (a hole), it reports a gap.
+//! A look is one attempt of a reader to read events in memory. The look takes the events from the
+//! reader's cursor to the tail in offset order. The cursor is the next offset to read. The tail is
+//! the next offset that readers will see. A range in which events were evicted before the reader
+//! read them is a hole. If a look finds a hole, it reports a gap.
 //!
-//! The events of a topic are in its ring, and the newest events of a pattern are in its rows. A
-//! look first loads the tail. Second, it reads the first offset from the cursor on (the head) of
-//! each ring, and the rows of the patterns. Third, it searches for holes, and last, it takes
-//! events. The cursor moves to the tail only if the look has read everything below the tail.
+//! Each topic has a ring, which holds the topic's events. Each pattern has rows, which list the
+//! newest events of the topics that the pattern matches. A look first loads the tail. Then it
+//! copies the rows of the patterns, and reads the head of each ring: the offset of the ring's first
+//! event at or above the cursor. Then the look searches for holes, and last, it takes events. The
+//! cursor moves to the tail only if the look has read everything below the tail.
 //!
 //! An event that is appended during the look is not below the loaded tail, so the next look takes
-//! it. If an event is evicted during the look, there are three cases: this look takes the event
-//! before the eviction, or it finds the hole and reports a gap, or it finds the event missing and
-//! stops, and the next look reports the gap.
+//! the event. An event may also be evicted during the look, before the look has taken it. If the
+//! look has not searched for holes yet, it finds the hole and reports a gap. If it has already
+//! searched, it stops at the missing event, and the next look reports the gap.
 //!
-//! Readers that keep up usually take single events and need no look: see `next`.
+//! A reader that keeps up usually reads single events without a look: see the module `next`.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
@@ -24,12 +26,13 @@ use crate::topics::{Kept, Ring, Topic};
 use crate::types::{Batch, Entry, Gap, Offset, Payload};
 
 /// For at most this many topics, it is cheaper to merge the events of their rings than to lock the
-/// index of the log. The number is lower in loom's tests, so that they test the index too.
+/// index of the log, which lists the events of all topics. The number is lower in loom's tests, so
+/// that these tests also use the index.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
 
-/// The maximum number of rows that a look takes from patterns. A reader of many patterns may find
-/// the same event in many of them. If there are more rows than this, it is faster to go through the
-/// index.
+/// The maximum number of rows that a look takes from the patterns of a reader. If several patterns
+/// match a topic, each of them has a row for the same event. If there are more rows than this, it
+/// is faster to go through the index.
 const ROWS_MAX: usize = 2_048;
 
 /// The result of a look.
@@ -38,11 +41,11 @@ pub(crate) enum LookResult {
     Gap(Gap),
     /// Memory has evicted the next event, or may have evicted it. The store may still keep it.
     Behind,
-    /// The look has taken events. Or it has taken none, because there are none, or because the next
-    /// event was evicted during the look.
+    /// The look has taken all the events that it could. There may be none, for example because the
+    /// next event was evicted during the look.
     Taken {
-        /// Whether the look has read everything below the tail. If not, the batch was full or an
-        /// event was evicted during the look.
+        /// True if the look has read everything below the tail. False if the batch was full, or if
+        /// an event was evicted during the look.
         caught_up: bool,
     },
     /// The look has done as much work as one call may do, and has found no event yet. The reader
@@ -50,7 +53,8 @@ pub(crate) enum LookResult {
     More,
 }
 
-/// The rows that a look takes from patterns: offsets in order, each with a topic of its event.
+/// The rows that a look takes from patterns, in offset order. A row has the offset of an event and
+/// one topic of the event.
 type TakenRows<P> = Vec<(u64, Arc<Topic<P>>)>;
 
 /// Reads memory from a position on, and moves the position.
@@ -89,9 +93,10 @@ pub(crate) fn look<P: Payload>(
     }
 }
 
-/// Whether the next events of a reader of patterns may be only in the store. That is possible if
-/// its cursor is below the highest floor in memory. The patterns cannot tell this, because they may
-/// know only the evictions since the reader was opened.
+/// Whether the next events of a reader of patterns may be only in the store. This is possible if
+/// the reader's cursor is below the highest floor of any topic. The floor of a topic is the offset
+/// after the last event that memory has evicted from this topic. The patterns cannot answer the
+/// question, because they may know only the evictions since the reader was opened.
 fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
     position.has_store
         && !seats.patterns().is_empty()
@@ -126,9 +131,9 @@ fn walk<P: Payload>(
     let mut work = WorkBudget::new();
     while !work.is_done() {
         let (rows, next) = walk::chunk(history, position.next, tail);
-        // The rows are copied first, and the search for a hole comes after that. If the row of an
-        // evicted event was already gone when the rows were copied, its eviction is noted in the
-        // patterns by now.
+        // The rows are copied before the search for a hole. An eviction is recorded in the topic's
+        // ring and in the patterns before the event's row is removed from the index. So if the row
+        // of an event was already removed when the rows were copied, the search finds the eviction.
         if let Some(hole) = position.hole(seats) {
             if taken.last.is_some() {
                 return LookResult::Taken { caught_up: false };
@@ -184,8 +189,9 @@ pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, ta
 /// Merges the events of several rings and the rows of patterns in offset order.
 struct Merge<'a, P> {
     topics: SmallVec<[&'a Topic<P>; 8]>,
-    /// For each ring that has an event below the tail: the offset of its next event, and the index
-    /// of its topic in `topics`. The lowest offset is on top.
+    /// The heads of the rings that have events below the tail. A head is the offset of the ring's
+    /// next event. Each head is stored with the index of the ring's topic in `topics`. The lowest
+    /// head is on top.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     rows: TakenRows<P>,
     /// The index of the next row in `rows`.
@@ -220,8 +226,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         }
         let mut is_complete = true;
         while let Some(next) = self.next_offset() {
-            // If both a ring and a row have the event, it is taken from the ring, because the topic
-            // of the row may have evicted it.
+            // If a ring and a row have the same event, the event is taken from the ring, because
+            // the topic of the row may have evicted the event.
             let took = if self.heads.peek().is_some_and(|Reverse((head, _))| *head == next) {
                 self.take_run(position, taken)
             } else {
@@ -236,8 +242,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         LookResult::Taken { caught_up: is_complete }
     }
 
-    /// The offset of the oldest event below the tail that is in one of the rings, or in a row whose
-    /// topic still keeps it.
+    /// The offset of the oldest event below the tail that a ring or the topic of a row still keeps.
     fn oldest(&self) -> Option<u64> {
         let head = self.heads.peek().map(|Reverse((head, _))| *head);
         let is_kept = |row: &&(u64, Arc<Topic<P>>)| row.1.ring.read().get(row.0).is_some();
@@ -251,8 +256,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event at `offset` from a topic that still keeps it. The topics of the event are in
-    /// the next rows.
+    /// Takes the event at `offset` from one of its topics, which are in the next rows. Returns
+    /// `false` if the look must stop.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();
         let same = rows.iter().take_while(|row| row.0 == offset);
@@ -265,8 +270,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         took
     }
 
-    /// Takes events of the ring with the lowest head, up to the next offset of any other ring or
-    /// row.
+    /// Takes events from the ring with the lowest head, up to the next offset of another ring or
+    /// row. Returns `false` if the look must stop.
     fn take_run(&mut self, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let Some(Reverse((head, at))) = self.heads.pop() else { return true };
         let Some(topic) = self.topics.get(at) else { return true };
@@ -283,8 +288,8 @@ impl<'a, P: Payload> Merge<'a, P> {
     }
 }
 
-/// Takes events of a ring from `from` on and below `bound`. Returns the offset of the first event
-/// that it has not taken, if there is one.
+/// Takes the events of a ring in `from..bound`, until the batch is full. Returns the offset of the
+/// first event that is not taken. `None` if the ring has no further event.
 fn take_entries<P: Payload>(
     ring: &Ring<P>,
     from: u64,
@@ -326,8 +331,8 @@ impl<'a, P: Payload> Taken<'a, P> {
         self.last == Some(offset)
     }
 
-    /// Takes one event from a topic that still keeps it. Returns `false` if the batch is full, or
-    /// if the event was evicted and a gap must report it.
+    /// Takes one event from one of its topics. Returns `false` if the batch is full, or if all
+    /// topics have evicted the event and a gap must report it.
     fn take(&mut self, topics: &[&Arc<Topic<P>>], offset: u64, position: &Position) -> bool {
         if self.has(offset) {
             return true;
@@ -345,8 +350,9 @@ impl<'a, P: Payload> Taken<'a, P> {
             let hole = ring.lost().hole(offset, position.evicted_after(), |_| false);
             is_missed |= hole.is_some();
         }
-        // The event is missing. If a gap has already reported it, it is skipped, because no later
-        // look would find a hole at its offset.
+        // No topic keeps the event. If a gap has already reported the event, the look skips it. No
+        // later look finds a hole at this offset, so without the skip, the reader would never get
+        // past it.
         !is_missed || offset < position.missing_from()
     }
 
@@ -358,7 +364,7 @@ impl<'a, P: Payload> Taken<'a, P> {
     }
 }
 
-/// The entry that a reader gets. `take` makes its payload.
+/// Makes the entry that a reader gets. `take` makes the payload of the entry.
 pub(crate) fn entry<P, Q>(kept: &Kept<P>, take: impl Fn(&P) -> Q) -> Entry<Q> {
     let payload = take(&kept.payload);
     Entry { offset: Offset::new(kept.offset), at: kept.at, payload }

@@ -1,8 +1,8 @@
-//! How a reader that keeps up reads a single event.
+//! Reads a single event for a reader that keeps up.
 //!
-//! `read_next` returns the next event of a topic or pattern without a buffer. It leaves all other
-//! cases to `look`, for example missing events, the end of the reader, or a burst of events. This
-//! saves a third of the user time of a delivery (bench cell `rate`).
+//! `read_next` returns the next event without a buffer. It handles only the usual case: a few new
+//! events, and no missing ones. The function `look` handles all other cases. In the usual case,
+//! `read_next` saves a third of the user CPU time of a delivery (cell `rate` of the benchmark).
 
 use crate::history::History;
 use crate::read::{MERGE_ALWAYS, Position, Seats, entry};
@@ -10,8 +10,8 @@ use crate::topics::{Ring, TopicSeat};
 use crate::types::{Entry, Payload};
 
 /// If there are more new events than this, they are read as a batch into a buffer instead. For this
-/// many events, single reads and a batch take the same time. For twice as many, a batch takes a
-/// third less.
+/// many events, single reads and a batch take the same time. For twice as many events, a batch
+/// takes a third less time.
 const FEW: usize = 4;
 
 /// The result of reading a single event.
@@ -23,8 +23,8 @@ pub enum Next<P> {
     Event(Entry<P>),
     /// There is nothing to read now.
     CaughtUp,
-    /// The caller must call [`read`](crate::Reader::read), because events are missing, or the
-    /// reader has ended, or it reads many topics, or there are many new events.
+    /// The caller must call [`read`](crate::Reader::read) instead. For example, events are missing,
+    /// many events are new, the reader reads many topics, or the reader has ended.
     Other,
 }
 
@@ -84,7 +84,8 @@ pub(crate) fn read_next<P: Payload, Q>(
     }
 }
 
-/// Takes the first of the new events in several rings, if they have only a few new events in all.
+/// Takes the oldest new event of several rings, if all these rings together have only a few new
+/// events.
 fn first_of_several<'a, P: Payload, Q>(
     seats: impl Iterator<Item = &'a TopicSeat<P>>,
     tail: u64,
@@ -116,8 +117,8 @@ fn first_of_several<'a, P: Payload, Q>(
     Some(entry)
 }
 
-/// Takes the first new event of a ring, if the ring has only a few new events and no other ring has
-/// any.
+/// Takes the oldest new event of a ring, if the ring has only a few new events. The caller must
+/// have checked that no other ring of the reader has a new event.
 fn take_first<P: Payload, Q>(
     ring: &Ring<P>,
     tail: u64,
@@ -127,7 +128,7 @@ fn take_first<P: Payload, Q>(
     if ring.floor() > position.missing_from() {
         return None;
     }
-    // Nearly always there is only one new event.
+    // There is nearly always exactly one new event.
     if let Some(kept) = ring.only_from(position.next).filter(|kept| kept.offset < tail) {
         position.advance(Some(kept.offset), Some(tail));
         return Some(entry(kept, take));

@@ -26,7 +26,7 @@ pub struct Totals {
     pub bytes: usize,
     /// The number of events published since this log was opened. Finish marks do not count.
     pub published: u64,
-    /// The numbers of publishes that were refused because of the store.
+    /// The numbers of publishes that were refused because of the store, one for each reason.
     pub refusals: Refusals,
 }
 

@@ -21,13 +21,15 @@ pub(crate) struct Position {
     pub(crate) reason: GapReason,
     /// Whether the log has a store, which may keep events that memory has evicted.
     pub(crate) has_store: bool,
-    /// The value of `History::finishes`, which counts finish marks, when the reader last found that
-    /// one of its topics was not finished. While that value stays the same, the reader need not
-    /// check its topics again.
+    /// The log's number of finish marks (`History::finishes`) when the reader last checked its
+    /// topics and found an unfinished one. A finish mark says that a topic gets no more events.
+    /// While this number stays the same, the reader need not check its topics again.
     pub(crate) finishes_seen: u32,
-    /// Whether the reader had nothing to read when it began: all its topics were finished, and the
-    /// store had no more of their events for it. `None` if the store was not asked.
+    /// Whether the reader had nothing to read when it began, because all its topics were finished
+    /// and the store had no further event for it. `None` if the store was not asked.
     pub(crate) at_end: Option<bool>,
+    /// Tells which evicted events count as missing while the reader reads old events. `None` after
+    /// that, and for a reader that reads only new events.
     pub(crate) past: Option<Box<PastLosses>>,
 }
 
@@ -38,36 +40,37 @@ impl Position {
         if self.has_store { self.next } else { self.next.max(self.reported_below) }
     }
 
-    /// Events evicted up to this eviction are not missing for the reader, because it never asked
-    /// for them. `None` if every evicted event counts. With a store this is always `None`, because
-    /// the reader then asks the store for the events that memory has evicted.
+    /// The last eviction that does not count for the reader. Events evicted up to this eviction are
+    /// not missing, because the reader never asked for them. `None` if every evicted event counts
+    /// as missing. With a store, this is always `None`, because the reader asks the store for the
+    /// events that memory has evicted.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }
 
-    /// Moves the position. If everything below an offset was read, `complete` is that offset, and
-    /// the position moves there. Otherwise the position moves behind `last`, the last event that
-    /// was read.
+    /// Moves the position to `complete`, the offset below which everything was read. If `complete`
+    /// is `None`, the position moves behind `last`, the last event that was read.
     pub(crate) fn advance(&mut self, last: Option<u64>, complete: Option<u64>) {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);
         self.reason = GapReason::Lagged;
     }
 
-    /// Drops `past` if the position has reached `past.until`. Called only between two looks at
-    /// memory, because during a look the position may still move back.
+    /// Drops `past` if the position has reached `past.until`. The caller must call this only
+    /// between two looks at memory, because during a look, the position may still move back.
     pub(crate) fn leave_past(&mut self) {
         if self.past.as_ref().is_some_and(|past| past.until <= self.next) {
             self.past = None;
         }
     }
 
-    /// The last missing offset from the position on, in all topics and patterns that the reader
-    /// reads. `None` if no event is missing.
+    /// The highest offset at which an event is missing for the reader, in all its topics and
+    /// patterns. `None` if no event is missing.
     ///
-    /// Before this call, the caller must read the offset of the first event of each ring, and the
-    /// rows of the patterns. Then an event that was evicted before the caller could see it is found
-    /// here. An event that is evicted after this call is found by the next look at the latest.
+    /// Before this call, the caller must read the offset of each ring's next event, and the rows of
+    /// the patterns. Then this call finds every event that was evicted before the caller could see
+    /// it. If an event is evicted after this call, the reader finds the hole in its next look at
+    /// the latest.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();
@@ -86,8 +89,9 @@ impl Position {
         let lost = with_news.map(|seat| seat.topic.ring.read().lost());
         let mut lost: SmallVec<[Lost; 3]> =
             lost.filter(|lost| lost.floor.offset.get() > from).collect();
-        // The highest floors come first, so that the loop usually ends early. Each check may have
-        // to look at all topics.
+        // A floor is the offset after the last evicted event of a topic. The loop checks the
+        // highest floors first, so it usually ends early. This saves work, because each check may
+        // go through all topics.
         lost.sort_unstable_by_key(|lost| Reverse(lost.floor.offset));
         let mut hole = None;
         for lost in lost {

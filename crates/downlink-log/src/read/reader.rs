@@ -1,5 +1,5 @@
-//! A reader: it reads the events of some topics and patterns from a cursor on, and is woken when
-//! there are new events.
+//! A reader reads the events of its topics and patterns from a cursor on. It is woken when there
+//! are new events.
 //!
 //! A seat is the reader's entry in the list of readers of one topic or pattern. A look is one
 //! attempt to read events in memory.
@@ -24,8 +24,8 @@ use crate::types::{
 };
 
 /// The maximum number of looks in one call of `read`. If an event is evicted during a look, another
-/// look is needed. Even a second look is rare. Without this limit, a publisher whose events evict
-/// others all the time could keep the reader's thread in one call for ever.
+/// look is needed. A second look is rare. But publishers may cause evictions all the time, and
+/// without this limit, one call of `read` could then go on for ever.
 const LOOKS_MAX: usize = 8;
 
 /// If a reader has at most this many patterns, `open` also does the first step of the search for
@@ -56,8 +56,8 @@ pub enum Read {
 ///
 /// Call [`read`](Self::read) until it returns [`Read::CaughtUp`] or [`Read::Fetching`]. Then call
 /// [`register`](Self::register), and call `read` once more, because an event may have come before
-/// the registration. If it returns the same again, wait. A wake-up carries no event: it only tells
-/// the caller to read again.
+/// the registration. If `read` returns [`Read::CaughtUp`] or [`Read::Fetching`] again, wait. A
+/// wake-up carries no event: it only tells the caller to read again.
 pub struct Reader<P: Payload> {
     core: Arc<Core<P>>,
     /// The read side of the log's store.
@@ -67,12 +67,12 @@ pub struct Reader<P: Payload> {
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// What the reader must do before it reads memory. `None` for most readers, and for every
-    /// reader that has caught up.
+    /// The task that the reader must do before it reads memory. `None` for most readers, and for
+    /// every reader that has caught up.
     before: Option<Box<Before<P>>>,
 }
 
-/// What a reader must do before it reads memory.
+/// A task that a reader must do before it reads memory.
 enum Before<P> {
     /// Continue the search in memory for the offset where the reader begins.
     Search(Box<StartSearch<P>>),
@@ -127,8 +127,8 @@ impl<P: Payload> Reader<P> {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.before = Some(Box::new(Before::Search(opening)));
-                    // With many patterns, `open` has already taken a long time, so the search
-                    // begins with the first `read`.
+                    // With many patterns, `open` has already taken a long time. So `open` does no
+                    // step of the search, and the first call of `poll_begun` or `read` begins it.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
                         let _ = self.prepare();
                     }
@@ -157,8 +157,8 @@ impl<P: Payload> Reader<P> {
         self.publish_position();
     }
 
-    /// Continues what the reader must do before it reads memory. Returns `false` if that is not
-    /// done yet.
+    /// Continues the task in `before`. Returns `false` if the reader cannot go on yet, because a
+    /// search is not finished or the store has not answered.
     fn prepare(&mut self) -> Result<bool, StoreError> {
         match self.before.as_deref_mut() {
             Some(Before::Search(opening)) => {
@@ -187,9 +187,10 @@ impl<P: Payload> Reader<P> {
         self.state.next.store(self.position.next, Ordering::Relaxed);
     }
 
-    /// Ready once the offset is known where the reader begins. Until then, [`cursor`](Self::cursor)
-    /// has no meaning. While this is pending, the waker is kept, and is woken when the caller
-    /// should poll again. A reader that begins at the tail is usually ready at once.
+    /// Ready once the reader knows the offset where it begins. Until then, [`cursor`](Self::cursor)
+    /// has no meaning. While this is pending, the reader keeps the waker, and the log wakes it when
+    /// the caller should poll again. A reader that begins at the end of the log is usually ready at
+    /// once.
     ///
     /// # Errors
     ///
@@ -241,8 +242,8 @@ impl<P: Payload> Reader<P> {
     }
 
     /// A number that is equal for readers of the same topics and patterns, and rarely equal for
-    /// other readers. A server of many readers can use it to take readers of different topics in
-    /// turn, so that a busy topic does not delay the readers of other topics.
+    /// other readers. A server of many readers can use the number to alternate between readers of
+    /// different topics. Then a busy topic does not delay the readers of other topics.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
         Arc::as_ptr(&self.core).hash(&mut hasher);
@@ -253,21 +254,22 @@ impl<P: Payload> Reader<P> {
         hasher.finish() as u32
     }
 
-    /// The lag that the reader has if its next offset is `next`: the newest offset of its topics
-    /// and patterns, minus the offset before `next`.
+    /// The lag of the reader, if the next offset that it reads is `next`. The lag is the newest
+    /// offset of the reader's topics and patterns, minus the offset before `next`.
     pub fn lag(&self, next: Offset) -> u64 {
         (self.seats.newest() + 1).saturating_sub(next.get())
     }
 
-    /// Loads the memory that the next wake-up and read need into the processor's cache. A server of
-    /// many readers calls this for the readers that it is about to poll. The returned value has no
-    /// meaning.
+    /// Loads the data for the next wake-up and the next read into the processor's cache. A server
+    /// of many readers calls this for the readers that it is about to poll. The returned value has
+    /// no meaning.
     pub fn prefetch(&self) -> bool {
         self.state.slot.is_awake()
     }
 
     /// Whether all topics of the reader are finished and the reader has read all their events. If
-    /// the store was asked for this when the reader began, this returns the answer from that time.
+    /// the reader asked the store about this when it began, the result is the store's answer from
+    /// that time.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -288,11 +290,12 @@ impl<P: Payload> Reader<P> {
     /// # Limits
     ///
     /// A reader of patterns may have to skip many events of other topics. One call skips events for
-    /// about a millisecond, or longer if events are evicted during the call. If it has then neither
-    /// found an event nor reached the tail, it wakes the reader and returns [`Read::Fetching`].
+    /// about a millisecond, or longer if events are evicted during the call. If the call has then
+    /// neither found an event nor reached the end of the log, it wakes the reader and returns
+    /// [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
-        // The end reason is loaded before the tail. So events that were appended before the end are
-        // read before the reader ends.
+        // The end reason is loaded before the tail (the end of the log). So the reader reads all
+        // events that were appended before the end reason was set.
         let end = self.state.slot.ended();
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
@@ -391,7 +394,8 @@ impl<P: Payload> Reader<P> {
         batch.wake();
     }
 
-    /// Whether the log has an event, of any topic, at or above the reader's cursor.
+    /// Whether the log has an event at or above the reader's cursor. The event may belong to a
+    /// topic that the reader does not read.
     pub fn is_behind(&self) -> bool {
         self.position.next < self.core.history.tail()
     }
@@ -402,10 +406,11 @@ impl<P: Payload> Reader<P> {
         self.state.slot.ended().is_some() || self.before.is_some()
     }
 
-    /// If this is true, [`read_next`](Self::read_next) finds nothing. If it is false, there may
-    /// still be nothing to read, because this does not look at the topics. If it is true after
-    /// [`register`](Self::register), the caller may wait without another read. This says nothing
-    /// about events that the caller has read and not used yet.
+    /// Whether [`read_next`](Self::read_next) would certainly find nothing. If the result is
+    /// `false`, there may still be nothing to read, because this call does not check the reader's
+    /// topics. If the result is `true` after [`register`](Self::register), the caller may wait
+    /// without another read. Events that the caller has read and not used yet do not matter for the
+    /// result.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
@@ -415,8 +420,8 @@ impl<P: Payload> Reader<P> {
     /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
     /// call never waits and allocates no memory.
     ///
-    /// `now` must return the log time. It is called only if the log has new events, and if the log
-    /// has an event or a finish mark with a maximum age.
+    /// `now` must return the log time. It is called only if the log has new events, and if some
+    /// event or finish mark of the log has a maximum age.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }
@@ -429,8 +434,8 @@ impl<P: Payload> Reader<P> {
         now: impl FnOnce() -> Timestamp,
         take: impl Fn(&P) -> Q,
     ) -> Next<Q> {
-        // The end reason is loaded before the tail. So events that were appended before the end are
-        // read before the reader ends.
+        // The end reason is loaded before the tail (the end of the log). So the reader reads all
+        // events that were appended before the end reason was set.
         if self.is_elsewhere() {
             return Next::Other;
         }
@@ -446,10 +451,11 @@ impl<P: Payload> Reader<P> {
         if self.finished().is_some() { Next::Other } else { Next::CaughtUp }
     }
 
-    /// The end reason, if all topics are finished and the reader has read up to their finish marks.
+    /// [`EndReason::Finished`], if all topics are finished and the reader has read up to their
+    /// finish marks.
     fn finished(&mut self) -> Option<EndReason> {
-        // The count is loaded before the topics are checked. If a topic is finished after its
-        // check, the next call finds another count and checks again.
+        // The count of finish marks is loaded before the topics are checked. If a topic is finished
+        // after its check, the next call finds a higher count and checks the topics again.
         let finishes = self.core.history.finishes();
         if finishes == self.position.finishes_seen {
             return None;
@@ -470,7 +476,7 @@ impl<P: Payload> Reader<P> {
     /// Registers a waker. It is woken when an event is appended to one of the reader's topics, or
     /// when the reader must end.
     ///
-    /// The waker is woken at most once, and perhaps although there is nothing to read. A later
+    /// The waker is woken at most once. It may be woken although there is nothing to read. A later
     /// registration replaces this one. Calls of this function and of
     /// [`register_with`](Self::register_with) must not run at the same time.
     pub fn register(&self, waker: &Waker) {
@@ -482,8 +488,8 @@ impl<P: Payload> Reader<P> {
     /// was registered before with another key or another server. In that case the caller must
     /// [`register`](Self::register) a waker.
     ///
-    /// This registration and that of a waker replace each other: only the last one is used. But the
-    /// server and the key of a reader can never be changed.
+    /// Only the last registration is used, whether it was with a server or with a waker. But a
+    /// reader can never be registered with another server or another key.
     #[must_use = "if this returns `false`, register a waker"]
     pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         self.state.slot.register_with(many, key)
@@ -493,8 +499,8 @@ impl<P: Payload> Reader<P> {
     /// Dropping a reader does the same.
     pub fn leave(&mut self) {
         let (topics, patterns) = self.seats.take();
-        // Every reader has a seat in everyone's topic until it leaves, so a reader without such
-        // seats has already left.
+        // Every reader has a seat in everyone's topic until it leaves. So a reader without seats in
+        // topics has already left.
         if !topics.is_empty() {
             let history = &self.core.history;
             if !patterns.is_empty() {

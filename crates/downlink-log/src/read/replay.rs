@@ -14,7 +14,7 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
-/// The number of threads that read. With more threads than this, a disk rarely delivers more.
+/// The number of threads that read. More threads would rarely get data from a disk faster.
 #[cfg(not(downlink_loom))]
 const READERS: usize = 4;
 
@@ -29,7 +29,7 @@ pub(crate) struct StoreReplays<P> {
 }
 
 struct ReplayRequests {
-    /// No other lock is taken while this one is held.
+    /// No other lock is taken while this lock is held.
     queue: Mutex<JobQueue>,
     #[cfg(not(downlink_loom))]
     came: Condvar,
@@ -74,10 +74,9 @@ impl<P> StoreReplays<P> {
         Ok(Self { reader, decoder, requests })
     }
 
-    /// Puts a request into the queue. The threads call `step` again and again; it returns `None`
-    /// while there is more to do, and then the answer. The reader is woken when the answer is in
-    /// the returned slot. Every request gets an answer, which is an error if the request cannot be
-    /// completed.
+    /// Puts a request into the queue. The threads call `step` again and again, until it returns an
+    /// answer instead of `None`. The answer is put into the returned slot, and then the reader is
+    /// woken. Every request gets an answer, which is an error if the request cannot be completed.
     pub(crate) fn ask<A: Send + 'static>(
         &self,
         reader: &Arc<ReaderState>,
@@ -86,7 +85,7 @@ impl<P> StoreReplays<P> {
         let slot = Arc::new(Slot::new(None));
         let promise = Promise { slot: Arc::clone(&slot), reader: Arc::clone(reader) };
         self.requests.push(Box::new(move || {
-            // If nothing but the promise holds the slot, the reader has left.
+            // If only the promise still holds the slot, the reader has left.
             if Arc::strong_count(&promise.slot) == 1 {
                 return true;
             }

@@ -1,8 +1,8 @@
 //! The seats of one reader.
 //!
 //! A seat is the reader's entry in the list of readers of one topic or pattern. A reader has a seat
-//! for each topic and pattern that it named, for its client's inbox, and for everyone's topic. The
-//! seats do not change until the reader leaves.
+//! for each topic and pattern that it named, for its client's inbox, and for everyone's topic,
+//! which has the address [`Address::Everyone`]. The seats do not change until the reader leaves.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,8 +14,8 @@ use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
-/// A reader with more patterns than this keeps the [`PatternSet`] that was made when it was opened,
-/// because a large set takes long to make again.
+/// A reader with more patterns than this keeps the [`PatternSet`] that was made when the reader was
+/// opened, because it takes long to make a large set again.
 const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]
@@ -30,8 +30,9 @@ pub(crate) struct Seats<P> {
 #[derive(Debug)]
 struct NamedPatterns<P> {
     seats: PatternSeats<P>,
-    /// The patterns as one set. A reader of few patterns makes the set when it first needs it,
-    /// which is when it must read older events than its patterns have noted.
+    /// The patterns as one set. A reader needs the set only to read events that are older than the
+    /// events that its patterns have noted. A reader of few patterns makes the set when it first
+    /// needs it.
     set: OnceLock<Arc<PatternSet>>,
 }
 
@@ -42,8 +43,8 @@ impl<P: Payload> Seats<P> {
         set: PatternSet,
     ) -> Self {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
-        // A set of few patterns is quickly made again, and most readers never need it, so it is
-        // dropped to save memory.
+        // Most readers never need the set, and a set of few patterns is quickly made again. So such
+        // a set is dropped to save memory.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
         let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
         let some = |seats| Box::new(NamedPatterns { seats, set });
@@ -54,7 +55,7 @@ impl<P: Payload> Seats<P> {
         self.patterns.as_ref().map_or(&[], |patterns| &patterns.seats)
     }
 
-    /// Takes all seats, so that the reader can be removed from the lists.
+    /// Takes all seats, so that the reader can be removed from the lists of readers.
     pub(crate) fn take(&mut self) -> (TopicSeats<P>, PatternSeats<P>) {
         let patterns = self.patterns.take().map(|patterns| patterns.seats);
         (std::mem::take(&mut self.topics), patterns.unwrap_or_default())
@@ -72,13 +73,14 @@ impl<P: Payload> Seats<P> {
         }
     }
 
-    /// The topics and patterns, in the form in which a store is asked for events.
+    /// The topics and patterns, in the form that a request to the store needs.
     pub(crate) fn wanted(&self) -> Wanted {
         let addresses = self.topics.iter().map(|seat| seat.topic.address.clone());
         Wanted { addresses: addresses.collect(), patterns: self.set() }
     }
 
-    /// The seats of the topics that the reader named, without its inbox and everyone's topic.
+    /// The seats of the topics that the reader named. The seats in its inbox and in everyone's
+    /// topic are not included.
     pub(crate) fn named(&self) -> impl Iterator<Item = &TopicSeat<P>> {
         self.topics.iter().filter(|seat| seat.topic.address.topic().is_some())
     }
@@ -99,7 +101,8 @@ impl<P: Payload> Seats<P> {
         topics.chain(patterns).max().unwrap_or(0)
     }
 
-    /// Those topics of an event that the reader reads. `nodes` counts the work to find them.
+    /// The topics of an event that the reader reads. The number of steps of this search is added to
+    /// `nodes`.
     pub(crate) fn mine<'a>(&self, row: &'a IndexRow<P>, nodes: &mut usize) -> Mine<'a, P> {
         let set = self.patterns.is_some().then(|| self.set());
         let identity = |seat: &TopicSeat<P>| seat.topic.identity();
@@ -118,5 +121,5 @@ impl<P: Payload> Seats<P> {
     }
 }
 
-/// Those topics of one event that a reader reads. There is nearly always only one.
+/// The topics of one event that a reader reads. There is nearly always only one such topic.
 pub(crate) type Mine<'a, P> = SmallVec<[&'a Arc<Topic<P>>; 1]>;

@@ -2,12 +2,13 @@
 
 use crate::types::{EvictionNumber, Gap, Timestamp};
 
-/// Where a new reader is asked to begin.
+/// The place where a new reader should begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The events that are appended from now on. If the reader names only topics and all of them
-    /// are finished, no event will follow, so the reader gets the kept events of these topics.
+    /// The events that are appended from now on. If the reader names only topics (no patterns) and
+    /// all of them are finished, no event will follow. Then the reader gets the kept events of
+    /// these topics instead.
     Live,
     /// All kept events, and then the events that are appended.
     Earliest,
@@ -26,28 +27,30 @@ pub(crate) struct Beginning {
     pub(crate) next: u64,
     /// The gap to report before the first event.
     pub(crate) gap: Option<Gap>,
-    /// False if the reader asked for no old events, so it gets only events that are appended from
-    /// now on.
+    /// False if the reader asked for no old events. The reader then gets only events that are
+    /// appended from now on.
     pub(crate) asked: bool,
     pub(crate) past: Option<Box<PastLosses>>,
-    /// Whether the reader has nothing to read: all its topics are finished, and the store has no
-    /// more of their events for it. `None` if the store was not asked.
+    /// Whether the reader has nothing to read, because all its topics are finished and the store
+    /// has no further event for it. `None` if the store was not asked.
     pub(crate) at_end: Option<bool>,
 }
 
-/// Which evicted events count as missing for a reader that begins with old events. This applies
-/// until the reader has reached `until`.
+/// Tells which evicted events count as missing for a reader that begins with old events. This
+/// applies until the reader has reached the offset `until`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PastLosses {
-    /// The number of the newest eviction before the reader began. Events that were evicted by then
-    /// are not missing, because the reader did not ask for them. `None` for a reader that continues
-    /// after an id, because every evicted event after that id is missing.
+    /// The number of the newest eviction before the reader began. Events evicted up to this
+    /// eviction are not missing, because the reader did not ask for them. `None` for a reader that
+    /// continues after an id, because every evicted event after that id is missing.
     pub(crate) evicted: Option<EvictionNumber>,
-    /// The tail when the reader was opened. Events at or above it can be evicted only while the
-    /// reader is open, so they are missing if they are evicted.
+    /// The offset of the log's next event when the reader was opened. Events at or above this
+    /// offset are appended while the reader is open. So if they are evicted before the reader has
+    /// read them, they are missing.
     pub(crate) until: u64,
-    /// The last offset that the reader missed before it was opened. It is known only if a search
-    /// has found the evicted events of the topics that the reader's patterns match.
+    /// The highest offset whose event was evicted before the reader was opened and is missing for
+    /// the reader. Only a search through the topics that the reader's patterns match can find this
+    /// offset. `None` without such a search, or if no event is missing.
     pub(crate) hole: Option<u64>,
 }
 

@@ -18,6 +18,7 @@ pub(crate) struct StoreStartSearch<P: Payload> {
     replays: Arc<StoreReplays<P>>,
     start: Start,
     replay: Box<dyn StoreReplay>,
+    /// The log's tail when the search began: the next offset that readers would see.
     tail: u64,
     /// The number of the store's newest eviction before the search began. `None` before the first
     /// step, and for a reader that continues after an id.
@@ -30,18 +31,19 @@ pub(crate) struct StoreStartSearch<P: Payload> {
 
 enum StoreStartStage {
     Begin,
-    /// Finds the first event at or above `from`. If `moves` is true, the reader begins at that
-    /// event. Otherwise the event is only named in the gap.
+    /// Finds the first event at or above `from`. If `moves` is true, the reader begins at this
+    /// event. If `moves` is false, the event is only named in the gap.
     First {
         from: u64,
         moves: bool,
     },
-    /// Finds the oldest of the `count` newest events. The reader begins there.
+    /// Finds the oldest of the `count` newest events. The reader begins at this event.
     Newest {
         count: usize,
     },
-    /// Finds the floor of the reader's topics, which is the offset after their last evicted event.
-    /// It tells whether events of the requested time or later were evicted.
+    /// Finds the floor of the reader's topics: the offset after their last evicted event, and the
+    /// time of this event. The time tells whether events of the requested time or later were
+    /// evicted.
     Floor,
     /// If all topics of the reader are finished, finds out whether the reader gets an event or a
     /// gap at or above `from`.
@@ -50,8 +52,8 @@ enum StoreStartStage {
     },
 }
 
-/// Where a reader begins, if that is known without the store. The reader is already registered with
-/// its topics and patterns.
+/// The place where a reader begins, if it is known without the store. The reader is already
+/// registered with its topics and patterns.
 pub(crate) fn begin_known<P: Payload>(
     core: &Core<P>,
     seats: &Seats<P>,
@@ -64,8 +66,8 @@ pub(crate) fn begin_known<P: Payload>(
         Start::After(id) => locate(core, id, tail).ok()?,
         _ => return None,
     };
-    // If `next` is below the highest floor in memory, only the store knows whether finished topics
-    // have events left to read.
+    // A floor is an offset below which memory has evicted events. If `next` is below the highest
+    // floor, only the store knows whether finished topics have events left to read.
     let is_unsure = seats.all_finished() && core.history.floor_max() > next;
     (!is_unsure).then(|| continue_at(next, tail))
 }
@@ -203,14 +205,13 @@ impl<P: Payload> StoreStartSearch<P> {
     }
 
     /// Whether all topics of the reader are finished, and there is neither an event nor a gap for
-    /// the reader. Returns `None` if that is not known yet.
+    /// the reader. Returns `None` if the answer is not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));
         }
         if from >= self.tail {
-            // Finished topics have no event at or above the tail, and no event at or above the tail
-            // can be missing.
+            // At or above the tail, finished topics have no events, so no event can be missing.
             return Ok(Some(true));
         }
         Ok(match self.page(from)? {

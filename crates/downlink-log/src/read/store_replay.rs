@@ -1,7 +1,7 @@
 //! Pages of the store, for a reader whose next events are no longer in memory. A page is a bounded
 //! list of events.
 //!
-//! A reader requests a page only after it has returned all events of the page before. So a reader
+//! A reader requests a page only after it has returned all events of the previous page. So a reader
 //! holds at most one page.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -12,8 +12,8 @@ use crate::sequence::PayloadDecoder;
 use crate::store::{Range, Step, StoreError, StoreReplay, StoredEntry};
 use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Offset, Payload};
 
-/// The maximum number of pages without an event that one request reads. Then the reader gets an
-/// empty page, and its next request continues.
+/// The maximum number of pages without an event that one request reads. After them, the reader gets
+/// an empty page, and its next request continues.
 const EMPTY_PAGES_MAX: usize = 16;
 
 /// A page of the store, with the reading state for the next page.
@@ -21,23 +21,23 @@ const EMPTY_PAGES_MAX: usize = 16;
 pub(crate) struct Replayed<P> {
     /// The events in offset order. An event that is damaged or cannot be decoded has no payload.
     items: VecDeque<Entry<Option<P>>>,
-    /// Where the next page begins: all events below this offset are in this page or in an earlier
-    /// one.
+    /// The offset where the next page begins. All events below it are in this page or in an earlier
+    /// page.
     next: u64,
-    /// The last offset that is known to be missing, if any.
+    /// The highest offset at which an event is known to be missing, if any.
     hole: Option<Offset>,
-    /// Reads the pages of this reader from the store, and remembers where it is.
+    /// Reads the pages of this reader from the store, and remembers how far it has read.
     pub(crate) replay: Box<dyn StoreReplay>,
 }
 
 impl<P: Payload> Replayed<P> {
-    /// An empty page. The page after it begins at `next`.
+    /// Makes an empty page. The page after it begins at `next`.
     pub(crate) fn new(next: u64, replay: Box<dyn StoreReplay>) -> Self {
         Self { items: VecDeque::new(), next, hole: None, replay }
     }
 
-    /// Takes events up to the first event without a payload, or reports a gap for missing events or
-    /// for such an event. Returns `None` if the page has nothing left.
+    /// Takes events up to the first event without a payload. For missing events, and for an event
+    /// without a payload, this reports a gap instead. Returns `None` if the page has nothing left.
     pub(crate) fn read(
         &mut self,
         position: &mut Position,

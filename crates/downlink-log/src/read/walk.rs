@@ -1,9 +1,11 @@
-//! Goes through the index of the log, which lists the events of all topics, to find events for a
-//! reader of patterns. This is needed for older events than the patterns have noted.
+//! Finds events for a reader of patterns in the index of the log, which lists the events of all
+//! topics. A pattern notes only its newest events, so older events must be searched in the index.
 //!
-//! One call visits a bounded number of rows of the index, and of nodes of the tree that finds the
-//! matching patterns. Then it returns the offset where the next call continues. It copies rows out
-//! of the index in small chunks, so that publishers do not wait long for the lock of the index.
+//! The patterns of a reader form a tree, in which the search finds out whether a pattern matches a
+//! topic. One call visits a bounded number of rows of the index and of nodes of the tree. If the
+//! search is not finished then, the call returns the offset where the next call continues. The rows
+//! are copied out of the index in small chunks, so that publishers do not wait long for the lock of
+//! the index.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -12,15 +14,16 @@ use crate::read::Seats;
 use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 
-/// The maximum number of rows to copy while the index is locked. Every publisher needs this lock.
-/// To copy 256 rows takes some ten microseconds. In loom's tests the number is 1.
+/// The maximum number of rows to copy while the index is locked. Every publisher needs the lock of
+/// the index. Copying 256 rows takes about ten microseconds. In loom's tests, the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
-/// If the patterns of a reader can match at most this many topics, the rings of these topics are
-/// read instead of the index.
+/// If the patterns of a reader can match at most this many topics, the index is not used. Instead,
+/// the reader searches the ring of each topic, which holds the topic's events.
 pub(crate) const FEW_TOPICS: usize = 64;
 
-/// The work that one call may still do. The work of a whole call takes about a millisecond.
+/// The number of rows and nodes that one call may still visit. A call that uses its whole budget
+/// takes about a millisecond.
 #[derive(Debug)]
 pub(crate) struct WorkBudget {
     rows: usize,
@@ -94,7 +97,7 @@ pub(crate) fn first<P: Payload>(
 }
 
 /// Goes from `until` back through the kept events that the reader reads, until it has found `left`
-/// of them or there are no more. The result is the oldest event that it has found. To continue a
+/// events or there are no more. The result is the oldest event that it has found. To continue a
 /// search, the caller passes the same variables `left` and `oldest` again.
 pub(crate) fn newest<P: Payload>(
     history: &History<P>,
@@ -187,8 +190,9 @@ impl FloorSearch {
         Self { prefixes, at: 0, collected: false, from: None }
     }
 
-    /// Continues the search for a bounded number of names. Calls `each` with what every matching
-    /// topic has lost. Returns `true` when the search is finished.
+    /// Continues the search for a bounded number of names. Calls `each` with the losses of each
+    /// matching topic, which say up to which offset the topic's events were evicted. Returns `true`
+    /// when the search is finished.
     ///
     /// The search may miss a topic that is removed from memory or created again during the search.
     /// But the losses of such a topic are then noted in the patterns, where the reader finds them.

@@ -1,8 +1,9 @@
-//! The list of the readers of one topic or pattern. An append wakes them.
+//! The list of the readers of one topic or pattern. An append wakes these readers.
 //!
 //! An open reader is on several lists: the lists of its topics and patterns, of its client's inbox,
-//! and of everyone's topic. For each list, the reader remembers a key, which is its index in the
-//! list. So the list can remove the reader without a search, however many other readers it has.
+//! and of everyone's topic (`Address::Everyone`). For each list, the reader remembers a key, which
+//! is its index in the list. So the list can remove the reader without a search, however many other
+//! readers it has.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -14,8 +15,8 @@ use crate::types::EndReason;
 #[derive(Debug)]
 pub(crate) struct ReaderList {
     places: ReaderSlots,
-    /// The number of readers on this list for which `has_several` is true: they are on another list
-    /// too, not counting the list of everyone's topic.
+    /// The number of readers on this list for which `has_several` is true. Such a reader is also on
+    /// another list, apart from the list of everyone's topic.
     several: u32,
 }
 
@@ -24,7 +25,7 @@ pub(crate) type ReaderSlot = Option<Arc<ReaderState>>;
 
 #[derive(Debug)]
 enum ReaderSlots {
-    /// A list of at most one reader. Most lists are of this kind, because most lists are those of
+    /// A list of at most one reader. Most lists are of this kind, because most lists belong to
     /// clients' inboxes.
     One(ReaderSlot),
     Many(Box<Many>),
@@ -55,7 +56,7 @@ impl ReaderList {
         self.len() == 0
     }
 
-    /// Whether any reader on this list is on another list too, not counting the list of everyone's
+    /// Whether any reader on this list is also on another list, apart from the list of everyone's
     /// topic.
     pub(crate) fn has_several(&self) -> bool {
         self.several > 0
@@ -123,7 +124,7 @@ impl Many {
         self.count += 1;
         while let Some(key) = self.free.pop() {
             if let Some(place) = self.places.get_mut(key as usize) {
-                debug_assert!(place.is_none(), "a place in `free` is free");
+                debug_assert!(place.is_none(), "a place in `free` has no reader");
                 *place = Some(reader);
                 return key;
             }
@@ -133,7 +134,7 @@ impl Many {
     }
 
     /// Notes that a place became free, and removes all free places at the end of the list. So the
-    /// list does not keep the memory of ten thousand readers that have left.
+    /// list does not keep memory for ten thousand readers that have left.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {
             self.free.push(key);
@@ -202,7 +203,7 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             // Ten thousand readers do not fit into a processor's cache. In this first pass, the
             // processor loads several readers from memory at the same time. The atomic swaps of the
             // second pass alone would load them one after another. The first pass saves a tenth of
-            // the user time (bench cell `rate`).
+            // the user CPU time (cell `rate` of the benchmark).
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

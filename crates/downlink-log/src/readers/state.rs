@@ -5,10 +5,10 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::types::ClientId;
 
 /// The state that one reader shares with publishers and overviews. It has a copy of the reader's
-/// next offset, but not the reader's position itself. Only the reader uses its position, without a
-/// lock, so a publisher never waits while a reader reads.
+/// next offset, but not the reader's position itself. Only the reader uses its position, and needs
+/// no lock for it. So a publisher never waits while a reader reads.
 ///
-/// The order of the fields puts those that a wake-up uses into one cache line.
+/// The order of the fields puts the fields that a wake-up uses into one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ReaderState {

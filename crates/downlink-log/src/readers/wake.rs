@@ -1,15 +1,15 @@
 //! The wake-up of one reader: a hint to read the log again, or to end.
 //!
 //! Each time before a reader waits, it registers for a wake-up and then reads the log once more. A
-//! publisher first appends an event and then wakes the registered readers. So either that last read
-//! finds the event, or the publisher wakes the reader. A wake-up carries no data, so one wake-up is
-//! enough for several appends, and a needless wake-up only causes one needless read.
+//! publisher first appends an event and then wakes the registered readers. So either the reader's
+//! last read finds the event, or the publisher wakes the reader. A wake-up carries no data, so one
+//! wake-up is enough for several appends, and a needless wake-up only causes one needless read.
 //!
 //! Each reader has a slot, in which it registers in one of two ways. It can put a waker into the
-//! slot, which the next wake-up takes out. Or it can put a server of many readers into the slot,
-//! and a key by which that server knows the reader. The server and the key stay in the slot. A
-//! publisher wakes readers in batches, and calls such a server once for each batch. This is faster
-//! than to load, call and drop a waker for each reader.
+//! slot, and the next wake-up takes the waker out. Or it can put a server of many readers into the
+//! slot, together with the key by which this server knows the reader. The server and the key stay
+//! in the slot. A publisher wakes readers in batches, and calls such a server once for each batch.
+//! One call for a batch is faster than loading, calling and dropping a waker for each reader.
 
 use std::{
     fmt,
@@ -22,8 +22,8 @@ use smallvec::SmallVec;
 use crate::sync::{AtomicU8, AtomicU32, Mutex, Ordering};
 use crate::types::EndReason;
 
-/// The number of readers in one batch: a publisher takes them from a list while the list is locked,
-/// and wakes them after it has unlocked the list.
+/// The number of readers in one batch. A publisher takes the readers of a batch from a list while
+/// the list is locked, and wakes them after it has unlocked the list.
 ///
 /// A batch of 64 locks the list for a few microseconds. With twice as many readers, the arrays of
 /// wakers and keys would take about 4 KiB of the stack. With half as many, the list would be locked
@@ -36,9 +36,9 @@ pub trait WakeMany: Send + Sync {
     /// Makes the readers with these keys read again.
     ///
     /// Like a [`Waker`], this can be called from any thread and at any time, even with the key of a
-    /// reader that has left. If the server has given such a key to another reader, that other
-    /// reader reads once without need. The caller holds no lock of the log. The call must not block
-    /// and must not panic.
+    /// reader that has left. If the server has given such a key to another reader, the other reader
+    /// reads once without need. The caller holds no lock of the log. The call must not block and
+    /// must not panic.
     fn wake_many(&self, keys: &[u32]);
 }
 
@@ -56,16 +56,17 @@ enum Waits {
 
 /// The slot in which a waiting reader registers.
 ///
-/// The order of the fields puts those that a wake-up usually needs into the first 32 bytes.
+/// The order of the fields puts the fields that a wake-up usually needs into the first 32 bytes.
 #[repr(C)]
 pub(crate) struct WakeSlot {
     /// The number of a [`Waits`] variant.
     ///
     /// The swaps in `take`, `register` and `register_with` pair with each other and order the
     /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
-    /// the publisher sees the registration. If it comes before, the reader sees the new tail, which
-    /// the publisher stored before its swap. A swap is needed because a plain store does not read
-    /// the value that it overwrites.
+    /// the publisher sees the registration. If the publisher's swap comes first, the reader sees
+    /// the log's new tail, which the publisher stored before its swap. If the reader used a plain
+    /// store instead of a swap, it might not see the new tail, because a store does not read the
+    /// value that it overwrites.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
     /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
@@ -79,7 +80,8 @@ pub(crate) struct WakeSlot {
     many: OnceLock<Arc<dyn WakeMany>>,
     /// The lock protects only the waker, and is held only for a moment. While a wake-up is under
     /// way, the reader may register again, and the wake-up may then take the newly registered waker
-    /// out of the slot. This loses nothing, because the wake-up then wakes that waker.
+    /// out of the slot. No wake-up is lost, because the wake-up then wakes the newly registered
+    /// waker.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -108,7 +110,7 @@ impl WakeSlot {
     /// Registers a waker. The caller must read the log once more before it waits. Two registrations
     /// of one reader, of either kind, must not run at the same time.
     pub(crate) fn register(&self, waker: &Waker) {
-        // If the last wake-up has taken the waker out, there is none to compare with.
+        // If the last wake-up has taken the waker out, the slot has no waker to compare with.
         let same = self.waits.load(Ordering::Relaxed) == Waits::Alone as u8
             && self.waker.lock().as_ref().is_some_and(|held| held.will_wake(waker));
         if !same {
@@ -123,7 +125,8 @@ impl WakeSlot {
 
     /// Registers the reader's key with a server of many readers. Returns `false` and changes
     /// nothing if the reader was registered before with another key or another server. In that case
-    /// the caller must register a waker. The caller must read the log once more before it waits.
+    /// the caller must register a waker. After a registration, the caller must read the log once
+    /// more before it waits.
     #[must_use = "if this returns `false`, register a waker"]
     pub(crate) fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         let held = self.many.get_or_init(|| {

@@ -14,10 +14,12 @@ use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 /// id or idempotency key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
-    /// The draft repeats an event that was appended earlier. The publisher got this answer then.
+    /// The draft repeats an event that was appended earlier. The publisher of that event got this
+    /// answer.
     Answered(Appended),
-    /// The draft repeats an earlier draft with this number. Drafts are numbered from 0 through all
-    /// batches that are committed together; in memory, that is one batch.
+    /// The draft repeats an earlier draft, which has this number. All drafts that are committed
+    /// together are numbered from 0. In a log in memory, they are the drafts of one batch. In a log
+    /// with a store, they may be the drafts of several batches.
     Of(usize),
 }
 
@@ -28,8 +30,9 @@ pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 /// The topics of each draft of a batch. A draft has each of its topics only once.
 ///
 /// When the batch gets its offsets, the topics of its new events are moved out of this value. The
-/// others are still here when it is dropped: those of repetitions, or all topics if the batch was
-/// refused or some code panicked. The drop removes those of them from memory that nothing uses.
+/// topics of repetitions stay in this value. If the batch is refused or some code panics, all
+/// topics stay in it. When this value is dropped, it removes those of its topics from memory that
+/// nothing uses.
 pub(crate) struct DraftTopics<'a, P: Payload> {
     history: &'a History<P>,
     pub(crate) topics: SmallVec<[EventTopics<P>; 1]>,
@@ -51,8 +54,8 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
         found
     }
 
-    /// Refuses the batch if more topics than allowed would have events after it. The caller must
-    /// hold the sequence lock.
+    /// Refuses the batch if more topics than allowed would have events after the append. The caller
+    /// must hold the sequence lock.
     pub(crate) fn check_room(&self, plans: &Plans) -> Result<(), AppendError> {
         let topics_max = self.history.options.limits.topics_max;
         let filled = self.history.filled();
@@ -153,8 +156,8 @@ impl<P> Assigned<P> {
 }
 
 impl<P> Fresh<P> {
-    /// False for a finish mark without an event, and for an event without topics, which nothing
-    /// keeps.
+    /// False for a finish mark without an event. Also false for an event without topics, because no
+    /// topic keeps it.
     pub(crate) fn is_kept(&self) -> bool {
         self.payload.is_some() && !self.topics.is_empty()
     }

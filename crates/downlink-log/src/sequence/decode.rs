@@ -35,7 +35,7 @@ pub struct Stored {
 pub(crate) struct PayloadDecoder<P> {
     decode: Arc<Decode<P>>,
     on_unreadable: Option<Box<OnUnreadable>>,
-    /// The offsets of the events that were reported. No other lock is taken while this one is held.
+    /// The offsets of the reported events. No other lock is taken while this lock is held.
     reported: Mutex<BTreeSet<u64>>,
 }
 
@@ -44,8 +44,8 @@ impl<P> PayloadDecoder<P> {
         Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
     }
 
-    /// The payload of an event. `None` if the event cannot be read; this is reported, but only once
-    /// for each event.
+    /// The payload of an event. `None` if the event cannot be read. Each unreadable event is
+    /// reported only once.
     pub(crate) fn decode(
         &self,
         ids: &Epochs,

@@ -86,7 +86,7 @@ pub enum AppendError {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
-    /// The maximum number of topics already have events or are finished.
+    /// The log already has the maximum number of topics that have events or are finished.
     #[error("there are {topics_max} topics, which is the limit")]
     TooManyTopics {
         /// The number of the draft in the batch, from 0.

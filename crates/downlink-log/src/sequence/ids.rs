@@ -1,5 +1,5 @@
-//! The epochs of a log, each with its first offset. They translate between an offset, and an id or
-//! cursor, which also contains the epoch.
+//! The epochs of a log, each with its first offset. With the epochs, an offset can be turned into
+//! an id or a cursor, which also contains the epoch, and back.
 //!
 //! A log in memory has one epoch. In a log with a store, a new epoch begins each time the store is
 //! opened. Such a log knows all old epochs that the store remembers.
@@ -39,9 +39,9 @@ impl Epochs {
         Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
-    /// The offset where a reader with this cursor continues. If the cursor does not fit this log,
-    /// the reader must get a gap. Then `Err` has the reason, and the offset where the reader
-    /// continues after the gap.
+    /// The offset where a reader with this cursor continues. If the log does not know the cursor's
+    /// epoch, or if the cursor is beyond the end of its epoch, the reader must get a gap. Then
+    /// `Err` has the reason, and the offset where the reader continues after the gap.
     pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
         let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
             return Err((GapReason::NewEpoch, tail));

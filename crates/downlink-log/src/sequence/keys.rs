@@ -1,4 +1,4 @@
-//! The idempotency keys of the last minutes, with the answers that their publishers got.
+//! The idempotency keys of the last ten minutes, with the answers that their publishers got.
 //!
 //! Each key is remembered for a fixed time, even if its event is evicted earlier, because the
 //! publisher may still repeat the publish.
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_replaces_the_oldest_one_at_the_limit() {
+    fn a_new_key_replaces_the_oldest_key_at_the_limit() {
         let mut window = KeyWindow::default();
         for name in 0..=KEYS_MAX {
             let key = key(&name.to_string());

@@ -1,7 +1,7 @@
 //! Decides for each draft of a batch whether it is new or repeats an earlier event. A draft repeats
 //! an event if it has the same id or the same idempotency key.
 //!
-//! This is decided for the whole batch before anything changes, so a batch can be refused as a
+//! The decision is made for all drafts before anything changes, so a batch can be refused as a
 //! whole.
 
 use std::{

@@ -10,7 +10,7 @@ use crate::types::Fingerprint;
 /// pushed. It is removed when the last ring that keeps the event has evicted it.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
-    /// No other lock is taken while this one is held.
+    /// No other lock is taken while this lock is held.
     ids: Mutex<HashMap<Box<str>, PublisherId>>,
 }
 
@@ -35,8 +35,8 @@ impl PublisherIds {
         self.ids.lock().insert(id, publisher_id);
     }
 
-    /// Notes that one ring has evicted the event at `offset`. After the last ring, the id may be
-    /// used for another event.
+    /// Notes that one ring has evicted the event at `offset`. After the last ring has evicted the
+    /// event, the id may be used for another event.
     pub(crate) fn release(&self, id: &str, offset: u64) {
         let mut ids = self.ids.lock();
         let Some(known) = ids.get_mut(id).filter(|known| known.answer.offset.get() == offset)

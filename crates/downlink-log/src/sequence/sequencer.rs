@@ -35,7 +35,8 @@ pub(crate) struct Sequencer {
 #[derive(Debug)]
 pub(crate) struct Sequence {
     /// The next offset to be assigned. While events wait for their commit, they have offsets but
-    /// are not visible, so the tail is lower than this.
+    /// readers cannot see them. So the log's tail, the next offset that readers will see, is then
+    /// lower than this.
     next: u64,
     /// The newest time stamp of an event. Log time does not go back, but two publishers may read
     /// the clock in one order and get the lock in the other order. Then both events get the later
@@ -270,9 +271,9 @@ impl<P> Earlier<P> for InMemoryKeys<'_> {
     }
 }
 
-/// The number of distinct readers of an event. The lengths of the lists would count a reader twice
-/// if it is on two of them. So if two of the lists have readers that are on several lists, the
-/// readers are counted one by one.
+/// The number of distinct readers of an event. The sum of the lengths of the lists would count a
+/// reader twice if the reader is on two of the lists. This can happen only if at least two of the
+/// lists have readers that are on several lists. In this case, the readers are counted one by one.
 fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
     if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
         return everyone.readers.lock().len();
@@ -281,7 +282,8 @@ fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) ->
     let mut lists: SmallVec<[&Mutex<ReaderList>; 4]> =
         topics.iter().map(|topic| &topic.readers).chain(of_patterns).collect();
     if topics.len() > 1 {
-        // A pattern that matches several of the topics is here more than once.
+        // If a pattern matches several of the topics, `lists` has the pattern's readers more than
+        // once.
         lists.sort_unstable_by_key(|list| std::ptr::from_ref(*list).addr());
         lists.dedup_by_key(|list| std::ptr::from_ref(*list).addr());
     }

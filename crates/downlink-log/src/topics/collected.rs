@@ -46,8 +46,8 @@ impl Collected {
         }
     }
 
-    /// Remembers the losses of a collected topic. Does nothing if the losses of the names outside
-    /// the table cover them already.
+    /// Remembers the losses of a collected topic. Does nothing if the floor that all names outside
+    /// the table share covers these losses already.
     pub(crate) fn remember(&mut self, address: Address, lost: Lost) {
         if lost.floor.offset <= self.others.floor.offset {
             return;
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_falls_out_raises_the_floor_of_all_others() {
+    fn a_name_that_falls_out_of_the_table_raises_the_floor_of_all_names_outside() {
         let mut collected = Collected::new(2);
         for (name, offset) in [("a", 5), ("b", 3), ("c", 9)] {
             collected.remember(topic(name), floor(offset));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_room_raises_the_floor_at_once() {
+    fn a_table_that_may_keep_no_name_raises_the_floor_at_once() {
         let mut collected = Collected::new(0);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("b")), floor(5));

@@ -1,8 +1,9 @@
 //! The topics that exist, by name, and the number of readers.
 //!
-//! A topic is created when a publisher or a reader first names it. A topic that has no events, no
-//! finish mark and no readers is collected: it is removed from memory, and the table in `collected`
-//! remembers its losses, which say up to which offset its events were evicted.
+//! A topic is created when a publisher or a reader first names it. A finish mark says that a topic
+//! gets no more events. A topic that has no events, no finish mark and no readers is collected,
+//! which means that it is removed from memory. The table in `collected` then remembers the topic's
+//! losses, which say up to which offset its events were evicted.
 //!
 //! The topics that readers name and the topics that have events have separate limits, so readers
 //! never use up the limit of publishers.
@@ -24,7 +25,8 @@ const COLLECT_BATCH: usize = 256;
 /// All topics of a log.
 #[derive(Debug)]
 pub(crate) struct Topics<P> {
-    /// Everyone's topic. Every reader reads it, and it is never collected.
+    /// The topic with the address [`Address::Everyone`]. Every reader reads this topic, and it is
+    /// never collected.
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
     /// Locked while topics are looked up, and while readers or topics are added or removed. While
@@ -51,8 +53,8 @@ struct NamedTopics<P> {
 pub(crate) struct TopicSeat<P> {
     pub(crate) topic: Arc<Topic<P>>,
     key: u32,
-    /// Whether the topic is the reader's inbox. A copy is here, so that the reader need not load
-    /// the topic from memory to know this.
+    /// Whether the topic is the reader's inbox. The seat keeps a copy of this fact, so that the
+    /// reader need not load the topic from memory.
     pub(crate) is_inbox: bool,
 }
 
@@ -60,8 +62,8 @@ pub(crate) struct TopicSeat<P> {
 /// topic, so three seats are usual.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
 
-/// The names in a range that one call has found, and where the next call begins; `None` at the end
-/// of the range.
+/// The topics or losses that one call has found in a range of names. `next` is where the next call
+/// begins; `None` at the end of the range.
 pub(crate) struct Listed<T> {
     pub(crate) found: Vec<T>,
     pub(crate) next: Option<Bound<Address>>,
@@ -156,8 +158,8 @@ impl<P: Payload> Topics<P> {
         names.leave(seats, &on_lost);
     }
 
-    /// Collects the unused ones among these topics. For each of them that has losses, `on_lost` is
-    /// called while the lock of the names is held.
+    /// Collects those of these topics that nothing uses. For each collected topic that has losses,
+    /// `on_lost` is called while the lock of the names is held.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>], on_lost: impl Fn(&Address, Lost)) {
         for batch in topics.chunks(COLLECT_BATCH) {
             if !batch.iter().any(|topic| topic.ring.read().is_idle()) {
@@ -168,13 +170,13 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Raises the floor of every name that is neither the name of a topic nor in the table of
-    /// collected topics, so that the floor covers this loss.
+    /// Notes this loss for all names that have neither a topic nor an entry in the table of
+    /// collected topics. It does so by raising the floor that these names share.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
     }
 
-    /// The losses that a name may have if it is neither the name of a topic nor in the table of
+    /// The losses that a name may have if it has neither a topic nor an entry in the table of
     /// collected topics.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
@@ -212,7 +214,7 @@ impl<P: Payload> Topics<P> {
     }
 }
 
-/// The position of the first name that begins with a prefix.
+/// The start of the range of names that begin with a prefix.
 pub(crate) fn start_of(prefix: &str) -> Bound<Address> {
     Bound::Included(Address::Topic(address::Topic::bound(prefix)))
 }

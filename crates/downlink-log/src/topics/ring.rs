@@ -1,8 +1,10 @@
-//! The ring of one topic: the events that memory keeps, in offset order, and the floor. The floor
-//! is the offset after the last evicted event, so the ring has no event below it.
+//! The ring of one topic: the events that memory keeps, in offset order, the floor, and the finish
+//! mark, which says that the topic gets no more events. The floor is the offset after the last
+//! evicted event, so the ring has no event below the floor.
 //!
 //! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
-//! dropping them, because dropping a payload may run a user's code, and the ring is locked.
+//! dropping them. Dropping a payload may run a user's code, which must not happen while the ring is
+//! locked.
 
 use std::{any::Any, collections::VecDeque};
 
@@ -14,23 +16,23 @@ use crate::types::{
     retention::RuleNumber,
 };
 
-/// A search first compares the last entries of the ring, at most this many, because a reader that
-/// keeps up finds its entry there. If the entry is not among them, a binary search follows. With
-/// more than four, other searches would take noticeably longer, because a binary search itself
+/// A search first compares this many of the newest entries, because a reader that keeps up searches
+/// for one of them. If the entry is not among them, a binary search follows. With more than four
+/// entries, searches for older entries would take noticeably longer, because a binary search itself
 /// makes only a few comparisons.
 const NEAR: usize = 4;
 
-/// A full ring grows by its length divided by this. If rings grew by their whole length, up to half
-/// of their memory would be unused. If they grew by less than a quarter, each entry would be copied
-/// more than about four times.
+/// A full ring grows by its length divided by this number. If rings grew by their whole length, up
+/// to half of their memory would be unused. If they grew by less than a quarter, each entry would
+/// be copied more than about four times.
 const GROWTH: usize = 4;
 
 /// The minimum number of entries by which a ring grows. A ring that shrinks keeps at least this
 /// capacity.
 const GROWTH_MIN: usize = 4;
 
-/// When the capacity of a ring is more than this many times its length, the ring shrinks to twice
-/// its length.
+/// If the capacity of a ring is more than this many times its length, the ring shrinks to twice its
+/// length.
 const SPARSE: usize = 4;
 
 /// An event in a ring.
@@ -47,11 +49,12 @@ impl<P: Payload> Kept<P> {
     }
 }
 
-/// The losses of a topic: where its evicted events end, and the number of its last eviction.
+/// The losses of a topic: the offset up to which its events were evicted, and the number of its
+/// last eviction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Lost {
     pub(crate) floor: Floor,
-    /// The offset after the second to last evicted event; 1 if there is none.
+    /// The offset after the second to last evicted event; 1 if there is no such event.
     pub(crate) lower: Offset,
     /// The number of the last eviction.
     pub(crate) number: EvictionNumber,
@@ -61,15 +64,16 @@ impl Lost {
     pub(crate) const NOTHING: Self =
         Self { floor: Floor::NONE, lower: Offset::FIRST, number: EvictionNumber::NONE };
 
-    /// The losses of a topic of which only the floor and the last eviction are known. All events
-    /// below the floor count as evicted.
+    /// Makes the losses of a topic if only its floor and the number of its last eviction are known.
+    /// All events below the floor count as evicted.
     pub(crate) fn below(floor: Floor, number: EvictionNumber) -> Self {
         Self { floor, lower: floor.offset, number }
     }
 
-    /// The last offset that is missing for a reader of this topic: the last offset at or above
-    /// `from` that was evicted later than `after`. `is_elsewhere` says whether another topic of the
-    /// reader still keeps the event at an offset; such an event is not missing.
+    /// The highest offset that is missing for a reader of this topic. `None` if this offset is
+    /// below `from`, or if the topic's last eviction was not later than `after`. `is_elsewhere`
+    /// says whether another topic of the reader still keeps the event at an offset. Such an event
+    /// is not missing.
     pub(crate) fn hole(
         &self,
         from: u64,
@@ -91,7 +95,7 @@ impl Lost {
 }
 
 /// The entries of a ring are in a separate allocation, which is made at the first push. So a ring
-/// without entries is small. Most rings are those of inboxes that never get an event.
+/// that never had an entry is small. Most rings belong to inboxes that never get an event.
 ///
 /// Invariant: all entries are at or above the floor of `lost`.
 #[derive(Debug)]
@@ -100,10 +104,10 @@ pub(crate) struct Ring<P> {
     lost: Option<Box<Lost>>,
     /// The events and the finish mark; `None` if the ring never had any.
     history: Option<Box<RingContents<P>>>,
-    /// One for the ring until its topic is collected, and one for each append that has reserved the
-    /// ring and has not pushed its event yet. The topic of a reserved ring is not collected. When
-    /// the number is 0, the ring is dead, and an append that finds it must look up the topic's name
-    /// again.
+    /// The number of reservations, plus 1 until the topic is collected (removed from memory). An
+    /// append reserves the ring until it has pushed its event. The topic of a reserved ring is not
+    /// collected. When `holds` is 0, the ring is dead. An append that finds a dead ring must look
+    /// up the topic's name again.
     holds: u32,
     /// The retention rule that bounds the ring.
     pub(crate) rule: RuleNumber,
@@ -117,7 +121,8 @@ struct RingContents<P> {
     /// The number of entries pushed since the ring was created, including those that were evicted.
     pushed: u64,
     finish: Option<Finished>,
-    /// The patterns that match the topic, as the table of patterns remembers them.
+    /// The patterns that match the topic. The table of patterns stores them here, so that it need
+    /// not search for them again.
     matching: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -147,7 +152,7 @@ impl<P: Payload> Ring<P> {
     pub(crate) fn raise_floor(&mut self, lost: Lost) {
         debug_assert!(
             self.history.is_none(),
-            "the ring must be empty: nothing is kept below a floor"
+            "the ring must not have had an entry when its floor is raised"
         );
         let lost = self.lost().max(lost);
         self.lost = (lost != Lost::NOTHING).then(|| Box::new(lost));
@@ -271,7 +276,8 @@ impl<P: Payload> Ring<P> {
     /// The entry with an offset.
     pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
         let entries = self.entries()?;
-        // The newest entry is compared first, because a reader that keeps up asks for it.
+        // The newest entry is compared first, because a reader that keeps up asks for the newest
+        // entry.
         let newest = entries.back().filter(|entry| entry.offset == offset);
         newest
             .or_else(|| entries.get(start(entries, offset)).filter(|entry| entry.offset == offset))
@@ -310,7 +316,7 @@ impl<P: Payload> Ring<P> {
 
 /// The index of the first entry at or above `from`.
 fn start<P>(entries: &VecDeque<Kept<P>>, from: u64) -> usize {
-    // The cursor of a reader that keeps up is near the end.
+    // A reader that keeps up searches for one of the newest entries.
     let near = entries.iter().rev().take(NEAR).take_while(|entry| entry.offset >= from).count();
     if near < NEAR {
         return entries.len() - near;
@@ -391,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_ends_at_the_last_later_eviction_that_no_other_topic_keeps() {
+    fn a_hole_ends_at_the_last_evicted_event_that_no_other_topic_keeps() {
         let mut ring = ring(&[3, 7, 9]);
         assert_eq!(until(&ring, 1, 0, &[]), None);
         ring.evict(|| EvictionNumber::new(5));
@@ -438,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_unreserved_unfinished_ring_is_buried() {
+    fn a_ring_is_buried_only_if_it_is_empty_unreserved_and_unfinished() {
         let mut full = ring(&[1]);
         assert!(!full.bury());
         let mut reserved = ring(&[]);

@@ -1,5 +1,6 @@
 //! One topic: its ring of events, its readers, and its newest offset. A reader compares the newest
-//! offset with its cursor, and locks the ring only if there may be an event to read.
+//! offset with its cursor, which is the next offset that it reads. The reader locks the ring only
+//! if there may be an event to read.
 
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use crate::types::{Address, LogOptions, Payload, Timestamp};
 /// A topic that exists. A topic that nothing uses is collected, which means that it is removed from
 /// memory. If its name is used again later, a new `Topic` is made.
 ///
-/// Each client's inbox is a topic, so the size of this type matters. It is 128 bytes on 64-bit
-/// machines, including the two counters of the `Arc`.
+/// Each client's inbox is a topic, so a log may have very many topics, and the size of this type
+/// matters. It is 128 bytes on 64-bit machines, including the two counters of the `Arc`.
 #[derive(Debug)]
 pub(crate) struct Topic<P> {
     /// In loom's tests, this number identifies the topic instead of its address in memory, so that
@@ -21,12 +22,13 @@ pub(crate) struct Topic<P> {
     number: usize,
     pub(crate) address: Address,
     /// The offset of the newest event, and the flag `FINISHED`. Before the first event, the offset
-    /// is the floor minus one.
+    /// is the floor minus one. The floor is the offset after the last evicted event.
     ///
     /// Once the log is open, this changes only while the ring is locked. A publisher stores it
-    /// (Release) before it stores the log's tail, and a reader loads it (Acquire) after it has
-    /// loaded the tail. So a reader that sees a tail also sees the newest offset below that tail.
-    /// If the newest offset is at or above the reader's cursor, there may be an event to read.
+    /// (Release) before it stores the log's tail, which is the next offset that readers will see. A
+    /// reader loads it (Acquire) after it has loaded the tail. So a reader that sees a tail also
+    /// sees the newest offset below that tail. If the newest offset is at or above the reader's
+    /// cursor, there may be an event to read.
     newest: AtomicU64,
     /// The time at which the queue of evictions by age will check this topic, in milliseconds;
     /// `u64::MAX` if the topic is not in the queue. It is read and changed only while the ring is
@@ -40,8 +42,8 @@ pub(crate) struct Topic<P> {
     pub(crate) readers: Mutex<ReaderList>,
 }
 
-/// The flag in `newest` that says that the topic is finished. It is the highest bit, which no
-/// offset uses, because a log never assigns so many offsets.
+/// The flag in `newest` that says that the topic is finished. It is the highest bit. No offset uses
+/// this bit, because a log never assigns 2^63 offsets.
 const FINISHED: u64 = 1 << 63;
 
 impl<P> Topic<P> {

@@ -1,7 +1,7 @@
 //! The recipients of an event: everyone, one client, or the readers of a topic.
 //!
-//! All three are variants of one type, so a topic and a client's inbox never collide, even if the
-//! topic's name is the client's id.
+//! The three kinds of recipients are variants of one type. So a topic and a client's inbox never
+//! collide, even if the topic's name is the client's id.
 
 use std::{fmt, sync::Arc};
 
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn names_at_and_below_the_length_limit_are_accepted_and_above_it_refused() {
+    fn names_up_to_the_length_limit_are_accepted_and_longer_names_are_refused() {
         assert!(Topic::new(&"a".repeat(TOPIC_BYTES_MAX - 1)).is_ok());
         assert!(Topic::new(&"a".repeat(TOPIC_BYTES_MAX)).is_ok());
         assert_eq!(

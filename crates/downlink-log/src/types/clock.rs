@@ -18,9 +18,9 @@ use crate::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::types::Timestamp;
 
 /// The maximum deviation of the wall clock from the steady clock between two comparisons, in
-/// milliseconds. It is ten seconds. On a healthy machine, a time server corrects less than that in
-/// one step. Events are usually kept for much longer than ten seconds, so such a step hardly
-/// affects the time of their eviction.
+/// milliseconds. It is ten seconds. On a healthy machine, a time server corrects the wall clock by
+/// less than ten seconds in one step. Events are usually kept for much longer than ten seconds, so
+/// such a step hardly affects the time of their eviction.
 pub const SLACK_MS: u64 = 10_000;
 
 /// The maximum time between two comparisons of the clocks, in milliseconds. One comparison a second
@@ -77,8 +77,9 @@ pub struct ClockState {
 
 impl LogClock {
     /// A clock that begins now. `kept` is the state of the previous clock, from the store. If at
-    /// most 30 days have passed since that state was stored, log time goes forward by that
-    /// downtime. Otherwise log time continues at the stored time.
+    /// most 30 days have passed since the state was stored, log time goes forward by this time. If
+    /// more time has passed, or if the wall clock has gone back, log time continues at the stored
+    /// time.
     pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
         let wall = wall.as_millis();
         let (log, delta) = match kept {
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_reported_once_and_log_time_reverses_shown() {
+    fn a_jump_is_reported_once_and_log_time_converts_a_shown_time_back() {
         use std::sync::{Arc, atomic::AtomicI64};
         let jumps = Arc::new(AtomicI64::new(0));
         let seen = Arc::clone(&jumps);

@@ -8,7 +8,7 @@ use crate::types::{Offset, Timestamp};
 pub struct Floor {
     /// The offset after the last evicted event; 1 if nothing was ever evicted.
     pub offset: Offset,
-    /// A time that is not before the time of any evicted event.
+    /// No evicted event has a later time than this.
     pub at: Timestamp,
 }
 
@@ -16,7 +16,7 @@ impl Floor {
     /// The floor of a topic from which nothing was ever evicted.
     pub const NONE: Self = Self { offset: Offset::FIRST, at: Timestamp::from_millis(0) };
 
-    /// The higher of both offsets, and the later of both times.
+    /// A floor with the higher offset and the later time of the two floors.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self { offset: self.offset.max(other.offset), at: self.at.max(other.at) }

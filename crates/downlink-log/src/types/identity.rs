@@ -10,8 +10,7 @@ pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// oldest key is forgotten. This many keys of ordinary length take about 10 MiB.
 pub const KEYS_MAX: usize = 65_536;
 
-/// A number that stands for the content of a published event. Equal contents have equal numbers,
-/// and different contents have different numbers.
+/// A number that stands for the content of a published event. Equal contents have equal numbers.
 ///
 /// The number has 128 bits and depends on a secret key. Two different contents practically never
 /// get the same number by chance. An attacker without the key cannot find two different contents
@@ -21,8 +20,8 @@ pub struct Fingerprint(u64, u64);
 
 impl Fingerprint {
     /// The fingerprint of some bytes under a random key. It consists of two results of SipHash-2-4.
-    /// A store keeps one key for all its events, so that a fingerprint can be compared with those
-    /// that were stored earlier.
+    /// A store keeps one key for all its events, so that a fingerprint can be compared with the
+    /// fingerprints that were stored earlier.
     pub fn keyed(key: &[u8; 16], content: &[u8]) -> Self {
         let number = u128::from_le_bytes(*key);
         let (low, high) = (number as u64, (number >> 64) as u64);

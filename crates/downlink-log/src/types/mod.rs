@@ -2,7 +2,7 @@
 //! time.
 //!
 //! Nothing in this folder uses the rings of topics or the readers. The only lock in this folder is
-//! that of the clock.
+//! the lock of the clock.
 
 pub(crate) mod address;
 pub(crate) mod clock;

@@ -1,8 +1,8 @@
 //! The position of an event in a log: the offset, the epoch, the cursor, and the event id that
 //! clients see.
 //!
-//! A cursor contains the next offset to read. An id contains the offset before that one, which is
-//! the last offset that was delivered. So `<epoch>-0` is the id of a reader that has read nothing.
+//! A cursor contains the next offset to read. An id contains the offset before it, which is the
+//! last offset that was delivered. So `<epoch>-0` is the id of a reader that has read nothing.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -58,7 +58,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The time that is `span` after this one, but at most the largest time stamp.
+    /// The time that is `span` after this time, but at most the largest time stamp.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
@@ -126,7 +126,7 @@ impl fmt::Debug for Epoch {
 }
 
 /// An epoch and the next offset to read. A cursor is written as an id, which consists of the epoch,
-/// `-`, and the offset before the next one.
+/// `-`, and the offset before `next`.
 ///
 /// ```
 /// use downlink_log::{Cursor, Epoch, Offset};

@@ -28,9 +28,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A million readers, with a pattern and an inbox for each; a thousand readers for one client;
-    /// a thousand selectors for one reader; a hundred thousand topics; 256 MiB of history; and a
-    /// thousand events after an unknown id.
+    /// The default limits:
+    ///
+    /// - a million readers, each with a pattern and an inbox
+    /// - a thousand readers for one client
+    /// - a thousand topics and patterns for one reader
+    /// - a hundred thousand topics
+    /// - 256 MiB of history
+    /// - a thousand events after an unknown id
     fn default() -> Self {
         Self {
             subscribers_max: 1_000_000,
@@ -54,8 +59,9 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// The maximum number of removed topics of which the log remembers by name what was evicted
-    /// from them. `None` means 65,536.
+    /// The maximum number of topics that the log remembers by name after it has removed them from
+    /// memory. For each of these topics, it remembers up to which offset the topic's events were
+    /// evicted. `None` means 65,536.
     pub collected_max: Option<usize>,
 }
 

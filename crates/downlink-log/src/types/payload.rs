@@ -7,7 +7,7 @@ use crate::types::{Cursor, Timestamp};
 ///
 /// The log clones payloads, and calls the methods below, while it holds locks. So these methods and
 /// `clone` must not panic, wait, or call the log. The log drops payloads while it holds no lock, so
-/// `drop` may do all of this.
+/// `drop` may panic, wait, and call the log.
 pub trait Payload: Clone + Send + Sync + 'static {
     /// The payload before its offset is known.
     type Draft: Send + 'static;
@@ -26,8 +26,8 @@ pub trait Payload: Clone + Send + Sync + 'static {
     }
 }
 
-/// The number of bytes that each event counts towards the limits in addition to its payload. They
-/// stand for the memory of its entries in the topic's ring and in the log's index, and for the
-/// header of its shared payload. Otherwise empty events would count nothing, and a million of them
-/// would stay within every limit of bytes.
+/// The number of bytes that each event counts towards the limits in addition to its payload. These
+/// bytes stand for the memory of the event's entries in the topic's ring and in the log's index,
+/// and for the header of its shared payload. Without this number, empty events would count nothing,
+/// and a million empty events would stay within every limit of bytes.
 pub const ENTRY_COST_BYTES: usize = 96;

@@ -80,8 +80,7 @@ pub(crate) struct RuleNumber(u32);
 impl RuleNumber {
     const EVERYONE: Self = Self(u32::MAX);
     const INBOX: Self = Self(u32::MAX - 1);
-    /// The number of the default rule. It is so high that no rule with a selector has it as its
-    /// index.
+    /// The number of the default rule. No rule with a selector has such a high index.
     const DEFAULT: Self = Self(u32::MAX - 2);
 }
 

@@ -96,8 +96,8 @@ impl fmt::Display for TopicSelector {
     }
 }
 
-/// Everything that one subscription reads. In addition, each subscription gets the events for
-/// everyone.
+/// The topics, patterns and inbox that one subscription reads. Each subscription also gets the
+/// events for everyone.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// The topics and patterns.

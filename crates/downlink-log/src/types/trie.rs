@@ -4,7 +4,7 @@
 //! The names of placeholders make no difference: `a/{x}` and `a/{y}` are the same pattern in the
 //! trie.
 //!
-//! The work for one name is bounded, whatever the number of patterns. A pattern has at most
+//! The work for one name is bounded, however many patterns the trie has. A pattern has at most
 //! [`PATTERN_SEGMENTS_MAX`] segments and [`PLACEHOLDERS_MAX`](super::selector::PLACEHOLDERS_MAX)
 //! placeholders, so the search for one name visits at most a few thousand nodes.
 //!
@@ -54,7 +54,7 @@ impl<V> Node<V> {
             }
             Some(segment) => {
                 // Usually the node exists already. The map's `entry` method would need a copy of
-                // the segment even then.
+                // the segment even if the node exists.
                 if !self.literals.contains_key(segment) {
                     self.literals.insert(segment.into(), Self::new());
                 }
@@ -108,8 +108,8 @@ impl<V> Node<V> {
     }
 }
 
-/// The first segment of a name, and the rest. A plain loop is used because segments are short: the
-/// vectorised search of `split_once` takes three times as long for them.
+/// The first segment of a name, and the text after its `/`. A plain loop is used because segments
+/// are short. For short segments, the vectorised search of `split_once` takes three times as long.
 fn split(name: &str) -> (&str, Option<&str>) {
     match name.bytes().position(|byte| byte == b'/') {
         Some(at) => (&name[..at], Some(&name[at + 1..])),
@@ -192,7 +192,7 @@ impl PatternSet {
     }
 
     /// Like [`matches`](Self::matches), and adds the number of visited nodes to `nodes`. A visit to
-    /// a node takes some ten nanoseconds.
+    /// a node takes about ten nanoseconds.
     pub(crate) fn matches_counting(&self, name: &str, nodes: &mut usize) -> bool {
         !self.trie.root.each_match(Some(name), nodes, &mut |()| false)
     }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_visitor_can_stop() {
+    fn a_search_stops_at_the_first_match_if_the_visitor_returns_false() {
         let set = PatternSet::new(PATTERNS.map(selector));
         assert!(set.matches("x/y"));
         assert!(!PatternSet::new([selector("a/{x}")]).matches("a"));
