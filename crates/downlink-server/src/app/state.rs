@@ -1,19 +1,25 @@
 //! The state that all routes share.
 //!
-//! axum passes a clone of the state to each route. All clones refer to the same hub and the same
-//! settings.
+//! axum passes a clone of the state to each route. All clones refer to the same hub, settings and
+//! access control.
 
 use std::{sync::Arc, time::SystemTime};
 
 use downlink::hub::Hub;
 
-use crate::config::Settings;
+use crate::{
+    access::{Control, Role},
+    config::Settings,
+};
 
 /// The state that every route can read.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) hub: Hub<String>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) control: Arc<Control>,
+    /// The role of the listener through which the request has come.
+    pub(crate) role: Role,
     /// The time at which the server started, for the metrics.
     pub(crate) started: SystemTime,
 }

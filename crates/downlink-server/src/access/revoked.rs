@@ -1,0 +1,96 @@
+//! The file with the revocations, beside the store: one revocation in each line, as base64.
+//!
+//! A revocation is appended and flushed before its request is answered. At a start, the server
+//! reads the file, and writes it again without the revocations that are no longer needed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
+use downlink::hub::Timestamp;
+use downlink_access::{Revocation, Revocations};
+use parking_lot::Mutex;
+
+/// The name of the file.
+const FILE: &str = "downlink-revocations";
+
+/// The most lines that the server reads. The file has one line for each revocation since the last
+/// start, and one for each that was still needed then.
+const LINES_MAX: usize = 10_000_000;
+
+/// The longest line. A client id and a topic have at most a few hundred bytes.
+const LINE_BYTES_MAX: u64 = 4 << 10;
+
+/// The file of the revocations. Without a store there is none, and a restart forgets them.
+#[derive(Debug, Default)]
+pub(super) struct RevokedFile(Option<Mutex<File>>);
+
+impl RevokedFile {
+    /// Reads the revocations of an earlier run into `revocations`, and opens the file for new ones.
+    pub(super) fn open(
+        folder: &Path,
+        revocations: &mut Revocations,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
+        let path = folder.join(FILE);
+        let failed = || format!("cannot use the file of revocations {}", path.display());
+        read(&path, revocations, now).with_context(failed)?;
+        let file = rewrite(&path, revocations).with_context(failed)?;
+        Ok(Self(Some(Mutex::new(file))))
+    }
+
+    /// Appends a revocation. Returns when it is on the disk. The thread waits for the disk.
+    pub(super) fn append(&self, revocation: &Revocation) -> io::Result<()> {
+        let Some(file) = &self.0 else { return Ok(()) };
+        let mut file = file.lock();
+        file.write_all(line_of(revocation).as_bytes())?;
+        file.sync_data()
+    }
+}
+
+fn read(path: &Path, revocations: &mut Revocations, now: Timestamp) -> anyhow::Result<()> {
+    let mut lines = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => BufReader::new(file?),
+    };
+    for number in 1..=LINES_MAX {
+        let mut line = Vec::new();
+        if (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        // A crash can cut the last line. The server did not confirm that revocation.
+        let Some(line) = line.strip_suffix(b"\n") else { return Ok(()) };
+        let revocation = BASE64.decode(line).ok();
+        let revocation = revocation.and_then(|bytes| Revocation::from_bytes(&bytes));
+        let revocation = revocation.with_context(|| format!("line {number} is damaged"))?;
+        revocations.revoke(revocation, now)?;
+    }
+    anyhow::bail!("it has more than {LINES_MAX} lines")
+}
+
+/// Replaces the file by one with the present revocations only.
+fn rewrite(path: &Path, revocations: &Revocations) -> io::Result<File> {
+    let fresh = PathBuf::from(format!("{}.new", path.display()));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&fresh)?;
+    let text: String = revocations.entries().map(|revocation| line_of(&revocation)).collect();
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    OpenOptions::new().append(true).open(path)
+}
+
+fn line_of(revocation: &Revocation) -> String {
+    BASE64.encode(revocation.to_bytes()) + "\n"
+}
