@@ -141,8 +141,8 @@ impl Decoder {
         }
     }
 
-    /// Sets the last event id, such as that of an earlier connection. Events before the first `id`
-    /// field have this id.
+    /// Sets the last event id, for example to the last id of an earlier connection. Events before
+    /// the first `id` field have this id.
     #[must_use]
     pub fn with_last_event_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.last_event_id = id.into();
@@ -150,13 +150,13 @@ impl Decoder {
         self
     }
 
-    /// Decodes the next chunk of the stream. It may have any length.
+    /// Decodes the next chunk of the stream. The chunk may have any length.
     ///
     /// # Errors
     ///
     /// [`DecodeError`] if a limit is exceeded. [`poll_item`](Self::poll_item) still returns the
-    /// items before that point. Further calls of `handle_bytes` return the same error, until
-    /// [`handle_end`](Self::handle_end) ends the stream.
+    /// items that came before the error. Further calls of `handle_bytes` return the same error,
+    /// until [`handle_end`](Self::handle_end) ends the stream.
     pub fn handle_bytes(&mut self, chunk: &[u8]) -> Result<(), DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -211,8 +211,9 @@ impl Decoder {
     /// resumes after this id. Empty means no id.
     ///
     /// Events that `poll_item` has not returned yet do not change this id. So if a reader stops
-    /// early, it gets these events again when it resumes. The id of a block without data counts as
-    /// soon as `poll_item` has returned a later item or `None`.
+    /// early, it gets these events again when it resumes. A block (the lines up to a blank line)
+    /// may have an id but no data. Such an id becomes the last event id when `poll_item` returns a
+    /// later item or `None`.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id

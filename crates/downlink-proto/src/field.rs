@@ -179,7 +179,8 @@ text_conversions!(EventId);
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// What is wrong with the value, with the position of the mistake or the size.
+    /// The reason why the value was refused, with the position of the mistake or the size of the
+    /// value.
     pub reason: InvalidReason,
 }
 
@@ -197,7 +198,7 @@ pub enum InvalidReason {
         /// CR, LF or NUL.
         character: char,
     },
-    /// The value begins or ends with a space or a tab. HTTP would cut it off.
+    /// The value begins or ends with a space or a tab, which HTTP would cut off.
     #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {

@@ -1,10 +1,9 @@
-//! The bytes of one complete block of an event stream, ready to send.
+//! A frame has the bytes of one event or comment, ready to send.
 //!
-//! A frame holds a whole block (the lines of one event or comment), ends with a blank line, and is
-//! made only from checked values. So a writer may send frames in any order: no frame can become a
-//! part of another frame's event. The exception is a comment without a blank line
-//! ([`Frame::comment_line`]). To a reader, this comment is the first line of the next block, and
-//! readers ignore comments in a block.
+//! A frame is made only from checked values, and a blank line at its end completes the event. So a
+//! writer may send frames in any order, and no frame can become a part of another frame's event.
+//! Only the comment of [`Frame::comment_line`] has no blank line. For a reader, this comment is the
+//! first line of the next event, and readers ignore comments.
 
 use std::borrow::Cow;
 
@@ -12,13 +11,13 @@ use bytes::Bytes;
 
 use crate::{field::Retry, text};
 
-/// The bytes of one event or comment with the blank line that ends it, or of a comment without a
-/// blank line.
+/// The bytes of one event or comment. A frame ends with a blank line. Only a frame of
+/// [`comment_line`](Self::comment_line) has no blank line.
 ///
 /// A clone is cheap, because it shares the bytes. Two frames are equal if their bytes are equal.
 ///
-/// Invariant: the bytes are valid UTF-8. They are either one block that ends with a blank line and
-/// gives a reader at most one event, or only complete comment lines.
+/// Invariant: the bytes are valid UTF-8. They are either one event or comment that ends with a
+/// blank line, or only complete comment lines. So a reader gets at most one event from a frame.
 ///
 /// ```
 /// use std::time::Duration;

@@ -26,8 +26,7 @@ pub(crate) struct LineTooLong;
 #[derive(Debug)]
 pub(crate) struct LineSplitter {
     line_bytes_max: usize,
-    /// The part of a byte order mark that has not arrived yet. Empty when no mark can follow any
-    /// more.
+    /// The part of a byte order mark that has not arrived yet. Empty after the start of the stream.
     mark_left: &'static [u8],
     /// Whether the last byte was a CR. An LF right after it belongs to the same line end.
     after_cr: bool,
@@ -146,7 +145,8 @@ impl LineSplitter {
 mod tests {
     use super::*;
 
-    /// The number of bytes searched and of lines found, for a stream in chunks of this length.
+    /// Splits a stream in chunks of this length. Returns the number of bytes that were searched,
+    /// and the number of lines that were found.
     fn work(stream: &[u8], chunk_len: usize) -> (usize, usize) {
         let mut lines = LineSplitter::new(usize::MAX);
         let mut found = 0;
