@@ -116,9 +116,9 @@ struct Written {
 impl SqliteStore {
     /// Opens the file, or creates it, and begins an epoch in it.
     ///
-    /// The time for this does not grow with the number of events in the file, unless the file has
-    /// an older layout. `now` is the time of the wall clock. If the file has an older layout, this
-    /// function changes it to the current layout, and lowers every time stamp after `now` to `now`.
+    /// The time for this does not grow with the number of events in the file. An exception is a
+    /// file with an older layout: this function changes the file to the current layout, and lowers
+    /// every time stamp after `now` to `now`. `now` is the time of the wall clock.
     ///
     /// If the disk is full, a store with the current layout can still be opened and read. Its
     /// [`Opened::refuses`] says why it accepts no events.
@@ -152,7 +152,7 @@ impl SqliteStore {
         Backup { path: self.pool.path.clone(), _file: self.pool.file.clone() }
     }
 
-    /// The writer. If there is none because the disk was full, this tries to open it.
+    /// The writer. If the disk was full at the last attempt, this tries to open the writer again.
     fn writer(&mut self) -> Result<&mut SqliteWriter, StoreError> {
         if self.writer.is_none() {
             let (writer, opened) = self.opening.begin(&self.pool)?;
@@ -275,7 +275,8 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Frees the cache when nothing was committed or evicted for a while. Returns the time of the next step.
+    /// Frees the cache if the store has been idle for [`CACHE_IDLE`]. Returns the time of the next
+    /// step.
     fn free_idle_cache(&mut self, trimmed: Trimmed, now: Timestamp) -> Result<Trimmed> {
         let Trimmed::Until(next) = trimmed else { return Ok(trimmed) };
         let since = match self.cache {
@@ -307,8 +308,9 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Calls `write`, unless an earlier error has stopped the store. If `write` fails, this
-    /// restores the earlier state. If the error is final, it also stops the store.
+    /// Calls `write`. If `write` fails, this restores the earlier state, and stops the store if the
+    /// error is final. If an earlier error has stopped the store, this only returns
+    /// [`StoreError::Stopped`].
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
@@ -321,7 +323,7 @@ impl SqliteWriter {
             if error.is_final() {
                 self.stopped = true;
                 // The state of some pages is unknown, so SQLite must not move pages into the file
-                // when the connection is closed. SQLite recovers them when the store is opened
+                // when the connection is closed. SQLite recovers the pages when the store is opened
                 // again.
                 let _ =
                     self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);

@@ -1,10 +1,10 @@
-//! The topics that a replay reads, and one call of the replay: a read transaction with a limit of
-//! rows.
+//! Finds the topics that a replay reads. It also has the type [`Snapshot`] for one call of a
+//! replay, which is a read transaction with a limit of rows.
 //!
 //! A replay reads named topics, and topics that match patterns. The start of a pattern up to its
 //! first placeholder is its prefix. If few names in the file begin with these prefixes, the replay
-//! makes a list of its topics and merges the lists of their events. Otherwise it walks all events,
-//! and checks for each event whether one of its topics is wanted.
+//! makes a list of its topics and merges the lists of their events. If there are more names, the
+//! replay walks all events, and checks for each event whether one of its topics is wanted.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -94,7 +94,8 @@ pub(crate) struct Few {
 }
 
 impl ReplayTopics {
-    /// Lists the topics, unless there are too many. Reads at most as many rows as one page.
+    /// Lists the topics. If there are too many, returns [`Self::Many`]. Reads at most as many rows
+    /// as one page.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
@@ -187,13 +188,14 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Begins to read events. If the call has few rows left, this gives it some more.
+    /// Begins to read events. If the call may read only few more rows, this raises the number to
+    /// [`EVENT_ROWS_MIN`].
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }
 
     /// Adds the topics that were created since the last call. Returns `false` if a later call must
-    /// check the rest of them.
+    /// check further new topics.
     fn add_new_topics(&mut self) -> Result<bool> {
         let ReplayTopics::Few(few) = &mut *self.target else { return Ok(true) };
         let sql = "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?";

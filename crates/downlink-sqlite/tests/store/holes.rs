@@ -51,7 +51,7 @@ fn evictions_are_numbered_in_order() {
 }
 
 #[test]
-fn only_evictions_after_the_number_make_a_hole() {
+fn only_evictions_after_the_given_number_make_a_hole() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(FOUR));
     append(&mut store, 1..=8, &[topic("a")]);
