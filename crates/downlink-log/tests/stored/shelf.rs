@@ -55,8 +55,8 @@ struct State {
 /// The eviction of one event from one topic.
 #[derive(Clone, Debug)]
 struct Eviction {
-    /// `None` if the shelf has forgotten the address. Then the event may have been an event of any
-    /// address that the shelf does not know.
+    /// `None` if the shelf has forgotten the address. The eviction then counts for every address
+    /// that the shelf does not know.
     address: Option<Address>,
     offset: u64,
     at: Timestamp,
@@ -258,7 +258,7 @@ fn is_wanted(wanted: &Wanted, address: &Address) -> bool {
 }
 
 /// The floor that these evictions leave: the offset after the newest evicted event, and the time of
-/// the newest one.
+/// this event.
 fn floor<'a>(evictions: impl Iterator<Item = &'a Eviction>) -> Floor {
     evictions.fold(Floor::NONE, |floor, eviction| {
         floor.max(Floor { offset: Offset::new(eviction.offset + 1), at: eviction.at })
@@ -314,7 +314,7 @@ impl Store for ShelfStore {
         }
         for event in batch {
             let offset = event.offset.get();
-            assert!(offset >= state.next, "offsets rise: {offset} after {}", state.next);
+            assert!(offset >= state.next, "offset {offset} must not be below {}", state.next);
             state.next = offset + 1;
             state.clock = Some(ClockState { at: event.at, delta_ms: self.clock_delta });
             if let Some(IdempotencyKey { credential, key }) = event.key.clone() {

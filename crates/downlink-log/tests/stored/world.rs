@@ -103,7 +103,8 @@ impl World {
     }
 
     pub(crate) fn open(&self, selectors: &[&str], start: Start) -> Reader<Note> {
-        let mut reader = self.log.open(ms(1_000), &selection(selectors), &start).expect("room");
+        let mut reader =
+            self.log.open(ms(1_000), &selection(selectors), &start).expect("room for a reader");
         block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
         reader
     }
