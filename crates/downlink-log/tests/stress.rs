@@ -1,9 +1,9 @@
 //! Real threads use one log. They publish, read and reconnect, and at the end one thread closes the
 //! log. The log keeps only a few events, so slow readers get gaps.
 //!
-//! For each client, the test checks that every event for the client was delivered once and in
-//! order, or lies in a gap that the client got. At the end, the log must have no topic, no event
-//! and no reader.
+//! For each client, the test checks every event for the client. The event must be delivered once
+//! and in order, or lie in a gap that the client got. At the end, the log must have no topic, no
+//! event and no reader.
 #![cfg(not(downlink_loom))]
 
 mod support;
@@ -173,7 +173,7 @@ struct Followed {
     first: u64,
     /// The offset of the client's cursor, if the client was disconnected when the log was closed.
     /// The client could not ask for the events from this offset on, so the test does not expect
-    /// them.
+    /// these events.
     refused_at: u64,
 }
 
@@ -281,8 +281,8 @@ fn torture_loses_no_event_and_leaves_the_log_empty() {
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }
 
-/// A reader that reads both topics of an event counts once, even while other readers are opened and
-/// closed.
+/// One reader of both topics stays open. It must match every event, even while other readers are
+/// opened and closed.
 #[test]
 fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_close() {
     let log: Log<Load> = Log::new(options());

@@ -36,7 +36,7 @@ pub(crate) struct Block {
     data: Option<String>,
     /// The event type. `None` means `message`.
     event_type: Option<String>,
-    /// The id of this block, if it has one.
+    /// The id of this block, if it has an id.
     id: Option<Arc<str>>,
     /// The last event id when the block began.
     last_event_id: Arc<str>,

@@ -23,9 +23,9 @@ pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 
 /// The default maximum size of an event, in bytes: 16 MiB.
 ///
-/// With half the limit, a client could not read some streams: a long answer of a language model or
-/// an encoded image can make one event of more than 8 MiB. With double the limit, each connection
-/// could take twice as much memory, and ordinary streams do not need that.
+/// With half the limit, a client could not read some streams. For example, a long answer of a
+/// language model or an encoded image can be one event of more than 8 MiB. With double the limit,
+/// each connection could take twice as much memory, and ordinary streams do not need larger events.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
 /// The queue of items keeps room for this many items when it is empty. An ordinary chunk has fewer
@@ -80,8 +80,8 @@ impl DecoderLimits {
 ///
 /// Call [`handle_bytes`](Self::handle_bytes) with each chunk, then [`poll_item`](Self::poll_item)
 /// until it returns `None`. When the stream ends, call [`handle_end`](Self::handle_end). After
-/// that, the same decoder can read the stream of the next connection. It still has the last event
-/// id.
+/// that, the same decoder can read the stream of the next connection. The decoder keeps the last
+/// event id.
 ///
 /// # Limits
 ///

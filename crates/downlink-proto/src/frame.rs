@@ -42,8 +42,8 @@ impl Frame {
 
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// Some readers, such as httpx-sse and openai-python, report an empty event at every blank line
-    /// once they have seen an id, a type or a reconnection time. If a keep-alive has no blank line,
+    /// After an id, a type or a reconnection time, some readers report an empty event at every
+    /// blank line. Examples are httpx-sse and openai-python. If a keep-alive has no blank line,
     /// these readers report nothing.
     ///
     /// ```
@@ -55,7 +55,7 @@ impl Frame {
         Self(out.into())
     }
 
-    /// Makes a frame that has only a reconnection time. Listeners get no event from it.
+    /// Makes a frame that has only a reconnection time. Listeners get no event from this frame.
     pub fn retry(retry: impl Into<Retry>) -> Self {
         let retry = retry.into();
         let mut out = Vec::with_capacity(retry.line_len() + "\n".len());

@@ -2,7 +2,7 @@
 //!
 //! Items come in the order of the stream. An event has everything that the standard passes to a
 //! listener, except the origin. If the standard says to ignore a field, the decoder returns no item
-//! for it.
+//! for this field.
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -28,14 +28,14 @@ pub(crate) struct LineSplitter {
     line_bytes_max: usize,
     /// The part of a byte order mark that has not arrived yet. Empty after the start of the stream.
     mark_left: &'static [u8],
-    /// Whether the last byte was a CR. An LF right after it belongs to the same line end.
+    /// Whether the last byte was a CR. An LF right after the CR belongs to the same line end.
     after_cr: bool,
     /// The beginning of a line whose end has not arrived. Invariant: at most `line_bytes_max`
     /// bytes.
     cut: Vec<u8>,
     /// Whether `cut` was returned as a complete line. The next call then clears it.
     cut_is_read: bool,
-    /// The number of bytes that were searched for a line end. Tests check it.
+    /// The number of bytes that were searched for a line end. Tests check this number.
     #[cfg(test)]
     pub(crate) searched: usize,
 }

@@ -37,7 +37,7 @@ pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server may ask for with `retry:` or `Retry-After`: 1 hour.
 ///
-/// A server may ask for an hour during maintenance. A mistyped number, however, must not stop a
+/// A server may ask for an hour during maintenance. But a mistyped number must not stop a
 /// subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 

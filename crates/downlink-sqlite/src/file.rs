@@ -46,8 +46,9 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Connections that can only read. A thread that finds no idle connection opens a new one. So the
-/// pool has at most one connection for each thread that reads at the same time.
+/// Connections that can only read. A thread that finds no idle connection opens a new connection.
+/// So the number of connections is at most the highest number of reads that have run at the same
+/// time.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) path: PathBuf,

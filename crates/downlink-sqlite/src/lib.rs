@@ -48,7 +48,7 @@
 //!
 //! # Guarantees
 //!
-//! [`downlink_log::store`] says what a store guarantees. [`Durability`] says which failures a
+//! [`downlink_log::store`] lists the guarantees of a store. [`Durability`] says which failures a
 //! committed event survives. The test `powercut` cuts the power of a simulated disk at random
 //! calls, and checks these guarantees.
 //!
@@ -67,7 +67,7 @@
 //!
 //! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. The
 //! tests run on 64-bit Linux. The crate should also work on other Unix systems and on Windows, but
-//! no test runs on them.
+//! no test runs on these systems.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

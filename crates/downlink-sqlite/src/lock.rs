@@ -153,7 +153,7 @@ impl Drop for FileUse {
 enum Holder {
     OtherProcess,
     ThisProcess,
-    /// A store of this process that is closing. It releases the lock when it has written
+    /// A store of this process that is closing. The store releases the lock when it has written
     /// everything.
     Closing,
 }
@@ -171,9 +171,9 @@ impl Drop for WriterLock {
     fn drop(&mut self) {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
-        // The lock must be released explicitly. Closing the descriptor would also release it, but
-        // too late: readers of this process may still use the file, and a child process that is
-        // just being started may have inherited the descriptor.
+        // The lock must be released explicitly. It would also end when all descriptors are closed,
+        // but this may be too late. Readers of this process may still use the file, and a child
+        // process that is just being started may have inherited the descriptor.
         let _ = file.unlock();
         *writer = None;
     }
@@ -220,7 +220,8 @@ fn locked_path(database: &Path) -> PathBuf {
 }
 
 /// Returns `true` if no server of an earlier version has the store open. Such a server locks a file
-/// beside the database. If that file exists but no process has locked it, this function removes it.
+/// beside the database. If the lock file exists but no process has locked it, this function removes
+/// the lock file.
 #[cfg(target_os = "linux")]
 fn has_no_old_lock(database: &Path) -> bool {
     let path = beside(database);

@@ -1,15 +1,15 @@
 //! A replay reads old events of some topics from the file, because these events are no longer in
-//! memory. It returns the events in pages. A page is a list of events, and says up to which offset
-//! the reader has missed evicted events (the hole). Between two calls, a replay remembers its
-//! topics and how far it has searched for the hole.
+//! memory. It returns the events in pages. A page is a list of events. It also has the end of the
+//! hole, which is the range of evicted events that the reader has missed. Between two calls, a
+//! replay remembers its topics and how far it has searched for the hole.
 //!
 //! Each call reads in a new transaction, and the file may have changed since the last call. The
 //! replay finds three kinds of changes:
 //!
 //! - A new topic has a higher number than all earlier topics.
 //! - A new eviction has a higher number than all earlier evictions.
-//! - When the row of a topic is deleted, the floor that all names without a row share rises at
-//!   least to the floor of the deleted row. A floor is the offset after the last evicted event.
+//! - All names without a row share one floor, which is the offset after their last evicted event.
+//!   When the row of a topic is deleted, the shared floor rises at least to the floor in this row.
 
 mod events;
 mod floors;

@@ -2,7 +2,7 @@
 //!
 //! A step changes one layout into the next. A released step never changes; a new layout gets a new
 //! step at the end of the table. All steps that a file needs run in one transaction, so after a
-//! crash the file has either the old layout or the current one.
+//! crash the file has either the old layout or the current layout.
 
 use downlink_log::{Timestamp, store::StoreError};
 use rusqlite::{Connection, TransactionBehavior};
@@ -21,13 +21,13 @@ pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
 /// The first layout. A commit adds each event as the last row of `events`. Later, trimming adds one
 /// row to `memberships` for each topic of the event. All events below `meta.indexed` have these
-/// rows. `events.topics` also lists the topics of each event, so that a reader that walks all
-/// events in order need not look up their topics in another table. The kinds of topics are 0 for
-/// everyone's topic, 1 for a client's inbox, and 2 for any other topic.
+/// rows. `events.topics` also lists the topics of each event. So a reader that walks all events in
+/// order need not look up the topics in another table. The kinds of topics are 0 for everyone's
+/// topic, 1 for a client's inbox, and 2 for any other topic.
 const FIRST: &str = include_str!("layout/1.sql");
 
 /// The second layout. It numbers the evictions, and stores the second to last evicted offset of
-/// each topic (plus 1, in `lower_floor`). A file of layout 1 has neither of these. So all its
+/// each topic (plus 1, in `lower_floor`). A file of layout 1 lacks these values. So all its
 /// evictions get the number 1, and `lower_floor` gets its highest possible value, which is `floor`
 /// minus 1.
 const NUMBERED_EVICTIONS: &str = include_str!("layout/2.sql");

@@ -101,7 +101,7 @@ pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address,
     found.map(|(kind, name, emptied)| Ok((address(kind, &name, topic)?, emptied))).transpose()
 }
 
-/// The error for a topic whose row is missing, or whose name is not valid.
+/// The error for a topic without a row or without a valid name.
 pub(crate) fn lost(topic: i64) -> Fault {
     Fault::corrupt(format!("topic {topic} is missing or has no name"))
 }
@@ -148,8 +148,8 @@ pub(crate) fn keepers(
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
-    /// The offset after the second to last evicted event. It matters if another topic still keeps
-    /// the last evicted event.
+    /// The offset after the second to last evicted event. A replay uses this offset if another
+    /// topic still keeps the last evicted event.
     pub(crate) lower_floor: u64,
     /// The number of the newest eviction.
     pub(crate) number: u64,
@@ -175,7 +175,7 @@ impl TopicEvictions {
 }
 
 /// The first offset, over all topics, with this time stamp or a later one. Time stamps rise with
-/// offsets, so a binary search finds it.
+/// offsets, so a binary search finds this offset.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;

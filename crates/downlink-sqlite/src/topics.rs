@@ -5,7 +5,7 @@
 //! writer empties the cache.
 //!
 //! An event is indexed if the table `memberships` has a row for each of its topics. Commits do not
-//! index their events. Trimming does that later, for many events together.
+//! index their events. Trimming, which evicts old events, also indexes new events, many at once.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -29,7 +29,8 @@ pub(crate) struct TopicState {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) retention: Retention,
-    /// Whether the topic's row says that the topic has neither events nor a finish mark.
+    /// Whether the topic's row says that the topic has neither events nor a finish mark (the record
+    /// that the topic is finished).
     pub(crate) emptied: bool,
     /// Whether the topic is queued for trimming.
     pub(crate) queued: bool,
@@ -37,9 +38,9 @@ pub(crate) struct TopicState {
 
 impl TopicState {
     /// Whether trimming should evict events of the topic. Trimming waits until the topic has over
-    /// an eighth more events than its rule allows, or more bytes than its rule allows. It waits
-    /// because evicting several events at once writes fewer pages than evicting one event with each
-    /// commit.
+    /// an eighth more events than its rule allows, or more bytes than its rule allows. Trimming
+    /// waits because evicting several events at once writes fewer pages than evicting one event
+    /// with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)

@@ -31,7 +31,7 @@ use crate::{
 
 /// The number of rows that one step reads or evicts. Such a step takes about five milliseconds, and
 /// publishers wait during this time. After a commit of many rows, the next step may touch twice as
-/// many rows as that commit, so that trimming keeps up with publishers that never pause.
+/// many rows as the commit. So trimming keeps up with publishers that never pause.
 const STEP_ROWS: usize = 512;
 
 /// The table `memberships` lists the events of each topic. Commits do not add rows to this table,
@@ -69,8 +69,9 @@ pub struct SqliteOptions {
     /// of a topic is the offset after its last evicted event. For all other topics without events,
     /// the store remembers only the highest of their floors.
     pub floors_max: usize,
-    /// How long to wait if another process has the file open. If a new process starts before the
-    /// old process has ended, this must be at least the time that the old process may need to end.
+    /// How long to wait if another process has the file open. A new process may start before the
+    /// old process has ended. This must then be at least the time that the old process may need to
+    /// end.
     pub wait_for: Duration,
 }
 
@@ -95,7 +96,8 @@ pub(crate) struct Trimming {
     pub(crate) over: VecDeque<i64>,
     /// Each maximum age in the rules, with the first offset that was not checked for this age.
     ages: Vec<(Duration, u64)>,
-    /// The number of topics that have neither events nor a finish mark.
+    /// The number of topics that have neither events nor a finish mark (the record that a topic is
+    /// finished).
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
     /// The number of topics of each event, added up over all events that were committed since the
@@ -179,7 +181,7 @@ pub(crate) fn trim_step(
 impl TrimStep<'_> {
     /// Trims by every rule until the step has no rows left.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        // Topics that exceed their own rule use at most half of the step. The other half stays for
+        // Topics that exceed their own rule use at most half of the step. The second half stays for
         // the other rules.
         self.trim_topics(self.rows_left / 2)?;
         let mut ages = std::mem::take(&mut self.trimming.ages);
@@ -283,7 +285,8 @@ impl TrimStep<'_> {
         while self.rows_left > 0 {
             let Some(row) = rows.next()? else {
                 self.trimming.unchecked = None;
-                // If this step has found such topics, it ends here, and the next step trims them.
+                // If this step has found topics that exceed their rule, it ends here. The next step
+                // trims these topics.
                 self.rows_left *= usize::from(self.trimming.over.is_empty());
                 let rules = rules_text(&self.trimming.options.retention);
                 return set_meta(self.db, "rules", rules);
@@ -399,7 +402,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Deletes an event if no other topic keeps it. The event must have had rows in `memberships`.
+    /// Deletes an event if no other topic keeps it. The rows of the event must have been added to
+    /// `memberships` before.
     fn delete_event(&self, topic: i64, offset: u64) -> Result<()> {
         if self.db.run("DELETE FROM events WHERE offset = ? AND topics = ?", (offset, topic))? > 0 {
             return Ok(());
@@ -467,8 +471,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// If there are too many rows of topics without events, drops some of them. The highest floor
-    /// in the dropped rows becomes the floor of every name without a row.
+    /// If there are too many rows of topics without events, drops some of these rows. The highest
+    /// floor in the dropped rows becomes the floor of every name without a row.
     fn forget_floors(&mut self) -> Result<()> {
         let Trimming { emptied, options, .. } = &*self.trimming;
         let surplus = emptied.saturating_sub(options.floors_max).min(self.rows_left);

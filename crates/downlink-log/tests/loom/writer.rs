@@ -123,7 +123,8 @@ fn two_concurrent_publishers_both_get_their_offsets() {
     });
 }
 
-/// The commits of one or both publishers fail. The reader sees only the committed events.
+/// The first commit fails. It may have the events of one or both publishers. The reader must see
+/// only committed events.
 #[test]
 fn events_of_a_failed_commit_stay_invisible() {
     model(2, || {

@@ -2,8 +2,8 @@
 //!
 //! The model keeps everything in plain maps and computes each result from scratch. At every step,
 //! the log must give the same answers, events, gaps and sizes as the model. A second check looks at
-//! each client across all its connections: every event for the client was delivered once, or lies
-//! in a gap that the client got.
+//! each client across all its connections. Every event for the client must be delivered once, or
+//! lie in a gap that the client got.
 #![cfg(not(downlink_loom))]
 
 mod naive;

@@ -1,5 +1,5 @@
-//! The model of a log. The model keeps all events ever published, and for each address the list of
-//! its kept and its evicted events. It computes every result from scratch.
+//! The model of a log. The model keeps every published event. For each address, it keeps the lists
+//! of the kept and of the evicted events. The model computes every result from scratch.
 
 use std::{
     cell::RefCell,
@@ -203,8 +203,8 @@ impl State {
     /// The offset of the newest event at or above `from` that a reader of the selection can no
     /// longer get. Only evictions with a number above `after` count.
     ///
-    /// If another topic that the selection names still keeps the last evicted event of a topic,
-    /// this event is not missing, because the reader gets it from the other topic.
+    /// A topic's last evicted event may still be in another topic that the selection names. The
+    /// reader gets this event from the other topic, so the event is not missing.
     fn hole(&self, selection: &Selection, from: u64, after: u64) -> Option<u64> {
         let mut holes = Vec::new();
         for (address, ring) in self.rings.iter().filter(|(address, _)| reads(selection, address)) {

@@ -1,5 +1,5 @@
-//! A reader that reads from the store keeps at most one page of events in memory, however many
-//! events it still has to read.
+//! A reader that reads from the store keeps at most one page of events in memory, no matter how
+//! many events it still has to read.
 
 use std::{future::poll_fn, task::Poll};
 

@@ -1,5 +1,5 @@
 //! One program: several publishers and readers of one log, each in its own thread. A seed
-//! determines what they do.
+//! determines the behaviour of the publishers and readers.
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +65,7 @@ impl Payload for Numbered {
 /// The published events by offset. Each has the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
-/// The retention and durability of a program. The seed determines them.
+/// The retention and durability of a program, which its seed determines.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,

@@ -1,4 +1,4 @@
-//! A reader of a program. It is opened at a random time with a random start. It reads small
+//! A reader of a program. The reader is opened at a random time with a random start. It reads small
 //! batches, pauses and reconnects. At the end, `check` asserts that each event for the reader was
 //! delivered or lies in a gap.
 
@@ -127,7 +127,7 @@ fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
 }
 
 impl Diary {
-    /// Opens a new reader that resumes after the last id of the old one.
+    /// Opens a new reader that resumes after the last id of the old reader.
     fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         let start = Start::After(reader.cursor().to_string().into());
         *reader = begin(world, &self.wanted, &start);

@@ -84,7 +84,7 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
-/// If a draft repeats an earlier one, the log drops the payload of the draft at once.
+/// If a draft repeats an earlier draft, the log drops the payload of the draft at once.
 #[test]
 fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
     let log = log_of_one_event();
@@ -115,7 +115,7 @@ fn an_append_is_complete_even_if_an_evicted_payload_panics() {
     assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));
     assert_eq!(reader.read(ms(0), ALL, &mut out), Read::Events);
     assert_eq!(out[0].offset.get(), 2);
-    // The log has dropped its clone of the payload, so only the reader still has one.
+    // The log has dropped its clone of the payload. The only clone left is in `out`.
     assert_eq!(sizes(&log, ms(10)), (1, 0, 0, 0));
     assert!(catch_unwind(AssertUnwindSafe(|| drop(out))).is_err());
     append_all(&log, 10, [draft_of(&[topic("a")], loud(|| {}))]).unwrap();

@@ -115,7 +115,8 @@ fn the_last_events_of_a_pattern_are_counted_from_the_end() {
     assert_eq!(read_all(&mut all).0.offsets, rare());
 }
 
-/// The reader needs several reads before the log ends it.
+/// The log ends the reader before the first read. The reader must still get its history, which
+/// takes several reads.
 #[test]
 fn a_reader_gets_its_history_before_it_ends() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {

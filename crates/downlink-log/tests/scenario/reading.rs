@@ -89,8 +89,8 @@ fn a_reader_gets_past_many_rows_of_other_topics() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// After the last event of a topic has expired, the log removes the topic. This must not change
-/// what readers get.
+/// After the last event of a topic has expired, the log removes the topic. Readers must still get
+/// all events.
 #[test]
 fn a_pattern_reader_gets_all_events_while_old_topics_are_collected() {
     let mut short = options();

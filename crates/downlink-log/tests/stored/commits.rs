@@ -120,7 +120,7 @@ fn after_an_unknown_outcome_waiting_publishes_fail() {
 fn store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
     let world = World::new(Durability::Commit);
     assert_eq!(world.log.store_error(), None);
-    // This makes the publish fail, and then also the first retry of the log's writer.
+    // The publish fails, and then the first retry of the log's writer fails too.
     world.shelf.fail_with(StoreError::DiskFull);
     world.shelf.fail_with(StoreError::DiskFull);
     let full = AppendError::Store(StoreError::DiskFull);

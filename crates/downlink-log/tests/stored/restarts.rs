@@ -165,8 +165,8 @@ fn a_finished_topic_is_read_from_the_store() {
     assert!(world.open(&["f"], id(1, 21)).is_at_end());
 }
 
-/// A pattern may match more topics than the log keeps in memory. The store knows what each of these
-/// topics has evicted.
+/// A pattern may match more topics than the log keeps in memory. The store knows the evictions of
+/// each of these topics.
 #[test]
 fn a_reader_of_a_pattern_gets_a_gap_for_events_evicted_before_the_restart() {
     let mut world = World::new(Durability::Commit);

@@ -16,7 +16,7 @@ use downlink_log::{
     },
 };
 
-/// The contents and the behaviour of the store. Clones share both.
+/// The contents and the behaviour of the store, which all clones share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 
@@ -190,8 +190,7 @@ impl Shelf {
         }
     }
 
-    /// Removes all events from an offset on. When an older backup replaces a store, the newest
-    /// events are lost in the same way.
+    /// Removes all events from an offset on, as if an older backup had replaced the store.
     pub(crate) fn lose_from(&self, offset: u64) {
         let mut state = self.state();
         state.events.retain(|&kept, _| kept < offset);

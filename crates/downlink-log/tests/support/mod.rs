@@ -35,8 +35,8 @@ impl Payload for Load {
     }
 }
 
-/// The number of bytes that the log counts for one event with a [`Load`]: one byte for the payload,
-/// and the fixed 96 bytes that the log documents for each event.
+/// The number of bytes that the log counts for one event with a [`Load`]. The payload has one byte,
+/// and the log documents that it counts 96 more bytes for each event.
 pub(crate) const EVENT_COST_BYTES: usize = 97;
 
 /// A batch of one event.
@@ -125,8 +125,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Reads once and records the result. If the batch has one event, this calls `read_next`, so
-    /// both methods are tested. Asserts that events come in order and that a gap has both ends.
+    /// Reads once and records the result. For batches of one event, this calls `read_next`, so the
+    /// tests cover `read_next` and `read`. Asserts that events come in order, and that a gap has a
+    /// start and an end.
     pub(crate) fn read<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,

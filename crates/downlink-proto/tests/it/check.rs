@@ -13,7 +13,7 @@ pub(crate) fn message(data: &str) -> Seen {
     event("message", data)
 }
 
-/// An event. Neither the event nor an earlier one has an id.
+/// An event without an id, in a stream without earlier ids.
 pub(crate) fn event(event_type: &str, data: &str) -> Seen {
     Seen::Event {
         event_type: event_type.to_owned(),
@@ -53,8 +53,9 @@ impl Seen {
 }
 
 /// Checks that the decoder and the naive reader find exactly these items in a stream. The decoder
-/// gets the stream in one chunk, in two chunks cut at every position, byte by byte, and byte by
-/// byte with empty chunks between. Returns the result of the naive reader, for more checks.
+/// reads the stream several times: in one chunk, in two chunks cut at each position, byte by byte,
+/// and byte by byte with empty chunks in between. Returns the result of the naive reader, for more
+/// checks.
 #[track_caller]
 pub(crate) fn check(stream: impl AsRef<[u8]>, expected: &[Seen]) -> Reading {
     check_after("", stream, expected)

@@ -169,7 +169,7 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// A growing buffer takes up to three times its old size: the old buffer and a new buffer of twice
+/// A growing buffer takes up to three times its old size. The old buffer and a new buffer of twice
 /// the size are in memory at the same time.
 const GROWTH: usize = 3;
 

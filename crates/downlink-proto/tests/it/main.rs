@@ -1,5 +1,5 @@
-//! Tests of the crate through its public API. They use no threads. They use no I/O either, except
-//! to read files with example streams.
+//! Tests of the crate through its public API. They use no threads, and their only I/O is to read
+//! the files with example streams.
 //!
 //! Many test names begin with a number. The numbers are used only in these tests. `rule_01` to
 //! `rule_35` are rules for a decoder, from the section "Server-sent events" of the WHATWG HTML

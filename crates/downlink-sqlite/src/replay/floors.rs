@@ -9,10 +9,11 @@
 //! after the highest number that was read.
 //!
 //! Every hole ends at a topic's floor, and no event is missing at or above the highest floor. There
-//! is one exception. Another wanted topic may still keep the event just below a floor. This event
-//! is not missing, so the hole ends at the topic's lower floor, which is the offset after its
-//! second to last evicted event. When the other topic evicts the event too, this topic's floor
-//! rises above the event. The eviction has a new number, so a later call finds this floor.
+//! is one exception: another wanted topic may still keep the event just below a topic's floor. This
+//! event is not missing, so the hole ends at the topic's lower floor. The lower floor is the offset
+//! after the topic's second to last evicted event. When the other topic evicts the event too, the
+//! floor of the other topic rises above the event. This eviction has a new number, so a later call
+//! finds the floor.
 
 use downlink_log::Offset;
 

@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// The maximum number of rows that one call reads. This takes about ten milliseconds if none of the
-/// rows is wanted.
+/// The maximum number of rows that one call reads. Reading this many rows takes about ten
+/// milliseconds if none of the rows is wanted.
 pub(crate) const ROWS_MAX: usize = 4_096;
 
 /// A call may always read this many rows of events, even if it has used up its rows for topics. So
@@ -47,8 +47,9 @@ const LOOKUPS_MAX: usize = 2_000;
 /// has this many. After that, the replay walks all events.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
-/// A walk remembers for this many topics whether they are wanted, which takes some 300 KiB. When
-/// there are more, it forgets all of them. To find the answer for a topic again, it reads one row.
+/// The maximum number of topics for which a walk remembers whether the topic is wanted. This many
+/// topics take some 300 KiB. When the walk meets more topics, it forgets all answers. To find the
+/// answer for a topic again, the walk reads one row.
 const KNOWN_MAX: usize = 16_384;
 
 /// The names and patterns of the topics that a replay wants.
@@ -145,7 +146,7 @@ impl Few {
 }
 
 /// The first value after all names that begin with a prefix. A prefix ends with `/`, and `0` is the
-/// next character after `/`, so the value is the prefix with `0` in place of its last character.
+/// next character after `/`. So the value is the prefix with `0` in place of its last character.
 /// For the empty prefix, the value is a blob, because SQLite sorts every text before every blob.
 fn end_of(prefix: &str) -> Value {
     match prefix.strip_suffix('/') {

@@ -1,5 +1,5 @@
-//! The child process, whose power is cut. It writes events to a store, and prints each outcome that
-//! the store reports to its standard output.
+//! The power of this child process is cut. Until then, the process writes events to a store. For
+//! each outcome that the store reports, it prints a line.
 
 use std::io::Write;
 

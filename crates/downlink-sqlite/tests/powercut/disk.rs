@@ -137,8 +137,8 @@ fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, 
 
 fn name_in(plan: &Plan, path: &Path) -> Option<String> {
     let name = path.strip_prefix(&plan.folder).ok()?.to_str()?;
-    // This file is memory that processes share. It does not survive a power cut, so the disk does
-    // not record it.
+    // The file `*-shm` is memory that processes share. It does not survive a power cut, so the disk
+    // does not record this file.
     (!name.ends_with("-shm")).then(|| name.to_owned())
 }
 

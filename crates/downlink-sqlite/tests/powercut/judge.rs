@@ -86,9 +86,9 @@ fn listen(text: &str) -> Said {
 /// Returns all sets of batches that the file may have.
 fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
     let kept = &said.kept;
-    // The outcome of one batch may be open: the batch that the child was writing when the power was
-    // cut, or the batch whose outcome the store has reported as unknown. The file may or may not
-    // have this batch.
+    // The outcome of one batch may be open. This is the batch that the child was writing when the
+    // power was cut, or the batch whose outcome the store has reported as unknown. The file may or
+    // may not have this batch.
     let last = kept.iter().chain(&said.failed).next_back().map_or(0, |number| number + 1);
     let open = if said.stopped || said.unknown.is_some() {
         said.unknown

@@ -4,7 +4,7 @@
 //! A child process commits batches of events, and prints a line after each commit. It uses a
 //! simulated disk, which knows the writes that were flushed. At a random write or flush, the power
 //! is cut. Each sector (512 bytes) of the writes that were not flushed then survives or is lost at
-//! random, and the last write is cut off at a random byte. In some runs, a write or a flush fails
+//! random. The last write is also cut off at a random byte. In some runs, a write or a flush fails
 //! before the power cut. The parent process then opens the file that has survived, and compares it
 //! with the output of the child.
 //!

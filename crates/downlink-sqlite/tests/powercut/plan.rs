@@ -1,6 +1,6 @@
-//! The plan of a run: what the child process writes, and when the power is cut. The plan depends
-//! only on the seed of the run and on its `Sort` (the kind of failure), so the parent process and
-//! the child process have the same plan.
+//! The plan of a run determines the events that the child process writes, and the time of the power
+//! cut. The plan depends only on the seed and the `Sort` (the kind of failure) of the run. So the
+//! parent process and the child process have the same plan.
 
 use std::{
     path::{Path, PathBuf},

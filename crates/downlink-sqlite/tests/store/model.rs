@@ -26,8 +26,8 @@ const INBOX: Retention =
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Commits some events. Each event has the indices of its addresses, and a step. The offset and
-    /// the time of the event are higher by this step than those of the previous event.
+    /// Commits some events. Each event has the indices of its addresses, and a step. The step is
+    /// the difference to the offset and the time of the previous event.
     Commit(Vec<(Vec<usize>, u64)>),
     /// Lets this many milliseconds pass, and then trims until all rules hold.
     Trim(u64),
@@ -147,8 +147,8 @@ struct Reading {
     replay: Box<dyn StoreReplay>,
     addresses: Vec<usize>,
     begun: EvictionNumber,
-    /// The events that the reader could get when it started. `tail` is the offset of the next event
-    /// at that time.
+    /// The events that the reader could get when it started. `tail` was then the offset of the next
+    /// event.
     kept: BTreeSet<u64>,
     tail: u64,
     next: u64,

@@ -48,9 +48,9 @@ fn a_hard_link_is_recognised_as_the_same_file() {
 }
 
 /// The store is open, and a second opening is refused. The refused opening must not close any
-/// descriptor of the file, because the system would then drop the locks that SQLite holds on the
-/// file for the first opening. Without these locks, another program that opens and closes the file
-/// would remove the write-ahead log.
+/// descriptor of the file. If it did, the system would drop the locks that SQLite holds on the file
+/// for the first opening. Without these locks, another program that opens and closes the file would
+/// remove the write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
 fn refused_openings_and_dropped_readers_keep_sqlites_locks() {
