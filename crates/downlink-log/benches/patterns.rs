@@ -385,9 +385,10 @@ fn finish(log: &Log<Load>, name: &str) {
     let _ = log.append(ms(0), [draft].into_iter().collect()).expect("within the limits");
 }
 
-/// Compares deliveries to readers by name, by pattern, and by name beside a finished topic. These
-/// three variants take turns, so that a busy machine slows all of them equally. The first rounds
-/// fill the lists of newest events that the patterns keep. Afterwards, the lists keep their length.
+/// Compares three kinds of readers: readers by name, readers by pattern, and readers by name in a
+/// log that also has a finished topic. The three kinds take turns, so that a busy machine slows all
+/// of them equally. The first rounds fill the lists of newest events that the patterns keep.
+/// Afterwards, the lists keep their length.
 fn deliveries() {
     const FIRST_ROUNDS: usize = 65;
     const ROUNDS: usize = 60;

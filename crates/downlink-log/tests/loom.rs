@@ -362,7 +362,7 @@ fn a_reader_gets_each_event_or_a_gap_while_it_opens() {
             publisher.join().unwrap();
             let mut seen = Seen::default();
             let _ = seen.read_all(&mut reader, 0);
-            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+            assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
 }
@@ -464,7 +464,7 @@ fn a_pattern_reader_that_opens_during_an_eviction_gets_each_event_or_a_gap() {
             publisher.join().unwrap();
             let mut seen = Seen::default();
             assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
-            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+            assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
 }
@@ -585,7 +585,7 @@ fn a_topic_collected_during_a_pattern_search_leaves_a_gap() {
             let next = reader.cursor().next.get();
             let mut seen = Seen::default();
             assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
-            assert!(seen.covers(next..2), "from {next}: {seen:?}");
+            assert!(seen.covers(next..2), "an event from offset {next} on is missing: {seen:?}");
             assert!(next == 1 || start == Start::Earliest);
             collector.join().unwrap();
         });
@@ -611,7 +611,7 @@ fn a_topic_recreated_during_a_pattern_search_hides_no_event() {
             assert_eq!(publisher.join().unwrap(), 2);
             let mut seen = Seen::default();
             assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
-            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+            assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
 }

@@ -27,7 +27,7 @@ use support::{Load, Seen, append_all, client, draft, ms, options, selection, top
 
 const PUBLISHERS: u64 = 3;
 
-/// The time for which the publishers run. `DOWNLINK_TORTURE_SECONDS` sets another time.
+/// The time in seconds for which the publishers run. `DOWNLINK_TORTURE_SECONDS` sets another time.
 const SECONDS: u64 = 2;
 
 /// The maximum number of events per read. It is small, so that clients fall behind.

@@ -5,7 +5,7 @@
 //! the current chunk. The only error is an exceeded limit. The decoder reads all other input as the
 //! standard says.
 //!
-//! The decoder does not reconnect or resume. Its caller does.
+//! Reconnecting and resuming are tasks of the caller.
 
 use std::{collections::VecDeque, sync::Arc};
 

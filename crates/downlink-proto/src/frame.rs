@@ -2,8 +2,8 @@
 //!
 //! A frame is made only from checked values, and a blank line at its end completes the event. So a
 //! writer may send frames in any order, and no frame can become a part of another frame's event.
-//! Only the comment of [`Frame::comment_line`] has no blank line. For a reader, this comment is the
-//! first line of the next event, and readers ignore comments.
+//! Only a frame of [`Frame::comment_line`] has no blank line. A reader sees its comment as the
+//! first line of the next event, and ignores the comment.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
 //!
-//! This module uses no clock, no random numbers of its own and no sockets. The client reports how a
+//! This module uses no clock, no sockets and no source of random numbers. The client reports how a
 //! connection ended, and gets the time to wait before the next attempt. This time is at least as
 //! long as the server asked for, up to a limit. The client itself opens connections, applies
 //! timeouts and stores the last event id.
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_the_stream_waits_the_default_time() {
+    fn after_the_end_of_a_stream_the_client_waits_the_default_time() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), RECONNECTION_TIME_DEFAULT);
     }
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn many_failures_do_not_overflow() {
+    fn many_failures_do_not_overflow_the_wait() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         for _ in 0..100 {
             wait(&mut reconnect, MOST, Outcome::Unanswered);

@@ -1,11 +1,11 @@
 //! Stores the events of a downlink log in one SQLite file.
 //!
-//! The file is an ordinary database in WAL mode (with a write-ahead log). `sqlite3` can read it
-//! while it is in use, and the commands `.backup` and `VACUUM INTO` of `sqlite3` make consistent
-//! copies. A durable commit appends to the write-ahead log once and flushes the write-ahead log to
-//! the disk once. After a relaxed commit, the write-ahead log is flushed later. Trimming removes
-//! (evicts) old events, and moves pages from the write-ahead log into the file. Each step of
-//! trimming takes some milliseconds.
+//! The file is an ordinary database in WAL mode (with a write-ahead log). `sqlite3` can read the
+//! file while the store is in use, and the commands `.backup` and `VACUUM INTO` of `sqlite3` make
+//! consistent copies. A durable commit appends to the write-ahead log once and flushes the
+//! write-ahead log to the disk once. After a relaxed commit, the write-ahead log is flushed later.
+//! Trimming removes (evicts) old events, and moves pages from the write-ahead log into the file.
+//! Each step of trimming takes some milliseconds.
 //!
 //! Most programs use this crate through `downlink::HubBuilder`, with the feature `store` of
 //! `downlink`.

@@ -96,7 +96,7 @@ impl FileUse {
         if let Some(known) = files.get(&identity) {
             // The look-up above found another file at this path. Now the path leads to a file that
             // the process already uses. Closing the second descriptor would drop the locks that
-            // SQLite may have on the file, so it stays open.
+            // SQLite may have on the file, so the second descriptor stays open.
             std::mem::forget(file);
             return Ok(Self(Some(Arc::clone(known))));
         }
@@ -107,7 +107,7 @@ impl FileUse {
     }
 
     fn file(&self) -> &LockedFile {
-        self.0.as_deref().expect("a use has its file until it is dropped")
+        self.0.as_deref().expect("a `FileUse` has its file until it is dropped")
     }
 
     /// Whether the path of the database still leads to this file.
@@ -171,9 +171,9 @@ impl Drop for WriterLock {
     fn drop(&mut self) {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
-        // The lock must be released explicitly. It would also end when all descriptors are closed,
-        // but this may be too late. Readers of this process may still use the file, and a child
-        // process that is just being started may have inherited the descriptor.
+        // The lock must be released explicitly. The lock would also end when all descriptors of the
+        // file are closed, but this may be too late. Readers of this process may still use the
+        // file, and a child process that is just being started may have inherited the descriptor.
         let _ = file.unlock();
         *writer = None;
     }

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_file_is_refused() {
+    fn a_file_with_a_newer_layout_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         run(&mut connection, &[STEPS[0], "CREATE TABLE later (a)"]).unwrap();
         let refused = run(&mut connection, &STEPS[..1]);

@@ -127,8 +127,8 @@ impl SqliteStore {
     /// # Errors
     ///
     /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file after
-    /// `wait_for`. After an error, the file is unchanged, or only has the current layout in place
-    /// of an older layout.
+    /// `wait_for`. After an error, the file is unchanged. Only a file with an older layout may have
+    /// changed to the current layout.
     pub fn open(
         path: &Path,
         epoch: Epoch,

@@ -40,7 +40,7 @@ const STEP_ROWS: usize = 512;
 /// rows are missing, every read of a topic has to read all events without rows. This takes about
 /// two milliseconds, and would take longer with a larger number.
 ///
-/// One step adds at most this many rows, or half of the missing rows if the half is more. Without
+/// One step adds at most this many rows, or half of the missing rows, whichever is more. Without
 /// this limit, a step after a large batch would take too long.
 const INDEX_ROWS: usize = 4_096;
 
@@ -132,7 +132,7 @@ impl Trimming {
     }
 }
 
-/// The rules as the text that is stored in the file. If this text has changed when a store is
+/// Returns the rules as text. The file stores this text. If the text has changed when a store is
 /// opened, trimming compares every topic with its rule. The text does not contain the time for
 /// which topics stay finished, because this time does not limit the events of a topic.
 fn rules_text(retention: &RetentionRules) -> String {
@@ -471,8 +471,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// If there are too many rows of topics without events, drops some of these rows. The highest
-    /// floor in the dropped rows becomes the floor of every name without a row.
+    /// If there are too many rows of topics without events, drops some of these rows. The floor
+    /// that all names without a row share rises at least to the highest floor in the dropped rows.
     fn forget_floors(&mut self) -> Result<()> {
         let Trimming { emptied, options, .. } = &*self.trimming;
         let surplus = emptied.saturating_sub(options.floors_max).min(self.rows_left);

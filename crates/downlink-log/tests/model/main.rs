@@ -159,7 +159,11 @@ impl World {
         let want = self.naive.open(self.now, &selection, &start);
         match (got, want) {
             (Ok(reader), Ok(naive)) => {
-                assert_eq!(reader.cursor().next.get(), naive.next(), "start {start:?}");
+                assert_eq!(
+                    reader.cursor().next.get(),
+                    naive.next(),
+                    "the first offsets differ after the start {start:?}"
+                );
                 assert_eq!(reader.is_at_end(), self.naive.is_at_end(&naive));
                 let client = self.clients.entry(id).or_insert_with(|| Client {
                     reader: None,

@@ -198,7 +198,10 @@ impl Diary {
         let wants = |to: &[Address]| to.iter().filter(|to| self.wants(to)).count();
         for (offset, number) in &self.delivered {
             let (expected, to) = &published[offset];
-            assert!(expected == number && wants(to) > 0, "wrong event {offset}: {self:?}");
+            assert!(
+                expected == number && wants(to) > 0,
+                "the reader got a wrong event at offset {offset}: {self:?}"
+            );
         }
         let is_delivered =
             |offset| self.delivered.binary_search_by_key(&offset, |(offset, _)| *offset).is_ok();
@@ -217,7 +220,7 @@ impl Diary {
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
                 exact,
-                "no event was evicted at {until}, {:?}, {}: {self:?}",
+                "no event was evicted at the end {until} of a gap (published: {:?}, delivered: {}): {self:?}",
                 published.get(&until),
                 is_delivered(until)
             );

@@ -1,5 +1,5 @@
-//! Tests of the offset at which readers begin, of readers of many topics, and of readers that end
-//! because their topics are finished.
+//! Tests of where readers begin, how they read many topics, and how they end when their topics are
+//! finished.
 
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
 }
 
 /// The log's index has a row for each event of any topic. A reader may visit only a limited number
-/// of rows in one hold of the lock. Here, the index has more rows between two events for the
-/// reader.
+/// of rows while it holds the lock once. In this test, more rows than this limit are between two
+/// events for the reader.
 #[test]
 fn a_reader_gets_past_many_rows_of_other_topics() {
     let log: Log<Load> = Log::new(options());

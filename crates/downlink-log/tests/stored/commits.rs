@@ -404,7 +404,11 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
         waiting.push(commit);
     }
     let bytes = to.len() * size_of::<Address>() * waiting.len();
-    assert!(bytes < downlink_log::QUEUE_BYTES_MAX, "{} events wait", waiting.len());
+    assert!(
+        bytes < downlink_log::QUEUE_BYTES_MAX,
+        "{} waiting events are over the limit of bytes",
+        waiting.len()
+    );
     // The test no longer needs the waiting events, so this makes their commit fail.
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.let_go();
@@ -431,7 +435,7 @@ fn a_closing_log_commits_waiting_events() {
 }
 
 #[test]
-fn a_log_without_handles_commits_waiting_events() {
+fn a_log_whose_handles_are_dropped_commits_waiting_events() {
     for durability in BOTH {
         let mut world = World::new(durability);
         let waiting = world.submit(vec![note("a", 1)]).unwrap();

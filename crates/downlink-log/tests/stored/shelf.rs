@@ -22,8 +22,8 @@ pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The kept events by offset. The addresses of an event here are only those that have not
-    /// evicted the event.
+    /// The kept events by offset. Each event here has only the addresses that have not evicted the
+    /// event.
     events: BTreeMap<u64, StoredEvent>,
     /// The offsets of the events whose payload cannot be read.
     damaged: BTreeSet<u64>,

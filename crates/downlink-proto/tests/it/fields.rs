@@ -142,7 +142,7 @@ fn all_conversions_check_the_text() {
 }
 
 #[test]
-fn e14_retry_is_whole_milliseconds_rounded_up_and_saturating() {
+fn e14_a_duration_becomes_whole_milliseconds_rounded_up_to_at_most_u64_max() {
     let millis = |duration: Duration| Retry::from(duration).as_millis();
     assert_eq!(millis(Duration::ZERO), 0);
     assert_eq!(millis(Duration::from_nanos(1)), 1);

@@ -119,8 +119,8 @@ fn e12_each_line_of_a_comment_becomes_a_comment_line() {
     );
 }
 
-/// A blank line ends an event. So a frame must have exactly one blank line, at its end. Then one
-/// frame cannot become part of another, and frames may be sent in any order.
+/// A blank line ends an event. So a frame must have exactly one blank line, at its end. Then no
+/// frame can become part of another frame, and frames may be sent in any order.
 #[test]
 fn e13_a_frame_has_one_blank_line_at_its_end() {
     let full = Event::new("a\n\nb").event(event_type("t")).id(id("")).retry(Retry::from_millis(1));

@@ -93,8 +93,8 @@ fn rule_10_type_and_id_count_towards_the_event() {
     check_event(b"data: 3456\nevent: abc\nid: 12\n\n", &[], false);
     check_event(b"event: 123456789\n", &[], false);
     check_event(b"id: 123456789\n", &[], false);
-    // If a block has several types or ids, only the last counts, not the sum. An id that is ignored
-    // does not count.
+    // If a block has several types or ids, only the last type and the last id count. An id that is
+    // ignored does not count.
     check_event(b"event: 12345678\nevent: 1234567\nevent: a\n\n", &[], true);
     check_event(b"id: 12345678\nid: 1234567\nid: 123456789\0\n\n", &[], true);
     // The count begins at 0 in each block. An id that an earlier block has set does not count.
@@ -204,7 +204,7 @@ fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
 /// The items of a chunk wait in a queue. So the memory for a chunk of tiny items is proportional to
 /// the length of the chunk.
 #[test]
-fn memory_for_waiting_items_is_linear_in_the_chunk() {
+fn memory_for_waiting_items_is_linear_in_the_length_of_the_chunk() {
     for endless in [&b":\n"[..], b"id\n\n", b"id: 1\n\n", b"data\n\n", b"retry:5\n"] {
         let stream = endless.repeat(40_000 / endless.len());
         let peak = peak(DecoderLimits::default(), &stream, stream.len());
@@ -229,7 +229,7 @@ fn the_memory_of_a_long_line_is_released() {
         while decoder.poll_item().is_some() {}
     });
     assert!(used.peak > 1_000_000);
-    assert!(used.live < 100_000, "{} bytes are still held", used.live);
+    assert!(used.live < 100_000, "the decoder still holds {} bytes", used.live);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn the_memory_of_a_chunk_of_many_items_is_released() {
         decoder
     });
     assert!(used.peak > 1_000_000);
-    assert!(used.live < 10_000, "{} bytes are still held", used.live);
+    assert!(used.live < 10_000, "the decoder still holds {} bytes", used.live);
     drop(decoder);
 }
 

@@ -88,5 +88,5 @@ fn encoding_allocates_once_with_the_exact_size() {
     let prefix = id("k3j9x0qa-");
     let (unstamped, used) = allocations_of(|| event.encode_unstamped(&prefix));
     assert_eq!(used.count, 2);
-    assert!(used.bytes <= unstamped.len_max() + 64, "{} bytes", used.bytes);
+    assert!(used.bytes <= unstamped.len_max() + 64, "encoding allocates {} bytes", used.bytes);
 }

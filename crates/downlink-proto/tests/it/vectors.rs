@@ -18,7 +18,12 @@ fn check_at_once(chunks: &[(&[u8], &[Seen])]) {
     let mut decoder = Decoder::default();
     for (chunk, expected) in chunks {
         decoder.handle_bytes(chunk).unwrap();
-        assert_eq!(take_all(&mut decoder), *expected, "after {}", chunk.escape_ascii());
+        assert_eq!(
+            take_all(&mut decoder),
+            *expected,
+            "the items differ after the chunk {}",
+            chunk.escape_ascii()
+        );
     }
 }
 
@@ -87,7 +92,7 @@ fn v11_an_empty_type_means_message() {
 }
 
 #[test]
-fn v12_a_type_applies_to_one_event() {
+fn v12_a_type_applies_to_only_one_event() {
     check("event:test\ndata:x\n\ndata:x\n\n", &[event("test", "x"), message("x")]);
 }
 

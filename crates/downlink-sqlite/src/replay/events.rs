@@ -124,10 +124,12 @@ fn scan<'a>(
     Ok(None)
 }
 
-/// Merges the lists of a replay's topics. Returns the first offsets of the range (the last offsets
-/// if `is_down`), and a boundary. The result has all wanted offsets before the boundary (from the
-/// boundary on if `is_down`). If the result has all wanted offsets of the range, the boundary is
-/// the end of the range (the start if `is_down`).
+/// Merges the lists of a replay's topics. Returns the first offsets of the range, and a boundary.
+/// The result has all wanted offsets below the boundary. If the result has all wanted offsets of
+/// the range, the boundary is the end of the range.
+///
+/// If `is_down`, this returns the last offsets of the range. Then the result has all wanted offsets
+/// from the boundary on, and the boundary may be the start of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,

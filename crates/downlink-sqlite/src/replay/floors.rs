@@ -160,7 +160,7 @@ impl Holes {
     }
 
     /// Reads the floors that have changed. Returns `None` if the search is not complete after this
-    /// call. A complete search returns the last offset of the hole at or above `from`, or
+    /// call. If the search is complete, returns the last offset of the hole at or above `from`, or
     /// `Some(None)` if there is no hole. The hole may end higher than in the last call.
     pub(super) fn look(
         &mut self,

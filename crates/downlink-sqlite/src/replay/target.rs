@@ -167,7 +167,7 @@ pub(crate) struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Opens a transaction and finds the topics of the replay. Then calls `read`. If there are more
-    /// new topics than one call can check, `read` is left to a later call.
+    /// new topics than one call can check, this returns [`Step::More`] and does not call `read`.
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,

@@ -104,10 +104,10 @@ fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
     let (pages, calls, most) = read(&mut replay, &count);
     assert!(pages.iter().all(|page| page.events.is_empty() && page.hole.is_none()));
     assert!(calls > 20_000 / ROWS_MAX, "the replay took only {calls} calls");
-    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "{most} instructions");
+    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "one call took {most} instructions");
     let (floor, took) = counted(&count, || replay.floor().unwrap());
     assert_eq!(floor, Step::More);
-    assert!(took < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "{took} instructions");
+    assert!(took < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "the call took {took} instructions");
     std::fs::remove_file(path).unwrap();
 }
 
@@ -118,7 +118,7 @@ fn a_thousand_matching_patterns_get_every_event_and_the_hole() {
     let (pages, _, most) = read(&mut Replay::new(pool, all), &count);
     assert_eq!(pages.iter().map(|page| page.events.len()).sum::<usize>(), 20_000);
     assert_eq!(pages[0].hole, Some(Offset::new(20_000)));
-    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "{most} instructions");
+    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "one call took {most} instructions");
     std::fs::remove_file(path).unwrap();
 }
 
@@ -177,7 +177,7 @@ fn index_searches_begin_at_the_right_row() {
         (above, (20_001, 0)),
     ] {
         let took = first(sql, params);
-        assert!(took <= 200, "{took} instructions for {params:?} in {sql}");
+        assert!(took <= 200, "the search took {took} instructions with {params:?}: {sql}");
     }
     std::fs::remove_file(path).unwrap();
 }

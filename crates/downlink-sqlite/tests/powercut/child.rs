@@ -1,5 +1,5 @@
 //! The power of this child process is cut. Until then, the process writes events to a store. For
-//! each outcome that the store reports, it prints a line.
+//! each outcome that the store reports, the process prints a line.
 
 use std::io::Write;
 

@@ -119,11 +119,11 @@ fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     for address in addresses() {
         let (read, floor) = read(store, &wanted(std::slice::from_ref(&address), &[]), until, 3);
         let expected: Vec<_> = naive.of(&address).filter(|&offset| offset >= floor).collect();
-        assert_eq!(read, expected, "{address:?} from its floor {floor}");
+        assert_eq!(read, expected, "the events of {address:?} differ from its floor {floor} on");
         for gone in naive.of(&address).filter(|&offset| offset < floor) {
             assert!(
                 naive.may_be_gone(&address, gone, &rule(&address)),
-                "{address:?} must keep {gone}"
+                "{address:?} must keep event {gone}"
             );
         }
         kept.push(read);

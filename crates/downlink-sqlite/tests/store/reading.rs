@@ -115,7 +115,7 @@ fn first_since_finds_the_first_event_at_or_after_a_time() {
     commit(&mut store, &batch);
     let first = |since| store.reader().first_since(at(since)).unwrap().map(Offset::get);
     for (since, found) in [(0, 3), (3, 3), (4, 10), (10, 10), (11, 11), (12, 50), (50, 50)] {
-        assert_eq!(first(since), Some(found), "since {since}");
+        assert_eq!(first(since), Some(found), "the first event since {since} differs");
     }
     assert_eq!(first(51), None);
 }
@@ -141,7 +141,11 @@ fn indexed_and_unindexed_events_are_read_together() {
         [(1, 5_201, 5_200), (3, 5_200, 5_050), (4, 5_200, 5_000), (7, 5_001, 4_700), (500, 9, 0)]
     {
         let found = nth_newest(&store, &a, count, until);
-        assert_eq!(found.unwrap_or(0), oldest, "{count} below {until}");
+        assert_eq!(
+            found.unwrap_or(0),
+            oldest,
+            "the newest {count} events below {until} begin at another offset"
+        );
     }
     assert_eq!(offsets(&store, &wanted(&[], &["*"])).len(), 5_200);
 }

@@ -290,8 +290,8 @@ fn a_step_indexes_a_bounded_number_of_events() {
     assert_eq!(floor(&store, &to[249]), (71, 70));
 }
 
-/// If publishers never pause, the server trims only one step after each commit. The file must still
-/// not grow far beyond its rules.
+/// If publishers never pause, the server runs only one step of trimming after each commit. The file
+/// must still not grow far beyond its rules.
 #[test]
 fn trimming_keeps_up_with_publishers_that_never_pause() {
     let folder = Folder::new();
