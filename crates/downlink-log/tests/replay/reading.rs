@@ -220,7 +220,7 @@ impl Diary {
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
                 exact,
-                "no event was evicted at the end {until} of a gap (published: {:?}, delivered: {}): {self:?}",
+                "no event was evicted at {until} (published: {:?}, delivered: {}): {self:?}",
                 published.get(&until),
                 is_delivered(until)
             );
