@@ -1,8 +1,8 @@
-//! Measures the cost of many topics and many patterns:
+//! Measures the cost of many topics and many patterns. Run it with
 //! `cargo bench -p downlink-log --bench patterns`.
 //!
-//! The benchmark prints figures and has no limits for them. The times of single calls are the
-//! processor time of the thread.
+//! The benchmark prints figures and does not compare them with limits. For a single call, it
+//! measures the processor time of the thread.
 #![allow(clippy::print_stdout, reason = "the output is the result")]
 
 use std::{
@@ -78,7 +78,7 @@ fn log(change: impl FnOnce(&mut LogOptions)) -> Log<Load> {
 
 fn append(log: &Log<Load>, now: u64, name: &str) -> u64 {
     let draft = Draft {
-        to: [Address::Topic(Topic::new(name).expect("a name"))].into_iter().collect(),
+        to: [Address::Topic(Topic::new(name).expect("a valid topic"))].into_iter().collect(),
         id: None,
         key: None,
         fingerprint: Fingerprint::default(),
@@ -92,7 +92,8 @@ fn append(log: &Log<Load>, now: u64, name: &str) -> u64 {
 }
 
 fn selection(selectors: &[String]) -> Selection {
-    let selectors = selectors.iter().map(|text| TopicSelector::parse(text).expect("a selector"));
+    let selectors =
+        selectors.iter().map(|text| TopicSelector::parse(text).expect("a valid selector"));
     Selection { selectors: selectors.collect(), client: None }
 }
 
@@ -145,8 +146,8 @@ fn deep_patterns() -> Vec<String> {
     patterns.into_iter().collect()
 }
 
-/// Returns the longest calls to open a reader, to read everything and to drop the reader. Also
-/// returns the number of events.
+/// Opens a reader, reads everything and drops the reader. Returns the time of the longest call for
+/// each of these three steps, and the number of events.
 fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 3], usize) {
     let [mut opening, mut reading, mut leaving] = [Duration::ZERO; 3];
     let woken = Arc::new(WakeFlag(AtomicBool::new(false)));
@@ -154,7 +155,7 @@ fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 
     let mut reader =
         timed(&mut opening, || log.open(ms(1), selection, start).expect("within the limits"));
     while timed(&mut opening, || reader.poll_begun(&waker)).is_pending() {
-        assert!(woken.0.swap(false, Ordering::SeqCst), "the reader wakes itself to continue");
+        assert!(woken.0.swap(false, Ordering::SeqCst), "the reader must wake itself to continue");
     }
     let mut events = 0;
     let mut out: Vec<Entry<Load>> = Vec::new();
@@ -178,7 +179,7 @@ fn every_start() {
     for number in 0..TOPICS {
         append(&log, number as u64 / 1_000, &deep_topic(number));
     }
-    // Some starts have to search through evictions, so this makes several thousand of them.
+    // Some starts have to search through evictions, so this makes several thousand evictions.
     (0..5_000).for_each(|number| {
         append(&log, 200, &deep_topic(number * 20));
     });
@@ -340,7 +341,7 @@ fn publishing_while_others_leave_and_expire() {
     );
 }
 
-/// Many readers. Each reads the topic of one user.
+/// A log with many readers. Each reader reads the topic of one user.
 struct Users {
     log: Log<Load>,
     readers: Vec<Reader<Load>>,
@@ -373,7 +374,7 @@ impl Users {
 
 fn finish(log: &Log<Load>, name: &str) {
     let draft = Draft {
-        to: [Address::Topic(Topic::new(name).expect("a name"))].into_iter().collect(),
+        to: [Address::Topic(Topic::new(name).expect("a valid topic"))].into_iter().collect(),
         id: None,
         key: None,
         fingerprint: Fingerprint::default(),
@@ -384,8 +385,10 @@ fn finish(log: &Log<Load>, name: &str) {
     let _ = log.append(ms(0), [draft].into_iter().collect()).expect("within the limits");
 }
 
-/// The three variants take turns, so that a busy machine slows all of them equally. The first
-/// rounds fill the patterns' lists of newest events. Afterwards the lists keep their length.
+/// Compares three kinds of readers: readers by name, readers by pattern, and readers by name in a
+/// log that also has a finished topic. The three kinds take turns, so that a busy machine slows all
+/// of them equally. The first rounds fill the lists of newest events that the patterns keep.
+/// Afterwards, the lists keep their length.
 fn deliveries() {
     const FIRST_ROUNDS: usize = 65;
     const ROUNDS: usize = 60;

@@ -1,14 +1,16 @@
 //! Loom runs small programs (models) in every possible interleaving of their threads. In each
-//! interleaving, no event is lost, and no reader waits forever.
+//! interleaving, no event may be lost, and no reader may wait forever.
 //!
 //! If the log forgets to wake a waiting reader, loom reports a deadlock. With two threads, loom
-//! tries up to three preemptions per run; with three threads, it tries up to two. More preemptions
-//! take much longer and have found no more errors. The index is a list of all events of all topics.
-//! Outside of loom, only readers of many topics read events through the index; here, readers of two
-//! topics also do (see `MERGE_ALWAYS`).
+//! tries up to three preemptions per run. With three threads, it tries up to two. More preemptions
+//! take much longer and have found no further errors.
+//!
+//! The index is a list of all events of all topics. Normally, only readers of many topics read
+//! through the index. In these models, readers of two topics read through the index too (see
+//! `MERGE_ALWAYS`).
 #![cfg(downlink_loom)]
 
-#[allow(dead_code, reason = "each test binary uses only some of it")]
+#[allow(dead_code, reason = "each test binary uses only a part of this module")]
 #[path = "stored/shelf.rs"]
 mod shelf;
 mod support;
@@ -117,7 +119,7 @@ struct Server(OnceLock<Waker>);
 impl WakeMany for Server {
     fn wake_many(&self, keys: &[u32]) {
         assert_eq!(keys, [7]);
-        self.0.get().expect("the reader was polled").wake_by_ref();
+        self.0.get().expect("the reader has registered before").wake_by_ref();
     }
 }
 
@@ -155,7 +157,7 @@ fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
         });
         let server = Arc::new(Server::default());
         let many: Arc<dyn WakeMany> = server.clone();
-        // Of three registrations, two use the key and one uses the waker.
+        // Of every three registrations, two use the key and one uses the waker.
         let registered = Cell::new(0);
         let register = |reader: &Reader<Load>, waker: &Waker| {
             server.0.get_or_init(|| waker.clone());
@@ -173,7 +175,7 @@ fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
     });
 }
 
-/// Each topic has a ring, which is the list of its events, and events to everyone have another
+/// Each topic has a ring, which is the list of its newest events. Events to everyone have another
 /// ring. One read may find events in both rings.
 #[test]
 fn a_reader_of_single_events_skips_no_event_of_two_rings() {
@@ -326,8 +328,8 @@ fn a_slow_reader_gets_each_event_or_a_gap() {
     });
 }
 
-/// The log evicts the oldest event to keep within its byte bound. The log searches for this event
-/// in the same index that the reader reads at the same time.
+/// To stay within its byte bound, the log evicts the oldest event. The log finds this event through
+/// the index, which the reader reads at the same time.
 #[test]
 fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_bound() {
     model(3, || {
@@ -360,7 +362,7 @@ fn a_reader_gets_each_event_or_a_gap_while_it_opens() {
             publisher.join().unwrap();
             let mut seen = Seen::default();
             let _ = seen.read_all(&mut reader, 0);
-            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+            assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
 }
@@ -462,7 +464,7 @@ fn a_pattern_reader_that_opens_during_an_eviction_gets_each_event_or_a_gap() {
             publisher.join().unwrap();
             let mut seen = Seen::default();
             assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
-            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+            assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
 }
@@ -486,9 +488,9 @@ fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
     }
 }
 
-/// A pattern keeps a row for each of the newest events that it matches, and in models only two
-/// rows. If the reader reads after the third publish, no row is left for event 1, so the reader has
-/// to search the topics.
+/// A pattern keeps a row for each of the newest events that it matches. In models, it keeps only
+/// two rows. If the reader reads after the third publish, event 1 no longer has a row, so the
+/// reader has to search the topics.
 #[test]
 fn a_pattern_reader_behind_the_rows_of_its_pattern_misses_no_event() {
     model(2, || {
@@ -583,15 +585,15 @@ fn a_topic_collected_during_a_pattern_search_leaves_a_gap() {
             let next = reader.cursor().next.get();
             let mut seen = Seen::default();
             assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
-            assert!(seen.covers(next..2), "from {next}: {seen:?}");
+            assert!(seen.covers(next..2), "an event from offset {next} on is missing: {seen:?}");
             assert!(next == 1 || start == Start::Earliest);
             collector.join().unwrap();
         });
     }
 }
 
-/// Like the test above, but then another event is published to the topic, which creates the topic
-/// again.
+/// Like the test above, but another event is published to the collected topic, which creates the
+/// topic again.
 #[test]
 fn a_topic_recreated_during_a_pattern_search_hides_no_event() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
@@ -609,7 +611,7 @@ fn a_topic_recreated_during_a_pattern_search_hides_no_event() {
             assert_eq!(publisher.join().unwrap(), 2);
             let mut seen = Seen::default();
             assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
-            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+            assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
 }

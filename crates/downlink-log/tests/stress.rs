@@ -1,9 +1,9 @@
 //! Real threads use one log. They publish, read and reconnect, and at the end one thread closes the
-//! log. The log keeps only few events, so slow readers get gaps.
+//! log. The log keeps only a few events, so slow readers get gaps.
 //!
-//! For each client, the test checks that every event for the client was delivered once and in
-//! order, or lies in a gap that the client got. At the end, the log must have no topic, no event
-//! and no reader.
+//! For each client, the test checks every event for the client. The event must be delivered once
+//! and in order, or lie in a gap that the client got. At the end, the log must have no topic, no
+//! event and no reader.
 #![cfg(not(downlink_loom))]
 
 mod support;
@@ -27,10 +27,10 @@ use support::{Load, Seen, append_all, client, draft, ms, options, selection, top
 
 const PUBLISHERS: u64 = 3;
 
-/// How long the publishers run, unless the environment sets another time.
+/// The time in seconds for which the publishers run. `DOWNLINK_TORTURE_SECONDS` sets another time.
 const SECONDS: u64 = 2;
 
-/// The maximum number of events per read. It is so small that clients fall behind.
+/// The maximum number of events per read. It is small, so that clients fall behind.
 const BATCH_EVENTS: usize = 7;
 
 /// A random number generator. It has a fixed seed, so two runs of the test differ only in their
@@ -137,8 +137,8 @@ impl World {
         Followed { wanted, seen, first: first.unwrap_or(u64::MAX), refused_at }
     }
 
-    /// One connection of a client. It reads a random number of times, or until the log ends the
-    /// reader.
+    /// One connection of a client. The client reads a random number of times, or until the log ends
+    /// the reader.
     fn connection(
         &self,
         reader: &mut Reader<Load>,
@@ -173,7 +173,7 @@ struct Followed {
     first: u64,
     /// The offset of the client's cursor, if the client was disconnected when the log was closed.
     /// The client could not ask for the events from this offset on, so the test does not expect
-    /// them.
+    /// these events.
     refused_at: u64,
 }
 
@@ -188,7 +188,7 @@ impl Followed {
         for &offset in &mine {
             assert!(
                 self.seen.covers(std::iter::once(offset)),
-                "{offset} is missing, from {}: {:?}",
+                "event {offset} is missing. The client began at {} with {:?}",
                 self.first,
                 self.wanted
             );
@@ -281,8 +281,8 @@ fn torture_loses_no_event_and_leaves_the_log_empty() {
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }
 
-/// A reader that reads both topics of an event counts once, even while other readers are opened and
-/// closed.
+/// One reader of both topics stays open. It must match every event, even while other readers are
+/// opened and closed.
 #[test]
 fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_close() {
     let log: Log<Load> = Log::new(options());
@@ -303,7 +303,10 @@ fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_clos
         });
         let matched = publisher.join();
         is_over.store(true, Ordering::Relaxed);
-        assert!(matched.expect("no publish panics"), "every event matches the reader that stays");
+        assert!(
+            matched.expect("no publish panics"),
+            "every event must match the reader that stays"
+        );
     });
     drop(stays);
 }

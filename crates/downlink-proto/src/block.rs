@@ -1,9 +1,9 @@
-//! Builds events from lines. A block has the buffers that the standard defines for data, type and
-//! id, and each line changes one of these buffers.
+//! Builds events from lines. The lines up to a blank line are a block, and the blank line completes
+//! the block. [`Block`] has the buffers that the standard defines for data, type and id. Each of
+//! these fields changes its buffer.
 //!
-//! A block consists of the lines up to a blank line, which completes the block. The type and the
-//! data apply only to this block. The id also applies to later blocks that have no id. It becomes
-//! the last event id only when the blank line arrives.
+//! The type and the data apply only to their block. The id also applies to later blocks that have
+//! no id. An id becomes the last event id only when the blank line of its block arrives.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
@@ -36,7 +36,7 @@ pub(crate) struct Block {
     data: Option<String>,
     /// The event type. `None` means `message`.
     event_type: Option<String>,
-    /// The id of this block, if it has one.
+    /// The id of this block, if it has an id.
     id: Option<Arc<str>>,
     /// The last event id when the block began.
     last_event_id: Arc<str>,
@@ -112,7 +112,7 @@ impl Block {
         Ok(())
     }
 
-    /// Sets the id. An id with NUL is ignored, and the id does not change.
+    /// Sets the id. If the new id has a NUL, this function ignores it and keeps the earlier id.
     fn take_id(&mut self, value: &[u8]) -> Result<(), EventTooLarge> {
         if memchr(b'\0', value).is_some() {
             return Ok(());
@@ -124,7 +124,8 @@ impl Block {
         Ok(())
     }
 
-    /// The number of bytes in data, type and id together. The limit of an event applies to it.
+    /// The number of bytes in data, type and id together. The maximum size of an event limits this
+    /// number.
     fn len(&self) -> usize {
         self.data.as_ref().map_or(0, String::len)
             + self.event_type.as_ref().map_or(0, String::len)

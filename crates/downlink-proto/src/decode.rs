@@ -5,7 +5,7 @@
 //! the current chunk. The only error is an exceeded limit. The decoder reads all other input as the
 //! standard says.
 //!
-//! The decoder does not reconnect or resume. Its caller does.
+//! Reconnecting and resuming are tasks of the caller.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -23,9 +23,9 @@ pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 
 /// The default maximum size of an event, in bytes: 16 MiB.
 ///
-/// With half the limit, a client could not read some streams: a long answer of a language model or
-/// an encoded image can make one event of more than 8 MiB. With double the limit, each connection
-/// could take twice as much memory, and ordinary streams do not need that.
+/// With half the limit, a client could not read some streams. For example, a long answer of a
+/// language model or an encoded image can be one event of more than 8 MiB. With double the limit,
+/// each connection could take twice as much memory, and ordinary streams do not need larger events.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
 /// The queue of items keeps room for this many items when it is empty. An ordinary chunk has fewer
@@ -80,8 +80,8 @@ impl DecoderLimits {
 ///
 /// Call [`handle_bytes`](Self::handle_bytes) with each chunk, then [`poll_item`](Self::poll_item)
 /// until it returns `None`. When the stream ends, call [`handle_end`](Self::handle_end). After
-/// that, the same decoder can read the stream of the next connection. It still has the last event
-/// id.
+/// that, the same decoder can read the stream of the next connection. The decoder keeps the last
+/// event id.
 ///
 /// # Limits
 ///
@@ -141,8 +141,8 @@ impl Decoder {
         }
     }
 
-    /// Sets the last event id, such as that of an earlier connection. Events before the first `id`
-    /// field have this id.
+    /// Sets the last event id, for example to the last id of an earlier connection. Events before
+    /// the first `id` field have this id.
     #[must_use]
     pub fn with_last_event_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.last_event_id = id.into();
@@ -150,13 +150,13 @@ impl Decoder {
         self
     }
 
-    /// Decodes the next chunk of the stream. It may have any length.
+    /// Decodes the next chunk of the stream. The chunk may have any length.
     ///
     /// # Errors
     ///
     /// [`DecodeError`] if a limit is exceeded. [`poll_item`](Self::poll_item) still returns the
-    /// items before that point. Further calls of `handle_bytes` return the same error, until
-    /// [`handle_end`](Self::handle_end) ends the stream.
+    /// items that came before the error. Further calls of `handle_bytes` return the same error,
+    /// until [`handle_end`](Self::handle_end) ends the stream.
     pub fn handle_bytes(&mut self, chunk: &[u8]) -> Result<(), DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -211,8 +211,9 @@ impl Decoder {
     /// resumes after this id. Empty means no id.
     ///
     /// Events that `poll_item` has not returned yet do not change this id. So if a reader stops
-    /// early, it gets these events again when it resumes. The id of a block without data counts as
-    /// soon as `poll_item` has returned a later item or `None`.
+    /// early, it gets these events again when it resumes. A block (the lines up to a blank line)
+    /// may have an id but no data. Such an id becomes the last event id when `poll_item` returns a
+    /// later item or `None`.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id

@@ -162,7 +162,7 @@ impl Event {
         self.type_len() + id_len + self.after_id_len()
     }
 
-    /// Encodes the event, except for the offset (a number) at the end of the id. Use it if the
+    /// Encodes the event, except for the offset (a number) at the end of the id. Use this if the
     /// offset is not known yet. [`UnstampedFrame::stamp`] adds the offset later.
     ///
     /// The id in the frame is the prefix, followed by the offset. The event's own id is ignored. An
@@ -231,7 +231,7 @@ pub struct EventFields<'a> {
     pub id: Option<&'a EventId>,
     /// The reconnection time.
     pub retry: Option<Retry>,
-    /// The data as it was given, with its original line breaks.
+    /// The data, with its original line breaks.
     pub data: Option<&'a str>,
 }
 

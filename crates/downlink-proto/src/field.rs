@@ -23,7 +23,7 @@ pub const EVENT_ID_BYTES_MAX: usize = 1_024;
 /// The value of an `event` field. It selects the listeners that get the event.
 ///
 /// An empty type means no type, and readers then use `message`. The standard allows NUL in an event
-/// type. `EventType` refuses it, because some readers drop NUL and would see another type.
+/// type. `EventType` refuses NUL, because some readers drop NUL and would see another type.
 ///
 /// Invariant: no CR, LF or NUL; at most [`EVENT_TYPE_BYTES_MAX`] bytes.
 ///
@@ -63,10 +63,10 @@ impl EventType {
 /// not ASCII, as the standard allows. Readers send such an id as raw UTF-8 bytes in a header, and
 /// some proxies refuse a request with such a header.
 ///
-/// Invariant: an id has no CR and no LF, which would end its line. It has no NUL, because a reader
-/// ignores an id with NUL, and would silently resume after an older event. It has no space or tab
-/// at either end, because HTTP trims header values, and readers would send back a different id. It
-/// has at most [`EVENT_ID_BYTES_MAX`] bytes.
+/// Invariant: an id has no CR or LF, because these characters would end its line. It has no NUL,
+/// because a reader ignores an id with NUL, and would silently resume after an older event. It has
+/// no space or tab at either end, because HTTP trims header values, and readers would send back a
+/// different id. It has at most [`EVENT_ID_BYTES_MAX`] bytes.
 ///
 /// ```
 /// use downlink_proto::EventId;
@@ -179,7 +179,8 @@ text_conversions!(EventId);
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// What is wrong with the value, with the position of the mistake or the size.
+    /// The reason why the value was refused, with the position of the mistake or the size of the
+    /// value.
     pub reason: InvalidReason,
 }
 
@@ -197,7 +198,7 @@ pub enum InvalidReason {
         /// CR, LF or NUL.
         character: char,
     },
-    /// The value begins or ends with a space or a tab. HTTP would cut it off.
+    /// The value begins or ends with a space or a tab, which HTTP would cut off.
     #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {

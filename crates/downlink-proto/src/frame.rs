@@ -1,10 +1,9 @@
-//! The bytes of one complete block of an event stream, ready to send.
+//! A frame has the bytes of one event or comment, ready to send.
 //!
-//! A frame holds a whole block (the lines of one event or comment), ends with a blank line, and is
-//! made only from checked values. So a writer may send frames in any order: no frame can become a
-//! part of another frame's event. The exception is a comment without a blank line
-//! ([`Frame::comment_line`]). To a reader, this comment is the first line of the next block, and
-//! readers ignore comments in a block.
+//! A frame is made only from checked values, and a blank line at its end completes the event. So a
+//! writer may send frames in any order, and no frame can become a part of another frame's event.
+//! Only a frame of [`Frame::comment_line`] has no blank line. A reader sees its comment as the
+//! first line of the next event, and ignores the comment.
 
 use std::borrow::Cow;
 
@@ -12,13 +11,13 @@ use bytes::Bytes;
 
 use crate::{field::Retry, text};
 
-/// The bytes of one event or comment with the blank line that ends it, or of a comment without a
-/// blank line.
+/// The bytes of one event or comment. A frame ends with a blank line. Only a frame of
+/// [`comment_line`](Self::comment_line) has no blank line.
 ///
 /// A clone is cheap, because it shares the bytes. Two frames are equal if their bytes are equal.
 ///
-/// Invariant: the bytes are valid UTF-8. They are either one block that ends with a blank line and
-/// gives a reader at most one event, or only complete comment lines.
+/// Invariant: the bytes are valid UTF-8. They are either one event or comment that ends with a
+/// blank line, or only complete comment lines. So a reader gets at most one event from a frame.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,8 +42,8 @@ impl Frame {
 
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// Some readers, such as httpx-sse and openai-python, report an empty event at every blank line
-    /// once they have seen an id, a type or a reconnection time. If a keep-alive has no blank line,
+    /// After an id, a type or a reconnection time, some readers report an empty event at every
+    /// blank line. Examples are httpx-sse and openai-python. If a keep-alive has no blank line,
     /// these readers report nothing.
     ///
     /// ```
@@ -56,7 +55,7 @@ impl Frame {
         Self(out.into())
     }
 
-    /// Makes a frame that has only a reconnection time. Listeners get no event from it.
+    /// Makes a frame that has only a reconnection time. Listeners get no event from this frame.
     pub fn retry(retry: impl Into<Retry>) -> Self {
         let retry = retry.into();
         let mut out = Vec::with_capacity(retry.line_len() + "\n".len());

@@ -1,9 +1,9 @@
-//! The format of Server-Sent Events, without input and output.
+//! Encodes and decodes Server-Sent Events, without I/O.
 //!
 //! To write a stream, encode each [`Event`] or comment as a [`Frame`], which has the bytes to send.
 //! To read a stream, give its bytes in chunks of any size to a [`Decoder`], which returns
-//! [`Item`]s. Both follow the section "Server-sent events" of the WHATWG HTML standard. The module
-//! [`reconnect`] decides when a client connects again.
+//! [`Item`]s. The encoder and the decoder follow the section "Server-sent events" of the WHATWG
+//! HTML standard. The module [`reconnect`] decides when a client connects again.
 //!
 //! ```
 //! use downlink_proto::{Decoder, Event, EventId, EventType, Item};
@@ -32,10 +32,10 @@
 //!
 //! # Guarantees
 //!
-//! - A program cannot make an event that a reader would misread. [`EventType`] and [`EventId`]
-//!   check their values, and the encoder splits data into lines. So no value can start another
-//!   field or event.
-//! - The decoder returns the same items however the stream is cut into chunks.
+//! - Readers cannot misread an event. [`EventType`] and [`EventId`] refuse line breaks, and the
+//!   encoder writes each line of the data as a separate field. So no value can start another field
+//!   or another event.
+//! - The decoder returns the same items no matter how the stream is cut into chunks.
 //! - Decoding fails only if a limit is exceeded. The decoder reads or ignores all other input as
 //!   the standard says.
 //!
@@ -46,8 +46,8 @@
 //! | limit | value |
 //! |---|---|
 //! | an event type, an event id | [`EVENT_TYPE_BYTES_MAX`], [`EVENT_ID_BYTES_MAX`] |
-//! | the longest line to decode | [`LINE_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
-//! | the largest event to decode | [`EVENT_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
+//! | the longest line to decode | [`LINE_BYTES_MAX_DEFAULT`], or the value in [`DecoderLimits`] |
+//! | the largest event to decode | [`EVENT_BYTES_MAX_DEFAULT`], or the value in [`DecoderLimits`] |
 //! | the data of an event to encode | no limit; the caller must limit it |
 //!
 //! # Features
@@ -58,7 +58,7 @@
 //!
 //! # Platforms
 //!
-//! All platforms with the standard library. The tests run on Linux.
+//! The crate runs on every platform that has the standard library. The tests run on Linux.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

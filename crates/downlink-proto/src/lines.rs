@@ -26,17 +26,16 @@ pub(crate) struct LineTooLong;
 #[derive(Debug)]
 pub(crate) struct LineSplitter {
     line_bytes_max: usize,
-    /// The part of a byte order mark that has not arrived yet. Empty when no mark can follow any
-    /// more.
+    /// The part of a byte order mark that has not arrived yet. Empty after the start of the stream.
     mark_left: &'static [u8],
-    /// Whether the last byte was a CR. An LF right after it belongs to the same line end.
+    /// Whether the last byte was a CR. An LF right after the CR belongs to the same line end.
     after_cr: bool,
     /// The beginning of a line whose end has not arrived. Invariant: at most `line_bytes_max`
     /// bytes.
     cut: Vec<u8>,
     /// Whether `cut` was returned as a complete line. The next call then clears it.
     cut_is_read: bool,
-    /// The number of bytes that were searched for a line end. Tests check it.
+    /// The number of bytes that were searched for a line end. Tests check this number.
     #[cfg(test)]
     pub(crate) searched: usize,
 }
@@ -146,7 +145,8 @@ impl LineSplitter {
 mod tests {
     use super::*;
 
-    /// The number of bytes searched and of lines found, for a stream in chunks of this length.
+    /// Splits a stream in chunks of this length. Returns the number of bytes that were searched,
+    /// and the number of lines that were found.
     fn work(stream: &[u8], chunk_len: usize) -> (usize, usize) {
         let mut lines = LineSplitter::new(usize::MAX);
         let mut found = 0;

@@ -1,13 +1,13 @@
 //! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
 //!
-//! This module uses no clock, no random numbers of its own and no sockets. The client reports how a
+//! This module uses no clock, no sockets and no source of random numbers. The client reports how a
 //! connection ended, and gets the time to wait before the next attempt. This time is at least as
 //! long as the server asked for, up to a limit. The client itself opens connections, applies
 //! timeouts and stores the last event id.
 
 use std::time::Duration;
 
-/// The reconnection time until a `retry:` field sets another: 3 seconds.
+/// The reconnection time until a `retry:` field sets another time: 3 seconds.
 ///
 /// With half the time, clients would send twice as many requests to a server that is restarting.
 /// With double the time, people would notice that a page shows nothing new.
@@ -21,7 +21,8 @@ pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 /// event a second.
 pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 
-/// A stream that ends sooner than this and brings no event counts as a failure: 1 second.
+/// The time limit for an empty stream: 1 second. A stream that ends sooner and brings no event
+/// makes the next wait longer, as a failed attempt does.
 ///
 /// If a proxy answers in place of a dead server, it usually ends the stream within one round trip.
 /// With half the time, clients would not recognise a slow proxy. With double the time, clients
@@ -36,7 +37,7 @@ pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server may ask for with `retry:` or `Retry-After`: 1 hour.
 ///
-/// A server may ask for an hour during maintenance. A mistyped number, however, must not stop a
+/// A server may ask for an hour during maintenance. But a mistyped number must not stop a
 /// subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
@@ -48,8 +49,8 @@ const BACKOFF_STEP: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReconnectMode {
-    /// The client tries again after the statuses 408, 425, 429 and 5xx. If the answer has a
-    /// `Retry-After` with a longer wait, the client waits for that time.
+    /// The client tries again after the statuses 408, 425, 429 and 5xx. If `Retry-After` in the
+    /// answer asks for a longer wait, the client waits that long.
     #[default]
     Resilient,
     /// The client ends for good after any answer that is not a stream. The standard requires this
@@ -73,7 +74,7 @@ pub enum ReconnectMode {
 pub struct ReconnectPolicy {
     /// Whether the client tries again after an answer that is not a stream.
     pub mode: ReconnectMode,
-    /// The reconnection time until the server sets another.
+    /// The reconnection time until the server sets another time.
     pub reconnection_time: Duration,
     /// The maximum of the random wait that is added after failures in a row.
     pub backoff_max: Duration,
@@ -102,7 +103,7 @@ impl ReconnectPolicy {
         Self { mode: ReconnectMode::Spec, ..Self::resilient() }
     }
 
-    /// Sets the reconnection time that applies until a `retry:` field sets another.
+    /// Sets the reconnection time that applies until a `retry:` field sets another time.
     pub const fn reconnection_time(mut self, time: Duration) -> Self {
         self.reconnection_time = time;
         self
@@ -212,8 +213,7 @@ impl Reconnect {
     }
 
     /// Reports a `retry:` field. Its time applies until the next `retry:` field, even if the client
-    /// reconnects in between. If the time is shorter than [`RECONNECTION_TIME_MIN`], that minimum
-    /// applies.
+    /// reconnects in between. A time below [`RECONNECTION_TIME_MIN`] is raised to this minimum.
     pub fn handle_retry(&mut self, time: Duration) {
         self.reconnection_time = time.max(RECONNECTION_TIME_MIN).min(self.policy.wait_max);
     }
@@ -264,9 +264,10 @@ impl Reconnect {
         Ok(self.wait(random, asked))
     }
 
-    /// The wait after a failed attempt or an empty stream: the wait that the server asked for, plus
-    /// a random time. The maximum of the random time doubles with each further failure. The time is
-    /// random (full jitter), so that clients do not all reconnect at the same moment.
+    /// The wait after a failed attempt or an empty stream: the reconnection time or `asked`, if
+    /// `asked` is longer, plus a random time. The maximum of the random time doubles with each
+    /// further failure. The random time (full jitter) keeps clients from reconnecting at the same
+    /// moment.
     fn wait(&mut self, random: u64, asked: Duration) -> Duration {
         let doubled = 2_u32.saturating_pow(self.fruitless);
         self.fruitless = self.fruitless.saturating_add(1);
@@ -298,7 +299,8 @@ mod tests {
         Outcome::Refused { status, retry_after: None }
     }
 
-    /// The wait, rounded up to whole milliseconds. Panics if there is to be no further attempt.
+    /// The wait, rounded up to whole milliseconds. Panics if the client must not make another
+    /// attempt.
     #[track_caller]
     fn wait(reconnect: &mut Reconnect, random: u64, outcome: Outcome) -> Duration {
         let after = reconnect.handle_outcome(random, outcome).unwrap();
@@ -311,13 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn end_of_the_stream_waits_the_default_time() {
+    fn after_the_end_of_a_stream_the_client_waits_the_default_time() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), RECONNECTION_TIME_DEFAULT);
     }
 
     #[test]
-    fn retry_applies_after_reconnects() {
+    fn a_retry_still_applies_after_a_reconnect() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         reconnect.handle_retry(secs(7));
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(7));
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_has_a_minimum() {
+    fn a_retry_below_the_minimum_is_raised_to_the_minimum() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         let tick = Duration::from_millis(1);
         let min = RECONNECTION_TIME_MIN;
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_may_set_a_time_below_the_minimum() {
+    fn a_policy_may_set_a_reconnection_time_below_the_minimum() {
         let policy = ReconnectPolicy::spec().reconnection_time(Duration::ZERO);
         assert_eq!(wait(&mut Reconnect::new(policy), MOST, Outcome::Ended), Duration::ZERO);
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec().wait_max(Duration::ZERO));
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_has_a_maximum() {
+    fn a_retry_above_the_maximum_is_lowered_to_the_maximum() {
         let max = WAIT_MAX_DEFAULT;
         let tick = Duration::from_millis(1);
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_maximum_applies_to_the_time_of_a_policy() {
+    fn the_maximum_applies_to_the_reconnection_time_of_a_policy() {
         let policy = ReconnectPolicy::spec().reconnection_time(Duration::MAX);
         assert_eq!(Reconnect::new(policy).reconnection_time(), WAIT_MAX_DEFAULT);
     }
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn many_failures_do_not_overflow() {
+    fn many_failures_do_not_overflow_the_wait() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         for _ in 0..100 {
             wait(&mut reconnect, MOST, Outcome::Unanswered);
@@ -490,7 +492,7 @@ mod tests {
             wait(&mut Reconnect::new(ReconnectPolicy::resilient()), LEAST, outcome)
         };
         let max = WAIT_MAX_DEFAULT;
-        assert_eq!(after(secs(1)), secs(3), "never less than the reconnection time");
+        assert_eq!(after(secs(1)), secs(3), "the wait is at least the reconnection time");
         assert_eq!(after(secs(20)), secs(20));
         assert_eq!(after(max - secs(1)), max - secs(1));
         assert_eq!(after(max), max);
@@ -499,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_limited() {
+    fn the_client_stops_after_the_maximum_number_of_failed_attempts() {
         let policy = ReconnectPolicy::resilient().attempts_max(3);
         let mut reconnect = Reconnect::new(policy);
         wait(&mut reconnect, LEAST, REFUSED_503);
@@ -509,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_no_attempts_allows_the_first() {
+    fn a_maximum_of_zero_attempts_stops_after_the_first_failed_attempt() {
         let policy = ReconnectPolicy::resilient().attempts_max(0);
         assert_stops(policy, Outcome::Unanswered, StopReason::AttemptsSpent);
     }

@@ -1,12 +1,13 @@
-//! A frame that is complete except for the offset in its id.
+//! Encodes an event before its offset is known. An offset is the number of an event in its log, and
+//! the id of the event ends with it.
 //!
-//! An offset is the number of an event in its log, and a log assigns offsets under a lock. Encoding
-//! takes long, so it happens before the lock is taken, when the offset is not known yet. Under the
-//! lock, the log only adds the digits of the offset.
+//! A log assigns offsets under a lock. Encoding an event takes long, so the log encodes the event
+//! before it takes the lock. Under the lock, it only writes the digits of the offset into the
+//! encoded event. Writing these digits is called stamping.
 //!
-//! For this, the buffer has room for the longest offset after the prefix of the id. Stamping writes
-//! the digits at the end of that room, and moves the few bytes before the room to the right. The
-//! unused room is then at the start of the buffer, and is cut off without a copy.
+//! At the end of the id, the encoded event has room for the longest offset. Stamping writes the
+//! digits at the end of this room, and moves the few bytes before the room to the right. The unused
+//! room is then at the start of the buffer, and is cut off without a copy.
 //!
 //! ```text
 //! event: note⏎id: k3j9x0qa-____________________⏎data: …⏎⏎
@@ -22,9 +23,9 @@ use crate::{
 
 /// An encoded event that is complete except for the offset in its id.
 ///
-/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. A program may call
-/// [`stamp`](Self::stamp) and clone the stamped frame under a lock. So that the lock is held only
-/// briefly, neither `stamp` nor the first clone allocates memory.
+/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. [`stamp`](Self::stamp) and
+/// the first clone of the stamped frame allocate no memory. So a program can stamp and clone a
+/// frame under a lock, and holds the lock only briefly.
 ///
 /// Invariant: `room_start + U64_DIGITS_MAX` is within the buffer.
 #[derive(Debug)]
@@ -63,9 +64,9 @@ impl UnstampedFrame {
     }
 }
 
-/// Moves the bytes into a buffer that already has a reference count. `BytesMut` allocates this
-/// count when a part is split off, so this function splits off the empty end. Otherwise, the first
-/// clone of the frame would allocate the count.
+/// Moves the bytes into a buffer that already has a reference count, so that the first clone of the
+/// frame need not allocate the count. `BytesMut` allocates the count when a part is split off, so
+/// this function splits off the empty end.
 fn shared(block: Vec<u8>) -> BytesMut {
     let mut buffer = BytesMut::from(bytes::Bytes::from(block));
     let end = buffer.len();

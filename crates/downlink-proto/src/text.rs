@@ -51,8 +51,8 @@ pub(crate) fn line_len(name: &str, value_len: usize) -> usize {
     name.len() + ": \n".len() + value_len
 }
 
-/// Writes one field: the name, a colon, one space and the value. A reader drops the first space
-/// after the colon, so it keeps a space at the start of the value.
+/// Writes one field: the name, a colon, one space and the value. A reader drops only one space
+/// after the colon. So if the value begins with a space, the reader keeps this space.
 pub(crate) fn write_line(name: &str, value: &str, out: &mut Vec<u8>) {
     debug_assert!(!value.contains(['\r', '\n']), "the value has a line break");
     out.extend_from_slice(name.as_bytes());

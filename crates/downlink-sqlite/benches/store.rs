@@ -1,10 +1,10 @@
-//! Compares durable commits with the lowest possible cost: the same bytes are appended to a plain
-//! file and flushed.
+//! Compares the time of a durable commit with the lowest possible time (the floor). For the floor,
+//! the benchmark appends the same bytes to a plain file and flushes the file.
 //!
-//! Both are measured in turn within one run, so that other load on the machine affects both. Run it
-//! with `cargo bench -p downlink-sqlite --bench store`. `DOWNLINK_BENCH_FOLDER` sets the folder,
-//! and so the disk; the default is the target folder. `DOWNLINK_BENCH_TOPICS` sets the number of
-//! topics.
+//! The benchmark measures commits and the floor in turn, so that other load on the machine affects
+//! both times. Run it with `cargo bench -p downlink-sqlite --bench store`. `DOWNLINK_BENCH_FOLDER`
+//! sets the folder, and so the disk; the default is the target folder. `DOWNLINK_BENCH_TOPICS` sets
+//! the number of topics.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -26,11 +26,11 @@ use downlink_sqlite::{SqliteOptions, SqliteStore};
 /// The number of bytes of an event.
 const EVENT_BYTES: usize = 256;
 
-/// How long each side is measured in a round, and the number of rounds.
+/// The time for which a round measures one kind of write, and the number of rounds.
 const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 6;
 
-/// The measurements of one side.
+/// The measurements of one kind of write.
 #[derive(Default)]
 struct Tally {
     batches: u32,

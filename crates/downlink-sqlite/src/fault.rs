@@ -13,7 +13,7 @@ pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 pub(crate) struct Fault(pub(crate) StoreError);
 
 impl Fault {
-    /// Something in the file contradicts itself.
+    /// The content of the file is not consistent.
     pub(crate) fn corrupt(reason: impl Into<Box<str>>) -> Self {
         Self(StoreError::Corrupt { reason: reason.into() })
     }
@@ -39,8 +39,9 @@ impl From<Error> for Fault {
             return Self::corrupt(reason);
         };
         Self(match (failure.code, failure.extended_code) {
-            // If the disk is full, SQLite usually returns `DiskFull`. Only when it creates the
-            // shared index of the write-ahead log does it return the other code.
+            // If the disk is full, SQLite usually returns `DiskFull`. But when SQLite creates the
+            // shared index of the write-ahead log on a full disk, it returns the code
+            // `SQLITE_IOERR_SHMSIZE`.
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::DiskFull,
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
                 StoreError::OutcomeUnknown

@@ -26,8 +26,9 @@ use crate::{
 };
 
 /// How long to wait for a lock that another program holds on the database, such as a shell in a
-/// transaction. A quick query from a shell is over within this time. If the lock stays longer,
-/// publishers get an error, and should not have to wait longer for it.
+/// transaction. A quick query from a shell is over within this time. If the program holds the lock
+/// for longer, publishers get an error. With a longer time, they would have to wait longer for this
+/// error.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The number of compiled statements that SQLite keeps for a connection. This crate has fewer
@@ -45,20 +46,21 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Connections that can only read. A thread that finds no idle connection opens a new one. So the
-/// pool has at most as many connections as threads have read at the same time.
+/// Connections that can only read. A thread that finds no idle connection opens a new connection.
+/// So the number of connections is at most the highest number of reads that have run at the same
+/// time.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) path: PathBuf,
-    /// The connections that no thread uses now. `None` after the pool was closed. No thread reads
-    /// from the file while it holds this lock.
+    /// The connections that no thread uses now. `None` after the pool was closed. A thread releases
+    /// this lock before it reads from the file.
     pub(crate) idle: Mutex<Option<Vec<Connection>>>,
     /// The one connection that all reads share while the disk is full. A thread holds this lock
-    /// while it reads. A thread that needs both locks takes this one before the lock of `idle`.
+    /// while it reads. A thread that needs this lock and the lock of `idle` takes this lock first.
     alone: Mutex<Option<Connection>>,
     /// Set when the pool is closed. The writer then releases the file soon.
     is_closing: Arc<AtomicBool>,
-    /// Must be closed after the connections, so it is the last field.
+    /// Must be dropped after the connections (see [`FileUse`]), so it is the last field.
     pub(crate) file: FileUse,
 }
 
@@ -92,8 +94,8 @@ impl Pool {
         Ok(answer?)
     }
 
-    /// Closes the connection that reads share, if there is one, and calls `open`. If `open` fails
-    /// because the disk is full, this opens the shared connection again, which needs no space.
+    /// Closes the shared connection, if it is open, and calls `open`. If `open` fails because the
+    /// disk is full, this opens a shared connection again, which needs no space on the disk.
     pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut alone = self.alone.lock();
         drop(alone.take());
@@ -166,23 +168,25 @@ impl Backup {
     }
 }
 
-/// The page size, which is also SQLite's default. A commit writes every page that it changes as a
-/// whole. With double the size, a commit of one event would write more bytes. With half the size,
-/// more payloads would not fit into one page.
+/// The page size, which is also SQLite's default. A commit writes each changed page as a whole.
+/// With double the size, a commit of one event would write more bytes. With half the size, more
+/// payloads would not fit into one page.
 const PAGE_BYTES: i64 = 4_096;
 
-/// The memory for the pages that the writer keeps, in KiB. It is enough for the last pages of all
-/// indexes, where new rows go, and for the index pages of several thousand busy topics.
+/// The size of the writer's page cache in KiB. New rows go to the last pages of the indexes. The
+/// cache has enough memory for these pages, and for the index pages of several thousand busy
+/// topics.
 const WRITER_CACHE_KIB: i64 = 16 * 1_024;
 
-/// When a checkpoint has moved all pages of the write-ahead log into the file, SQLite keeps the log
-/// on the disk to write over it, but shortens it to this number of bytes. Between two checkpoints,
-/// the log usually reaches half of that. A long read can make the log much longer.
+/// The maximum size of the write-ahead log after a checkpoint, in bytes. A checkpoint moves all
+/// pages of the write-ahead log into the file. SQLite then shortens the write-ahead log to this
+/// size, and later writes over it. Between two checkpoints, the write-ahead log usually reaches
+/// half of this size. A long read can make it much longer.
 const WAL_KEPT_BYTES: i64 = 32 << 20;
 
-/// The maximum number of epochs that the file remembers. Each restart begins an epoch, so with ten
-/// restarts a day, the file remembers those of a year. An id with a forgotten epoch gets the same
-/// answer as an id with an unknown epoch.
+/// The maximum number of epochs that the file remembers. Each restart begins an epoch. With ten
+/// restarts a day, the file remembers the epochs of a year. A reader with an id of a forgotten
+/// epoch gets the same answer as with an id of an unknown epoch.
 const EPOCHS_MAX: usize = 4_096;
 
 /// Opens a connection that writes. Creates the file if there is none.
@@ -199,12 +203,13 @@ pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
     db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
     // SQLite must not move the pages of the write-ahead log into the file during a commit, while a
-    // publisher waits. Trimming does this between commits.
+    // publisher waits. Trimming moves these pages between commits.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(db)
 }
 
-/// Begins an epoch above every offset that the file has ever had, and reads the state for the log.
+/// Begins an epoch, and reads the state that the log needs at its start. The first offset of the
+/// epoch is higher than every offset that the file has ever had.
 pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<Opened> {
     let db = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let opened = read_opened(&db, epoch)?;
@@ -216,8 +221,8 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     Ok(opened)
 }
 
-/// Reads the state for the log. Adds the epoch as the last one, although the file does not have it
-/// yet.
+/// Reads the state that the log needs at its start. Adds the new epoch to the list of epochs,
+/// although the file does not have this epoch yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
     // The newest event may have no row. The newest offset and time are then in `meta`.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";

@@ -1,10 +1,11 @@
-//! The store of a log in one SQLite file.
+//! Stores the events of a downlink log in one SQLite file.
 //!
-//! The file is an ordinary database in WAL mode (with a write-ahead log). `sqlite3` can read it
-//! while it is in use, and the commands `.backup` and `VACUUM INTO` of `sqlite3` make consistent
-//! copies. A durable commit appends to the write-ahead log once and flushes the log to the disk
-//! once. After a relaxed commit, the log is flushed later. Trimming evicts events, and moves pages
-//! from the write-ahead log into the file. It works in steps of some milliseconds.
+//! The file is an ordinary database in WAL mode (with a write-ahead log). `sqlite3` can read the
+//! file while the store is in use, and the commands `.backup` and `VACUUM INTO` of `sqlite3` make
+//! consistent copies. A durable commit appends to the write-ahead log once and flushes the
+//! write-ahead log to the disk once. After a relaxed commit, the write-ahead log is flushed later.
+//! Trimming removes (evicts) old events, and moves pages from the write-ahead log into the file.
+//! Each step of trimming takes some milliseconds.
 //!
 //! Most programs use this crate through `downlink::HubBuilder`, with the feature `store` of
 //! `downlink`.
@@ -35,7 +36,7 @@
 //! store.commit(&[event], Durability::Commit)?;
 //! drop(store);
 //!
-//! // The next process continues after this event, in an epoch of its own.
+//! // The next process continues after this event. Each opening of the store begins a new epoch.
 //! let store = SqliteStore::open(&path, Epoch::from_random(8), now, SqliteOptions::default())?;
 //! assert_eq!(store.opened().next_offset.get(), 2);
 //! assert_eq!(store.opened().epochs.len(), 2);
@@ -47,9 +48,9 @@
 //!
 //! # Guarantees
 //!
-//! [`downlink_log::store`] says what a store guarantees. [`Durability`] says which failures a
-//! committed event survives. A test cuts the power of a simulated disk at arbitrary calls, and
-//! checks that both are true.
+//! [`downlink_log::store`] lists the guarantees of a store. [`Durability`] says which failures a
+//! committed event survives. The test `powercut` cuts the power of a simulated disk at random
+//! calls, and checks these guarantees.
 //!
 //! # Files
 //!
@@ -66,7 +67,7 @@
 //!
 //! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. The
 //! tests run on 64-bit Linux. The crate should also work on other Unix systems and on Windows, but
-//! no test runs on them.
+//! no test runs on these systems.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

@@ -1,10 +1,10 @@
 //! The writer lock. Each file has at most one writer, in this process and among all processes.
 //!
 //! On Linux the lock (`flock`) is on the database itself. So all names of the file share the lock,
-//! and nobody can remove the lock without the file. SQLite uses another kind of lock, and on Linux
-//! the two kinds do not affect each other. So other tools can read a store that is in use. On some
-//! other systems the two kinds of locks exclude each other. There, this module locks a separate
-//! file beside the database.
+//! and there is no lock file that someone could delete. SQLite uses another kind of lock, and on
+//! Linux the two kinds do not affect each other. So other tools can read a store that is in use. On
+//! some other systems, the two kinds of locks exclude each other. So on all systems other than
+//! Linux, this module locks a separate file beside the database.
 //!
 //! The operating system holds the lock, so the lock ends with the process, even after a crash.
 
@@ -28,12 +28,13 @@ use parking_lot::Mutex;
 
 use crate::fault::{Result, file_error};
 
-/// The pause between two attempts to take the lock. It is short enough for a quick restart in
-/// place. With 50 attempts a second, waiting needs almost no processor time.
+/// The pause between two attempts to take the lock. The pause is short, so that a new process takes
+/// over quickly after the old process has ended. With 50 attempts a second, waiting needs almost no
+/// processor time.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The files that stores of this process use. A thread that needs both locks takes the lock of this
-/// table before the lock of a file's `writer`.
+/// The files that stores of this process use. A thread that needs the lock of this table and the
+/// lock of a file's `writer` takes the lock of the table first.
 static FILES: Mutex<BTreeMap<FileIdentity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
 
 /// Identifies a file by its device and inode, so that two names of one file have the same identity.
@@ -55,7 +56,8 @@ fn identity(path: &Path, _: &Metadata) -> FileIdentity {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// A file, and the only descriptor that this process has of the file, apart from those of SQLite.
+/// A file and its descriptor. Apart from the descriptors of SQLite, the process has no other
+/// descriptor of this file.
 #[derive(Debug)]
 struct LockedFile {
     file: File,
@@ -92,9 +94,9 @@ impl FileUse {
         let (metadata, file) = opened.map_err(|error| file_error(&error))?;
         let identity = identity(&path, &metadata);
         if let Some(known) = files.get(&identity) {
-            // The process already uses this file: the path led to another file when it was looked
-            // up above, and leads to this one now. Closing the second descriptor would drop the
-            // locks that SQLite may have on the file.
+            // The look-up above found another file at this path. Now the path leads to a file that
+            // the process already uses. Closing the second descriptor would drop the locks that
+            // SQLite may have on the file, so the second descriptor stays open.
             std::mem::forget(file);
             return Ok(Self(Some(Arc::clone(known))));
         }
@@ -105,7 +107,7 @@ impl FileUse {
     }
 
     fn file(&self) -> &LockedFile {
-        self.0.as_deref().expect("a use has its file until it is dropped")
+        self.0.as_deref().expect("a `FileUse` has its file until it is dropped")
     }
 
     /// Whether the path of the database still leads to this file.
@@ -114,7 +116,7 @@ impl FileUse {
         path.metadata().is_ok_and(|found| identity(&path, &found) == self.file().identity)
     }
 
-    /// Takes the lock, or returns who holds it.
+    /// Takes the lock. If the lock is taken, returns its holder.
     fn try_lock(&self, database: &Path) -> Result<Result<Arc<AtomicBool>, Holder>> {
         let LockedFile { file, writer, .. } = self.file();
         let mut writer = writer.lock();
@@ -135,8 +137,8 @@ impl FileUse {
 
 impl Drop for FileUse {
     fn drop(&mut self) {
-        // The table stays locked until the descriptor is closed, so that no other thread can find
-        // the file in the table before.
+        // The table stays locked until the descriptor is closed. So no other thread can find the
+        // file in the table while its descriptor is being closed.
         let mut files = FILES.lock();
         let Some(file) = self.0.take() else { return };
         // At a count of 2, only this value and the table still refer to the file.
@@ -151,7 +153,7 @@ impl Drop for FileUse {
 enum Holder {
     OtherProcess,
     ThisProcess,
-    /// A store of this process that is closing. It releases the lock when it has written
+    /// A store of this process that is closing. The store releases the lock when it has written
     /// everything.
     Closing,
 }
@@ -169,9 +171,9 @@ impl Drop for WriterLock {
     fn drop(&mut self) {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
-        // The lock must be released explicitly. Closing the descriptor would also release it, but
-        // too late: readers of this process may still use the file, and a child process that is
-        // just being started may have inherited the descriptor.
+        // The lock must be released explicitly. The lock would also end when all descriptors of the
+        // file are closed, but this may be too late. Readers of this process may still use the
+        // file, and a child process that is just being started may have inherited the descriptor.
         let _ = file.unlock();
         *writer = None;
     }
@@ -217,8 +219,9 @@ fn locked_path(database: &Path) -> PathBuf {
     beside(database)
 }
 
-/// Whether no server of an earlier version has the store open. Such a server locks a file beside
-/// the database. If that file exists but no process has locked it, this function removes it.
+/// Returns `true` if no server of an earlier version has the store open. Such a server locks a file
+/// beside the database. If the lock file exists but no process has locked it, this function removes
+/// the lock file.
 #[cfg(target_os = "linux")]
 fn has_no_old_lock(database: &Path) -> bool {
     let path = beside(database);

@@ -1,11 +1,15 @@
-//! A replay reads events of some topics that are no longer in memory. It returns them in pages,
-//! which are lists of events. Between its calls, it remembers which topics it reads, in which way,
-//! and how far it has searched for holes (events that were evicted before the reader got them).
+//! A replay reads old events of some topics from the file, because these events are no longer in
+//! memory. It returns the events in pages. A page is a list of events. It also has the end of the
+//! hole, which is the range of evicted events that the reader has missed. Between two calls, a
+//! replay remembers its topics and how far it has searched for the hole.
 //!
 //! Each call reads in a new transaction, and the file may have changed since the last call. The
-//! replay sees such a change in one of three ways. A new topic has a higher number than all earlier
-//! topics. A new eviction has a higher number than all earlier evictions. If the row of a topic was
-//! deleted, the floor of all names without a row is higher.
+//! replay finds three kinds of changes:
+//!
+//! - A new topic has a higher number than all earlier topics.
+//! - A new eviction has a higher number than all earlier evictions.
+//! - All names without a row share one floor, which is the offset after their last evicted event.
+//!   When the row of a topic is deleted, the shared floor rises at least to the floor in this row.
 
 mod events;
 mod floors;
@@ -57,7 +61,7 @@ impl StoreReplay for Replay {
         Snapshot::read(pool, wants, target, |snapshot| {
             let begun = holes.take().filter(|holes| holes.is_continued_by(from, after));
             let mut looked = begun.unwrap_or_else(|| Holes::new(from, after));
-            // If this call fails, it may have read only a part, so the search begins again.
+            // If this call fails, `holes` stays empty, and the next call begins a new search.
             let hole = looked.look(snapshot, from)?;
             *holes = Some(looked);
             let Some(hole) = hole else { return Ok(Step::More) };

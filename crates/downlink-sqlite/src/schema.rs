@@ -2,7 +2,7 @@
 //!
 //! A step changes one layout into the next. A released step never changes; a new layout gets a new
 //! step at the end of the table. All steps that a file needs run in one transaction, so after a
-//! crash the file has either the old layout or the current one.
+//! crash the file has either the old layout or the current layout.
 
 use downlink_log::{Timestamp, store::StoreError};
 use rusqlite::{Connection, TransactionBehavior};
@@ -12,23 +12,24 @@ use crate::{
     sql::{Sql as _, column, first_since},
 };
 
-/// The application id that marks the file as a store: "down" in ASCII. The program `file` and the
-/// check at each opening read it.
+/// The application id that marks the file as a store: "down" in ASCII. The program `file`
+/// recognises a store by this id, and each opening checks it.
 pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
 
 /// The steps. The step at index n changes layout n into layout n + 1. A new file has layout 0.
 pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
-/// A commit adds each event as the last row of `events`. Later, trimming adds one row to
-/// `memberships` for each topic of the event. All events below `meta.indexed` have these rows.
-/// `events.topics` also lists the topics of each event, so that a reader that walks all events in
-/// order needs no second look-up. The kinds of topics are 0 for everyone's topic, 1 for a client's
-/// inbox, and 2 for any other topic.
+/// The first layout. A commit adds each event as the last row of `events`. Later, trimming adds one
+/// row to `memberships` for each topic of the event. All events below `meta.indexed` have these
+/// rows. `events.topics` also lists the topics of each event. So a reader that walks all events in
+/// order need not look up the topics in another table. The kinds of topics are 0 for everyone's
+/// topic, 1 for a client's inbox, and 2 for any other topic.
 const FIRST: &str = include_str!("layout/1.sql");
 
-/// A file of layout 1 has no numbers of evictions, so all its evictions count as one. It does not
-/// have the second to last evicted offset of a topic either. That offset gets the highest value
-/// that it can have, which is one less than the last.
+/// The second layout. It numbers the evictions, and stores the second to last evicted offset of
+/// each topic (plus 1, in `lower_floor`). A file of layout 1 lacks these values. So all its
+/// evictions get the number 1, and `lower_floor` gets its highest possible value, which is `floor`
+/// minus 1.
 const NUMBERED_EVICTIONS: &str = include_str!("layout/2.sql");
 
 /// Lowers every time stamp that is later than `now` to `now`. Such time stamps come from a wrong
@@ -74,13 +75,13 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestam
 ///
 /// # Errors
 ///
-/// As for [`migrate`].
+/// The errors of [`migrate`].
 pub(crate) fn is_present(db: &Connection) -> Result<bool> {
     let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
     Ok(check_layout(db, known)? == known)
 }
 
-/// The number of a file's layout, which is at most `known`. 0 in a new file.
+/// The number of a file's layout, which is at most `known`. A new file has the layout 0.
 fn check_layout(db: &Connection, known: u32) -> Result<u32> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let found = u32::try_from(number("user_version")?).unwrap_or(u32::MAX);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_file_is_refused() {
+    fn a_file_with_a_newer_layout_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         run(&mut connection, &[STEPS[0], "CREATE TABLE later (a)"]).unwrap();
         let refused = run(&mut connection, &STEPS[..1]);

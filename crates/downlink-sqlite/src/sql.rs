@@ -1,5 +1,5 @@
-//! SQL statements, and the values in the file: addresses, lists of topics, checksums, and the
-//! values in `meta`.
+//! Runs SQL statements, and converts the values in the file: addresses, lists of topics, checksums,
+//! and the values in `meta`.
 //!
 //! The checksum of an event is a CRC-32C over the offset, the id and the payload. It detects every
 //! flipped bit and every damaged run of up to 32 bits. It does not protect against deliberate
@@ -18,7 +18,7 @@ pub(crate) trait Columns: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error> 
 
 impl<T: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error>> Columns for T {}
 
-/// Runs statements, which stay compiled.
+/// Runs statements, and keeps them compiled.
 pub(crate) trait Sql {
     /// Runs a statement, and returns the number of rows that it changed.
     fn run(&self, sql: &str, params: impl Params) -> Result<usize>;
@@ -45,8 +45,9 @@ impl Sql for Connection {
     }
 }
 
-/// Converts a number into a column's value, which must be below 2^63. Offsets and times never reach
-/// that number: with a million events a second, it would take 290,000 years.
+/// Converts a number into the value of a column. The value of a column is below 2^63, and a larger
+/// number becomes the largest value. Offsets and times never reach 2^63: with a million events a
+/// second, this would take 290,000 years.
 pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
@@ -93,14 +94,14 @@ pub(crate) fn address(kind: i64, name: &str, topic: i64) -> Result<Address> {
 }
 
 /// The address of a topic, and whether its row says that the topic has neither events nor a finish
-/// mark.
+/// mark. The finish mark records that the topic is finished.
 pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address, bool)>> {
     let found: Option<(i64, String, bool)> =
         db.first("SELECT kind, name, emptied IS NOT NULL FROM topics WHERE number = ?", [topic])?;
     found.map(|(kind, name, emptied)| Ok((address(kind, &name, topic)?, emptied))).transpose()
 }
 
-/// The error if the row of a topic's number is missing or its name is not valid.
+/// The error for a topic without a row or without a valid name.
 pub(crate) fn lost(topic: i64) -> Fault {
     Fault::corrupt(format!("topic {topic} is missing or has no name"))
 }
@@ -147,22 +148,23 @@ pub(crate) fn keepers(
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
-    /// The offset after the second to last evicted event. It matters if another topic still keeps
-    /// the last evicted event.
+    /// The offset after the second to last evicted event. A replay uses this offset if another
+    /// topic still keeps the last evicted event.
     pub(crate) lower_floor: u64,
     /// The number of the newest eviction.
     pub(crate) number: u64,
 }
 
 impl TopicEvictions {
-    /// Makes it from the columns `floor`, `floor_at`, `lower_floor` and `evicted`.
+    /// Makes the value from the columns `floor`, `floor_at`, `lower_floor` and `evicted`.
     pub(crate) fn new((offset, at, lower_floor, number): (u64, u64, u64, u64)) -> Self {
         let floor = Floor { offset: Offset::new(offset), at: Timestamp::from_millis(at) };
         Self { floor, lower_floor, number }
     }
 
-    /// The evictions of names without a row. The store does not know their events one by one, so
-    /// everything below the last evicted event counts as lost.
+    /// The evictions that count for every name without a row. The store has deleted the rows of
+    /// these topics, so it no longer knows which of them has evicted which event. So all events
+    /// below the highest deleted floor count as evicted.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
         let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
              FROM meta f, meta a, meta e
@@ -173,12 +175,12 @@ impl TopicEvictions {
 }
 
 /// The first offset, over all topics, with this time stamp or a later one. Time stamps rise with
-/// offsets, so a binary search finds it.
+/// offsets, so a binary search finds this offset.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;
     let (mut from, mut until) = (0, newest.map_or(0, |(offset,): (u64,)| offset + 1));
-    // Every event below `from` is too old, and no event from `until` on is.
+    // All events below `from` are too old. All events from `until` on are young enough.
     while from < until {
         let middle = from + (until - from) / 2;
         match db.first::<(u64, u64)>(next, [middle])? {

@@ -1,4 +1,5 @@
-//! The writer of a store. Each commit and each step of trimming is one transaction.
+//! The writer of a store. Each commit of events is one transaction, and so is each step of
+//! trimming, which evicts old events.
 
 use std::{
     path::Path,
@@ -32,8 +33,8 @@ use crate::{
 const CHECKPOINT_PAGES: usize = 4_000;
 
 /// The maximum number of bytes that a probe writes to find out whether a full disk has room again.
-/// It is the default maximum size of an event. A batch may be larger, but a disk with room for this
-/// many bytes takes most publishes.
+/// This number is the default maximum size of an event. A batch may be larger, but a disk with room
+/// for this many bytes takes most publishes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
 /// After this time without a commit, the writer's cache is freed. A few hundred commits fill it
@@ -114,11 +115,11 @@ struct Written {
 }
 
 impl SqliteStore {
-    /// Opens the file, or creates it, and begins an epoch in it.
+    /// Opens the file, or creates it, and begins an epoch. The epoch lasts until the next opening.
     ///
-    /// The time for this does not grow with the number of events in the file, unless the file has
-    /// an older layout. `now` is the time of the wall clock. If the file has an older layout, this
-    /// function changes it to the current layout, and lowers every time stamp after `now` to `now`.
+    /// If the file has the current layout, the time for this does not grow with the number of
+    /// events. If the file has an older layout, this function changes it to the current layout, and
+    /// lowers every time stamp after `now` to `now`. `now` is the time of the wall clock.
     ///
     /// If the disk is full, a store with the current layout can still be opened and read. Its
     /// [`Opened::refuses`] says why it accepts no events.
@@ -126,8 +127,8 @@ impl SqliteStore {
     /// # Errors
     ///
     /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file after
-    /// `wait_for`. After an error, the file is unchanged, except that it may have the current
-    /// layout in place of an older one.
+    /// `wait_for`. After an error, the file is unchanged. Only a file with an older layout may have
+    /// changed to the current layout.
     pub fn open(
         path: &Path,
         epoch: Epoch,
@@ -152,7 +153,7 @@ impl SqliteStore {
         Backup { path: self.pool.path.clone(), _file: self.pool.file.clone() }
     }
 
-    /// The writer. If there is none because the disk was full, this tries to open it.
+    /// The writer. If the disk was full at the last attempt, this tries to open the writer again.
     fn writer(&mut self) -> Result<&mut SqliteWriter, StoreError> {
         if self.writer.is_none() {
             let (writer, opened) = self.opening.begin(&self.pool)?;
@@ -275,7 +276,8 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Frees the cache when nothing was committed or evicted for a while. Returns the time of the next step.
+    /// Frees the cache if the store has been idle for [`CACHE_IDLE`]. Returns the time of the next
+    /// step.
     fn free_idle_cache(&mut self, trimmed: Trimmed, now: Timestamp) -> Result<Trimmed> {
         let Trimmed::Until(next) = trimmed else { return Ok(trimmed) };
         let since = match self.cache {
@@ -307,8 +309,9 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Calls `write`, unless an earlier error has stopped the store. If `write` fails, this
-    /// restores the earlier state. If the error is final, it also stops the store.
+    /// Calls `write`. If `write` fails, this restores the earlier state, and stops the store if the
+    /// error is final. If an earlier error has stopped the store, this only returns
+    /// [`StoreError::Stopped`].
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
@@ -321,7 +324,7 @@ impl SqliteWriter {
             if error.is_final() {
                 self.stopped = true;
                 // The state of some pages is unknown, so SQLite must not move pages into the file
-                // when the connection is closed. SQLite recovers them when the store is opened
+                // when the connection is closed. SQLite recovers the pages when the store is opened
                 // again.
                 let _ =
                     self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
@@ -332,9 +335,9 @@ impl SqliteWriter {
 }
 
 impl Written {
-    /// Stores values that are needed when the store is opened the next time. These are the newest
-    /// offset and time stamp (if `newest` is set), and the difference between the wall clock and
-    /// the time stamps (if it has changed).
+    /// Stores the values that are needed when the store is opened the next time. If `newest` is
+    /// set, this stores the newest offset and the newest time stamp. If the difference between the
+    /// wall clock and the time stamps has changed, this stores the difference.
     fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
         if newest {
             set_meta(db, "next_offset", self.next_offset)?;
@@ -479,8 +482,9 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The numbers of the topics of an event. If the row of a topic says that the topic has neither
-    /// events nor a finish mark, this changes the row, because the topic now gets an event.
+    /// The numbers of the topics of an event. The row of a topic may say that the topic has neither
+    /// events nor a finish mark (the record that the topic is finished). Then this function changes
+    /// the row, because the topic now gets an event.
     fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {

@@ -1,11 +1,11 @@
-//! The writer's cache of topics. For each topic, it has the number, the size and the retention
-//! rule.
+//! The writer's cache of topics. For each topic, the cache has the number, the size and the
+//! retention rule.
 //!
-//! The cache can always be read from the file again. So after a failed transaction, the writer
-//! empties the cache.
+//! Everything in the cache can be read from the file again. So after a failed transaction, the
+//! writer empties the cache.
 //!
 //! An event is indexed if the table `memberships` has a row for each of its topics. Commits do not
-//! index their events. Trimming does that later, for many events together.
+//! index their events. Trimming, which evicts old events, also indexes new events, many at once.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -17,9 +17,9 @@ use crate::{
     sql::{Sql as _, TopicEvictions, TopicNumbers, address_of, indexed, kind_and_name, lost},
 };
 
-/// The maximum number of topics in the cache, which take about 15 MiB. A larger number of topics is
+/// The maximum number of topics in the cache. This many topics take about 15 MiB. More topics are
 /// rarely busy at the same time. When the cache is full, all topics are dropped. Reading a topic
-/// again takes some ten microseconds.
+/// from the file again takes some ten microseconds.
 const CACHED_MAX: usize = 65_536;
 
 /// A topic in the writer's cache.
@@ -29,16 +29,18 @@ pub(crate) struct TopicState {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) retention: Retention,
-    /// Whether the topic's row says that the topic has neither events nor a finish mark.
+    /// Whether the topic's row says that the topic has neither events nor a finish mark (the record
+    /// that the topic is finished).
     pub(crate) emptied: bool,
     /// Whether the topic is queued for trimming.
     pub(crate) queued: bool,
 }
 
 impl TopicState {
-    /// Whether trimming should evict events of the topic. It should if the topic exceeds its rule
-    /// by an eighth of the events or by any number of bytes. The eighth is there because evicting
-    /// several events at once writes fewer pages than evicting one with each commit.
+    /// Whether trimming should evict events of the topic. Trimming waits until the topic has over
+    /// an eighth more events than its rule allows, or more bytes than its rule allows. Trimming
+    /// waits because evicting several events at once writes fewer pages than evicting one event
+    /// with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
@@ -71,8 +73,8 @@ impl Unindexed {
         self.rows += 1;
     }
 
-    /// Records that all events below `from` are indexed now. `members` has the topic, the offset and
-    /// the bytes of each event that was not indexed before.
+    /// Records that all events below `from` are indexed now. `members` has the topic, the offset
+    /// and the bytes of each event that was not indexed before.
     pub(crate) fn remove(&mut self, members: &[(i64, u64, usize)], from: u64) {
         (self.from, self.rows) = (from, self.rows - members.len());
         for (topic, _, bytes) in members {
@@ -115,8 +117,9 @@ impl TopicCache {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
 
-    /// The topic of an address. If the file has no such topic, creates it. Its floor is then the
-    /// one that applies to all names without a row.
+    /// The topic of an address. If the file has no such topic, creates it. The floor of the new
+    /// topic (the offset after its last evicted event) is the floor that all names without a row
+    /// share.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();

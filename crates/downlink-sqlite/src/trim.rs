@@ -3,13 +3,13 @@
 //! A topic evicts its oldest events first. The floor of a topic is the offset after its last
 //! evicted event, so the topic has all of its events from its floor on. An eviction removes an
 //! event and raises the floor in the same transaction. All evictions of a transaction have the same
-//! number.
+//! eviction number.
 //!
-//! An event may belong to several topics. The event is deleted when the last of them has evicted
-//! it. When a topic has no events any more, its row stays and stores the floor. The number of these
-//! rows is bounded too. When one of them is deleted, the floor of all names without a row rises at
-//! least to the floor in that row. A reader of such a name may then get a gap although it missed
-//! nothing, but it never misses events without a gap.
+//! An event may belong to several topics. The event is deleted when all of its topics have evicted
+//! it. When a topic has no events any more, its row stays and stores the floor. The number of such
+//! rows is limited. All names without a row share one floor. When trimming deletes a row, this
+//! shared floor rises at least to the floor in the row. A reader of a name without a row may then
+//! get a gap although it missed nothing. But if it missed events, it always gets a gap.
 //!
 //! For each maximum age in the rules, trimming remembers how far it has checked the events. So it
 //! reads every event once for each age.
@@ -29,19 +29,19 @@ use crate::{
     topics::{TopicCache, members_from},
 };
 
-/// The number of rows that one step reads or evicts. Such a step takes about five milliseconds, in
-/// which publishers wait. After a commit of many rows, the next step may touch twice as many rows
-/// as that commit, so that trimming keeps up with publishers that never pause.
+/// The number of rows that one step reads or evicts. Such a step takes about five milliseconds, and
+/// publishers wait during this time. After a commit of many rows, the next step may touch twice as
+/// many rows as the commit. So trimming keeps up with publishers that never pause.
 const STEP_ROWS: usize = 512;
 
-/// The table `memberships` lists the events of each topic. Commits do not add rows to it. When this
-/// many rows are missing, trimming adds them. If each commit added its own rows, it would write a
-/// page for each of its topics. Many rows together, in the order of topics, share these pages.
-/// While the rows are missing, every read of a topic has to read all events without rows, which
-/// takes about two milliseconds. With a larger number, these reads would take longer.
+/// The table `memberships` lists the events of each topic. Commits do not add rows to this table,
+/// because a commit would have to write a page for each of its topics. When this many rows are
+/// missing, trimming adds them all in the order of topics, so that many rows share a page. While
+/// rows are missing, every read of a topic has to read all events without rows. This takes about
+/// two milliseconds, and would take longer with a larger number.
 ///
-/// One step adds at most this many rows, or half of the missing rows if that is more. Without this
-/// limit, a step after a large batch would take too long.
+/// One step adds at most this many rows, or half of the missing rows, whichever is more. Without
+/// this limit, a step after a large batch would take too long.
 const INDEX_ROWS: usize = 4_096;
 
 /// The number of events that are evicted between two checks of the size of the file. These events
@@ -57,20 +57,21 @@ const WRITTEN_LAST: i64 = 1_024;
 #[non_exhaustive]
 pub struct SqliteOptions {
     /// How much each topic keeps. A topic may have up to an eighth more events than its rule says.
-    /// Trimming waits for that, because evicting several events at once writes fewer pages than
-    /// evicting one with each commit.
+    /// Trimming lets events accumulate, because evicting several events at once writes fewer pages
+    /// than evicting one event with each commit.
     pub retention: RetentionRules,
-    /// The maximum number of bytes in use in the database. When it is exceeded, the oldest events
-    /// of all topics are evicted, but never the newest event. The write-ahead log takes additional
+    /// The maximum number of bytes in use in the database. Above this number, the oldest events of
+    /// all topics are evicted, but never the newest event. The write-ahead log takes additional
     /// space: some 16 MiB, or more during a long read by another program. If you lower this limit,
     /// trimming frees pages inside the file, but only `VACUUM` makes the file smaller.
     pub bytes_max: u64,
-    /// The maximum number of topics without events whose floors (the offset after a topic's last
-    /// evicted event) the store remembers one by one. Of all other topics without events, it
-    /// remembers only the highest floor.
+    /// The maximum number of floors that the store remembers for topics without events. The floor
+    /// of a topic is the offset after its last evicted event. For all other topics without events,
+    /// the store remembers only the highest of their floors.
     pub floors_max: usize,
-    /// How long to wait if another process has the file open. For a restart in place, this must be
-    /// as long as the old process may take to end.
+    /// How long to wait if another process has the file open. A new process may start before the
+    /// old process has ended. This must then be at least the time that the old process may need to
+    /// end.
     pub wait_for: Duration,
 }
 
@@ -95,10 +96,12 @@ pub(crate) struct Trimming {
     pub(crate) over: VecDeque<i64>,
     /// Each maximum age in the rules, with the first offset that was not checked for this age.
     ages: Vec<(Duration, u64)>,
-    /// The number of topics that have neither events nor a finish mark.
+    /// The number of topics that have neither events nor a finish mark (the record that a topic is
+    /// finished).
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
-    /// The number of topics of all events that were committed since the last step.
+    /// The number of topics of each event, added up over all events that were committed since the
+    /// last step.
     pub(crate) added: usize,
     /// The number of the next topic to compare with its rule. `None` when all topics were compared.
     unchecked: Option<i64>,
@@ -129,8 +132,9 @@ impl Trimming {
     }
 }
 
-/// The rules as text in the file. When this text changes, the next opening compares every topic with
-/// its rule. The time for which topics stay finished is no such rule.
+/// Returns the rules as text. The file stores this text. If the text has changed when a store is
+/// opened, trimming compares every topic with its rule. The text does not contain the time for
+/// which topics stay finished, because this time does not limit the events of a topic.
 fn rules_text(retention: &RetentionRules) -> String {
     let RetentionRules { rules, default, inbox, everyone, .. } = retention;
     format!(
@@ -177,7 +181,7 @@ pub(crate) fn trim_step(
 impl TrimStep<'_> {
     /// Trims by every rule until the step has no rows left.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        // Topics that exceed their own rule use at most half of the step. The other half stays for
+        // Topics that exceed their own rule use at most half of the step. The second half stays for
         // the other rules.
         self.trim_topics(self.rows_left / 2)?;
         let mut ages = std::mem::take(&mut self.trimming.ages);
@@ -225,7 +229,7 @@ impl TrimStep<'_> {
     }
 
     /// Adds the rows of the next events to `memberships`, in the order of topics. If more events
-    /// have no rows, this step ends, and the next one continues.
+    /// have no rows, this step ends, and the next step continues.
     fn index(&mut self) -> Result<()> {
         let unindexed = self.topics.unindexed(self.db)?;
         let mut members =
@@ -281,7 +285,8 @@ impl TrimStep<'_> {
         while self.rows_left > 0 {
             let Some(row) = rows.next()? else {
                 self.trimming.unchecked = None;
-                // If this step has found such topics, it ends here, and the next step trims them.
+                // If this step has found topics that exceed their rule, it ends here. The next step
+                // trims these topics.
                 self.rows_left *= usize::from(self.trimming.over.is_empty());
                 let rules = rules_text(&self.trimming.options.retention);
                 return set_meta(self.db, "rules", rules);
@@ -397,7 +402,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Deletes an event unless another topic still keeps it. The event has rows in `memberships`.
+    /// Deletes an event if no other topic keeps it. The rows of the event must have been added to
+    /// `memberships` before.
     fn delete_event(&self, topic: i64, offset: u64) -> Result<()> {
         if self.db.run("DELETE FROM events WHERE offset = ? AND topics = ?", (offset, topic))? > 0 {
             return Ok(());
@@ -405,7 +411,7 @@ impl TrimStep<'_> {
         let topics = self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])?;
         let topics = topics.map_or_else(TopicNumbers::default, |(topics,)| topics);
         // Usually, the last topic in the list evicts the event last. So the search for a topic that
-        // still keeps the event begins there.
+        // still keeps the event begins at the end of the list.
         if keepers(self.db, offset, topics, u64::MAX).next_back().transpose()?.is_none() {
             self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
         }
@@ -465,8 +471,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// If there are too many rows of topics without events, drops some of them. The highest floor
-    /// in the dropped rows becomes the floor of every name without a row.
+    /// If there are too many rows of topics without events, drops some of these rows. The floor
+    /// that all names without a row share rises at least to the highest floor in the dropped rows.
     fn forget_floors(&mut self) -> Result<()> {
         let Trimming { emptied, options, .. } = &*self.trimming;
         let surplus = emptied.saturating_sub(options.floors_max).min(self.rows_left);

@@ -1,6 +1,6 @@
-//! Models of a log with a store. The log's writer thread commits events to the store. A reader gets
-//! each event once, and only after the event's commit. If the commit fails, no reader gets the
-//! event.
+//! Models of a log with a store. The log's writer thread commits events to the store. A reader must
+//! get each event once, and only after the event's commit. If the commit fails, no reader may get
+//! the event.
 //!
 //! No time passes in a model, so the writer never wakes by a timer. If the writer misses a publish,
 //! loom reports a deadlock.
@@ -37,7 +37,7 @@ fn committed(commit: &Commit) -> Result<Answers, AppendError> {
     block_on(poll_fn(|task| commit.poll(task.waker(), Answers::clone)))
 }
 
-/// Publishes and waits. Returns the offset if the event was stored.
+/// Publishes an event and waits for its commit. Returns the offset if the event was stored.
 fn publish(log: &Log<Load>, name: &str) -> Option<u64> {
     let commit = submit(log, name).ok()?;
     committed(&commit).ok().map(|answers| answers[0].offset.get())
@@ -48,7 +48,10 @@ fn publish(log: &Log<Load>, name: &str) -> Option<u64> {
 fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     let _ = seen.read_by(reader, 0, ALL);
     let kept: BTreeSet<u64> = shelf.offsets().into_iter().collect();
-    assert!(seen.offsets.iter().all(|offset| kept.contains(offset)), "{seen:?} before {kept:?}");
+    assert!(
+        seen.offsets.iter().all(|offset| kept.contains(offset)),
+        "the reader got an event before its commit: {seen:?}, {kept:?}"
+    );
     assert_eq!(seen.gaps, []);
 }
 
@@ -75,7 +78,8 @@ fn a_waiting_reader_sees_each_event_once_and_after_its_commit() {
         let shelf = Shelf::default();
         let log = over(&shelf);
         let mut reader = open(&log, &["a"], Start::Live);
-        let publisher = thread::spawn(move || [(); 2].map(|()| submit(&log, "a").expect("room")));
+        let publisher =
+            thread::spawn(move || [(); 2].map(|()| submit(&log, "a").expect("room in the queue")));
         let seen = follow(&mut reader, &shelf, |seen| seen.offsets.len() == 2);
         assert_eq!(seen.offsets, [1, 2]);
         let commits = publisher.join().unwrap();
@@ -119,7 +123,8 @@ fn two_concurrent_publishers_both_get_their_offsets() {
     });
 }
 
-/// The commits of one or both publishers fail. The reader sees only the committed events.
+/// The first commit fails. It may have the events of one or both publishers. The reader must see
+/// only committed events.
 #[test]
 fn events_of_a_failed_commit_stay_invisible() {
     model(2, || {
@@ -136,7 +141,7 @@ fn events_of_a_failed_commit_stay_invisible() {
         let kept: Vec<u64> = BTreeSet::from([mine, theirs]).into_iter().flatten().collect();
         let mut seen = Seen::default();
         look(&mut reader, &shelf, &mut seen);
-        assert!(kept.len() < 2, "the first commit has failed");
+        assert!(kept.len() < 2, "the first commit must fail");
         assert_eq!((&seen.offsets, shelf.offsets()), (&kept, kept.clone()));
     });
 }
@@ -185,7 +190,7 @@ fn a_pattern_reader_that_opens_during_a_commit_sees_the_events_after_its_cursor(
     model(2, || {
         let shelf = Shelf::default();
         let log = over(&shelf);
-        let commit = submit(&log, "a/x").expect("room");
+        let commit = submit(&log, "a/x").expect("room in the queue");
         let mut reader = open(&log, &["a/*"], Start::Live);
         let next = reader.cursor().next.get();
         assert!(committed(&commit).is_ok());

@@ -2,8 +2,8 @@
 //!
 //! The model keeps everything in plain maps and computes each result from scratch. At every step,
 //! the log must give the same answers, events, gaps and sizes as the model. A second check looks at
-//! each client across all its connections: every event for the client was delivered once, or lies
-//! in a gap that the client got.
+//! each client across all its connections. Every event for the client must be delivered once, or
+//! lie in a gap that the client got.
 #![cfg(not(downlink_loom))]
 
 mod naive;
@@ -67,7 +67,8 @@ struct World {
     naive: Naive,
     clients: BTreeMap<u8, Client>,
     now: u64,
-    /// In some programs, a reader that names many topics that no program publishes to.
+    /// A reader that names many topics, to which no program publishes. Only some programs have this
+    /// reader.
     _crowd: Option<Reader<Load>>,
 }
 
@@ -81,8 +82,9 @@ impl World {
             let names = program::crowd();
             let selectors = names.iter().map(|name| TopicSelector::parse(name).expect("valid"));
             let selection = Selection { selectors: selectors.collect(), client: None };
-            naive.open(now, &selection, &Start::Live).expect("room");
-            log.open(Timestamp::from_millis(now), &selection, &Start::Live).expect("room")
+            naive.open(now, &selection, &Start::Live).expect("within the limits");
+            log.open(Timestamp::from_millis(now), &selection, &Start::Live)
+                .expect("within the limits")
         });
         Self { log, naive, clients: BTreeMap::new(), now, _crowd: crowd }
     }
@@ -157,7 +159,11 @@ impl World {
         let want = self.naive.open(self.now, &selection, &start);
         match (got, want) {
             (Ok(reader), Ok(naive)) => {
-                assert_eq!(reader.cursor().next.get(), naive.next(), "start {start:?}");
+                assert_eq!(
+                    reader.cursor().next.get(),
+                    naive.next(),
+                    "the first offsets differ after the start {start:?}"
+                );
                 assert_eq!(reader.is_at_end(), self.naive.is_at_end(&naive));
                 let client = self.clients.entry(id).or_insert_with(|| Client {
                     reader: None,
@@ -250,7 +256,7 @@ impl World {
 impl Client {
     fn note(&mut self, read: &Read, offsets: &[u64]) {
         for &offset in offsets {
-            assert!(self.delivered.insert(offset), "offset {offset} came twice");
+            assert!(self.delivered.insert(offset), "event {offset} was delivered twice");
             self.last_id = Some(id_of(offset));
         }
         if let Read::Gap(Gap { after, until: Some(until), next, .. }) = read {
@@ -262,7 +268,11 @@ impl Client {
     fn check_conservation(&self) {
         for offset in self.wanted.difference(&self.delivered) {
             let reported = self.gaps.iter().any(|(after, until)| after < offset && offset <= until);
-            assert!(reported, "offset {offset} is missing, and no gap reports it: {:?}", self.gaps);
+            assert!(
+                reported,
+                "event {offset} was not delivered, and lies in no gap: {:?}",
+                self.gaps
+            );
         }
     }
 }
@@ -324,8 +334,8 @@ fn a_closed_log_rejects_calls_and_its_readers_end_after_the_last_event() {
     assert_eq!(appended.err(), Some(AppendError::Closed));
 }
 
-/// The reader takes one event per batch. In the index of all events, it finds the row of an event
-/// that was evicted before the reader was opened. The search must go on after this row.
+/// The reader takes one event per batch. In the index (the list of all events), it finds the row of
+/// an event that was evicted before the reader was opened. The search must go on after this row.
 #[test]
 fn a_reader_of_single_events_skips_rows_of_evicted_events() {
     let append = |target| Op::Append { targets: vec![target], bytes: 0, id: None, finish: false };

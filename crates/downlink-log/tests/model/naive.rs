@@ -1,5 +1,5 @@
-//! The model of a log. The model keeps all events ever published, and for each address the list of
-//! its kept and its evicted events. It computes every result from scratch.
+//! The model of a log. The model keeps every published event. For each address, it keeps the lists
+//! of the kept and of the evicted events. The model computes every result from scratch.
 
 use std::{
     cell::RefCell,
@@ -61,7 +61,7 @@ pub(crate) struct Reader {
     next: u64,
     reported_below: u64,
     /// An eviction number and an offset. Evictions are numbered in their order. Until the reader
-    /// has reached the offset, evictions up to this number give no gap.
+    /// has reached this offset, evictions up to this number give no gap.
     past: Option<(u64, u64)>,
     gap: Option<Gap>,
     reason: GapReason,
@@ -203,9 +203,8 @@ impl State {
     /// The offset of the newest event at or above `from` that a reader of the selection can no
     /// longer get. Only evictions with a number above `after` count.
     ///
-    /// An event may have several topics. If a selection names two of them, and only one has evicted
-    /// the event as its last eviction, the event is not missing, because the reader gets it from
-    /// the other topic.
+    /// A topic's last evicted event may still be in another topic that the selection names. The
+    /// reader gets this event from the other topic, so the event is not missing.
     fn hole(&self, selection: &Selection, from: u64, after: u64) -> Option<u64> {
         let mut holes = Vec::new();
         for (address, ring) in self.rings.iter().filter(|(address, _)| reads(selection, address)) {
@@ -560,6 +559,6 @@ fn trim_all(state: &mut State, to: &BTreeSet<Address>, newest: u64) {
 
 /// The model stores times as milliseconds, so the log's timestamps must have the same unit.
 #[test]
-fn time_is_in_milliseconds() {
+fn timestamps_are_in_milliseconds() {
     assert_eq!(Timestamp::from_millis(5).after(std::time::Duration::from_millis(2)).as_millis(), 7);
 }

@@ -58,8 +58,8 @@ pub(crate) fn selection(number: u8) -> Selection {
         3 => &["*"],
         4 => &["c/{any}/z", "b/*", "d"],
         5 => &["d", "e"],
-        // The log merges the events of a few topics one by one. With this many topics, it reads the
-        // index, which is a list of all events, instead.
+        // If a selection names few topics, the log merges their events. With this many topics, the
+        // log reads the index instead, which is a list of all events.
         6 => &["a", "b", "a/x", "a/y", "b/x", "b/y", "d", "e", "f", "g/x"],
         _ => &[],
     };
@@ -93,8 +93,8 @@ pub(crate) fn retention() -> RetentionRules {
     }
 }
 
-/// The names of further topics. There are so many topics that a reader of a pattern has to search
-/// the index, which is a list of all events.
+/// The names of many further topics. They force a reader of a pattern to search the index, which is
+/// a list of all events.
 pub(crate) fn crowd() -> Vec<String> {
     ["", "a/", "b/"]
         .iter()

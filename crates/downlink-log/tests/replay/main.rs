@@ -1,9 +1,9 @@
 //! Readers read old events from the SQLite store while publishers publish and retention evicts
 //! events.
 //!
-//! A seed determines a program: the publishers, the readers and their speeds. The timing of the
-//! threads is not determined, so two runs of a program differ. `DOWNLINK_REPLAY_RUNS` sets the
-//! number of programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
+//! A seed determines a program: the publishers, the readers and their speeds. The seed does not
+//! determine the timing of the threads, so two runs of a program differ. `DOWNLINK_REPLAY_RUNS`
+//! sets the number of programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("again with DOWNLINK_REPLAY_SEED={} DOWNLINK_REPLAY_RUNS=1", self.0);
+            println!("run it again with DOWNLINK_REPLAY_SEED={} DOWNLINK_REPLAY_RUNS=1", self.0);
         }
     }
 }
@@ -47,11 +47,11 @@ fn every_reader_gets_each_event_once_or_a_gap() {
         gaps += program::run(seed);
     }
     // If no reader got a gap, the runs have tested nothing about gaps.
-    assert!(runs < 12 || gaps > 0, "no reader met a gap");
+    assert!(runs < 12 || gaps > 0, "no reader got a gap");
 }
 
 #[test]
-fn a_reader_behind_the_tail_holds_one_page() {
+fn a_reader_of_stored_events_holds_at_most_one_page() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     memory::one_page_each();
 }

@@ -1,5 +1,5 @@
-//! A reader that reads from the store keeps at most one page of events in memory, however many
-//! events it still has to read.
+//! A reader that reads from the store keeps at most one page of events in memory, no matter how
+//! many events it still has to read.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -52,7 +52,7 @@ pub(crate) fn one_page_each() {
     let folder = Folder::new();
     let log = log(&folder);
     fill(&log);
-    // This first reader warms up: after it, the threads of the log and the store have allocated
+    // The first reader is a warm-up. After it, the threads of the log and the store have allocated
     // everything that they keep.
     assert_eq!(read_all(&mut open(&log)), EVENTS);
     let mut readers: Vec<_> = (0..READERS).map(|_| open(&log)).collect();
@@ -64,8 +64,15 @@ pub(crate) fn one_page_each() {
     // event.
     let bound = PAGE.bytes_max + EVENT_BYTES + events * EVENT_COST_BYTES + SLACK_BYTES;
     println!("{READERS} readers hold {} bytes each, at most {bound}", used / READERS);
-    assert!(used <= READERS * bound, "{} bytes each, at most {bound}", used / READERS);
-    assert!(used >= READERS * (PAGE.bytes_max / 2), "{used}: no reader holds a page");
+    assert!(
+        used <= READERS * bound,
+        "each reader holds {} bytes, at most {bound} are allowed",
+        used / READERS
+    );
+    assert!(
+        used >= READERS * (PAGE.bytes_max / 2),
+        "the readers hold too little for a page each: {used} bytes"
+    );
     readers.iter_mut().for_each(|reader| assert!(read_all(reader) > EVENTS / 2));
     let left = live_bytes() - before;
     println!("afterwards, {} bytes remain for each reader", left / READERS as isize);

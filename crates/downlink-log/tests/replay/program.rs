@@ -1,5 +1,5 @@
 //! One program: several publishers and readers of one log, each in its own thread. A seed
-//! determines what they do.
+//! determines the behaviour of the publishers and readers.
 
 use std::{
     collections::BTreeMap,
@@ -30,14 +30,14 @@ use crate::{
 /// The busy topics. The store keeps up to 30 events of each topic `a/…`, 8 of `b`, and 60 of `c`.
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c"];
 
-/// The number of rare topics, `r/0`, `r/1` and so on, which have few events each. There are so many
-/// that a reader of `r/*` searches the index, a list of all events, and does not look at each
+/// The number of rare topics, `r/0`, `r/1` and so on, which have few events each. There are many
+/// rare topics, so that a reader of `r/*` searches the index (a list of all events) instead of each
 /// topic.
 const RARE_TOPICS: usize = 100;
 
 /// The number of events that a ring keeps. A ring is the list of a topic's newest events in memory.
-/// The store keeps at least as many events, so nearly every reader begins in the store and later
-/// changes to the rings.
+/// The store keeps at least as many events of each topic. So nearly every reader first reads from
+/// the store, and later from the rings.
 const RING_EVENTS: usize = 4;
 const PUBLISHERS: u64 = 3;
 const BATCHES: usize = 60;
@@ -65,15 +65,15 @@ impl Payload for Numbered {
 /// The published events by offset. Each has the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
-/// The retention and durability of a program. The seed determines them.
+/// The retention and durability of a program, which its seed determines.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,
     /// The maximum age of an event in milliseconds of the program's clock, which advances by one
     /// for each batch. `None` means no limit.
     age_max: Option<u64>,
-    /// Whether the log and the store keep only two floors of empty topics. A floor is the offset
-    /// below which a topic has no events.
+    /// Whether the log and the store remember the floors of only two empty topics. The floor of a
+    /// topic is the offset after its last evicted event.
     forgets: bool,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct World {
     pub(crate) log: Log<Numbered>,
     pub(crate) store: Arc<dyn StoreReader>,
     pub(crate) published: Mutex<Published>,
-    /// Whether the last offset of every gap must be that of an evicted event.
+    /// Whether the last offset of every gap must be the offset of an evicted event.
     pub(crate) is_exact: bool,
     /// The program's clock. It advances by one millisecond for each batch.
     clock: Arc<AtomicU64>,
@@ -237,8 +237,8 @@ fn publish_before(world: &World, rng: Rng) -> Published {
     mem::take(&mut world.published.lock().unwrap())
 }
 
-/// Publishes all batches of one publisher. It waits for its pending commits at random times and at
-/// the end.
+/// Publishes all batches of one publisher. The publisher waits for its pending commits at random
+/// times and at the end.
 fn publish(world: &World, publisher: u64, mut rng: Rng) {
     let rare = rng.u8(0..=2);
     let mut waiting = Vec::new();
@@ -257,7 +257,7 @@ fn publish(world: &World, publisher: u64, mut rng: Rng) {
 }
 
 /// Picks the addresses of an event: usually one topic, sometimes two topics, and occasionally
-/// everyone. A picked topic is a rare topic in `rare` of four cases.
+/// everyone. In `rare` of four cases, a picked topic is a rare topic.
 fn addresses(rng: &mut Rng, rare: u8) -> Vec<Address> {
     if rng.u8(0..20) == 0 {
         return vec![Address::Everyone];

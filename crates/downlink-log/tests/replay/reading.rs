@@ -1,4 +1,4 @@
-//! A reader of a program. It is opened at a random time with a random start. It reads small
+//! A reader of a program. The reader is opened at a random time with a random start. It reads small
 //! batches, pauses and reconnects. At the end, `check` asserts that each event for the reader was
 //! delivered or lies in a gap.
 
@@ -37,8 +37,8 @@ pub(crate) struct Diary {
     is_over: bool,
 }
 
-/// The selections of readers. They name topics or have patterns. The last one is empty, so its
-/// reader gets only events to everyone.
+/// The selections of readers. They name topics or have patterns. The last selection is empty, so
+/// its reader gets only events to everyone.
 const WANTED: [&[&str]; 12] = [
     &["a/1"],
     &["b"],
@@ -103,7 +103,8 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
 
 /// Opens a reader and waits until the log has found the reader's first offset.
 fn begin(world: &World, wanted: &[&str], start: &Start) -> Reader<Numbered> {
-    let mut reader = world.log.open(world.now(), &selection(wanted), start).expect("an open log");
+    let mut reader =
+        world.log.open(world.now(), &selection(wanted), start).expect("the log is open");
     block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
     reader
 }
@@ -126,7 +127,7 @@ fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
 }
 
 impl Diary {
-    /// Opens a new reader that resumes after the last id of the old one.
+    /// Opens a new reader that resumes after the last id of the old reader.
     fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         let start = Start::After(reader.cursor().to_string().into());
         *reader = begin(world, &self.wanted, &start);
@@ -162,16 +163,16 @@ impl Diary {
                 return false;
             }
         }
-        assert!(out.len() <= self.pages.events_max, "a page of {}", out.len());
+        assert!(out.len() <= self.pages.events_max, "a read returned {} events", out.len());
         true
     }
 
     fn deliver(&mut self, entry: &Entry<Numbered>) {
         let offset = entry.offset.get();
         let last = self.delivered.last().map_or(0, |(last, _)| *last);
-        assert!(offset > last, "{offset} after {last}");
+        assert!(offset > last, "event {offset} came after event {last}");
         if let Some(oldest) = self.oldest.take() {
-            assert_eq!(offset, oldest, "the gap named another next event: {self:?}");
+            assert_eq!(offset, oldest, "the gap has announced another event: {self:?}");
         }
         self.delivered.push((offset, entry.payload.0));
         self.is_over = entry.payload.0 == LAST;
@@ -184,7 +185,7 @@ impl Diary {
         assert!(after + 1 >= from, "the gap begins before the reader's cursor {from}: {gap:?}");
         assert!(
             until > self.reported.max(after),
-            "the same gap again: {gap:?} after {}",
+            "the gap {gap:?} was reported before, up to offset {}",
             self.reported
         );
         self.reported = until;
@@ -197,24 +198,29 @@ impl Diary {
         let wants = |to: &[Address]| to.iter().filter(|to| self.wants(to)).count();
         for (offset, number) in &self.delivered {
             let (expected, to) = &published[offset];
-            assert!(expected == number && wants(to) > 0, "{offset}: {self:?}");
+            assert!(
+                expected == number && wants(to) > 0,
+                "the reader got a wrong event at offset {offset}: {self:?}"
+            );
         }
         let is_delivered =
             |offset| self.delivered.binary_search_by_key(&offset, |(offset, _)| *offset).is_ok();
         let kept = self.kept.iter().filter_map(|offset| published.get_key_value(offset));
         for (&offset, (_, to)) in published.range(self.from..).chain(kept) {
             let reported = || self.gaps.iter().map(bounds).any(|(a, b)| a < offset && offset <= b);
-            assert!(wants(to) == 0 || is_delivered(offset) || reported(), "{offset}: {self:?}");
+            assert!(
+                wants(to) == 0 || is_delivered(offset) || reported(),
+                "event {offset} is missing: {self:?}"
+            );
         }
         for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
             // The last event of a gap must be for this reader, because one of its topics has
-            // evicted the event. The event may still have been delivered, if another topic of the
-            // event still had it.
+            // evicted the event. The reader may still have got this event from another topic.
             let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
                 exact,
-                "no event was evicted at {until}, {:?}, {}: {self:?}",
+                "no event was evicted at {until} (published: {:?}, delivered: {}): {self:?}",
                 published.get(&until),
                 is_delivered(until)
             );
@@ -231,7 +237,7 @@ impl Diary {
 /// The last offset before a gap, and the last offset in the gap.
 fn bounds(gap: &Gap) -> (u64, u64) {
     let (Some(after), Some(until)) = (gap.after, gap.until) else {
-        panic!("an end is missing: {gap:?}")
+        panic!("the gap has no start or no end: {gap:?}")
     };
     (after.get(), until.get())
 }

@@ -1,5 +1,6 @@
-//! A batch of drafts is appended as a whole or not at all. An error says which draft was invalid. A
-//! draft that repeats an earlier one gets the answer of the earlier one.
+//! A batch of drafts (events to publish) is appended completely, or the log rejects the whole
+//! batch. An error says which draft was invalid. A draft that repeats an earlier draft gets the
+//! answer of the earlier draft.
 
 use downlink_log::{
     Address, AppendError, Appended, Cursor, Draft, IdempotencyKey, Log, LogOptions, Payload,
@@ -96,7 +97,7 @@ fn a_batch_with_a_reused_key_is_rejected_with_the_number_of_the_draft() {
 }
 
 #[test]
-fn a_batch_is_rejected_with_too_many_topics_and_after_the_close() {
+fn a_batch_with_too_many_topics_or_after_the_close_is_rejected() {
     let mut few = options();
     few.limits.topics_max = 1;
     let log: Log<Named> = Log::new(few);
@@ -107,7 +108,7 @@ fn a_batch_is_rejected_with_too_many_topics_and_after_the_close() {
 }
 
 #[test]
-fn repetitions_get_the_first_answer() {
+fn repeated_drafts_get_the_answer_of_the_first_draft() {
     let log = log();
     let drafts = [
         with_key("a", "k", 1),
@@ -156,7 +157,7 @@ fn a_finish_mark_does_not_take_an_id() {
 /// The log remembers an idempotency key for longer than the topic of the first publish. If the
 /// publish is repeated with this key, the log must not create the topic again.
 #[test]
-fn a_repetition_leaves_no_topic_behind() {
+fn a_repetition_does_not_create_its_topic_again() {
     let mut short = options();
     short.retention.default.age_max = Some(std::time::Duration::from_millis(10));
     let log: Log<Named> = Log::new(short);
@@ -193,7 +194,7 @@ fn a_reader_of_several_addresses_is_matched_once() {
 /// If a single batch exceeds the byte bound, the log still keeps all events of the batch, so that
 /// readers get them.
 #[test]
-fn a_batch_over_the_byte_bound_is_kept_whole() {
+fn a_batch_over_the_byte_bound_is_kept_completely() {
     let mut small = options();
     small.limits.bytes_max = 1;
     let log: Log<Load> = Log::new(LogOptions { ..small });

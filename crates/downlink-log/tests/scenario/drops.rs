@@ -75,16 +75,16 @@ fn a_dropped_payload_may_call_the_log() {
     };
     event("a");
     event("a");
-    assert_eq!(calls.load(Ordering::Relaxed), 1, "evicted by count");
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "the limit of events must evict one event");
     event("b");
     event("c");
-    assert!(calls.load(Ordering::Relaxed) > 1, "evicted by bytes");
+    assert!(calls.load(Ordering::Relaxed) > 1, "the byte bound must evict an event");
     log.totals(ms(10));
-    assert_eq!(calls.load(Ordering::Relaxed), 4, "evicted by age");
+    assert_eq!(calls.load(Ordering::Relaxed), 4, "the maximum age must evict the other events");
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
-/// If a draft repeats an earlier one, the log drops the payload of the draft at once.
+/// If a draft repeats an earlier draft, the log drops the payload of the draft at once.
 #[test]
 fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
     let log = log_of_one_event();
@@ -99,7 +99,7 @@ fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
 }
 
 #[test]
-fn an_append_is_complete_although_the_evicted_payload_panics() {
+fn an_append_is_complete_even_if_an_evicted_payload_panics() {
     let log = log_of_one_event();
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let angry = || loud(|| panic!("dropped"));
@@ -115,7 +115,7 @@ fn an_append_is_complete_although_the_evicted_payload_panics() {
     assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));
     assert_eq!(reader.read(ms(0), ALL, &mut out), Read::Events);
     assert_eq!(out[0].offset.get(), 2);
-    // The log has dropped its clone of the payload, so only the reader still has one.
+    // The log has dropped its clone of the payload. The only clone left is in `out`.
     assert_eq!(sizes(&log, ms(10)), (1, 0, 0, 0));
     assert!(catch_unwind(AssertUnwindSafe(|| drop(out))).is_err());
     append_all(&log, 10, [draft_of(&[topic("a")], loud(|| {}))]).unwrap();

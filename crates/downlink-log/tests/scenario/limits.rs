@@ -12,7 +12,7 @@ fn log(change: impl FnOnce(&mut Limits)) -> Log<Load> {
 }
 
 #[test]
-fn subscribers() {
+fn subscribers_above_the_limit_are_rejected() {
     let log = log(|limits| limits.subscribers_max = 2);
     let open = || log.open(ms(0), &selection(&["a"]), &Start::Live);
     let first = open().unwrap();
@@ -26,7 +26,7 @@ fn subscribers() {
 }
 
 #[test]
-fn subscribers_of_one_client() {
+fn subscribers_of_one_client_above_the_limit_are_rejected() {
     let log = log(|limits| limits.subscribers_per_client_max = 2);
     let of = |name| Selection { client: Some(client(name)), ..Selection::default() };
     let open = |name| log.open(ms(0), &of(name), &Start::Live);
@@ -41,7 +41,7 @@ fn subscribers_of_one_client() {
 }
 
 #[test]
-fn selectors() {
+fn a_selection_with_too_many_selectors_is_rejected() {
     let log = log(|limits| limits.selectors_max = 2);
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live).err();
     assert_eq!(open(&["a"]), None);
@@ -51,7 +51,7 @@ fn selectors() {
 }
 
 #[test]
-fn topics() {
+fn events_to_too_many_topics_are_rejected() {
     let log = log(|limits| limits.topics_max = 2);
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
     let _one = open(&["a", "b", "c", "d", "e/*"]).unwrap();
@@ -61,9 +61,9 @@ fn topics() {
     assert_eq!(
         append(&log, 0, &["d"]),
         Err(full.clone()),
-        "a topic with a reader but without events"
+        "topic `d` has a reader but no events, so it is one topic too many"
     );
-    assert_eq!(append(&log, 0, &["g"]), Err(full), "a new name");
+    assert_eq!(append(&log, 0, &["g"]), Err(full), "topic `g` is new");
     assert!(append(&log, 0, &["f"]).is_ok());
     assert!(open(&["*"]).is_ok(), "patterns create no topics");
 }
@@ -71,7 +71,7 @@ fn topics() {
 /// If subscribers already use as many topic names as the limit allows, the log rejects subscribers
 /// with other names. Publishers may still use other names.
 #[test]
-fn subscribed_names() {
+fn subscribers_with_too_many_new_names_are_rejected() {
     let log = log(|limits| (limits.subscribed_names_max, limits.topics_max) = (3, 2));
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
     let first = open(&["a", "b"]).unwrap();
@@ -90,7 +90,7 @@ fn subscribed_names() {
 }
 
 #[test]
-fn patterns() {
+fn subscribers_with_too_many_new_patterns_are_rejected() {
     let log = log(|limits| limits.patterns_max = 2);
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
     let first = open(&["a/*", "{x}"]).unwrap();
@@ -103,7 +103,7 @@ fn patterns() {
 }
 
 #[test]
-fn bytes() {
+fn events_above_the_byte_bound_evict_older_events() {
     let log = log(|limits| limits.bytes_max = 2 * EVENT_COST_BYTES);
     let events = |name| {
         append(&log, 0, &[name]).unwrap();
@@ -113,6 +113,6 @@ fn bytes() {
     assert_eq!(events("b"), (2, 2));
     assert_eq!(events("b"), (2, 2), "the topic of the new event is trimmed first");
     assert_eq!(log.topics(ms(0), "b", None, 1)[0].oldest.map(|o| o.get()), Some(3));
-    assert_eq!(events("c"), (2, 2), "then the oldest event of all is evicted");
+    assert_eq!(events("c"), (2, 2), "then the oldest event of all topics is evicted");
     assert!(log.topics(ms(0), "a", None, 1).is_empty());
 }

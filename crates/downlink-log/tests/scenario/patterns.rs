@@ -11,7 +11,7 @@ use downlink_log::{EndReason, Log, Read, Reader, Retention, Start};
 use crate::support::{ALL, Count, Load, Seen, append, ms, options, selection};
 
 /// The number of events. The log's index has one row for each event, and one call of a reader may
-/// only visit a fraction of this many rows.
+/// visit only a fraction of these rows.
 const EVENTS: u64 = 20_000;
 
 /// Makes a log with many topics. Every thousandth event has a topic whose name begins with
@@ -40,7 +40,11 @@ fn begin(reader: &mut Reader<Load>) -> usize {
     let mut pending = 0;
     while reader.poll_begun(&waker).is_pending() {
         pending += 1;
-        assert_eq!(count.0.load(Ordering::Relaxed), pending, "the reader wakes itself to continue");
+        assert_eq!(
+            count.0.load(Ordering::Relaxed),
+            pending,
+            "the reader must wake itself to continue"
+        );
     }
     pending
 }
@@ -60,7 +64,7 @@ fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
                 assert_eq!(
                     count.0.load(Ordering::Relaxed),
                     fetching,
-                    "the reader wakes itself to continue"
+                    "the reader must wake itself to continue"
                 );
             }
             _ => {}
@@ -111,7 +115,8 @@ fn the_last_events_of_a_pattern_are_counted_from_the_end() {
     assert_eq!(read_all(&mut all).0.offsets, rare());
 }
 
-/// The reader needs several reads before the log ends it.
+/// The log ends the reader before the first read. The reader must still get its history, which
+/// takes several reads.
 #[test]
 fn a_reader_gets_its_history_before_it_ends() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {

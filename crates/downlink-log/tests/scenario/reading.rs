@@ -1,4 +1,5 @@
-//! Where readers begin, how they read many topics, and how they end when their topics are finished.
+//! Tests of where readers begin, how they read many topics, and how they end when their topics are
+//! finished.
 
 use std::time::Duration;
 
@@ -65,10 +66,11 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// The log's index has a row for each event of any topic. Between two events for this reader, it
-/// has more rows than a reader may visit while it holds the lock once.
+/// The log's index has a row for each event of any topic. A reader may visit only a limited number
+/// of rows while it holds the lock once. In this test, more rows than this limit are between two
+/// events for the reader.
 #[test]
-fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
+fn a_reader_gets_past_many_rows_of_other_topics() {
     let log: Log<Load> = Log::new(options());
     let rooms: Vec<String> = (0..3_000).map(|n| format!("t/{n}")).collect();
     for name in &rooms {
@@ -87,8 +89,8 @@ fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// After the last event of a topic has expired, the log removes the topic. This must not change
-/// what readers get.
+/// After the last event of a topic has expired, the log removes the topic. Readers must still get
+/// all events.
 #[test]
 fn a_pattern_reader_gets_all_events_while_old_topics_are_collected() {
     let mut short = options();
@@ -150,7 +152,7 @@ fn forgotten_topics_never_hide_a_gap() {
 }
 
 #[test]
-fn a_finished_topic_is_read_from_its_beginning_and_ends() {
+fn a_live_reader_of_a_finished_topic_gets_all_its_events_and_ends() {
     let log: Log<Load> = Log::new(options());
     append(&log, 0, &["a"]).unwrap();
     append(&log, 0, &["other"]).unwrap();
@@ -172,7 +174,7 @@ fn a_finished_topic_is_read_from_its_beginning_and_ends() {
 }
 
 #[test]
-fn a_finished_topic_is_open_again_after_finished_keep() {
+fn a_finished_topic_is_open_again_after_the_time_finished_keep() {
     let mut options = options();
     options.retention.finished_keep = Duration::from_millis(50);
     let log: Log<Load> = Log::new(options);
@@ -185,7 +187,7 @@ fn a_finished_topic_is_open_again_after_finished_keep() {
 }
 
 #[test]
-fn since_begins_at_a_time_and_reports_evicted_events() {
+fn a_start_since_a_time_reports_later_events_that_were_evicted() {
     let mut two = options();
     two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(two);

@@ -1,4 +1,4 @@
-//! Tests of which readers an append wakes, and how often it wakes them.
+//! Tests that check which readers an append wakes, and how often it wakes each reader.
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -67,7 +67,7 @@ fn waiting_events_share_a_commit() {
         world.shelf.let_go();
         assert!(commits.iter().all(|commit| outcome(commit).is_ok()));
         assert_eq!(world.shelf.offsets(), (1..=100).collect::<Vec<_>>());
-        assert!(world.shelf.commits() <= 3, "{}", world.shelf.commits());
+        assert!(world.shelf.commits() <= 3, "the log made {} commits", world.shelf.commits());
     }
 }
 
@@ -120,7 +120,7 @@ fn after_an_unknown_outcome_waiting_publishes_fail() {
 fn store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
     let world = World::new(Durability::Commit);
     assert_eq!(world.log.store_error(), None);
-    // This makes the publish fail, and then also the first retry of the log's writer.
+    // The publish fails, and then the first retry of the log's writer fails too.
     world.shelf.fail_with(StoreError::DiskFull);
     world.shelf.fail_with(StoreError::DiskFull);
     let full = AppendError::Store(StoreError::DiskFull);
@@ -258,9 +258,9 @@ fn together<const N: usize>(
     batches: [Vec<Draft<Note>>; N],
 ) -> [Result<Answers, AppendError>; N] {
     world.shelf.hold();
-    let first = world.submit(vec![note("first", 0)]).expect("room");
+    let first = world.submit(vec![note("first", 0)]).expect("room in the queue");
     world.shelf.await_held();
-    let commits = batches.map(|batch| world.submit(batch).expect("room"));
+    let commits = batches.map(|batch| world.submit(batch).expect("room in the queue"));
     world.shelf.let_go();
     outcome(&first).expect("a commit");
     commits.map(|commit| outcome(&commit))
@@ -305,10 +305,10 @@ fn a_repetition_of_a_failed_publish_in_the_same_commit_fails() {
 }
 
 /// The first batch finishes topic `a` and takes the id `x`, so the other two batches conflict with
-/// it. All three are in one commit, which fails. The first batch is not stored, so the other two
-/// fail with the error of the commit and not because of the conflict.
+/// the first batch. All three batches are in one commit, which fails. The first batch is not
+/// stored, so there is no conflict. The other two batches fail with the error of the commit.
 #[test]
-fn a_batch_that_conflicts_with_a_failed_publish_gets_the_same_error() {
+fn a_batch_that_conflicts_with_a_failed_publish_gets_the_error_of_the_commit() {
     let world = World::new(Durability::Commit);
     world.shelf.hold();
     let before = world.submit(vec![note("b", 0)]).unwrap();
@@ -404,9 +404,12 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
         waiting.push(commit);
     }
     let bytes = to.len() * size_of::<Address>() * waiting.len();
-    assert!(bytes < downlink_log::QUEUE_BYTES_MAX, "{} events wait", waiting.len());
-    // The test is over. The test no longer needs the waiting events, so this makes their commit
-    // fail.
+    assert!(
+        bytes < downlink_log::QUEUE_BYTES_MAX,
+        "{} waiting events are over the limit of bytes",
+        waiting.len()
+    );
+    // The test no longer needs the waiting events, so this makes their commit fail.
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.let_go();
     assert!(waiting.iter().all(|commit| outcome(commit).is_err()));
@@ -432,7 +435,7 @@ fn a_closing_log_commits_waiting_events() {
 }
 
 #[test]
-fn a_log_without_handles_commits_waiting_events() {
+fn a_log_whose_handles_are_dropped_commits_waiting_events() {
     for durability in BOTH {
         let mut world = World::new(durability);
         let waiting = world.submit(vec![note("a", 1)]).unwrap();

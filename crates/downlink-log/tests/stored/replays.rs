@@ -50,7 +50,7 @@ fn a_stored_event_to_several_topics_is_read_once() {
 }
 
 #[test]
-fn starts_may_begin_at_events_of_the_store() {
+fn readers_may_start_at_events_that_are_only_in_the_store() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..20);
     let first = |start| read(&mut world.open(&["a"], start), 1).numbers[0];
@@ -72,7 +72,7 @@ fn a_publisher_id_that_only_the_store_knows_resumes_exactly() {
 }
 
 #[test]
-fn a_publish_with_an_id_of_the_store_is_a_repetition_or_rejected() {
+fn a_publish_with_a_stored_id_is_a_repetition_or_rejected() {
     let world = World::new(Durability::Commit);
     world.append(vec![with_id("a", 0, "mine")]).unwrap();
     world.publish("a", 1..20);
@@ -106,7 +106,7 @@ fn a_gap_covers_exactly_the_events_that_the_store_evicted() {
 }
 
 #[test]
-fn an_event_that_no_longer_decodes_is_a_gap() {
+fn a_reader_gets_a_gap_for_an_event_that_no_longer_decodes() {
     let world = World::new(Durability::Commit);
     world.publish("a", [0, 1, BROKEN, 3, BROKEN]);
     world.publish("a", 5..15);
@@ -152,8 +152,8 @@ fn a_reader_of_history_gets_a_gap_only_for_events_evicted_while_it_reads() {
     }
 }
 
-/// For a slow reader, the log has one page of events in memory. It reads the next page from the
-/// store only after the reader has read this page.
+/// For a slow reader, the log keeps one page of events in memory. The log reads the next page from
+/// the store only after the reader has read this page.
 #[test]
 fn a_replay_reads_ahead_by_one_page() {
     let world = World::new(Durability::Commit);

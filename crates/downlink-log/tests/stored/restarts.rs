@@ -1,5 +1,6 @@
 //! A log is closed, and a new log is opened over the same store. The new log still knows ids,
-//! idempotency keys and finished topics. Readers get a gap for events that the store has lost.
+//! idempotency keys and finished topics. It fills the rings (the lists of the newest events in
+//! memory) from the store. Readers get a gap for events that the store has lost.
 
 use downlink_log::{
     Address, AppendError, EndReason, Epoch, GapReason, Offset, Start, store::Durability,
@@ -94,8 +95,10 @@ fn a_reader_gets_a_gap_for_an_event_evicted_between_restored_events() {
     );
 }
 
+/// The floor of an address is the offset after its last evicted event. A store may forget the
+/// floor of an address that has no events any more.
 #[test]
-fn a_reader_gets_a_gap_for_an_evicted_event_to_everyone_after_its_floor_is_forgotten() {
+fn a_reader_gets_a_gap_for_an_evicted_event_to_everyone_after_the_floor_is_forgotten() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [0]);
     world.append(vec![note_to(&[Address::Everyone], 1, None)]).unwrap();
@@ -162,8 +165,8 @@ fn a_finished_topic_is_read_from_the_store() {
     assert!(world.open(&["f"], id(1, 21)).is_at_end());
 }
 
-/// A pattern may match more topics than the log keeps in memory. The store knows what each of these
-/// topics has evicted.
+/// A pattern may match more topics than the log keeps in memory. The store knows the evictions of
+/// each of these topics.
 #[test]
 fn a_reader_of_a_pattern_gets_a_gap_for_events_evicted_before_the_restart() {
     let mut world = World::new(Durability::Commit);

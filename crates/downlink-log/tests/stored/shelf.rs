@@ -16,14 +16,14 @@ use downlink_log::{
     },
 };
 
-/// The contents and the behaviour of the store. Clones share both.
+/// The contents and the behaviour of the store, which all clones share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The kept events by offset. The addresses of an event here are only those that have not
-    /// evicted the event.
+    /// The kept events by offset. Each event here has only the addresses that have not evicted the
+    /// event.
     events: BTreeMap<u64, StoredEvent>,
     /// The offsets of the events whose payload cannot be read.
     damaged: BTreeSet<u64>,
@@ -55,8 +55,8 @@ struct State {
 /// The eviction of one event from one topic.
 #[derive(Clone, Debug)]
 struct Eviction {
-    /// `None` if the shelf has forgotten the address. Then the event may have been an event of any
-    /// address that the shelf does not know.
+    /// `None` if the shelf has forgotten the address. The eviction then counts for every address
+    /// that the shelf does not know.
     address: Option<Address>,
     offset: u64,
     at: Timestamp,
@@ -190,8 +190,7 @@ impl Shelf {
         }
     }
 
-    /// Removes all events from an offset on. When an older backup replaces a store, the newest
-    /// events are lost in the same way.
+    /// Removes all events from an offset on, as if an older backup had replaced the store.
     pub(crate) fn lose_from(&self, offset: u64) {
         let mut state = self.state();
         state.events.retain(|&kept, _| kept < offset);
@@ -258,7 +257,7 @@ fn is_wanted(wanted: &Wanted, address: &Address) -> bool {
 }
 
 /// The floor that these evictions leave: the offset after the newest evicted event, and the time of
-/// the newest one.
+/// this event.
 fn floor<'a>(evictions: impl Iterator<Item = &'a Eviction>) -> Floor {
     evictions.fold(Floor::NONE, |floor, eviction| {
         floor.max(Floor { offset: Offset::new(eviction.offset + 1), at: eviction.at })
@@ -314,7 +313,7 @@ impl Store for ShelfStore {
         }
         for event in batch {
             let offset = event.offset.get();
-            assert!(offset >= state.next, "offsets rise: {offset} after {}", state.next);
+            assert!(offset >= state.next, "offset {offset} must not be below {}", state.next);
             state.next = offset + 1;
             state.clock = Some(ClockState { at: event.at, delta_ms: self.clock_delta });
             if let Some(IdempotencyKey { credential, key }) = event.key.clone() {

@@ -19,7 +19,7 @@ use crate::{
     support::{block_on, ms, selection, topic},
 };
 
-/// A payload. It has a number, and the id if the publisher has chosen one.
+/// A payload: a number, and the id that the publisher may have chosen.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Note {
     pub(crate) number: u64,
@@ -48,8 +48,8 @@ pub(crate) const BROKEN: u64 = u64::MAX;
 /// The difference between the log's clock and the wall clock in milliseconds.
 pub(crate) const CLOCK_DELTA_MS: i64 = -5_000;
 
-/// Both values of [`Durability`]: a commit counts as done when it is on the disk, or already when
-/// the operating system has it.
+/// Both values of [`Durability`]. With `Commit`, a commit succeeds when it is on the disk. With
+/// `Relaxed`, it succeeds as soon as the operating system has it.
 pub(crate) const BOTH: [Durability; 2] = [Durability::Commit, Durability::Relaxed];
 
 pub(crate) struct World {
@@ -103,7 +103,8 @@ impl World {
     }
 
     pub(crate) fn open(&self, selectors: &[&str], start: Start) -> Reader<Note> {
-        let mut reader = self.log.open(ms(1_000), &selection(selectors), &start).expect("room");
+        let mut reader =
+            self.log.open(ms(1_000), &selection(selectors), &start).expect("room for a reader");
         block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
         reader
     }

@@ -1,6 +1,6 @@
 //! The tests of the log share this code: a payload, functions that make drafts, and the record of a
 //! client.
-#![allow(dead_code, reason = "each test binary uses only some of it")]
+#![allow(dead_code, reason = "each test binary uses only a part of this module")]
 
 use std::{
     future::{Future, poll_fn},
@@ -35,8 +35,8 @@ impl Payload for Load {
     }
 }
 
-/// The number of bytes that the log counts for one event with a [`Load`]: one byte for the payload,
-/// and the fixed 96 bytes that the log documents for each event.
+/// The number of bytes that the log counts for one event with a [`Load`]. The payload has one byte,
+/// and the log documents that it counts 96 more bytes for each event.
 pub(crate) const EVENT_COST_BYTES: usize = 97;
 
 /// A batch of one event.
@@ -109,7 +109,7 @@ pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> Fingerprint {
     Fingerprint::keyed(&[7; 16], format!("{content:?}").as_bytes())
 }
 
-/// The log's numbers of subscribers, topics, events and bytes.
+/// The numbers of subscribers, topics, events and bytes in the log.
 pub(crate) fn sizes<P: Payload>(log: &Log<P>, now: Timestamp) -> (usize, usize, usize, usize) {
     let totals = log.totals(now);
     (totals.subscribers, totals.topics, totals.events, totals.bytes)
@@ -125,8 +125,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Reads once and records the result. If the batch has one event, this calls `read_next`, so
-    /// both methods are tested. Asserts that events come in order and that a gap has both ends.
+    /// Reads once and records the result. For batches of one event, this calls `read_next`, so the
+    /// tests cover `read_next` and `read`. Asserts that events come in order, and that a gap has a
+    /// start and an end.
     pub(crate) fn read<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -145,7 +146,10 @@ impl Seen {
         };
         for entry in &out {
             let offset = entry.offset.get();
-            assert!(self.offsets.last().is_none_or(|last| *last < offset), "{offset}: {self:?}");
+            assert!(
+                self.offsets.last().is_none_or(|last| *last < offset),
+                "event {offset} came out of order: {self:?}"
+            );
             self.offsets.push(offset);
         }
         match &read {
@@ -222,7 +226,9 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
         let mut woken = signal.0.lock().expect("no panic under the lock");
         while !*woken {
-            let left = deadline.checked_duration_since(Instant::now()).expect("woken in time");
+            let left = deadline
+                .checked_duration_since(Instant::now())
+                .expect("the future was not woken in time");
             woken = signal.1.wait_timeout(woken, left).expect("no panic under the lock").0;
         }
         *woken = false;

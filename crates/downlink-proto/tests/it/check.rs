@@ -1,5 +1,5 @@
-//! Checks that the decoder finds the expected items in a stream, however the stream is cut into
-//! chunks.
+//! Checks that the decoder finds the expected items in a stream, no matter how the stream is cut
+//! into chunks.
 
 use downlink_proto::Decoder;
 
@@ -13,7 +13,7 @@ pub(crate) fn message(data: &str) -> Seen {
     event("message", data)
 }
 
-/// An event. Neither the event nor an earlier one has an id.
+/// An event without an id, in a stream without earlier ids.
 pub(crate) fn event(event_type: &str, data: &str) -> Seen {
     Seen::Event {
         event_type: event_type.to_owned(),
@@ -53,8 +53,9 @@ impl Seen {
 }
 
 /// Checks that the decoder and the naive reader find exactly these items in a stream. The decoder
-/// gets the stream in one chunk, in two chunks cut at every position, byte by byte, and byte by
-/// byte with empty chunks between. Returns what the naive reader found, for more checks.
+/// reads the stream several times: in one chunk, in two chunks cut at each position, byte by byte,
+/// and byte by byte with empty chunks in between. Returns the result of the naive reader, for more
+/// checks.
 #[track_caller]
 pub(crate) fn check(stream: impl AsRef<[u8]>, expected: &[Seen]) -> Reading {
     check_after("", stream, expected)
@@ -69,13 +70,18 @@ pub(crate) fn check_after(
 ) -> Reading {
     let stream = stream.as_ref();
     let naive = read_whole(stream, last_event_id);
-    assert_eq!(naive.seen, expected, "the naive reader, of {}", stream.escape_ascii());
+    assert_eq!(
+        naive.seen,
+        expected,
+        "the naive reader finds other items in {}",
+        stream.escape_ascii()
+    );
     let agrees = |chunks: &[&[u8]]| {
         let mut decoder = Decoder::default().with_last_event_id(last_event_id);
         let (reading, error) = read_with(&mut decoder, chunks.iter().copied());
         let cut: Vec<_> = chunks.iter().map(|chunk| chunk.escape_ascii().to_string()).collect();
-        assert_eq!(error, None, "{cut:?}");
-        assert_eq!(reading, naive, "{cut:?}");
+        assert_eq!(error, None, "the decoder fails with the chunks {cut:?}");
+        assert_eq!(reading, naive, "the decoder disagrees with the chunks {cut:?}");
     };
     agrees(&[stream]);
     for at in 0..=stream.len() {

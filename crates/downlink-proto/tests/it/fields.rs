@@ -46,7 +46,7 @@ fn panic_of<T: std::fmt::Debug>(make: fn() -> T) -> String {
 }
 
 #[test]
-fn a_literal_makes_the_same_value_and_panics_with_the_error_of_new() {
+fn from_static_makes_the_value_of_new_or_panics_with_its_error() {
     assert_eq!(EventType::from_static("tick"), EventType::new("tick").unwrap());
     assert_eq!(EventId::from_static("a b"), EventId::new("a b").unwrap());
     assert_eq!(panic_of(|| EventType::from_static("a\n")), refused(EventType::new("a\n")));
@@ -92,7 +92,7 @@ fn e23_an_id_refuses_outer_spaces() {
 }
 
 #[test]
-fn e22_an_id_may_have_other_characters_than_ascii() {
+fn e22_an_id_may_have_characters_that_are_not_ascii() {
     assert_eq!(EventId::new("…").unwrap().as_str(), "…");
 }
 
@@ -142,7 +142,7 @@ fn all_conversions_check_the_text() {
 }
 
 #[test]
-fn e14_retry_is_whole_milliseconds_rounded_up_and_saturating() {
+fn e14_a_duration_becomes_whole_milliseconds_rounded_up_to_at_most_u64_max() {
     let millis = |duration: Duration| Retry::from(duration).as_millis();
     assert_eq!(millis(Duration::ZERO), 0);
     assert_eq!(millis(Duration::from_nanos(1)), 1);
@@ -157,7 +157,7 @@ fn e14_retry_is_whole_milliseconds_rounded_up_and_saturating() {
 }
 
 #[test]
-fn retry_converts_back_and_prints() {
+fn a_retry_converts_to_a_duration_and_prints_its_milliseconds() {
     assert_eq!(Duration::from(Retry::from_millis(1_500)), Duration::from_millis(1_500));
     assert_eq!(Retry::from_millis(7).to_string(), "7 ms");
 }

@@ -44,7 +44,7 @@ fn to_json_lines(seen: &[Seen]) -> String {
 #[test]
 fn each_stream_gives_the_expected_events() {
     let streams = streams();
-    assert!(streams.len() >= 15, "only {} streams", streams.len());
+    assert!(streams.len() >= 15, "there are only {} streams", streams.len());
     for path in streams {
         let stream = fs::read(&path).unwrap();
         let reading = read_whole(&stream, "");
@@ -69,7 +69,7 @@ fn check_in_chunks(stream: &[u8], expected: &[Seen]) {
         let mut decoder = downlink_proto::Decoder::default();
         let (reading, error) = crate::reader::read_with(&mut decoder, stream.chunks(length));
         assert_eq!(error, None);
-        assert!(reading.seen == expected, "chunks of {length}");
+        assert!(reading.seen == expected, "the items differ with chunks of {length} bytes");
     }
 }
 
@@ -78,6 +78,9 @@ fn each_stream_is_named_in_the_readme() {
     let readme = fs::read_to_string(directory().join("README.md")).unwrap();
     for path in streams() {
         let name = path.file_stem().unwrap().to_str().unwrap();
-        assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in the table");
+        assert!(
+            readme.contains(&format!("| `{name}` |")),
+            "the table in the README has no row for {name}"
+        );
     }
 }

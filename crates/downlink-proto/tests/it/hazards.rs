@@ -81,7 +81,7 @@ fn e08_an_event_may_have_no_data() {
 }
 
 #[test]
-fn e09_a_space_at_the_beginning_is_kept() {
+fn e09_a_space_at_the_beginning_of_a_value_is_kept() {
     check_frame(Event::new(" a"), "data:  a\n\n", &[message(" a")]);
     check_frame(Event::new(" "), "data:  \n\n", &[message(" ")]);
     let typed = Event::new("").event(event_type(" t"));
@@ -119,8 +119,8 @@ fn e12_each_line_of_a_comment_becomes_a_comment_line() {
     );
 }
 
-/// A blank line ends an event. So a frame must have exactly one blank line, at its end. Then one
-/// frame cannot become part of another, and frames may be sent in any order.
+/// A blank line ends an event. So a frame must have exactly one blank line, at its end. Then no
+/// frame can become part of another frame, and frames may be sent in any order.
 #[test]
 fn e13_a_frame_has_one_blank_line_at_its_end() {
     let full = Event::new("a\n\nb").event(event_type("t")).id(id("")).retry(Retry::from_millis(1));
@@ -132,7 +132,7 @@ fn e13_a_frame_has_one_blank_line_at_its_end() {
 }
 
 #[test]
-fn e14_retry_is_written_as_digits() {
+fn e14_a_retry_is_written_as_digits() {
     let seen = [retry(u64::MAX)];
     check_frame(Frame::retry(Duration::MAX), "retry: 18446744073709551615\n\n", &seen);
     check_frame(Frame::retry(Duration::ZERO), "retry: 0\n\n", &[retry(0)]);
@@ -153,7 +153,7 @@ fn e16_frames_are_utf_8() {
 }
 
 #[test]
-fn e17_other_separators_and_nul_do_not_change() {
+fn e17_other_separators_and_nul_in_data_are_kept() {
     let text = "\0a\u{2028}b\u{2029}c\u{85}d\u{0B}e\u{0C}f\u{1B}";
     check_frame(Event::new(text), &format!("data: {text}\n\n"), &[message(text)]);
 }

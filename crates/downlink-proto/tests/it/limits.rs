@@ -1,5 +1,5 @@
-//! Tests of the decoder's limits with input that is below, at and above each limit, and of the
-//! bounds on the decoder's memory and work.
+//! Tests of the decoder's limits, with input below, at and above each limit. Further tests check
+//! the bounds on the decoder's memory and work.
 
 use std::error::Error as _;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Decodes a stream in one chunk, in two chunks cut at every position, and byte by byte. Checks the
-/// items, and that an error is returned if one is expected.
+/// items and the error. `outcome` is the expected error message, or `None` if no error is expected.
 #[track_caller]
 fn check(limits: DecoderLimits, stream: &[u8], expected: &[Seen], outcome: Option<&str>) {
     let agrees = |chunks: &[&[u8]]| {
@@ -93,8 +93,8 @@ fn rule_10_type_and_id_count_towards_the_event() {
     check_event(b"data: 3456\nevent: abc\nid: 12\n\n", &[], false);
     check_event(b"event: 123456789\n", &[], false);
     check_event(b"id: 123456789\n", &[], false);
-    // If a block has several types or ids, only the last counts, not the sum. An id that is ignored
-    // does not count.
+    // If a block has several types or ids, only the last type and the last id count. An id that is
+    // ignored does not count.
     check_event(b"event: 12345678\nevent: 1234567\nevent: a\n\n", &[], true);
     check_event(b"id: 12345678\nid: 1234567\nid: 123456789\0\n\n", &[], true);
     // The count begins at 0 in each block. An id that an earlier block has set does not count.
@@ -169,15 +169,15 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// While a buffer grows, both the old buffer and the new one, which is twice as large, are in
-/// memory.
+/// A growing buffer takes up to three times its old size. The old buffer and a new buffer of twice
+/// the size are in memory at the same time.
 const GROWTH: usize = 3;
 
 #[test]
 fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
     let limits = DecoderLimits::default().line_bytes_max(4_096).event_bytes_max(16_384);
-    // Each invalid byte of a line becomes U+FFFD, which takes three bytes. So a decoded line may be
-    // three times as long as the line.
+    // Each invalid byte of a line becomes U+FFFD, which takes three bytes. So the decoded text may
+    // be three times as long as the line.
     let bound = GROWTH * (4_096 + 16_384) + 3 * 4_096 + 1_024;
     for endless in [
         &b"x"[..],
@@ -197,18 +197,22 @@ fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
     ] {
         let stream = endless.repeat(2_000_000 / endless.len());
         let peak = peak(limits, &stream, 64);
-        assert!(peak <= bound, "{peak} bytes for {}", endless.escape_ascii());
+        assert!(peak <= bound, "the decoder takes {peak} bytes for {}", endless.escape_ascii());
     }
 }
 
 /// The items of a chunk wait in a queue. So the memory for a chunk of tiny items is proportional to
 /// the length of the chunk.
 #[test]
-fn memory_for_waiting_items_is_linear_in_the_chunk() {
+fn memory_for_waiting_items_is_linear_in_the_length_of_the_chunk() {
     for endless in [&b":\n"[..], b"id\n\n", b"id: 1\n\n", b"data\n\n", b"retry:5\n"] {
         let stream = endless.repeat(40_000 / endless.len());
         let peak = peak(DecoderLimits::default(), &stream, stream.len());
-        assert!(peak <= stream.len() * 150, "{peak} bytes for {}", endless.escape_ascii());
+        assert!(
+            peak <= stream.len() * 150,
+            "the decoder takes {peak} bytes for {}",
+            endless.escape_ascii()
+        );
     }
 }
 
@@ -225,7 +229,7 @@ fn the_memory_of_a_long_line_is_released() {
         while decoder.poll_item().is_some() {}
     });
     assert!(used.peak > 1_000_000);
-    assert!(used.live < 100_000, "{} bytes are still held", used.live);
+    assert!(used.live < 100_000, "the decoder still holds {} bytes", used.live);
 }
 
 #[test]
@@ -238,7 +242,7 @@ fn the_memory_of_a_chunk_of_many_items_is_released() {
         decoder
     });
     assert!(used.peak > 1_000_000);
-    assert!(used.live < 10_000, "{} bytes are still held", used.live);
+    assert!(used.live < 10_000, "the decoder still holds {} bytes", used.live);
     drop(decoder);
 }
 
@@ -258,5 +262,8 @@ fn v25_a_large_event_in_small_chunks_allocates_linearly() {
         used.bytes
     };
     let (small, large) = (bytes_for(1 << 20), bytes_for(10 << 20));
-    assert!(large < small * 25, "{small} bytes, then {large}");
+    assert!(
+        large < small * 25,
+        "a small event allocates {small} bytes, and an event ten times as large {large}"
+    );
 }

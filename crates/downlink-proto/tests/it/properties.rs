@@ -1,5 +1,10 @@
-//! Properties that hold for any input: a decoder reads what an encoder wrote, chunks make no
-//! difference, memory is bounded, and a frame gives one event.
+//! Properties that hold for any input. The name of each test has the letter of its property:
+//!
+//! - a: The decoder reads the events that the encoder wrote.
+//! - b: The items and the errors do not depend on the chunks.
+//! - c: The memory of the decoder is bounded.
+//! - d: A reader gets exactly one event from the frame of an event.
+//! - e: The decoder agrees with the naive reader.
 
 use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Retry};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -110,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn property_a_a_stamped_event_is_decoded(event in event(), offset in any::<u64>()) {
+    fn property_a_a_stamped_event_equals_the_encoded_event(event in event(), offset in any::<u64>()) {
         let stamped = event.encode_unstamped(&EventId::from_static("k3j9x0qa-")).stamp(offset);
         let id = EventId::new(&format!("k3j9x0qa-{offset}")).unwrap();
         prop_assert_eq!(stamped, event.id(id).encode());
@@ -161,7 +166,7 @@ proptest! {
         // A buffer that grows takes up to three times its limit. The memory for waiting items is
         // proportional to the length of the chunk.
         let bound = 3 * (64 + 128) + 3 * 64 + 150 * chunk_len + 1_024;
-        prop_assert!(used.peak <= isize::try_from(bound).unwrap(), "{} bytes", used.peak);
+        prop_assert!(used.peak <= isize::try_from(bound).unwrap(), "the peak is {} bytes", used.peak);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Rules 25 to 35 for a decoder (see `main.rs`). They are about when an event is complete
-//! (dispatch), ids, and the end of a stream.
+//! Rules 25 to 35 for a decoder (see `main.rs`). They are about complete events (dispatch), ids,
+//! and the end of a stream.
 //!
 //! Rule 34 has no test. It is about the origin of an event, which a client knows and a decoder does
 //! not.
@@ -55,13 +55,13 @@ fn rule_28_a_block_with_empty_data_gives_an_event() {
 }
 
 #[test]
-fn rule_29_exactly_one_line_feed_is_removed() {
+fn rule_29_exactly_one_line_feed_is_removed_at_the_end_of_data() {
     check("data\ndata\n\n", &[message("\n")]);
     check("data: a\ndata\ndata\n\n", &[message("a\n\n")]);
 }
 
 #[test]
-fn rule_30_the_type_is_message_unless_set() {
+fn rule_30_an_event_without_a_type_has_the_type_message() {
     check("data: a\n\n", &[message("a")]);
     check("event: t\ndata: a\n\ndata: b\n\n", &[event("t", "a"), message("b")]);
     check("event: message\ndata: a\n\n", &[message("a")]);

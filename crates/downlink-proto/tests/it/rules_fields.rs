@@ -29,7 +29,7 @@ fn rule_14_the_first_colon_ends_the_name() {
 }
 
 #[test]
-fn rule_15_exactly_one_space_is_dropped() {
+fn rule_15_exactly_one_space_after_the_colon_is_dropped() {
     check("data: a\ndata:  b\ndata:\tc\ndata:d \n\n", &[message("a\n b\n\tc\nd ")]);
     check("id:  1\nevent:  t\ndata:\n\n", &[event(" t", "").own_id(" 1")]);
     // Only U+0020 is removed after the colon. A no-break space is kept.
@@ -45,7 +45,7 @@ fn rule_16_a_line_without_a_colon_is_a_field_without_a_value() {
 }
 
 #[test]
-fn rule_17_names_are_compared_exactly() {
+fn rule_17_field_names_must_match_exactly() {
     check("Data: a\nDATA: b\n data: c\ndata : d\ndat: e\ndatas: f\n\n", &[]);
     check("Event: t\nEvent : t\nId: 1\nID: 1\nRetry: 5\nretry : 5\ndata: x\n\n", &[message("x")]);
     check("dätä: a\n\n", &[]);

@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn rule_01_bytes_are_utf_8_and_invalid_ones_are_replaced() {
+fn rule_01_bytes_are_read_as_utf_8_and_invalid_bytes_are_replaced() {
     check("data: grüße 日本 🦀\n\n", &[message("grüße 日本 🦀")]);
     check(b"data: a\xFFb\n\n", &[message("a\u{FFFD}b")]);
     // A line end in the middle of a multi-byte character ends the line. U+FFFD replaces the
@@ -52,8 +52,8 @@ fn rule_04_each_stream_may_begin_with_a_byte_order_mark() {
         assert_eq!(take_all(&mut decoder), expected, "{end:?}");
         decoder.handle_end();
     }
-    // If a stream ends after an incomplete byte order mark, these bytes are discarded, as any
-    // unfinished line is.
+    // If a stream ends after an incomplete byte order mark, these bytes are discarded like any
+    // unfinished line.
     decoder.handle_bytes(b"\xEF\xBB").unwrap();
     decoder.handle_end();
     decoder.handle_bytes(b"\xBFdata: a\n\ndata: b\n\n").unwrap();
@@ -87,8 +87,8 @@ fn rule_07_a_cr_ends_its_line_at_once() {
     assert_eq!(take_all(&mut decoder), [message("a")]);
     decoder.handle_bytes(b"\n: c\r").unwrap();
     assert_eq!(take_all(&mut decoder), [comment(" c")]);
-    // The previous stream ended with CR. An LF at the start of the next stream is a line end of its
-    // own, not the second half of a CRLF.
+    // The previous stream ended with CR. An LF at the start of the next stream is a complete line
+    // end, not the second half of a CRLF.
     decoder.handle_end();
     decoder.handle_bytes(b"data: b\r").unwrap();
     decoder.handle_end();
@@ -134,6 +134,6 @@ fn rule_11_the_items_do_not_depend_on_the_chunks() {
         for chunk in stream.as_bytes().chunks(len) {
             decoder.handle_bytes(chunk).unwrap();
         }
-        assert_eq!(take_all(&mut decoder), seen, "chunks of {len}");
+        assert_eq!(take_all(&mut decoder), seen, "the items differ with chunks of {len} bytes");
     }
 }

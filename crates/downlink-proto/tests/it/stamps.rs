@@ -1,5 +1,5 @@
-//! Tests of stamped frames. Such a frame is encoded first, and the offset in its id is written into
-//! it later.
+//! Tests of stamped frames. A stamped frame is first encoded without the offset in its id. Later,
+//! the offset is written into the frame.
 
 use downlink_proto::{Event, EventId, EventType, Retry};
 
@@ -26,7 +26,7 @@ fn check_stamp(event: &Event, prefix: &str, offset: u64) {
 }
 
 #[test]
-fn a_stamped_frame_equals_the_frame_with_that_id() {
+fn a_stamped_frame_equals_the_encoded_event_with_the_complete_id() {
     for offset in [0, 1, 9, 10, 99, 100, 12_345_678, 999_999_999_999, u64::MAX / 2, u64::MAX] {
         check_stamp(&full(), "k3j9x0qa-", offset);
         check_stamp(&Event::new(""), "k3j9x0qa-", offset);
@@ -52,7 +52,7 @@ fn stamping_ignores_the_id_of_the_event() {
 }
 
 #[test]
-fn a_prefix_may_be_as_long_as_an_id() {
+fn the_prefix_of_an_id_may_be_as_long_as_an_id() {
     let prefix = "p".repeat(downlink_proto::EVENT_ID_BYTES_MAX);
     let frame = Event::new("a").encode_unstamped(&id(&prefix)).stamp(u64::MAX);
     let expected = Seen::Event {
@@ -88,5 +88,5 @@ fn encoding_allocates_once_with_the_exact_size() {
     let prefix = id("k3j9x0qa-");
     let (unstamped, used) = allocations_of(|| event.encode_unstamped(&prefix));
     assert_eq!(used.count, 2);
-    assert!(used.bytes <= unstamped.len_max() + 64, "{} bytes", used.bytes);
+    assert!(used.bytes <= unstamped.len_max() + 64, "encoding allocates {} bytes", used.bytes);
 }

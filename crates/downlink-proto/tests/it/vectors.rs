@@ -18,7 +18,12 @@ fn check_at_once(chunks: &[(&[u8], &[Seen])]) {
     let mut decoder = Decoder::default();
     for (chunk, expected) in chunks {
         decoder.handle_bytes(chunk).unwrap();
-        assert_eq!(take_all(&mut decoder), *expected, "after {}", chunk.escape_ascii());
+        assert_eq!(
+            take_all(&mut decoder),
+            *expected,
+            "the items differ after the chunk {}",
+            chunk.escape_ascii()
+        );
     }
 }
 
@@ -47,7 +52,7 @@ fn v04_a_second_byte_order_mark_is_text() {
 }
 
 #[test]
-fn v05_line_ends_may_be_mixed_and_the_last_needs_no_further_byte() {
+fn v05_line_ends_may_be_mixed_and_a_final_cr_needs_no_further_byte() {
     check("data:test\r\ndata\ndata:test\r\n\r", &[message("test\n\ntest")]);
     check_at_once(&[(b"data:test\r\ndata\ndata:test\r\n\r", &[message("test\n\ntest")])]);
 }
@@ -58,7 +63,7 @@ fn v06_one_space_is_dropped_and_a_tab_stays() {
 }
 
 #[test]
-fn v07_unknown_fields_and_comments_between_data_lines() {
+fn v07_unknown_fields_and_comments_do_not_separate_data_lines() {
     let seen = [crate::check::comment("comment"), message("test\n\ntest")];
     check("data:test\n data\ndata\nfoobar:xxx\njustsometext\n:comment\ndata:test\n\n", &seen);
 }
@@ -87,7 +92,7 @@ fn v11_an_empty_type_means_message() {
 }
 
 #[test]
-fn v12_a_type_applies_to_one_event() {
+fn v12_a_type_applies_to_only_one_event() {
     check("event:test\ndata:x\n\ndata:x\n\n", &[event("test", "x"), message("x")]);
 }
 
@@ -182,5 +187,9 @@ fn v25_an_event_of_ten_mebibytes_is_read_in_chunks_of_ten_bytes() {
         decoder.handle_bytes(chunk).unwrap();
     }
     let seen = take_all(&mut decoder);
-    assert!(seen == [message(&text)], "{} items", seen.len());
+    assert!(
+        seen == [message(&text)],
+        "the decoder returns other data, or not one but {} items",
+        seen.len()
+    );
 }

@@ -1,6 +1,6 @@
 //! Reads the events that a replay wants, in order of their offsets. There are two ways: to merge
-//! the lists of the wanted topics, or to walk all events and skip the others. This module takes the
-//! way that reads fewer rows.
+//! the lists of the wanted topics, or to walk all events and skip the unwanted events. This module
+//! takes the way that reads fewer rows.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,8 @@ use super::target::{ROWS_MAX, ReplayTopics, Snapshot};
 /// The maximum number of offsets that one query takes from the list of a topic.
 const CHUNK_MAX: usize = 256;
 
-/// Reads the wanted events of a range. Returns them, and the offset where the next page begins.
+/// Reads the wanted events of a range. Returns the events, and the offset where the next page
+/// begins.
 pub(super) fn read_page(
     snapshot: &mut Snapshot<'_>,
     range: Range,
@@ -123,9 +124,12 @@ fn scan<'a>(
     Ok(None)
 }
 
-/// The first offsets in the lists of a replay's topics (the last offsets if `is_down`), and a
-/// boundary. The result has all wanted offsets between the start and the boundary. If it has all
-/// wanted offsets of the range, the boundary is the end of the range.
+/// Merges the lists of a replay's topics. Returns the first offsets of the range, and a boundary.
+/// The result has all wanted offsets below the boundary. If the result has all wanted offsets of
+/// the range, the boundary is the end of the range.
+///
+/// If `is_down`, this returns the last offsets of the range. Then the result has all wanted offsets
+/// from the boundary on, and the boundary may be the start of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,
@@ -202,7 +206,7 @@ impl NewestSearch {
         Ok(found.into_iter().rev().any(|offset| !self.found(offset)) || low == 0)
     }
 
-    /// Counts an event. Returns `false` when it was the last one to find.
+    /// Counts an event. Returns `false` if it was the last event to find.
     fn found(&mut self, offset: u64) -> bool {
         self.left -= 1;
         self.oldest = Some(offset);

@@ -2,17 +2,18 @@
 //! the floors of these topics. The floor of a topic is the offset after its last evicted event.
 //! Each call reads a bounded number of rows.
 //!
-//! A complete walk has two parts, because topics may evict events while it is in progress. First,
-//! the walk reads all topics in the order of their floors, from the highest floor down. Evictions
-//! in the meantime have higher numbers than all evictions before. So the second part reads the
-//! topics in the order of their eviction numbers, from the highest number at the start of the walk
-//! up. Later calls continue after the highest number that was read.
+//! A complete walk has two parts, because topics may evict events during the walk. The first part
+//! reads all topics in the order of their floors, from the highest floor down. Evictions are
+//! numbered, so evictions during the walk have higher numbers than all earlier evictions. The
+//! second part reads the topics with these higher numbers, in rising order. Later calls continue
+//! after the highest number that was read.
 //!
 //! Every hole ends at a topic's floor, and no event is missing at or above the highest floor. There
-//! is one exception. Another wanted topic may still keep the event just below a floor. This event
-//! is not missing, so the hole ends at the topic's lower floor, which is the offset after its
-//! second to last evicted event. When the other topic evicts the event too, its own floor rises
-//! above the event, with a new eviction number, and a later call finds it.
+//! is one exception: another wanted topic may still keep the event just below a topic's floor. This
+//! event is not missing, so the hole ends at the topic's lower floor. The lower floor is the offset
+//! after the topic's second to last evicted event. When the other topic evicts the event too, the
+//! floor of the other topic rises above the event. This eviction has a new number, so a later call
+//! finds the floor.
 
 use downlink_log::Offset;
 
@@ -67,8 +68,8 @@ impl FloorWalk {
     }
 
     /// Continues the walk. Calls `each` for each wanted topic with a floor above `least`; the
-    /// result of `each` is the new `least`. Returns `false` if this call may read no more rows
-    /// before the walk is complete.
+    /// result of `each` is the new `least`. Returns `true` if the walk is complete, and `false` if
+    /// this call may read no more rows.
     pub(super) fn advance<'a>(
         &mut self,
         snapshot: &mut Snapshot<'a>,
@@ -114,8 +115,9 @@ impl FloorWalk {
         Ok(true)
     }
 
-    /// The floors that need no walk: those of listed topics and of names without a row. Returns
-    /// them in the first call, and again when the row of a topic that may be wanted was deleted.
+    /// The floors that need no walk: the floors of listed topics, and the floor that names without
+    /// a row share. The first call returns these floors. A later call returns them again only if
+    /// the shared floor has changed and is above `least`.
     fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<TopicEvictions>> {
         let forgotten = TopicEvictions::forgotten(snapshot.db)?;
         let is_first = self.forgotten.is_none();
@@ -157,9 +159,9 @@ impl Holes {
         self.after == after && self.from <= from
     }
 
-    /// Reads the floors that have changed, and returns the end of the hole at or above `from`. The
-    /// end may be higher than in the last call. `None` if the search is not complete after this
-    /// call.
+    /// Reads the floors that have changed. Returns `None` if the search is not complete after this
+    /// call. If the search is complete, returns the last offset of the hole at or above `from`, or
+    /// `Some(None)` if there is no hole. The hole may end higher than in the last call.
     pub(super) fn look(
         &mut self,
         snapshot: &mut Snapshot<'_>,

@@ -1,10 +1,10 @@
-//! The topics that a replay reads, and one call of the replay: a read transaction with a limit of
-//! rows.
+//! Finds the topics that a replay reads. It also has the type [`Snapshot`] for one call of a
+//! replay, which is a read transaction with a limit of rows.
 //!
 //! A replay reads named topics, and topics that match patterns. The start of a pattern up to its
 //! first placeholder is its prefix. If few names in the file begin with these prefixes, the replay
-//! makes a list of its topics and merges the lists of their events. Otherwise it walks all events,
-//! and checks for each event whether one of its topics is wanted.
+//! makes a list of its topics and merges the lists of their events. If there are more names, the
+//! replay walks all events, and checks for each event whether one of its topics is wanted.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// The maximum number of rows that one call reads. This takes about ten milliseconds if none of the
-/// rows is wanted.
+/// The maximum number of rows that one call reads. Reading this many rows takes about ten
+/// milliseconds if none of the rows is wanted.
 pub(crate) const ROWS_MAX: usize = 4_096;
 
 /// A call may always read this many rows of events, even if it has used up its rows for topics. So
@@ -47,8 +47,9 @@ const LOOKUPS_MAX: usize = 2_000;
 /// has this many. After that, the replay walks all events.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
-/// A walk remembers for this many topics whether they are wanted, which takes some 300 KiB. When
-/// there are more, it forgets all of them. To find the answer for a topic again, it reads one row.
+/// The maximum number of topics for which a walk remembers whether the topic is wanted. This many
+/// topics take some 300 KiB. When the walk meets more topics, it forgets all answers. To find the
+/// answer for a topic again, the walk reads one row.
 const KNOWN_MAX: usize = 16_384;
 
 /// The names and patterns of the topics that a replay wants.
@@ -94,7 +95,8 @@ pub(crate) struct Few {
 }
 
 impl ReplayTopics {
-    /// Lists the topics, unless there are too many. Reads at most as many rows as one page.
+    /// Lists the topics. If there are too many, returns [`Self::Many`]. Reads at most as many rows
+    /// as one page.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
@@ -144,7 +146,7 @@ impl Few {
 }
 
 /// The first value after all names that begin with a prefix. A prefix ends with `/`, and `0` is the
-/// next character after `/`, so the value is the prefix with `0` in place of its last character.
+/// next character after `/`. So the value is the prefix with `0` in place of its last character.
 /// For the empty prefix, the value is a blob, because SQLite sorts every text before every blob.
 fn end_of(prefix: &str) -> Value {
     match prefix.strip_suffix('/') {
@@ -165,7 +167,7 @@ pub(crate) struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Opens a transaction and finds the topics of the replay. Then calls `read`. If there are more
-    /// new topics than one call can check, `read` is left to a later call.
+    /// new topics than one call can check, this returns [`Step::More`] and does not call `read`.
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,
@@ -187,13 +189,14 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Begins to read events. If the call has few rows left, this gives it some more.
+    /// Begins to read events. If the call may read only few more rows, this raises the number to
+    /// [`EVENT_ROWS_MIN`].
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }
 
     /// Adds the topics that were created since the last call. Returns `false` if a later call must
-    /// check the rest of them.
+    /// check further new topics.
     fn add_new_topics(&mut self) -> Result<bool> {
         let ReplayTopics::Few(few) = &mut *self.target else { return Ok(true) };
         let sql = "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?";

@@ -1,5 +1,5 @@
-//! Tests of how much of the file one call reads, counted in instructions of SQLite's virtual
-//! machine.
+//! Tests that one call of a replay reads only a limited part of the file. They count the
+//! instructions of SQLite's virtual machine.
 
 use std::{
     path::PathBuf,
@@ -86,7 +86,7 @@ fn read(replay: &mut Replay, count: &AtomicU64) -> (Vec<Page>, usize, u64) {
         let page = || replay.page(Range { from, until }, EvictionNumber::NONE, batch).unwrap();
         let (step, took) = counted(count, page);
         (calls, most) = (calls + 1, most.max(took));
-        assert!(calls < 1_000, "no progress");
+        assert!(calls < 1_000, "the replay makes no progress");
         if let Step::Done(page) = step {
             from = page.next;
             pages.push(page);
@@ -103,11 +103,11 @@ fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
     let mut replay = Replay::new(Arc::clone(&pool), misses);
     let (pages, calls, most) = read(&mut replay, &count);
     assert!(pages.iter().all(|page| page.events.is_empty() && page.hole.is_none()));
-    assert!(calls > 20_000 / ROWS_MAX, "{calls}");
-    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "{most}");
+    assert!(calls > 20_000 / ROWS_MAX, "the replay took only {calls} calls");
+    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "one call took {most} instructions");
     let (floor, took) = counted(&count, || replay.floor().unwrap());
     assert_eq!(floor, Step::More);
-    assert!(took < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "{took}");
+    assert!(took < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "the call took {took} instructions");
     std::fs::remove_file(path).unwrap();
 }
 
@@ -118,7 +118,7 @@ fn a_thousand_matching_patterns_get_every_event_and_the_hole() {
     let (pages, _, most) = read(&mut Replay::new(pool, all), &count);
     assert_eq!(pages.iter().map(|page| page.events.len()).sum::<usize>(), 20_000);
     assert_eq!(pages[0].hole, Some(Offset::new(20_000)));
-    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "{most}");
+    assert!(most < 2 * ROWS_MAX as u64 * INSTRUCTIONS_PER_ROW, "one call took {most} instructions");
     std::fs::remove_file(path).unwrap();
 }
 
@@ -135,11 +135,14 @@ fn exact_names_are_looked_up_once() {
     let (first, took_first) = counted(&count, &mut page);
     let (second, took_second) = counted(&count, &mut page);
     assert_eq!(first, second);
-    assert!(took_second * 2 < took_first, "{took_first} and {took_second}");
+    assert!(
+        took_second * 2 < took_first,
+        "the calls took {took_first} and {took_second} instructions"
+    );
     std::fs::remove_file(path).unwrap();
 }
 
-/// A replay that walks the floors makes progress even while new topics and evictions are added.
+/// Between two reads of the replay, 10,000 topics are added. One call checks only a part of them.
 #[test]
 fn many_new_topics_are_checked_step_by_step() {
     let (path, pool, count) = file("new", 10);
@@ -174,7 +177,7 @@ fn index_searches_begin_at_the_right_row() {
         (above, (20_001, 0)),
     ] {
         let took = first(sql, params);
-        assert!(took <= 200, "{took} instructions for {params:?} in {sql}");
+        assert!(took <= 200, "the search took {took} instructions with {params:?}: {sql}");
     }
     std::fs::remove_file(path).unwrap();
 }

@@ -1,5 +1,5 @@
-//! The child process, which loses its power. The process writes to a store. It prints everything
-//! that the store has confirmed to its standard output.
+//! The power of this child process is cut. Until then, the process writes events to a store. For
+//! each outcome that the store reports, the process prints a line.
 
 use std::io::Write;
 
@@ -55,7 +55,7 @@ fn write(plan: &Plan, store: &mut SqliteStore) {
 }
 
 /// After a failed flush, the events of earlier batches must still be readable. If they are not,
-/// prints this.
+/// this prints `unreadable`.
 fn check_readable(store: &SqliteStore, unknown: u64) {
     let batch = Batch { events_max: 1, bytes_max: usize::MAX };
     let newest = store.reader().newest(batch).map(|newest| newest.first().map(|e| e.offset.get()));

@@ -3,9 +3,9 @@
 //!
 //! The functions in this file replace the functions of libc that write to files, in the whole
 //! program including SQLite. Calls for files outside the run's folder go to the kernel unchanged.
-//! Writes to files inside the folder also go to the kernel, so that the program can read them. But
-//! a flush only copies the written data to a second copy in memory, which has the content that
-//! survives a power cut.
+//! Writes to files inside the folder also go to the kernel, so that the program can read them. A
+//! flush does not go to the kernel. It only adds the written data to a copy in memory, which has
+//! the content that survives a power cut for certain.
 
 #![allow(unsafe_code)]
 
@@ -20,23 +20,23 @@ use std::{
 
 use crate::plan::{Plan, Sort};
 
-/// A disk writes this many bytes as one unit. Such a unit survives a power cut as a whole or not at
-/// all.
+/// A disk writes this many bytes as one unit. A power cut never leaves a part of a unit: the whole
+/// unit survives, or the whole unit is lost.
 const SECTOR: usize = 512;
 
 static DISK: OnceLock<(Plan, Mutex<Disk>)> = OnceLock::new();
 
 struct Disk {
     calls: u64,
-    /// Whether the failure of a write or a flush that the run's plan contains has happened.
+    /// Whether the planned failure of a write or a flush has happened.
     failed: bool,
     random: fastrand::Rng,
     files: BTreeMap<String, File>,
 }
 
-/// A file: the content that survives a power cut, and the writes since the last flush. Invariant:
-/// as long as no flush has failed, `flushed` changed by all of `pending` is the content that this
-/// process reads.
+/// A file: the content that survives a power cut, and the writes since the last flush. Invariant
+/// until a flush fails: applying all of `pending` to `flushed` gives the content that this process
+/// reads.
 #[derive(Default)]
 struct File {
     flushed: Vec<u8>,
@@ -78,7 +78,7 @@ fn cut_locked(plan: &Plan, disk: &mut Disk) -> ! {
         file.survive(&mut disk.random, chance);
         fs::write(plan.after.join(name), &file.flushed).unwrap();
     }
-    // SAFETY: ends the process at once; nothing of it is used afterwards.
+    // SAFETY: `_exit` ends the process at once, so the process uses nothing afterwards.
     unsafe { libc::_exit(0) }
 }
 
@@ -137,8 +137,8 @@ fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, 
 
 fn name_in(plan: &Plan, path: &Path) -> Option<String> {
     let name = path.strip_prefix(&plan.folder).ok()?.to_str()?;
-    // This file is memory that processes share. It does not survive a power cut, so the disk does
-    // not record it.
+    // The file `*-shm` is memory that processes share. It does not survive a power cut, so the disk
+    // does not record this file.
     (!name.ends_with("-shm")).then(|| name.to_owned())
 }
 
@@ -172,8 +172,9 @@ impl Disk {
         let file = files.entry(name).or_default();
         match plan.sort {
             Sort::Pretending => {}
-            // After a failed flush, a real kernel may forget which data was not written. So these
-            // writes are lost or have survived, and later flushes do not include them.
+            // After a failed flush, a real kernel may forget which data was not written. So each of
+            // these writes either survives now or is lost, and later flushes do not include these
+            // writes.
             _ if fails => {
                 file.survive(random, 0.5);
                 return error(libc::EIO);
@@ -218,10 +219,11 @@ unsafe fn write_at(
 
 /// # Safety
 ///
-/// - As libc's: `bytes` points to `length` readable bytes.
+/// - As for the function of libc: `bytes` points to `length` readable bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: usize) -> isize {
-    // SAFETY: asks for a number; an invalid descriptor gives -1, and then nothing is noted.
+    // SAFETY: `lseek` takes only numbers. For an invalid descriptor it returns -1, and then nothing
+    // is recorded.
     let at = unsafe { libc::lseek(descriptor, 0, libc::SEEK_CUR) };
     // SAFETY: these are the caller's arguments, and the caller vouches for them.
     let kernel = || unsafe { libc::syscall(libc::SYS_write, descriptor, bytes, length) };
@@ -231,7 +233,7 @@ unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: usiz
 
 /// # Safety
 ///
-/// - As libc's: `bytes` points to `length` readable bytes.
+/// - As for the function of libc: `bytes` points to `length` readable bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(
     descriptor: c_int,
@@ -247,7 +249,7 @@ unsafe extern "C" fn pwrite64(
 
 /// # Safety
 ///
-/// - As libc's: `bytes` points to `length` readable bytes.
+/// - As for the function of libc: `bytes` points to `length` readable bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(
     descriptor: c_int,
@@ -255,13 +257,14 @@ unsafe extern "C" fn pwrite(
     length: usize,
     at: i64,
 ) -> isize {
-    // SAFETY: the caller vouches for the bytes; on 64-bit systems both are one function.
+    // SAFETY: the caller vouches for the bytes. On 64-bit systems, `pwrite` and `pwrite64` are the
+    // same function.
     unsafe { pwrite64(descriptor, bytes, length, at) }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ftruncate64(descriptor: c_int, length: i64) -> c_int {
-    // SAFETY: takes numbers only.
+    // SAFETY: `ftruncate` takes only numbers.
     let kernel = || unsafe { libc::syscall(libc::SYS_ftruncate, descriptor, length) } as c_int;
     let Some((plan, mut disk, name)) = find(descriptor) else { return kernel() };
     if disk.fails(plan, Call::Write) {
@@ -283,7 +286,7 @@ extern "C" fn ftruncate(descriptor: c_int, length: i64) -> c_int {
 extern "C" fn fsync(descriptor: c_int) -> c_int {
     match find(descriptor) {
         Some((plan, mut disk, name)) if !name.is_empty() => disk.flush(plan, name),
-        // SAFETY: takes a number only.
+        // SAFETY: `fsync` takes only a number.
         _ => unsafe { libc::syscall(libc::SYS_fsync, descriptor) as c_int },
     }
 }
@@ -295,7 +298,7 @@ extern "C" fn fdatasync(descriptor: c_int) -> c_int {
 
 /// # Safety
 ///
-/// - As libc's: `path` is a text that ends with a zero byte.
+/// - As for the function of libc: `path` is a text that ends with a zero byte.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     if let Some((plan, disk)) = DISK.get() {

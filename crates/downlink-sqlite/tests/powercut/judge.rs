@@ -10,7 +10,8 @@ use downlink_sqlite::SqliteStore;
 
 use crate::plan::{COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, options, topic};
 
-/// What the child process has printed: numbers of batches, and how it ended.
+/// The output of the child process: the numbers of the batches for each outcome, and how the child
+/// ended.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     kept: BTreeSet<u64>,
@@ -23,9 +24,9 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Whether the run has tested anything. At least one batch must have been kept. Then the
-    /// planned failure must have happened, or, if no failure was planned, the power must have been
-    /// cut before the child was done.
+    /// Whether the run proves something. At least one batch must have been kept. If a failure was
+    /// planned, it must have happened. If no failure was planned, the power must have been cut
+    /// before the child was done.
     pub(crate) fn is_conclusive(&self, sort: Sort) -> bool {
         let failed = match sort {
             Sort::FailedWrite => !self.failed.is_empty(),
@@ -48,7 +49,7 @@ pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success() && plan.after.exists(),
-        "the child must end by a power cut: {said}\n{}",
+        "the child has not ended by a power cut: {said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let said = listen(&said);
@@ -70,13 +71,13 @@ fn listen(text: &str) -> Said {
             "stopped" => said.stopped = true,
             "done" => said.done = true,
             "refused" => {}
-            other => panic!("the child said {other}"),
+            other => panic!("the child printed an unknown word: {other}"),
         }
     }
     if let Some(unknown) = said.unknown {
         assert!(
             said.kept.iter().all(|&kept| kept < unknown),
-            "no batch may be kept after the store has stopped"
+            "the store has kept a batch after it stopped"
         );
     }
     said
@@ -85,8 +86,9 @@ fn listen(text: &str) -> Said {
 /// Returns all sets of batches that the file may have.
 fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
     let kept = &said.kept;
-    // The file may or may not have the batch that the child was writing when the power was cut, or
-    // a batch whose outcome is unknown.
+    // The outcome of one batch may be open. This is the batch that the child was writing when the
+    // power was cut, or the batch whose outcome the store has reported as unknown. The file may or
+    // may not have this batch.
     let last = kept.iter().chain(&said.failed).next_back().map_or(0, |number| number + 1);
     let open = if said.stopped || said.unknown.is_some() {
         said.unknown
@@ -152,7 +154,10 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
         let floor = page.hole.map_or(1, |hole| hole.get() + 1);
         let gone = committed.iter().filter(|&&offset| offset < floor).count();
         if gone > committed.len().saturating_sub(EVENTS_MAX) {
-            return Err(format!("topic {number}: {gone} of {} evicted", committed.len()));
+            return Err(format!(
+                "topic {number} has evicted too many events: {gone} of {}",
+                committed.len()
+            ));
         }
         compare_topic(number, &page.events, &committed[gone..])?;
     }
@@ -162,12 +167,12 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
 fn compare_topic(number: u64, found: &[StoredEntry], expected: &[u64]) -> Result<(), String> {
     let offsets: Vec<u64> = found.iter().map(|entry| entry.offset.get()).collect();
     if offsets != expected {
-        return Err(format!("topic {number}: {offsets:?} instead of {expected:?}"));
+        return Err(format!("topic {number} has the events {offsets:?} instead of {expected:?}"));
     }
     for entry in found {
         let written = event(entry.offset.get());
         if written.payload != entry.payload || written.id != entry.id {
-            return Err(format!("event {} is torn", entry.offset));
+            return Err(format!("event {} differs from the committed event", entry.offset));
         }
     }
     Ok(())

@@ -4,13 +4,14 @@
 //! A child process commits batches of events, and prints a line after each commit. It uses a
 //! simulated disk, which knows the writes that were flushed. At a random write or flush, the power
 //! is cut. Each sector (512 bytes) of the writes that were not flushed then survives or is lost at
-//! random, and the last write is cut off at a random byte. In some runs, a write or a flush fails
+//! random. The last write is also cut off at a random byte. In some runs, a write or a flush fails
 //! before the power cut. The parent process then opens the file that has survived, and compares it
 //! with the output of the child.
 //!
-//! Some runs use a disk that only pretends to flush. These runs must lose events; otherwise the
-//! test cannot detect losses, and it fails. `DOWNLINK_POWERCUT_RUNS` sets the number of runs of
-//! each sort, and `DOWNLINK_POWERCUT_SEED` sets the first seed.
+//! Some runs use a disk that only pretends to flush. These runs must lose events. If none of them
+//! loses an event, the test cannot detect losses, so it fails. `DOWNLINK_POWERCUT_RUNS` sets the
+//! number of runs for each kind of failure (`Sort`), and `DOWNLINK_POWERCUT_SEED` sets the first
+//! seed.
 //!
 //! Two things are not simulated. The name of a file is never lost, and the memory that processes
 //! share never survives.
@@ -50,7 +51,8 @@ fn main() -> ExitCode {
     if good.into_iter().all(|good| good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs all seeds of one sort and prints the result. Returns whether the result is as expected.
+/// Runs all seeds for one kind of failure and prints the result. Returns whether the result is as
+/// expected.
 #[cfg(target_os = "linux")]
 fn check(sort: plan::Sort, seeds: std::ops::Range<u64>) -> bool {
     let (runs, first) = (seeds.end - seeds.start, seeds.start);

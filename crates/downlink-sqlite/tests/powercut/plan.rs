@@ -1,6 +1,6 @@
-//! The plan of a run: what the child process writes, and when the power is cut. It depends only on
-//! the sort and the seed of the run, so the parent process and the child process have the same
-//! plan.
+//! The plan of a run determines the events that the child process writes, and the time of the power
+//! cut. The plan depends only on the seed and the `Sort` (the kind of failure) of the run. So the
+//! parent process and the child process have the same plan.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,21 +12,21 @@ use downlink_log::{
 };
 use downlink_sqlite::SqliteOptions;
 
-/// The number of commits in a run. `CALLS_MAX` is the highest number of a disk call at which the
-/// power may be cut. A whole run has a few calls less, so in some runs the power is cut only at the
-/// end.
+/// The number of commits in a run. Calls of the disk are numbered, and the power is cut at a call
+/// with a number below `CALLS_MAX`. A whole run has slightly fewer calls, so in some runs the power
+/// is cut only at the end.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
 /// The time of the wall clock whenever a store is opened.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-/// The number of topics of a run, and below that the number of events that each topic keeps. Both
-/// are so small that events are evicted all the time.
+/// `TOPICS` is the number of topics of a run, and `EVENTS_MAX` is the number of events that each
+/// topic keeps. Both numbers are small, so that topics evict events all the time.
 pub(crate) const TOPICS: u64 = 5;
 pub(crate) const EVENTS_MAX: usize = 40;
 
-/// The sort of a run.
+/// The kind of failure in a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sort {
     /// Durable commits, and then a power cut.

@@ -26,7 +26,7 @@ fn refusal(path: &Path) -> StoreError {
 fn a_file_that_is_not_a_database_is_refused_and_left_unchanged() {
     let folder = Folder::new();
     let path = folder.file("a.db");
-    fs::write(&path, "a letter to nobody, long enough to be looked at ".repeat(100)).unwrap();
+    fs::write(&path, "a text that is long enough to be a database file ".repeat(100)).unwrap();
     let before = fs::read(&path).unwrap();
     assert_eq!(refusal(&path), StoreError::NotAStore);
     assert_eq!(fs::read(&path).unwrap(), before);
@@ -138,7 +138,7 @@ fn a_full_disk_refuses_publishes_and_recovers() {
 }
 
 #[test]
-fn a_disk_without_space_for_a_new_store_is_full() {
+fn a_disk_without_space_for_a_new_store_gives_the_error_disk_full() {
     let Some(disk) = Disk::mount("size=16k") else { return };
     assert_eq!(refusal(&disk.0.file("a.db")), StoreError::DiskFull);
 }
@@ -171,7 +171,7 @@ fn a_read_only_file_gives_the_error_read_only() {
 }
 
 #[test]
-fn every_error_says_what_to_do() {
+fn every_error_has_a_different_text_with_advice() {
     let reason: Box<str> = "x".into();
     let errors = [
         StoreError::InUse { file: Path::new("x").into() },

@@ -51,7 +51,7 @@ fn evictions_are_numbered_in_order() {
 }
 
 #[test]
-fn only_evictions_after_the_number_make_a_hole() {
+fn only_evictions_after_the_given_number_make_a_hole() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(FOUR));
     append(&mut store, 1..=8, &[topic("a")]);
@@ -64,7 +64,7 @@ fn only_evictions_after_the_number_make_a_hole() {
 }
 
 /// A topic's floor is the offset below which the topic has evicted its events. Here, the fast topic
-/// has a higher floor than the slow one. Between two pages of a reader, the slow topic evicts
+/// has a higher floor than the slow topic. Between two pages of a reader, the slow topic evicts
 /// events that are below the floor of the fast topic. The reader must still find this hole.
 #[test]
 fn a_new_hole_below_a_higher_floor_is_found() {

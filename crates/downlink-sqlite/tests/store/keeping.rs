@@ -45,7 +45,7 @@ fn every_opening_begins_an_epoch_above_the_assigned_offsets() {
 /// The store must not assign an offset again, even if no event in the file has this offset any
 /// more.
 #[test]
-fn offsets_of_marks_and_evicted_events_are_not_assigned_again() {
+fn offsets_of_finish_marks_and_evicted_events_are_not_assigned_again() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -67,9 +67,9 @@ fn offsets_of_marks_and_evicted_events_are_not_assigned_again() {
 
 /// An id consists of an epoch and an offset. In a restored store, the old epoch ends with the last
 /// event of the backup. So the id of an event that was published after the backup is beyond the end
-/// of its epoch, and is not taken for a new event with the same offset.
+/// of its epoch. It cannot be confused with the id of a new event, which may have the same offset.
 #[test]
-fn a_restored_backup_ends_the_epoch_where_it_was_made() {
+fn a_restored_backup_ends_the_old_epoch_after_its_last_event() {
     let folder = Folder::new();
     let (path, copy) = (folder.file("a.db"), folder.file("copy.db"));
     let mut store = open(&path);
@@ -162,13 +162,13 @@ fn the_newest_events_are_read_back_with_all_their_fields() {
         |events_max, bytes_max| store.reader().newest(Batch { events_max, bytes_max }).unwrap();
     assert_eq!(newest(3, usize::MAX), batch[6..]);
     assert_eq!(newest(100, usize::MAX), batch);
-    // The newest two events, "event 9" and "event 8", have 14 bytes together. So the second one
-    // reaches the limit of bytes.
+    // The newest two events, "event 9" and "event 8", have 14 bytes together. So event 8 reaches
+    // the limit of bytes.
     assert_eq!(newest(100, 14), batch[7..]);
 }
 
 #[test]
-fn the_fingerprint_key_stays_and_differs_from_file_to_file() {
+fn the_fingerprint_key_of_a_file_never_changes_and_differs_from_other_files() {
     let folder = Folder::new();
     let key = |name| open(&folder.file(name)).opened().fingerprint_key;
     let first = key("a.db");

@@ -106,7 +106,8 @@ fn the_next_transaction_stores_the_clock() {
     assert_eq!(open(&path).opened().clock, Some(ClockState { at: at(5), delta_ms: 90 }));
 }
 
-/// The mark of a finished topic is newer than every event, so no row of an event has its time.
+/// The finish mark of the topic is newer than every event, so no row of an event has the time of
+/// the mark.
 #[test]
 fn the_stored_clock_includes_the_time_of_a_finish_mark() {
     let folder = Folder::new();
@@ -133,7 +134,7 @@ fn damaged(folder: &Folder, statement: &str) -> downlink_sqlite::SqliteStore {
 }
 
 #[test]
-fn a_damaged_event_has_no_payload() {
+fn a_damaged_event_is_read_without_its_payload() {
     // The changes are: another payload ("event 2" differs from "event 3" in only one bit), another
     // id, no id, and another checksum.
     for change in ["payload = x'6576656e742032'", "id = 'id 4'", "id = NULL", "checksum = 1"] {

@@ -1,9 +1,9 @@
 //! Runs random programs on a store, and compares the store with a list of all events that were ever
 //! committed.
 //!
-//! A topic's floor is an offset. The store says with it that the topic has evicted all events
-//! below. All events of the topic at or above the floor must be in the store. An event below the
-//! floor must be one that the retention rule may evict. A reader must get no other events.
+//! The floor of a topic is the offset after its last evicted event. The store must have all events
+//! of the topic at or above the floor. The retention rule must allow the eviction of each event
+//! below the floor. A reader must get exactly the events at or above the floor.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,15 +26,15 @@ const INBOX: Retention =
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Commits some events. Each has the indices of its addresses, and a number by which its offset
-    /// and time are higher than those of the event before.
+    /// Commits some events. Each event has the indices of its addresses, and a step. The step is
+    /// the difference to the offset and the time of the previous event.
     Commit(Vec<(Vec<usize>, u64)>),
     /// Lets this many milliseconds pass, and then trims until all rules hold.
     Trim(u64),
     /// Runs one step of trimming.
     Step,
     Reopen,
-    /// Begins a reader with the selection that has this index.
+    /// Starts a reader with the selection that has this index.
     Begin(usize),
     /// Reads one page with each reader.
     Pages,
@@ -119,11 +119,11 @@ fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     for address in addresses() {
         let (read, floor) = read(store, &wanted(std::slice::from_ref(&address), &[]), until, 3);
         let expected: Vec<_> = naive.of(&address).filter(|&offset| offset >= floor).collect();
-        assert_eq!(read, expected, "{address:?} from its floor {floor}");
+        assert_eq!(read, expected, "the events of {address:?} differ from its floor {floor} on");
         for gone in naive.of(&address).filter(|&offset| offset < floor) {
             assert!(
                 naive.may_be_gone(&address, gone, &rule(&address)),
-                "{address:?} must keep {gone}"
+                "{address:?} must keep event {gone}"
             );
         }
         kept.push(read);
@@ -142,13 +142,13 @@ fn selections() -> Vec<(Wanted, Vec<usize>)> {
     ]
 }
 
-/// A reader that has begun to read all events at some step of the program.
+/// A reader of all events, which started at some step of the program.
 struct Reading {
     replay: Box<dyn StoreReplay>,
     addresses: Vec<usize>,
     begun: EvictionNumber,
-    /// The events that the reader could get when it began. `tail` is the next offset of the log at
-    /// that time.
+    /// The events that the reader could get when it started. `tail` was then the offset of the next
+    /// event.
     kept: BTreeSet<u64>,
     tail: u64,
     next: u64,
@@ -163,8 +163,8 @@ impl Reading {
         Self { replay: store.reader().replay(wanted), addresses, begun, kept, tail, next: 1 }
     }
 
-    /// Reads a page. Asserts that the page's hole covers every missing event, and that the page has
-    /// a hole only if an event was evicted after the reader began.
+    /// Reads a page. Asserts that the page's hole covers every missing event. Also asserts that the
+    /// page has a hole only if an event was evicted after the reader started.
     fn page(&mut self, store: &SqliteStore, naive: &Naive) {
         let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
         let batch = Batch { events_max: 2, bytes_max: usize::MAX };
@@ -183,7 +183,11 @@ impl Reading {
             .filter(|offset| self.kept.contains(offset) || *offset >= self.tail);
         let missing = later.filter(|offset| *offset >= from && !kept.contains(offset)).max();
         let below = page.hole.map_or(from, |hole| hole.get() + 1);
-        assert!(missing.is_none_or(|missing| missing < below), "{missing:?} {:?}", page.hole);
+        assert!(
+            missing.is_none_or(|missing| missing < below),
+            "{missing:?} is missing outside of the hole {:?}",
+            page.hole
+        );
         let highest = store.reader().highest_floor().unwrap().get();
         assert!(page.hole.is_none_or(|hole| hole.get() < highest && hole.get() >= from));
         let newest = store.reader().newest_eviction().unwrap();
@@ -231,7 +235,10 @@ fn check_rules(kept: &[Vec<u64>], now: u64) {
         let bytes: usize = kept.iter().map(|&n| crate::support::payload(n).len() + 96).sum();
         assert!(kept.len() <= 1 || bytes <= rule.bytes_max);
         let age = rule.age_max.unwrap().as_millis() as u64;
-        assert!(kept.iter().all(|offset| offset + age > now), "{address:?} {kept:?} at {now}");
+        assert!(
+            kept.iter().all(|offset| offset + age > now),
+            "{address:?} keeps too old events at {now}: {kept:?}"
+        );
     }
 }
 

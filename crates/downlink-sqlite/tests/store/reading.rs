@@ -27,7 +27,7 @@ fn an_event_of_several_wanted_topics_is_read_once() {
 }
 
 #[test]
-fn patterns_match_topics_but_no_inbox() {
+fn a_pattern_matches_topics_but_no_inboxes() {
     let folder = Folder::new();
     let names = ["orders/1", "orders/2/status", "orders0", "other/1"];
     let store = filled(&folder, 5, |offset| match offset {
@@ -61,8 +61,8 @@ fn pages_are_bounded_by_events_and_bytes() {
     assert_eq!(page(one, 9, 5, usize::MAX), (vec![], 10));
 }
 
-/// The pattern matches more topics than a replay lists. So the replay looks at all events instead,
-/// at a limited number of them for each page.
+/// The pattern matches more topics than a replay lists. So the replay walks all events instead, and
+/// reads only a limited number of events for each page.
 #[test]
 fn a_pattern_over_many_topics_reads_every_event() {
     let folder = Folder::new();
@@ -115,13 +115,13 @@ fn first_since_finds_the_first_event_at_or_after_a_time() {
     commit(&mut store, &batch);
     let first = |since| store.reader().first_since(at(since)).unwrap().map(Offset::get);
     for (since, found) in [(0, 3), (3, 3), (4, 10), (10, 10), (11, 11), (12, 50), (50, 50)] {
-        assert_eq!(first(since), Some(found), "since {since}");
+        assert_eq!(first(since), Some(found), "the first event since {since} differs");
     }
     assert_eq!(first(51), None);
 }
 
 /// Trimming puts events on the lists of their topics, which make reading faster. New events are not
-/// on these lists yet. A reader must get both.
+/// on these lists yet. A reader must get the listed events and the new events.
 #[test]
 fn indexed_and_unindexed_events_are_read_together() {
     let folder = Folder::new();
@@ -141,7 +141,11 @@ fn indexed_and_unindexed_events_are_read_together() {
         [(1, 5_201, 5_200), (3, 5_200, 5_050), (4, 5_200, 5_000), (7, 5_001, 4_700), (500, 9, 0)]
     {
         let found = nth_newest(&store, &a, count, until);
-        assert_eq!(found.unwrap_or(0), oldest, "{count} below {until}");
+        assert_eq!(
+            found.unwrap_or(0),
+            oldest,
+            "the newest {count} events below {until} begin at another offset"
+        );
     }
     assert_eq!(offsets(&store, &wanted(&[], &["*"])).len(), 5_200);
 }

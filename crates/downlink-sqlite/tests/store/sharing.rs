@@ -48,9 +48,9 @@ fn a_hard_link_is_recognised_as_the_same_file() {
 }
 
 /// The store is open, and a second opening is refused. The refused opening must not close any
-/// descriptor of the file, because the system would then drop the locks that SQLite holds on the
-/// file for the first opening. Without these locks, another program that opens and closes the file
-/// would remove the write-ahead log.
+/// descriptor of the file. If it did, the system would drop the locks that SQLite holds on the file
+/// for the first opening. Without these locks, another program that opens and closes the file would
+/// remove the write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
 fn refused_openings_and_dropped_readers_keep_sqlites_locks() {
@@ -118,7 +118,8 @@ fn a_second_writer_waits_until_the_first_is_closed() {
     assert_eq!(second.opened().next_offset, Offset::new(2));
 }
 
-/// At any moment, a reader must see the first batches completely, and nothing of the later ones.
+/// At any moment, a reader must see the first batches completely, and no event of the later
+/// batches.
 #[test]
 fn readers_see_whole_batches_while_the_writer_writes() {
     const BATCH: u64 = 7;

@@ -1,5 +1,5 @@
-//! The tests share these functions. They make temporary folders and events, and read everything in
-//! a store.
+//! Functions that the tests share. They make temporary folders and events, and read the events of a
+//! store.
 
 use std::{
     fs,
@@ -149,8 +149,8 @@ pub(crate) fn range(range: std::ops::Range<u64>) -> Range {
 /// The size of a large page.
 pub(crate) const LARGE: Batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
 
-/// Reads a page. Every eviction counts for the page's hole, as for a reader that began before all
-/// of them.
+/// Reads a page. Every eviction counts for the page's hole, as for a reader that started before the
+/// first eviction.
 pub(crate) fn page_of(
     replay: &mut dyn StoreReplay,
     offsets: std::ops::Range<u64>,

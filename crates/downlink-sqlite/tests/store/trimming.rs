@@ -29,7 +29,7 @@ fn floor(store: &SqliteStore, address: &Address) -> (u64, u64) {
 }
 
 #[test]
-fn a_topic_is_trimmed_by_count_once_it_is_an_eighth_over() {
+fn a_topic_is_trimmed_by_count_when_it_exceeds_its_rule_by_an_eighth() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));
     let a = topic("a");
@@ -44,7 +44,7 @@ fn a_topic_is_trimmed_by_count_once_it_is_an_eighth_over() {
 }
 
 #[test]
-fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest() {
+fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest_event() {
     let folder = Folder::new();
     let bytes_max = 2 * (96 + "event 1".len());
     let mut store = open_with(&folder.file("a.db"), keeping(Retention { bytes_max, ..ALL }));
@@ -92,7 +92,7 @@ fn an_event_stays_while_one_of_its_topics_keeps_it() {
 }
 
 #[test]
-fn the_file_stays_within_its_bytes() {
+fn the_file_stays_within_its_limit_of_bytes() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let bytes_max = 1 << 20;
@@ -111,10 +111,10 @@ fn the_file_stays_within_its_bytes() {
     }
     let oldest = store.reader().first_since(at(0)).unwrap().unwrap().get();
     let kept = 200 * 64 - oldest;
-    assert!((500..1_100).contains(&kept), "{kept} events of 1,000 bytes in 1 MiB");
+    assert!((500..1_100).contains(&kept), "a file of 1 MiB keeps {kept} events of 1,000 bytes");
     drop(store);
     let size = std::fs::metadata(&path).unwrap().len();
-    assert!(size < 2 * bytes_max, "12.8 MB went through; the file has {size} bytes");
+    assert!(size < 2 * bytes_max, "after events of 12.8 MB, the file has {size} bytes");
     let store = open_with(&path, keeping(ALL));
     let floor = floor_of_wanted(&store, &wanted(&[], &["t/*"]));
     assert!(floor.offset.get() <= oldest && floor.offset.get() > oldest - 20);
@@ -140,11 +140,11 @@ fn floors_survive_a_new_opening_and_new_events_of_the_topic() {
     assert_eq!((all.offset.get(), all.at), (6, at(5)));
 }
 
-/// The store remembers only a limited number of floors of empty topics. It forgets the lowest ones,
-/// and uses the highest forgotten floor for every topic that it does not know. So a reader may get
-/// a needless gap, but never misses one.
+/// The store remembers only a limited number of floors of empty topics. It forgets the lowest
+/// floors, and uses the highest forgotten floor for every topic that it does not know. So a reader
+/// may get a gap although it missed nothing. But if it missed events, it always gets a gap.
 #[test]
-fn forgotten_floors_raise_the_floor_of_all_unknown_names() {
+fn forgotten_floors_raise_the_floor_of_names_without_a_row() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
@@ -236,12 +236,12 @@ fn a_step_evicts_a_bounded_number_of_events() {
     while store.trim(at(5_000)).unwrap() == Trimmed::More {
         steps += 1;
     }
-    assert!(steps >= 5_000 / 512, "{steps}");
+    assert!(steps >= 5_000 / 512, "trimming took only {steps} steps");
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 8);
 }
 
-/// Some rules need work on very many topics. This work must not stop the other rules, neither after
-/// a failed commit nor after the rules have changed.
+/// Some rules need work on very many topics. This work must not delay the other rules. The test
+/// checks this after a failed commit and after a change of the rules.
 #[test]
 fn retention_continues_after_a_failed_commit_and_after_new_rules() {
     let folder = Folder::new();
@@ -276,7 +276,7 @@ fn a_step_indexes_a_bounded_number_of_events() {
         other.query_row(count, [], |row| row.get::<_, u64>(0)).unwrap()
     };
     assert_eq!(store.trim(at(0)), Ok(Trimmed::More));
-    assert!((1..=50).contains(&lists()), "{}", lists());
+    assert!((1..=50).contains(&lists()), "one step has indexed {} events", lists());
     trim(&mut store, 0);
     assert_eq!(offsets(&store, &wanted(&to[..1], &[])), (53..=60).collect::<Vec<_>>());
     assert_eq!(offsets(&store, &wanted(&[], &["t/*"])), (53..=60).collect::<Vec<_>>());
@@ -290,8 +290,8 @@ fn a_step_indexes_a_bounded_number_of_events() {
     assert_eq!(floor(&store, &to[249]), (71, 70));
 }
 
-/// If publishers never pause, the server trims only one step after each commit. The file must still
-/// not grow far beyond its rules.
+/// If publishers never pause, the server runs only one step of trimming after each commit. The file
+/// must still not grow far beyond its rules.
 #[test]
 fn trimming_keeps_up_with_publishers_that_never_pause() {
     let folder = Folder::new();
@@ -309,7 +309,7 @@ fn trimming_keeps_up_with_publishers_that_never_pause() {
         store.commit(&commit.collect::<Vec<_>>(), Durability::Relaxed).unwrap();
         let _ = store.trim(at(0)).unwrap();
     }
-    assert!(kept() <= 6_000, "{}", kept());
+    assert!(kept() <= 6_000, "the file keeps {} events", kept());
 }
 
 /// SQLite keeps up to 16 MiB of the file's pages in memory for the writer.
