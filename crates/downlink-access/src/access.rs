@@ -57,7 +57,7 @@ pub enum IssueError {
 /// let header = format!("Bearer {}", *publish_key.text());
 /// let app = access.verify(&Presented::new().authorization(header.as_bytes()), now)?;
 /// let topics = vec![TopicSelector::parse("orders/*")?];
-/// let ticket = access.issue(&app, topics.clone(), None, Duration::from_secs(600))?;
+/// let (ticket, _end) = access.issue(&app, topics.clone(), None, Duration::from_secs(600))?;
 /// let asked = Selection { selectors: topics, client: None };
 /// assert!(access.subscribe(&Presented::new().ticket(&ticket), &asked, now).is_ok());
 /// assert_eq!(access.subscribe(&Presented::new(), &asked, now).unwrap_err().status(), 401);
@@ -192,7 +192,7 @@ impl Access {
         if is_revoked { Err(AccessError::Revoked) } else { Ok(()) }
     }
 
-    /// Issues a ticket for these topics. It ends after `lifetime`, at most after
+    /// Issues a ticket for these topics, and returns it with its end. It ends after `lifetime`, at most after
     /// [`TICKET_LIFETIME_MAX`](crate::TICKET_LIFETIME_MAX), and never after the grant of its issuer.
     ///
     /// Without a client, the ticket is for the client of its issuer, if that has one.
@@ -207,11 +207,12 @@ impl Access {
         topics: Vec<TopicSelector>,
         client: Option<ClientId>,
         lifetime: Duration,
-    ) -> Result<String, IssueError> {
+    ) -> Result<(String, Timestamp), IssueError> {
         issuer.check(Right::Issue)?;
         self.check_rights(issuer, &topics, client.as_ref())?;
         let keys = self.options().tickets.as_ref().ok_or(IssueError::NoKey)?;
-        Ok(keys.seal(&issuer.ticket(topics, client, lifetime))?)
+        let (ticket, end) = issuer.ticket(topics, client, lifetime);
+        Ok((keys.seal(&ticket)?, end))
     }
 
     /// Revokes. The caller then checks the open streams again.

@@ -56,7 +56,7 @@ impl Verified {
     }
 
     /// The rights of a request without credentials.
-    pub(crate) const fn nobody(now: Timestamp) -> Self {
+    pub const fn nobody(now: Timestamp) -> Self {
         let (proof, issued_at) = (Proof::Nothing, Some(now));
         Self { grant: Grant::none(), proof, key: None, issued_at, verified_at: now }
     }
@@ -74,6 +74,18 @@ impl Verified {
     /// The key that verified the credential, or that of the issuer of a ticket.
     pub const fn key(&self) -> Option<KeyId> {
         self.key
+    }
+
+    /// The name space of the publisher's event ids and idempotency keys. `None` for the keys of the
+    /// app and for trusted requests, which share one. A user's token has its own, so that no user
+    /// can take the id of another publisher's event.
+    pub fn publisher(&self) -> Option<KeyId> {
+        if self.proof != Proof::Token {
+            return None;
+        }
+        let client = self.grant.client().map(|client| client.as_str().as_bytes());
+        let key = self.key.as_ref().map(|key| &key.as_bytes()[..]);
+        client.or(key).map(|name| KeyId::of("publisher", name))
     }
 
     /// Checks the right to publish to every address of an event.
@@ -99,6 +111,17 @@ impl Verified {
         self.refusal(self.grant.check(right))
     }
 
+    /// Checks the right to act for a client: to end its streams and to revoke its credentials. It
+    /// belongs to those who may issue tickets for the client.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError::RightMissing`], [`AccessError::ClientDenied`] or [`AccessError::TokenMissing`].
+    pub fn check_issue_for(&self, client: &ClientId) -> Result<(), AccessError> {
+        self.check(Right::Issue)?;
+        self.refusal(self.grant.check_client(client))
+    }
+
     /// Without a credential every refusal is a request for one.
     pub(crate) fn refusal(&self, outcome: Result<(), AccessError>) -> Result<(), AccessError> {
         match (self.proof, outcome) {
@@ -107,20 +130,21 @@ impl Verified {
         }
     }
 
-    /// The ticket for these topics. The caller has checked the rights.
+    /// The ticket for these topics, and its end. The caller has checked the rights.
     pub(crate) fn ticket(
         &self,
         topics: Vec<TopicSelector>,
         client: Option<ClientId>,
         lifetime: Duration,
-    ) -> Ticket {
+    ) -> (Ticket, Timestamp) {
         let Self { grant: own, key, issued_at, verified_at, .. } = self;
         let end = verified_at.after(lifetime.min(TICKET_LIFETIME_MAX));
         let grant = topics.into_iter().fold(Grant::none(), Grant::with_subscribe);
         let grant = grant.with_hear_everyone(own.hear_everyone());
-        let grant = grant.with_until(own.until().map_or(end, |until| until.min(end)));
+        let end = own.until().map_or(end, |until| until.min(end));
+        let grant = grant.with_until(end);
         let grant = grant.with_client(client.or_else(|| own.client().cloned()));
-        Ticket { grant, issued_at: *issued_at, issuer: *key }
+        (Ticket { grant, issued_at: *issued_at, issuer: *key }, end)
     }
 
     /// The facts that decide whether it is revoked.

@@ -16,12 +16,9 @@ use clap::{ArgAction, Args, Command};
 
 pub use crate::{retain::RetainRule, socket_file::Group};
 
-use crate::{
-    address::Address, duration::parse_time, host::parse_host, size::parse_bytes,
-    socket_file::parse_mode,
-};
+use crate::{address::Address, duration::parse_time, size::parse_bytes, socket_file::parse_mode};
 
-/// The settings of `downlink serve`.
+/// The settings of `downlink serve` and `downlink dev`, without those of access control.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -65,25 +62,6 @@ pub struct Settings {
         default_value = "16GiB", value_parser = parse_bytes::<u64>
     )]
     pub store_bytes_max: u64,
-    /// What clients without credentials may do. Required if other machines can reach the server.
-    /// May be given several times, or separated by commas.
-    #[arg(
-        long,
-        env = "DOWNLINK_ANONYMOUS",
-        value_name = "subscribe,publish",
-        value_delimiter = ','
-    )]
-    pub anonymous: Vec<Right>,
-    /// A host name that clients may use for the server, besides the loopback names. May be given
-    /// several times, or separated by commas.
-    #[arg(
-        long = "host",
-        env = "DOWNLINK_HOST",
-        value_name = "NAME[:PORT]",
-        value_delimiter = ',',
-        value_parser = parse_host
-    )]
-    pub hosts: Vec<String>,
     /// The maximum number of events kept for each topic.
     #[arg(long, env = "DOWNLINK_RETAIN_EVENTS", value_name = "N", default_value = "1000")]
     pub retain_events: usize,
@@ -185,15 +163,6 @@ pub struct Settings {
     pub finished_keep: Duration,
 }
 
-/// A right of clients without credentials.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Right {
-    /// Subscribe, and list topics and clients.
-    Subscribe,
-    /// Publish, finish and disconnect.
-    Publish,
-}
-
 /// When the server confirms an event and shows it to subscribers.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
@@ -214,11 +183,6 @@ impl Settings {
         self.store().is_some() && self.durability == Durability::Relaxed
     }
 
-    /// Whether clients without credentials have this right.
-    pub fn allows(&self, right: Right) -> bool {
-        self.anonymous.contains(&right) || (self.anonymous.is_empty() && self.is_local())
-    }
-
     /// Whether the mode or the group of the Unix socket's file is set.
     pub(crate) fn has_socket_file(&self) -> bool {
         self.socket_mode.is_some() || self.socket_group.is_some()
@@ -229,21 +193,16 @@ impl Settings {
         self.listen.is_local()
     }
 
-    /// Checks the rules that concern several settings together.
+    /// Checks the rules that concern several settings together. `admin` is the address of the admin
+    /// listener, if there is one.
     ///
     /// # Errors
     ///
     /// An error that says which setting to change.
-    pub fn check(&self) -> anyhow::Result<()> {
-        if !self.is_local() && self.anonymous.is_empty() {
-            bail!(
-                "other machines can reach {}, and the server does not support credentials yet: \
-                 choose what clients may do with --anonymous subscribe, --anonymous publish or \
-                 --anonymous subscribe,publish, or listen on 127.0.0.1",
-                self.listen
-            );
-        }
-        if self.has_socket_file() && self.listen.path().is_none() {
+    pub fn check(&self, admin: Option<&Address>) -> anyhow::Result<()> {
+        let is_socket = |address: &Address| address.path().is_some();
+        let has_socket = is_socket(&self.listen) || admin.is_some_and(is_socket);
+        if self.has_socket_file() && !has_socket {
             bail!(
                 "--socket-mode and --socket-group are for a Unix socket, and {} is not one: listen \
                  on a Unix socket with --listen unix:/run/downlink.sock, or remove these flags",
@@ -274,7 +233,9 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         let Some(known) = known else {
             let flags = serve.get_arguments().filter(|arg| arg.get_id() != "config");
             let perhaps = perhaps(&name, flags.filter_map(|arg| arg.get_long()));
-            bail!("{shown}: there is no setting {name:?}; {perhaps}see downlink serve --help");
+            bail!(
+                "{shown}: there is no setting {name:?}; {perhaps}see downlink {subcommand} --help"
+            );
         };
         if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
             bail!("{shown}: {name} takes one value, but the file gives {}", values.len());

@@ -52,6 +52,7 @@
 //! [guide](https://docs.rs/downlink/latest/downlink/guide/) describes the library. Its chapters on
 //! the browser, proxies, durability and shutdown also apply to the server.
 
+pub mod access;
 pub mod address;
 pub mod app;
 pub mod command;

@@ -242,17 +242,15 @@ fn a_ticket_is_as_old_as_the_token_of_its_issuer() {
 fn the_newest_stream_of_a_ticket_wins() {
     let mut streams = TicketStreams::new(2);
     let ids = [1, 2, 3].map(|n| TicketId::from_bytes([n; 12]));
-    let first = streams.register(ids[0]).unwrap();
-    assert_eq!(first.displaced, None);
-    let second = streams.register(ids[0]).unwrap();
-    assert_eq!(second.displaced, Some(first.stream));
-    streams.remove(ids[0], first.stream);
+    assert_eq!(streams.register(ids[0], 1), Ok(None));
+    assert_eq!(streams.register(ids[0], 2), Ok(Some(1)));
+    streams.remove(ids[0], 1);
     assert_eq!((streams.len(), streams.disputes()), (1, 1), "the newer stream stays");
-    let other = streams.register(ids[1]).unwrap();
-    assert_eq!(streams.register(ids[2]), Err(TicketStreamsFull { streams_max: 2 }));
-    assert_eq!(streams.register(ids[1]).unwrap().displaced, Some(other.stream));
-    streams.remove(ids[0], second.stream);
-    assert!(streams.register(ids[2]).is_ok());
+    assert_eq!(streams.register(ids[1], 3), Ok(None));
+    assert_eq!(streams.register(ids[2], 4), Err(TicketStreamsFull { streams_max: 2 }));
+    assert_eq!(streams.register(ids[1], 5), Ok(Some(3)));
+    streams.remove(ids[0], 2);
+    assert!(streams.register(ids[2], 6).is_ok());
     assert_eq!((streams.len(), streams.disputes()), (2, 2));
 }
 

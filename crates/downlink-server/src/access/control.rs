@@ -12,9 +12,9 @@ use std::{
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, Method, header};
-use downlink::hub::{ClientId, Hub, Selection, Timestamp, TopicSelector};
+use downlink::hub::{ClientId, Hub, Selection, Timestamp, Topic, TopicSelector};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, IssueError, KeySetCache, Presented, Revocation,
+    Access, AccessError, AccessOptions, Grant, IssueError, Presented, Proof, Revocation,
     Revocations, TicketId, TicketKeys, TicketStreams, TokenKeys, TokenRules, Tokens, Verified,
 };
 use parking_lot::Mutex;
@@ -41,6 +41,7 @@ pub struct Control {
     origins: Origins,
     host_names: Vec<String>,
     cookie: String,
+    public: Vec<TopicSelector>,
     public_url: String,
     made_keys: Option<MadeKeys>,
     revoked: RevokedFile,
@@ -69,6 +70,7 @@ impl Control {
             origins: Origins::default(),
             host_names: Vec::new(),
             cookie: downlink_access::COOKIE_NAME_DEFAULT.to_owned(),
+            public: Vec::new(),
             public_url: String::new(),
             made_keys: None,
             revoked: RevokedFile::default(),
@@ -112,6 +114,7 @@ impl Control {
             origins: Origins::new(&access.cors_origin),
             host_names: access.host_names(),
             cookie: access.jwt_cookie.clone(),
+            public: access.public.clone(),
             public_url: access.public_url.clone().unwrap_or_default(),
             made_keys: Some(made_keys),
             revoked,
@@ -186,19 +189,45 @@ impl Control {
         self.access.check_subscription(verified, asked, now())
     }
 
+    /// The rights of a request without credentials.
+    pub(crate) fn nobody(&self) -> Verified {
+        Verified::nobody(now())
+    }
+
+    /// Whether a caller may see a topic, in a list or in the addresses of an event.
+    pub(crate) fn covers_topic(&self, verified: &Verified, topic: &Topic) -> bool {
+        verified.grant().covers_topic(topic)
+            || self.public.iter().any(|public| public.matches(topic))
+    }
+
+    /// Checks that a caller may see a topic.
+    pub(crate) fn check_topic(
+        &self,
+        verified: &Verified,
+        topic: &Topic,
+    ) -> Result<(), AccessError> {
+        let selectors = vec![TopicSelector::from(topic.clone())];
+        self.check_subscription(verified, &Selection { selectors, client: None })
+    }
+
+    /// Checks that a caller has a credential.
+    pub(crate) fn check_credential(&self, verified: &Verified) -> Result<(), AccessError> {
+        if verified.proof() == Proof::Nothing { Err(AccessError::TokenMissing) } else { Ok(()) }
+    }
+
     /// Checks that the rights of a request that takes long have not ended.
     pub(crate) fn recheck(&self, verified: &Verified) -> Result<(), AccessError> {
         self.access.recheck(verified, &[], now())
     }
 
-    /// Issues a ticket.
+    /// Issues a ticket, and returns it with its end.
     pub(crate) fn issue(
         &self,
         issuer: &Verified,
         topics: Vec<TopicSelector>,
         client: Option<ClientId>,
         lifetime: Duration,
-    ) -> Result<String, IssueError> {
+    ) -> Result<(String, Timestamp), IssueError> {
         self.access.issue(issuer, topics, client, lifetime)
     }
 

@@ -20,9 +20,22 @@ pub(crate) struct MadeKeys {
     pub(crate) ticket: Option<PathBuf>,
 }
 
+impl MadeKeys {
+    /// The files, each with the words that introduce it.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let publish = self.publish.as_deref().map(|file| ("the key for your app is in", file));
+        let ticket = self.ticket.as_deref().map(|file| ("the key of tickets is in", file));
+        publish.into_iter().chain(ticket)
+    }
+}
+
 /// The files of one kind: those that are given, or the server's own file, which this call makes if
 /// it does not exist. The second value is the server's own file.
-fn files(given: &[PathBuf], own: PathBuf, flag: &str) -> anyhow::Result<(Vec<PathBuf>, Option<PathBuf>)> {
+fn files(
+    given: &[PathBuf],
+    own: PathBuf,
+    flag: &str,
+) -> anyhow::Result<(Vec<PathBuf>, Option<PathBuf>)> {
     if !given.is_empty() {
         return Ok((given.to_vec(), None));
     }
@@ -84,7 +97,10 @@ mod tests {
 
     #[test]
     fn the_key_files_are_beside_the_store() {
-        assert_eq!(folder(Some(Path::new("/var/lib/downlink/d.db"))), Path::new("/var/lib/downlink"));
+        assert_eq!(
+            folder(Some(Path::new("/var/lib/downlink/d.db"))),
+            Path::new("/var/lib/downlink")
+        );
         for store in [None, Some(Path::new("downlink.db"))] {
             assert_eq!(folder(store), Path::new("."));
         }

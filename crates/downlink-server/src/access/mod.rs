@@ -9,6 +9,7 @@
 //! | `key_files` | the files with keys, which the first start makes |
 //! | `role` | the role of a listener: the paths that it serves, and the rights that it gives |
 //! | `origin` | which pages may use the server |
+//! | `revoked` | the file with the revocations |
 //! | `control` | the verification of credentials, revocations and tickets |
 
 mod control;
@@ -18,9 +19,10 @@ mod revoked;
 mod role;
 mod settings;
 
-pub(crate) use control::{Control, Proven};
-pub use control::Doors;
+pub use control::Control;
+pub(crate) use control::{Credentials, RevokeError};
 pub(crate) use key_files::{MadeKeys, PUBLISH_KEY_FILE};
-pub(crate) use origin::{Origin, Origins};
+pub(crate) use origin::{Origin, Origins, one};
 pub use role::Role;
+pub(crate) use role::is_open;
 pub use settings::AccessSettings;

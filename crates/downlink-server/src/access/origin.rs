@@ -258,7 +258,10 @@ mod tests {
 
     #[test]
     fn an_origin_has_a_scheme_and_no_path() {
-        assert_eq!(parse_origin("https://app.example:8443").as_deref(), Ok("https://app.example:8443"));
+        assert_eq!(
+            parse_origin("https://app.example:8443").as_deref(),
+            Ok("https://app.example:8443")
+        );
         for text in ["app.example", "https://", "https://a/", "null", "https://*.example", ""] {
             assert!(parse_origin(text).is_err(), "{text}");
         }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use axum::{
+    Extension,
     body::Body,
     extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
@@ -19,6 +20,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     body, content,
     envelope::Envelope,
+    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, not_published, sentence, shown},
     state::App,
@@ -34,6 +36,7 @@ const LINES_AT_ONCE: usize = 64;
 
 pub(super) async fn publish(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -62,7 +65,10 @@ pub(super) async fn publish(
         if addresses > ADDRESSES_MAX {
             return Err(too_many(ADDRESSES_MAX, "topics and clients"));
         }
+        let envelope = envelope.of_publisher(&caller.verified);
         let to = envelope.addresses().map_err(|refused| in_line(at, refused))?;
+        let allowed = caller.verified.check_publish(&to);
+        allowed.map_err(|error| in_line(at, error.into()))?;
         batch.add(envelope.publish(&app.hub, &to), data);
         lines.push(at);
     }
@@ -155,6 +161,7 @@ fn parse(line: &str) -> Result<(Envelope, String), Refused> {
         id: line.id,
         retry_ms: line.retry,
         last: line.last,
+        publisher: String::new(),
     };
     Ok((envelope, data))
 }

@@ -1,13 +1,16 @@
 //! `GET /clients` and `DELETE /clients`.
 
 use axum::{
+    Extension,
     extract::{RawQuery, State},
     response::Response,
 };
 use downlink::hub::ClientId;
+use downlink_access::Right;
 use serde_json::{Value, json};
 
 use super::{
+    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, shown},
     state::App,
@@ -20,8 +23,10 @@ const LISTED_MAX: usize = 10_000;
 
 pub(super) async fn clients(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
+    caller.verified.check(Right::Admin)?;
     let query = Query::read(query.as_deref(), &["limit"])?;
     let limit = query.number("limit")?.unwrap_or(LISTED);
     if limit == 0 || limit > LISTED_MAX {
@@ -45,6 +50,7 @@ pub(super) async fn clients(
 
 pub(super) async fn disconnect(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["client"])?;
@@ -56,6 +62,7 @@ pub(super) async fn disconnect(
             shown(client)
         ))
     })?;
+    caller.verified.check_issue_for(&client)?;
     let client = client.as_str();
     Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))
 }

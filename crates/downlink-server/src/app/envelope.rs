@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use downlink::hub::{ADDRESSES_MAX, Address, ClientId, Hub, Publish, PublishError, Topic};
 
+use downlink_access::Verified;
+
 use super::{
     query::Query,
     reply::{Refused, bad_request, not_published},
@@ -23,6 +25,8 @@ pub(super) struct Envelope {
     pub(super) id: Option<String>,
     pub(super) retry_ms: Option<u64>,
     pub(super) last: bool,
+    /// The name space of the ids and idempotency keys. Empty for the keys of the app.
+    pub(super) publisher: String,
 }
 
 impl Envelope {
@@ -37,7 +41,20 @@ impl Envelope {
             id: query.one("id")?.map(owned),
             retry_ms: query.number("retry")?,
             last: query.flag("last")?.unwrap_or(false),
+            publisher: String::new(),
         })
+    }
+
+    /// The same event in the name space of its publisher.
+    pub(super) fn of_publisher(self, publisher: &Verified) -> Self {
+        let publisher = publisher.publisher().map(|name| name.to_string());
+        Self { publisher: publisher.unwrap_or_default(), ..self }
+    }
+
+    /// The id of an event of this publisher. The ids of a user begin with the name space of the
+    /// user, so that no user can take the id of another publisher's event.
+    pub(super) fn own_id(&self, id: &str) -> String {
+        if self.publisher.is_empty() { id.to_owned() } else { format!("{}.{id}", self.publisher) }
     }
 
     /// Checks the addresses, and returns them sorted and without duplicates. All events of a stream
@@ -78,7 +95,7 @@ impl Envelope {
             publish = publish.event(event_type);
         }
         if let Some(id) = &self.id {
-            publish = publish.id(id);
+            publish = publish.id(&self.own_id(id));
         }
         if let Some(millis) = self.retry_ms {
             publish = publish.retry(Duration::from_millis(millis));

@@ -2,7 +2,7 @@
 //! sent it, and its credentials.
 //!
 //! The guard answers preflights and adds the CORS headers to every answer. It gives the route the
-//! rights of the request as a [`Visitor`]. The route checks these rights, because only the route
+//! rights of the request as a [`Caller`]. The route checks these rights, because only the route
 //! knows the topics.
 //!
 //! `Host` must be a name of this server. Without this check, an attacker could make a foreign
@@ -42,14 +42,14 @@ const PROXY_HEADERS: [&str; 8] = [
 
 /// The rights of a request.
 #[derive(Clone, Debug)]
-pub(super) struct Visitor {
+pub(super) struct Caller {
     pub(super) verified: Arc<Verified>,
     /// Why the cookie of the request is bad. A bad cookie counts as none where everything that the
     /// request asks for is public.
     bad_cookie: Option<AccessError>,
 }
 
-impl Visitor {
+impl Caller {
     /// The error of a check. If the request has a bad cookie, this is what is wrong with it.
     pub(super) fn refused(&self, error: AccessError) -> AccessError {
         self.bad_cookie.clone().unwrap_or(error)
@@ -71,8 +71,8 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             (StatusCode::NO_CONTENT, Origins::preflight()).into_response()
         }
         Ok(Outcome::Open) => next.run(request).await,
-        Ok(Outcome::Visitor(visitor)) => {
-            request.extensions_mut().insert(visitor);
+        Ok(Outcome::Caller(caller)) => {
+            request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(refused) => {
@@ -102,7 +102,7 @@ enum Outcome {
     Preflight,
     /// The path needs no right.
     Open,
-    Visitor(Visitor),
+    Caller(Caller),
 }
 
 /// Checks a request. The origin is part of an error too, because a page must be able to read the
@@ -136,22 +136,22 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
     if reads && is_open(path) {
         return Ok((origin, Outcome::Open));
     }
-    match visitor(app, request, &origin) {
-        Ok(visitor) => Ok((origin, Outcome::Visitor(visitor))),
+    match caller(app, request, &origin) {
+        Ok(caller) => Ok((origin, Outcome::Caller(caller))),
         Err(refused) => Err((origin, refused)),
     }
 }
 
 /// Verifies the credentials of a request.
-fn visitor(app: &App, request: &Request, origin: &Origin) -> Result<Visitor, Refused> {
+fn caller(app: &App, request: &Request, origin: &Origin) -> Result<Caller, Refused> {
     let tickets = Query::tickets(request.uri().query())?;
     let (headers, method) = (request.headers(), request.method());
     let credentials = Credentials { headers, tickets: &tickets, origin, method };
     match app.control.verify(app.role, &credentials) {
-        Ok(verified) => Ok(Visitor { verified: Arc::new(verified), bad_cookie: None }),
+        Ok(verified) => Ok(Caller { verified: Arc::new(verified), bad_cookie: None }),
         Err(error) if is_subscription(request) && app.control.is_cookie(&credentials) => {
             let nobody = Arc::new(app.control.nobody());
-            Ok(Visitor { verified: nobody, bad_cookie: Some(error) })
+            Ok(Caller { verified: nobody, bad_cookie: Some(error) })
         }
         Err(error) => Err(error.into()),
     }

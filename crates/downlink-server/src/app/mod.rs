@@ -13,16 +13,19 @@ mod described;
 mod discard;
 mod envelope;
 mod foreign;
+mod granted;
 mod guard;
 mod page;
 mod publish;
 mod query;
 mod reply;
+mod revoke;
 mod state;
 mod status;
 mod stream_reader;
 mod streaming;
 mod subscribe;
+mod tickets;
 mod topics;
 
 use std::{
@@ -39,7 +42,10 @@ use axum::{
 use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention};
 
 use self::state::App;
-use crate::config::Settings;
+use crate::{
+    access::{Control, Role},
+    config::Settings,
+};
 
 /// The default time for which the server waits if another process has the store open. The other
 /// process may be a server that is about to end. If the other process does not end, the user
@@ -95,12 +101,15 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         .build()
 }
 
-/// The routes of the server, for this hub.
-pub fn app(hub: Hub<String>, settings: Settings) -> Router {
-    let app = App { hub, settings: Arc::new(settings), started: SystemTime::now() };
+/// The routes of the server, for this hub and one listener.
+pub fn app(hub: Hub<String>, settings: Settings, control: Arc<Control>, role: Role) -> Router {
+    let settings = Arc::new(settings);
+    let app = App { hub, settings, control, role, started: SystemTime::now() };
     page::routes()
         .route("/events", get(subscribe::subscribe).post(publish::publish))
         .route("/events/batch", post(batch::publish))
+        .route("/tickets", post(tickets::issue))
+        .route("/revoke", post(revoke::revoke))
         .route("/topics", get(topics::topics))
         .route("/finish", post(topics::finish))
         .route("/clients", get(clients::clients).delete(clients::disconnect))
@@ -111,6 +120,14 @@ pub fn app(hub: Hub<String>, settings: Settings) -> Router {
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
+}
+
+/// The refusal of a path that a public listener does not serve.
+fn not_served(path: &str) -> reply::Refused {
+    reply::not_found(format!(
+        "There is nothing at {} on this address. Subscribe and publish at /events.",
+        reply::shown(path)
+    ))
 }
 
 async fn unknown_path(uri: Uri) -> reply::Refused {

@@ -6,14 +6,16 @@
 //! using text as HTML or as a script.
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::RawQuery,
     http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
 
-use super::{query::Query, reply::Refused, state::App};
+use downlink_access::Right;
+
+use super::{guard::Caller, query::Query, reply::Refused, state::App};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
@@ -41,16 +43,21 @@ const FILES: [(&str, &str, &str); 10] = [
 /// The routes of the page and its files.
 pub(super) fn routes() -> Router<App> {
     FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
-        router.route(path, get(move |RawQuery(query)| file(query, content_type, text)))
+        let answer = move |caller: Option<Extension<Caller>>, RawQuery(query)| async move {
+            // The guard lets requests for the module for pages through without a caller.
+            caller.map_or(Ok(()), |Extension(caller)| caller.verified.check(Right::Admin))?;
+            file(query.as_deref(), content_type, text)
+        };
+        router.route(path, get(answer))
     })
 }
 
-async fn file(
-    query: Option<String>,
+fn file(
+    query: Option<&str>,
     content_type: &'static str,
     text: &'static str,
 ) -> Result<Response, Refused> {
-    Query::read(query.as_deref(), &[])?;
+    Query::read(query, &[])?;
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),

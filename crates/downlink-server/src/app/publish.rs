@@ -1,6 +1,9 @@
 //! `POST /events`: publishes the body of a request, as one event or as a stream of events.
 
+use std::sync::Arc;
+
 use axum::{
+    Extension,
     body::Body,
     extract::{RawQuery, State},
     http::HeaderMap,
@@ -13,6 +16,7 @@ use super::{
     body, content,
     envelope::Envelope,
     foreign::Foreign,
+    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
     state::App,
@@ -40,20 +44,23 @@ const OF_ONE_EVENT: [&str; 4] = ["event", "id", "retry", "last"];
 
 pub(super) async fn publish(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), PARAMETERS)?;
     content::check(&headers)?;
-    let envelope = Envelope::of_query(&query)?;
+    let envelope = Envelope::of_query(&query)?.of_publisher(&caller.verified);
     let addresses = envelope.addresses()?;
+    caller.verified.check_publish(&addresses)?;
     let key = idempotency_key(&headers)?;
     if let Some(format) = content::stream_format(&headers) {
         check_stream(&query, key)?;
         let foreign = Foreign::of_query(&query, format)?;
         let finish = query.flag("finish_on_end")?.unwrap_or(false);
-        let stream = Stream { envelope, addresses, format, foreign, finish, body };
+        let caller = Arc::clone(&caller.verified);
+        let stream = Stream { caller, envelope, addresses, format, foreign, finish, body };
         return streaming::publish(&app, stream).await;
     }
     if let Some(name) = OF_A_STREAM.iter().find(|name| query.is_given(name)) {
@@ -64,7 +71,7 @@ pub(super) async fn publish(
     }
     let mut publish = envelope.publish(&app.hub, &addresses);
     if let Some(key) = key {
-        publish = publish.idempotency_key("", key);
+        publish = publish.idempotency_key(&envelope.publisher, key);
     }
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;

@@ -13,6 +13,7 @@ use downlink::{
     http::{Problem, Spread, refuse},
     hub::{Confirmed, PublishError, Receipt},
 };
+use downlink_access::AccessError;
 use serde::Serialize;
 
 use crate::config::Settings;
@@ -26,25 +27,60 @@ const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_sec
 pub(super) struct Refused {
     status: StatusCode,
     detail: String,
+    /// A short name of the cause, for programs.
+    code: Option<&'static str>,
+    /// The value of `WWW-Authenticate`.
+    challenge: Option<&'static str>,
 }
 
 impl Refused {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), code: None, challenge: None }
+    }
+
+    pub(super) fn code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     /// Returns the refusal with another detail: `change` gets the old text and returns the new one.
     pub(super) fn map_detail(self, change: impl FnOnce(&str) -> String) -> Self {
         Self { detail: change(&self.detail), ..self }
     }
+
+    /// The answer to a subscription. A browser never reconnects after an error. So after a temporary
+    /// refusal it gets a stream that ends at once, and after a revocation it gets `204`.
+    pub(super) fn into_response_for(self, browser: bool) -> Response {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => refuse(&self.detail, LATER, browser).into_response(),
+            _ if browser && self.code == Some("revoked") => StatusCode::NO_CONTENT.into_response(),
+            _ => self.into_response(),
+        }
+    }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            return refuse(&self.detail, LATER, false).into_response();
+        let Self { status, detail, code, challenge } = self;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return refuse(&detail, LATER, false).into_response();
         }
-        Problem::new(self.status).detail(self.detail).into_response()
+        let problem = Problem::new(status).detail(detail);
+        let problem = code.into_iter().fold(problem, Problem::code);
+        let mut response = problem.into_response();
+        if let Some(challenge) = challenge {
+            let challenge = HeaderValue::from_static(challenge);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+impl From<AccessError> for Refused {
+    fn from(error: AccessError) -> Self {
+        let status = StatusCode::from_u16(error.status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let (code, challenge) = (Some(error.code()), error.www_authenticate());
+        Self { status, detail: sentence(&error), code, challenge }
     }
 }
 

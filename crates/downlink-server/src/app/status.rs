@@ -3,18 +3,20 @@
 use std::time::UNIX_EPOCH;
 
 use axum::{
+    Extension,
     extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
+use downlink_access::Right;
 use prometheus_client::{
     encoding::text,
     metrics::{gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
 
-use super::{classic, query::Query, reply::Refused, state::App};
+use super::{classic, guard::Caller, query::Query, reply::Refused, state::App};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -40,9 +42,11 @@ pub(super) async fn readyz(
 
 pub(super) async fn metrics(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    caller.verified.check(Right::Admin)?;
     Query::read(query.as_deref(), &[])?;
     let mut registry = Registry::default();
     app.hub.stats().register(&mut registry);

@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use downlink::hub::{Address, Confirmed, Hub, PublishError, Receipt};
+use downlink_access::Verified;
 use serde_json::json;
 
 use super::{
@@ -32,6 +33,7 @@ const BROKEN: &str = "upstream.broken";
 
 /// A stream to publish.
 pub(super) struct Stream {
+    pub(super) caller: Arc<Verified>,
     pub(super) envelope: Envelope,
     pub(super) addresses: Vec<Address>,
     pub(super) format: Format,
@@ -69,10 +71,11 @@ async fn publish_to_the_end(
     stream: Stream,
     request: Weak<()>,
 ) -> Result<Response, Refused> {
-    let Stream { envelope, addresses, format, foreign, finish, mut body } = stream;
+    let Stream { caller, envelope, addresses, format, foreign, finish, mut body } = stream;
     let mut publishing = Publishing {
         app: &app,
         hub: &app.hub,
+        caller,
         envelope,
         addresses,
         foreign,
@@ -119,6 +122,7 @@ fn shutting_down() -> Refused {
 struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
+    caller: Arc<Verified>,
     envelope: Envelope,
     addresses: Vec<Address>,
     foreign: Foreign,
@@ -173,6 +177,9 @@ impl Publishing<'_> {
                 Some(chunk) => chunk.map_err(|why| self.at_next(why))?,
                 None => return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }),
             };
+            // A stream can take hours, and a right can end meanwhile.
+            let still = self.app.control.recheck(&self.caller);
+            still.map_err(|error| self.at_next(error.into()))?;
             let Read { events, error } = reader.read(chunk.as_deref());
             for event in events {
                 self.publish(event).await?;
@@ -217,7 +224,7 @@ impl Publishing<'_> {
             publish = publish.event(event_type);
         }
         if let Some(id) = arrived.id {
-            publish = publish.id(id);
+            publish = publish.id(&self.envelope.own_id(&id));
         }
         publish.publish(arrived.data).map_err(|error| not_published(&error))
     }

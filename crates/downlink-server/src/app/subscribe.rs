@@ -1,69 +1,147 @@
 //! `GET /events`: subscribes as the query says, and answers with a stream of events.
 
-use std::time::SystemTime;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
+    Extension,
     extract::{RawQuery, State},
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use downlink::{
     KeepAlive, LastEventId, Sse,
-    http::FrameSource,
-    hub::{Start, Subscribe},
+    adapters::{SubscriptionFrames, ToFrame},
+    http::Spread,
+    hub::{ClientId, Selection, Start, Subscribe, SubscribeErrorKind, TopicSelector},
 };
+use downlink_access::{Proof, Verified};
 
 use super::{
-    described::described,
+    described::View,
+    granted::GrantedFrames,
+    guard::Caller,
     query::Query,
-    reply::{Refused, bad_request, shown},
+    reply::{Refused, bad_request, sentence, shown},
     state::App,
 };
 
 const PARAMETERS: &[&str] =
     &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
 
+/// The notice of an expiry comes at a random time in the last tenth of the stream's life.
+const NOTICE_PART: u32 = 10;
+
 pub(super) async fn subscribe(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let parameters = Query::read(query.as_deref(), PARAMETERS)?;
+) -> Response {
     let last = LastEventId::from_request(&headers, query.as_deref());
+    let browser = last.is_browser();
+    let opened = open(&app, &caller, query.as_deref(), last).await;
+    opened.unwrap_or_else(|refused| refused.into_response_for(browser))
+}
+
+async fn open(
+    app: &App,
+    caller: &Caller,
+    query: Option<&str>,
+    last: LastEventId,
+) -> Result<Response, Refused> {
+    let parameters = Query::read(query, PARAMETERS)?;
     // The library `downlink` reads this parameter from the same query. This call only checks that
     // the value is valid.
     parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
-    let (subscribe, after) = request(&app, &parameters)?;
+    let verified = &caller.verified;
+    let asked = asked(&parameters, verified)?;
+    let allowed = app.control.check_subscription(verified, &asked);
+    allowed.map_err(|error| caller.refused(error))?;
+    let (subscribe, after) = request(app, &parameters, &asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
-    Ok(match subscribe.resume(last).open().await {
-        Ok(subscription) if meta => respond(&app, subscription.into_sse_with(described)),
-        Ok(subscription) => respond(&app, subscription.into_sse()),
-        Err(error) => error.into_response(),
-    })
+    let subscription = match subscribe.resume(last).open().await {
+        Ok(subscription) => subscription,
+        Err(error) => return Ok(error.into_response()),
+    };
+    if meta || !verified.grant().hear_everyone() {
+        let view =
+            View { control: Arc::clone(&app.control), verified: Arc::clone(verified), asked, meta };
+        return respond(
+            app,
+            verified,
+            subscription.into_frames_with(move |event| view.frame(&event)),
+        );
+    }
+    respond(app, verified, subscription.into_frames())
 }
 
-fn respond<S: FrameSource + Send + 'static>(app: &App, mut sse: Sse<S>) -> Response {
+/// Answers with a stream that ends when the rights of the caller end.
+fn respond<F>(
+    app: &App,
+    verified: &Verified,
+    frames: SubscriptionFrames<String, F>,
+) -> Result<Response, Refused>
+where
+    F: ToFrame<String> + Send + Unpin + 'static,
+{
+    let frames = GrantedFrames::new(frames, &app.control, verified)?;
+    if let Some((ticket, stream)) = frames.ticket() {
+        app.control.register(&app.hub, ticket, stream);
+    }
     let settings = &app.settings;
-    sse = sse.keep_alive(KeepAlive::new().interval(settings.keep_alive));
+    let mut sse = Sse::new(frames).keep_alive(KeepAlive::new().interval(settings.keep_alive));
     if let Some(max_age) = settings.max_age {
         sse = sse.max_age(max_age);
     }
-    sse.into_response()
+    if let Some(until) = verified.grant().until() {
+        let until = SystemTime::from(until);
+        let life = until.duration_since(SystemTime::now()).unwrap_or_default();
+        // The clients of one page get new credentials at different times.
+        let notice = Spread::between(Duration::ZERO, life / NOTICE_PART).pick();
+        sse = sse.expires_at(until).expiry_notice(notice);
+    }
+    Ok(sse.into_response())
+}
+
+/// What the query asks for. With a ticket, a query without topics asks for those of the ticket.
+/// Every subscription under a grant with a client gets the events for this client.
+fn asked(parameters: &Query, verified: &Verified) -> Result<Selection, Refused> {
+    let grant = verified.grant();
+    let refused = |kind: SubscribeErrorKind| bad_request(sentence(&kind));
+    let mut asked = Selection::default();
+    for topic in parameters.all("topic") {
+        let selector = TopicSelector::parse(topic).map_err(|reason| {
+            refused(SubscribeErrorKind::InvalidSelector { selector: topic.to_owned(), reason })
+        });
+        asked.selectors.push(selector?);
+    }
+    if let Some(client) = parameters.one("client")? {
+        let client = ClientId::new(client).map_err(|reason| {
+            refused(SubscribeErrorKind::InvalidClient { client: client.to_owned(), reason })
+        });
+        asked.client = Some(client?);
+    }
+    let is_ticket = matches!(verified.proof(), Proof::Ticket { .. });
+    if is_ticket && asked.selectors.is_empty() {
+        asked.selectors.extend_from_slice(grant.subscribe());
+    }
+    if asked.client.is_none() {
+        asked.client = grant.client().cloned();
+    }
+    Ok(asked)
 }
 
 /// The subscription that the query describes, and the id of `start=after:`.
 fn request<'a>(
     app: &App,
     parameters: &'a Query,
+    asked: &Selection,
 ) -> Result<(Subscribe<String>, Option<&'a str>), Refused> {
-    let mut subscribe = app.hub.subscribe();
-    for topic in parameters.all("topic") {
-        subscribe = subscribe.pattern(topic);
-    }
-    if let Some(client) = parameters.one("client")? {
-        subscribe = subscribe.client(client);
-    }
+    let mut subscribe = app.hub.subscribe().selection(asked.clone());
     let mut after = None;
     if let Some(start) = parameters.one("start")? {
         match start.strip_prefix("after:") {

@@ -37,6 +37,32 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Checks that no variable sets something that only `downlink serve` knows. A development server
+/// would ignore it, and then everything would be allowed.
+///
+/// # Errors
+///
+/// The first variable of a setting of `serve` that `dev` does not have.
+pub(super) fn check_dev(
+    command: &Command,
+    names: impl Iterator<Item = OsString>,
+) -> anyhow::Result<()> {
+    let variables_of = |name: &str| -> Vec<String> {
+        let arguments = command.find_subcommand(name).into_iter().flat_map(Command::get_arguments);
+        arguments.filter_map(|flag| Some(flag.get_env()?.to_str()?.to_owned())).collect()
+    };
+    let (dev, serve) = (variables_of("dev"), variables_of("serve"));
+    for name in names.filter_map(|name| name.into_string().ok()) {
+        if serve.contains(&name) && !dev.contains(&name) {
+            bail!(
+                "{name} is a setting of downlink serve, and this is downlink dev, which allows \
+                 everything to the programs of this machine: start downlink serve"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Whether Kubernetes or Docker set the variable. If a service is called `downlink` or
 /// `downlink-…`, they set variables with its address in other containers, such as
 /// `DOWNLINK_SERVICE_HOST`.

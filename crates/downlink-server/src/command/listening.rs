@@ -30,14 +30,18 @@ pub(super) enum Listening {
 }
 
 impl Listening {
-    /// Binds the address of `--listen`.
-    pub(super) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
-        match &settings.listen {
-            Address::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+    /// Binds an address, which the setting `flag` gives.
+    pub(super) async fn bind(
+        address: &Address,
+        flag: &str,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        match address {
+            Address::Tcp(address) => bind_tcp(*address, flag).map(Self::Tcp),
             #[cfg(unix)]
-            Address::Unix(path) => unix::Bound::new(path, settings).await.map(Self::Unix),
+            Address::Unix(path) => unix::Bound::new(path, flag, settings).await.map(Self::Unix),
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(anyhow!("--listen unix: needs a system with Unix sockets")),
+            Address::Unix(_) => Err(anyhow!("{flag} unix: needs a system with Unix sockets")),
         }
     }
 
@@ -51,7 +55,7 @@ impl Listening {
     }
 }
 
-fn bind_tcp(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+fn bind_tcp(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     let bound = || {
         let socket = if address.is_ipv4() {
             tokio::net::TcpSocket::new_v4()?
@@ -64,16 +68,15 @@ fn bind_tcp(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     };
     bound().map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!(
-            "{address} is in use by another program; choose another address, such as --listen \
-             {}:{}",
+            "{address} is in use by another program; choose another address, such as {flag} {}:{}",
             address.ip(),
             address.port().checked_add(1).unwrap_or(8080)
         ),
         io::ErrorKind::AddrNotAvailable => {
-            anyhow!("{address} is not an address of this machine; choose another one with --listen")
+            anyhow!("{address} is not an address of this machine; choose another one with {flag}")
         }
         io::ErrorKind::PermissionDenied => {
-            anyhow!("this user may not listen on {address}; choose a port above 1023 with --listen")
+            anyhow!("this user may not listen on {address}; choose a port above 1023 with {flag}")
         }
         _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
     })
@@ -248,14 +251,18 @@ mod unix {
     }
 
     impl Bound {
-        pub(super) async fn new(path: &Path, settings: &Settings) -> anyhow::Result<Self> {
-            remove_stale(path).await?;
+        pub(super) async fn new(
+            path: &Path,
+            flag: &str,
+            settings: &Settings,
+        ) -> anyhow::Result<Self> {
+            remove_stale(path, flag).await?;
             let failed = || format!("cannot listen on unix:{}", path.display());
             let socket = UnixSocket::new_stream().with_context(failed)?;
             socket.bind(path).with_context(failed)?;
             // No client can connect before the call of `listen` below. So the permissions are set
             // before any client can connect.
-            let permitted = permit(path, settings);
+            let permitted = permit(path, flag, settings);
             let listening = permitted.and_then(|()| socket.listen(BACKLOG).with_context(failed));
             let listener = listening.inspect_err(|_| {
                 let _ = fs::remove_file(path);
@@ -283,8 +290,12 @@ mod unix {
     }
 
     /// Sets the group and the permissions of a socket's file.
-    fn permit(path: &Path, settings: &Settings) -> anyhow::Result<()> {
+    ///
+    /// Those who can connect to an admin socket have every right, so only its owner can, unless the
+    /// settings say otherwise.
+    fn permit(path: &Path, flag: &str, settings: &Settings) -> anyhow::Result<()> {
         let shown = path.display();
+        let mode = settings.socket_mode.or((flag == "--admin-listen").then_some(0o600));
         if let Some(group) = &settings.socket_group {
             lchown(path, None, Some(group.id)).with_context(|| {
                 format!(
@@ -294,7 +305,7 @@ mod unix {
                 )
             })?;
         }
-        if let Some(mode) = settings.socket_mode {
+        if let Some(mode) = mode {
             fs::set_permissions(path, Permissions::from_mode(mode))
                 .with_context(|| format!("cannot set the mode {mode:o} of {shown}"))?;
         }
@@ -302,13 +313,13 @@ mod unix {
     }
 
     /// Removes the file of a socket that no process listens on. Any other file stays.
-    async fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    async fn remove_stale(path: &Path, flag: &str) -> anyhow::Result<()> {
         let shown = path.display();
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("cannot examine {shown}")),
             Ok(found) if !found.file_type().is_socket() => {
-                bail!("{shown} exists and is not a socket; choose another path with --listen")
+                bail!("{shown} exists and is not a socket; choose another path with {flag}")
             }
             Ok(_) => {}
         }
@@ -317,10 +328,10 @@ mod unix {
                 fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                bail!("{shown} belongs to another user; choose another path with --listen")
+                bail!("{shown} belongs to another user; choose another path with {flag}")
             }
             // Another process listens on the socket, or did not answer because its queue is full.
-            _ => bail!("{shown} is in use by another program; choose another path with --listen"),
+            _ => bail!("{shown} is in use by another program; choose another path with {flag}"),
         }
     }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
 use super::{
+    credential::Credential,
     exit,
     output::{printed, shown},
     runtime::block_on,
@@ -76,6 +77,8 @@ pub(super) struct Arguments {
     /// The address of the server: a URL, or `unix:` and the path of a socket.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: ServerUrl,
+    #[command(flatten)]
+    credential: Credential,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -107,7 +110,10 @@ pub(super) fn run(mut arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn publish(arguments: Arguments) -> anyhow::Result<()> {
-    let publisher = arguments.url.publisher()?;
+    let mut publisher = arguments.url.publisher()?;
+    if let Some(key) = arguments.credential.read(&arguments.url)? {
+        publisher = publisher.with_bearer_token(&key)?;
+    }
     let request = request(&arguments).map_err(exit::usage)?;
     let answer = match arguments.stream {
         Some(format) => {

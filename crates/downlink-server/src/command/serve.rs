@@ -1,4 +1,4 @@
-//! `downlink serve`: binds or inherits a socket, opens the store, prints the address, and serves
+//! `downlink serve` and `downlink dev`: binds or inherits a socket, opens the store, prints the address, and serves
 //! until a signal arrives.
 //!
 //! The program binds the socket before it opens the store. So if the address is in use, the program
@@ -14,6 +14,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,14 +31,22 @@ use super::{
     environment, exit,
     listening::{Inherited, Listening},
 };
-use crate::{address::Address, app, config::Settings, memory};
+use crate::{
+    access::{AccessSettings, Control, MadeKeys, Role},
+    address::Address,
+    app,
+    config::Settings,
+    memory,
+};
 
 /// If opening the store takes longer than this, the server logs what it is waiting for. With half
 /// the time, it would log a line at every start with a large store. With double the time, a user
 /// would wait too long without any output.
 const SILENCE: Duration = Duration::from_millis(500);
 
-pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
+/// Runs a production server with these settings of access control, or a development server without
+/// them.
+pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> anyhow::Result<()> {
     log_to_stderr().map_err(exit::configuration)?;
     memory::keep_pages_small();
     let inherited = Inherited::take()?;
@@ -55,17 +64,45 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
         settings.store_wait.get_or_insert(wait);
     }
-    settings.check().map_err(exit::configuration)?;
+    let admin = access.as_ref().and_then(|access| access.admin_listen.as_ref());
+    settings.check(admin).map_err(exit::configuration)?;
+    let control = match &access {
+        Some(access) => access.check().and_then(|()| Control::open(&settings, access)),
+        None => check_development(&settings).map(|()| Control::development()),
+    };
+    let control = Arc::new(control.map_err(exit::configuration)?);
     check_connections(&settings).map_err(exit::configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .on_thread_park(memory::give_back_sometimes)
         .build()?;
     runtime.spawn(memory::keep_giving_back());
-    let served = runtime.block_on(serve(settings, inherited));
+    let admin = admin.cloned();
+    let mode = Mode { is_development: access.is_none(), admin, control };
+    let served = runtime.block_on(serve(settings, mode, inherited));
     // A thread may still be opening the store. The program does not wait for that thread.
     runtime.shutdown_background();
     served
+}
+
+/// What a server needs to know besides its settings.
+struct Mode {
+    is_development: bool,
+    /// The address of the admin listener.
+    admin: Option<Address>,
+    control: Arc<Control>,
+}
+
+/// Checks that only programs on this machine can reach a development server. A Unix socket is not
+/// enough, because a proxy can forward the requests of strangers to it.
+fn check_development(settings: &Settings) -> anyhow::Result<()> {
+    match &settings.listen {
+        Address::Tcp(address) if address.ip().is_loopback() => Ok(()),
+        address => Err(anyhow!(
+            "downlink dev allows everything, so it listens only on a loopback address, not on \
+             {address}: start downlink serve, which needs credentials"
+        )),
+    }
 }
 
 /// Checks that the limit of connections is not above the limit of open files. Without this check,
@@ -82,32 +119,122 @@ fn check_connections(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Result<()> {
+async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> anyhow::Result<()> {
     // The signal handlers are installed before clients can connect, so that no signal is missed.
     let mut signals = Signals::listen().context("cannot install signal handlers")?;
     let listening = match inherited {
         Some(inherited) => inherited.listen()?,
-        None => Listening::bind(&settings).await?,
+        None => Listening::bind(&settings.listen, "--listen", &settings).await?,
     };
-    let address = listening.address()?;
+    let admin = match &mode.admin {
+        Some(admin) => Some(Listening::bind(admin, "--admin-listen", &settings).await?),
+        None => None,
+    };
+    let addresses = Addresses {
+        public: listening.address()?,
+        admin: admin.as_ref().map(Listening::address).transpose()?,
+    };
     let hub = tokio::select! {
         hub = open(&settings) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
-    let served = match listening {
-        Listening::Tcp(listener) => serve_on(listener, &address, &hub, &settings, signals).await,
-        #[cfg(unix)]
-        Listening::Unix(bound) => {
-            let (listener, _file) = bound.into_parts();
-            serve_on(listener, &address, &hub, &settings, signals).await
-        }
+    let of = |role, connections_max| Serving {
+        hub: &hub,
+        settings: &settings,
+        control: &mode.control,
+        role,
+        connections_max,
     };
-    served?;
+    let admin_max = connections_supported() / ADMIN_CONNECTIONS_PART;
+    let role = match (mode.is_development, &addresses.admin) {
+        (true, _) => Role::Development,
+        (false, None) => Role::Only,
+        (false, Some(_)) => Role::Public,
+    };
+    let admin_connections = if admin.is_some() { admin_max } else { 0 };
+    let connections_max = settings.connections_max.or_else(|| {
+        // The two listeners share the limit of open files.
+        admin.is_some().then(|| connections_supported() - admin_connections)
+    });
+    greet(&addresses, &settings, &mode, connections_max.unwrap_or_else(connections_supported))?;
+    #[cfg(unix)]
+    tell_supervisor(sd_notify::NotifyState::Ready);
+    let public = of(role, connections_max).serve(listening, hub.drain_on(stop(signals)));
+    match admin {
+        None => public.await?,
+        Some(admin) => {
+            let role = match &addresses.admin {
+                Some(Address::Unix(_)) => Role::AdminSocket,
+                _ => Role::Admin,
+            };
+            let drain = hub.clone();
+            let drained = async move { drain.draining().await };
+            let admin = of(role, Some(admin_max)).serve(admin, drained);
+            tokio::try_join!(public, admin)?;
+        }
+    }
     // This call waits until all events are on the disk.
     hub.close();
     hub.closed().await;
     Ok(())
+}
+
+/// The admin listener takes at most this part of the connections that the limit of open files
+/// allows.
+const ADMIN_CONNECTIONS_PART: usize = 8;
+
+/// The addresses of the listeners.
+struct Addresses {
+    public: Address,
+    admin: Option<Address>,
+}
+
+/// One listener of the server.
+struct Serving<'a> {
+    hub: &'a Hub<String>,
+    settings: &'a Settings,
+    control: &'a Arc<Control>,
+    role: Role,
+    connections_max: Option<usize>,
+}
+
+impl Serving<'_> {
+    async fn serve(
+        self,
+        listening: Listening,
+        drained: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        match listening {
+            Listening::Tcp(listener) => self.serve_on(listener, drained).await,
+            #[cfg(unix)]
+            Listening::Unix(bound) => {
+                let (listener, _file) = bound.into_parts();
+                self.serve_on(listener, drained).await
+            }
+        }
+    }
+
+    async fn serve_on<L: Listener>(
+        self,
+        listener: L,
+        drained: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let Self { hub, settings, control, role, connections_max } = self;
+        let app = app::app(hub.clone(), settings.clone(), Arc::clone(control), role);
+        let mut server = downlink::serve(listener, app)
+            .header_timeout(settings.header_timeout)
+            .idle_timeout(settings.idle_timeout)
+            .answer_at_limit(app::ANSWERED_AT_LIMIT)
+            .write_stall_max(settings.write_stall_max)
+            .unsent_bytes_max(settings.unsent_bytes_max)
+            .drain_within(settings.drain_within);
+        if let Some(connections_max) = connections_max {
+            server = server.connections_max(connections_max);
+        }
+        server.with_graceful_shutdown(drained).await?;
+        Ok(())
+    }
 }
 
 /// Makes the hub, which opens the store. This takes long if another server still has the store
@@ -129,30 +256,6 @@ async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
     })
 }
 
-async fn serve_on<L: Listener>(
-    listener: L,
-    address: &Address,
-    hub: &Hub<String>,
-    settings: &Settings,
-    signals: Signals,
-) -> anyhow::Result<()> {
-    let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
-        .header_timeout(settings.header_timeout)
-        .idle_timeout(settings.idle_timeout)
-        .answer_at_limit(app::ANSWERED_AT_LIMIT)
-        .write_stall_max(settings.write_stall_max)
-        .unsent_bytes_max(settings.unsent_bytes_max)
-        .drain_within(settings.drain_within);
-    if let Some(connections_max) = settings.connections_max {
-        server = server.connections_max(connections_max);
-    }
-    greet(address, settings, server.connections_allowed())?;
-    #[cfg(unix)]
-    tell_supervisor(sd_notify::NotifyState::Ready);
-    server.with_graceful_shutdown(hub.drain_on(stop(signals))).await?;
-    Ok(())
-}
-
 /// Reports the server's state to the supervisor (`Type=notify` in systemd).
 #[cfg(unix)]
 fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
@@ -161,15 +264,51 @@ fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-/// Prints the address, and two commands that a user can paste into a shell.
-fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyhow::Result<()> {
-    let Reached { place, curl, url } = Reached::by(address);
+/// Prints the addresses, and two commands that a user can paste into a shell.
+fn greet(
+    addresses: &Addresses,
+    settings: &Settings,
+    mode: &Mode,
+    connections_max: usize,
+) -> anyhow::Result<()> {
+    let Reached { place, curl, url } = Reached::by(&addresses.public);
+    let admin = addresses.admin.as_ref().map(Reached::by);
     let version = crate::VERSION;
     let mut out = io::stdout().lock();
     writeln!(out, "downlink {version} is listening on {place}")?;
-    writeln!(out, "  subscribe:  curl {curl}-N '{url}/events?topic=news'")?;
-    writeln!(out, "  publish:    curl {curl}-d 'hello' '{url}/events?topic=news'")?;
-    writeln!(out, "  page:       {url}/")?;
+    if mode.is_development {
+        writeln!(
+            out,
+            "  development: every program on this machine may do everything; for production, \
+             start downlink serve"
+        )?;
+    }
+    if let Some(admin) = &admin {
+        writeln!(out, "  for apps and operators: {}", admin.place)?;
+    }
+    let made = mode.control.made_keys();
+    let key = made
+        .and_then(|made| made.publish.as_deref())
+        .map(|file| format!("-H \"Authorization: Bearer $(cat '{}')\" ", file.display()));
+    let key = key.unwrap_or_default();
+    // The commands go to the admin listener, because the public one takes no keys.
+    let (curl, url) = match &admin {
+        Some(admin) => (&admin.curl, &admin.url),
+        None => (&curl, &url),
+    };
+    let is_trusted = matches!(addresses.admin, Some(Address::Unix(_)));
+    let key = if is_trusted { "" } else { &key };
+    writeln!(out, "  subscribe:  curl {curl}{key}-N '{url}/events?topic=news'")?;
+    writeln!(out, "  publish:    curl {curl}{key}-d 'hello' '{url}/events?topic=news'")?;
+    if mode.is_development || is_trusted {
+        writeln!(out, "  page:       {url}/")?;
+    }
+    for (what, file) in made.into_iter().flat_map(MadeKeys::files) {
+        writeln!(out, "  {what} {}", file.display())?;
+    }
+    if made.is_some() && settings.store().is_none() {
+        writeln!(out, "  revocations are in memory only and are lost at a restart")?;
+    }
     let mebibytes = settings.history_bytes_max >> 20;
     match settings.store() {
         Some(file) => writeln!(

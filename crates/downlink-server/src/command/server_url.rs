@@ -30,6 +30,17 @@ impl ServerUrl {
         text.contains("://") || text.starts_with("unix:/")
     }
 
+    /// Whether the server is on this machine: on a Unix socket or a loopback address.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        let host = self.base.strip_prefix("http://").unwrap_or_default();
+        let host = host.split('/').next().unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        self.socket.is_some()
+            || name == "localhost"
+            || address.is_ok_and(|address| address.is_loopback())
+    }
+
     /// An event source for a subscription with these query parameters.
     pub(super) fn event_source(&self, query: &str) -> EventSourceBuilder {
         let builder = EventSource::builder(format!("{}/events?{query}", self.base));
@@ -109,6 +120,17 @@ mod tests {
         check("http://h/live//", "http://h/live", &[]);
         check("http://events", "http://events", &[]);
         check("http://h/my-events", "http://h/my-events", &[]);
+    }
+
+    #[test]
+    fn only_loopback_addresses_and_sockets_are_on_this_machine() {
+        let local = |text: &str| text.parse::<ServerUrl>().unwrap().is_on_this_machine();
+        for text in ["http://127.0.0.1:8080", "http://[::1]:1/x", "http://localhost/events"] {
+            assert!(local(text), "{text}");
+        }
+        for text in ["http://10.0.0.1:8080", "http://localhost.evil.example", "http://127.evil/"] {
+            assert!(!local(text), "{text}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    credential::Credential,
     decode, exit,
     output::{complain, printed, shown},
     runtime::block_on,
@@ -46,6 +47,8 @@ pub(super) struct Arguments {
     /// The address of the server: a URL, or `unix:` and the path of a socket.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: ServerUrl,
+    #[command(flatten)]
+    credential: Credential,
     /// A client id. Events for this client are printed too.
     #[arg(long, value_name = "ID")]
     client: Option<String>,
@@ -117,6 +120,9 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
         query.append_pair("meta", "1");
     }
     let mut builder = url.event_source(&query.finish());
+    if let Some(key) = arguments.credential.read(&url)? {
+        builder = builder.bearer_token(&key);
+    }
     if let Some(id) = &arguments.last_event_id {
         builder = builder.last_event_id(id.clone());
     }

@@ -146,10 +146,24 @@ impl ReadMode for Driven {
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {
+    /// The frames of the subscription, for a [`FrameSource`] of your own that wraps them.
+    pub fn into_frames(self) -> SubscriptionFrames<T> {
+        SubscriptionFrames { subscription: self, to_frame: AsPublished }
+    }
+
+    /// The frames of the subscription with different content, as in
+    /// [`into_sse_with`](Self::into_sse_with).
+    pub fn into_frames_with<F>(self, to_frame: F) -> SubscriptionFrames<T, F>
+    where
+        F: FnMut(Published<T>) -> Frame + Unpin,
+    {
+        SubscriptionFrames { subscription: self, to_frame }
+    }
+
     /// Makes a response that can still be configured, for example with a keep-alive, a maximum age
     /// or an expiry.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
-        Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
+        Sse::new(self.into_frames())
     }
 
     /// Makes a response in which the function `to_frame` encodes each event again, only for this
@@ -183,7 +197,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     where
         F: FnMut(Published<T>) -> Frame + Unpin,
     {
-        Sse::new(SubscriptionFrames { subscription: self, to_frame })
+        Sse::new(self.into_frames_with(to_frame))
     }
 
     /// Makes the response, for any server that takes an `http_body::Body`.

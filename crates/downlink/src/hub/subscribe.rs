@@ -144,6 +144,13 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self.select(pattern, TopicSelector::parse(pattern))
     }
 
+    /// Reads what a selection names, instead of all topics, patterns and clients that were named
+    /// before. A server uses this after it has checked a request.
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
     fn select(mut self, text: &str, selector: Result<TopicSelector, InvalidName>) -> Self {
         let error =
             |reason| SubscribeErrorKind::InvalidSelector { selector: text.to_owned(), reason };

@@ -1,0 +1,92 @@
+//! `POST /revoke`: ends the credentials of a client, of a client for some topics, or of a key.
+
+use std::time::SystemTime;
+
+use axum::{
+    Extension,
+    extract::{RawQuery, State},
+    http::StatusCode,
+    response::Response,
+};
+use downlink::hub::{ClientId, TopicSelector};
+use downlink_access::{KeyId, Revocation, Revoked, Right};
+use serde_json::json;
+
+use super::{
+    guard::Caller,
+    query::Query,
+    reply::{self, Refused, bad_request, sentence, shown},
+    state::App,
+};
+use crate::access::RevokeError;
+
+pub(super) async fn revoke(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let query = Query::read(query.as_deref(), &["client", "topic", "key"])?;
+    let (client, topic, key) = (query.one("client")?, query.one("topic")?, query.one("key")?);
+    let client = client.map(parse_client).transpose()?;
+    let topic = topic.map(parse_topic).transpose()?;
+    let revoked = match (client, topic, key) {
+        (Some(client), topic, None) => {
+            caller.verified.check_issue_for(&client)?;
+            match topic {
+                Some(topic) => Revoked::Topic(client, topic),
+                None => Revoked::Client(client),
+            }
+        }
+        (None, None, Some(key)) => {
+            caller.verified.check(Right::Admin)?;
+            Revoked::Key(parse_key(key)?)
+        }
+        _ => {
+            return Err(bad_request(
+                "Name what to revoke: ?client=ID, ?client=ID&topic=NAME, or ?key=ID.",
+            ));
+        }
+    };
+    let revocation = Revocation { revoked, at: SystemTime::now().into() };
+    app.control.revoke(&app.hub, revocation).await.map_err(|error| refused(&error))?;
+    Ok(reply::json(&json!({ "revoked": true })))
+}
+
+fn parse_client(text: &str) -> Result<ClientId, Refused> {
+    ClientId::new(text).map_err(|error| {
+        bad_request(format!(
+            "The parameter client is {}, which is not a client id: {error}.",
+            shown(text)
+        ))
+    })
+}
+
+fn parse_topic(text: &str) -> Result<TopicSelector, Refused> {
+    TopicSelector::parse(text)
+        .map_err(|error| bad_request(format!("The parameter topic is {}: {error}.", shown(text))))
+}
+
+fn parse_key(text: &str) -> Result<KeyId, Refused> {
+    KeyId::parse(text).ok_or_else(|| {
+        bad_request(format!(
+            "The parameter key is {}, but the id of a key has 16 hexadecimal digits. downlink key \
+             id FILE prints it.",
+            shown(text)
+        ))
+    })
+}
+
+fn refused(error: &RevokeError) -> Refused {
+    match error {
+        RevokeError::TooManyKeys => Refused::new(
+            StatusCode::CONFLICT,
+            "Too many keys are revoked. Remove the files of revoked keys, and restart the server.",
+        ),
+        RevokeError::Disk(_) => {
+            tracing::error!(error = %sentence(error), "a revocation is only in memory");
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            let lost = "It holds until the server ends. Repeat it when the disk has room.";
+            Refused::new(status, format!("{} {lost}", sentence(error)))
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `POST /tickets`: issues a ticket, with which a page subscribes.
+//!
+//! `EventSource` cannot send a header, so a page cannot send a token. An app asks for a ticket with
+//! its key or with the token of its user, and gives the URL to the page.
+
+use std::time::Duration;
+
+use axum::{
+    Extension,
+    extract::{RawQuery, State},
+    response::Response,
+};
+use downlink::hub::{ClientId, TopicSelector};
+use downlink_access::{IssueError, TICKET_LIFETIME_MAX};
+use serde_json::json;
+
+use super::{
+    guard::Caller,
+    query::Query,
+    reply::{self, Refused, bad_request, sentence, shown},
+    state::App,
+};
+use crate::duration::parse_time;
+
+pub(super) async fn issue(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let query = Query::read(query.as_deref(), &["topic", "client", "lifetime"])?;
+    let topics = query.all("topic").map(selector).collect::<Result<Vec<_>, _>>()?;
+    let client = query.one("client")?.map(client).transpose()?;
+    if topics.is_empty() && client.is_none() {
+        return Err(bad_request("A ticket needs a topic or a client: add ?topic=NAME."));
+    }
+    let lifetime = match query.one("lifetime")? {
+        None => TICKET_LIFETIME_MAX,
+        Some(text) => lifetime(text)?,
+    };
+    let issued = app.control.issue(&caller.verified, topics, client, lifetime);
+    let (ticket, until) = issued.map_err(refused)?;
+    let url = format!("{}/events?ticket={ticket}", app.control.public_url());
+    Ok(reply::json(&json!({ "url": url, "ticket": ticket, "expires": until.as_millis() })))
+}
+
+fn selector(text: &str) -> Result<TopicSelector, Refused> {
+    TopicSelector::parse(text)
+        .map_err(|error| bad_request(format!("The parameter topic is {}: {error}.", shown(text))))
+}
+
+fn client(text: &str) -> Result<ClientId, Refused> {
+    ClientId::new(text).map_err(|error| {
+        bad_request(format!(
+            "The parameter client is {}, which is not a client id: {error}.",
+            shown(text)
+        ))
+    })
+}
+
+fn lifetime(text: &str) -> Result<Duration, Refused> {
+    let lifetime = parse_time(text).ok().filter(|time| !time.is_zero());
+    let lifetime = lifetime.filter(|time| *time <= TICKET_LIFETIME_MAX);
+    lifetime.ok_or_else(|| {
+        bad_request(format!(
+            "The parameter lifetime is {}: write a time of at most one hour, such as 10m.",
+            shown(text)
+        ))
+    })
+}
+
+fn refused(error: IssueError) -> Refused {
+    match error {
+        IssueError::Denied(error) => error.into(),
+        error => bad_request(sentence(&error)),
+    }
+}

@@ -1,0 +1,46 @@
+//! The key or token that `downlink publish` and `subscribe` send.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use downlink_access::KEY_FILE_BYTES_MAX;
+
+use super::{exit, server_url::ServerUrl};
+use crate::access::PUBLISH_KEY_FILE;
+
+/// The longest file with a token.
+const FILE_BYTES_MAX: u64 = 2 * KEY_FILE_BYTES_MAX as u64;
+
+#[derive(Args, Debug)]
+pub(super) struct Credential {
+    /// A file with a key or a token to send. By default, downlink-publish.key in the current folder
+    /// if it exists and the server is on this machine.
+    #[arg(long, env = "DOWNLINK_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Credential {
+    /// The key or token. `None` if there is none to send.
+    pub(super) fn read(&self, url: &ServerUrl) -> anyhow::Result<Option<String>> {
+        let file = match &self.key_file {
+            Some(file) => file.as_path(),
+            None if url.is_on_this_machine() && Path::new(PUBLISH_KEY_FILE).exists() => {
+                Path::new(PUBLISH_KEY_FILE)
+            }
+            None => return Ok(None),
+        };
+        let text =
+            read(file).with_context(|| format!("cannot use the key file {}", file.display()));
+        text.map(Some).map_err(exit::configuration)
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    let text = text.trim().to_owned();
+    anyhow::ensure!(!text.is_empty(), "the file is empty");
+    Ok(text)
+}
