@@ -30,13 +30,15 @@ pub enum OpenError {
         selectors_max: usize,
     },
     /// All readers together already name the maximum number of topics and clients.
-    #[error("{subscribed_names_max} topics and clients are subscribed to, which is the limit")]
+    #[error(
+        "the open subscriptions name {subscribed_names_max} topics and clients, which is the limit"
+    )]
     TooManyNames {
         /// The limit.
         subscribed_names_max: usize,
     },
     /// All readers together already have the maximum number of patterns.
-    #[error("{patterns_max} patterns are subscribed to, which is the limit")]
+    #[error("the open subscriptions name {patterns_max} patterns, which is the limit")]
     TooManyPatterns {
         /// The limit.
         patterns_max: usize,

@@ -113,7 +113,7 @@ async fn subscribed_topics_and_clients_above_their_limit_are_refused() {
         readers.push(server.subscribe(&format!("topic=read/{number}")).await);
     }
     let inbox = server.subscribe("client=alice").await;
-    let says = "10 topics and clients are subscribed to, which is the limit.";
+    let says = "The open subscriptions name 10 topics and clients, which is the limit.";
     for query in ["topic=read/9", "client=bob", "topic=read/0&topic=read/9"] {
         assert_unavailable(&server.get(&format!("/events?{query}")).await, says);
         assert_browser_must_reconnect_later(&server, query).await;
@@ -140,7 +140,7 @@ async fn patterns_above_their_limit_are_refused() {
     let _first = server.subscribe("topic=a/*").await;
     let second = server.subscribe("topic=b/*").await;
     let refused = server.get("/events?topic=c/*").await;
-    assert_unavailable(&refused, "2 patterns are subscribed to, which is the limit.");
+    assert_unavailable(&refused, "The open subscriptions name 2 patterns, which is the limit.");
     assert_browser_must_reconnect_later(&server, "topic=c/*").await;
     let _again = server.subscribe("topic=a/*").await;
     server.publish("topic=c/1", "x").await;

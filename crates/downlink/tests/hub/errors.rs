@@ -181,7 +181,7 @@ fn an_invalid_subscription_or_one_beyond_a_limit_is_an_error() {
     );
     check(
         &refused(hub.subscribe().topic("b")),
-        "1 topics and clients are subscribed to, which is the limit",
+        "the open subscriptions name 1 topics and clients, which is the limit",
         None,
     );
     let second = super::open(hub.subscribe().pattern("a/*"));

@@ -80,9 +80,9 @@ fn subscriptions_above_the_limits_of_clients_names_or_patterns_are_refused() {
         || hub.subscribe().client("c"),
         "The client has 1 subscriptions, which is the limit.",
     );
-    let names = "1 topics and clients are subscribed to, which is the limit.";
+    let names = "The open subscriptions name 1 topics and clients, which is the limit.";
     is_refused(|| hub.subscribe().topic("t"), names);
-    let patterns = "0 patterns are subscribed to, which is the limit.";
+    let patterns = "The open subscriptions name 0 patterns, which is the limit.";
     is_refused(|| hub.subscribe().pattern("t/*"), patterns);
 }
 
