@@ -18,6 +18,10 @@ pub struct Arguments {
     /// A header of the subscriptions; repeatable. The placeholders of --url are replaced.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     pub(super) headers: Vec<String>,
+    /// A file with a token or ticket in each line. The placeholder {credential} of --url and
+    /// --header stands for the line of the connection. The lines are used again from the first one.
+    #[arg(long, value_name = "FILE")]
+    pub(super) credentials: Option<PathBuf>,
     /// The URL for publishing; {topic} is replaced [default: the URL of a subscription].
     #[arg(long, value_name = "URL")]
     pub(super) publish_url: Option<String>,

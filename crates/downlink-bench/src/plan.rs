@@ -3,9 +3,12 @@
 //! An invalid address, header or template is reported in one sentence, before the tool connects.
 
 use std::{
+    fs::File,
     hash::{BuildHasher as _, RandomState},
+    io::Read as _,
     net::{SocketAddr, ToSocketAddrs as _},
     ops::RangeInclusive,
+    sync::Arc,
     time::Duration,
 };
 
@@ -93,6 +96,8 @@ struct Endpoint {
     path: String,
     /// The header lines, each with its line end.
     headers: String,
+    /// The values of the placeholder `{credential}`. Empty if it is not used.
+    credentials: Arc<[String]>,
 }
 
 impl Plan {
@@ -103,7 +108,8 @@ impl Plan {
     /// A sentence about the invalid argument.
     pub(super) fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let publish_url = arguments.publish_url.as_deref().unwrap_or(&arguments.url);
-        let subscribe = Endpoint::parse("GET", &arguments.url, &arguments.headers)?;
+        let mut subscribe = Endpoint::parse("GET", &arguments.url, &arguments.headers)?;
+        subscribe.credentials = credentials(arguments)?;
         let publish =
             Endpoint::parse(&arguments.publish_method, publish_url, &arguments.publish_headers)?;
         check(arguments)?;
@@ -243,6 +249,29 @@ fn random_run() -> u32 {
     RandomState::new().hash_one(std::process::id()) as u32
 }
 
+/// The placeholder for the token or ticket of a connection.
+const CREDENTIAL: &str = "{credential}";
+
+/// The largest file of `--credentials`. A million tickets fit.
+const CREDENTIALS_BYTES_MAX: u64 = 1 << 30;
+
+/// The lines of the file of `--credentials`.
+fn credentials(arguments: &Arguments) -> anyhow::Result<Arc<[String]>> {
+    let Some(file) = &arguments.credentials else { return Ok(Arc::default()) };
+    let mut text = String::new();
+    let read = File::open(file)
+        .and_then(|found| found.take(CREDENTIALS_BYTES_MAX).read_to_string(&mut text));
+    read.with_context(|| format!("cannot read {}", file.display()))?;
+    let lines: Arc<[String]> = text.lines().map(str::to_owned).collect();
+    let is_word = |line: &String| !line.is_empty() && !line.contains(char::is_whitespace);
+    ensure!(
+        !lines.is_empty() && lines.iter().all(is_word),
+        "{} must have one token or ticket in each line",
+        file.display()
+    );
+    Ok(lines)
+}
+
 /// The earlier run to replay, if the command line names one.
 fn past(arguments: &Arguments) -> anyhow::Result<Option<EarlierRun>> {
     let Some(url) = &arguments.replay_url else { return Ok(None) };
@@ -290,6 +319,7 @@ impl Endpoint {
             authority: authority.to_owned(),
             path: format!("{slash}{path}"),
             headers: headers.iter().map(|line| header(line)).collect::<anyhow::Result<_>>()?,
+            credentials: Arc::default(),
         })
     }
 
@@ -304,11 +334,15 @@ impl Endpoint {
     }
 
     /// The lines of the head, without the blank line at its end.
-    fn head(&self, topic: &str, number: usize) -> String {
+    fn head(&self, topic: &str, index: usize) -> String {
         let encoded = utf8_percent_encode(topic, NON_ALPHANUMERIC).to_string();
-        let number = number.to_string();
+        let number = index.to_string();
         let path = self.path.replace("{topic}", &encoded).replace("{n}", &number);
         let headers = self.headers.replace("{topic}", topic).replace("{n}", &number);
+        let (path, headers) = match self.credentials.get(index % self.credentials.len().max(1)) {
+            Some(own) => (path.replace(CREDENTIAL, own), headers.replace(CREDENTIAL, own)),
+            None => (path, headers),
+        };
         format!("{} {path} HTTP/1.1\r\nHost: {}\r\n{headers}", self.method, self.authority)
     }
 }
@@ -383,6 +417,27 @@ mod tests {
         assert!(request.starts_with("PUT /p HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\nContent-Type: application/json\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n{\"t\":\"a/1\",\"d\":\"x\"}\n"), "{request}");
+    }
+
+    #[test]
+    fn each_connection_sends_its_line_of_the_credentials() {
+        let file = std::env::temp_dir().join(format!("downlink-bench-{}", std::process::id()));
+        std::fs::write(&file, "one\ntwo\n").unwrap();
+        let flag = format!("--credentials={}", file.display());
+        let plan = plan(&[
+            "--url=http://localhost/events?ticket={credential}",
+            "--header=Authorization: Bearer {credential}",
+            &flag,
+        ]);
+        let sent =
+            |plan: &Plan, number| String::from_utf8(plan.subscribe_request(number, None)).unwrap();
+        let plan = plan.unwrap();
+        assert!(sent(&plan, 1).starts_with("GET /events?ticket=two HTTP/1.1\r\n"));
+        assert!(sent(&plan, 2).contains("\r\nAuthorization: Bearer one\r\n"));
+        std::fs::write(&file, "one two\n").unwrap();
+        let refused = self::plan(&[&flag]).unwrap_err();
+        assert!(refused.contains("one token or ticket in each line"), "{refused}");
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

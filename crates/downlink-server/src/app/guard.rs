@@ -179,7 +179,9 @@ fn check_host(app: &App, host: &str) -> Result<(), Refused> {
     let allowed = |name: &String| {
         name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(without_port(host))
     };
-    let open = !app.settings.is_local() && names.is_empty() && app.role != Role::Development;
+    // An admin listener can be reached only from this machine.
+    let is_public = matches!(app.role, Role::Only | Role::Public) && !app.settings.is_local();
+    let open = is_public && names.is_empty();
     if open || is_loopback(without_port(host)) || names.iter().any(allowed) {
         return Ok(());
     }
