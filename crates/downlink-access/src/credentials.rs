@@ -58,7 +58,7 @@ impl<'a> Presented<'a> {
     #[must_use]
     pub fn authorization(self, value: &'a [u8]) -> Self {
         let value = value.trim_ascii();
-        let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+        let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
         let (scheme, rest) = value.split_at(end);
         if !scheme.eq_ignore_ascii_case(b"bearer") {
             return self;

@@ -168,7 +168,7 @@ pub enum InvalidGrant {
     #[error("the grant is not a JSON object in which each member is given once")]
     NoObject,
     /// No right has this name.
-    #[error("a grant has no member `{member}`")]
+    #[error("a grant has no member `{}`", member.escape_debug())]
     UnknownMember {
         /// The name.
         member: String,
@@ -192,7 +192,7 @@ pub enum InvalidGrant {
         selectors_max: usize,
     },
     /// A selector or a client id breaks its grammar.
-    #[error("`{text}` in `{member}` is not valid")]
+    #[error("`{}` in `{member}` is not valid", text.escape_debug())]
     InvalidName {
         /// The name of the member.
         member: &'static str,

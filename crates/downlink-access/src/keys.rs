@@ -24,6 +24,14 @@ pub enum KeyRole {
 }
 
 impl KeyRole {
+    /// A part of the id, so a key that gets another role also gets another id.
+    const fn purpose(self) -> &'static str {
+        match self {
+            Self::Publish => "publish key",
+            Self::Admin => "admin key",
+        }
+    }
+
     /// The rights of a key in this role.
     pub fn grant(self) -> Grant {
         match self {
@@ -98,9 +106,9 @@ impl Keys {
     /// [`KEYS_MAX`].
     pub fn add(&mut self, role: KeyRole, secret: &Secret) -> Result<KeyId, AddKeyError> {
         let hash = digest(&SHA256, secret.printable().map_err(AddKeyError::Unusable)?);
-        let id = KeyId::of("key", secret.bytes());
-        if self.contains(id) {
-            return Err(AddKeyError::Repeated { key: id });
+        let id = KeyId::of(role.purpose(), secret.bytes());
+        if let Some(same) = self.0.iter().find(|key| key.hash.as_ref() == hash.as_ref()) {
+            return Err(AddKeyError::Repeated { key: same.id });
         }
         if self.0.len() >= KEYS_MAX {
             return Err(AddKeyError::TooMany { keys_max: KEYS_MAX });

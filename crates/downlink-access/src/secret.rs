@@ -24,6 +24,9 @@ pub const KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// such beginnings.
 pub const KEY_PREFIX: &str = "dlk_";
 
+/// The beginning of each section of a PEM file.
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+
 /// The system gave no randomness.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("the system gives no random bytes")]
@@ -53,6 +56,9 @@ pub enum KeyFileError {
         /// Byte position.
         at: usize,
     },
+    /// The file is a PEM file. Everyone may know a public key, so it is no secret.
+    #[error("the file is a PEM file: a secret key is one line of random text")]
+    Pem,
     /// The file cannot be read.
     #[error("the key file cannot be read")]
     Io(#[from] io::Error),
@@ -88,7 +94,7 @@ impl Secret {
     pub fn generate() -> Result<Self, RandomnessError> {
         let mut random = Zeroizing::new([0; KEY_BYTES_MIN]);
         fill_random(&mut *random)?;
-        let encoded = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(*random));
+        let encoded = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_slice()));
         let mut text = Zeroizing::new(Vec::with_capacity(KEY_PREFIX.len() + encoded.len()));
         text.extend_from_slice(KEY_PREFIX.as_bytes());
         text.extend_from_slice(encoded.as_bytes());
@@ -99,10 +105,13 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`KeyFileError::TooShort`] or [`KeyFileError::TooLong`].
+    /// [`KeyFileError::TooShort`], [`KeyFileError::TooLong`] or [`KeyFileError::Pem`].
     pub fn from_file_bytes(bytes: &[u8]) -> Result<Self, KeyFileError> {
         if bytes.len() > KEY_FILE_BYTES_MAX {
             return Err(KeyFileError::TooLong { bytes_max: KEY_FILE_BYTES_MAX });
+        }
+        if bytes.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) {
+            return Err(KeyFileError::Pem);
         }
         let key = without_line_end(bytes);
         match key.len() {

@@ -84,3 +84,8 @@ fn debug_output_has_no_credential() {
     let text = format!("{presented:?} {chosen:?}");
     assert!(!text.contains("hunter"), "{text}");
 }
+
+#[test]
+fn a_tab_after_the_scheme_hides_no_credential() {
+    assert_eq!(authorization("Bearer\tabc"), Ok(Some(Credential::Bearer("abc"))));
+}

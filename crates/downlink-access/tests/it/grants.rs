@@ -132,3 +132,10 @@ fn documents_at_and_above_the_limit() {
     let (bytes, bytes_max) = (GRANT_BYTES_MAX + 1, GRANT_BYTES_MAX);
     assert_eq!(read(&padded(bytes)), Err(InvalidGrant::TooLong { bytes, bytes_max }));
 }
+
+#[test]
+fn messages_have_no_control_characters() {
+    let text = |json| read(json).unwrap_err().to_string();
+    assert_eq!(text(r#"{"a\nb":1}"#), r"a grant has no member `a\nb`");
+    assert_eq!(text(r#"{"client":"a\u001bb"}"#), r"`a\u{1b}b` in `client` is not valid");
+}

@@ -126,3 +126,15 @@ fn debug_output_has_no_key() {
     let text = format!("{key:?} {keys:?}");
     assert!(!text.contains("hunter"), "{text}");
 }
+
+/// Everyone may know a public key. As a shared secret, it would let everyone sign tokens.
+#[test]
+fn a_pem_file_is_no_secret() {
+    for pem in [
+        include_str!("../fixtures/es256.public.pem").to_owned(),
+        include_str!("../fixtures/es256.private.pem").to_owned(),
+        format!("# a comment\n{}", include_str!("../fixtures/rs256.public.pem")),
+    ] {
+        assert!(secret(pem.as_bytes()).is_err(), "{pem}");
+    }
+}
