@@ -30,6 +30,10 @@ pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// A fetch without an outcome counts as failed after this time.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Each request takes the time at its beginning, so a call may pass an older time than an earlier
+/// call did. A time that is older by more than this means that the clock went back.
+const REORDERED_MAX: Duration = Duration::from_secs(10);
+
 /// The age at which a set that cannot be fetched again is no longer used.
 pub const KEY_SET_STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -89,6 +93,13 @@ impl KeySet {
     /// assert_eq!(KeySet::parse(oct).unwrap_err(), KeySetError::NoUsableKey { refused: 1 });
     /// ```
     pub fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
+        let set = Self::read(bytes)?;
+        set.check_usable()?;
+        Ok(set)
+    }
+
+    /// Reads a document, even if none of its keys is usable.
+    fn read(bytes: &[u8]) -> Result<Self, KeySetError> {
         if bytes.len() > KEY_SET_BYTES_MAX {
             let bytes_max = KEY_SET_BYTES_MAX;
             return Err(KeySetError::TooLong { bytes: bytes.len(), bytes_max });
@@ -107,10 +118,13 @@ impl KeySet {
                 None => return Err(KeySetError::NoKeySet),
             }
         }
-        match keys.is_empty() {
-            true => Err(KeySetError::NoUsableKey { refused: refused.len() }),
-            false => Ok(Self { keys, refused }),
-        }
+        Ok(Self { keys, refused })
+    }
+
+    fn check_usable(&self) -> Result<(), KeySetError> {
+        let refused = self.refused.len();
+        let is_usable = !self.keys.is_empty();
+        is_usable.then_some(()).ok_or(KeySetError::NoUsableKey { refused })
     }
 
     /// How many keys are usable: at least one.
@@ -157,8 +171,9 @@ struct State {
     /// The beginning of the newest fetch.
     began: Option<Timestamp>,
     in_flight: bool,
-    /// A token named a key that the set does not have.
-    wanted: bool,
+    /// Whether to fetch before [`FETCH_EVERY`] has passed: a token named a key that the set does
+    /// not have, or the newest fetch brought no set.
+    is_due: bool,
 }
 
 impl KeySetCache {
@@ -172,7 +187,9 @@ impl KeySetCache {
         let mut state = self.0.lock();
         let is_due = state.next_fetch_at(now) <= now;
         if is_due {
-            (state.began, state.in_flight, state.wanted) = (Some(now), true, false);
+            (state.began, state.in_flight, state.is_due) = (Some(now), true, true);
+            // After a clock went back, the age of the set is unknown. Its last day begins now.
+            state.newest = state.newest.take().map(|(set, fetched)| (set, fetched.min(now)));
         }
         is_due
     }
@@ -188,11 +205,14 @@ impl KeySetCache {
     ///
     /// [`KeySetError`]: the document is refused and the older set stays in use.
     pub fn fetched(&self, now: Timestamp, document: &[u8]) -> Result<(), KeySetError> {
-        let set = KeySet::parse(document);
+        let set = KeySet::read(document);
         let mut state = self.0.lock();
         state.in_flight = false;
-        state.newest = Some((Arc::new(set?), now));
-        Ok(())
+        let set = set?;
+        let usable = set.check_usable();
+        state.newest = Some((Arc::new(set), now));
+        state.is_due = false;
+        usable
     }
 
     /// Notes that a fetch failed. The older set stays in use until [`KEY_SET_STALE_MAX`].
@@ -214,30 +234,33 @@ impl KeySetCache {
         if state.is_in_flight(now) {
             return true;
         }
-        let is_too_soon = |began: Timestamp| began <= now && now < began.after(FETCH_INTERVAL_MIN);
-        state.wanted |= !state.began.is_some_and(is_too_soon);
-        state.wanted
+        state.is_due |= !state.began_within(FETCH_INTERVAL_MIN, now);
+        state.is_due
     }
 }
 
 impl State {
     fn next_fetch_at(&self, now: Timestamp) -> Timestamp {
         // A clock that went back makes a fetch due: a time in the future says nothing.
-        let Some(began) = self.began.filter(|began| *began <= now) else { return now };
+        let is_known = |began: &Timestamp| *began <= now.after(REORDERED_MAX);
+        let Some(began) = self.began.filter(is_known) else { return now };
         if self.is_in_flight(now) {
             return began.after(FETCH_TIMEOUT);
         }
         let soonest = began.after(FETCH_INTERVAL_MIN);
         match &self.newest {
-            Some((_, fetched)) if !self.wanted && *fetched >= began => {
-                fetched.after(FETCH_EVERY).max(soonest)
-            }
+            Some((_, fetched)) if !self.is_due => fetched.after(FETCH_EVERY).max(soonest),
             _ => soonest,
         }
     }
 
     fn is_in_flight(&self, now: Timestamp) -> bool {
-        let is_recent = |began: Timestamp| began <= now && now < began.after(FETCH_TIMEOUT);
-        self.in_flight && self.began.is_some_and(is_recent)
+        self.in_flight && self.began_within(FETCH_TIMEOUT, now)
+    }
+
+    fn began_within(&self, span: Duration, now: Timestamp) -> bool {
+        let is_recent =
+            |began: Timestamp| began <= now.after(REORDERED_MAX) && now < began.after(span);
+        self.began.is_some_and(is_recent)
     }
 }

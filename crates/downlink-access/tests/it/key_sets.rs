@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use downlink_access::{
     AccessError, FETCH_EVERY, FETCH_INTERVAL_MIN, FETCH_TIMEOUT, KEY_SET_BYTES_MAX,
     KEY_SET_KEYS_MAX, KEY_SET_STALE_MAX, KeySet, KeySetCache, KeySetError, PublicKeyError,
@@ -248,4 +250,133 @@ fn a_name_that_many_keys_could_have_is_demanded() {
     let (message, _) = wrong.rsplit_once('.').unwrap();
     let error = tokens.verify(&format!("{message}.AAAA"), now()).unwrap_err();
     assert_eq!(error.code(), "token_malformed");
+}
+
+/// An issuer that removes its last key wants no token to be accepted.
+#[test]
+fn a_set_without_usable_keys_ends_the_keys_of_the_older_set() {
+    for document in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
+        let (tokens, cache) = fetched();
+        let later = after(FETCH_EVERY);
+        assert!(cache.poll_fetch(later));
+        let outcome = cache.fetched(later, document.as_bytes());
+        assert!(matches!(outcome, Err(KeySetError::NoUsableKey { .. })), "{outcome:?}");
+        assert_eq!(tokens.verify(&es256_token(), later), Err(AccessError::KeyUnknown));
+    }
+}
+
+/// Requests take the time at their beginning, so they ask with slightly older times too.
+#[test]
+fn a_request_with_a_slightly_older_time_begins_no_second_fetch() {
+    let earlier = |millis| downlink_log::Timestamp::from_millis(NOW * 1_000 - millis);
+    let (tokens, cache) = tokens();
+    assert!(cache.poll_fetch(now()));
+    assert!(!cache.poll_fetch(earlier(1)), "the fetch is under way");
+    assert!(!cache.poll_fetch(earlier(500)));
+    cache.fetched(now(), KEYS).unwrap();
+    assert_eq!(tokens.verify(&unknown_token(), earlier(1)), Err(AccessError::KeyUnknown));
+    assert!(!cache.poll_fetch(earlier(1)), "the last fetch began just now");
+}
+
+#[test]
+fn a_clock_that_goes_back_keeps_no_set_for_longer_than_a_day() {
+    let (_, cache) = fetched();
+    let back = at(NOW - 1_000_000);
+    assert!(cache.poll_fetch(back));
+    cache.fetch_failed();
+    assert!(cache.current(back).is_some());
+    assert!(cache.current(back.after(KEY_SET_STALE_MAX)).is_none());
+}
+
+/// With the exponent 1, every number is its own signature.
+#[test]
+fn rsa_keys_with_unusual_numbers_are_refused() {
+    let refused = |n: &str, e: &str| {
+        let document = serde_json::json!({"keys": [{"kty": "RSA", "n": n, "e": e}]});
+        KeySet::parse(document.to_string().as_bytes()).is_err()
+    };
+    let set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+    let n = set["keys"][3]["n"].as_str().unwrap();
+    assert!(!refused(n, "AQAB"));
+    for e in ["", "AA", "AQ", "Ag", "AQAC", "AQAAAAAAAAAB"] {
+        assert!(refused(n, e), "the exponent {e}");
+    }
+    let mut even = BASE64_URL_SAFE_NO_PAD.decode(n).unwrap();
+    *even.last_mut().unwrap() &= 0xfe;
+    assert!(refused(&BASE64_URL_SAFE_NO_PAD.encode(even), "AQAB"), "an even modulus");
+    assert!(refused(&format!("{n}="), "AQAB"), "padding");
+}
+
+#[test]
+fn only_a_list_with_verify_allows_verification() {
+    let usable = |member: &str| {
+        let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+        let key = set["keys"][1].as_object_mut().unwrap();
+        let (name, value) = member.split_once(':').unwrap();
+        key.insert(name.to_owned(), serde_json::from_str(value).unwrap());
+        let document = serde_json::json!({"keys": [key]}).to_string();
+        KeySet::parse(document.as_bytes()).is_ok()
+    };
+    assert!(usable(r#"use:"sig""#));
+    assert!(usable(r#"key_ops:["sign","verify"]"#));
+    for member in [
+        r#"use:"SIG""#,
+        "use:null",
+        r#"use:["sig"]"#,
+        r#"key_ops:"verify""#,
+        "key_ops:[]",
+        "key_ops:null",
+        r#"kty:"oct""#,
+        r#"kty:"RSA""#,
+        r#"crv:"P-256""#,
+        r#"alg:"none""#,
+        r#"alg:"HS256""#,
+        "alg:null",
+        r#"d:"AA""#,
+        r#"x:"AA""#,
+    ] {
+        assert!(!usable(member), "{member}");
+    }
+}
+
+#[test]
+fn two_keys_with_one_name_are_both_tried() {
+    let (tokens, cache) = tokens();
+    let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+    for key in set["keys"].as_array_mut().unwrap() {
+        key["kid"] = "one".into();
+    }
+    assert!(cache.poll_fetch(now()));
+    cache.fetched(now(), set.to_string().as_bytes()).unwrap();
+    let es384 = signed(r#"{"alg":"ES384","kid":"one"}"#, &es384(), Algorithm::ES384);
+    assert!(tokens.verify(&es384, now()).is_ok());
+    let rs256 = signed(r#"{"alg":"RS256","kid":"one"}"#, &rsa(), Algorithm::RS256);
+    assert!(tokens.verify(&rs256, now()).is_ok());
+}
+
+/// The whole work of a server: it asks each second and fetches if it must.
+#[test]
+fn a_plain_loop_fetches_as_often_as_the_policy_says() {
+    let (tokens, cache) = tokens();
+    let mut began = Vec::new();
+    let mut accepted_at = None;
+    for second in 0..700 {
+        let time = at(NOW + second);
+        // The server cannot reach the issuer for the first 25 seconds.
+        if cache.poll_fetch(time) {
+            began.push(second);
+            match second {
+                0..25 => cache.fetch_failed(),
+                _ => cache.fetched(time, KEYS).unwrap(),
+            }
+        }
+        if tokens.verify(&es256_token(), time).is_ok() {
+            accepted_at = accepted_at.or(Some(second));
+        }
+        if second == 500 {
+            assert_eq!(tokens.verify(&unknown_token(), time), Err(AccessError::KeysUnavailable));
+        }
+    }
+    assert_eq!(began, [0, 10, 20, 30, 330, 501]);
+    assert_eq!(accepted_at, Some(30));
 }
