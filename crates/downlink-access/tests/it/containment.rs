@@ -90,3 +90,49 @@ proptest! {
         prop_assert_eq!(overlaps(&one, &other), expected, "{} {}", one, other);
     }
 }
+
+/// Compares every pair of selectors of up to three segments, not a random choice of pairs.
+#[test]
+fn containment_and_overlap_of_every_pair_agree_with_brute_force() {
+    let topics = topics();
+    let selectors = every_selector();
+    assert_eq!(selectors.len(), 52);
+    for granted in &selectors {
+        for asked in &selectors {
+            let (mut all, mut any) = (true, false);
+            for topic in topics.iter().filter(|topic| asked.matches(topic)) {
+                all &= granted.matches(topic);
+                any |= granted.matches(topic);
+            }
+            assert_eq!(contains(granted, asked), all, "{granted} ⊇ {asked}");
+            assert_eq!(overlaps(granted, asked), any, "{granted} ∩ {asked}");
+        }
+    }
+}
+
+/// All selectors of one to three segments, made of `a`, `b`, a placeholder and a final `*`.
+fn every_selector() -> Vec<TopicSelector> {
+    let mut stems = vec![String::new()];
+    let mut texts = Vec::new();
+    for _ in 0..3 {
+        texts.extend(stems.iter().map(|stem| format!("{stem}*")));
+        let longer = |stem: &String| ["a", "b", "{x}"].map(|segment| format!("{stem}{segment}"));
+        let names: Vec<String> = stems.iter().flat_map(longer).collect();
+        stems = names.iter().map(|name| format!("{name}/")).collect();
+        texts.extend(names);
+    }
+    texts.iter().map(|text| selector(text)).collect()
+}
+
+#[test]
+fn the_longest_names_are_compared_to_their_last_segment() {
+    let long = |last: &str| format!("{}{last}", "a/".repeat(127));
+    check(&long("b"), &long("b"), true);
+    check(&long("b"), &long("c"), false);
+    check("a/*", &long("b"), true);
+    check("b/*", &long("b"), false);
+    let pattern = |last: &str| format!("{}{last}", "a/".repeat(15));
+    check(&pattern("*"), &pattern("{x}"), true);
+    check(&pattern("{x}"), &pattern("*"), false);
+    check(&pattern("*"), &long("b"), true);
+}
