@@ -1,13 +1,15 @@
-//! Access to one hub: everything that is configured, in one value that verifies requests.
+//! Access to one hub: one value has the whole configuration and verifies requests.
 //!
-//! A handler verifies the credentials of a request first, and then checks the rights it needs. A
-//! long stream is checked again when it is registered, after each revocation and after each reload.
+//! A handler first verifies the credentials of a request, and then checks the rights that the
+//! request needs. The server checks an open stream again when it registers the stream, after each
+//! revocation, and after each reload.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use downlink_log::{ClientId, Selection, Timestamp, TopicSelector};
-use parking_lot::RwLock;
+use downlink_log::{Address, ClientId, Selection, Timestamp, TopicSelector};
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 
 use crate::containment::contains;
@@ -16,9 +18,10 @@ use crate::error::{AccessError, Right};
 use crate::jwt::tokens::{Tokens, VerifiedToken};
 use crate::keys::Keys;
 use crate::revocations::{Revocation, Revocations, RevokedKeysFull};
+use crate::secret::KeyId;
 use crate::tickets::seal::{OpenedTicket, TicketError, TicketKeys};
-use crate::tickets::ticket::Ticket;
-use crate::verified::{Proof, Verified};
+use crate::tickets::ticket::{AcceptedKey, Ticket};
+use crate::verified::{Proof, Source, Standing, StreamGrant, Verified};
 
 /// A ticket cannot be issued.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -71,9 +74,12 @@ pub struct Access {
 
 #[derive(Debug)]
 struct Shared {
-    options: AccessOptions,
+    /// Held alone, and only to clone or to replace the pointer.
+    settings: RwLock<Arc<Settings>>,
     /// Held alone, and only to look or to change.
     revocations: RwLock<Revocations>,
+    /// The sources of the open streams, to share them. Held alone.
+    sources: Mutex<BTreeSet<Arc<Source>>>,
 }
 
 /// Settings of an [`Access`]. The default accepts no request.
@@ -87,15 +93,47 @@ pub struct AccessOptions {
     pub tokens: Option<Tokens>,
     /// The keys of tickets.
     pub tickets: Option<TicketKeys>,
-    /// The revocations at the start. Their longest life of a token must be that of the tokens.
-    pub revocations: Revocations,
+}
+
+/// The options, with a list of public selectors that streams can share.
+#[derive(Debug)]
+struct Settings {
+    public: Arc<[TopicSelector]>,
+    keys: Keys,
+    tokens: Option<Tokens>,
+    tickets: Option<TicketKeys>,
+}
+
+impl From<AccessOptions> for Settings {
+    fn from(AccessOptions { public, keys, tokens, tickets }: AccessOptions) -> Self {
+        Self { public: public.into(), keys, tokens, tickets }
+    }
 }
 
 impl Access {
-    /// Access by these rules.
-    pub fn new(mut options: AccessOptions) -> Self {
-        let revocations = RwLock::new(std::mem::take(&mut options.revocations));
-        Self { shared: Arc::new(Shared { options, revocations }), takes_keys: true }
+    /// Access with these settings. Nothing is revoked yet: at its start, a server
+    /// [revokes](Self::revoke) what its store has kept.
+    pub fn new(options: AccessOptions) -> Self {
+        let mut revocations = Revocations::default();
+        revocations.remember_for(options.tokens.as_ref());
+        let shared = Shared {
+            settings: RwLock::new(Arc::new(options.into())),
+            revocations: RwLock::new(revocations),
+            sources: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), takes_keys: true }
+    }
+
+    /// Replaces the settings, in every clone. The revocations stay.
+    ///
+    /// Requests from now on are verified with the new settings. The caller then
+    /// [checks](Self::check_stream) the open streams again, to end those whose key was removed. A
+    /// key set that stays configured should keep its [`KeySetCache`](crate::KeySetCache), because a
+    /// new cache has no keys until they are fetched.
+    pub fn reload(&self, options: AccessOptions) {
+        // The revocations are remembered for longer before the first token with a longer life.
+        self.shared.revocations.write().remember_for(options.tokens.as_ref());
+        *self.shared.settings.write() = Arc::new(options.into());
     }
 
     /// The same access for a listener that takes no keys, since another one is for them.
@@ -117,8 +155,8 @@ impl Access {
         let verified = match presented.chosen()? {
             None => return Ok(Verified::nobody(now)),
             Some(Credential::Bearer(text)) => self.bearer(text, now)?,
-            Some(Credential::Cookie(text)) => self.token(text, now)?,
-            Some(Credential::Ticket(text)) => self.ticket(text, now)?,
+            Some(Credential::Cookie(text)) => self.settings().token(text, now)?,
+            Some(Credential::Ticket(text)) => self.settings().ticket(text, now)?,
         };
         self.recheck(&verified, &[], now)?;
         Ok(verified)
@@ -131,76 +169,126 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// As [`verify`](Self::verify) and [`check_subscription`](Self::check_subscription).
+    /// As [`verify`](Self::verify) and [`admit`](Self::admit).
     pub fn subscribe(
         &self,
         presented: &Presented<'_>,
         asked: &Selection,
         now: Timestamp,
     ) -> Result<Verified, AccessError> {
-        let is_public = asked.selectors.iter().all(|asked| self.is_public(asked));
+        let settings = self.settings();
+        let is_public = asked.selectors.iter().all(|asked| settings.is_public(asked));
         let asks_public = is_public && asked.client.is_none();
         let verified = match self.verify(presented, now) {
             Err(_) if presented.is_cookie() && asks_public => Verified::nobody(now),
             verified => verified?,
         };
-        self.check_subscription(&verified, asked, now)?;
+        self.check_selection(&settings, &verified, asked, now)?;
         Ok(verified)
     }
 
-    /// Checks that a subscription is allowed, at its beginning and at any later time.
-    ///
-    /// A server calls it again after it has registered the stream: a revocation between the two
-    /// would otherwise miss it. After a revocation or a reload it calls it for each stream.
+    /// Checks that a subscription is allowed, and returns what the server keeps while the stream is
+    /// open.
     ///
     /// # Errors
     ///
     /// As [`recheck`](Self::recheck), then [`AccessError::TopicDenied`],
     /// [`AccessError::ClientDenied`] or [`AccessError::TokenMissing`].
-    pub fn check_subscription(
+    pub fn admit(
         &self,
         verified: &Verified,
         asked: &Selection,
         now: Timestamp,
-    ) -> Result<(), AccessError> {
-        self.recheck(verified, &asked.selectors, now)?;
-        if verified.proof() == Proof::Nothing && self.options().public.is_empty() {
-            return Err(AccessError::TokenMissing);
-        }
-        self.check_rights(verified, &asked.selectors, asked.client.as_ref())
+    ) -> Result<StreamGrant, AccessError> {
+        let settings = self.settings();
+        self.check_selection(&settings, verified, asked, now)?;
+        let is_granted = verified.grant().check_subscribe(&asked.selectors).is_ok();
+        let public = (!is_granted).then(|| Arc::clone(&settings.public));
+        Ok(StreamGrant::new(verified, self.source(Source::of(verified, public))))
     }
 
-    /// Checks that a verified grant still holds: its end is ahead, its key is still accepted, and it is
-    /// not revoked, wholly or for one of these topics.
+    /// Checks that an open stream may stay open. `asked` is the selection that was
+    /// [admitted](Self::admit).
+    ///
+    /// A server calls this for each stream after a revocation and after a reload. It also calls this
+    /// once after it has registered the stream: a revocation between the admission and the
+    /// registration would otherwise miss the stream.
+    ///
+    /// If a topic was public and no longer is, the stream ends, even if its grant also covers the
+    /// topic. The client reconnects and then reads the topic with its grant.
     ///
     /// # Errors
     ///
-    /// [`AccessError::TokenExpired`], [`AccessError::KeyUnknown`], [`AccessError::KeysUnavailable`] or
-    /// [`AccessError::Revoked`]. An open stream stays open at `KeysUnavailable`: it says nothing
-    /// against the stream.
+    /// As [`recheck`](Self::recheck), then [`AccessError::TopicDenied`] or
+    /// [`AccessError::TokenMissing`].
+    pub fn check_stream(
+        &self,
+        stream: &StreamGrant,
+        asked: &Selection,
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        let settings = self.settings();
+        self.check_standing(&settings, &stream.standing(), &asked.selectors, now)?;
+        let Source { has_credential, public, .. } = stream.source();
+        if !has_credential && settings.public.is_empty() {
+            return Err(AccessError::TokenMissing);
+        }
+        let relied_on = public.as_deref().filter(|public| **public != *settings.public);
+        let is_closed = |asked: &&TopicSelector| {
+            relied_on.is_some_and(|public| covers(public, asked)) && !settings.is_public(asked)
+        };
+        match asked.selectors.iter().find(is_closed) {
+            None => Ok(()),
+            Some(_) if !has_credential => Err(AccessError::TokenMissing),
+            Some(selector) => Err(AccessError::TopicDenied { selector: selector.clone() }),
+        }
+    }
+
+    /// Checks the right to publish to every address of an event.
+    ///
+    /// # Errors
+    ///
+    /// As [`recheck`](Self::recheck), then as [`Grant::check_publish`](crate::Grant::check_publish)
+    /// for the first address that is not covered, or [`AccessError::TokenMissing`].
+    pub fn check_publish(
+        &self,
+        verified: &Verified,
+        addresses: &[Address],
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        let topics = addresses.iter().filter_map(Address::topic).cloned();
+        let topics: Vec<TopicSelector> = topics.map(TopicSelector::from).collect();
+        self.recheck(verified, &topics, now)?;
+        verified.check_publish(addresses)
+    }
+
+    /// Checks that a verified grant still holds: it has not ended, its key is still accepted, and
+    /// neither the grant nor its right to one of these topics is revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError::TokenExpired`], [`AccessError::KeyUnknown`], [`AccessError::KeysUnavailable`]
+    /// or [`AccessError::Revoked`]. An open stream stays open at `KeysUnavailable`, which says that
+    /// the server does not know whether the key is still accepted.
     pub fn recheck(
         &self,
         verified: &Verified,
         topics: &[TopicSelector],
         now: Timestamp,
     ) -> Result<(), AccessError> {
-        if verified.grant().is_over(now) {
-            return Err(AccessError::TokenExpired);
-        }
-        self.check_keys(verified, now)?;
-        let is_revoked = self.shared.revocations.read().is_revoked(verified.issued(), topics, now);
-        if is_revoked { Err(AccessError::Revoked) } else { Ok(()) }
+        self.check_standing(&self.settings(), &verified.standing(), topics, now)
     }
 
     /// Issues a ticket for these topics, and returns it with its end. It ends after `lifetime`, at most after
     /// [`TICKET_LIFETIME_MAX`](crate::TICKET_LIFETIME_MAX), and never after the grant of its issuer.
     ///
-    /// Without a client, the ticket is for the client of its issuer, if that has one.
+    /// Without a client, the ticket is for the client of its issuer, if the issuer has one.
     ///
     /// # Errors
     ///
     /// [`IssueError::Denied`] if the issuer may not issue tickets, or not for these topics or this
-    /// client; otherwise the ticket is too long or cannot be sealed.
+    /// client. [`IssueError::Seal`] if the ticket is too long. [`IssueError::NoKey`] if the server
+    /// has no ticket key.
     pub fn issue(
         &self,
         issuer: &Verified,
@@ -208,14 +296,15 @@ impl Access {
         client: Option<ClientId>,
         lifetime: Duration,
     ) -> Result<(String, Timestamp), IssueError> {
+        let settings = self.settings();
         issuer.check(Right::Issue)?;
-        self.check_rights(issuer, &topics, client.as_ref())?;
-        let keys = self.options().tickets.as_ref().ok_or(IssueError::NoKey)?;
+        settings.check_rights(issuer, &topics, client.as_ref())?;
+        let keys = settings.tickets.as_ref().ok_or(IssueError::NoKey)?;
         let (ticket, end) = issuer.ticket(topics, client, lifetime);
         Ok((keys.seal(&ticket)?, end))
     }
 
-    /// Revokes. The caller then checks the open streams again.
+    /// Revokes. The caller then [checks](Self::check_stream) the open streams again.
     ///
     /// # Errors
     ///
@@ -224,34 +313,85 @@ impl Access {
         self.shared.revocations.write().revoke(revocation, now)
     }
 
+    /// Accepts a revoked key again. Call it after the key was removed from the settings.
+    pub fn forget_key(&self, key: KeyId) {
+        self.shared.revocations.write().forget_key(key);
+    }
+
     /// Everything that is revoked, for a store.
     pub fn revocations(&self) -> Vec<Revocation> {
         self.shared.revocations.read().entries().collect()
     }
 
-    fn options(&self) -> &AccessOptions {
-        &self.shared.options
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.shared.settings.read())
     }
 
     fn bearer(&self, text: &str, now: Timestamp) -> Result<Verified, AccessError> {
-        let found = self.options().keys.find(text.as_bytes()).filter(|_| self.takes_keys);
+        let settings = self.settings();
+        let found = settings.keys.find(text.as_bytes()).filter(|_| self.takes_keys);
         let Some((key, role)) = found else {
             // Every token has dots. An unknown key with a dot is refused as a token.
             let is_token = text.contains('.');
-            return if is_token { self.token(text, now) } else { Err(AccessError::KeyUnknown) };
+            return if is_token { settings.token(text, now) } else { Err(AccessError::KeyUnknown) };
         };
-        let (grant, proof, issued_at) = (role.grant(), Proof::Key, Some(now));
-        Ok(Verified { grant, proof, key: Some(key), issued_at, verified_at: now })
+        let (grant, proof, key) = (role.grant(), Proof::Key, Some(AcceptedKey::Key(key)));
+        Ok(Verified { grant, proof, key, issued_at: now, verified_at: now })
     }
 
+    fn check_selection(
+        &self,
+        settings: &Settings,
+        verified: &Verified,
+        asked: &Selection,
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        self.check_standing(settings, &verified.standing(), &asked.selectors, now)?;
+        if verified.proof() == Proof::Nothing && settings.public.is_empty() {
+            return Err(AccessError::TokenMissing);
+        }
+        settings.check_rights(verified, &asked.selectors, asked.client.as_ref())
+    }
+
+    fn check_standing(
+        &self,
+        settings: &Settings,
+        standing: &Standing,
+        topics: &[TopicSelector],
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        if standing.until <= now {
+            return Err(AccessError::TokenExpired);
+        }
+        settings.check_keys(standing, now)?;
+        let is_revoked = self.shared.revocations.read().is_revoked(standing.issued(), topics, now);
+        if is_revoked { Err(AccessError::Revoked) } else { Ok(()) }
+    }
+
+    /// The shared copy of a source. Sources without a stream are dropped when a new one comes, so
+    /// there are never more than the keys of the open streams can make.
+    fn source(&self, source: Source) -> Arc<Source> {
+        let mut sources = self.shared.sources.lock();
+        if let Some(shared) = sources.get(&source) {
+            return Arc::clone(shared);
+        }
+        sources.retain(|source| Arc::strong_count(source) > 1);
+        let source = Arc::new(source);
+        sources.insert(Arc::clone(&source));
+        source
+    }
+}
+
+impl Settings {
     fn token(&self, text: &str, now: Timestamp) -> Result<Verified, AccessError> {
-        let tokens = self.options().tokens.as_ref().ok_or(AccessError::KeyUnknown)?;
+        let tokens = self.tokens.as_ref().ok_or(AccessError::KeyUnknown)?;
         let VerifiedToken { grant, key, issued_at } = tokens.verify(text, now)?;
-        Ok(Verified { grant, proof: Proof::Token, key: Some(key), issued_at, verified_at: now })
+        let (proof, key) = (Proof::Token, Some(AcceptedKey::Token(key)));
+        Ok(Verified { grant, proof, key, issued_at, verified_at: now })
     }
 
     fn ticket(&self, text: &str, now: Timestamp) -> Result<Verified, AccessError> {
-        let keys = self.options().tickets.as_ref().ok_or(AccessError::KeyUnknown)?;
+        let keys = self.tickets.as_ref().ok_or(AccessError::KeyUnknown)?;
         let OpenedTicket { ticket, id, key } = keys.open(text, now)?;
         let Ticket { grant, issued_at, issuer } = ticket;
         let proof = Proof::Ticket { id, sealed_with: key };
@@ -259,24 +399,21 @@ impl Access {
     }
 
     /// Checks that no key of the proof was removed.
-    fn check_keys(&self, verified: &Verified, now: Timestamp) -> Result<(), AccessError> {
-        let AccessOptions { keys, tokens, tickets, .. } = self.options();
-        let is_accepted = match (verified.key, tokens) {
-            (Some(key), _) if keys.contains(key) => true,
-            (Some(key), Some(tokens)) => tokens.contains_key(key, now)?,
-            (Some(_), None) => false,
-            (None, _) => true,
-        };
-        let is_sealed = match verified.proof {
-            Proof::Ticket { sealed_with, .. } => {
-                tickets.as_ref().is_some_and(|tickets| tickets.contains(sealed_with))
-            }
-            _ => true,
-        };
-        (is_sealed && is_accepted).then_some(()).ok_or(AccessError::KeyUnknown)
+    fn check_keys(&self, standing: &Standing, now: Timestamp) -> Result<(), AccessError> {
+        let is_sealed = standing.sealed_with.is_none_or(|sealed_with| {
+            self.tickets.as_ref().is_some_and(|tickets| tickets.contains(sealed_with))
+        });
+        let is_accepted = is_sealed
+            && match (standing.key, &self.tokens) {
+                (None, _) => true,
+                (Some(AcceptedKey::Key(key)), _) => self.keys.contains(key),
+                (Some(AcceptedKey::Token(key)), Some(tokens)) => tokens.contains_key(key, now)?,
+                (Some(AcceptedKey::Token(_)), None) => false,
+            };
+        is_accepted.then_some(()).ok_or(AccessError::KeyUnknown)
     }
 
-    /// Checks topics and client, of which public topics need no right.
+    /// Checks topics and client. Public topics need no right.
     fn check_rights(
         &self,
         verified: &Verified,
@@ -290,6 +427,35 @@ impl Access {
     }
 
     fn is_public(&self, asked: &TopicSelector) -> bool {
-        self.options().public.iter().any(|granted| contains(granted, asked))
+        covers(&self.public, asked)
+    }
+}
+
+fn covers(granted: &[TopicSelector], asked: &TopicSelector) -> bool {
+    granted.iter().any(|granted| contains(granted, asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grant::Grant;
+
+    #[test]
+    fn streams_with_the_same_key_share_their_source_until_the_last_one_ends() {
+        let access = Access::new(AccessOptions::default());
+        let now = Timestamp::from_millis(1);
+        let sources = || access.shared.sources.lock().len();
+        let admit = |key: Option<u8>| {
+            let key = key.map(|byte| AcceptedKey::Key(KeyId::from_bytes([byte; KeyId::BYTES])));
+            let verified = Verified { key, ..Verified::trusted(Grant::all(), now) };
+            StreamGrant::new(&verified, access.source(Source::of(&verified, None)))
+        };
+        let streams: Vec<StreamGrant> = (0..100).map(|_| admit(Some(1))).collect();
+        assert_eq!(sources(), 1);
+        let other = admit(Some(2));
+        assert_eq!(sources(), 2);
+        drop((streams, other));
+        let _stream = admit(None);
+        assert_eq!(sources(), 1);
     }
 }

@@ -101,4 +101,4 @@ pub use tickets::{
     streams::{TICKET_STREAMS_MAX_DEFAULT, TicketStreams, TicketStreamsFull},
     ticket::TICKET_LIFETIME_MAX,
 };
-pub use verified::{Proof, Verified};
+pub use verified::{Proof, StreamGrant, Verified};

@@ -1,27 +1,31 @@
-//! Revocations: rights that end before their credential does.
+//! Revocations, which end credentials early.
 //!
-//! A revocation of a client concerns the credentials issued until its moment. It is forgotten once
-//! all of them have ended, which the longest life of a token bounds. Beyond
-//! [`REVOCATIONS_MAX`] entries the oldest one becomes a floor: then every credential issued until its
-//! moment counts as revoked, whatever its client. So a forgotten entry never gives a right back.
+//! A revocation of a client ends the credentials that were issued to this client until the moment of
+//! the revocation. The server forgets a revocation after the longest life of a token, and the oldest
+//! revocation if there are more than [`REVOCATIONS_MAX`]. The moment of a forgotten revocation
+//! becomes the floor: every credential of a client that was issued until the floor counts as
+//! revoked, whatever the client. So a revoked credential never becomes valid again, even if the
+//! clock of the server was wrong when the server forgot the revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::time::Duration;
 
 use downlink_log::{ClientId, Timestamp, TopicSelector};
 use thiserror::Error;
 
 use crate::containment::overlaps;
-use crate::jwt::tokens::{LEEWAY, TOKEN_LIFETIME_MAX_DEFAULT};
+use crate::jwt::tokens::{LEEWAY, TOKEN_LIFETIME_MAX_DEFAULT, Tokens};
 use crate::secret::KeyId;
 
-/// Remembered revocations of clients and topics: about 30 MB with long names.
+/// The maximum number of remembered revocations of clients and topics. With client ids of 36 bytes
+/// they take about 20 MB, and with the longest names about 100 MB.
 pub const REVOCATIONS_MAX: usize = 100_000;
 
-/// Remembered revocations of keys. They do not end by themselves, so there is no floor for them.
+/// The maximum number of revoked keys. A key does not expire, so its revocation cannot be forgotten.
 pub const REVOKED_KEYS_MAX: usize = 1_000;
 
-/// There is no place for another revoked key.
+/// Too many keys are revoked.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("{keys_max} keys are revoked already: remove the key from the configuration instead")]
 pub struct RevokedKeysFull {
@@ -29,39 +33,65 @@ pub struct RevokedKeysFull {
     pub keys_max: usize,
 }
 
-/// The subject of a revocation.
+/// What a revocation ends.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Revoked {
-    /// Every credential of the client.
-    Client(ClientId),
-    /// The topics of the client that the selector matches.
-    Topic(ClientId, TopicSelector),
-    /// Every credential that the key verified, whenever it was issued.
-    Key(KeyId),
-    /// Every client: the floor.
+    // This variant is the first one, because `is_revoked` uses it as a lower bound.
+    /// The credentials of every client: the floor.
     Everyone,
+    /// The credentials of this client.
+    Client(ClientId),
+    /// The rights of this client to subscribe and to publish to the topics that the selector
+    /// matches.
+    Topic(ClientId, TopicSelector),
+    /// Every credential that this key verified, and every ticket that it sealed, whenever they were
+    /// issued.
+    Key(KeyId),
 }
 
-/// One revocation and its moment, for a store.
+/// One revocation, as a store keeps it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revocation {
-    /// The subject.
+    /// What it ends.
     pub revoked: Revoked,
-    /// Its moment.
+    /// Its moment. Credentials that are issued later are not revoked.
     pub at: Timestamp,
 }
 
+/// Eight bytes of a hash of a client id. An open stream keeps them instead of the id, to save
+/// memory.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct ClientTag(NonZero<u64>);
+
+impl ClientTag {
+    pub(crate) fn of(client: &ClientId) -> Self {
+        let hash = KeyId::of("client", client.as_str().as_bytes());
+        let number = u64::from_be_bytes(*hash.as_bytes());
+        Self(NonZero::new(number).unwrap_or(NonZero::<u64>::MAX))
+    }
+}
+
 /// The facts of a credential that decide whether it is revoked.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Issued<'a> {
-    /// The client.
-    pub client: Option<&'a ClientId>,
-    /// The key that verified it.
-    pub key: Option<KeyId>,
-    /// When it was issued.
-    pub at: Option<Timestamp>,
+#[derive(Clone, Copy, Debug)]
+pub struct Issued {
+    pub(crate) client: Option<ClientTag>,
+    /// The key that verified the credential, and the key that sealed the ticket.
+    pub(crate) keys: [Option<KeyId>; 2],
+    pub(crate) at: Timestamp,
+}
+
+impl Issued {
+    /// A credential of this client, verified by this key, issued at this time.
+    pub fn new(client: Option<&ClientId>, key: Option<KeyId>, at: Timestamp) -> Self {
+        Self { client: client.map(ClientTag::of), keys: [key, None], at }
+    }
+
+    /// Whether the credential may have been issued at or before a moment. If its time of issue is in
+    /// the future, some clock is wrong, so it may have been.
+    fn is_until(&self, moment: Timestamp, now: Timestamp) -> bool {
+        self.at <= moment || self.at > now.after(LEEWAY)
+    }
 }
 
 /// The remembered revocations.
@@ -74,61 +104,55 @@ pub struct Issued<'a> {
 /// let mut revocations = Revocations::default();
 /// let revocation = Revocation { revoked: Revoked::Client(ada.clone()), at: time(100) };
 /// revocations.revoke(revocation, time(100))?;
-/// let issued = |seconds| Issued::new(Some(&ada), None, Some(time(seconds)));
+/// let issued = |seconds| Issued::new(Some(&ada), None, time(seconds));
 /// assert!(revocations.is_revoked(issued(100), &[], time(200)));
 /// assert!(!revocations.is_revoked(issued(101), &[], time(200)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Revocations {
+    /// The entries for clients and topics.
     /// Invariant: `by_time` has the same entries.
-    by_client: BTreeMap<(ClientId, Option<TopicSelector>), Timestamp>,
-    by_time: BTreeSet<(Timestamp, ClientId, Option<TopicSelector>)>,
+    by_client: BTreeMap<(ClientTag, Revoked), Timestamp>,
+    by_time: BTreeSet<(Timestamp, ClientTag, Revoked)>,
     keys: BTreeMap<KeyId, Timestamp>,
     floor: Option<Timestamp>,
     lifetime_max: Duration,
     entries_max: usize,
 }
 
-impl<'a> Issued<'a> {
-    /// A credential of this client, verified by this key, issued at this time.
-    pub const fn new(
-        client: Option<&'a ClientId>,
-        key: Option<KeyId>,
-        at: Option<Timestamp>,
-    ) -> Self {
-        Self { client, key, at }
-    }
-
-    /// Whether it may have been issued at or before a moment. Without a time it may have, and a
-    /// time in the future says nothing.
-    fn is_until(&self, moment: Timestamp, now: Timestamp) -> bool {
-        self.at.is_none_or(|at| at <= moment || at > now.after(LEEWAY))
-    }
-}
-
 impl Revocations {
-    /// No revocations. Tokens live at most this long.
-    pub const fn new(lifetime_max: Duration) -> Self {
+    /// No revocations, for tokens that live at most this long.
+    ///
+    /// Revocations are remembered for at least [`TOKEN_LIFETIME_MAX_DEFAULT`], because a ticket may
+    /// live longer than a token.
+    pub fn new(lifetime_max: Duration) -> Self {
         Self::with_entries_max(lifetime_max, REVOCATIONS_MAX)
     }
 
     /// No revocations, and a lower limit of entries.
-    pub const fn with_entries_max(lifetime_max: Duration, entries_max: usize) -> Self {
+    pub fn with_entries_max(lifetime_max: Duration, entries_max: usize) -> Self {
         Self {
             by_client: BTreeMap::new(),
             by_time: BTreeSet::new(),
             keys: BTreeMap::new(),
             floor: None,
-            lifetime_max,
+            lifetime_max: lifetime_max.max(TOKEN_LIFETIME_MAX_DEFAULT),
             entries_max,
         }
     }
 
-    /// Revokes at a moment, which a store may have kept since an earlier start.
+    /// Remembers revocations for the longest life of these tokens. A shorter life changes nothing,
+    /// because tokens with a longer life may still be in use.
+    pub(crate) fn remember_for(&mut self, tokens: Option<&Tokens>) {
+        self.lifetime_max =
+            tokens.map_or(self.lifetime_max, |tokens| tokens.lifetime_max().max(self.lifetime_max));
+    }
+
+    /// Adds a revocation. Its moment is earlier than `now` if it comes from a store.
     ///
-    /// An earlier moment for the same entry changes nothing. Entries that are not needed any more
-    /// are forgotten first.
+    /// If the same entry already has a later moment, nothing changes. Entries that are no longer
+    /// needed are forgotten first.
     ///
     /// # Errors
     ///
@@ -136,7 +160,8 @@ impl Revocations {
     ///
     /// # Limits
     ///
-    /// [`REVOCATIONS_MAX`]: beyond it, the oldest entry becomes the floor.
+    /// Beyond [`REVOCATIONS_MAX`] entries, the oldest one is forgotten and its moment becomes the
+    /// floor.
     pub fn revoke(
         &mut self,
         Revocation { revoked, at }: Revocation,
@@ -144,8 +169,9 @@ impl Revocations {
     ) -> Result<(), RevokedKeysFull> {
         self.prune(now);
         match revoked {
-            Revoked::Client(client) => self.add((client, None), at),
-            Revoked::Topic(client, topic) => self.add((client, Some(topic)), at),
+            Revoked::Client(ref client) | Revoked::Topic(ref client, _) => {
+                self.add((ClientTag::of(client), revoked), at);
+            }
             Revoked::Everyone => self.floor = self.floor.max(Some(at)),
             Revoked::Key(key) => {
                 if self.keys.len() >= REVOKED_KEYS_MAX && !self.keys.contains_key(&key) {
@@ -158,57 +184,50 @@ impl Revocations {
         Ok(())
     }
 
-    /// Accepts a revoked key again, once it was removed from the configuration.
+    /// Accepts a revoked key again. Call it after the key was removed from the configuration.
     pub fn forget_key(&mut self, key: KeyId) {
         self.keys.remove(&key);
     }
 
     /// Forgets the entries whose credentials have all ended.
     pub fn prune(&mut self, now: Timestamp) {
-        // A credential issued at the moment is accepted for its life and the leeway.
-        let lifetime_max = self.lifetime_max;
-        let is_needed = |at: Timestamp| now <= at.after(lifetime_max).after(2 * LEEWAY);
-        self.floor = self.floor.filter(|at| is_needed(*at));
+        // The clocks of an issuer and of this server may each be wrong by the leeway.
+        let remembered_for = self.lifetime_max.saturating_add(2 * LEEWAY);
         while let Some((at, ..)) = self.by_time.first()
-            && !is_needed(*at)
+            && at.after(remembered_for) < now
         {
-            self.remove_oldest();
+            self.forget_oldest();
         }
     }
 
-    /// Whether a credential may no longer be used for these selectors.
-    pub fn is_revoked(&self, issued: Issued<'_>, asked: &[TopicSelector], now: Timestamp) -> bool {
-        if issued.key.is_some_and(|key| self.keys.contains_key(&key)) {
+    /// Whether a credential may no longer be used for these topics.
+    pub fn is_revoked(&self, issued: Issued, asked: &[TopicSelector], now: Timestamp) -> bool {
+        if issued.keys.iter().flatten().any(|key| self.keys.contains_key(key)) {
             return true;
         }
         let Some(client) = issued.client else { return false };
         if self.floor.is_some_and(|floor| issued.is_until(floor, now)) {
             return true;
         }
-        let first = (client.clone(), None);
-        let entries = self.by_client.range(first..).take_while(|((of, _), _)| of == client);
-        entries.into_iter().any(|((_, topic), at)| {
-            let concerns = |topic| asked.iter().any(|asked| overlaps(topic, asked));
-            issued.is_until(*at, now) && topic.as_ref().is_none_or(concerns)
-        })
+        let concerns = |revoked: &Revoked| match revoked {
+            Revoked::Topic(_, topic) => asked.iter().any(|asked| overlaps(topic, asked)),
+            _ => true,
+        };
+        self.by_client
+            .range((client, Revoked::Everyone)..)
+            .take_while(|((of, _), _)| *of == client)
+            .any(|((_, revoked), at)| issued.is_until(*at, now) && concerns(revoked))
     }
 
-    /// Everything that a store must keep, to be revoked again at the next start.
+    /// Everything that a store must keep. At the next start, each entry is revoked again.
     pub fn entries(&self) -> impl Iterator<Item = Revocation> + '_ {
-        let clients = self.by_client.iter().map(|((client, topic), at)| {
-            let client = client.clone();
-            let revoked = match topic.clone() {
-                Some(topic) => Revoked::Topic(client, topic),
-                None => Revoked::Client(client),
-            };
-            Revocation { revoked, at: *at }
-        });
+        let clients = self.by_client.iter().map(|((_, revoked), at)| (revoked.clone(), *at));
         let keys = self.keys.iter().map(|(key, at)| (Revoked::Key(*key), *at));
         let floor = self.floor.iter().map(|at| (Revoked::Everyone, *at));
-        clients.chain(keys.chain(floor).map(|(revoked, at)| Revocation { revoked, at }))
+        clients.chain(keys).chain(floor).map(|(revoked, at)| Revocation { revoked, at })
     }
 
-    /// Remembered revocations of clients and topics.
+    /// The number of remembered revocations of clients and topics.
     pub fn len(&self) -> usize {
         self.by_client.len()
     }
@@ -218,34 +237,32 @@ impl Revocations {
         self.by_client.is_empty() && self.keys.is_empty() && self.floor.is_none()
     }
 
-    /// The moment until which all credentials count as revoked, if entries had to be forgotten.
+    /// The latest moment of a forgotten entry. `None` if no entry was forgotten.
     pub const fn floor(&self) -> Option<Timestamp> {
         self.floor
     }
 
-    fn add(&mut self, key: (ClientId, Option<TopicSelector>), at: Timestamp) {
-        let older = self.by_client.get(&key).copied();
+    fn add(&mut self, entry: (ClientTag, Revoked), at: Timestamp) {
+        let older = self.by_client.get(&entry).copied();
         if older.is_some_and(|older| older >= at) {
             return;
         }
-        let (client, topic) = key.clone();
+        let (tag, revoked) = entry.clone();
         if let Some(older) = older {
-            self.by_time.remove(&(older, client.clone(), topic.clone()));
+            self.by_time.remove(&(older, tag, revoked.clone()));
         }
-        self.by_time.insert((at, client, topic));
-        self.by_client.insert(key, at);
-        if self.by_client.len() > self.entries_max
-            && let Some(oldest) = self.remove_oldest()
-        {
-            self.floor = self.floor.max(Some(oldest));
+        self.by_time.insert((at, tag, revoked));
+        self.by_client.insert(entry, at);
+        if self.by_client.len() > self.entries_max {
+            self.forget_oldest();
         }
     }
 
-    /// Removes the oldest entry and returns its moment.
-    fn remove_oldest(&mut self) -> Option<Timestamp> {
-        let (at, client, topic) = self.by_time.pop_first()?;
-        self.by_client.remove(&(client, topic));
-        Some(at)
+    fn forget_oldest(&mut self) {
+        if let Some((at, tag, revoked)) = self.by_time.pop_first() {
+            self.by_client.remove(&(tag, revoked));
+            self.floor = self.floor.max(Some(at));
+        }
     }
 }
 

@@ -1,29 +1,33 @@
 //! The outcome of verification: a grant and its proof.
+//!
+//! [`Verified`] is for one request. For an open stream, the server keeps a [`StreamGrant`], which
+//! needs less memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use downlink_log::{Address, ClientId, Timestamp, TopicSelector};
 
 use crate::error::{AccessError, Right};
 use crate::grant::Grant;
-use crate::revocations::Issued;
+use crate::revocations::{ClientTag, Issued};
 use crate::secret::KeyId;
 use crate::tickets::seal::TicketId;
-use crate::tickets::ticket::{TICKET_LIFETIME_MAX, Ticket};
+use crate::tickets::ticket::{AcceptedKey, TICKET_LIFETIME_MAX, Ticket};
 
-/// A grant with its proof, which revocations and removed keys can take away.
+/// A grant with its proof. A revocation or the removal of a key can end it.
 ///
-/// Its checks are those of [`Grant`]. Without a credential a missing right is
-/// [`TokenMissing`](AccessError::TokenMissing), a 401, since a credential may have it.
+/// The checks are those of [`Grant`]. If the request had no credential, the error for a missing
+/// right is [`TokenMissing`](AccessError::TokenMissing), because a credential may give the right.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Verified {
     pub(crate) grant: Grant,
     pub(crate) proof: Proof,
-    /// The key that verified the credential, or that of the issuer of a ticket.
-    pub(crate) key: Option<KeyId>,
-    /// When that credential was issued; for a key, the time of its use.
-    pub(crate) issued_at: Option<Timestamp>,
+    /// The key that verified the credential. For a ticket, the key that verified its issuer.
+    pub(crate) key: Option<AcceptedKey>,
+    /// The time when the credential was issued. For a key, the time of its use.
+    pub(crate) issued_at: Timestamp,
     pub(crate) verified_at: Timestamp,
 }
 
@@ -51,14 +55,13 @@ pub enum Proof {
 impl Verified {
     /// A grant that needs no credential: for a trusted socket, or the answer of an app.
     pub const fn trusted(grant: Grant, now: Timestamp) -> Self {
-        let (proof, issued_at) = (Proof::Trusted, Some(now));
-        Self { grant, proof, key: None, issued_at, verified_at: now }
+        Self { grant, proof: Proof::Trusted, key: None, issued_at: now, verified_at: now }
     }
 
     /// The rights of a request without credentials.
-    pub const fn nobody(now: Timestamp) -> Self {
-        let (proof, issued_at) = (Proof::Nothing, Some(now));
-        Self { grant: Grant::none(), proof, key: None, issued_at, verified_at: now }
+    pub fn nobody(now: Timestamp) -> Self {
+        let verified = Self::trusted(Grant::none(), now);
+        Self { proof: Proof::Nothing, ..verified }
     }
 
     /// The grant.
@@ -71,9 +74,9 @@ impl Verified {
         self.proof
     }
 
-    /// The key that verified the credential, or that of the issuer of a ticket.
-    pub const fn key(&self) -> Option<KeyId> {
-        self.key
+    /// The key that verified the credential. For a ticket, the key that verified its issuer.
+    pub fn key(&self) -> Option<KeyId> {
+        self.key.map(AcceptedKey::id)
     }
 
     /// The name space of the publisher's event ids and idempotency keys. `None` for the keys of the
@@ -83,23 +86,14 @@ impl Verified {
         if self.proof != Proof::Token {
             return None;
         }
-        let client = self.grant.client().map(|client| client.as_str().as_bytes());
-        let key = self.key.as_ref().map(|key| &key.as_bytes()[..]);
-        client.or(key).map(|name| KeyId::of("publisher", name))
+        let of_client = |client: &ClientId| KeyId::of("publisher", client.as_str().as_bytes());
+        self.grant.client().map(of_client).or(self.key())
     }
 
     /// Checks the right to publish to every address of an event.
-    ///
-    /// # Errors
-    ///
-    /// As [`Grant::check_publish`] for the first address that is not covered, or
-    /// [`AccessError::TokenMissing`].
-    pub fn check_publish<'a>(
-        &self,
-        addresses: impl IntoIterator<Item = &'a Address>,
-    ) -> Result<(), AccessError> {
-        let mut addresses = addresses.into_iter();
-        self.refusal(addresses.try_for_each(|address| self.grant.check_publish(address)))
+    pub(crate) fn check_publish(&self, addresses: &[Address]) -> Result<(), AccessError> {
+        let check = |address| self.grant.check_publish(address);
+        self.refusal(addresses.iter().try_for_each(check))
     }
 
     /// Checks a right that the grant has or lacks as a whole.
@@ -147,8 +141,92 @@ impl Verified {
         (Ticket { grant, issued_at: *issued_at, issuer: *key }, end)
     }
 
-    /// The facts that decide whether it is revoked.
-    pub(crate) const fn issued(&self) -> Issued<'_> {
-        Issued::new(self.grant.client(), self.key, self.issued_at)
+    /// The facts that a later check needs.
+    pub(crate) fn standing(&self) -> Standing {
+        let sealed_with = match self.proof {
+            Proof::Ticket { sealed_with, .. } => Some(sealed_with),
+            _ => None,
+        };
+        Standing {
+            until: self.grant.until().unwrap_or(NEVER),
+            client: self.grant.client().map(ClientTag::of),
+            issued_at: self.issued_at,
+            key: self.key,
+            sealed_with,
+        }
+    }
+}
+
+/// The end of a grant without an end.
+const NEVER: Timestamp = Timestamp::from_millis(u64::MAX);
+
+/// The facts that decide whether a verified grant still holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) until: Timestamp,
+    client: Option<ClientTag>,
+    issued_at: Timestamp,
+    pub(crate) key: Option<AcceptedKey>,
+    /// The ticket key that sealed the ticket.
+    pub(crate) sealed_with: Option<KeyId>,
+}
+
+impl Standing {
+    pub(crate) fn issued(&self) -> Issued {
+        let keys = [self.key.map(AcceptedKey::id), self.sealed_with];
+        Issued { client: self.client, keys, at: self.issued_at }
+    }
+}
+
+/// What a server keeps of a [`Verified`] while a stream is open.
+///
+/// [`Access::admit`](crate::Access::admit) makes it, and
+/// [`Access::check_stream`](crate::Access::check_stream) checks it after a revocation or a reload.
+/// It has 32 bytes and no memory of its own: all streams that the same key verified share the rest.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct StreamGrant {
+    until: Timestamp,
+    issued_at: Timestamp,
+    client: Option<ClientTag>,
+    source: Arc<Source>,
+}
+
+/// The facts that many streams share.
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Source {
+    pub(crate) has_credential: bool,
+    key: Option<AcceptedKey>,
+    sealed_with: Option<KeyId>,
+    /// The public selectors at the time of the check, if the grant alone does not cover the stream.
+    pub(crate) public: Option<Arc<[TopicSelector]>>,
+}
+
+impl Source {
+    pub(crate) fn of(verified: &Verified, public: Option<Arc<[TopicSelector]>>) -> Self {
+        let Standing { key, sealed_with, .. } = verified.standing();
+        Self { has_credential: verified.proof != Proof::Nothing, key, sealed_with, public }
+    }
+}
+
+impl StreamGrant {
+    pub(crate) fn new(verified: &Verified, source: Arc<Source>) -> Self {
+        let Standing { until, client, issued_at, .. } = verified.standing();
+        Self { until, issued_at, client, source }
+    }
+
+    /// The end of the grant. `None` if it has none.
+    pub fn until(&self) -> Option<Timestamp> {
+        Some(self.until).filter(|until| *until != NEVER)
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let Self { until, issued_at, client, .. } = *self;
+        let Source { key, sealed_with, .. } = *self.source;
+        Standing { until, client, issued_at, key, sealed_with }
     }
 }

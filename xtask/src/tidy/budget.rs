@@ -21,7 +21,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink: serve", 3_000, &["downlink/src/serve"]),
     ("downlink", 7_100, &["downlink"]),
     ("downlink-client", 1_350, &["downlink-client"]),
-    ("downlink-access", 2_350, &["downlink-access"]),
+    ("downlink-access", 2_500, &["downlink-access"]),
     ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
     ("the five libraries", 17_900, LIBRARIES),

@@ -80,8 +80,8 @@ pub struct VerifiedToken {
     pub grant: Grant,
     /// The key that verified it.
     pub key: KeyId,
-    /// When it was issued, if it says so.
-    pub issued_at: Option<Timestamp>,
+    /// When it was issued (`iat`).
+    pub issued_at: Timestamp,
 }
 
 /// The rules for the tokens of one issuer.
@@ -191,6 +191,10 @@ impl Tokens {
         Ok(VerifiedToken { grant, key, issued_at: times.issued_at })
     }
 
+    pub(crate) const fn lifetime_max(&self) -> Duration {
+        self.rules.lifetime_max
+    }
+
     /// Whether a key with this id is accepted at this time.
     ///
     /// # Errors
@@ -237,18 +241,16 @@ impl Tokens {
         };
         let (expires_at, issued_at) = (time("exp")?, time("iat")?);
         let expires_at = expires_at.ok_or(AccessError::malformed("the token has no `exp`"))?;
-        // Without this a revocation would be forgotten before the token ends.
-        let latest = issued_at.unwrap_or(now.after(LEEWAY)).after(self.rules.lifetime_max);
-        if issued_at.is_none() && expires_at > latest {
-            return Err(AccessError::malformed("the token lives too long for one without `iat`"));
-        }
-        let end = expires_at.min(latest);
+        // A revocation is forgotten after the longest life of a token. Without `iat`, nothing shows
+        // that a token is older than that.
+        let issued_at = issued_at.ok_or(AccessError::malformed("the token has no `iat`"))?;
+        let end = expires_at.min(issued_at.after(self.rules.lifetime_max));
         let until = if now < end { end } else { end.after(LEEWAY) };
         if until <= now {
             return Err(AccessError::TokenExpired);
         }
-        let begins = time("nbf")?.max(issued_at);
-        match begins.is_some_and(|begins| begins > now.after(LEEWAY)) {
+        let begins = time("nbf")?.map_or(issued_at, |begins| begins.max(issued_at));
+        match begins > now.after(LEEWAY) {
             true => Err(AccessError::TokenEarly),
             false => Ok(Times { until, issued_at }),
         }
@@ -293,7 +295,7 @@ impl Tokens {
 struct Times {
     /// The end, or the end of the leeway if only that is ahead.
     until: Timestamp,
-    issued_at: Option<Timestamp>,
+    issued_at: Timestamp,
 }
 
 /// The first of these keys that verifies the token.

@@ -20,21 +20,52 @@ pub const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct Ticket {
     /// Topics, client and end.
     pub(crate) grant: Grant,
-    /// When the credential of its issuer was issued. `None` if the credential does not say so.
-    pub(crate) issued_at: Option<Timestamp>,
-    /// The key that verified its issuer. `None` for a trusted socket.
-    pub(crate) issuer: Option<KeyId>,
+    /// The time when the credential of the issuer was issued.
+    pub(crate) issued_at: Timestamp,
+    /// The key that verified the credential of the issuer. `None` for a trusted socket.
+    pub(crate) issuer: Option<AcceptedKey>,
+}
+
+/// The key that verified a credential, with the part of the configuration that must have it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum AcceptedKey {
+    /// A key of [`Keys`](crate::Keys).
+    Key(KeyId),
+    /// A key of [`Tokens`](crate::Tokens).
+    Token(KeyId),
+}
+
+impl AcceptedKey {
+    pub(crate) const fn id(self) -> KeyId {
+        match self {
+            Self::Key(id) | Self::Token(id) => id,
+        }
+    }
+
+    fn to_text(self) -> String {
+        match self {
+            Self::Key(id) => format!("k{id}"),
+            Self::Token(id) => format!("t{id}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_at_checked(1)? {
+            ("k", id) => KeyId::parse(id).map(Self::Key),
+            ("t", id) => KeyId::parse(id).map(Self::Token),
+            _ => None,
+        }
+    }
 }
 
 impl Ticket {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
         let content = json!({
             "g": self.grant.to_members(),
             "c": self.grant.client().map(|client| client.as_str()),
-            "u": millis(self.grant.until()),
-            "i": millis(self.issued_at),
-            "k": self.issuer.map(|key| key.to_string()),
+            "u": self.grant.until().map(Timestamp::as_millis),
+            "i": self.issued_at.as_millis(),
+            "k": self.issuer.map(AcceptedKey::to_text),
         });
         content.to_string().into_bytes()
     }
@@ -50,8 +81,8 @@ impl Ticket {
         let grant = Grant::from_members(&grant).ok()?.with_until(time("u")?);
         let issuer = match members.get("k")? {
             Value::Null => None,
-            key => Some(KeyId::parse(key.as_str()?)?),
+            key => Some(AcceptedKey::parse(key.as_str()?)?),
         };
-        Some(Self { grant, issued_at: time("i"), issuer })
+        Some(Self { grant, issued_at: time("i")?, issuer })
     }
 }

@@ -3,7 +3,7 @@
 
 use downlink_access::{
     Access, AccessError, AccessOptions, Grant, KeyRole, Keys, Presented, Proof, Revocation,
-    Revoked, Right, TicketKeys, Verified,
+    Revoked, Right, Secret, TicketKeys, TokenKeys, Tokens, Verified,
 };
 use downlink_log::{Address, Topic};
 
@@ -19,12 +19,16 @@ fn access() -> Access {
         keys,
         tokens: Some(hmac_tokens()),
         tickets: Some(TicketKeys::new("shop", &[secret()]).unwrap()),
-        ..AccessOptions::default()
     })
 }
 
 fn key_header() -> String {
     format!("Bearer {}", "x".repeat(32))
+}
+
+/// A key that differs from [`other_secret`].
+fn secret_text() -> Secret {
+    Secret::from_file_bytes(&[b'y'; 32]).unwrap()
 }
 
 fn user_token() -> String {
@@ -60,7 +64,8 @@ fn strangers_publish_nothing() {
     assert_eq!(stranger.proof(), Proof::Nothing);
     let news = Address::Topic(Topic::new("news/a").unwrap());
     for address in [news, Address::Everyone, Address::Client(client("ada"))] {
-        assert_eq!(stranger.check_publish([&address]), Err(AccessError::TokenMissing));
+        let outcome = access().check_publish(&stranger, &[address], now());
+        assert_eq!(outcome, Err(AccessError::TokenMissing));
     }
     assert_eq!(stranger.check(Right::Admin), Err(AccessError::TokenMissing));
 }
@@ -73,7 +78,8 @@ fn a_user_reads_granted_and_public_topics() {
     assert_eq!(subscribe(user, &["orders/{id}", "chat"], None), "topic_denied");
     assert_eq!(subscribe(user, &["orders/1"], Some("bob")), "client_denied");
     let user = access().verify(&user, now()).unwrap();
-    assert_eq!(user.check_publish([&Address::Everyone]).unwrap_err().status(), 403);
+    let outcome = access().check_publish(&user, &[Address::Everyone], now());
+    assert_eq!(outcome.unwrap_err().status(), 403);
 }
 
 #[test]
@@ -85,7 +91,7 @@ fn a_key_publishes_everywhere_and_reads_everything() {
     assert_eq!(app.proof(), Proof::Key);
     let topic = Address::Topic(Topic::new("a/b").unwrap());
     let addresses = [topic, Address::Everyone, Address::Client(client("ada"))];
-    assert_eq!(app.check_publish(&addresses), Ok(()));
+    assert_eq!(access().check_publish(&app, &addresses, now()), Ok(()));
     assert_eq!(app.check(Right::Admin).unwrap_err().code(), "right_missing");
 }
 
@@ -102,7 +108,7 @@ fn bad_credentials_never_fall_back() {
     check("Bearer", "token_malformed");
     check("Bearer a.b.c", "token_malformed");
     check(&format!("Bearer {}x", user_token()), "signature");
-    check(&format!("Bearer {}", hs256(r#"{"exp":1}"#)), "token_expired");
+    check(&format!("Bearer {}", hs256(r#"{"iat":1,"exp":1}"#)), "token_expired");
     let ticket = Presented::new().ticket("AAAA");
     assert_eq!(subscribe(ticket, &["news/a"], None), "token_malformed");
     let both = ticket.authorization(b"Bearer unknown");
@@ -111,7 +117,7 @@ fn bad_credentials_never_fall_back() {
 
 #[test]
 fn a_bad_cookie_counts_as_none_for_public_topics() {
-    let expired = format!("{COOKIE}={}", hs256(r#"{"exp":1}"#));
+    let expired = format!("{COOKIE}={}", hs256(r#"{"iat":1,"exp":1}"#));
     let twice = format!("{expired}; {expired}");
     for header in [&expired, &twice] {
         let presented = Presented::new().cookie(header.as_bytes(), COOKIE);
@@ -171,7 +177,7 @@ fn a_revocation_reaches_new_requests_and_open_streams() {
     access.revoke(revocation.clone(), at(NOW + 1)).unwrap();
     let later = at(NOW + 2);
     assert_eq!(access.verify(&presented, later), Err(AccessError::Revoked));
-    assert_eq!(access.check_subscription(&stream, &asked, later), Err(AccessError::Revoked));
+    assert_eq!(access.admit(&stream, &asked, later).unwrap_err(), AccessError::Revoked);
     assert_eq!(access.revocations(), [revocation]);
 }
 
@@ -193,9 +199,9 @@ fn a_stream_ends_with_its_grant() {
     let grant = Grant::all().with_until(at(NOW + 10));
     let stream = Verified::trusted(grant, now());
     let asked = asked(&["a"], None);
-    assert_eq!(access().check_subscription(&stream, &asked, at(NOW + 9)), Ok(()));
-    let over = access().check_subscription(&stream, &asked, at(NOW + 10));
-    assert_eq!(over, Err(AccessError::TokenExpired));
+    assert!(access().admit(&stream, &asked, at(NOW + 9)).is_ok());
+    let over = access().admit(&stream, &asked, at(NOW + 10));
+    assert_eq!(over.unwrap_err(), AccessError::TokenExpired);
 }
 
 #[test]
@@ -263,3 +269,33 @@ const _: () = {
     shared::<Verified>();
     shared::<AccessError>();
 };
+
+#[test]
+fn a_removed_key_ends_its_streams_while_a_key_set_cannot_be_fetched() {
+    let access = |key: &Secret| {
+        let mut keys = Keys::new();
+        keys.add(KeyRole::Publish, key).unwrap();
+        let tokens = TokenKeys::new().key_set(std::sync::Arc::default());
+        let tokens = Some(Tokens::new(tokens, issuer_rules()).unwrap());
+        Access::new(AccessOptions { keys, tokens, ..AccessOptions::default() })
+    };
+    let header = key_header();
+    let presented = Presented::new().authorization(header.as_bytes());
+    let stream = access(&other_secret()).verify(&presented, now()).unwrap();
+    let reloaded = access(&secret_text());
+    assert_eq!(reloaded.recheck(&stream, &[], now()), Err(AccessError::KeyUnknown));
+}
+
+#[test]
+fn a_key_with_another_role_after_a_reload_ends_its_streams() {
+    let access = |role| {
+        let mut keys = Keys::new();
+        keys.add(role, &other_secret()).unwrap();
+        Access::new(AccessOptions { keys, ..AccessOptions::default() })
+    };
+    let header = key_header();
+    let presented = Presented::new().authorization(header.as_bytes());
+    let stream = access(KeyRole::Admin).verify(&presented, now()).unwrap();
+    let reloaded = access(KeyRole::Publish);
+    assert_eq!(reloaded.recheck(&stream, &[], now()), Err(AccessError::KeyUnknown));
+}

@@ -9,6 +9,7 @@ mod grants;
 mod key_sets;
 mod keys;
 mod revocations;
+mod streams;
 mod support;
 mod tickets;
 mod tokens;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, IssueError, KeyRole, Keys, Presented, Proof, Secret,
-    TICKET_BYTES_MAX, TICKET_KEYS_MAX, TICKET_LIFETIME_MAX, TicketError, TicketId, TicketKeys,
-    TicketStreams, TicketStreamsFull, TokenKeys, TokenRules, Tokens, Verified,
+    Access, AccessError, AccessOptions, Grant, IssueError, KeyRole, Keys, Presented, Proof,
+    Revocation, Revoked, Secret, TICKET_BYTES_MAX, TICKET_KEYS_MAX, TICKET_LIFETIME_MAX,
+    TicketError, TicketId, TicketKeys, TicketStreams, TicketStreamsFull, TokenKeys, TokenRules,
+    Tokens, Verified,
 };
 use downlink_log::{ClientId, TopicSelector};
 
@@ -263,4 +264,16 @@ fn each_ticket_has_an_id() {
     let (one, other) = (issue(&app(), &["a"], None).unwrap(), issue(&app(), &["a"], None).unwrap());
     assert_eq!(id(&one), id(&one));
     assert_ne!(id(&one), id(&other));
+}
+
+#[test]
+fn the_tickets_of_a_revoked_ticket_key_end() {
+    let access = shop();
+    let ticket = issue(&app(), &["a"], None).unwrap();
+    let Proof::Ticket { sealed_with, .. } = open(&access, &ticket, NOW).unwrap().proof() else {
+        panic!("no ticket");
+    };
+    let revoked = Revoked::Key(sealed_with);
+    access.revoke(Revocation { revoked, at: at(NOW + 1) }, at(NOW + 1)).unwrap();
+    assert_eq!(open(&access, &ticket, NOW + 2), Err(AccessError::Revoked));
 }

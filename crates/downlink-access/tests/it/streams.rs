@@ -1,0 +1,255 @@
+//! Tests of open streams: what a server keeps for each stream, and which streams end after a
+//! revocation or a reload of the settings.
+
+use std::mem::size_of;
+use std::time::Duration;
+
+use downlink_access::{
+    Access, AccessError, AccessOptions, Grant, KeyRole, Keys, Presented, Revocation, Revoked,
+    Secret, StreamGrant, TicketKeys, Verified,
+};
+use downlink_log::{Address, Selection, Topic};
+
+use crate::support::*;
+
+/// The settings of a server with one publish key, tokens, one ticket key and public topics.
+struct Server {
+    publish: Secret,
+    ticket: Secret,
+    public: Vec<&'static str>,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { publish: other_secret(), ticket: secret(), public: vec!["news/*"] }
+    }
+
+    fn options(&self) -> AccessOptions {
+        let mut keys = Keys::new();
+        keys.add(KeyRole::Publish, &self.publish).unwrap();
+        AccessOptions {
+            public: self.public.iter().map(|text| selector(text)).collect(),
+            keys,
+            tokens: Some(hmac_tokens()),
+            tickets: Some(TicketKeys::new("shop", std::slice::from_ref(&self.ticket)).unwrap()),
+        }
+    }
+
+    fn access(&self) -> Access {
+        Access::new(self.options())
+    }
+}
+
+fn another_secret() -> Secret {
+    Secret::from_file_bytes(&[b'y'; 32]).unwrap()
+}
+
+fn bearer(text: &str) -> String {
+    format!("Bearer {text}")
+}
+
+/// A token of `ada` for the topics below `orders`.
+fn token_of_ada() -> String {
+    bearer(&hs256(&claims(r#","sub":"ada","downlink":{"subscribe":["orders/*"]}"#)))
+}
+
+fn publish_key() -> String {
+    bearer(&"x".repeat(32))
+}
+
+/// A ticket for `orders/7` that the app has issued to `ada`.
+fn ticket_of_ada(access: &Access) -> String {
+    let header = publish_key();
+    let app = Presented::new().authorization(header.as_bytes());
+    let app = access.verify(&app, now()).unwrap();
+    let (topics, ada) = (vec![selector("orders/7")], Some(client("ada")));
+    access.issue(&app, topics, ada, Duration::from_secs(600)).unwrap()
+}
+
+fn admit(access: &Access, presented: &Presented<'_>, asked: &Selection) -> StreamGrant {
+    let verified = access.subscribe(presented, asked, now()).unwrap();
+    access.admit(&verified, asked, now()).unwrap()
+}
+
+/// The open streams of these tests: of a stranger, of an app with a key, of a user with a token, and
+/// of a browser with a ticket.
+fn open_streams(access: &Access) -> [(StreamGrant, Selection); 4] {
+    let (key, token, ticket) = (publish_key(), token_of_ada(), ticket_of_ada(access));
+    let stranger = Presented::new();
+    let open = |presented: Presented<'_>, topics: &[&str]| {
+        let asked = asked(topics, None);
+        (admit(access, &presented, &asked), asked)
+    };
+    [
+        open(stranger, &["news/a"]),
+        open(stranger.authorization(key.as_bytes()), &["*"]),
+        open(stranger.authorization(token.as_bytes()), &["orders/7", "news/a"]),
+        open(stranger.ticket(&ticket), &["orders/7"]),
+    ]
+}
+
+/// The codes of the streams of [`open_streams`], or `open`.
+fn codes(access: &Access, streams: &[(StreamGrant, Selection); 4]) -> [&'static str; 4] {
+    let later = at(NOW + 10);
+    streams.each_ref().map(|(stream, asked)| {
+        let outcome = access.check_stream(stream, asked, later);
+        outcome.err().map_or("open", |error| error.code())
+    })
+}
+
+#[test]
+fn a_stream_keeps_at_most_64_bytes() {
+    assert_eq!(size_of::<StreamGrant>(), 32);
+    assert_eq!(size_of::<Option<StreamGrant>>(), 32);
+    assert!(size_of::<Verified>() <= 160, "{}", size_of::<Verified>());
+}
+
+#[test]
+fn streams_stay_open_without_a_change() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    access.reload(Server::new().options());
+    assert_eq!(codes(&access, &streams), ["open"; 4]);
+}
+
+#[test]
+fn a_removed_publish_key_ends_its_streams_and_its_tickets() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    access.reload(Server { publish: another_secret(), ..Server::new() }.options());
+    assert_eq!(codes(&access, &streams), ["open", "key_unknown", "open", "key_unknown"]);
+    let header = publish_key();
+    let presented = Presented::new().authorization(header.as_bytes());
+    assert_eq!(access.verify(&presented, now()), Err(AccessError::KeyUnknown));
+}
+
+#[test]
+fn a_removed_ticket_key_ends_the_streams_of_tickets() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    access.reload(Server { ticket: another_secret(), ..Server::new() }.options());
+    assert_eq!(codes(&access, &streams), ["open", "open", "open", "key_unknown"]);
+    access.reload(AccessOptions { tickets: None, ..Server::new().options() });
+    assert_eq!(codes(&access, &streams), ["open", "open", "open", "key_unknown"]);
+}
+
+#[test]
+fn removed_tokens_end_the_streams_of_tokens() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    access.reload(AccessOptions { tokens: None, ..Server::new().options() });
+    assert_eq!(codes(&access, &streams), ["open", "open", "key_unknown", "open"]);
+}
+
+#[test]
+fn a_topic_that_is_no_longer_public_ends_the_streams_that_rely_on_it() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    access.reload(Server { public: vec!["blog"], ..Server::new() }.options());
+    assert_eq!(codes(&access, &streams), ["token_missing", "open", "topic_denied", "open"]);
+    access.reload(Server { public: vec![], ..Server::new() }.options());
+    assert_eq!(codes(&access, &streams), ["token_missing", "open", "topic_denied", "open"]);
+    access.reload(Server { public: vec!["news/{x}"], ..Server::new() }.options());
+    assert_eq!(codes(&access, &streams), ["open"; 4]);
+}
+
+#[test]
+fn a_revoked_client_loses_its_streams() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    let revoke = |revoked| access.revoke(Revocation { revoked, at: now() }, at(NOW + 1)).unwrap();
+    revoke(Revoked::Client(client("bob")));
+    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    revoke(Revoked::Topic(client("ada"), selector("orders/8")));
+    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    revoke(Revoked::Topic(client("ada"), selector("orders/{id}")));
+    assert_eq!(codes(&access, &streams), ["open", "open", "revoked", "revoked"]);
+    access.reload(Server::new().options());
+    assert_eq!(codes(&access, &streams), ["open", "open", "revoked", "revoked"]);
+}
+
+#[test]
+fn a_revoked_key_ends_its_streams_until_it_is_forgotten() {
+    let access = Server::new().access();
+    let streams = open_streams(&access);
+    let header = publish_key();
+    let presented = Presented::new().authorization(header.as_bytes());
+    let key = access.verify(&presented, now()).unwrap().key().unwrap();
+    access.revoke(Revocation { revoked: Revoked::Key(key), at: now() }, now()).unwrap();
+    assert_eq!(codes(&access, &streams), ["open", "revoked", "open", "revoked"]);
+    access.forget_key(key);
+    assert_eq!(codes(&access, &streams), ["open"; 4]);
+}
+
+#[test]
+fn a_stream_ends_with_its_grant() {
+    let access = Server::new().access();
+    let [_, (app, _), (user, asked), _] = open_streams(&access);
+    assert_eq!(app.until(), None);
+    assert_eq!(user.until(), Some(at(NOW + 3_600)));
+    assert_eq!(access.check_stream(&user, &asked, at(NOW + 3_599)), Ok(()));
+    let ended = access.check_stream(&user, &asked, at(NOW + 3_600));
+    assert_eq!(ended, Err(AccessError::TokenExpired));
+}
+
+#[test]
+fn a_stream_is_not_admitted_beyond_its_grant() {
+    let access = Server::new().access();
+    let header = token_of_ada();
+    let presented = Presented::new().authorization(header.as_bytes());
+    let user = access.verify(&presented, now()).unwrap();
+    let admit = |topics: &[&str], of| access.admit(&user, &asked(topics, of), now());
+    assert!(admit(&["orders/7"], Some("ada")).is_ok());
+    assert_eq!(admit(&["chat"], None).unwrap_err().code(), "topic_denied");
+    assert_eq!(admit(&[], Some("bob")).unwrap_err().code(), "client_denied");
+}
+
+#[test]
+fn a_reload_reaches_every_clone_and_later_requests() {
+    let access = Server::new().access();
+    let clone = access.without_keys();
+    let asked = asked(&["blog"], None);
+    assert!(clone.subscribe(&Presented::new(), &asked, now()).is_err());
+    access.reload(Server { public: vec!["blog"], ..Server::new() }.options());
+    assert!(clone.subscribe(&Presented::new(), &asked, now()).is_ok());
+}
+
+/// A user who was removed from a room also publishes there no more.
+#[test]
+fn a_client_publishes_nothing_to_a_revoked_topic() {
+    let access = Server::new().access();
+    let more = r#","sub":"ada","downlink":{"publish":["rooms/*"]}"#;
+    let header = bearer(&hs256(&claims(more)));
+    let presented = Presented::new().authorization(header.as_bytes());
+    let ada = access.verify(&presented, now()).unwrap();
+    let revoked = Revoked::Topic(client("ada"), selector("rooms/7"));
+    access.revoke(Revocation { revoked, at: now() }, now()).unwrap();
+    let publish = |topics: &[&str]| {
+        let address = |name: &&str| Address::Topic(Topic::new(name).unwrap());
+        let addresses: Vec<Address> = topics.iter().map(address).collect();
+        access.check_publish(&ada, &addresses, now())
+    };
+    assert_eq!(publish(&["rooms/8"]), Ok(()));
+    assert_eq!(publish(&["rooms/7"]), Err(AccessError::Revoked));
+    assert_eq!(publish(&["rooms/8", "rooms/7"]), Err(AccessError::Revoked));
+    assert_eq!(publish(&["orders"]).unwrap_err().code(), "topic_denied");
+}
+
+/// The proxy of an app has verified these users, so no key is involved.
+#[test]
+fn a_trusted_grant_is_revoked_like_any_other() {
+    let access = Server::new().access();
+    let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("a"));
+    let asked = asked(&["a"], Some("ada"));
+    let stream = access.admit(&Verified::trusted(grant, now()), &asked, now()).unwrap();
+    let revoked = Revoked::Client(client("ada"));
+    access.revoke(Revocation { revoked, at: at(NOW + 1) }, at(NOW + 1)).unwrap();
+    assert_eq!(access.check_stream(&stream, &asked, at(NOW + 2)), Err(AccessError::Revoked));
+}
+
+/// These types can be sent between threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<StreamGrant>();
+};
