@@ -228,7 +228,6 @@ impl Access {
         now: Timestamp,
     ) -> Result<(), AccessError> {
         let settings = self.settings();
-        self.check_standing(&settings, &stream.standing(), &asked.selectors, now)?;
         let Source { has_credential, public, .. } = stream.source();
         if !has_credential && settings.public.is_empty() {
             return Err(AccessError::TokenMissing);
@@ -238,9 +237,9 @@ impl Access {
             relied_on.is_some_and(|public| covers(public, asked)) && !settings.is_public(asked)
         };
         match asked.selectors.iter().find(is_closed) {
-            None => Ok(()),
             Some(_) if !has_credential => Err(AccessError::TokenMissing),
             Some(selector) => Err(AccessError::TopicDenied { selector: selector.clone() }),
+            None => self.check_standing(&settings, &stream.standing(), &asked.selectors, now),
         }
     }
 
@@ -363,9 +362,11 @@ impl Access {
         if standing.until <= now {
             return Err(AccessError::TokenExpired);
         }
-        settings.check_keys(standing, now)?;
-        let is_revoked = self.shared.revocations.read().is_revoked(standing.issued(), topics, now);
-        if is_revoked { Err(AccessError::Revoked) } else { Ok(()) }
+        if self.shared.revocations.read().is_revoked(standing.issued(), topics, now) {
+            return Err(AccessError::Revoked);
+        }
+        // The last check, because an open stream stays open if the keys are unavailable.
+        settings.check_keys(standing, now)
     }
 
     /// The shared copy of a source. Sources without a stream are dropped when a new one comes, so

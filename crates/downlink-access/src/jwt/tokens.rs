@@ -310,7 +310,9 @@ fn find_key<'a>(
             continue;
         }
         if tried == KEYS_TRIED_MAX {
-            return Err(AccessError::malformed("the token must name its key in `kid`"));
+            return Err(AccessError::malformed(
+                "too many keys fit the token: it must name its key in `kid`",
+            ));
         }
         tried += 1;
         if key.verifies(parts.algorithm, parts.message, &parts.signature) {

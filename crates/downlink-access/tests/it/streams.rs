@@ -2,13 +2,15 @@
 //! revocation or a reload of the settings.
 
 use std::mem::size_of;
+use std::sync::Arc;
 use std::time::Duration;
 
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, KeyRole, Keys, Presented, Revocation, Revoked,
-    Secret, StreamGrant, TicketKeys, Verified,
+    Access, AccessError, AccessOptions, Grant, KeyRole, KeySetCache, Keys, Presented, Revocation,
+    Revoked, Secret, StreamGrant, TicketKeys, TokenKeys, Tokens, Verified,
 };
 use downlink_log::{Address, Selection, Topic};
+use jsonwebtoken::Algorithm;
 
 use crate::support::*;
 
@@ -253,3 +255,39 @@ const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<StreamGrant>();
 };
+
+/// The issuer cannot be reached for a day. This says nothing against the streams of its users, but
+/// it must not keep those whose rights have ended.
+#[test]
+fn rights_end_while_a_key_set_cannot_be_fetched() {
+    let cache = Arc::new(KeySetCache::new());
+    let fetched_at = at(NOW - 23 * 3_600 - 1_800);
+    assert!(cache.poll_fetch(fetched_at));
+    cache.fetched(fetched_at, include_bytes!("../fixtures/keys.json")).unwrap();
+    let options = |public: &[&str]| {
+        let keys = TokenKeys::new().key_set(Arc::clone(&cache));
+        let tokens = Some(Tokens::new(keys, issuer_rules()).unwrap());
+        let public = public.iter().map(|text| selector(text)).collect();
+        AccessOptions { public, tokens, ..AccessOptions::default() }
+    };
+    let more = r#","iss":"https://issuer.example","aud":"downlink","sub":"ada""#;
+    let header = r#"{"alg":"ES256","kid":"es256"}"#;
+    let header = bearer(&token(header, &claims(more), &es256(), Algorithm::ES256));
+    let presented = Presented::new().authorization(header.as_bytes());
+    let asked = asked(&["news"], None);
+    let open = |access: &Access| admit(access, &presented, &asked);
+    // The key set is now older than a day.
+    let later = at(NOW + 3_599);
+    let access = Access::new(options(&["news"]));
+    let stream = open(&access);
+    let check = || access.check_stream(&stream, &asked, later).map_err(|error| error.code());
+    assert_eq!(check(), Err("keys_unavailable"));
+    let revoked = Revoked::Client(client("ada"));
+    access.revoke(Revocation { revoked, at: later }, later).unwrap();
+    assert_eq!(check(), Err("revoked"));
+    let access = Access::new(options(&["news"]));
+    let stream = open(&access);
+    access.reload(options(&["blog"]));
+    let closed = access.check_stream(&stream, &asked, later);
+    assert_eq!(closed.unwrap_err().code(), "topic_denied");
+}
