@@ -1,7 +1,8 @@
 //! Compares two selectors. Containment and overlap have to agree with a check of every short topic.
 //!
-//! Each byte of the input is one segment of a selector: `a`, `b`, a placeholder, a final `*`, or the
-//! break between the two selectors. The topics also have a segment `c`, which no selector names.
+//! Each byte of the input is one segment of a selector: `a`, `b`, a placeholder, a final `*`, or
+//! the break between the two selectors. The topics also have a segment `c`, which no selector
+//! names.
 
 #![no_main]
 

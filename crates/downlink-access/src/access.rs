@@ -136,17 +136,19 @@ impl Access {
         *self.shared.settings.write() = Arc::new(options.into());
     }
 
-    /// The same access for a listener that takes no keys, since another one is for them.
+    /// The same access for a listener that accepts no keys, because the server has another listener
+    /// for them.
     #[must_use]
     pub fn without_keys(&self) -> Self {
         Self { takes_keys: false, ..self.clone() }
     }
 
-    /// Verifies the credential of a request. Without one, the outcome has no rights.
+    /// Verifies the credential of a request. A request without a credential gets a grant without
+    /// rights.
     ///
     /// # Errors
     ///
-    /// [`AccessError`] if the request has two credentials, or a bad one.
+    /// [`AccessError`] if the request has two credentials, or if its credential is not accepted.
     pub fn verify(
         &self,
         presented: &Presented<'_>,
@@ -164,8 +166,9 @@ impl Access {
 
     /// Verifies a request to subscribe, and checks its rights.
     ///
-    /// A bad cookie counts as none if everything that is asked for is public: an old cookie must not
-    /// close a public page. Any other bad credential is an error.
+    /// If the request asks only for public topics, a cookie that is not accepted is ignored. So an
+    /// old cookie does not close a public page. Any other credential that is not accepted is an
+    /// error.
     ///
     /// # Errors
     ///
@@ -187,8 +190,8 @@ impl Access {
         Ok(verified)
     }
 
-    /// Checks that a subscription is allowed, and returns what the server keeps while the stream is
-    /// open.
+    /// Checks that a subscription is allowed, and returns the part of the grant that the server
+    /// keeps while the stream is open.
     ///
     /// # Errors
     ///
@@ -210,8 +213,8 @@ impl Access {
     /// Checks that an open stream may stay open. `asked` is the selection that was
     /// [admitted](Self::admit).
     ///
-    /// A server calls this for each stream after a revocation and after a reload. It also calls this
-    /// once after it has registered the stream: a revocation between the admission and the
+    /// A server calls this for each stream after a revocation and after a reload. It also calls
+    /// this once after it has registered the stream: a revocation between the admission and the
     /// registration would otherwise miss the stream.
     ///
     /// If a topic was public and no longer is, the stream ends, even if its grant also covers the
@@ -278,8 +281,9 @@ impl Access {
         self.check_standing(&self.settings(), &verified.standing(), topics, now)
     }
 
-    /// Issues a ticket for these topics, and returns it with its end. It ends after `lifetime`, at most after
-    /// [`TICKET_LIFETIME_MAX`](crate::TICKET_LIFETIME_MAX), and never after the grant of its issuer.
+    /// Issues a ticket for these topics, and returns it with its end. The ticket ends after
+    /// `lifetime`, at most after [`TICKET_LIFETIME_MAX`](crate::TICKET_LIFETIME_MAX), and at the
+    /// latest with the grant of its issuer.
     ///
     /// Without a client, the ticket is for the client of its issuer, if the issuer has one.
     ///
@@ -303,7 +307,7 @@ impl Access {
         Ok((keys.seal(&ticket)?, end))
     }
 
-    /// Revokes. The caller then [checks](Self::check_stream) the open streams again.
+    /// Adds a revocation. The caller then [checks](Self::check_stream) the open streams again.
     ///
     /// # Errors
     ///
@@ -317,7 +321,7 @@ impl Access {
         self.shared.revocations.write().forget_key(key);
     }
 
-    /// Everything that is revoked, for a store.
+    /// All revocations, for a store.
     pub fn revocations(&self) -> Vec<Revocation> {
         self.shared.revocations.read().entries().collect()
     }
@@ -330,7 +334,7 @@ impl Access {
         let settings = self.settings();
         let found = settings.keys.find(text.as_bytes()).filter(|_| self.takes_keys);
         let Some((key, role)) = found else {
-            // Every token has dots. An unknown key with a dot is refused as a token.
+            // Every token has dots. So an unknown key with a dot gets the error of a token.
             let is_token = text.contains('.');
             return if is_token { settings.token(text, now) } else { Err(AccessError::KeyUnknown) };
         };
@@ -369,8 +373,8 @@ impl Access {
         settings.check_keys(standing, now)
     }
 
-    /// The shared copy of a source. Sources without a stream are dropped when a new one comes, so
-    /// there are never more than the keys of the open streams can make.
+    /// The shared copy of this source. A new source removes those that no stream uses any more, so
+    /// the number of sources is limited by the number of keys.
     fn source(&self, source: Source) -> Arc<Source> {
         let mut sources = self.shared.sources.lock();
         if let Some(shared) = sources.get(&source) {

@@ -1,15 +1,16 @@
-//! Containment of selectors: whether one selector covers everything that another one asks for.
+//! Comparison of two selectors: whether one contains the other, and whether they overlap.
 //!
-//! Matching a topic is another question: `orders/*` as a request is not matched by a granted
-//! `orders/{id}`, although each single topic might be. Both functions here walk the segments once
-//! and allocate nothing. Bytes are compared, without folding, decoding or normalisation.
+//! A granted selector has to contain the requested selector. To match single topics would not be
+//! enough: a request for `orders/*` asks for `orders/7/status` too, which a granted `orders/{id}`
+//! does not match. Both functions read the segments once and allocate nothing. They compare bytes,
+//! and do not fold case, decode or normalise.
 
 use downlink_log::TopicSelector;
 
 /// Whether every topic that `asked` can match is also matched by `granted`.
 ///
-/// One granted selector must contain the whole request. Two selectors that contain it only
-/// together, such as `{a}` and `{a}/*` for `*`, do not count.
+/// One granted selector must contain the whole request. `{a}` and `{a}/*` together match every
+/// topic that `*` matches, but neither of them contains `*`.
 ///
 /// ```
 /// use downlink_access::contains;
@@ -35,7 +36,7 @@ pub fn contains(granted: &TopicSelector, asked: &TopicSelector) -> bool {
 
 /// Whether at least one topic is matched by both selectors.
 ///
-/// A revocation of `rooms/7` concerns a subscription to `rooms/*`, since the two overlap.
+/// A revocation of `rooms/7` also ends a subscription to `rooms/*`, because the two overlap.
 ///
 /// ```
 /// use downlink_access::overlaps;
@@ -58,7 +59,7 @@ pub fn overlaps(one: &TopicSelector, other: &TopicSelector) -> bool {
     }
 }
 
-/// A selector's segment with a brace is a placeholder: the grammar has no other use for braces.
+/// In a valid selector, a segment that begins with a brace is a placeholder.
 fn is_placeholder(segment: &str) -> bool {
     segment.starts_with('{')
 }

@@ -1,20 +1,21 @@
-//! The credentials of a request, as plain values, and which of them counts.
+//! Finds the credential of a request among its headers and its query.
 //!
-//! A token in `Authorization: Bearer` or a ticket comes first, then the cookie. A token and a ticket
-//! together are an error: a request with two credentials has two authors.
+//! A cookie is used only if the request has no `Authorization: Bearer` and no ticket. A request
+//! with both of them is refused, because it is not clear whose request it is.
 
 use std::{fmt, str};
 
 use crate::error::AccessError;
 
-/// The cookie that carries a token, unless the configuration names another one. Browsers accept the
-/// prefix `__Host-` only from this host, over TLS.
+/// The default name of the cookie with a token. Browsers accept a cookie with the prefix `__Host-`
+/// only from the host itself, and only over TLS.
 pub const COOKIE_NAME_DEFAULT: &str = "__Host-downlink";
 
-/// The credentials that a request presents.
+/// The credentials of a request.
 ///
-/// Give it every `Authorization` header, every ticket of the query and every `Cookie` header.
-/// Schemes other than `Bearer` are ignored: a staging site may have a password of its own.
+/// Add every `Authorization` header, every ticket of the query and every `Cookie` header. Schemes
+/// other than `Bearer` are ignored. For example, a proxy before the server may ask for a password
+/// with `Basic`.
 ///
 /// ```
 /// use downlink_access::{Credential, Presented};
@@ -32,7 +33,7 @@ pub struct Presented<'a> {
 
 type Found<'a> = Result<Credential<'a>, Malformed>;
 
-/// A credential that breaks its format.
+/// The credential breaks its format.
 #[derive(Clone, Copy, Debug)]
 struct Malformed(&'static str);
 
@@ -76,10 +77,10 @@ impl<'a> Presented<'a> {
         self.with_first(Ok(Credential::Ticket(text)))
     }
 
-    /// Adds one `Cookie` header, of which the cookie `name` counts.
+    /// Adds one `Cookie` header. Only the cookie `name` is used.
     ///
-    /// Two cookies of that name are a bad credential, since another site of the domain may have set
-    /// one of them.
+    /// Two cookies with this name are an error, because another site of the same domain may have
+    /// set one of them.
     #[must_use]
     pub fn cookie(mut self, header: &'a [u8], name: &str) -> Self {
         for pair in header.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
@@ -94,7 +95,7 @@ impl<'a> Presented<'a> {
         self
     }
 
-    /// The credential that counts. `None` if there is none.
+    /// The credential of the request. `None` if it has none.
     ///
     /// # Errors
     ///
@@ -107,7 +108,7 @@ impl<'a> Presented<'a> {
         found.map_err(|Malformed(reason)| AccessError::malformed(reason))
     }
 
-    /// Whether the credential that counts is the cookie.
+    /// Whether the credential of the request is the cookie.
     pub const fn is_cookie(&self) -> bool {
         self.first.is_none() && self.cookie.is_some()
     }

@@ -1,12 +1,12 @@
-//! The reasons why a request is refused, with the code and the status that its sender gets.
+//! The reasons for refused requests, each with the code and the status of the answer.
 //!
-//! No reason contains a credential or a part of one. A verifier names time, audience, issuer and
-//! revocation only after a valid signature, so a stranger learns nothing about other tokens.
+//! No reason contains any part of a credential. A verifier only names the time, the audience, the
+//! issuer or a revocation after it has verified the signature. So a forged token reveals nothing.
 
 use downlink_log::{ClientId, InvalidName, TopicSelector};
 use thiserror::Error;
 
-/// A credential is bad, or its grant does not cover the request.
+/// A credential is not accepted, or its grant does not cover the request.
 ///
 /// ```
 /// use downlink_access::AccessError;
@@ -23,7 +23,7 @@ pub enum AccessError {
     /// The request needs a credential and has none.
     #[error("this needs a credential: a token in `Authorization: Bearer`, or a ticket")]
     TokenMissing,
-    /// The credential breaks its format, or a rule that holds for every token.
+    /// The credential breaks its format, or a rule for every token.
     #[error("the credential cannot be accepted: {reason}")]
     TokenMalformed {
         /// The broken rule.
@@ -62,13 +62,13 @@ pub enum AccessError {
         /// The first selector that is not covered.
         selector: TopicSelector,
     },
-    /// The grant belongs to another client, or to none.
+    /// The grant belongs to another client, or to no client.
     #[error("the grant does not cover the client `{client}`")]
     ClientDenied {
         /// The client that was asked for.
         client: ClientId,
     },
-    /// The grant lacks a right that is no selector.
+    /// The grant lacks a right other than the right to a topic.
     #[error("the grant does not cover this: {}", right.meaning())]
     RightMissing {
         /// The missing right.
@@ -79,7 +79,7 @@ pub enum AccessError {
     KeysUnavailable,
 }
 
-/// A right that a grant has or lacks as a whole.
+/// A right that does not depend on a topic.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Right {
@@ -138,7 +138,7 @@ impl AccessError {
         }
     }
 
-    /// The value of `WWW-Authenticate`, which every 401 carries.
+    /// The value of the header `WWW-Authenticate`, for every answer with the status 401.
     pub const fn www_authenticate(&self) -> Option<&'static str> {
         match self {
             Self::TokenMissing => Some("Bearer"),

@@ -1,8 +1,8 @@
 //! The grant: the rights of verified credentials, and their end.
 //!
-//! Handlers see grants, never credentials. A grant starts with nothing, and each right is added by
-//! name. Checks compare whole selectors (see [`contains`]) and name the first one that is not
-//! covered.
+//! Handlers see grants, never credentials. A grant starts without rights, and each right is added
+//! by name. A check compares whole selectors (see [`contains`]). Its error names the first selector
+//! that is not covered.
 
 use downlink_log::{Address, ClientId, Timestamp, Topic, TopicSelector};
 
@@ -41,7 +41,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// A grant without rights. Only [`hear_everyone`](Self::hear_everyone) is given.
+    /// A grant with one right: to receive the events for everyone
+    /// ([`hear_everyone`](Self::hear_everyone)).
     pub const fn none() -> Self {
         Self {
             subscribe: Vec::new(),
@@ -62,9 +63,10 @@ impl Grant {
         Self { follow: true, admin: true, ..Self::app() }
     }
 
-    /// The grant of an app's publish key: it publishes anywhere and issues tickets.
+    /// The grant of an app's publish key: the app publishes anywhere and issues tickets.
     ///
-    /// It also subscribes to everything, since it could issue itself a ticket for that.
+    /// The app may also subscribe to everything, because it could issue itself a ticket for
+    /// everything.
     pub fn app() -> Self {
         Self {
             subscribe: every_topic(),
@@ -93,27 +95,27 @@ impl Grant {
         Self { client: client.into(), ..self }
     }
 
-    /// Sets the end, or an earlier end. A later one changes nothing.
+    /// Sets the end. If the grant already has an earlier end, nothing changes.
     pub fn with_until(self, until: Timestamp) -> Self {
         Self { until: Some(self.until.map_or(until, |end| end.min(until))), ..self }
     }
 
-    /// The selectors that it may subscribe to.
+    /// The selectors that the grant may subscribe to.
     pub fn subscribe(&self) -> &[TopicSelector] {
         &self.subscribe
     }
 
-    /// The selectors that it may publish to.
+    /// The selectors that the grant may publish to.
     pub fn publish(&self) -> &[TopicSelector] {
         &self.publish
     }
 
-    /// The client whose inbox it reads.
+    /// The client whose inbox the grant reads.
     pub const fn client(&self) -> Option<&ClientId> {
         self.client.as_ref()
     }
 
-    /// The end. `None` if it has none.
+    /// The end. `None` if the grant has no end.
     pub const fn until(&self) -> Option<Timestamp> {
         self.until
     }
@@ -123,16 +125,16 @@ impl Grant {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// Whether it may see the topic, in a list of topics or in the addresses of an event.
+    /// Whether the grant may see the topic in a list of topics, or among the addresses of an event.
     pub fn covers_topic(&self, topic: &Topic) -> bool {
         self.subscribe.iter().any(|granted| granted.matches(topic))
     }
 
-    /// Checks that each selector is contained in one that is granted.
+    /// Checks that each requested selector is contained in a granted selector.
     ///
     /// # Errors
     ///
-    /// [`AccessError::TopicDenied`] with the first selector that is not.
+    /// [`AccessError::TopicDenied`] with the first requested selector that is not contained.
     pub fn check_subscribe<'a>(
         &self,
         asked: impl IntoIterator<Item = &'a TopicSelector>,
@@ -144,12 +146,12 @@ impl Grant {
         }
     }
 
-    /// Checks that it reads the inbox of this client: its own, or any one if it has no client and
-    /// may issue tickets.
+    /// Checks the right to read the inbox of a client. A grant with a client may read the inbox of
+    /// this client. A grant without a client that may issue tickets may read every inbox.
     ///
     /// # Errors
     ///
-    /// [`AccessError::ClientDenied`] for any other client.
+    /// [`AccessError::ClientDenied`] if the grant may not read this inbox.
     pub fn check_client(&self, asked: &ClientId) -> Result<(), AccessError> {
         let is_granted = self.client.as_ref().map_or(self.issue, |client| client == asked);
         is_granted.then_some(()).ok_or_else(|| AccessError::ClientDenied { client: asked.clone() })
@@ -168,12 +170,12 @@ impl Grant {
                 is_granted.then_some(()).ok_or_else(denied)
             }
             Address::Client(_) => self.check(Right::PublishClients),
-            // An address of a later version needs the widest right.
+            // A kind of address that this version does not know needs the widest right.
             _ => self.check(Right::Everyone),
         }
     }
 
-    /// Checks a right that the grant has or lacks as a whole.
+    /// Checks a right that does not depend on a topic.
     ///
     /// # Errors
     ///
@@ -190,7 +192,7 @@ impl Grant {
     }
 }
 
-/// A builder and an accessor for each right that is given or not.
+/// A builder and an accessor for each right that is a flag.
 macro_rules! rights {
     ($($right:ident, $with:ident: $meaning:literal;)*) => {
         impl Grant {
@@ -201,7 +203,7 @@ macro_rules! rights {
                     self
                 }
 
-                #[doc = concat!("Whether it has the right to ", $meaning, ".")]
+                #[doc = concat!("Whether the grant has the right to ", $meaning, ".")]
                 pub const fn $right(&self) -> bool {
                     self.$right
                 }

@@ -1,6 +1,7 @@
-//! A grant as JSON: the claim `downlink` of a token, and the answer of an app that decides itself.
+//! Grants as JSON, in the claim `downlink` of a token and in the answer of an app.
 //!
-//! An unknown member is an error. A misspelt restriction must not vanish silently.
+//! An unknown member is an error. If it were ignored, a restriction with a misspelt name would have
+//! no effect.
 
 use downlink_log::{ClientId, Timestamp, TopicSelector};
 use serde_json::{Map, Value};
@@ -9,11 +10,12 @@ use crate::error::InvalidGrant;
 use crate::grant::Grant;
 use crate::json;
 
-/// Selectors of one list. A token of 8 KiB has room for a few more; a grant that needs them is
-/// better written with patterns.
+/// The maximum number of selectors in one list. A token of 8 KiB has room for a few more, but a
+/// grant with so many topics should use patterns.
 pub const GRANT_SELECTORS_MAX: usize = 256;
 
-/// The longest document in bytes: both lists at their limits, with long names.
+/// The maximum length of a document in bytes. It is enough for two full lists of names with 100
+/// bytes.
 pub const GRANT_BYTES_MAX: usize = 64 * 1024;
 
 const LISTS: &str = "a list of selectors";
@@ -78,7 +80,7 @@ impl Grant {
         })
     }
 
-    /// The members of the claim `downlink` that give this grant, but for client and end.
+    /// The members of the claim `downlink` for this grant, without the client and the end.
     pub(crate) fn to_members(&self) -> Map<String, Value> {
         let list = |selectors: &[TopicSelector]| {
             Value::from_iter(selectors.iter().map(|selector| Value::from(selector.as_str())))
@@ -109,12 +111,12 @@ pub(crate) fn client(member: &'static str, value: &Value) -> Result<ClientId, In
     ClientId::new(text).map_err(invalid)
 }
 
-/// Reads a time in seconds, with or without a fraction. Times before 1970 count as 1970.
+/// Reads a time in seconds, with or without a fraction. A time before 1970 becomes 1970.
 pub(crate) fn seconds(value: &Value) -> Option<Timestamp> {
     if let Some(seconds) = value.as_u64() {
         return Some(Timestamp::from_millis(seconds.saturating_mul(1_000)));
     }
-    // A cast of a float saturates.
+    // A cast of a float to an integer saturates.
     let millis = value.as_f64().filter(|seconds| seconds.is_finite())? * 1_000.0;
     Some(Timestamp::from_millis(millis as u64))
 }

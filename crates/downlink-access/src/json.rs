@@ -1,6 +1,6 @@
-//! JSON from strangers: one object, each member at most once at every depth.
+//! Reads JSON from other parties: one object in which no object repeats a member, at any depth.
 //!
-//! Two readers of a repeated member may take different values, so a document with one is refused.
+//! If a member is repeated, two programs may read different values. So such a document is refused.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Reads an object. `None` if the bytes are anything else, or repeat a member.
+/// Reads an object. `None` if the bytes are no JSON object, or if a member is repeated.
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     serde_json::from_slice::<Unique>(bytes).ok()?;
     match serde_json::from_slice(bytes).ok()? {

@@ -1,7 +1,7 @@
 //! Keys that a program sends as `Authorization: Bearer`: publish keys and admin keys.
 //!
-//! Only their SHA-256 hashes are kept. A presented key is compared with all of them in constant
-//! time, so the time of an answer tells nothing about them.
+//! Only the SHA-256 hashes of the keys are kept. A key in a request is compared with all of them in
+//! constant time, so the duration of the comparison reveals nothing about the keys.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -10,21 +10,22 @@ use thiserror::Error;
 use crate::grant::Grant;
 use crate::secret::{KeyFileError, KeyId, Secret};
 
-/// Keys of one server. Rotation needs two of each kind, and each app may have its own.
+/// The maximum number of keys. A rotation needs two keys for each role, and each app may have its
+/// own key.
 pub const KEYS_MAX: usize = 64;
 
 /// The purpose of a key.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum KeyRole {
-    /// The app: publishes anywhere, issues tickets ([`Grant::app`]).
+    /// An app, which publishes anywhere and issues tickets ([`Grant::app`]).
     Publish,
-    /// The operator: may do everything ([`Grant::all`]).
+    /// An operator, who may do everything ([`Grant::all`]).
     Admin,
 }
 
 impl KeyRole {
-    /// A part of the id, so a key that gets another role also gets another id.
+    /// A part of the id. So a key that gets another role also gets another id.
     const fn purpose(self) -> &'static str {
         match self {
             Self::Publish => "publish key",
@@ -48,7 +49,7 @@ pub enum AddKeyError {
     /// The key cannot be sent in a header.
     #[error("the key cannot be sent as `Authorization: Bearer`")]
     Unusable(#[source] KeyFileError),
-    /// The same key is there already, in this or another role.
+    /// The same key was added before, in this or in another role.
     #[error("the key {key} is given twice: each role and each app needs its own")]
     Repeated {
         /// The key.
@@ -99,7 +100,8 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`AddKeyError`] if it cannot be sent in a header, is there already, or is one too many.
+    /// [`AddKeyError`] if the key cannot be sent in a header, if it was added before, or if there
+    /// are too many keys.
     ///
     /// # Limits
     ///
@@ -117,12 +119,12 @@ impl Keys {
         Ok(id)
     }
 
-    /// The key that was presented.
+    /// Finds the key with these bytes.
     pub fn find(&self, presented: &[u8]) -> Option<(KeyId, KeyRole)> {
         let presented = digest(&SHA256, presented);
         let is_it =
             |key: &Key| verify_slices_are_equal(key.hash.as_ref(), presented.as_ref()).is_ok();
-        // Compares with every key, so the time does not tell the place of the right one either.
+        // The loop does not stop at the right key, because its duration would reveal the position.
         let newest = |found, key| if is_it(key) { Some(key) } else { found };
         self.0.iter().fold(None, newest).map(|key| (key.id, key.role))
     }

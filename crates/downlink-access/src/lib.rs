@@ -1,27 +1,27 @@
 //! Access control for event streams: the rights to subscribe and to publish, and their end.
 //!
 //! Verified credentials become a [`Grant`]: selectors to subscribe and to publish, a client id, a
-//! few rights, and an end. Handlers see grants, never credentials. [`Access`] holds everything that
-//! is configured and verifies requests:
+//! few rights, and an end. Handlers see grants, never credentials. [`Access`] has the configuration
+//! and verifies requests. A selector is the name of a topic, or a pattern.
 //!
-//! | credential | for | sent as |
+//! | credential | used by | sent in |
 //! |---|---|---|
-//! | key ([`Keys`]) | an app that publishes, an operator | `Authorization: Bearer` |
-//! | token ([`Tokens`]) | users of an identity provider or of an app: JWT | `Authorization: Bearer`, or a cookie |
-//! | ticket ([`TicketKeys`]) | a browser: `EventSource` sends no headers | the query |
-//! | none | topics that are public | |
+//! | key ([`Keys`]) | apps that publish, operators | `Authorization: Bearer` |
+//! | token ([`Tokens`]), a JSON Web Token | users of an app or of an identity provider | `Authorization: Bearer`, or a cookie |
+//! | ticket ([`TicketKeys`]) | browsers, because `EventSource` sends no headers | the query |
+//! | none | readers of public topics | |
 //!
 //! Guarantees:
 //!
-//! - Without a credential there are no rights, except to read what is declared public.
-//! - Each requested selector must be contained in one granted selector: [`contains`].
+//! - A request without a credential may only read public topics.
+//! - Each requested selector must be contained in one granted selector: see [`contains`].
 //! - Every input has a limit in bytes, and no input makes this crate panic.
-//! - Every error has a code and a status. It says nothing about time, audience, issuer or
+//! - Every error has a code and a status. An error says nothing about time, audience, issuer or
 //!   revocation before the signature is verified.
-//! - A revocation is never forgotten while a credential that it concerns is alive.
+//! - A revoked credential never becomes valid again.
 //!
 //! Deliberately not here: web frameworks, sockets, tasks and clocks. Time is a parameter of every
-//! call that needs it. Key sets are fetched by the server, which [`KeySetCache`] tells when.
+//! call that needs it. The server fetches key sets, and [`KeySetCache`] says when.
 //!
 //! ```
 //! use downlink_access::{Access, AccessOptions, Presented};

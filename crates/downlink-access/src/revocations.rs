@@ -1,11 +1,11 @@
 //! Revocations, which end credentials early.
 //!
-//! A revocation of a client ends the credentials that were issued to this client until the moment of
-//! the revocation. The server forgets a revocation after the longest life of a token, and the oldest
-//! revocation if there are more than [`REVOCATIONS_MAX`]. The moment of a forgotten revocation
-//! becomes the floor: every credential of a client that was issued until the floor counts as
-//! revoked, whatever the client. So a revoked credential never becomes valid again, even if the
-//! clock of the server was wrong when the server forgot the revocation.
+//! A revocation of a client ends the credentials that were issued to this client until the moment
+//! of the revocation. The server forgets a revocation after the longest life of a token, and the
+//! oldest revocation if there are more than [`REVOCATIONS_MAX`]. The moment of a forgotten
+//! revocation becomes the floor: every credential of a client that was issued until the floor
+//! counts as revoked, whatever the client. So a revoked credential never becomes valid again, even
+//! if the clock of the server was wrong when the server forgot the revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
@@ -22,7 +22,8 @@ use crate::secret::KeyId;
 /// they take about 20 MB, and with the longest names about 100 MB.
 pub const REVOCATIONS_MAX: usize = 100_000;
 
-/// The maximum number of revoked keys. A key does not expire, so its revocation cannot be forgotten.
+/// The maximum number of revoked keys. A key does not expire, so its revocation cannot be
+/// forgotten.
 pub const REVOKED_KEYS_MAX: usize = 1_000;
 
 /// Too many keys are revoked.
@@ -33,7 +34,7 @@ pub struct RevokedKeysFull {
     pub keys_max: usize,
 }
 
-/// What a revocation ends.
+/// The rights that a revocation ends.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Revoked {
@@ -53,7 +54,7 @@ pub enum Revoked {
 /// One revocation, as a store keeps it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revocation {
-    /// What it ends.
+    /// The rights that it ends.
     pub revoked: Revoked,
     /// Its moment. Credentials that are issued later are not revoked.
     pub at: Timestamp,
@@ -87,8 +88,8 @@ impl Issued {
         Self { client: client.map(ClientTag::of), keys: [key, None], at }
     }
 
-    /// Whether the credential may have been issued at or before a moment. If its time of issue is in
-    /// the future, some clock is wrong, so it may have been.
+    /// Whether the credential may have been issued at or before a moment. If its time of issue is
+    /// in the future, some clock is wrong, so it may have been.
     fn is_until(&self, moment: Timestamp, now: Timestamp) -> bool {
         self.at <= moment || self.at > now.after(LEEWAY)
     }

@@ -1,7 +1,7 @@
-//! Secrets: key files, new keys, and the ids by which keys are named.
+//! Secrets: key files, new keys, and the ids of keys.
 //!
-//! A secret is erased from memory when it is dropped, and `Debug` prints its length only. The one
-//! source of randomness is [`fill_random`].
+//! A secret is erased from memory when it is dropped, and `Debug` prints only its length. All
+//! random bytes come from [`fill_random`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,20 +14,21 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The shortest key in bytes. HMAC-SHA-256 needs as many, and a guess at 256 bits is hopeless.
+/// The minimum length of a key in bytes. HMAC-SHA-256 needs 32 bytes, and 256 random bits
+/// cannot be guessed.
 pub const KEY_BYTES_MIN: usize = 32;
 
-/// The longest key file in bytes. A longer file is probably not a key.
+/// The maximum length of a key file in bytes. A longer file is probably not a key.
 pub const KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 
-/// The beginning of a key that [`Secret::generate`] made. Scanners for leaked secrets know keys by
-/// such beginnings.
+/// The prefix of the keys that [`Secret::generate`] makes. Programs that search for leaked secrets
+/// recognise keys by their prefix.
 pub const KEY_PREFIX: &str = "dlk_";
 
 /// The beginning of each section of a PEM file.
 const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
-/// The system gave no randomness.
+/// The system has no random bytes.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("the system gives no random bytes")]
 pub struct RandomnessError(#[source] getrandom::Error);
@@ -64,11 +65,11 @@ pub enum KeyFileError {
     Io(#[from] io::Error),
 }
 
-/// Fills the buffer from the system's randomness.
+/// Fills the buffer with random bytes from the system.
 ///
 /// # Errors
 ///
-/// [`RandomnessError`] if the system has none, for example in a sandbox.
+/// [`RandomnessError`] if the system has no random bytes, for example in a sandbox.
 pub fn fill_random(buffer: &mut [u8]) -> Result<(), RandomnessError> {
     getrandom::fill(buffer).map_err(RandomnessError)
 }
@@ -90,7 +91,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`RandomnessError`] if the system has none.
+    /// [`RandomnessError`] if the system has no random bytes.
     pub fn generate() -> Result<Self, RandomnessError> {
         let mut random = Zeroizing::new([0; KEY_BYTES_MIN]);
         fill_random(&mut *random)?;
@@ -101,7 +102,8 @@ impl Secret {
         Ok(Self(text))
     }
 
-    /// Takes the content of a key file. One line end after a text is not part of the key.
+    /// Makes a secret from the content of a key file. If the content is text, one line end after
+    /// the text is not part of the key.
     ///
     /// # Errors
     ///
@@ -173,14 +175,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The name of a key: eight bytes of a hash of its material, as 16 hexadecimal digits.
+/// The id of a key: eight bytes of a hash of the key, written as 16 hexadecimal digits.
 ///
-/// It is no secret, and stands in tickets, logs and revocations.
+/// The id is not secret. Tickets, logs and revocations contain it.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyId([u8; Self::BYTES]);
 
 impl KeyId {
-    /// Bytes of an id. Two of a hundred keys meet with a chance of 1 in 10^15.
+    /// The length of an id in bytes. The probability that two of a hundred keys have the same id is
+    /// about 1 in 10^15.
     pub const BYTES: usize = 8;
 
     /// The id with these bytes.
@@ -193,7 +196,7 @@ impl KeyId {
         &self.0
     }
 
-    /// The id with this text, if it is one.
+    /// Parses the text of an id. `None` if the text is not an id.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.len() == 2 * Self::BYTES && text.bytes().all(|b| b.is_ascii_hexdigit());
         let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
@@ -206,7 +209,7 @@ impl KeyId {
         hash.update(purpose.as_bytes());
         hash.update(&[0]);
         hash.update(material);
-        // A hash is longer than an id.
+        // The default is never used, because a hash is longer than an id.
         Self(hash.finish().as_ref().first_chunk().copied().unwrap_or_default())
     }
 }
@@ -223,7 +226,7 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// Removes one line end, if the rest is text. In a binary key the last byte is part of the key.
+/// Removes one line end if the bytes are text. In a binary key, the last byte is part of the key.
 fn without_line_end(bytes: &[u8]) -> &[u8] {
     let Some(rest) = bytes.strip_suffix(b"\n") else { return bytes };
     let rest = rest.strip_suffix(b"\r").unwrap_or(rest);

@@ -53,7 +53,8 @@ pub enum Proof {
 }
 
 impl Verified {
-    /// A grant that needs no credential: for a trusted socket, or the answer of an app.
+    /// A grant without a credential, for a request over a trusted socket, or from the answer of an
+    /// app. For revocations it counts as issued now.
     pub const fn trusted(grant: Grant, now: Timestamp) -> Self {
         Self { grant, proof: Proof::Trusted, key: None, issued_at: now, verified_at: now }
     }
@@ -79,9 +80,9 @@ impl Verified {
         self.key.map(AcceptedKey::id)
     }
 
-    /// The name space of the publisher's event ids and idempotency keys. `None` for the keys of the
-    /// app and for trusted requests, which share one. A user's token has its own, so that no user
-    /// can take the id of another publisher's event.
+    /// The name space of the publisher's event ids and idempotency keys. So a user cannot take the
+    /// id of another publisher's event. `None` for keys and for trusted requests, which share one
+    /// name space.
     pub fn publisher(&self) -> Option<KeyId> {
         if self.proof != Proof::Token {
             return None;
@@ -96,7 +97,7 @@ impl Verified {
         self.refusal(addresses.iter().try_for_each(check))
     }
 
-    /// Checks a right that the grant has or lacks as a whole.
+    /// Checks a right that does not depend on a topic.
     ///
     /// # Errors
     ///
@@ -105,18 +106,19 @@ impl Verified {
         self.refusal(self.grant.check(right))
     }
 
-    /// Checks the right to act for a client: to end its streams and to revoke its credentials. It
-    /// belongs to those who may issue tickets for the client.
+    /// Checks the right to end the streams of a client and to revoke its credentials. Every grant
+    /// that may issue tickets for the client has this right.
     ///
     /// # Errors
     ///
-    /// [`AccessError::RightMissing`], [`AccessError::ClientDenied`] or [`AccessError::TokenMissing`].
+    /// [`AccessError::RightMissing`], [`AccessError::ClientDenied`] or
+    /// [`AccessError::TokenMissing`].
     pub fn check_issue_for(&self, client: &ClientId) -> Result<(), AccessError> {
         self.check(Right::Issue)?;
         self.refusal(self.grant.check_client(client))
     }
 
-    /// Without a credential every refusal is a request for one.
+    /// If the request had no credential, every refusal becomes a request for a credential.
     pub(crate) fn refusal(&self, outcome: Result<(), AccessError>) -> Result<(), AccessError> {
         match (self.proof, outcome) {
             (Proof::Nothing, Err(_)) => Err(AccessError::TokenMissing),
@@ -178,7 +180,7 @@ impl Standing {
     }
 }
 
-/// What a server keeps of a [`Verified`] while a stream is open.
+/// The part of a [`Verified`] that a server keeps while a stream is open.
 ///
 /// [`Access::admit`](crate::Access::admit) makes it, and
 /// [`Access::check_stream`](crate::Access::check_stream) checks it after a revocation or a reload.

@@ -1,8 +1,8 @@
 //! Keys that verify tokens, each bound to the algorithms of its type.
 //!
-//! An HMAC key never verifies a token of another family, so a public key cannot be taken for a
-//! shared secret. Every key is parsed once when it is added: a point off the curve or a short RSA
-//! key is refused at the start, not at a request.
+//! A shared secret verifies only HMAC signatures, and a public key never does. So a public key
+//! cannot be used as a shared secret to sign tokens. Every key is parsed when it is added. A point
+//! that is not on the curve or a short RSA key is refused then, and not at a request.
 
 use std::fmt;
 
@@ -24,13 +24,13 @@ use crate::secret::{KeyId, Secret};
 /// The shortest accepted RSA key, as RFC 7518 demands.
 pub const RSA_BITS_MIN: usize = 2_048;
 
-/// The longest accepted RSA key. The time of a verification grows with its square.
+/// The longest accepted RSA key. The time of a verification grows with the square of the length.
 pub const RSA_BITS_MAX: usize = 8_192;
 
-/// The longest PEM file in bytes: room for several keys and their comments.
+/// The maximum length of a PEM file in bytes. It has room for 16 keys and their comments.
 pub const PEM_BYTES_MAX: usize = 64 * 1024;
 
-/// Public keys of one PEM file: rotation needs two.
+/// The maximum number of public keys in one PEM file. A rotation needs two.
 pub const PEM_KEYS_MAX: usize = 16;
 
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
@@ -61,7 +61,7 @@ pub enum PublicKeyError {
     /// The file has no section `PUBLIC KEY`, or a broken section.
     #[error("the file is no PEM file with a section `PUBLIC KEY`")]
     NoPublicKey,
-    /// The file has a private key, which verification does not need.
+    /// The file has a private key. A verifier does not need it.
     #[error("the file has a private key: give the server the public key only")]
     PrivateKey,
     /// The file has more keys than the limit.
@@ -87,10 +87,10 @@ pub enum PublicKeyError {
 /// A key that verifies tokens.
 pub(crate) struct VerifyingKey {
     pub(crate) id: KeyId,
-    /// The name in its key set.
+    /// The name of the key in its key set.
     pub(crate) kid: Option<String>,
     algorithms: &'static [Algorithm],
-    /// The one algorithm that its key set allows.
+    /// The only allowed algorithm, if the key set names one for this key.
     only: Option<Algorithm>,
     key: DecodingKey,
 }
@@ -190,12 +190,13 @@ impl VerifyingKey {
         self.algorithms == HMAC
     }
 
-    /// Whether a token without a key name is tried with both keys.
+    /// Whether both keys can verify the same tokens.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.algorithms == other.algorithms
     }
 
-    /// Verifies a signature. The provider is named, since the process-wide one may be another.
+    /// Verifies a signature. The call names the provider, because the process may have set another
+    /// one as its default.
     pub(crate) fn verifies(
         &self,
         algorithm: Algorithm,
@@ -220,7 +221,7 @@ impl fmt::Debug for VerifyingKey {
 /// The algorithm with this name. `none` and every other name have no algorithm.
 pub(crate) fn algorithm(name: &str) -> Option<Algorithm> {
     match name {
-        // RFC 9864 names the curve.
+        // RFC 9864 gave EdDSA with this curve its own name.
         "Ed25519" => Some(Algorithm::EdDSA),
         name => name.parse().ok(),
     }
@@ -263,7 +264,7 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Parsed, PublicKeyError> {
     check_rsa_bits(&components.n)?;
     let parsed = components.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
     let der = parsed.map_err(|_| PublicKeyError::Unsupported)?.as_ref().to_vec();
-    // Checks the exponent too.
+    // This call also checks the exponent.
     rsa::PublicKey::from_der(&der).map_err(|_| PublicKeyError::Unsupported)?;
     Ok((RSA, DecodingKey::from_rsa_der(&der), der))
 }

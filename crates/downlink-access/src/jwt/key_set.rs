@@ -1,8 +1,10 @@
-//! Key sets (JWKS, RFC 7517) as documents, and the policy by which a server fetches them again.
+//! Key sets (JWKS, RFC 7517): reading them, and deciding when a server fetches them again.
 //!
-//! Nothing here fetches. The server asks [`poll_fetch`](KeySetCache::poll_fetch) whether a fetch is
-//! due, fetches, and hands the outcome back. A removed key dies with the next fetch. A lost
-//! connection to the issuer costs nothing for a day; then its tokens are refused.
+//! A key set is a document with the public keys of an issuer of tokens. Nothing here fetches. The
+//! server asks [`poll_fetch`](KeySetCache::poll_fetch) whether to fetch now, fetches, and reports
+//! the outcome. If a new document lacks a key, this key verifies nothing from then on. If the
+//! server cannot fetch, it uses the newest document for a day, and then refuses the tokens of the
+//! issuer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,26 +17,28 @@ use thiserror::Error;
 use crate::json;
 use crate::jwt::key::{PublicKeyError, VerifyingKey};
 
-/// The longest key set in bytes.
+/// The maximum length of a key set in bytes. 100 keys of 8,192 bits take about 150 KiB.
 pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
 
-/// Keys of one set. Large issuers have about ten.
+/// The maximum number of keys in one set. Large issuers have about ten.
 pub const KEY_SET_KEYS_MAX: usize = 100;
 
-/// The time after which a set is fetched again. A removed key verifies tokens for at most as long.
+/// The time between two regular fetches. A removed key verifies tokens for at most this time.
 pub const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// The least time between two fetches. It bounds what tokens with invented key names can cause.
+/// The minimum time between two fetches. It limits the fetches that tokens with invented key names
+/// can cause.
 pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
-/// A fetch without an outcome counts as failed after this time.
+/// The maximum time of a fetch. Without an outcome until then, it counts as failed. The server
+/// should end a fetch after this time, because a late outcome could replace a newer key set.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Each request takes the time at its beginning, so a call may pass an older time than an earlier
-/// call did. A time that is older by more than this means that the clock went back.
+/// Each request reads the clock when it begins. So a call may get an older time than the call
+/// before it. If the time is older by more than this, the clock was set back.
 const REORDERED_MAX: Duration = Duration::from_secs(10);
 
-/// The age at which a set that cannot be fetched again is no longer used.
+/// The maximum age of a set. Without a newer set, the tokens of the issuer are then refused.
 pub const KEY_SET_STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A document is refused as a key set.
@@ -76,12 +80,12 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Reads a document. Keys that cannot verify tokens are left out: shared secrets, private keys,
-    /// keys for encryption, short RSA keys and unknown types.
+    /// Reads a document. The set leaves out the keys that cannot verify tokens: shared secrets,
+    /// private keys, keys for encryption, short RSA keys and keys of unknown types.
     ///
     /// # Errors
     ///
-    /// [`KeySetError`], also if no key is left.
+    /// [`KeySetError`] if the document is no key set, or if no key of the set can verify tokens.
     ///
     /// # Limits
     ///
@@ -127,12 +131,12 @@ impl KeySet {
         is_usable.then_some(()).ok_or(KeySetError::NoUsableKey { refused })
     }
 
-    /// How many keys are usable: at least one.
+    /// The number of usable keys.
     pub fn usable(&self) -> usize {
         self.keys.len()
     }
 
-    /// Why keys were left out.
+    /// The errors of the keys that were left out.
     pub fn refused(&self) -> &[PublicKeyError] {
         &self.refused
     }
@@ -142,11 +146,13 @@ impl KeySet {
     }
 }
 
-/// The newest key set, and when to fetch it again.
+/// The newest key set, and the time of the next fetch.
 ///
-/// The server calls [`poll_fetch`](Self::poll_fetch) at [`next_fetch_at`](Self::next_fetch_at), and
-/// whenever a token could not be verified for want of keys. If the answer is true, it fetches, and
-/// calls [`fetched`](Self::fetched) or [`fetch_failed`](Self::fetch_failed).
+/// A server calls [`poll_fetch`](Self::poll_fetch) in a loop, for example once a second. If the
+/// answer is true, the server fetches, and then calls [`fetched`](Self::fetched) or
+/// [`fetch_failed`](Self::fetch_failed). Instead of a fixed interval, the loop can sleep until
+/// [`next_fetch_at`](Self::next_fetch_at). It then has to wake up early if a token cannot be
+/// verified because a key is missing ([`KeysUnavailable`](crate::AccessError::KeysUnavailable)).
 ///
 /// ```
 /// use downlink_access::{FETCH_INTERVAL_MIN, KeySetCache};
@@ -161,7 +167,7 @@ impl KeySet {
 /// ```
 #[derive(Debug, Default)]
 pub struct KeySetCache(
-    /// Held alone, and only to read or replace what it guards.
+    /// Held alone, and only to read or to replace the state.
     Mutex<State>,
 );
 
@@ -171,39 +177,42 @@ struct State {
     /// The beginning of the newest fetch.
     began: Option<Timestamp>,
     in_flight: bool,
-    /// Whether to fetch before [`FETCH_EVERY`] has passed: a token named a key that the set does
-    /// not have, or the newest fetch brought no set.
+    /// Whether to fetch before [`FETCH_EVERY`] has passed, because the set lacks the key of a token
+    /// or because the newest fetch brought no set.
     is_due: bool,
 }
 
 impl KeySetCache {
-    /// A cache without keys. Its first fetch is due at once.
+    /// A cache without keys. The first fetch is due at once.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the caller must fetch the set now. True counts as the beginning of a fetch.
+    /// Whether the caller must fetch the set now. If the answer is true, the fetch has begun.
     pub fn poll_fetch(&self, now: Timestamp) -> bool {
         let mut state = self.0.lock();
         let is_due = state.next_fetch_at(now) <= now;
         if is_due {
             (state.began, state.in_flight, state.is_due) = (Some(now), true, true);
-            // After a clock went back, the age of the set is unknown. Its last day begins now.
+            // If the clock was set back, the age of the set is unknown. It may be used for one more
+            // day at most.
             state.newest = state.newest.take().map(|(set, fetched)| (set, fetched.min(now)));
         }
         is_due
     }
 
-    /// The time of the next fetch, as known at this time.
+    /// The time of the next fetch. A token with an unknown key name can make it earlier.
     pub fn next_fetch_at(&self, now: Timestamp) -> Timestamp {
         self.0.lock().next_fetch_at(now)
     }
 
-    /// Takes the document that a fetch brought. Keys that it lacks are dead from now on.
+    /// Replaces the set by a fetched document. Keys that the document lacks verify nothing from now
+    /// on.
     ///
     /// # Errors
     ///
-    /// [`KeySetError`]: the document is refused and the older set stays in use.
+    /// With [`KeySetError::NoUsableKey`], the set now has no keys. With any other error, the
+    /// document is refused and the older set stays in use.
     pub fn fetched(&self, now: Timestamp, document: &[u8]) -> Result<(), KeySetError> {
         let set = KeySet::read(document);
         let mut state = self.0.lock();
@@ -220,15 +229,15 @@ impl KeySetCache {
         self.0.lock().in_flight = false;
     }
 
-    /// The set in use. `None` if there is none yet, or if it is too old.
+    /// The set in use. `None` if no set was fetched yet, or if the set is too old.
     pub fn current(&self, now: Timestamp) -> Option<Arc<KeySet>> {
         let state = self.0.lock();
         let (set, fetched) = state.newest.as_ref()?;
         (now < fetched.after(KEY_SET_STALE_MAX)).then(|| Arc::clone(set))
     }
 
-    /// Notes that a token names a key that the set lacks. Returns whether a fetch is under way or
-    /// due, so that the same token may be verified later.
+    /// Asks for a fetch, because the set lacks the key of a token. Returns whether a fetch is under
+    /// way or due. In that case, the server may be able to verify the token later.
     pub(crate) fn want(&self, now: Timestamp) -> bool {
         let mut state = self.0.lock();
         if state.is_in_flight(now) {
@@ -241,7 +250,7 @@ impl KeySetCache {
 
 impl State {
     fn next_fetch_at(&self, now: Timestamp) -> Timestamp {
-        // A clock that went back makes a fetch due: a time in the future says nothing.
+        // If the newest fetch began in the future, the clock was set back. A fetch is due then.
         let is_known = |began: &Timestamp| *began <= now.after(REORDERED_MAX);
         let Some(began) = self.began.filter(is_known) else { return now };
         if self.is_in_flight(now) {

@@ -1,4 +1,4 @@
-//! Making tokens, for tests and for small sites whose app has no library for JWT.
+//! Makes tokens, for tests and for small sites whose app has no library for JSON Web Tokens.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -32,7 +32,7 @@ pub enum MintError {
     Key,
 }
 
-/// Makes tokens that a shared secret signs, with HS256.
+/// Makes tokens and signs them with a shared secret (HS256).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Mint {

@@ -1,7 +1,7 @@
 //! JSON Web Tokens: keys, key sets, verification, and making tokens for tests.
 //!
-//! `jsonwebtoken` checks and makes signatures. Header and claims are read here, since a repeated
-//! member, `crit` or a missing `exp` must be an error.
+//! The crate `jsonwebtoken` verifies and makes signatures. These modules read the header and the
+//! claims themselves, so that a repeated member, `crit` or a missing `exp` is an error.
 
 pub(crate) mod key;
 pub(crate) mod key_set;

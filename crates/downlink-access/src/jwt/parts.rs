@@ -9,17 +9,18 @@ use crate::error::AccessError;
 use crate::json;
 use crate::jwt::key::algorithm;
 
-/// The longest token in bytes. Servers commonly take headers of 8 KiB.
+/// The maximum length of a token in bytes. Many servers accept headers of at most 8 KiB.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Members of a header that would let a token choose its own key, or demand an extension.
+/// The refused members of a header. With one of the first three a token could choose its own key.
+/// With `crit` it could demand an extension.
 const REFUSED_MEMBERS: [&str; 4] = ["jku", "jwk", "x5u", "crit"];
 
-/// The types of a token that is sent as a credential (RFC 8725, section 3.11). Without this rule a
-/// logout token of the same issuer would be one.
+/// The accepted types (RFC 8725, section 3.11). Without this rule, a logout token of the same
+/// issuer would be accepted as a credential.
 const TYPES: [&str; 2] = ["JWT", "at+jwt"];
 
-/// A token whose header was read, and nothing else.
+/// A token whose header was read. Its signature is not verified, and its claims are not read.
 pub(crate) struct Parts<'a> {
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<String>,
@@ -52,13 +53,13 @@ impl<'a> Parts<'a> {
         Ok(Self { algorithm, kid, message, signature, claims })
     }
 
-    /// The claims. Only the verifier calls this, after the signature.
+    /// Reads the claims. The verifier calls this after it has verified the signature.
     pub(crate) fn claims(&self) -> Result<Map<String, Value>, AccessError> {
         object(self.claims).ok_or(AccessError::malformed("the claims are not valid"))
     }
 }
 
-/// Header and claims of an unverified token, as JSON.
+/// The header and the claims of a token, as JSON. Nothing is verified.
 ///
 /// ```
 /// use downlink_access::inspect;

@@ -1,7 +1,7 @@
-//! Grants for tokens that carry none: `users/$client/*`.
+//! Templates for the grants of tokens without the claim `downlink`, such as `users/$client/*`.
 //!
-//! Some identity providers cannot add the claim `downlink` to their tokens. The server then gives
-//! each token the topics of its templates, with the client id in place of `$client`.
+//! Some identity providers cannot add a claim to their tokens. For their tokens, the server
+//! replaces `$client` in the templates by the client id, and grants the resulting topics.
 
 use downlink_log::{ClientId, InvalidName, TopicSelector};
 use thiserror::Error;
@@ -13,7 +13,7 @@ const CLIENT: &str = "$client";
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum InvalidTemplate {
-    /// It is no selector.
+    /// The template is no selector.
     #[error("the template is no selector")]
     Selector(#[from] InvalidName),
     /// `$client` is only a part of a segment.
@@ -40,7 +40,7 @@ impl TokenGrant {
     ///
     /// # Errors
     ///
-    /// [`InvalidTemplate`] if it is no selector, or if `$client` is no whole segment.
+    /// [`InvalidTemplate`] if the text is no selector, or if `$client` is only a part of a segment.
     pub fn parse(text: &str) -> Result<Self, InvalidTemplate> {
         TopicSelector::parse(text)?;
         let is_part = |segment: &str| segment != CLIENT && segment.contains(CLIENT);
@@ -52,8 +52,8 @@ impl TokenGrant {
 
     /// The selector for a client.
     ///
-    /// `None` if the id is not one plain segment, since an id with `/`, `*` or braces would give
-    /// other topics, or if the selector would be too long.
+    /// `None` if the id contains `/`, `*` or a brace, because such an id would select the topics of
+    /// other clients. `None` also if the selector would be too long.
     pub fn selector(&self, client: &ClientId) -> Option<TopicSelector> {
         let client = client.as_str();
         if client.contains(['/', '*', '{', '}']) {

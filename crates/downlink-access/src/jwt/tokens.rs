@@ -1,4 +1,5 @@
-//! The verifier of tokens: signature first, then time, audience and issuer, then the grant.
+//! The verifier of tokens. It checks the signature first, then the times, the audience and the
+//! issuer, and then reads the grant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,13 @@ use crate::jwt::parts::Parts;
 use crate::jwt::template::TokenGrant;
 use crate::secret::{KeyId, Secret};
 
-/// The tolerated difference between two clocks.
+/// The accepted difference between the clocks of an issuer and of this server.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The age at which a token ends, unless the configuration says otherwise. Revocations are
-/// remembered for as long.
+/// The default of the longest life of a token. Revocations are remembered for at least this time.
 pub const TOKEN_LIFETIME_MAX_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Keys that are tried for a token that names none. Each costs a verification.
+/// The maximum number of keys that are tried for one token. Each try costs a verification.
 pub const KEYS_TRIED_MAX: usize = 4;
 
 /// A verifier cannot be built.
@@ -36,7 +36,7 @@ pub enum TokensError {
     /// Public keys or a key set without an issuer and an audience.
     #[error("public keys and key sets need an issuer and an audience")]
     IssuerNeeded,
-    /// There are more keys of one kind than a token without a key name is tried with.
+    /// There are more keys of one kind than the verifier tries for one token.
     #[error("at most {keys_max} key files and {keys_max} public keys of one type are allowed")]
     TooManyKeys {
         /// The limit.
@@ -46,8 +46,7 @@ pub enum TokensError {
 
 /// Verifies the tokens of one issuer.
 ///
-/// Keys belong to one issuer: a key of another one would let it name any client. With two issuers,
-/// use two verifiers.
+/// All keys must belong to this issuer, because whoever has a key can name any client.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,25 +75,25 @@ pub struct Tokens {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct VerifiedToken {
-    /// Its rights. They end with the token.
+    /// The rights of the token. They end with the token.
     pub grant: Grant,
-    /// The key that verified it.
+    /// The key that verified the token.
     pub key: KeyId,
-    /// When it was issued (`iat`).
+    /// The time when the token was issued (`iat`).
     pub issued_at: Timestamp,
 }
 
 /// The rules for the tokens of one issuer.
 #[derive(Clone, Debug)]
 pub struct TokenRules {
-    /// The demanded issuer (`iss`). Public keys and key sets need one.
+    /// The issuer (`iss`) that a token must have. Public keys and key sets need an issuer.
     pub issuer: Option<String>,
-    /// The accepted audiences (`aud`), of which a token must name one. Public keys and key sets need
-    /// one.
+    /// The accepted audiences (`aud`). A token must name one of them. Public keys and key sets need
+    /// an audience.
     pub audiences: Vec<String>,
-    /// The topics of each token that has no claim `downlink`.
+    /// The templates for the topics of each token that has no claim `downlink`.
     pub grants: Vec<TokenGrant>,
-    /// The age at which a token ends, whatever its `exp` says.
+    /// The age at which a token ends, even if its `exp` is later.
     pub lifetime_max: Duration,
 }
 
@@ -129,7 +128,7 @@ impl TokenKeys {
     ///
     /// # Errors
     ///
-    /// [`PublicKeyError`] if it has none, or one that is refused.
+    /// [`PublicKeyError`] if the file has no public key, or if one of its keys is refused.
     pub fn public(mut self, pem: &[u8]) -> Result<Self, PublicKeyError> {
         self.keys.extend(VerifyingKey::from_pem(pem)?);
         Ok(self)
@@ -143,11 +142,12 @@ impl TokenKeys {
 }
 
 impl Tokens {
-    /// Verifies with these keys, by these rules.
+    /// A verifier with these keys and rules.
     ///
     /// # Errors
     ///
-    /// [`TokensError`] says what is missing.
+    /// [`TokensError`] if a key, the issuer or the audience is missing, or if there are too many
+    /// keys.
     pub fn new(keys: TokenKeys, rules: TokenRules) -> Result<Self, TokensError> {
         let TokenKeys { keys, key_set } = keys;
         if keys.is_empty() && key_set.is_none() {
@@ -168,18 +168,18 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// The first failing check decides. Before a valid signature these are
+    /// The error of the first check that fails. The checks before a valid signature have the errors
     /// [`TokenMalformed`](AccessError::TokenMalformed), [`Algorithm`](AccessError::Algorithm),
-    /// [`KeyUnknown`](AccessError::KeyUnknown), [`KeysUnavailable`](AccessError::KeysUnavailable) and
-    /// [`Signature`](AccessError::Signature). After it come `TokenMalformed` for the claims,
-    /// [`TokenExpired`](AccessError::TokenExpired), [`TokenEarly`](AccessError::TokenEarly),
-    /// [`Audience`](AccessError::Audience), [`Issuer`](AccessError::Issuer) and
-    /// [`ClaimMalformed`](AccessError::ClaimMalformed).
+    /// [`KeyUnknown`](AccessError::KeyUnknown), [`KeysUnavailable`](AccessError::KeysUnavailable)
+    /// and [`Signature`](AccessError::Signature). The later checks have `TokenMalformed` for the
+    /// claims, [`TokenExpired`](AccessError::TokenExpired),
+    /// [`TokenEarly`](AccessError::TokenEarly), [`Audience`](AccessError::Audience),
+    /// [`Issuer`](AccessError::Issuer) and [`ClaimMalformed`](AccessError::ClaimMalformed).
     ///
     /// # Limits
     ///
-    /// Tokens of [`TOKEN_BYTES_MAX`](crate::TOKEN_BYTES_MAX), and at most twice [`KEYS_TRIED_MAX`]
-    /// keys for each.
+    /// [`TOKEN_BYTES_MAX`](crate::TOKEN_BYTES_MAX). For each token, at most [`KEYS_TRIED_MAX`] own
+    /// keys and as many keys of the key set are tried.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, AccessError> {
         let parts = Parts::parse(token)?;
         let key = self.verifying_key(&parts, now)?;
@@ -199,7 +199,8 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// [`AccessError::KeysUnavailable`] if a key set would have to be fetched to know it.
+    /// [`AccessError::KeysUnavailable`] if the verifier does not know it, because a key set must be
+    /// fetched first.
     pub fn contains_key(&self, id: KeyId, now: Timestamp) -> Result<bool, AccessError> {
         if self.keys.iter().any(|key| key.id == id) {
             return Ok(true);
@@ -214,7 +215,7 @@ impl Tokens {
         let own = find_key(self.keys.iter(), parts);
         let Some(cache) = self.key_set.as_ref().filter(|_| own.is_err()) else { return own };
         if is_hmac(parts.algorithm) {
-            // A key set never has a shared secret, so no fetch can help.
+            // A key set never contains a shared secret, so a fetch cannot help.
             return own.map_err(|error| match error {
                 AccessError::KeyUnknown => AccessError::Algorithm,
                 error => error,
@@ -293,7 +294,7 @@ impl Tokens {
 }
 
 struct Times {
-    /// The end, or the end of the leeway if only that is ahead.
+    /// The end of the token. After this end, it is the end of the leeway.
     until: Timestamp,
     issued_at: Timestamp,
 }

@@ -1,9 +1,9 @@
 //! Sealing and opening tickets.
 //!
-//! A ticket is base64url of a version, the id of its key, a nonce, and the sealed content. The name
-//! of the hub is authenticated with it, so a ticket opens at no other hub. The cipher is
-//! AES-256-GCM-SIV: several nodes seal with one key and random nonces, and with this cipher a
-//! repeated nonce shows only that two tickets are equal.
+//! A ticket is base64url of a version, the id of its key, a nonce, and the sealed content. The seal
+//! also covers the name of the hub, so no other hub opens the ticket. The cipher is
+//! AES-256-GCM-SIV. Several nodes seal with the same key and random nonces, so two tickets may get
+//! the same nonce. With this cipher, that only reveals whether their contents are equal.
 
 use std::fmt;
 
@@ -20,13 +20,14 @@ use crate::jwt::tokens::LEEWAY;
 use crate::secret::{KeyId, RandomnessError, Secret, fill_random};
 use crate::tickets::ticket::Ticket;
 
-/// The longest ticket in bytes. It travels in a URL, with room for the rest of it.
+/// The maximum length of a ticket in bytes. A URL with the ticket and its other parameters must
+/// stay shorter than the limits of common servers.
 pub const TICKET_BYTES_MAX: usize = 2 * 1024;
 
-/// Ticket keys of one server: the first seals, the others still open what they sealed.
+/// The maximum number of ticket keys. The first key seals. The other keys open older tickets.
 pub const TICKET_KEYS_MAX: usize = 16;
 
-/// The layout of the bytes. Another layout needs another number.
+/// The version of the format. Another format needs another number.
 const VERSION: u8 = 1;
 
 const HEAD_BYTES: usize = 1 + KeyId::BYTES + NONCE_LEN;
@@ -51,13 +52,13 @@ pub enum TicketError {
         /// The limit.
         topics_max: usize,
     },
-    /// There is no key, or there are more than the limit.
+    /// There is no key, or there are too many keys.
     #[error("tickets need 1 to {keys_max} keys")]
     Keys {
         /// The limit.
         keys_max: usize,
     },
-    /// The system gave no randomness for a nonce.
+    /// The system has no random bytes for a nonce.
     #[error("no random bytes for a ticket")]
     Randomness(#[from] RandomnessError),
     /// The cipher refused.
@@ -65,7 +66,7 @@ pub enum TicketError {
     Cipher,
 }
 
-/// The id of one ticket. Nodes and restarts do not change it.
+/// The id of a ticket. It is the same on every node and after a restart.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TicketId([u8; NONCE_LEN]);
 
@@ -113,11 +114,12 @@ impl fmt::Debug for SealingKey {
 }
 
 impl TicketKeys {
-    /// Seals tickets of the hub with this name with the first secret, and opens those of all.
+    /// The keys for the tickets of the hub with this name. The first secret seals tickets, and
+    /// every secret opens the tickets that it has sealed.
     ///
     /// # Errors
     ///
-    /// [`TicketError::Keys`] without a secret, or with too many.
+    /// [`TicketError::Keys`] if there is no secret, or if there are too many.
     ///
     /// # Limits
     ///
@@ -142,7 +144,7 @@ impl TicketKeys {
         self.seal_with(ticket, nonce)
     }
 
-    /// Opens a ticket. The caller checks its end.
+    /// Opens a ticket. The caller checks the end of its grant.
     pub(crate) fn open(&self, text: &str, now: Timestamp) -> Result<OpenedTicket, AccessError> {
         let malformed = AccessError::malformed("the text is no ticket");
         if text.len() > TICKET_BYTES_MAX {
@@ -183,7 +185,7 @@ impl TicketKeys {
         }
     }
 
-    /// The data that a seal protects besides the content.
+    /// The data that the seal covers in addition to the content.
     fn authenticated(&self, id: KeyId) -> Vec<u8> {
         [&[VERSION], id.as_bytes().as_slice(), self.hub.as_bytes()].concat()
     }
@@ -191,7 +193,7 @@ impl TicketKeys {
 
 impl SealingKey {
     fn new(secret: &Secret) -> Result<Self, TicketError> {
-        // A key file has text of any length, the cipher needs 32 bytes.
+        // The cipher needs 32 bytes, and a key file may have more.
         let derived = hmac::Key::new(hmac::HMAC_SHA256, secret.bytes());
         let derived = hmac::sign(&derived, b"downlink ticket");
         let key = UnboundKey::new(&AES_256_GCM_SIV, derived.as_ref());

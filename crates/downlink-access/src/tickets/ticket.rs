@@ -1,6 +1,7 @@
-//! The content of a ticket: a grant to read, and the facts that decide whether it is revoked.
+//! The content of a ticket: a grant to read, and the facts that decide whether the ticket is
+//! revoked.
 //!
-//! Its bytes are JSON, like the grants of tokens. Only a sealed ticket leaves the process.
+//! The content is JSON, like the grants of tokens. Only a sealed ticket leaves the process.
 
 use std::time::Duration;
 
@@ -11,11 +12,11 @@ use crate::grant::Grant;
 use crate::json;
 use crate::secret::KeyId;
 
-/// The longest life of a ticket, and the one it has unless the issuer asks for less. Its URL stands
-/// in the logs of proxies.
+/// The longest life of a ticket. It is short, because the logs of proxies contain the URLs of
+/// tickets.
 pub const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// A grant to read, as a ticket carries it.
+/// The content of a ticket.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ticket {
     /// Topics, client and end.
@@ -26,7 +27,7 @@ pub(crate) struct Ticket {
     pub(crate) issuer: Option<AcceptedKey>,
 }
 
-/// The key that verified a credential, with the part of the configuration that must have it.
+/// The key that verified a credential, and the part of the configuration that has the key.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum AcceptedKey {
     /// A key of [`Keys`](crate::Keys).

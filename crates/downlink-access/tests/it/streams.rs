@@ -1,5 +1,5 @@
-//! Tests of open streams: what a server keeps for each stream, and which streams end after a
-//! revocation or a reload of the settings.
+//! Tests of open streams: the memory that a server keeps for each stream, and which streams end
+//! after a revocation or a reload of the settings.
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -73,8 +73,8 @@ fn admit(access: &Access, presented: &Presented<'_>, asked: &Selection) -> Strea
     access.admit(&verified, asked, now()).unwrap()
 }
 
-/// The open streams of these tests: of a stranger, of an app with a key, of a user with a token, and
-/// of a browser with a ticket.
+/// The open streams of these tests: of a stranger, of an app with a key, of a user with a token,
+/// and of a browser with a ticket.
 fn open_streams(access: &Access) -> [(StreamGrant, Selection); 4] {
     let (key, token, ticket) = (publish_key(), token_of_ada(), ticket_of_ada(access));
     let stranger = Presented::new();
