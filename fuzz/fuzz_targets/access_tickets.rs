@@ -38,12 +38,13 @@ fuzz_target!(|contents: Contents| {
     let lifetime = Duration::from_secs(u64::from(lifetime_secs).clamp(1, 3_600));
     let app = Verified::trusted(Grant::app(), NOW);
     let issued = access.issue(&app, topics.clone(), client.clone(), lifetime);
-    let Ok(ticket) = issued else { return };
+    let Ok((ticket, end)) = issued else { return };
     assert!(ticket.len() <= TICKET_BYTES_MAX);
     let opened = open(&ticket).unwrap();
     assert_eq!(opened.grant().subscribe(), topics);
     assert_eq!(opened.grant().client(), client.as_ref());
-    assert_eq!(opened.grant().until(), Some(NOW.after(lifetime)));
+    assert_eq!(end, NOW.after(lifetime));
+    assert_eq!(opened.grant().until(), Some(end));
 
     let mut changed = ticket.clone().into_bytes();
     let at = changed_at % changed.len();

@@ -154,7 +154,7 @@ fn a_listener_without_keys_takes_tokens_and_tickets() {
     // accepts a ticket that the app has issued over the first one.
     let app = access().verify(&key, now()).unwrap();
     let topics = vec![selector("a")];
-    let ticket = public.issue(&app, topics, None, std::time::Duration::from_secs(60)).unwrap();
+    let (ticket, _) = public.issue(&app, topics, None, std::time::Duration::from_secs(60)).unwrap();
     assert!(public.verify(&Presented::new().ticket(&ticket), now()).is_ok());
 }
 

@@ -197,7 +197,7 @@ fn a_revoked_ticket_is_never_accepted_again_where_tokens_live_for_a_minute() {
     });
     let app = Verified::trusted(Grant::app(), now());
     let topics = vec![selector("orders/7")];
-    let ticket = access.issue(&app, topics, Some(client("ada")), TICKET_LIFETIME_MAX).unwrap();
+    let (ticket, _) = access.issue(&app, topics, Some(client("ada")), TICKET_LIFETIME_MAX).unwrap();
     access.revoke(Revocation { revoked: of("ada"), at: at(NOW + 1) }, at(NOW + 1)).unwrap();
     // A later revocation makes the server forget the entries that are not needed any more.
     access.revoke(Revocation { revoked: of("bob"), at: at(NOW + 200) }, at(NOW + 200)).unwrap();

@@ -65,7 +65,7 @@ fn ticket_of_ada(access: &Access) -> String {
     let app = Presented::new().authorization(header.as_bytes());
     let app = access.verify(&app, now()).unwrap();
     let (topics, ada) = (vec![selector("orders/7")], Some(client("ada")));
-    access.issue(&app, topics, ada, Duration::from_secs(600)).unwrap()
+    access.issue(&app, topics, ada, Duration::from_secs(600)).unwrap().0
 }
 
 fn admit(access: &Access, presented: &Presented<'_>, asked: &Selection) -> StreamGrant {

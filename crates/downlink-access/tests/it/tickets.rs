@@ -37,7 +37,7 @@ fn topics(texts: &[&str]) -> Vec<TopicSelector> {
 }
 
 fn issue(by: &Verified, of: &[&str], client: Option<ClientId>) -> Result<String, IssueError> {
-    shop().issue(by, topics(of), client, MINUTE)
+    shop().issue(by, topics(of), client, MINUTE).map(|(ticket, _)| ticket)
 }
 
 fn open(access: &Access, ticket: &str, seconds: u64) -> Result<Verified, AccessError> {
@@ -68,8 +68,9 @@ fn a_ticket_serves_reconnects_until_its_end() {
 #[test]
 fn a_ticket_ends_with_its_issuer_and_after_an_hour_at_most() {
     let until = |issuer: &Verified, lifetime| {
-        let ticket = shop().issue(issuer, topics(&["a"]), None, lifetime).unwrap();
-        open(&shop(), &ticket, NOW).unwrap().grant().until()
+        let (ticket, end) = shop().issue(issuer, topics(&["a"]), None, lifetime).unwrap();
+        assert_eq!(open(&shop(), &ticket, NOW).unwrap().grant().until(), Some(end));
+        Some(end)
     };
     let short = Verified::trusted(Grant::app().with_until(at(NOW + 30)), now());
     assert_eq!(until(&short, MINUTE), Some(at(NOW + 30)));
@@ -118,7 +119,7 @@ fn the_first_key_seals_and_every_key_opens() {
     let ticket = issue(&app(), &["a"], None).unwrap();
     let rotating = access("shop", &[newer.clone(), older]);
     assert!(open(&rotating, &ticket, NOW).is_ok());
-    let fresh = rotating.issue(&app(), topics(&["a"]), None, MINUTE).unwrap();
+    let (fresh, _) = rotating.issue(&app(), topics(&["a"]), None, MINUTE).unwrap();
     assert!(open(&access("shop", &[newer]), &fresh, NOW).is_ok());
     assert_eq!(open(&shop(), &fresh, NOW).unwrap_err(), AccessError::KeyUnknown);
 }
@@ -208,7 +209,7 @@ fn the_tickets_of_a_removed_key_end() {
     let before = with(&other_secret(), secret());
     let header = format!("Bearer {}", "x".repeat(32));
     let app = before.verify(&Presented::new().authorization(header.as_bytes()), now()).unwrap();
-    let ticket = before.issue(&app, topics(&["a"]), None, MINUTE).unwrap();
+    let (ticket, _) = before.issue(&app, topics(&["a"]), None, MINUTE).unwrap();
     let stream = open(&before, &ticket, NOW).unwrap();
     assert_eq!(before.recheck(&stream, &[], now()), Ok(()));
     // The settings are reloaded, and the key of the app is no longer in them.
@@ -235,7 +236,7 @@ fn a_ticket_is_as_old_as_the_token_of_its_issuer() {
     let revoked = downlink_access::Revoked::Client(client("ada"));
     let revocation = downlink_access::Revocation { revoked, at: at(NOW + 2) };
     access.revoke(revocation, at(NOW + 6)).unwrap();
-    let ticket = access.issue(&ada, topics(&["a"]), None, MINUTE).unwrap();
+    let (ticket, _) = access.issue(&ada, topics(&["a"]), None, MINUTE).unwrap();
     assert_eq!(open(&access, &ticket, NOW + 7), Err(AccessError::Revoked));
 }
 
