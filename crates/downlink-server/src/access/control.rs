@@ -12,10 +12,10 @@ use std::{
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, Method, header};
-use downlink::hub::{ClientId, Hub, Selection, Timestamp, Topic, TopicSelector};
+use downlink::hub::{Address, ClientId, Hub, Selection, Timestamp, Topic, TopicSelector};
 use downlink_access::{
     Access, AccessError, AccessOptions, Grant, IssueError, Presented, Proof, Revocation,
-    Revocations, TicketId, TicketKeys, TicketStreams, TokenKeys, TokenRules, Tokens, Verified,
+    StreamGrant, TicketId, TicketKeys, TicketStreams, TokenKeys, TokenRules, Tokens, Verified,
 };
 use parking_lot::Mutex;
 
@@ -95,19 +95,13 @@ impl Control {
         )?;
         let tickets = TicketKeys::new(HUB_NAME, &ticket_keys).context("cannot use a ticket key")?;
         let tokens = tokens(access)?;
-        let mut revocations = Revocations::new(access.token_lifetime_max);
+        let options =
+            AccessOptions { public: access.public.clone(), keys, tokens, tickets: Some(tickets) };
+        let shared = Access::new(options);
         let revoked = match settings.store() {
-            Some(_) => RevokedFile::open(&folder, &mut revocations, now())?,
+            Some(_) => RevokedFile::open(&folder, &shared, now())?,
             None => RevokedFile::default(),
         };
-        let options = AccessOptions {
-            public: access.public.clone(),
-            keys,
-            tokens,
-            tickets: Some(tickets),
-            revocations,
-        };
-        let shared = Access::new(options);
         Ok(Self {
             without_keys: shared.without_keys(),
             access: shared,
@@ -180,13 +174,31 @@ impl Control {
         if role.takes_keys() { &self.access } else { &self.without_keys }
     }
 
-    /// Checks that a subscription is allowed, at its beginning and at any later time.
-    pub(crate) fn check_subscription(
+    /// Checks that a subscription is allowed. Returns what the stream keeps for later checks.
+    pub(crate) fn admit(
         &self,
         verified: &Verified,
         asked: &Selection,
+    ) -> Result<StreamGrant, AccessError> {
+        self.access.admit(verified, asked, now())
+    }
+
+    /// Checks that an open stream may stay open.
+    pub(crate) fn check_stream(
+        &self,
+        stream: &StreamGrant,
+        asked: &Selection,
     ) -> Result<(), AccessError> {
-        self.access.check_subscription(verified, asked, now())
+        self.access.check_stream(stream, asked, now())
+    }
+
+    /// Checks the right to publish to every address of an event.
+    pub(crate) fn check_publish(
+        &self,
+        verified: &Verified,
+        addresses: &[Address],
+    ) -> Result<(), AccessError> {
+        self.access.check_publish(verified, addresses, now())
     }
 
     /// The rights of a request without credentials.
@@ -207,7 +219,7 @@ impl Control {
         topic: &Topic,
     ) -> Result<(), AccessError> {
         let selectors = vec![TopicSelector::from(topic.clone())];
-        self.check_subscription(verified, &Selection { selectors, client: None })
+        self.admit(verified, &Selection { selectors, client: None }).map(drop)
     }
 
     /// Checks that a caller has a credential.

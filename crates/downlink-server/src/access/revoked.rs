@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
 use downlink::hub::Timestamp;
-use downlink_access::{Revocation, Revocations};
+use downlink_access::{Access, Revocation};
 use parking_lot::Mutex;
 
 /// The name of the file.
@@ -30,16 +30,12 @@ const LINE_BYTES_MAX: u64 = 4 << 10;
 pub(super) struct RevokedFile(Option<Mutex<File>>);
 
 impl RevokedFile {
-    /// Reads the revocations of an earlier run into `revocations`, and opens the file for new ones.
-    pub(super) fn open(
-        folder: &Path,
-        revocations: &mut Revocations,
-        now: Timestamp,
-    ) -> anyhow::Result<Self> {
+    /// Revokes in `access` what an earlier run has revoked, and opens the file for new ones.
+    pub(super) fn open(folder: &Path, access: &Access, now: Timestamp) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let failed = || format!("cannot use the file of revocations {}", path.display());
-        read(&path, revocations, now).with_context(failed)?;
-        let file = rewrite(&path, revocations).with_context(failed)?;
+        read(&path, access, now).with_context(failed)?;
+        let file = rewrite(&path, access).with_context(failed)?;
         Ok(Self(Some(Mutex::new(file))))
     }
 
@@ -52,7 +48,7 @@ impl RevokedFile {
     }
 }
 
-fn read(path: &Path, revocations: &mut Revocations, now: Timestamp) -> anyhow::Result<()> {
+fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
     let mut lines = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => BufReader::new(file?),
@@ -67,20 +63,20 @@ fn read(path: &Path, revocations: &mut Revocations, now: Timestamp) -> anyhow::R
         let revocation = BASE64.decode(line).ok();
         let revocation = revocation.and_then(|bytes| Revocation::from_bytes(&bytes));
         let revocation = revocation.with_context(|| format!("line {number} is damaged"))?;
-        revocations.revoke(revocation, now)?;
+        access.revoke(revocation, now)?;
     }
     anyhow::bail!("it has more than {LINES_MAX} lines")
 }
 
 /// Replaces the file by one with the present revocations only.
-fn rewrite(path: &Path, revocations: &Revocations) -> io::Result<File> {
+fn rewrite(path: &Path, access: &Access) -> io::Result<File> {
     let fresh = PathBuf::from(format!("{}.new", path.display()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&fresh)?;
-    let text: String = revocations.entries().map(|revocation| line_of(&revocation)).collect();
+    let text: String = access.revocations().iter().map(line_of).collect();
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;

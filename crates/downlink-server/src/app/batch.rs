@@ -67,7 +67,7 @@ pub(super) async fn publish(
         }
         let envelope = envelope.of_publisher(&caller.verified);
         let to = envelope.addresses().map_err(|refused| in_line(at, refused))?;
-        let allowed = caller.verified.check_publish(&to);
+        let allowed = app.control.check_publish(&caller.verified, &to);
         allowed.map_err(|error| in_line(at, error.into()))?;
         batch.add(envelope.publish(&app.hub, &to), data);
         lines.push(at);

@@ -17,7 +17,7 @@ use downlink::{
     http::{AnyError, FrameSource},
     hub::DisconnectReason,
 };
-use downlink_access::{AccessError, Proof, TicketId, Verified};
+use downlink_access::{AccessError, Proof, StreamGrant, TicketId, Verified};
 
 use crate::access::Control;
 
@@ -38,21 +38,14 @@ pub(super) struct GrantedFrames<F> {
 /// What the rights of a stream depend on.
 struct Held {
     control: Arc<Control>,
-    verified: Verified,
+    grant: StreamGrant,
+    /// The ticket of the stream, if it has one.
+    ticket: Option<TicketId>,
     /// The number of [`Control::changes`] at the last check.
     checked: u32,
     /// The frame that is sent before the end.
     last: Option<Frame>,
     over: bool,
-}
-
-impl Held {
-    fn ticket(&self) -> Option<TicketId> {
-        match self.verified.proof() {
-            Proof::Ticket { id, .. } => Some(id),
-            _ => None,
-        }
-    }
 }
 
 impl<F> GrantedFrames<F> {
@@ -63,20 +56,21 @@ impl<F> GrantedFrames<F> {
         control: &Arc<Control>,
         verified: &Verified,
     ) -> Result<Self, AccessError> {
-        let keeps = matches!(verified.proof(), Proof::Key | Proof::Token | Proof::Ticket { .. });
-        if !keeps {
-            return Ok(Self { frames, held: None });
-        }
+        let ticket = match verified.proof() {
+            Proof::Ticket { id, .. } => Some(id),
+            Proof::Key | Proof::Token => None,
+            _ => return Ok(Self { frames, held: None }),
+        };
         let checked = control.changes();
-        control.check_subscription(verified, &frames.subscription().selection())?;
-        let (control, verified) = (Arc::clone(control), verified.clone());
-        let held = Held { control, verified, checked, last: None, over: false };
+        let grant = control.admit(verified, &frames.subscription().selection())?;
+        let control = Arc::clone(control);
+        let held = Held { control, grant, ticket, checked, last: None, over: false };
         Ok(Self { frames, held: Some(Box::new(held)) })
     }
 
     /// The ticket of the stream, if it has one, and the number of its subscription.
     pub(super) fn ticket(&self) -> Option<(TicketId, u64)> {
-        let ticket = self.held.as_ref()?.ticket()?;
+        let ticket = self.held.as_ref()?.ticket?;
         Some((ticket, self.frames.subscription().number()))
     }
 
@@ -89,7 +83,7 @@ impl<F> GrantedFrames<F> {
         }
         held.checked = changes;
         let asked = self.frames.subscription().selection();
-        match held.control.check_subscription(&held.verified, &asked) {
+        match held.control.check_stream(&held.grant, &asked) {
             // The keys of the issuer cannot be fetched. This says nothing against the stream.
             Ok(()) | Err(AccessError::KeysUnavailable) => {}
             Err(error) => {
@@ -102,7 +96,7 @@ impl<F> GrantedFrames<F> {
     /// The frame before the end of the stream, and then `None`.
     fn end(&mut self) -> Option<Frame> {
         let held = self.held.as_mut()?;
-        if !held.over && held.ticket().is_some() {
+        if !held.over && held.ticket.is_some() {
             // The hub has ended the subscription. A newer stream of the ticket may be the reason.
             held.over = true;
             let displaced = Some(DisconnectReason::Disconnected);

@@ -53,7 +53,7 @@ pub(super) async fn publish(
     content::check(&headers)?;
     let envelope = Envelope::of_query(&query)?.of_publisher(&caller.verified);
     let addresses = envelope.addresses()?;
-    caller.verified.check_publish(&addresses)?;
+    app.control.check_publish(&caller.verified, &addresses)?;
     let key = idempotency_key(&headers)?;
     if let Some(format) = content::stream_format(&headers) {
         check_stream(&query, key)?;

@@ -59,7 +59,7 @@ async fn open(
     let meta = parameters.flag("meta")?.unwrap_or(false);
     let verified = &caller.verified;
     let asked = asked(&parameters, verified)?;
-    let allowed = app.control.check_subscription(verified, &asked);
+    let allowed = app.control.admit(verified, &asked).map(drop);
     allowed.map_err(|error| caller.refused(error))?;
     let (subscribe, after) = request(app, &parameters, &asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);

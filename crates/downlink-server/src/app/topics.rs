@@ -67,7 +67,7 @@ pub(super) async fn finish(
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
-    caller.verified.check_publish([&Address::Topic(name)])?;
+    app.control.check_publish(&caller.verified, &[Address::Topic(name)])?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
     let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
