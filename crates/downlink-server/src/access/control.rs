@@ -227,11 +227,6 @@ impl Control {
         if verified.proof() == Proof::Nothing { Err(AccessError::TokenMissing) } else { Ok(()) }
     }
 
-    /// Checks that the rights of a request that takes long have not ended.
-    pub(crate) fn recheck(&self, verified: &Verified) -> Result<(), AccessError> {
-        self.access.recheck(verified, &[], now())
-    }
-
     /// Issues a ticket, and returns it with its end.
     pub(crate) fn issue(
         &self,

@@ -95,7 +95,7 @@ impl Envelope {
             publish = publish.event(event_type);
         }
         if let Some(id) = &self.id {
-            publish = publish.id(&self.own_id(id));
+            publish = publish.id(self.own_id(id));
         }
         if let Some(millis) = self.retry_ms {
             publish = publish.retry(Duration::from_millis(millis));

@@ -178,7 +178,7 @@ impl Publishing<'_> {
                 None => return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }),
             };
             // A stream can take hours, and a right can end meanwhile.
-            let still = self.app.control.recheck(&self.caller);
+            let still = self.app.control.check_publish(&self.caller, &self.addresses);
             still.map_err(|error| self.at_next(error.into()))?;
             let Read { events, error } = reader.read(chunk.as_deref());
             for event in events {
@@ -224,7 +224,7 @@ impl Publishing<'_> {
             publish = publish.event(event_type);
         }
         if let Some(id) = arrived.id {
-            publish = publish.id(&self.envelope.own_id(&id));
+            publish = publish.id(self.envelope.own_id(&id));
         }
         publish.publish(arrived.data).map_err(|error| not_published(&error))
     }
