@@ -1,7 +1,8 @@
-//! The files with keys. The first start of `downlink serve` makes those that are not given.
+//! The key files. If the settings name no file for a kind of key, the first start of `downlink
+//! serve` makes one.
 //!
-//! Only their owner can read the files. The command line on the same machine reads the publish key,
-//! so that `downlink publish` works without further set-up.
+//! Only their owner can read the files that the server makes. `downlink publish` and `downlink
+//! subscribe` on the same machine read the publish key, so they need no further set-up.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ pub(crate) const PUBLISH_KEY_FILE: &str = "downlink-publish.key";
 /// The name of the file with the ticket key that the first start makes.
 const TICKET_KEY_FILE: &str = "downlink-ticket.key";
 
-/// A key file of the server's own, for the lines that the start prints.
+/// The key files that the server made itself. The server prints their paths when it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct MadeKeys {
     pub(crate) publish: Option<PathBuf>,

@@ -72,9 +72,9 @@ pub(super) struct BodyClock {
 struct EndAndTimer {
     /// When the response ends.
     end: Moment,
-    /// When the notice of the expiry is due: [`Moment::NEVER`] if the response announces no expiry,
-    /// and [`ANNOUNCED`] after the notice. One field for both, because every stream with a grant
-    /// has it.
+    /// When the notice of the expiry is due. It is [`Moment::NEVER`] if the response announces no
+    /// expiry, and [`ANNOUNCED`] once the notice was sent. A separate flag would make each stream
+    /// that expires larger.
     notice: Moment,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -200,8 +200,9 @@ pub(super) struct End {
     notice: Option<Instant>,
 }
 
-/// The earlier of an expiry and the end of an age that starts now. `notice` says how long before
-/// the expiry the client gets the notice. A response that ends by its age announces no expiry.
+/// When the response ends: at its expiry, or when it reaches its maximum age, whichever comes first.
+/// `notice` is the time between the notice and the expiry. A response that ends because of its age
+/// announces no expiry.
 pub(super) fn end_of(
     expiry: Option<Expiry>,
     notice: Option<Duration>,
