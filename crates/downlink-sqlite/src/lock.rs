@@ -149,7 +149,7 @@ impl Drop for FileUse {
     }
 }
 
-/// The holder of the lock that a new store waits for.
+/// The store or process that holds the lock.
 enum Holder {
     OtherProcess,
     ThisProcess,

@@ -69,9 +69,8 @@ pub struct SqliteOptions {
     /// of a topic is the offset after its last evicted event. For all other topics without events,
     /// the store remembers only the highest of their floors.
     pub floors_max: usize,
-    /// How long to wait if another process has the file open. A new process may start before the
-    /// old process has ended. This must then be at least the time that the old process may need to
-    /// end.
+    /// How long to wait if another process has the file open. If a new process may start before the
+    /// old process has ended, set this to at least the time that the old process may need to end.
     pub wait_for: Duration,
 }
 

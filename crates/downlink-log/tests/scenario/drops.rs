@@ -141,7 +141,7 @@ impl Payload for Broken {
 }
 
 #[test]
-fn a_batch_whose_stamp_panics_is_not_appended() {
+fn a_batch_is_not_appended_if_the_method_stamp_panics() {
     let log: Log<Broken> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let before = (log.tail(), log.totals(ms(0)));
