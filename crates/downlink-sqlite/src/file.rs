@@ -25,9 +25,9 @@ use crate::{
     sql::{Sql as _, meta},
 };
 
-/// How long to wait for a lock that another program holds on the database, such as a shell in a
-/// transaction. A quick query from a shell is over within this time. If the program holds the lock
-/// for longer, publishers get an error. With a longer time, they would have to wait longer for this
+/// How long to wait for a lock that another program, such as a shell in a transaction, holds on the
+/// database. A quick query from a shell is over within this time. If the program holds the lock for
+/// longer, publishers get an error. With a longer time, they would have to wait longer for this
 /// error.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 

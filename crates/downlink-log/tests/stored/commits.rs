@@ -361,7 +361,7 @@ fn a_rejected_batch_does_not_affect_other_batches_of_the_commit() {
 }
 
 #[test]
-fn matched_counts_each_reader_once() {
+fn the_number_of_matched_readers_counts_each_reader_once() {
     let world = World::new(Durability::Commit);
     let _both = world.open(&["a/x", "a/*"], Start::Live);
     let _pattern = world.open(&["a/{n}", "b"], Start::Live);

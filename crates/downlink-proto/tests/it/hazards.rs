@@ -214,7 +214,7 @@ fn an_event_takes_72_bytes() {
 }
 
 #[test]
-fn encode_into_appends_to_the_buffer() {
+fn encoding_into_a_buffer_appends_to_the_buffer() {
     let mut out = b": x\n\n".to_vec();
     Event::new("a").encode_into(&mut out);
     Event::new("b").encode_into(&mut out);
