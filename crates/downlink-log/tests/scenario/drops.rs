@@ -16,7 +16,7 @@ use crate::support::{
     ALL, Count, Seen, append_all, draft, draft_of, ms, options, selection, sizes, topic,
 };
 
-/// A payload that runs a closure when the last clone of it is dropped.
+/// A payload that runs a closure when its last clone is dropped.
 #[derive(Clone)]
 struct Loud(Arc<OnDrop>);
 
