@@ -3,6 +3,7 @@
 use std::{
     io,
     path::Path,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,6 +19,7 @@ use downlink_access::{
     StreamGrant, TicketId, TicketKeys, TicketStreams, TokenKeys, TokenRules, Tokens, Verified,
 };
 use parking_lot::Mutex;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
     AccessSettings, Origin, Origins, Role,
@@ -50,6 +52,8 @@ pub struct Control {
     /// How often rights were taken away since the start. A stream that has seen a smaller number
     /// checks its rights again.
     changes: AtomicU32,
+    /// Wakes the publishers of streams after each of these changes.
+    changed: Notify,
 }
 
 /// The rights of a request without a listener of its own: see [`Control::verify`].
@@ -76,6 +80,7 @@ impl Control {
             revoked: RevokedFile::default(),
             ticket_streams: Mutex::new(TicketStreams::new(TICKET_STREAMS_MAX)),
             changes: AtomicU32::new(0),
+            changed: Notify::new(),
         }
     }
 
@@ -114,6 +119,7 @@ impl Control {
             revoked,
             ticket_streams: Mutex::new(TicketStreams::new(TICKET_STREAMS_MAX)),
             changes: AtomicU32::new(0),
+            changed: Notify::new(),
         })
     }
 
@@ -227,6 +233,34 @@ impl Control {
         if verified.proof() == Proof::Nothing { Err(AccessError::TokenMissing) } else { Ok(()) }
     }
 
+    /// Waits until the rights of a publisher end, and returns the reason.
+    pub(crate) async fn rights_ended(
+        &self,
+        verified: &Verified,
+        addresses: &[Address],
+    ) -> AccessError {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // A change after this line is not missed.
+            changed.as_mut().enable();
+            match self.check_publish(verified, addresses) {
+                // The keys of the issuer cannot be fetched. This says nothing against the publisher.
+                Ok(()) | Err(AccessError::KeysUnavailable) => {}
+                Err(error) => return error,
+            }
+            match verified.grant().until().map(SystemTime::from) {
+                None => changed.await,
+                Some(until) => {
+                    let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+                    tokio::select! {
+                        () = changed => {}
+                        () = sleep(left) => {}
+                    }
+                }
+            }
+        }
+    }
+
     /// Issues a ticket, and returns it with its end.
     pub(crate) fn issue(
         &self,
@@ -248,6 +282,7 @@ impl Control {
         let revoked = self.access.revoke(revocation.clone(), now());
         revoked.map_err(|_| RevokeError::TooManyKeys)?;
         self.changes.fetch_add(1, Ordering::Release);
+        self.changed.notify_waiters();
         hub.wake_subscribers();
         let control = Arc::clone(self);
         let writing = tokio::task::spawn_blocking(move || control.revoked.append(&revocation));

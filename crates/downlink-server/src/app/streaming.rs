@@ -101,17 +101,33 @@ async fn publish_to_the_end(
     }
 }
 
-/// Reads the next chunk of the body. `None` if the server starts to shut down first.
+/// What comes next in a stream.
+enum Next {
+    /// A chunk of the body. `None` if the body has ended.
+    Chunk(Option<Bytes>),
+    /// The stream stops before its end.
+    Stop(Refused),
+    /// The server starts to shut down.
+    ShuttingDown,
+}
+
+/// Waits for the next chunk of the body, for the end of the publisher's rights, or for the shutdown
+/// of the server.
 ///
 /// The default of the maximum pause is an hour, not some seconds, because a language model may
 /// compute for a long time and a sensor may be silent. Without a maximum, a client that has lost
 /// its network would hold its connection for ever.
-async fn next_chunk(app: &App, body: &mut Body) -> Option<Result<Option<Bytes>, Refused>> {
-    tokio::select! {
+async fn next(app: &App, caller: &Verified, to: &[Address], body: &mut Body) -> Next {
+    let read = tokio::select! {
         biased;
-        () = app.hub.draining() => None,
-        chunk = body::next_chunk(body, app.settings.stream_pause_max) => Some(chunk),
-    }
+        () = app.hub.draining() => return Next::ShuttingDown,
+        chunk = body::next_chunk(body, app.settings.stream_pause_max) => chunk,
+        error = app.control.rights_ended(caller, to) => Err(error.into()),
+    };
+    // The rights may have ended in the same moment, so they are checked once more.
+    let checked =
+        read.and_then(|chunk| Ok(app.control.check_publish(caller, to).map(|()| chunk)?));
+    checked.map_or_else(Next::Stop, Next::Chunk)
 }
 
 fn shutting_down() -> Refused {
@@ -173,13 +189,13 @@ impl Publishing<'_> {
     ) -> Result<(), Stopped> {
         let mut reader = Reader::new(format, self.app.settings.event_bytes_max);
         loop {
-            let chunk = match next_chunk(self.app, body).await {
-                Some(chunk) => chunk.map_err(|why| self.at_next(why))?,
-                None => return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }),
+            let chunk = match next(self.app, &self.caller, &self.addresses, body).await {
+                Next::Chunk(chunk) => chunk,
+                Next::Stop(why) => return Err(self.at_next(why)),
+                Next::ShuttingDown => {
+                    return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) });
+                }
             };
-            // A stream can take hours, and a right can end meanwhile.
-            let still = self.app.control.check_publish(&self.caller, &self.addresses);
-            still.map_err(|error| self.at_next(error.into()))?;
             let Read { events, error } = reader.read(chunk.as_deref());
             for event in events {
                 self.publish(event).await?;
