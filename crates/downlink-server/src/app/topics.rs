@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use downlink::hub::{Address, InvalidName, Topic, TopicOverview};
+use downlink_access::Verified;
 use serde_json::{Value, json};
 
 use super::{
@@ -46,16 +47,43 @@ pub(super) async fn topics(
     let after = after.transpose()?;
     let prefix = query.one("prefix")?.unwrap_or_default();
     app.control.check_credential(&caller.verified)?;
-    let found = app.hub.topic_overviews(prefix, after.as_ref(), limit);
+    let found = visible(&app, &caller.verified, prefix, after, limit).await;
     let next = found.last().filter(|_| found.len() == limit).map(|last| last.topic.as_str());
-    // A caller sees the topics that the caller may read. So there may be fewer than `limit` rows
-    // although there are more topics.
-    let may_see = |found: &&TopicOverview| {
-        let topic = Topic::new(&found.topic);
-        topic.is_ok_and(|topic| app.control.covers_topic(&caller.verified, &topic))
-    };
-    let rows: Vec<Value> = found.iter().filter(may_see).map(row).collect();
+    let rows: Vec<Value> = found.iter().map(row).collect();
     Ok(reply::json(&json!({ "topics": rows, "next": next })))
+}
+
+/// The topics that the caller may read, in the order of their names. The answer to a request must
+/// not reveal the name of any other topic, so this function reads on until it has `limit` topics.
+async fn visible(
+    app: &App,
+    verified: &Verified,
+    prefix: &str,
+    mut after: Option<Topic>,
+    limit: usize,
+) -> Vec<TopicOverview> {
+    let at_once = limit.max(LISTED);
+    let mut visible = Vec::new();
+    loop {
+        let found = app.hub.topic_overviews(prefix, after.as_ref(), at_once);
+        let is_last = found.len() < at_once;
+        for topic in found {
+            let Ok(name) = Topic::new(&topic.topic) else { continue };
+            let is_granted = app.control.covers_topic(verified, &name);
+            // A covered topic may have been revoked for the client.
+            if is_granted && app.control.check_topic(verified, &name).is_ok() {
+                visible.push(topic);
+            }
+            if visible.len() == limit {
+                return visible;
+            }
+            after = Some(name);
+        }
+        if is_last {
+            return visible;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 pub(super) async fn finish(
