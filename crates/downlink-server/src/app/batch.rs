@@ -43,6 +43,8 @@ pub(super) async fn publish(
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
     content::check(&headers)?;
+    // A stranger must not make the server read a large body.
+    app.control.check_credential(&caller.verified)?;
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
