@@ -116,9 +116,6 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
         return Ok((Origin::None, Outcome::Open));
     }
     let unknown = |refused| (Origin::None, refused);
-    if !app.role.serves(path) {
-        return Err(unknown(super::not_served(path)));
-    }
     let host = host(request).map_err(unknown)?;
     check_host(app, host).map_err(unknown)?;
     if app.role == Role::Development {
@@ -129,6 +126,9 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
     let origin = origin.map_err(|name| unknown(given_twice(&name)))?;
     if let Origin::Foreign(page) = &origin {
         return Err(unknown(foreign(page)));
+    }
+    if !app.role.serves(path) {
+        return Err((origin, super::not_served(path)));
     }
     if *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
         return Ok((origin, Outcome::Preflight));
