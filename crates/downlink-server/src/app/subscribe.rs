@@ -1,9 +1,6 @@
 //! `GET /events`: subscribes as the query says, and answers with a stream of events.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Extension,
@@ -31,8 +28,10 @@ use super::{
 const PARAMETERS: &[&str] =
     &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
 
-/// The notice of an expiry comes at a random time in the last tenth of the stream's life.
-const NOTICE_PART: u32 = 10;
+/// The notice of an expiry comes at a random time in this range before the end, as parts of the
+/// stream's life. A client needs the rest of the time to get new credentials and to open its next
+/// stream.
+const NOTICE_PARTS: (u32, u32) = (20, 10);
 
 pub(super) async fn subscribe(
     State(app): State<App>,
@@ -101,7 +100,8 @@ where
         let until = SystemTime::from(until);
         let life = until.duration_since(SystemTime::now()).unwrap_or_default();
         // The clients of one page get new credentials at different times.
-        let notice = Spread::between(Duration::ZERO, life / NOTICE_PART).pick();
+        let (latest, earliest) = NOTICE_PARTS;
+        let notice = Spread::between(life / latest, life / earliest).pick();
         sse = sse.expires_at(until).expiry_notice(notice);
     }
     Ok(sse.into_response())
