@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use axum::http::{HeaderMap, Method, header};
 use downlink::hub::{Address, ClientId, Hub, Selection, Timestamp, Topic, TopicSelector};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, IssueError, Presented, Proof, Revocation,
+    Access, AccessError, AccessOptions, Grant, IssueError, Presented, Proof, Revocation, Secret,
     StreamGrant, TicketId, TicketKeys, TicketStreams, TokenKeys, TokenRules, Tokens, Verified,
 };
 use parking_lot::Mutex;
@@ -65,9 +65,12 @@ pub(crate) struct Credentials<'a> {
 }
 
 impl Control {
-    /// The access of a development server, whose listener gives every right.
+    /// The access of a development server, whose listener gives every right. Its tickets end with
+    /// the server, because the key of the tickets is only in memory.
     pub fn development() -> Self {
-        let access = Access::new(AccessOptions::default());
+        let secret = Secret::generate().ok();
+        let tickets = secret.and_then(|secret| TicketKeys::new(HUB_NAME, &[secret]).ok());
+        let access = Access::new(AccessOptions { tickets, ..AccessOptions::default() });
         Self {
             without_keys: access.without_keys(),
             access,
@@ -142,13 +145,14 @@ impl Control {
     }
 
     /// Verifies the credentials of a request. A request without credentials has no rights, except
-    /// those that its listener gives.
+    /// those that its listener gives. A request with a ticket has the rights of the ticket on every
+    /// listener, so that a ticket means the same in development and in production.
     pub(crate) fn verify(
         &self,
         role: Role,
         credentials: &Credentials<'_>,
     ) -> Result<Verified, AccessError> {
-        if role.gives_all_rights() {
+        if role.gives_all_rights() && credentials.tickets.is_empty() {
             return Ok(Verified::trusted(Grant::all(), now()));
         }
         self.of(role).verify(&self.presented(credentials), now())
