@@ -179,8 +179,7 @@ fn every_start() {
     for number in 0..TOPICS {
         append(&log, number as u64 / 1_000, &deep_topic(number));
     }
-    // Some starts have to search through evictions, so the benchmark first causes several thousand
-    // of them.
+    // Some starts have to search through evictions, so this makes several thousand evictions.
     (0..5_000).for_each(|number| {
         append(&log, 200, &deep_topic(number * 20));
     });
@@ -359,8 +358,8 @@ impl Users {
         Self { log, readers, names }
     }
 
-    /// For each reader in turn, publishes one event and lets the reader read the event. Returns the
-    /// processor time per delivery in nanoseconds.
+    /// Publishes one event to each reader in turn, and the reader reads it. Returns the processor
+    /// time per delivery in nanoseconds.
     fn round(&mut self) -> f64 {
         let before = cpu();
         for (reader, name) in self.readers.iter_mut().zip(&self.names) {
@@ -414,7 +413,7 @@ fn deliveries() {
     for (place, what) in [(1, "user/N/*"), (2, "by name beside a finished topic")] {
         let mut ratios: Vec<f64> = rounds.iter().map(|times| times[place] / times[0]).collect();
         ratios.sort_by(f64::total_cmp);
-        println!("  {what}: median {:.3} of the time by name", ratios[ROUNDS / 2]);
+        println!("  {what}: median {:.3} of it", ratios[ROUNDS / 2]);
     }
 }
 

@@ -239,7 +239,7 @@ fn seconds() -> u64 {
 }
 
 #[test]
-fn under_torture_no_event_is_lost_and_the_log_is_empty_at_the_end() {
+fn torture_loses_no_event_and_leaves_the_log_empty() {
     let until = Instant::now() + Duration::from_secs(seconds());
     let world = World::new();
     let followed: Vec<Followed> = thread::scope(|scope| {
@@ -284,7 +284,7 @@ fn under_torture_no_event_is_lost_and_the_log_is_empty_at_the_end() {
 /// One reader of both topics stays open. It must match every event, even while other readers are
 /// opened and closed.
 #[test]
-fn a_reader_that_stays_open_matches_every_event_while_others_open_and_close() {
+fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_close() {
     let log: Log<Load> = Log::new(options());
     let both = selection(&["a", "b"]);
     let stays = log.open(ms(0), &both, &Start::Live).unwrap();

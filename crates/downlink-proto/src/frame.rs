@@ -1,9 +1,9 @@
-//! A frame holds the bytes of one event or comment, ready to send.
+//! A frame has the bytes of one event or comment, ready to send.
 //!
 //! A frame is made only from checked values, and a blank line at its end completes the event. So a
 //! writer may send frames in any order, and no frame can become a part of another frame's event.
-//! The only frame without a blank line is the result of [`Frame::comment_line`]. A reader sees this
-//! comment as the first line of the next event, and ignores the comment.
+//! Only a frame of [`Frame::comment_line`] has no blank line. A reader sees its comment as the
+//! first line of the next event, and ignores the comment.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use crate::{field::Retry, text};
 
-/// The bytes of one event or comment. Every frame ends with a blank line, except the result of
-/// [`comment_line`](Self::comment_line).
+/// The bytes of one event or comment. A frame ends with a blank line. Only a frame of
+/// [`comment_line`](Self::comment_line) has no blank line.
 ///
 /// A clone is cheap, because it shares the bytes. Two frames are equal if their bytes are equal.
 ///

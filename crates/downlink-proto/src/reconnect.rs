@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The reconnection time until a `retry:` field sets another time: 3 seconds.
 ///
 /// With half the time, clients would send twice as many requests to a server that is restarting.
-/// With double the time, users would notice that a page is out of date.
+/// With double the time, people would notice that a page shows nothing new.
 pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 
 /// The shortest reconnection time that a server can set: half a second, as in Firefox.
@@ -53,7 +53,7 @@ pub enum ReconnectMode {
     /// answer asks for a longer wait, the client waits that long.
     #[default]
     Resilient,
-    /// The client stops for good after any answer that is not a stream. The standard requires this
+    /// The client ends for good after any answer that is not a stream. The standard requires this
     /// of browsers.
     Spec,
 }
@@ -80,7 +80,7 @@ pub struct ReconnectPolicy {
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
-    /// The client stops for good when this many attempts in a row have failed. `None` means no
+    /// The client ends for good when this many attempts in a row have failed. `None` means no
     /// limit.
     pub attempts_max: Option<u32>,
 }
@@ -121,7 +121,7 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the number of failed attempts in a row after which the client stops for good. 0 counts
+    /// Sets the number of failed attempts in a row after which the client ends for good. 0 counts
     /// as 1.
     pub const fn attempts_max(mut self, max: u32) -> Self {
         self.attempts_max = Some(max);
@@ -166,7 +166,7 @@ pub enum StopReason {
     NoContent,
     /// Another attempt would fail in the same way.
     Failed,
-    /// [`attempts_max`](ReconnectPolicy::attempts_max) attempts in a row have failed.
+    /// The maximum number of attempts in a row has failed.
     AttemptsSpent,
 }
 
@@ -264,8 +264,8 @@ impl Reconnect {
         Ok(self.wait(random, asked))
     }
 
-    /// The wait after a failed attempt or an empty stream. It is the longer of the reconnection
-    /// time and `asked`, plus a random time. The maximum of the random time doubles with each
+    /// The wait after a failed attempt or an empty stream: the reconnection time or `asked`, if
+    /// `asked` is longer, plus a random time. The maximum of the random time doubles with each
     /// further failure. The random time (full jitter) keeps clients from reconnecting at the same
     /// moment.
     fn wait(&mut self, random: u64, asked: Duration) -> Duration {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_field_still_applies_after_a_reconnect() {
+    fn a_retry_still_applies_after_a_reconnect() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         reconnect.handle_retry(secs(7));
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(7));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_time_below_the_minimum_is_raised_to_the_minimum() {
+    fn a_retry_below_the_minimum_is_raised_to_the_minimum() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         let tick = Duration::from_millis(1);
         let min = RECONNECTION_TIME_MIN;
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_time_above_the_maximum_is_lowered_to_the_maximum() {
+    fn a_retry_above_the_maximum_is_lowered_to_the_maximum() {
         let max = WAIT_MAX_DEFAULT;
         let tick = Duration::from_millis(1);
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
@@ -452,27 +452,27 @@ mod tests {
     }
 
     #[test]
-    fn status_204_stops_the_client_in_both_modes() {
+    fn status_204_stops_in_both_modes() {
         assert_stops(ReconnectPolicy::spec(), refused(204), StopReason::NoContent);
         assert_stops(ReconnectPolicy::resilient(), refused(204), StopReason::NoContent);
     }
 
     #[test]
-    fn in_spec_mode_the_client_stops_at_every_status_except_200() {
+    fn spec_mode_stops_at_every_other_status() {
         for status in [205, 210, 299, 404, 408, 410, 425, 429, 500, 503] {
             assert_stops(ReconnectPolicy::spec(), refused(status), StopReason::Failed);
         }
     }
 
     #[test]
-    fn in_resilient_mode_the_client_stops_at_permanent_statuses() {
+    fn resilient_mode_stops_at_permanent_statuses() {
         for status in [205, 301, 400, 401, 403, 404, 410, 424, 426, 428, 499, 600] {
             assert_stops(ReconnectPolicy::resilient(), refused(status), StopReason::Failed);
         }
     }
 
     #[test]
-    fn in_resilient_mode_the_client_tries_again_after_temporary_statuses() {
+    fn resilient_mode_retries_after_temporary_statuses() {
         for status in [408, 425, 429, 500, 502, 503, 599] {
             let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
             assert_eq!(wait(&mut reconnect, LEAST, refused(status)), secs(3));
@@ -480,13 +480,13 @@ mod tests {
     }
 
     #[test]
-    fn a_futile_outcome_stops_the_client_in_both_modes() {
+    fn a_futile_outcome_stops_in_both_modes() {
         assert_stops(ReconnectPolicy::spec(), Outcome::Futile, StopReason::Failed);
         assert_stops(ReconnectPolicy::resilient(), Outcome::Futile, StopReason::Failed);
     }
 
     #[test]
-    fn the_wait_in_a_retry_after_header_is_respected_up_to_the_maximum() {
+    fn retry_after_is_respected_up_to_the_maximum() {
         let after = |asked| {
             let outcome = Outcome::Refused { status: 503, retry_after: Some(asked) };
             wait(&mut Reconnect::new(ReconnectPolicy::resilient()), LEAST, outcome)

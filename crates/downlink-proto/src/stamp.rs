@@ -1,8 +1,8 @@
 //! Encodes an event before its offset is known. An offset is the number of an event in its log, and
 //! the id of the event ends with it.
 //!
-//! A log assigns offsets under a lock. Encoding an event takes a long time, so the log encodes the
-//! event before it takes the lock. Under the lock, it only writes the digits of the offset into the
+//! A log assigns offsets under a lock. Encoding an event takes long, so the log encodes the event
+//! before it takes the lock. Under the lock, it only writes the digits of the offset into the
 //! encoded event. Writing these digits is called stamping.
 //!
 //! At the end of the id, the encoded event has room for the longest offset. Stamping writes the

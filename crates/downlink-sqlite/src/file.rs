@@ -25,9 +25,9 @@ use crate::{
     sql::{Sql as _, meta},
 };
 
-/// How long to wait for a lock that another program, such as a shell in a transaction, holds on the
-/// database. A quick query from a shell is over within this time. If the program holds the lock for
-/// longer, publishers get an error. With a longer time, they would have to wait longer for this
+/// How long to wait for a lock that another program holds on the database, such as a shell in a
+/// transaction. A quick query from a shell is over within this time. If the program holds the lock
+/// for longer, publishers get an error. With a longer time, they would have to wait longer for this
 /// error.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -126,8 +126,8 @@ fn read_once<T>(
 
 /// Opens the connection that all reads share while the disk is full. It keeps the index of the
 /// write-ahead log in its own memory, because the disk has no room for the file of the shared
-/// index. This connection never writes, not even when it is closed. The next opening of the store
-/// moves the pages of the write-ahead log into the file.
+/// index. This connection never writes, not even when it is closed. When the store is opened the
+/// next time, it moves the pages of the write-ahead log into the file.
 fn connect_alone(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -156,8 +156,8 @@ impl Backup {
         let from = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         fs::File::create_new(path).map_err(|error| file_error(&error))?;
         let copied = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|mut to| {
-            // The copy is made in one step. If a commit came between two steps, SQLite would start
-            // the copy again.
+            // The copy is made in one step, because SQLite would begin again after a commit between
+            // two steps.
             let copying = Copying::new(&from, &mut to)?;
             Ok(copying.run_to_completion(i32::MAX, Duration::ZERO, None)?)
         });

@@ -116,8 +116,7 @@ impl FileUse {
         path.metadata().is_ok_and(|found| identity(&path, &found) == self.file().identity)
     }
 
-    /// Takes the lock. If another store or process already has the lock, returns the holder as the
-    /// inner error.
+    /// Takes the lock. If the lock is taken, returns its holder.
     fn try_lock(&self, database: &Path) -> Result<Result<Arc<AtomicBool>, Holder>> {
         let LockedFile { file, writer, .. } = self.file();
         let mut writer = writer.lock();
@@ -150,7 +149,7 @@ impl Drop for FileUse {
     }
 }
 
-/// The store or process that holds the lock.
+/// The holder of the lock that a new store waits for.
 enum Holder {
     OtherProcess,
     ThisProcess,

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_step_keeps_the_rows_of_a_file() {
+    fn a_step_keeps_the_rows_of_a_file() {
         let mut connection = Connection::open_in_memory().unwrap();
         run(&mut connection, &STEPS[..1]).unwrap();
         connection.execute("INSERT INTO epochs VALUES (1, 'aaaaaaaa', 7)", []).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_step_that_fails_leaves_the_old_layout() {
+    fn a_step_that_fails_leaves_the_old_layout() {
         let mut connection = Connection::open_in_memory().unwrap();
         run(&mut connection, &STEPS[..1]).unwrap();
         let steps = [STEPS[0], "CREATE TABLE later (a)", "CREATE TABLE later (a)"];

@@ -48,8 +48,8 @@ const INDEX_ROWS: usize = 4_096;
 /// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After a store is opened, trimming checks the topics of this many of the newest events. Other
-/// topics cannot exceed their rule, because trimming runs after each commit.
+/// After a store is opened, trimming checks the topics of this many newest events. Other topics
+/// cannot exceed their rule, because trimming runs after each commit.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
@@ -69,8 +69,9 @@ pub struct SqliteOptions {
     /// of a topic is the offset after its last evicted event. For all other topics without events,
     /// the store remembers only the highest of their floors.
     pub floors_max: usize,
-    /// How long to wait if another process has the file open. If a new process may start before the
-    /// old process has ended, set this to at least the time that the old process may need to end.
+    /// How long to wait if another process has the file open. A new process may start before the
+    /// old process has ended. This must then be at least the time that the old process may need to
+    /// end.
     pub wait_for: Duration,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! The writer is the thread that writes to the store. It reports the beginning and the end of an
 //! outage. While the outage lasts, the writer repeats the first report at most once a minute. Every
-//! few seconds, the writer tests whether the store accepts events again. The writer does not wait
-//! for the next publish, because it may never come: during an outage, a server may report that it
-//! is not ready, and then it gets no events to publish.
+//! few seconds, the writer tests whether the store accepts events again. It cannot wait for the
+//! next publish instead: during an outage, a server may report that it is not ready, and then gets
+//! no events to publish.
 
 use std::{
     ops::Range,
@@ -13,9 +13,9 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tests of whether the store accepts events again. A person who has freed
-/// some space sees the result after at most this time. With shorter times, the tests would put more
-/// load on a failing disk.
+/// The time between two tests whether the store accepts events again. It is short enough for a
+/// person who has freed some space and waits for the result, and long enough to put little load on
+/// a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two reports that the store accepts no events. With one report a minute,

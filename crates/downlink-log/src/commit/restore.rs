@@ -1,5 +1,5 @@
-//! When a log with a store is opened, this module reads the newest stored events into memory. In
-//! memory, each topic has a ring of events.
+//! When a log with a store is opened, this module reads the newest stored events into memory.
+//! There, each topic has a ring of events.
 //!
 //! The floor of a ring is an offset: the ring has all events of its topic from this offset on. A
 //! reader that needs events below the floor reads them from the store. The store also has a floor
@@ -49,7 +49,7 @@ pub(crate) fn restore<P: Payload>(
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
     // `floors_above` gives only the floors of topics that exist in the store. Everyone's topic may
-    // not exist there, so this call asks for its floor.
+    // not exist there, so its floor is asked for here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
     // Some topics have lost events that are newer than the oldest event in memory. The store knows

@@ -4,7 +4,7 @@
 //! The summary answers one question: which is the highest offset that was evicted after a given
 //! eviction? It is a list of steps. A step holds the number of an eviction and the offset of the
 //! evicted event. A step is removed when a later eviction has a higher offset, because the later
-//! eviction is then the answer to every question that the step answered. So from step to step, the
+//! eviction then is the answer to every question that the step answered. So from step to step, the
 //! numbers rise and the offsets fall.
 //!
 //! The list has at most [`STEPS_MAX`] steps. If it gets longer, two neighbouring steps are replaced

@@ -15,7 +15,7 @@ use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
 /// A reader with more patterns than this keeps the [`PatternSet`] that was made when the reader was
-/// opened, because making a large set again takes a long time.
+/// opened, because it takes long to make a large set again.
 const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]

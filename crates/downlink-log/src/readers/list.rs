@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn one_reader_of_a_list_can_be_ended_by_its_number() {
+    fn one_reader_of_a_list_ends() {
         let list = Mutex::new(ReaderList::new());
         let all: Vec<_> = (0..3).map(reader).collect();
         all.iter().for_each(|reader| _ = list.lock().insert(Arc::clone(reader)));

@@ -428,7 +428,7 @@ mod tests {
     /// The entries of a ring may wrap around the end of their buffer. So the test moves the first
     /// entry through the whole buffer.
     #[test]
-    fn the_search_for_an_only_entry_agrees_with_a_search_of_all_entries() {
+    fn only_from_agrees_with_a_search_of_all_entries() {
         let mut ring = ring(&[]);
         for offset in 1..100 {
             ring.push(Kept { offset: 2 * offset, at: Timestamp::default(), payload: "" });
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_marked_dead_only_if_it_is_empty_unreserved_and_unfinished() {
+    fn a_ring_is_buried_only_if_it_is_empty_unreserved_and_unfinished() {
         let mut full = ring(&[1]);
         assert!(!full.bury());
         let mut reserved = ring(&[]);

@@ -1,9 +1,8 @@
 //! The position of an event in a log: the offset, the epoch, the cursor, and the event id that
 //! clients see.
 //!
-//! A cursor contains the next offset to read. An id contains the offset before the cursor's offset.
-//! This is the last offset that was delivered. So `<epoch>-0` is the id of a reader that has read
-//! nothing.
+//! A cursor contains the next offset to read. An id contains the offset before it, which is the
+//! last offset that was delivered. So `<epoch>-0` is the id of a reader that has read nothing.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn parsing_and_writing_an_id_gives_the_same_id() {
+    fn an_id_round_trips() {
         let cursor = Cursor { epoch: Epoch::from_random(12345), next: Offset(8) };
         assert_eq!(Cursor::parse_id(&cursor.to_string()), Some(cursor));
     }

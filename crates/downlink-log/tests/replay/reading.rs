@@ -172,7 +172,7 @@ impl Diary {
         let last = self.delivered.last().map_or(0, |(last, _)| *last);
         assert!(offset > last, "event {offset} came after event {last}");
         if let Some(oldest) = self.oldest.take() {
-            assert_eq!(offset, oldest, "the event is not the one that the gap announced: {self:?}");
+            assert_eq!(offset, oldest, "the gap has announced another event: {self:?}");
         }
         self.delivered.push((offset, entry.payload.0));
         self.is_over = entry.payload.0 == LAST;
@@ -214,8 +214,8 @@ impl Diary {
             );
         }
         for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
-            // A gap ends at an event that one of the reader's topics has evicted, so this event
-            // must be for the reader. The reader may still have got this event from another topic.
+            // The last event of a gap must be for this reader, because one of its topics has
+            // evicted the event. The reader may still have got this event from another topic.
             let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
             let exact = wanted > usize::from(is_delivered(until));
             assert!(

@@ -105,7 +105,7 @@ fn a_search_that_finds_nothing_takes_several_polls() {
 }
 
 #[test]
-fn a_pattern_reader_can_start_at_the_newest_events() {
+fn the_last_events_of_a_pattern_are_counted_from_the_end() {
     let log = log();
     let mut reader = open(&log, Start::Last(3));
     begin(&mut reader);
@@ -129,10 +129,10 @@ fn a_reader_gets_its_history_before_it_ends() {
     }
 }
 
-/// A reader with `Start::Last` begins with exactly the requested number of newest events. Here, the
-/// log has more events than it sorts at once.
+/// With few topics, `Start::Last` counts the newest events exactly. The log has more events here
+/// than it sorts at once.
 #[test]
-fn a_reader_can_start_at_more_events_than_are_sorted_at_once() {
+fn many_last_events_are_counted_from_the_end() {
     let mut long = options();
     long.retention.default = Retention { events_max: 10_000, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(long);
@@ -174,7 +174,7 @@ fn a_reconnecting_pattern_reader_gets_a_gap_for_evicted_events() {
 /// A pattern keeps a row for each of its newest events, up to a limit. In this test, more events
 /// than this limit arrive between two reads.
 #[test]
-fn a_reader_misses_nothing_if_more_events_arrive_than_its_pattern_has_rows() {
+fn a_burst_of_more_events_than_a_pattern_has_rows_loses_nothing() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     for burst in [1, 63, 64, 65, 66, 500] {

@@ -66,8 +66,8 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// The log's index has a row for each event of any topic. Each time a reader locks the index, it
-/// may visit only a limited number of rows. In this test, more rows than this limit are between two
+/// The log's index has a row for each event of any topic. A reader may visit only a limited number
+/// of rows while it holds the lock once. In this test, more rows than this limit are between two
 /// events for the reader.
 #[test]
 fn a_reader_gets_past_many_rows_of_other_topics() {
@@ -174,7 +174,7 @@ fn a_live_reader_of_a_finished_topic_gets_all_its_events_and_ends() {
 }
 
 #[test]
-fn a_finished_topic_accepts_events_again_after_the_configured_time() {
+fn a_finished_topic_is_open_again_after_the_time_finished_keep() {
     let mut options = options();
     options.retention.finished_keep = Duration::from_millis(50);
     let log: Log<Load> = Log::new(options);
@@ -187,7 +187,7 @@ fn a_finished_topic_accepts_events_again_after_the_configured_time() {
 }
 
 #[test]
-fn a_reader_that_starts_at_a_time_gets_a_gap_for_evicted_events_from_this_time_on() {
+fn a_start_since_a_time_reports_later_events_that_were_evicted() {
     let mut two = options();
     two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(two);
@@ -219,7 +219,7 @@ fn a_reader_without_selectors_gets_only_events_to_everyone() {
 /// Topic `a` has also evicted event 3, but topic `b` still keeps event 3, so the reader must not
 /// get a second gap.
 #[test]
-fn a_reader_skips_the_row_of_an_event_that_a_gap_has_already_reported() {
+fn a_row_below_a_reported_gap_does_not_stop_a_reader() {
     let mut small = options();
     let newest = Retention { events_max: 1, ..Retention::DEFAULT };
     small.retention.rules.push((selection(&["a"]).selectors[0].clone(), newest));

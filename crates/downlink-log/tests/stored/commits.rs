@@ -45,7 +45,7 @@ fn a_durable_commit_is_flushed_before_its_answer() {
 }
 
 #[test]
-fn relaxed_events_are_visible_before_they_are_flushed() {
+fn relaxed_events_are_visible_first_and_flushed_later() {
     let world = World::new(Durability::Relaxed);
     let mut reader = world.open(&["a"], Start::Live);
     world.publish("a", [7]);
@@ -117,7 +117,7 @@ fn after_an_unknown_outcome_waiting_publishes_fail() {
 }
 
 #[test]
-fn the_store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
+fn store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
     let world = World::new(Durability::Commit);
     assert_eq!(world.log.store_error(), None);
     // The publish fails, and then the first retry of the log's writer fails too.
@@ -150,7 +150,7 @@ fn a_log_opens_on_a_full_disk() {
 }
 
 #[test]
-fn a_final_store_error_stays_set_and_each_rejected_publish_is_counted() {
+fn a_final_store_error_stays_and_counts_each_rejected_publish() {
     let world = World::new(Durability::Commit);
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     for number in 0..3 {
@@ -161,12 +161,12 @@ fn a_final_store_error_stays_set_and_each_rejected_publish_is_counted() {
 }
 
 #[test]
-fn publishers_get_a_final_error_that_occurs_during_trimming() {
+fn publishers_get_a_final_error_of_trimming() {
     let world = World::new(Durability::Commit);
     let damage = StoreError::Corrupt { reason: "a page".into() };
     world.shelf.fail_trim_with(damage.clone());
-    // The writer trims the store after the first commit. By then, the first publish may have got
-    // its answer, so only the second publish must fail.
+    // The writer trims the store after a commit, possibly after the first publish has got its
+    // answer.
     let _ = world.append(vec![note("a", 1)]);
     assert_eq!(world.append(vec![note("a", 2)]), Err(AppendError::Store(damage)));
 }
@@ -361,7 +361,7 @@ fn a_rejected_batch_does_not_affect_other_batches_of_the_commit() {
 }
 
 #[test]
-fn the_number_of_matched_readers_counts_each_reader_once() {
+fn matched_counts_each_reader_once() {
     let world = World::new(Durability::Commit);
     let _both = world.open(&["a/x", "a/*"], Start::Live);
     let _pattern = world.open(&["a/{n}", "b"], Start::Live);
@@ -406,7 +406,7 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     let bytes = to.len() * size_of::<Address>() * waiting.len();
     assert!(
         bytes < downlink_log::QUEUE_BYTES_MAX,
-        "{} waiting events exceed the limit of bytes",
+        "{} waiting events are over the limit of bytes",
         waiting.len()
     );
     // The test no longer needs the waiting events, so this makes their commit fail.

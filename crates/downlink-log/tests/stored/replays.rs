@@ -63,7 +63,7 @@ fn readers_may_start_at_events_that_are_only_in_the_store() {
 }
 
 #[test]
-fn a_reader_resumes_exactly_after_a_publisher_chosen_id_that_only_the_store_knows() {
+fn a_publisher_id_that_only_the_store_knows_resumes_exactly() {
     let world = World::new(Durability::Commit);
     world.append(vec![with_id("a", 0, "mine")]).unwrap();
     world.publish("a", 1..20);
@@ -106,7 +106,7 @@ fn a_gap_covers_exactly_the_events_that_the_store_evicted() {
 }
 
 #[test]
-fn a_reader_gets_a_gap_for_an_event_that_can_no_longer_be_decoded() {
+fn a_reader_gets_a_gap_for_an_event_that_no_longer_decodes() {
     let world = World::new(Durability::Commit);
     world.publish("a", [0, 1, BROKEN, 3, BROKEN]);
     world.publish("a", 5..15);
@@ -118,7 +118,7 @@ fn a_reader_gets_a_gap_for_an_event_that_can_no_longer_be_decoded() {
 }
 
 #[test]
-fn each_reader_gets_a_gap_for_a_damaged_event_but_the_log_reports_the_damage_once() {
+fn each_reader_gets_a_gap_for_a_damaged_event_and_it_is_reported_once() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..10);
     world.shelf.damage(3);

@@ -37,7 +37,7 @@ fn offsets_continue_after_a_restart_and_belong_to_their_epoch() {
 }
 
 #[test]
-fn an_id_beyond_the_end_of_its_epoch_gives_a_gap_with_the_reason_lost() {
+fn an_id_beyond_the_end_of_its_epoch_gives_a_lost_gap() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     world.shelf.lose_from(6);
@@ -54,7 +54,7 @@ fn an_id_beyond_the_end_of_its_epoch_gives_a_gap_with_the_reason_lost() {
 }
 
 #[test]
-fn an_id_with_an_unknown_epoch_gives_a_gap_with_the_reason_new_epoch() {
+fn an_id_with_an_unknown_epoch_gives_a_new_epoch_gap() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     let got = read(&mut world.open(&["a"], id(9, 3)), 8);
@@ -123,7 +123,7 @@ fn restored_rings_begin_after_an_unreadable_event() {
 }
 
 #[test]
-fn keys_and_publisher_chosen_ids_survive_a_restart() {
+fn keys_and_publisher_ids_survive_a_restart() {
     let mut world = World::new(Durability::Commit);
     world.append(vec![with_key("a", 1, "k")]).unwrap();
     world.append(vec![with_id("a", 2, "x")]).unwrap();

@@ -46,7 +46,7 @@ fn panic_of<T: std::fmt::Debug>(make: fn() -> T) -> String {
 }
 
 #[test]
-fn from_static_gives_the_same_value_or_error_as_new() {
+fn from_static_makes_the_value_of_new_or_panics_with_its_error() {
     assert_eq!(EventType::from_static("tick"), EventType::new("tick").unwrap());
     assert_eq!(EventId::from_static("a b"), EventId::new("a b").unwrap());
     assert_eq!(panic_of(|| EventType::from_static("a\n")), refused(EventType::new("a\n")));
@@ -97,7 +97,7 @@ fn e22_an_id_may_have_characters_that_are_not_ascii() {
 }
 
 #[test]
-fn e21_an_id_may_be_as_long_as_the_limit() {
+fn e21_an_id_may_have_bytes_up_to_the_limit() {
     let max = EVENT_ID_BYTES_MAX;
     assert!(EventId::new(&"x".repeat(max - 1)).is_ok());
     assert!(EventId::new(&"x".repeat(max)).is_ok());
@@ -111,7 +111,7 @@ fn e21_an_id_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn a_type_may_be_as_long_as_the_limit() {
+fn a_type_may_have_bytes_up_to_the_limit() {
     let max = EVENT_TYPE_BYTES_MAX;
     assert!(EventType::new(&"x".repeat(max - 1)).is_ok());
     assert!(EventType::new(&"x".repeat(max)).is_ok());
@@ -122,7 +122,7 @@ fn a_type_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn an_error_gives_the_reason_and_the_position() {
+fn an_error_has_the_reason_and_the_position() {
     let Err(InvalidField { field: "id", reason, .. }) = EventId::new("a\0") else {
         panic!("an id with NUL was accepted");
     };
@@ -142,7 +142,7 @@ fn all_conversions_check_the_text() {
 }
 
 #[test]
-fn e14_a_duration_is_rounded_up_to_milliseconds_and_limited_to_the_largest_u64() {
+fn e14_a_duration_becomes_whole_milliseconds_rounded_up_to_at_most_u64_max() {
     let millis = |duration: Duration| Retry::from(duration).as_millis();
     assert_eq!(millis(Duration::ZERO), 0);
     assert_eq!(millis(Duration::from_nanos(1)), 1);
@@ -157,7 +157,7 @@ fn e14_a_duration_is_rounded_up_to_milliseconds_and_limited_to_the_largest_u64()
 }
 
 #[test]
-fn a_retry_time_converts_to_a_duration_and_prints_its_milliseconds() {
+fn a_retry_converts_to_a_duration_and_prints_its_milliseconds() {
     assert_eq!(Duration::from(Retry::from_millis(1_500)), Duration::from_millis(1_500));
     assert_eq!(Retry::from_millis(7).to_string(), "7 ms");
 }

@@ -47,7 +47,7 @@ fn check_event(stream: &[u8], expected: &[Seen], is_ok: bool) {
 }
 
 #[test]
-fn rule_10_a_line_may_be_as_long_as_the_limit() {
+fn rule_10_a_line_may_have_bytes_up_to_the_limit() {
     check_line("data: a\n\n", &[message("a")], true);
     check_line("data: ab\n\n", &[message("ab")], true);
     check_line("data: ab\r\n\r\n", &[message("ab")], true);
@@ -70,7 +70,7 @@ fn rule_10_a_line_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn rule_10_an_event_may_be_as_large_as_the_limit() {
+fn rule_10_an_event_may_have_bytes_up_to_the_limit() {
     check_event(b"data: 1234567\n\n", &[message("1234567")], true);
     check_event(b"data: 12345678\n\n", &[message("12345678")], true);
     check_event(b"data: 123456789\n\n", &[], false);
@@ -103,13 +103,13 @@ fn rule_10_type_and_id_count_towards_the_event() {
 }
 
 #[test]
-fn comments_retry_fields_and_unknown_fields_do_not_count_towards_the_event() {
+fn other_lines_do_not_count_towards_the_event() {
     let seen = [comment("a long comment"), retry(1_000_000_000), message("x")];
     check_event(b":a long comment\nretry: 1000000000\nunknown: x x x x\ndata: x\n\n", &seen, true);
 }
 
 #[test]
-fn items_before_an_exceeded_limit_can_still_be_taken() {
+fn items_before_a_limit_can_still_be_taken() {
     let mut decoder = Decoder::new(DecoderLimits::default().line_bytes_max(8));
     let error = decoder.handle_bytes(b"id: 1\ndata: a\n\nid: 2\ndata: abc\n\ndata: b\n\n");
     assert!(matches!(error, Err(DecodeError::LineTooLong { bytes_max: 8, .. })));
@@ -169,8 +169,8 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// A growing buffer takes up to three times its old size, because the old buffer and a new buffer
-/// of twice the size are in memory at the same time.
+/// A growing buffer takes up to three times its old size. The old buffer and a new buffer of twice
+/// the size are in memory at the same time.
 const GROWTH: usize = 3;
 
 #[test]
@@ -246,9 +246,9 @@ fn the_memory_of_a_chunk_of_many_items_is_released() {
     drop(decoder);
 }
 
-/// The number of allocated bytes grows linearly with the size of an event, not quadratically.
+/// The total of the allocated bytes grows linearly with the size of an event, not quadratically.
 #[test]
-fn v25_memory_allocated_for_a_large_event_in_small_chunks_is_linear() {
+fn v25_a_large_event_in_small_chunks_allocates_linearly() {
     let bytes_for = |len: usize| {
         let stream = format!("data: {}\n\n", "x".repeat(len));
         let (reading, used) = allocations_of(|| {
@@ -264,6 +264,6 @@ fn v25_memory_allocated_for_a_large_event_in_small_chunks_is_linear() {
     let (small, large) = (bytes_for(1 << 20), bytes_for(10 << 20));
     assert!(
         large < small * 25,
-        "a small event takes {small} bytes, but an event ten times as large takes {large} bytes"
+        "a small event allocates {small} bytes, and an event ten times as large {large}"
     );
 }

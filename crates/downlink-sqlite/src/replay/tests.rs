@@ -112,7 +112,7 @@ fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
 }
 
 #[test]
-fn a_replay_of_a_thousand_matching_patterns_returns_every_event_and_the_hole() {
+fn a_thousand_matching_patterns_get_every_event_and_the_hole() {
     let (path, pool, count) = file("matching", 20_000);
     let all = patterns((0..1_000).map(|n| format!("t{n}/*")));
     let (pages, _, most) = read(&mut Replay::new(pool, all), &count);

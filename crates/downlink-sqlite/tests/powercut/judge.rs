@@ -49,7 +49,7 @@ pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success() && plan.after.exists(),
-        "the child did not end with a power cut: {said}\n{}",
+        "the child has not ended by a power cut: {said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let said = listen(&said);
@@ -143,7 +143,7 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
             .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
             .map_err(|error| error.to_string())?;
         let Step::Done(page) = page else {
-            return Err("one call must read a page of one topic".into());
+            return Err("a page of one topic took two calls".into());
         };
         let committed: Vec<u64> = batches
             .iter()

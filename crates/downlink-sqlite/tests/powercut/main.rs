@@ -13,9 +13,8 @@
 //! number of runs for each kind of failure (`Sort`), and `DOWNLINK_POWERCUT_SEED` sets the first
 //! seed.
 //!
-//! The simulated disk differs from a real disk in two ways. A real disk may lose the name of a new
-//! file, but the simulated disk never loses a name. A real disk may keep parts of the file `*-shm`,
-//! which is memory that processes share, but the simulated disk never keeps this file.
+//! Two things are not simulated. The name of a file is never lost, and the memory that processes
+//! share never survives.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]

@@ -27,7 +27,7 @@ const INBOX: Retention =
 #[derive(Clone, Debug)]
 enum Op {
     /// Commits some events. Each event has the indices of its addresses, and a step. The step is
-    /// added to the offset and to the time of the previous event.
+    /// the difference to the offset and the time of the previous event.
     Commit(Vec<(Vec<usize>, u64)>),
     /// Lets this many milliseconds pass, and then trims until all rules hold.
     Trim(u64),
@@ -237,7 +237,7 @@ fn check_rules(kept: &[Vec<u64>], now: u64) {
         let age = rule.age_max.unwrap().as_millis() as u64;
         assert!(
             kept.iter().all(|offset| offset + age > now),
-            "{address:?} keeps events that are too old at {now}: {kept:?}"
+            "{address:?} keeps too old events at {now}: {kept:?}"
         );
     }
 }

@@ -87,7 +87,7 @@ fn a_pattern_over_many_topics_reads_every_event() {
 }
 
 #[test]
-fn a_search_for_the_nth_newest_event_counts_each_event_once() {
+fn the_nth_newest_counts_an_event_once() {
     let folder = Folder::new();
     let store = filled(&folder, 9, |offset| match offset % 3 {
         0 => vec![topic("a"), topic("b")],
@@ -107,7 +107,7 @@ fn a_search_for_the_nth_newest_event_counts_each_event_once() {
 }
 
 #[test]
-fn a_search_by_time_finds_the_first_event_at_or_after_the_time() {
+fn first_since_finds_the_first_event_at_or_after_a_time() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(ALL));
     assert_eq!(store.reader().first_since(at(0)), Ok(None));
@@ -120,8 +120,8 @@ fn a_search_by_time_finds_the_first_event_at_or_after_the_time() {
     assert_eq!(first(51), None);
 }
 
-/// Trimming puts events on the lists of their topics. These lists make reading faster. New events
-/// are not on these lists yet. A reader must get the listed events and the new events.
+/// Trimming puts events on the lists of their topics, which make reading faster. New events are not
+/// on these lists yet. A reader must get the listed events and the new events.
 #[test]
 fn indexed_and_unindexed_events_are_read_together() {
     let folder = Folder::new();
@@ -144,7 +144,7 @@ fn indexed_and_unindexed_events_are_read_together() {
         assert_eq!(
             found.unwrap_or(0),
             oldest,
-            "the newest {count} events below {until} begin at an unexpected offset"
+            "the newest {count} events below {until} begin at another offset"
         );
     }
     assert_eq!(offsets(&store, &wanted(&[], &["*"])).len(), 5_200);

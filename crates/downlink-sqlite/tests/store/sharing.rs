@@ -88,7 +88,7 @@ fn has_posix_locks(path: &std::path::Path) -> bool {
 /// be running, so its lock must count.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_lock_file_of_an_earlier_version_is_respected_while_it_is_locked_and_then_removed() {
+fn an_old_lock_is_respected_while_it_is_held_and_then_removed() {
     let folder = Folder::new();
     let (path, old) = (folder.file("a.db"), folder.file("a.db-lock"));
     let file = std::fs::File::create(&old).unwrap();
@@ -118,8 +118,8 @@ fn a_second_writer_waits_until_the_first_is_closed() {
     assert_eq!(second.opened().next_offset, Offset::new(2));
 }
 
-/// At any moment, the batches that a reader sees must be complete, and no batch before them may be
-/// missing.
+/// At any moment, a reader must see the first batches completely, and no event of the later
+/// batches.
 #[test]
 fn readers_see_whole_batches_while_the_writer_writes() {
     const BATCH: u64 = 7;
@@ -152,7 +152,7 @@ fn readers_see_whole_batches_while_the_writer_writes() {
 }
 
 #[test]
-fn a_reader_can_still_read_after_its_store_is_closed() {
+fn a_reader_outlives_its_writer() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);

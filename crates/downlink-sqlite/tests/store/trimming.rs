@@ -144,7 +144,7 @@ fn floors_survive_a_new_opening_and_new_events_of_the_topic() {
 /// floors, and uses the highest forgotten floor for every topic that it does not know. So a reader
 /// may get a gap although it missed nothing. But if it missed events, it always gets a gap.
 #[test]
-fn forgotten_floors_raise_the_floor_of_unknown_topics() {
+fn forgotten_floors_raise_the_floor_of_names_without_a_row() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });

@@ -1,0 +1,37 @@
+//! Tests of access control, over real sockets and against the real program: every cell of the
+//! tables in `docs/ACCESS.md`, and the life of a subscription under a grant.
+//!
+//! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
+#![cfg(unix)]
+
+#[path = "../api/answer.rs"]
+mod answer;
+#[path = "../api/stream.rs"]
+#[expect(dead_code, reason = "only the tests of the API use every function")]
+mod stream;
+
+mod cells;
+mod credentials;
+mod hosts;
+mod origins;
+mod program;
+mod publishing;
+mod request;
+mod restarting;
+mod revoking;
+mod several;
+mod site;
+mod streams;
+mod subscribing;
+mod table;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// The maximum duration of a wait. Every test takes far less time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
+}

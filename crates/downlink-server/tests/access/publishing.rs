@@ -1,0 +1,169 @@
+//! Publishing under a grant: whole batches, streams that stop at the end of their rights, and ids
+//! that belong to their publisher.
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    answer::Answer,
+    credentials::{Signer, for_seconds, of_a_user},
+    patiently,
+    request::{Place, Request},
+    site::Site,
+};
+
+#[tokio::test]
+async fn a_batch_is_refused_as_a_whole() {
+    let site = Site::start(&[]);
+    let lines = |last: &str| {
+        format!(
+            "{{\"topic\":\"rooms/1\",\"data\":1}}\n{{\"topic\":\"rooms/2\",\"data\":2}}\n{last}\n"
+        )
+    };
+    let ada = site.keys.user("ada");
+    for (last, expected) in [
+        (r#"{"topic":"other/1","data":3}"#, "403 topic_denied"),
+        (r#"{"topics":["rooms/1","other/1"],"data":3}"#, "403 topic_denied"),
+        (r#"{"topic":"rooms/1","client":"bob","data":3}"#, "403 right_missing"),
+        (r#"{"everyone":true,"data":3}"#, "403 right_missing"),
+    ] {
+        let batch = Request::post("/events/batch", lines(last)).bearer(&ada);
+        let answer = batch.ask(site.public()).await;
+        assert_eq!(answer.outcome(), expected, "{last}");
+        let detail = answer.problem(403);
+        assert!(detail.starts_with("Line 3: "), "{detail}");
+        assert!(detail.ends_with(" Nothing of the batch was published."), "{detail}");
+    }
+    assert_eq!(site.events("rooms/1").await, 0);
+    let batch = Request::post("/events/batch", lines("")).bearer(&ada);
+    assert_eq!(batch.ask(site.public()).await.outcome(), "200");
+    assert_eq!(site.events("rooms/1").await, 1);
+}
+
+/// A publish whose body is a stream of JSON lines, and stays open.
+struct Upload(TcpStream);
+
+impl Upload {
+    async fn start(listener: &Place, token: &str, query: &str) -> Self {
+        let Place::Tcp(address) = listener else { panic!("the listener is on TCP") };
+        let mut io = TcpStream::connect(address).await.expect("the server listens");
+        let request = Request::post(format!("/events?{query}"), "")
+            .header("Content-Type", "application/x-ndjson")
+            .header("Transfer-Encoding", "chunked")
+            .bearer(token);
+        io.write_all(request.text(listener, "").as_bytes()).await.expect("the connection is open");
+        Self(io)
+    }
+
+    /// Sends one event.
+    async fn send(&mut self, data: &str) {
+        let chunk = format!("{:x}\r\n{data}\n\r\n", data.len() + 1);
+        self.0.write_all(chunk.as_bytes()).await.expect("the connection is open");
+    }
+
+    /// Waits for the answer. The body has not ended.
+    async fn answer(mut self) -> Answer {
+        let mut answer = Vec::new();
+        let read = patiently(self.0.read_to_end(&mut answer)).await;
+        assert!(read.is_ok() || !answer.is_empty(), "{read:?}");
+        Answer::parse(&String::from_utf8(answer).expect("UTF-8"))
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_publish_stops_at_a_revocation_with_the_exact_count() {
+    let site = Site::start(&[]);
+    for revocation in ["client=ada", "client=bob&topic=rooms/*"] {
+        let client = if revocation.starts_with("client=ada") { "ada" } else { "bob" };
+        let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
+        let token = site.keys.user(client);
+        let mut upload = Upload::start(site.public(), &token, "topic=rooms/1").await;
+        for number in 0..3 {
+            upload.send(&number.to_string()).await;
+            assert_eq!(subscriber.data().await, number.to_string());
+        }
+        let last = subscriber.last_event_id();
+        site.revoke(revocation).await;
+        let answer = upload.answer().await;
+        assert_eq!(answer.outcome(), "401 revoked");
+        let detail = answer.problem(401);
+        assert!(detail.starts_with("Event 4 of the stream: "), "{detail}");
+        assert!(detail.ends_with(&format!(" Published: 3, the last as {last}.")), "{detail}");
+    }
+    assert_eq!(site.events("rooms/1").await, 6);
+}
+
+#[tokio::test]
+async fn a_streamed_publish_stops_at_the_end_of_its_token() {
+    let site = Site::start(&[]);
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
+    let token = site.keys.token(Signer::Es256, &for_seconds("ada", of_a_user(), 3));
+    let query = "topic=rooms/1&finish_on_end=true";
+    let mut upload = Upload::start(site.public(), &token, query).await;
+    upload.send("1").await;
+    assert_eq!(subscriber.data().await, "1");
+    let answer = upload.answer().await;
+    assert_eq!(answer.outcome(), "401 token_expired");
+    let detail = answer.problem(401);
+    assert!(detail.contains(" Published: 1, the last as "), "{detail}");
+    // The subscribers learn that nothing more will come.
+    let broken = subscriber.next().await.expect("the last event");
+    assert_eq!((&*broken.event_type, &*broken.data), ("upstream.broken", r#"{"published":1}"#));
+}
+
+#[tokio::test]
+async fn a_streamed_publish_to_a_foreign_topic_is_refused_before_its_first_event() {
+    let site = Site::start(&[]);
+    let token = site.keys.user("ada");
+    for (query, expected) in [
+        ("topic=rooms/1&topic=other/1&finish_on_end=true", "403 topic_denied"),
+        ("topic=rooms/1&client=bob", "403 right_missing"),
+        ("topic=rooms/1&everyone", "403 right_missing"),
+    ] {
+        let mut upload = Upload::start(site.public(), &token, query).await;
+        upload.send("1").await;
+        assert_eq!(upload.answer().await.outcome(), expected, "{query}");
+    }
+    assert_eq!(site.events("rooms/1").await, 0);
+}
+
+#[tokio::test]
+async fn ids_and_idempotency_keys_belong_to_their_publisher() {
+    let site = Site::start(&[]);
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
+    let publish = async |token: &str, query: &str, key: &str, data: &str| {
+        let request = Request::post(format!("/events?topic=rooms/1{query}"), data).bearer(token);
+        let request = if key.is_empty() { request } else { request.header("Idempotency-Key", key) };
+        let answer = request.ask(site.admin()).await;
+        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        (answer.status, body["id"].as_str().unwrap_or_default().to_owned())
+    };
+    let (ada, bob) = (site.keys.user("ada"), site.keys.user("bob"));
+    let app = site.keys.publish_key();
+    for (query, key) in [("&id=order-7", ""), ("", "order-7")] {
+        let mut ids = Vec::new();
+        for (token, data) in [(&ada, "of ada"), (&bob, "of bob"), (&app, "of the app")] {
+            let (status, id) = publish(token, query, key, data).await;
+            assert_eq!((status, subscriber.data().await), (200, data.to_owned()));
+            assert!(!ids.contains(&id), "{id} is the id of another event");
+            ids.push(id);
+        }
+        // A repeated publish of one user gets the same answer and adds no event.
+        assert_eq!(publish(&ada, query, key, "of ada").await, (200, ids[0].clone()));
+        assert_eq!(publish(&ada, query, key, "changed").await.0, 409);
+        let (status, _) = publish(&ada, "", "", "next").await;
+        assert_eq!((status, subscriber.data().await), (200, "next".to_owned()));
+    }
+    // The other ways to publish use the same ids.
+    let line = r#"{"topic":"rooms/1","id":"order-7","data":"changed"}"#;
+    let batch = Request::post("/events/batch", line).bearer(&ada).ask(site.admin()).await;
+    assert_eq!(batch.status, 409);
+    let stream = Request::post("/events?topic=rooms/1&ids=keep", "id: order-7\ndata: changed\n\n")
+        .header("Content-Type", "text/event-stream");
+    assert_eq!(stream.clone().bearer(&ada).ask(site.admin()).await.status, 409);
+    let carol = site.keys.user("carol");
+    assert_eq!(stream.bearer(&carol).ask(site.admin()).await.status, 200);
+}

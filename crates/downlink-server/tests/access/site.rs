@@ -1,0 +1,136 @@
+//! A production server with a public listener and an admin listener, as most tests need it.
+
+use serde_json::Value;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+use crate::{
+    answer::Answer,
+    credentials::Credentials,
+    program::{Folder, Program},
+    request::{Place, Request},
+    stream::Stream,
+};
+
+/// A running server with its keys and its store.
+pub(crate) struct Site {
+    program: Option<Program>,
+    pub(crate) keys: Credentials,
+    words: Vec<String>,
+    pub(crate) folder: Folder,
+}
+
+impl Site {
+    /// Starts a server with these further flags.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::of(&[&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], flags].concat())
+    }
+
+    /// Starts a server with exactly these flags, and with the keys of the test.
+    pub(crate) fn of(flags: &[&str]) -> Self {
+        let folder = Folder::new();
+        let keys = Credentials::new(&folder);
+        let store = folder.file("downlink.db");
+        let mut words: Vec<String> = ["serve", "--store", &store].map(str::to_owned).to_vec();
+        words.extend(flags.iter().map(|word| (*word).to_owned()));
+        words.extend(keys.flags.iter().cloned());
+        let mut site = Self { program: None, keys, words, folder };
+        site.start_again();
+        site
+    }
+
+    /// Starts the server again, after it has ended.
+    pub(crate) fn start_again(&mut self) {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        self.program = Some(Program::start(&words));
+    }
+
+    fn program(&self) -> &Program {
+        self.program.as_ref().expect("the server runs")
+    }
+
+    /// Ends the server with SIGTERM.
+    pub(crate) fn stop(&mut self) {
+        self.program.take().expect("the server runs").stop();
+    }
+
+    /// Kills the server with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.program.take().expect("the server runs").kill();
+    }
+
+    pub(crate) fn public(&self) -> &Place {
+        &self.program().public
+    }
+
+    pub(crate) fn admin(&self) -> &Place {
+        self.program().admin()
+    }
+
+    /// Sends a request of an operator.
+    pub(crate) async fn operate(&self, request: Request) -> Answer {
+        request.bearer(&self.keys.admin_key()).ask(self.admin()).await
+    }
+
+    /// Publishes an event with the publish key, and returns its id.
+    pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
+        let request = Request::post(format!("/events?{query}"), data);
+        let answer = request.bearer(&self.keys.publish_key()).ask(self.admin()).await;
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Revokes, and checks that the server confirms it.
+    pub(crate) async fn revoke(&self, query: &str) {
+        let revoked = self.operate(Request::post(format!("/revoke?{query}"), "")).await.json();
+        assert_eq!(revoked, serde_json::json!({ "revoked": true }));
+    }
+
+    /// Lets the app issue a ticket.
+    pub(crate) async fn ticket(&self, query: &str) -> String {
+        let request = Request::post(format!("/tickets?{query}"), "");
+        let answer = request.bearer(&self.keys.publish_key()).ask(self.admin()).await;
+        answer.json()["ticket"].as_str().expect("a ticket").to_owned()
+    }
+
+    /// The number of retained events of a topic.
+    pub(crate) async fn events(&self, topic: &str) -> Value {
+        self.operate(Request::get(format!("/topics?topic={topic}"))).await.json()["events"].take()
+    }
+
+    /// Sends a request to the public listener, and returns the stream of the answer.
+    pub(crate) async fn stream(&self, request: Request) -> Stream {
+        let Place::Tcp(address) = self.public() else { panic!("the public listener is on TCP") };
+        let mut io = TcpStream::connect(address).await.expect("the server listens");
+        let text = request.text(self.public(), "");
+        io.write_all(text.as_bytes()).await.expect("the connection is open");
+        Stream::begin(io).await
+    }
+
+    /// Opens a subscription, and reads its first event.
+    pub(crate) async fn subscribe(&self, request: Request) -> Stream {
+        let mut stream = self.stream(request).await;
+        assert_eq!(stream.status(), 200, "{}{}", stream.head, stream.body);
+        let opened = stream.next().await.expect("the first event");
+        assert_eq!(opened.event_type, "downlink.open");
+        stream
+    }
+
+    /// Opens a subscription of this client with an ordinary token.
+    pub(crate) async fn subscribe_as(&self, client: &str, query: &str) -> Stream {
+        let request = Request::get(format!("/events?{query}"));
+        self.subscribe(request.bearer(&self.keys.user(client))).await
+    }
+
+    /// The outcome of a request of this client to the public listener.
+    pub(crate) async fn outcome_as(&self, client: &str, request: Request) -> String {
+        request.bearer(&self.keys.user(client)).ask(self.public()).await.outcome()
+    }
+}
+
+/// Reads the end of a stream whose credential was revoked.
+pub(crate) async fn assert_revoked(mut stream: Stream) {
+    let expired = stream.next().await.expect("the last event");
+    assert_eq!(expired.event_type, "downlink.expired");
+    assert_eq!(expired.data, r#"{"code":"revoked"}"#);
+    assert_eq!(stream.retry, Some(1_000));
+    assert_eq!(stream.rest().await, [""; 0]);
+}
