@@ -7,7 +7,7 @@
 //! reports lost events as figures, not as errors.
 //!
 //! ```sh
-//! downlink serve &
+//! downlink dev &
 //! downlink bench --connections 1000 --rate 100
 //! ```
 //!

@@ -233,6 +233,14 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         let Some(known) = known else {
             let flags = serve.get_arguments().filter(|arg| arg.get_id() != "config");
             let perhaps = perhaps(&name, flags.filter_map(|arg| arg.get_long()));
+            let of_serve = command.find_subcommand("serve").into_iter();
+            let mut of_serve = of_serve.flat_map(Command::get_arguments);
+            if of_serve.any(|arg| arg.get_long() == Some(&name) && arg.get_id() != "config") {
+                bail!(
+                    "{shown}: {name} is a setting of downlink serve, and downlink {subcommand} \
+                     allows everything to the programs of this machine: start downlink serve"
+                );
+            }
             bail!(
                 "{shown}: there is no setting {name:?}; {perhaps}see downlink {subcommand} --help"
             );

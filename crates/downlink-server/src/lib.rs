@@ -7,7 +7,7 @@
 //!
 //! ```sh
 //! cargo install downlink-server
-//! downlink serve
+//! downlink
 //! curl -N 'http://127.0.0.1:8080/events?topic=news'
 //! curl -d 'hello' 'http://127.0.0.1:8080/events?topic=news'
 //! ```
@@ -36,9 +36,9 @@
 //!
 //! # Limits
 //!
-//! The server supports neither credentials nor TLS. By default, it accepts requests only from
-//! programs on this machine and from its own page. Every buffer, count and wait has a limit.
-//! `docs/LIMITS.md` in the repository lists the limits and their flags.
+//! The server does not support TLS. `downlink dev` accepts requests only from programs on this
+//! machine and from its own page. `downlink serve` needs credentials. Every buffer, count and wait
+//! has a limit. `docs/LIMITS.md` in the repository lists the limits and their flags.
 //!
 //! # Platforms
 //!

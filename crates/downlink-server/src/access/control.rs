@@ -23,7 +23,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::{
     AccessSettings, Origin, Origins, Role,
-    key_files::{self, MadeKeys},
+    key_files::{self, KeyFiles},
     revoked::RevokedFile,
 };
 use crate::config::Settings;
@@ -45,7 +45,7 @@ pub struct Control {
     cookie: String,
     public: Vec<TopicSelector>,
     public_url: String,
-    made_keys: Option<MadeKeys>,
+    key_files: Option<KeyFiles>,
     revoked: RevokedFile,
     /// The newest stream of each ticket. Held alone, for one look or one change.
     ticket_streams: Mutex<TicketStreams>,
@@ -79,7 +79,7 @@ impl Control {
             cookie: downlink_access::COOKIE_NAME_DEFAULT.to_owned(),
             public: Vec::new(),
             public_url: String::new(),
-            made_keys: None,
+            key_files: None,
             revoked: RevokedFile::default(),
             ticket_streams: Mutex::new(TicketStreams::new(TICKET_STREAMS_MAX)),
             changes: AtomicU32::new(0),
@@ -95,7 +95,7 @@ impl Control {
     /// A file that cannot be used, or settings that contradict each other.
     pub fn open(settings: &Settings, access: &AccessSettings) -> anyhow::Result<Self> {
         let folder = key_files::folder(settings.store());
-        let (keys, ticket_keys, made_keys) = key_files::read(
+        let (keys, ticket_keys, key_files) = key_files::read(
             &folder,
             &access.publish_key_file,
             &access.admin_key_file,
@@ -118,7 +118,7 @@ impl Control {
             cookie: access.jwt_cookie.clone(),
             public: access.public.clone(),
             public_url: access.public_url.clone().unwrap_or_default(),
-            made_keys: Some(made_keys),
+            key_files: Some(key_files),
             revoked,
             ticket_streams: Mutex::new(TicketStreams::new(TICKET_STREAMS_MAX)),
             changes: AtomicU32::new(0),
@@ -139,9 +139,9 @@ impl Control {
         &self.public_url
     }
 
-    /// The server's own key files.
-    pub(crate) fn made_keys(&self) -> Option<&MadeKeys> {
-        self.made_keys.as_ref()
+    /// The key files. A development server has none.
+    pub(crate) fn key_files(&self) -> Option<&KeyFiles> {
+        self.key_files.as_ref()
     }
 
     /// Verifies the credentials of a request. A request without credentials has no rights, except

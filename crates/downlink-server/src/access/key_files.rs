@@ -16,17 +16,19 @@ const TICKET_KEY_FILE: &str = "downlink-ticket.key";
 
 /// The key files that the server made itself. The server prints their paths when it starts.
 #[derive(Clone, Debug)]
-pub(crate) struct MadeKeys {
-    pub(crate) publish: Option<PathBuf>,
-    pub(crate) ticket: Option<PathBuf>,
+pub(crate) struct KeyFiles {
+    /// A file with a key that publishes.
+    pub(crate) publish: PathBuf,
+    /// The server's own files.
+    made: [Option<PathBuf>; 2],
 }
 
-impl MadeKeys {
-    /// The files, each with the words that introduce it.
-    pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let publish = self.publish.as_deref().map(|file| ("the key for your app is in", file));
-        let ticket = self.ticket.as_deref().map(|file| ("the key of tickets is in", file));
-        publish.into_iter().chain(ticket)
+impl KeyFiles {
+    /// The server's own files, each with the words that introduce it.
+    pub(crate) fn made(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let words = ["the key for your app is in", "the key of tickets is in"];
+        let files = self.made.iter().map(Option::as_deref);
+        words.into_iter().zip(files).filter_map(|(words, file)| Some((words, file?)))
     }
 }
 
@@ -43,7 +45,11 @@ fn files(
     if !own.exists() {
         let made = Secret::generate()?.create_file(&own);
         made.with_context(|| {
-            format!("cannot make the key file {}; give a key with {flag} FILE", own.display())
+            format!(
+                "cannot make the key file {}: let the server write to that folder, or give a key \
+                 with {flag} FILE",
+                own.display()
+            )
         })?;
     }
     Ok((vec![own.clone()], Some(own)))
@@ -55,7 +61,7 @@ pub(super) fn read(
     publish: &[PathBuf],
     admin: &[PathBuf],
     ticket: &[PathBuf],
-) -> anyhow::Result<(Keys, Vec<Secret>, MadeKeys)> {
+) -> anyhow::Result<(Keys, Vec<Secret>, KeyFiles)> {
     let (publish, made_publish) =
         files(publish, folder.join(PUBLISH_KEY_FILE), "--publish-key-file")?;
     let (ticket, made_ticket) = files(ticket, folder.join(TICKET_KEY_FILE), "--ticket-key-file")?;
@@ -68,7 +74,8 @@ pub(super) fn read(
         }
     }
     let ticket_keys = ticket.iter().map(|file| secret(file)).collect::<anyhow::Result<_>>()?;
-    Ok((keys, ticket_keys, MadeKeys { publish: made_publish, ticket: made_ticket }))
+    let publish = publish.into_iter().next().context("there is always a publish key")?;
+    Ok((keys, ticket_keys, KeyFiles { publish, made: [made_publish, made_ticket] }))
 }
 
 /// Reads a key file.

@@ -21,7 +21,7 @@ mod settings;
 
 pub use control::Control;
 pub(crate) use control::{Credentials, RevokeError};
-pub(crate) use key_files::{MadeKeys, PUBLISH_KEY_FILE};
+pub(crate) use key_files::{KeyFiles, PUBLISH_KEY_FILE};
 pub(crate) use origin::{Origin, Origins, one};
 pub use role::Role;
 pub(crate) use role::is_open;

@@ -14,6 +14,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +33,7 @@ use super::{
     listening::{Inherited, Listening},
 };
 use crate::{
-    access::{AccessSettings, Control, MadeKeys, Role},
+    access::{AccessSettings, Control, KeyFiles, Role},
     address::Address,
     app,
     config::Settings,
@@ -286,27 +287,29 @@ fn greet(
     if let Some(admin) = &admin {
         writeln!(out, "  for apps and operators: {}", admin.place)?;
     }
-    let made = mode.control.made_keys();
-    let key = made
-        .and_then(|made| made.publish.as_deref())
-        .map(|file| format!("-H \"Authorization: Bearer $(cat '{}')\" ", file.display()));
-    let key = key.unwrap_or_default();
-    // The commands go to the admin listener, because the public one takes no keys.
+    // The commands go to the admin listener, because the public one takes no keys. An admin socket
+    // needs no key.
+    let is_trusted = matches!(addresses.admin, Some(Address::Unix(_)));
     let (curl, url) = match &admin {
         Some(admin) => (&admin.curl, &admin.url),
         None => (&curl, &url),
     };
-    let is_trusted = matches!(addresses.admin, Some(Address::Unix(_)));
-    let key = if is_trusted { "" } else { &key };
+    let files = mode.control.key_files();
+    let key = match files {
+        Some(files) if !is_trusted => {
+            format!("-H \"Authorization: Bearer $(cat {})\" ", quoted(&files.publish))
+        }
+        _ => String::new(),
+    };
     writeln!(out, "  subscribe:  curl {curl}{key}-N '{url}/events?topic=news'")?;
     writeln!(out, "  publish:    curl {curl}{key}-d 'hello' '{url}/events?topic=news'")?;
-    if mode.is_development || is_trusted {
+    if mode.is_development {
         writeln!(out, "  page:       {url}/")?;
     }
-    for (what, file) in made.into_iter().flat_map(MadeKeys::files) {
+    for (what, file) in files.into_iter().flat_map(KeyFiles::made) {
         writeln!(out, "  {what} {}", file.display())?;
     }
-    if made.is_some() && settings.store().is_none() {
+    if files.is_some() && settings.store().is_none() {
         writeln!(out, "  revocations are in memory only and are lost at a restart")?;
     }
     let mebibytes = settings.history_bytes_max >> 20;
@@ -326,6 +329,12 @@ fn greet(
     out.flush().context("cannot write to stdout")
 }
 
+/// A path as one word of a shell's command line. The user may paste it in another folder.
+fn quoted(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
 /// How a user of this machine can reach the server with curl.
 struct Reached {
     place: String,
@@ -339,7 +348,7 @@ impl Reached {
         let address = match address {
             Address::Tcp(address) => address,
             Address::Unix(path) => {
-                let curl = format!("--unix-socket '{}' ", path.display());
+                let curl = format!("--unix-socket {} ", quoted(path));
                 return Self { place: address.to_string(), curl, url: "http://localhost".into() };
             }
         };

@@ -276,7 +276,7 @@ async fn ask_raw(server: &Server, version: &str, path: &str, headers: &str) -> S
 /// may also include the default port of `https`.
 #[tokio::test]
 async fn own_pages_are_allowed_behind_a_proxy() {
-    let server = Server::with(&["--host", "push.example"]).await;
+    let server = Server::production(&["--host", "push.example"]).await;
     for headers in [
         "Origin: https://elsewhere.example\r\nSec-Fetch-Site: same-origin\r\n",
         "Origin: https://push.example\r\n",

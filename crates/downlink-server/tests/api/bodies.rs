@@ -62,7 +62,7 @@ async fn send_then_read(server: &Server, path: &str) -> Answer {
 
 #[tokio::test]
 async fn a_client_gets_the_error_after_it_has_sent_a_large_body() {
-    let server = Server::with(&["--event-bytes-max", "200", "--anonymous", "publish"]).await;
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
     let before = server.hub.stats();
     let answer = send_then_read(&server, "/events?topic=a").await;
     assert!(answer.problem(413).contains("larger than 200 bytes"));

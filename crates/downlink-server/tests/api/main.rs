@@ -20,8 +20,9 @@ mod subscribing;
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
-        Once,
+        Arc, Once,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,7 +31,12 @@ use std::{
 use answer::Answer;
 use clap::Parser;
 use downlink::hub::{Hub, Stats};
-use downlink_server::{app, config::Settings};
+use downlink_access::Secret;
+use downlink_server::{
+    access::{AccessSettings, Control, Role},
+    app,
+    config::Settings,
+};
 use serde_json::Value;
 use stream::Stream;
 use tokio::{
@@ -65,18 +71,59 @@ fn count_panics() {
     });
 }
 
+/// The flags of `downlink dev`.
 #[derive(Parser)]
-struct Flags {
+struct DevelopmentFlags {
     #[command(flatten)]
     settings: Settings,
+}
+
+/// The flags of `downlink serve`.
+#[derive(Parser)]
+struct ProductionFlags {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    access: AccessSettings,
+}
+
+/// A folder with two key files. Dropping it removes the folder.
+struct KeyFolder(PathBuf);
+
+impl KeyFolder {
+    fn new() -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("downlink-api-{}-{number}", std::process::id());
+        let folder = Self(std::env::temp_dir().join(name));
+        std::fs::create_dir_all(&folder.0).expect("a folder for the test");
+        folder
+    }
+
+    /// Makes a key file. Returns its path and its key.
+    fn key(&self, name: &str) -> (String, String) {
+        let secret = Secret::generate().expect("random bytes");
+        let path = self.0.join(name);
+        secret.create_file(&path).expect("a new file");
+        (path.to_str().expect("UTF-8").to_owned(), secret.text().to_string())
+    }
+}
+
+impl Drop for KeyFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A running server.
 struct Server {
     address: SocketAddr,
     hub: Hub<String>,
+    /// The header line with the key that each request sends. A development server needs none.
+    credential: String,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<std::io::Result<()>>,
+    _keys: Option<KeyFolder>,
 }
 
 impl Server {
@@ -84,16 +131,34 @@ impl Server {
         Self::with(&[]).await
     }
 
-    /// Starts a server with these flags.
+    /// Starts a development server with these flags.
     async fn with(flags: &[&str]) -> Self {
+        let flags = [&["downlink", "--store", "none"], flags].concat();
+        let settings = DevelopmentFlags::parse_from(flags).settings;
+        Self::listening(settings, Control::development(), Role::Development).await
+    }
+
+    /// Starts a production server with these flags. Each request sends the publish key.
+    async fn production(flags: &[&str]) -> Self {
+        let keys = KeyFolder::new();
+        let (publish_file, key) = keys.key("publish.key");
+        let (ticket_file, _) = keys.key("ticket.key");
+        let files = ["--publish-key-file", &publish_file, "--ticket-key-file", &ticket_file];
+        let flags = [&["downlink", "--store", "none"][..], &files, flags].concat();
+        let ProductionFlags { settings, access } = ProductionFlags::parse_from(flags);
+        let control = Control::open(&settings, &access).expect("key files");
+        let server = Self::listening(settings, control, Role::Only).await;
+        Self { credential: format!("Authorization: Bearer {key}\r\n"), _keys: Some(keys), ..server }
+    }
+
+    async fn listening(settings: Settings, control: Control, role: Role) -> Self {
         count_panics();
-        let flags = Flags::parse_from([&["downlink", "--store", "none"], flags].concat());
-        let settings = flags.settings;
-        settings.check().expect("consistent settings");
+        settings.check(None).expect("consistent settings");
         let hub = app::hub(&settings).expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
-        let mut serve = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
+        let app = app::app(hub.clone(), settings.clone(), Arc::new(control), role);
+        let mut serve = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)
             .answer_at_limit(app::ANSWERED_AT_LIMIT)
@@ -105,7 +170,13 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = serve.with_graceful_shutdown(hub.drain_on(stopped));
         let ended = tokio::spawn(serve.into_future());
-        Self { address, hub, stop: Some(stop), ended }
+        let (credential, stop) = (String::new(), Some(stop));
+        Self { address, hub, credential, stop, ended, _keys: None }
+    }
+
+    /// The same server, whose requests send no credential from now on.
+    fn without_key(self) -> Self {
+        Self { credential: String::new(), ..self }
     }
 
     fn stop(&mut self) {
@@ -144,9 +215,10 @@ impl Server {
         let body = body.as_ref();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
-             {headers}\r\n",
+             {}{headers}\r\n",
             self.address,
-            body.len()
+            body.len(),
+            self.credential,
         );
         Answer::parse(&self.exchange(&[head.as_bytes(), body].concat()).await)
     }
@@ -172,8 +244,9 @@ impl Server {
     /// Requests a stream. The server may refuse it.
     async fn stream(&self, query: &str, headers: &str) -> Stream {
         let mut io = self.connect().await;
-        let host = self.address;
-        let request = format!("GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
+        let Self { address, credential, .. } = self;
+        let request =
+            format!("GET /events?{query} HTTP/1.1\r\nHost: {address}\r\n{credential}{headers}\r\n");
         io.write_all(request.as_bytes()).await.expect("the connection is open");
         Stream::begin(io).await
     }

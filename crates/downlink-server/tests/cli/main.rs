@@ -2,10 +2,14 @@
 //!
 //! Tests wait for events, never for a fixed time. Each test kills its processes at its end.
 
+#[cfg(unix)]
+mod access;
 mod decode;
 mod forwarder;
 #[cfg(feature = "https")]
 mod https;
+#[cfg(unix)]
+mod keys;
 #[cfg(unix)]
 mod listening;
 mod publish;
@@ -15,6 +19,8 @@ mod subscribe;
 #[cfg(unix)]
 mod terminal;
 
+#[cfg(unix)]
+use listening::Folder;
 use std::{
     io::{BufRead, BufReader, Read, Write as _},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
@@ -38,8 +44,16 @@ fn downlink(arguments: &[&str]) -> Command {
     command
 }
 
+/// A command that starts a production server. The server makes its key files in this folder.
+#[cfg(unix)]
+fn production(folder: &Folder, flags: &[&str]) -> Command {
+    let mut command = downlink(&[&["serve"], flags].concat());
+    command.current_dir(folder.path(""));
+    command
+}
+
 /// A command that starts a shell with this script. In the script, `"$@"` is the original command.
-/// The shell has the environment variables of the original command.
+/// The shell has the folder and the environment variables of the original command.
 #[cfg(unix)]
 fn through_a_shell(command: &Command, script: &str) -> Command {
     let mut shell = Command::new("sh");
@@ -48,6 +62,9 @@ fn through_a_shell(command: &Command, script: &str) -> Command {
             Some(value) => shell.env(name, value),
             None => shell.env_remove(name),
         };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
     }
     shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
     shell
@@ -150,7 +167,7 @@ impl Lines {
     }
 }
 
-/// A server on a free port.
+/// A development server on a free port.
 struct Server {
     running: Running,
     url: String,
@@ -165,7 +182,11 @@ impl Server {
 
     fn of(command: Command) -> Self {
         let running = Running::start(command);
-        let greeting: Vec<String> = (0..5).map(|_| running.stdout.next()).collect();
+        let mut greeting = vec![running.stdout.next()];
+        // The last line has the maximum number of connections.
+        while !greeting.last().is_some_and(|line| line.ends_with(" connections")) {
+            greeting.push(running.stdout.next());
+        }
         let url = greeting[0].rsplit(' ').next().expect("an address").to_owned();
         assert!(url.starts_with("http://127.0.0.1:"), "{greeting:?}");
         Self { running, url, greeting }

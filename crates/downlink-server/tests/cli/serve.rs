@@ -1,16 +1,16 @@
-//! Tests of `downlink serve`: the greeting that it prints, its address, its log and signals. The
+//! Tests of a running server: the greeting that it prints, its address, its log and signals. The
 //! first signal starts a graceful shutdown, which is called a drain.
 
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use crate::{PATIENCE, Running, Server, downlink, run};
 #[cfg(unix)]
-use crate::{listening::Folder, through_a_shell};
+use crate::{listening::Folder, production, through_a_shell};
 
 /// Opens a stream at the server.
 fn open_stream(server: &Server) -> TcpStream {
@@ -33,29 +33,40 @@ fn read_until(io: &mut TcpStream, text: &str) -> String {
     seen
 }
 
-#[test]
-fn the_commands_in_the_greeting_work() {
-    let server = Server::start(&[]);
+/// Runs the two curl commands of a greeting in this folder. The event must arrive.
+pub(crate) fn assert_commands_work(greeting: &[String], folder: &Path) {
     let command = |name: &str| {
-        let line = server.greeting.iter().find_map(|line| line.trim().strip_prefix(name));
+        let line = greeting.iter().find_map(|line| line.trim().strip_prefix(name));
         line.expect("the greeting has the command").trim().to_owned()
     };
     let (subscribe, publish) = (command("subscribe:"), command("publish:"));
-    if !Command::new("curl").arg("--version").output().is_ok_and(|found| found.status.success()) {
-        // If curl is not installed, the test publishes only with the program itself.
-        server.publish("news", "hello");
-        return;
-    }
     let shell = |line: &str| {
         let mut command = Command::new("sh");
-        command.args(["-c", line]);
+        command.args(["-c", line]).current_dir(folder);
         command
     };
     let reader = Running::start(shell(&subscribe.replace("curl", "exec curl -s --max-time 60")));
-    assert_eq!(reader.stdout.next(), ": connected");
+    assert_eq!(reader.stdout.next(), ": connected", "{subscribe}");
     let answer = run(shell(&publish.replace("curl", "curl -s")), "");
-    assert!(answer.stdout.ends_with(",\"subscribers\":1}\n"), "{}", answer.stdout);
+    assert!(answer.stdout.ends_with(",\"subscribers\":1}\n"), "{publish}: {}", answer.stdout);
     while reader.stdout.next() != "data: hello" {}
+}
+
+/// Whether curl is installed. The tests of the greeting need it.
+pub(crate) fn has_curl() -> bool {
+    let curl = Command::new("curl").arg("--version").stdout(Stdio::null()).status();
+    curl.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn the_commands_in_the_greeting_of_a_development_server_work() {
+    let server = Server::start(&[]);
+    assert!(server.greeting[1].contains("every program on this machine may do everything"));
+    assert!(server.greeting.contains(&format!("  page:       {}/", server.url)));
+    if has_curl() {
+        assert_commands_work(&server.greeting, Path::new("."));
+    }
+    server.publish("news", "hello");
 }
 
 #[test]
@@ -66,12 +77,21 @@ fn errors_about_the_address_say_what_to_do() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
     assert!(refused.stderr.contains("--listen 127.0.0.1:"), "{}", refused.stderr);
-    let elsewhere = run(downlink(&["--listen", "192.0.2.1:8080", "--anonymous", "publish"]), "");
-    assert_eq!(elsewhere.code, Some(1));
-    assert!(elsewhere.stderr.contains("not an address of this machine"), "{}", elsewhere.stderr);
-    let open = run(downlink(&["--listen", "0.0.0.0:0"]), "");
-    assert_eq!(open.code, Some(78));
-    assert!(open.stderr.contains("--anonymous subscribe,publish"), "{}", open.stderr);
+}
+
+/// A proxy can forward the requests of strangers to a Unix socket, so it is refused too.
+#[test]
+fn a_development_server_listens_only_on_loopback_addresses() {
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080", "unix:/run/downlink.sock"] {
+        for command in [&["dev"][..], &[]] {
+            let refused = run(downlink(&[command, &["--listen", listen]].concat()), "");
+            assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{listen}");
+            let advice = format!("not on {listen}: start downlink serve");
+            assert!(refused.stderr.contains(&advice), "{}", refused.stderr);
+        }
+    }
+    let started = Server::of(downlink(&["dev", "--listen", "127.0.0.1:0"]));
+    started.publish("a", "x");
 }
 
 #[test]
@@ -171,6 +191,16 @@ fn with_store(listen: &str, store: &Path, more: &[&str]) -> Command {
     downlink(&[&["--listen", listen, "--store", store], more].concat())
 }
 
+/// The command of a production server on a Unix socket. The server waits for an hour if its store
+/// is not free.
+#[cfg(unix)]
+fn waiting_for_its_store(folder: &Folder, socket: &Path, store: &Path) -> Command {
+    let listen = format!("unix:{}", socket.display());
+    let mut command = production(folder, &["--listen", &listen, "--store-wait", "1h", "--store"]);
+    command.arg(store);
+    command
+}
+
 /// If the address is in use, the server must not start, and must not create a store. A second
 /// server may have the address and the store of a running server. Then it must fail because of the
 /// address, and must not wait for the store.
@@ -198,8 +228,7 @@ fn clients_can_connect_while_the_server_waits_for_its_store() {
     let path = folder.path("a.db");
     let first = Server::of(with_store("127.0.0.1:0", &path, &[]));
     let socket = folder.path("b.sock");
-    let listen = format!("unix:{}", socket.display());
-    let second = Running::start(with_store(&listen, &path, &["--store-wait", "1h"]));
+    let second = Running::start(waiting_for_its_store(&folder, &socket, &path));
     let line = second.stderr.next();
     assert!(line.contains("a.db; waiting up to 3600s"), "{line}");
     let mut early = std::os::unix::net::UnixStream::connect(&socket).expect("the server listens");
@@ -221,8 +250,7 @@ fn a_signal_ends_a_server_that_waits_for_its_store() {
     let path = folder.path("a.db");
     let _first = Server::of(with_store("127.0.0.1:0", &path, &[]));
     let socket = folder.path("b.sock");
-    let listen = format!("unix:{}", socket.display());
-    let second = Running::start(with_store(&listen, &path, &["--store-wait", "1h"]));
+    let second = Running::start(waiting_for_its_store(&folder, &socket, &path));
     second.stderr.next();
     assert!(socket.exists());
     second.signal("TERM");
@@ -245,5 +273,6 @@ fn more_connections_than_descriptors_allow_are_an_error() {
     for part in ["--connections-max 129", "allows 128 connections", "LimitNOFILE"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
-    assert!(Server::of(limited("128")).greeting[4].contains("up to 128 connections"));
+    let greeting = Server::of(limited("128")).greeting.join("\n");
+    assert!(greeting.ends_with("up to 128 connections"), "{greeting}");
 }

@@ -4,7 +4,11 @@
 use std::{fs, path::PathBuf};
 
 use clap::{Args as _, Command, FromArgMatches as _};
-use downlink_server::config::{self, RetainRule, Settings};
+use downlink::hub::TopicSelector;
+use downlink_server::{
+    access::AccessSettings,
+    config::{self, RetainRule, Settings},
+};
 
 use crate::{Server, downlink, run};
 
@@ -42,8 +46,7 @@ fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
 fn flags_override_the_environment_which_overrides_the_file() {
     let file = File::new(
         "precedence",
-        "history-bytes-max = 1048576\nconnections-max = 7\nanonymous = [\"subscribe\", \"publish\"]\n\
-         keep-alive = \"2s\"\n",
+        "history-bytes-max = 1048576\nconnections-max = 7\nkeep-alive = \"2s\"\n",
     );
     let config = ["--config", file.path()];
     let from_file = greeted(&config, &[]);
@@ -90,7 +93,11 @@ fn a_wrong_command_line_ends_with_code_2() {
         &["--lissten", "x"][..],
         &["serve", "--retain-age", "soon"],
         &["--retain-age", "-5s"],
-        &["--anonymous", "everything"],
+        &["--host", "push.example"],
+        &["dev", "--public", "news"],
+        &["serve", "--public", "news//all"],
+        &["serve", "--anonymous", "publish"],
+        &["serve", "--cors-origin", "app.example"],
         &["--durability", "never"],
         &["--retain", "chat/*=events:many"],
         &["fly"],
@@ -120,8 +127,6 @@ fn units_are_the_same_in_flags_environment_and_file() {
         ("DOWNLINK_HISTORY_BYTES_MAX", "3MiB"),
         ("DOWNLINK_RETAIN_AGE", "1h30m"),
         ("DOWNLINK_RETAIN", "a=events:1; b=bytes:1MiB,age:5d"),
-        ("DOWNLINK_HOST", "a.example, b.example"),
-        ("DOWNLINK_ANONYMOUS", "subscribe,publish"),
     ];
     assert!(greeted(&[], &environment).contains("(3 MiB"));
     let flags = ["--history-bytes-max", "4MiB", "--retain", "a=bytes:1MiB,age:5d"];
@@ -131,10 +136,19 @@ fn units_are_the_same_in_flags_environment_and_file() {
     assert!(refused.stderr.contains("64KiB, 256MiB, 16GiB"), "{}", refused.stderr);
 }
 
-/// Parses the settings in flags and in a file. Returns the settings that are lists: the hosts, the
-/// number of rights of anonymous clients, and the retention rules.
-fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<RetainRule>) {
-    let mut command = Settings::augment_args(Command::new("downlink"));
+/// Settings that are lists.
+#[derive(Debug, PartialEq)]
+struct Lists {
+    hosts: Vec<String>,
+    public: Vec<TopicSelector>,
+    key_files: Vec<PathBuf>,
+    retain: Vec<RetainRule>,
+}
+
+/// Parses the settings in flags and in a file.
+fn lists(flags: &[&str], file: Option<&File>) -> Lists {
+    let command = Settings::augment_args(Command::new("downlink"));
+    let mut command = AccessSettings::augment_args(command);
     if let Some(file) = file {
         let whole = Command::new("x").subcommand(command);
         let whole = config::with_file(whole, "downlink", file.path().as_ref()).expect("a file");
@@ -142,23 +156,35 @@ fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<Retain
     }
     let matches = command.get_matches_from([&["downlink"], flags].concat());
     let settings = Settings::from_arg_matches(&matches).expect("the settings are valid");
-    (settings.hosts, settings.anonymous.len(), settings.retain)
+    let access = AccessSettings::from_arg_matches(&matches).expect("the settings are valid");
+    Lists {
+        hosts: access.hosts,
+        public: access.public,
+        key_files: access.publish_key_file,
+        retain: settings.retain,
+    }
 }
 
 #[test]
 fn lists_have_the_same_forms_in_flags_and_in_the_file() {
-    let repeated = ["--host", "a.example", "--host", "b.example", "--anonymous", "subscribe"];
-    let repeated = [&repeated[..], &["--anonymous", "publish"]].concat();
-    let repeated = [&repeated[..], &["--retain", "a=events:1", "--retain", "b=age:1h"]].concat();
-    let expected = lists(&repeated, None);
-    assert_eq!((expected.0.len(), expected.1, expected.2.len()), (2, 2, 2));
-    let split = ["--host", "a.example, b.example", "--anonymous", "subscribe,publish"];
-    let split = [&split[..], &["--retain", "a=events:1; b=age:1h"]].concat();
-    assert_eq!(lists(&split, None), expected);
-    let text = "host = \"a.example,b.example\"\nanonymous = \"subscribe,publish\"\n\
-                retain = \"a=events:1;b=age:1h\"\n";
+    let hosts = ["--host", "a.example", "--host", "b.example"];
+    let topics = ["--public", "news", "--public", "rooms/{room}/lines"];
+    let files = ["--publish-key-file", "a.key", "--publish-key-file", "b.key"];
+    let retain = ["--retain", "a=events:1", "--retain", "b=age:1h"];
+    let expected = lists(&[hosts, topics, files, retain].concat(), None);
+    assert_eq!((expected.hosts.len(), expected.public.len()), (2, 2));
+    assert_eq!((expected.key_files.len(), expected.retain.len()), (2, 2));
+    let hosts = ["--host", "a.example, b.example"];
+    let topics = ["--public", "news;rooms/{room}/lines"];
+    let files = ["--publish-key-file", "a.key,b.key"];
+    let retain = ["--retain", "a=events:1; b=age:1h"];
+    assert_eq!(lists(&[hosts, topics, files, retain].concat(), None), expected);
+    let text = "host = \"a.example,b.example\"\npublic = \"news;rooms/{room}/lines\"\n\
+                publish-key-file = \"a.key,b.key\"\nretain = \"a=events:1;b=age:1h\"\n";
     assert_eq!(lists(&[], Some(&File::new("split", text))), expected);
-    let text = "host = [\"a.example\", \"b.example\"]\nanonymous = [\"subscribe\", \"publish\"]\n\
+    let text = "host = [\"a.example\", \"b.example\"]\n\
+                public = [\"news\", \"rooms/{room}/lines\"]\n\
+                publish-key-file = [\"a.key\", \"b.key\"]\n\
                 retain = [\"a=events:1\", \"b=age:1h\"]\n";
     assert_eq!(lists(&[], Some(&File::new("arrays", text))), expected);
 }
@@ -166,16 +192,41 @@ fn lists_have_the_same_forms_in_flags_and_in_the_file() {
 #[test]
 fn invalid_hosts_are_errors() {
     for host in ["https://a.example", "*", "a;b", ""] {
-        let refused = run(downlink(&["--host", host]), "");
+        let refused = run(downlink(&["serve", "--host", host]), "");
         assert_eq!((refused.code, &*refused.stdout), (Some(2), ""), "{host}");
         assert!(refused.stderr.contains("separate names with commas"), "{}", refused.stderr);
-        let mut command = downlink(&[]);
+        let mut command = downlink(&["serve"]);
         command.env("DOWNLINK_HOST", host);
         let refused = run(command, "");
         assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{host}");
         assert!(refused.stderr.contains("separate names with commas"), "{}", refused.stderr);
         assert!(refused.stderr.contains("an environment variable"), "{}", refused.stderr);
     }
+}
+
+/// A development server would ignore these settings and would allow everything.
+#[test]
+fn a_development_server_refuses_settings_of_access_control() {
+    for (variable, value) in [
+        ("DOWNLINK_PUBLISH_KEY_FILE", "/run/secrets/app.key"),
+        ("DOWNLINK_HOST", "push.example"),
+        ("DOWNLINK_PUBLIC", "news"),
+        ("DOWNLINK_ADMIN_LISTEN", "127.0.0.1:0"),
+    ] {
+        for arguments in [&["dev"][..], &[]] {
+            let mut command = downlink(arguments);
+            command.env(variable, value);
+            let refused = run(command, "");
+            assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{variable}");
+            let says = format!("{variable} is a setting of downlink serve");
+            assert!(refused.stderr.contains(&says), "{}", refused.stderr);
+        }
+    }
+    let file = File::new("dev", "publish-key-file = \"app.key\"\n");
+    let refused = run(downlink(&["dev", "--config", file.path()]), "");
+    assert_eq!((refused.code, &*refused.stdout), (Some(78), ""));
+    let says = "publish-key-file is a setting of downlink serve";
+    assert!(refused.stderr.contains(says), "{}", refused.stderr);
 }
 
 #[test]
@@ -205,6 +256,7 @@ fn help_describes_every_setting_and_its_variable() {
     let help = run(downlink(&["serve", "--help"]), "");
     assert_eq!(help.code, Some(0));
     let settings = Settings::augment_args(Command::new("settings"));
+    let settings = AccessSettings::augment_args(settings);
     for setting in settings.get_arguments() {
         let flag = setting.get_long().expect("a flag");
         let variable = setting.get_env().expect("a variable").to_str().expect("ASCII");
@@ -215,7 +267,7 @@ fn help_describes_every_setting_and_its_variable() {
         assert_eq!(named, flag, "the variable has the name of its flag");
     }
     let overview = run(downlink(&["--help"]), "");
-    for word in COMMANDS.iter().chain(&["downlink serve --help"]) {
+    for word in COMMANDS.iter().chain(&["downlink dev --help and downlink serve --help"]) {
         assert!(overview.stdout.contains(word), "{word}");
     }
     for help in [&help.stdout, &overview.stdout] {
@@ -223,8 +275,18 @@ fn help_describes_every_setting_and_its_variable() {
     }
 }
 
-const COMMANDS: [&str; 7] =
-    ["serve", "publish", "subscribe", "decode", "bench", "completions", "man"];
+const COMMANDS: [&str; 10] = [
+    "dev",
+    "serve",
+    "publish",
+    "subscribe",
+    "decode",
+    "key",
+    "token",
+    "bench",
+    "completions",
+    "man",
+];
 
 #[test]
 fn the_readme_lists_every_command() {

@@ -1,6 +1,8 @@
 //! Tests of `downlink subscribe`.
 
 use crate::{Running, Server, downlink, forwarder::Forwarder, run};
+#[cfg(unix)]
+use crate::{listening::Folder, production};
 
 #[test]
 fn data_is_printed_or_json_objects_with_the_flag_json() {
@@ -56,13 +58,15 @@ fn the_url_may_have_a_path_and_topics() {
     }
 }
 
+/// The admin socket gives every right, so the commands need no key.
 #[cfg(unix)]
 #[test]
 fn commands_reach_a_server_on_a_unix_socket() {
-    let path = std::env::temp_dir().join(format!("dl-url-{}.sock", std::process::id()));
-    let url = format!("unix:{}", path.display());
-    let server = Running::start(downlink(&["--listen", &url]));
-    assert!(server.stdout.next().ends_with(&url));
+    let folder = Folder::new("url");
+    let url = format!("unix:{}", folder.path("a.sock").display());
+    let flags = ["--listen", "127.0.0.1:0", "--admin-listen", &url];
+    let server = Running::start(production(&folder, &flags));
+    while !server.stdout.next().ends_with(&url) {}
     let published = run(downlink(&["publish", "--url", &url, "-t", "a", "hello"]), "");
     assert_eq!(published.code, Some(0), "{}", published.stderr);
     let read = ["subscribe", "--start", "earliest", "--count", "1"];
