@@ -16,7 +16,7 @@ use super::rate::{Rate, RateLimiter};
 
 /// The maximum number of peer addresses whose connects the server remembers.
 ///
-/// They take about 4 MiB. With half as many, a network that owns some thousand addresses could make
+/// They take about 2 MiB. With half as many, a network that owns some thousand addresses could make
 /// the server forget the others sooner. Twice as many would not keep out an attacker with an IPv6
 /// allocation of 48 bits, which has 65,536 networks.
 pub const PEERS_MAX: usize = 65_536;

@@ -172,7 +172,17 @@ impl<K: Hash + Eq> RateLimiter<K> {
     ///
     /// If the rate is exceeded, how long the key has to wait. In this case the use does not count.
     pub fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
-        self.measure(key, now, true)
+        self.measure(key, now, 1)
+    }
+
+    /// Counts several uses of a key at once. If the key may be used now, all of them count, even if
+    /// they are more than the burst. The next use then has to wait for all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn take_many(&self, key: K, uses: NonZeroU32, now: Instant) -> Result<(), Duration> {
+        self.measure(key, now, uses.get())
     }
 
     /// Checks whether a key may be used, without counting a use. A limit for failures checks before
@@ -182,7 +192,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
     ///
     /// If the rate is exceeded, how long the key has to wait.
     pub fn check(&self, key: K, now: Instant) -> Result<(), Duration> {
-        self.measure(key, now, false)
+        self.measure(key, now, 0)
     }
 
     /// The number of keys that the limiter remembers.
@@ -191,7 +201,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
         keys.recent.len() + keys.older.len()
     }
 
-    fn measure(&self, key: K, now: Instant, counts: bool) -> Result<(), Duration> {
+    fn measure(&self, key: K, now: Instant, uses: u32) -> Result<(), Duration> {
         let mut keys = self.keys.lock();
         let began = *keys.began.get_or_insert(now);
         let now = nanos(now.saturating_duration_since(began));
@@ -199,10 +209,8 @@ impl<K: Hash + Eq> RateLimiter<K> {
         let used = keys.recent.remove(&key).or_else(|| keys.older.remove(&key));
         let filled = used.unwrap_or(now).max(now);
         let wait = (filled - now).saturating_sub(self.rate.tolerance());
-        let filled = match counts && wait == 0 {
-            true => filled.saturating_add(self.rate.interval),
-            false => filled,
-        };
+        let added = if wait == 0 { self.rate.interval.saturating_mul(uses.into()) } else { 0 };
+        let filled = filled.saturating_add(added);
         // A key that is not ahead of its rate needs no memory.
         if filled > now {
             keys.recent.insert(key, filled);
@@ -302,6 +310,16 @@ mod tests {
             assert_eq!(limiter.take("a", start + 10 * tenth), Ok(()));
         }
         assert_eq!(limiter.take("a", start + 10 * tenth), Err(tenth));
+    }
+
+    #[test]
+    fn many_uses_at_once_delay_the_next_use() {
+        let limiter = RateLimiter::new(rate("1/s"), 10);
+        let (now, ten) = (Instant::now(), NonZeroU32::new(10).expect("ten is not zero"));
+        assert_eq!(limiter.take_many("a", ten, now), Ok(()));
+        assert_eq!(limiter.take("a", now), Err(Duration::from_secs(10)));
+        assert_eq!(limiter.take_many("a", ten, now), Err(Duration::from_secs(10)));
+        assert_eq!(limiter.take("a", now + Duration::from_secs(10)), Ok(()));
     }
 
     #[test]
