@@ -54,7 +54,7 @@ impl HaProxy {
         match program {
             Ok(process) => Some(Self { process, front, folder }),
             Err(error) => {
-                println!("skipped, because HAProxy cannot be started: {error}");
+                eprintln!("skipped, because HAProxy cannot be started: {error}");
                 None
             }
         }
