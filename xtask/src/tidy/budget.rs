@@ -17,14 +17,14 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-log", 6_350, &["downlink-log"]),
     ("downlink-sqlite", 2_200, &["downlink-sqlite"]),
     ("downlink: hub", 2_350, &["downlink/src/hub"]),
-    ("downlink: http, adapters", 1_500, &["downlink/src/http", "downlink/src/adapters"]),
-    ("downlink: serve", 3_000, &["downlink/src/serve"]),
-    ("downlink", 7_100, &["downlink"]),
+    ("downlink: http, adapters", 1_600, &["downlink/src/http", "downlink/src/adapters"]),
+    ("downlink: serve", 3_650, &["downlink/src/serve"]),
+    ("downlink", 7_850, &["downlink"]),
     ("downlink-client", 1_350, &["downlink-client"]),
     ("downlink-access", 2_500, &["downlink-access"]),
     ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 17_900, LIBRARIES),
+    ("the five libraries", 18_700, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn the_folders_of_a_budget_are_counted_together() {
         let sources = [
-            file("crates/downlink/src/adapters/a.rs", 750),
-            file("crates/downlink/src/http/a.rs", 751),
+            file("crates/downlink/src/adapters/a.rs", 800),
+            file("crates/downlink/src/http/a.rs", 801),
         ];
         assert_eq!(exceeded(&sources), ["downlink: http, adapters"]);
     }
@@ -142,11 +142,11 @@ mod tests {
     #[test]
     fn the_libraries_share_a_budget() {
         let sources = [
-            file("crates/downlink-client/src/a.rs", 1_250),
+            file("crates/downlink-client/src/a.rs", 1_300),
             file("crates/downlink-log/src/a.rs", 6_350),
             file("crates/downlink-proto/src/a.rs", 1_000),
             file("crates/downlink-sqlite/src/a.rs", 2_200),
-            file("crates/downlink/src/lib.rs", 7_101),
+            file("crates/downlink/src/lib.rs", 7_851),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);
@@ -159,6 +159,6 @@ mod tests {
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
         assert_eq!(rows[1], "downlink-log                 6351    6350  above");
-        assert_eq!(rows[2], "the five libraries           6351   17900");
+        assert_eq!(rows[2], "the five libraries           6351   18700");
     }
 }

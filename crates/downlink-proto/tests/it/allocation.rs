@@ -39,6 +39,12 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     (result, USED.get())
 }
 
+/// The counts since the last call of [`allocations_of`] began, for code that awaits.
+#[allow(dead_code, reason = "only some tests await")]
+pub(crate) fn used() -> Used {
+    USED.get()
+}
+
 fn note(allocated: usize, freed: usize) {
     // A thread that is ending may have dropped its counter already. Then nothing is counted.
     let _ = USED.try_with(|cell| {

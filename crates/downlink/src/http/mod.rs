@@ -48,7 +48,7 @@ pub use last_event_id::{LAST_EVENT_ID_BYTES_MAX, LastEventId};
 #[cfg(all(feature = "serve", unix))]
 pub(crate) use moment::{Moment, Now};
 pub use problem::Problem;
-pub use refuse::refuse;
+pub use refuse::{refuse, too_many_requests};
 pub use source::{AnyError, FrameSource, StreamItem};
 pub use spread::Spread;
 #[cfg(feature = "serve")]

@@ -1,8 +1,8 @@
 //! Refusals that make the client return later.
 //!
 //! A browser's `EventSource` never reconnects after a status other than 200, so a browser gets an
-//! empty stream with a reconnection time. Other clients get the status 503 with `Retry-After`. Each
-//! client gets a random time. With equal times, all clients would return at once.
+//! empty stream with a reconnection time. Other clients get the status 503 or 429 with
+//! `Retry-After`. Each client gets a random time. With equal times, all clients would return at once.
 
 use std::time::Duration;
 
@@ -35,13 +35,33 @@ use super::sse::event_stream;
 /// assert!(response.headers().contains_key("retry-after"));
 /// ```
 pub fn refuse(reason: &str, reconnection: Spread, browser: bool) -> Response<Full<Bytes>> {
+    refuse_as(StatusCode::SERVICE_UNAVAILABLE, reason, reconnection, browser)
+}
+
+/// Makes the response for a client that has reached a limit of its own, such as a rate.
+///
+/// The response is that of [`refuse`], but with the status 429 instead of 503.
+pub fn too_many_requests(
+    reason: &str,
+    reconnection: Spread,
+    browser: bool,
+) -> Response<Full<Bytes>> {
+    refuse_as(StatusCode::TOO_MANY_REQUESTS, reason, reconnection, browser)
+}
+
+fn refuse_as(
+    status: StatusCode,
+    reason: &str,
+    reconnection: Spread,
+    browser: bool,
+) -> Response<Full<Bytes>> {
     let delay = reconnection.pick();
     if browser {
         let mut stream = Vec::from(Frame::comment(reason).as_bytes());
         stream.extend_from_slice(Frame::retry(delay).as_bytes());
         return event_stream(Full::from(stream));
     }
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail(reason.to_owned());
+    let problem = Problem::new(status).detail(reason.to_owned());
     let mut response = problem.into_http_response();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
     response

@@ -17,13 +17,15 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::addresses::PeerAddr;
 use super::app::App;
 use super::connection::{PeerIo, serve_peer, turn_away};
 use super::direct::{self, ConnectionFuture};
 use super::drain::Drain;
 use super::limits::{REFUSALS_MAX, ServeLimits};
 use super::listener::Listener;
-use super::server::Server;
+use super::peers::{Excess, PeerRules, Peers};
+use super::server::{AdmittedPeer, Permit, Server};
 
 /// How long accepting pauses when file descriptors or memory have run out.
 ///
@@ -37,6 +39,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// half the time, the server could give up too early on a busy machine. With twice the time, people
 /// would notice that the server ends late.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The settings of a server.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) limits: ServeLimits,
+    /// The paths that the app answers even at a limit of connections.
+    pub(super) answered_at_limit: Vec<String>,
+    pub(super) peers: PeerRules,
+}
 
 /// Completes when the server should drain.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -55,7 +66,7 @@ pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) async fn run<L, A, Kind>(
     listener: L,
     app: A,
-    settings: (ServeLimits, Vec<String>),
+    settings: Settings,
     mut signal: Signal,
 ) -> io::Result<()>
 where
@@ -63,7 +74,7 @@ where
     A: App<L::Addr, Kind>,
     Kind: 'static,
 {
-    let drain_within = settings.0.drain_within;
+    let drain_within = settings.limits.drain_within;
     let mut connections = Connections::new::<L::Io>(app, settings);
     let mut accepting = Box::pin(accept(listener, Duration::ZERO));
     let outcome = loop {
@@ -109,6 +120,8 @@ async fn accept<L: Listener>(
 struct Connections<A> {
     app: A,
     server: Arc<Server>,
+    /// The peer of all connections that do not count for an address.
+    uncounted: Arc<AdmittedPeer>,
     tasks: JoinSet<()>,
     /// The drivers: the tasks that serve event streams without hyper (see `direct`).
     drivers: JoinSet<()>,
@@ -120,20 +133,25 @@ struct Connections<A> {
 }
 
 impl<A> Connections<A> {
-    fn new<Io: PeerIo>(app: A, (limits, answered_at_limit): (ServeLimits, Vec<String>)) -> Self {
+    fn new<Io: PeerIo>(app: A, settings: Settings) -> Self {
+        let Settings { limits, answered_at_limit, peers } = settings;
         let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
         // The queue needs no limit, because it is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
         let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
         let permits = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
-        let server = Arc::new(Server { limits, answered_at_limit, drain, streams, permits });
+        let (peers, address_refusals) = (Peers::new(peers), Arc::new(Semaphore::new(REFUSALS_MAX)));
+        let server =
+            Server { limits, answered_at_limit, drain, streams, permits, peers, address_refusals };
+        let server = Arc::new(server);
+        let uncounted = Arc::new(AdmittedPeer::of_all(Arc::clone(&server)));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
+        Self { app, server, uncounted, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
 
-    /// Serves a new connection if a permit is left. If no permit is left, refuses the connection.
-    /// If the server is already refusing too many connections, drops the new one.
+    /// Serves a new connection if its address may connect and a permit is left. Otherwise refuses
+    /// the connection. If the server is already refusing too many connections, drops the new one.
     fn admit<Io, Addr, Kind>(&mut self, io: Io, peer: Addr)
     where
         Io: PeerIo,
@@ -141,12 +159,24 @@ impl<A> Connections<A> {
         A: App<Addr, Kind>,
         Kind: 'static,
     {
-        if let Some(permit) = self.server.try_permit() {
-            self.tasks.spawn(serve_peer(io, peer, self.app.clone(), permit));
-        } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-            tracing::debug!(?peer, "refused a connection: connections_max reached");
+        let counted = self.uncounted.count(PeerAddr::of(&peer));
+        let permit = counted.and_then(|counted| Permit::take(counted).ok_or(Excess::Connections));
+        let excess = match permit {
+            Ok(permit) => {
+                self.tasks.spawn(serve_peer(io, peer, self.app.clone(), permit));
+                return;
+            }
+            Err(excess) => excess,
+        };
+        // A flood from some addresses must not use up the answers for the others.
+        let refusals = match excess {
+            Excess::Connections => &self.refusals,
+            Excess::OfAddress | Excess::Connects => &self.server.address_refusals,
+        };
+        if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
+            tracing::debug!(?peer, ?excess, "refused a connection");
             let server = Arc::clone(&self.server);
-            self.tasks.spawn(turn_away(io, peer, self.app.clone(), server, permit));
+            self.tasks.spawn(turn_away(io, peer, self.app.clone(), server, (excess, permit)));
         } else {
             tracing::debug!(?peer, "dropped a connection: too many are being refused");
         }

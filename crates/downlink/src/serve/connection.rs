@@ -11,16 +11,18 @@
 //! A panic in the app ends only this task. The module `accept` accepts connections and limits their
 //! number.
 
+use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
@@ -33,6 +35,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
+use super::addresses::PeerAddr;
 use super::app::{App, AppService, PeerApp, PeerService, RequestBody};
 use super::direct::{Arrival, ConnectionFuture, HandedOver, PolledBytes, Socket};
 use super::drain::Drain;
@@ -41,11 +44,14 @@ use super::http2;
 use super::limits::{BUFFER_BYTES_MAX, ServeLimits};
 use super::outgoing::{OutgoingBody, outgoing};
 use super::peer_socket::PeerSocket;
+use super::peers::Excess;
 use super::progress::{Awaited, Progress};
+use super::proxy_protocol::{ProxyHeader, ProxyHeaderError, read_header};
+use super::refusal::refusal;
 use super::server::{Permit, Server};
 use crate::http::moment::Moment;
 use crate::http::stalled::{self, StalledPeer};
-use crate::http::{is_browser, refuse};
+use crate::http::{is_browser, refuse, too_many_requests};
 
 /// How long the server waits for the first request of a connection once the drain has begun.
 ///
@@ -64,7 +70,7 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// most connections are idle.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the answer to a connection beyond `connections_max` may take. If the header timeout is
+/// How long the answer to a connection beyond a limit may take. If the header timeout is
 /// shorter, it applies instead.
 ///
 /// Two seconds are enough for a round trip and a slow client. With more time, slow clients would
@@ -82,16 +88,91 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> PeerIo for Io {}
 type HyperConnection<Io, S> = http1::Connection<TokioIo<PeerSocket<Io, Permit>>, RequestService<S>>;
 
 /// Serves an app to one peer until the connection ends.
-pub(super) async fn serve_peer<Io, Addr, A, Kind>(io: Io, peer: Addr, app: A, permit: Permit)
-where
+pub(super) async fn serve_peer<Io, Addr, A, Kind>(
+    mut io: Io,
+    mut peer: Addr,
+    app: A,
+    mut permit: Permit,
+) where
     Io: PeerIo,
     Addr: Clone + fmt::Debug + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    let server = Arc::clone(&permit.0);
-    let io = PeerSocket::new(io, &server.limits, permit);
+    let server = Arc::clone(&permit.0.server);
+    let mut input = Vec::new();
+    // The futures of this rare path are boxed, so that other connections need no memory for them.
+    if server.peers.sends_header(PeerAddr::of(&peer)) {
+        let header = match Box::pin(read_proxy_header(&mut io, &server)).await {
+            Ok(header) => header,
+            Err(answer) => {
+                let io = PeerSocket::new(io, &server.limits, permit);
+                return Box::pin(io.close_with(answer)).await;
+            }
+        };
+        if let Some(client) = header.client {
+            set_client(&mut peer, client);
+            match permit.0.count_client(PeerAddr::Tcp(client)) {
+                Ok(counted) => permit.0 = counted,
+                Err(excess) => {
+                    let refusals = Arc::clone(&server.address_refusals);
+                    let Ok(refusal) = refusals.try_acquire_owned() else { return };
+                    let mut io = PeerSocket::new(io, &server.limits, (Some(permit), refusal));
+                    io.begin_with(header.rest);
+                    let client = Some(PeerAddr::Tcp(client));
+                    return Box::pin(answer_once(io, (peer, client), app, server, excess)).await;
+                }
+            }
+        }
+        input = header.rest;
+    }
+    let mut io = PeerSocket::new(io, &server.limits, permit);
+    io.begin_with(input);
     let service = app.service_for(peer.clone()).await;
     serve_requests(io, PeerService { service, peer }, Progress::default(), server).await;
+}
+
+/// Reads the header in which a proxy names its client.
+///
+/// # Errors
+///
+/// The answer to a connection without a valid header. The answer is empty if the connection has
+/// ended, the header did not arrive in time, or the server drains.
+async fn read_proxy_header<Io: PeerIo>(io: &mut Io, server: &Server) -> Result<ProxyHeader, Bytes> {
+    let drained = async {
+        server.drain.begun().await;
+        sleep(FIRST_REQUEST_GRACE).await;
+    };
+    let read = tokio::select! {
+        read = timeout(server.limits.header_timeout, read_header(io)) => read,
+        () = drained => return Err(Bytes::new()),
+    };
+    match read {
+        Ok(Ok(header)) => Ok(header),
+        Ok(Err(ProxyHeaderError::Ended(_))) | Err(_) => Err(Bytes::new()),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "refused a connection of a trusted proxy");
+            Err(refusal(
+                StatusCode::BAD_REQUEST,
+                format!("A trusted proxy has to name its client, but {error}."),
+            ))
+        }
+    }
+}
+
+/// Replaces the address of a proxy by the address of its client, if the type of the address is that
+/// of TCP sockets.
+fn set_client<Addr: Any>(peer: &mut Addr, client: SocketAddr) {
+    if let Some(address) = (peer as &mut dyn Any).downcast_mut() {
+        *address = client;
+    }
+}
+
+/// The name of a peer in logs. If a proxy has named its client, it is the address of the client.
+fn name_of(peer: &impl fmt::Debug, client: Option<PeerAddr>) -> String {
+    match client {
+        Some(PeerAddr::Tcp(client)) => client.to_string(),
+        _ => format!("{peer:?}"),
+    }
 }
 
 /// Serves the requests of a connection one after the other.
@@ -101,7 +182,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
     progress: Progress,
     server: Arc<Server>,
 ) {
-    let (peer, began) = (app.peer(), Instant::now());
+    let (peer, client, began) = (app.peer(), io.permit.0.client, Instant::now());
     let progress = Arc::new(progress);
     io.progress = Some(Arc::clone(&progress));
     let parking: Option<Arc<ParkingSlot<_>>> = server.streams.are_taken().then(Arc::default);
@@ -110,6 +191,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
         parking: parking.clone(),
         progress: Arc::clone(&progress),
         drain: Arc::clone(&server.drain),
+        from: client.unwrap_or_else(|| PeerAddr::of(&peer)),
     };
     let mut connection = http1().serve_connection(TokioIo::new(io), requests);
     let wait = RequestWait { progress: &progress, limits: &server.limits, running: None };
@@ -125,7 +207,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
                 Box::pin(http2::serve(
                     io,
                     service,
-                    format!("{peer:?}"),
+                    name_of(&peer, client),
                     &server.limits,
                     &server.drain,
                 ))
@@ -135,7 +217,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
         HyperEnd::Done(ended) => {
             let stalled = ended.as_ref().is_err_and(is_stall).then(|| {
                 let age = began.elapsed();
-                StalledPeer { peer: format!("{peer:?}"), age }
+                StalledPeer { peer: name_of(&peer, client), age }
             });
             log_end(ended);
             let mut io = None;
@@ -332,7 +414,8 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
 
     fn drop_stalled(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let peer = this.http.as_ref().map(|(app, _)| format!("{:?}", app.peer()));
+        let name = |(app, permit): &(S, Permit)| name_of(&app.peer(), permit.0.client);
+        let peer = this.http.as_ref().map(name);
         let peer = peer.unwrap_or_default();
         let stalled = StalledPeer { peer, age: this.began.age() };
         stalled::drop_stalled(stalled, || this.body.set(None));
@@ -342,7 +425,7 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
         let http = self.project().http.take();
         Box::pin(async move {
             let (Some((app, permit)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
-            let server = Arc::clone(&permit.0);
+            let server = Arc::clone(&permit.0.server);
             let mut io = PeerSocket::new(io, &server.limits, permit);
             let Some(input) = requests else { return io.close().await };
             io.rewind(&input);
@@ -358,21 +441,53 @@ fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     opens && is_browser(request.headers(), request.uri().query())
 }
 
-/// Answers one request of a connection beyond `connections_max`, and then closes the connection.
-/// For a path in `answer_at_limit`, the app answers. For any other path, the answer is a refusal.
+/// The permits of a connection that gets one answer. The first is missing if the connection is
+/// beyond `connections_max`.
+type RefusalPermit = (Option<Permit>, OwnedSemaphorePermit);
+
+/// Answers one request of a connection beyond a limit, and then closes the connection.
 pub(super) async fn turn_away<Io, Addr, A, Kind>(
-    io: Io,
-    peer: Addr,
+    mut io: Io,
+    mut peer: Addr,
     app: A,
     server: Arc<Server>,
-    permit: OwnedSemaphorePermit,
+    (excess, permit): (Excess, OwnedSemaphorePermit),
+) where
+    Io: PeerIo,
+    Addr: Clone + Send + Sync + 'static,
+    A: App<Addr, Kind>,
+{
+    let (mut client, mut input) = (None, Vec::new());
+    if server.peers.sends_header(PeerAddr::of(&peer)) {
+        let header = timeout(REFUSAL_MAX, Box::pin(read_proxy_header(&mut io, &server))).await;
+        let Ok(Ok(header)) = header else { return };
+        if let Some(named) = header.client {
+            set_client(&mut peer, named);
+            client = Some(PeerAddr::Tcp(named));
+        }
+        input = header.rest;
+    }
+    let mut io = PeerSocket::new(io, &server.limits, (None, permit));
+    io.begin_with(input);
+    answer_once(io, (peer, client), app, server, excess).await;
+}
+
+/// Answers one request, and then closes the connection. For a path in `answer_at_limit`, the app
+/// answers. For any other path, the answer is a refusal.
+async fn answer_once<Io, Addr, A, Kind>(
+    io: PeerSocket<Io, RefusalPermit>,
+    (peer, client): (Addr, Option<PeerAddr>),
+    app: A,
+    server: Arc<Server>,
+    excess: Excess,
 ) where
     Io: PeerIo,
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
     let header_timeout = server.limits.header_timeout;
-    let io = TokioIo::new(PeerSocket::new(io, &server.limits, permit));
+    let io = TokioIo::new(io);
+    let from = client.unwrap_or_else(|| PeerAddr::of(&peer));
     let made = timeout(REFUSAL_MAX, app.service_for(peer.clone())).await;
     let Ok(service) = made else { return };
     // `poll_without_shutdown` needs a service that is `Unpin`. An app need not be `Unpin`, but its
@@ -383,7 +498,8 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
         Box::pin(async move {
             if server.answered_at_limit.iter().any(|path| path == request.uri().path()) {
                 let mut app = app;
-                let request = request.map(|body| RequestBody::new(body, &Arc::default(), 0));
+                let mut request = request.map(|body| RequestBody::new(body, &Arc::default(), 0));
+                request.extensions_mut().insert(from);
                 poll_fn(|cx| app.poll_ready(cx)).await?;
                 let bytes = |mut data: <<A::Service as AppService>::Body as Body>::Data| {
                     data.copy_to_bytes(data.remaining())
@@ -395,8 +511,13 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
             }
             let browser = is_opened_by_browser(&request);
             let spread = server.drain.reconnection;
-            let reason = "The server is at its limit of connections; come back later.";
-            Ok(refuse(reason, spread, browser).map(Either::Right))
+            let refused = match excess {
+                Excess::Connections => refuse(excess.reason(), spread, browser),
+                Excess::OfAddress | Excess::Connects => {
+                    too_many_requests(excess.reason(), spread, browser)
+                }
+            };
+            Ok(refused.map(Either::Right))
         })
     });
     let mut builder = http1();
@@ -428,6 +549,8 @@ struct RequestService<S: AppService> {
     parking: Option<Arc<ParkingSlot<S::Body>>>,
     progress: Arc<Progress>,
     drain: Arc<Drain>,
+    /// The peer, for the extensions of each request.
+    from: PeerAddr,
 }
 
 /// No field is pinned.
@@ -444,7 +567,8 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
         let number = self.progress.begin_request();
         let traits = RequestTraits::of(&request, number);
         let browser = is_opened_by_browser(&request);
-        let request = request.map(|body| RequestBody::new(body, &self.progress, number));
+        let mut request = request.map(|body| RequestBody::new(body, &self.progress, number));
+        request.extensions_mut().insert(self.from);
         let mut app = self.app.clone();
         let (parking, progress) = (self.parking.clone(), Arc::clone(&self.progress));
         let drain = Arc::clone(&self.drain);

@@ -13,7 +13,8 @@
 //! `curl --http2-prior-knowledge`, and proxies with that setting. The server speaks HTTP/2 to these
 //! peers, without upgrades.
 //!
-//! Read the files in this order: `accept` (the accept loop) → `connection` (one peer) → `outgoing`
+//! Read the files in this order: `accept` (the accept loop) → `peers` (the limits for each address)
+//! → `connection` (one peer) → `proxy_protocol` (the client of a proxy) → `outgoing`
 //! (a response body) → `handover` and `direct` (event streams that are written without hyper, the
 //! HTTP library) → `http2` (peers that speak HTTP/2) → `peer_socket`, `stall` and `socket` (the
 //! socket). TLS and hubs are not part of this module.
@@ -24,6 +25,11 @@
 //! |---|---|---|
 //! | connections | the file descriptors minus a reserve | [`Serve::connections_max`] |
 //! | open connections beyond `connections_max` (refused or answered) | [`REFUSALS_MAX`] | – |
+//! | open connections of one address | – | [`Serve::connections_per_address_max`] |
+//! | rate of new connections of one address | – | [`Serve::connects_per_address`] |
+//! | remembered addresses for this rate | [`PEERS_MAX`] | – |
+//! | connections beyond a limit of their address that get an answer | [`REFUSALS_MAX`] | – |
+//! | length of a header of the PROXY protocol | 107 bytes; [`PROXY_HEADER_BYTES_MAX`] | – |
 //! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
 //! | wait of an idle connection for its next request | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
@@ -56,6 +62,7 @@
 //! a peer.
 
 mod accept;
+mod addresses;
 mod app;
 mod boundary;
 mod connection;
@@ -69,7 +76,10 @@ mod limits;
 mod listener;
 mod outgoing;
 mod peer_socket;
+mod peers;
 mod progress;
+mod proxy_protocol;
+mod rate;
 mod refusal;
 mod server;
 mod socket;
@@ -81,13 +91,15 @@ use std::fmt;
 use std::future::{IntoFuture, pending};
 use std::io;
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use crate::http::Spread;
-use accept::Signal;
+use accept::{Settings, Signal};
+pub use addresses::{AddressKey, ParseTrustedProxyError, PeerAddr, TrustedProxy};
 pub use app::{App, AppService, AsMakeService, AsService, RequestBody};
 pub use descriptors::connections_supported;
 pub use limits::{
@@ -96,6 +108,10 @@ pub use limits::{
 };
 use limits::{ServeLimits, YEAR};
 pub use listener::Listener;
+pub use peers::PEERS_MAX;
+use peers::PeerRules;
+pub use proxy_protocol::PROXY_HEADER_BYTES_MAX;
+pub use rate::{ParseRateError, Rate, RateLimiter};
 #[cfg(any(unix, windows))]
 pub use stop::{StopSignal, stop_signal};
 
@@ -105,8 +121,8 @@ pub use stop::{StopSignal, stop_signal};
 /// tower service of `Request<RequestBody>`. The listener is a TCP or Unix listener of tokio, or any
 /// [`Listener`]. Calling `serve` raises the process's soft limit of open files to the hard limit.
 ///
-/// With the feature `axum`, handlers can extract the peer's address with axum's `ConnectInfo`. No
-/// further setup is needed.
+/// Each request has the peer's address as a [`PeerAddr`] in its extensions. With the feature `axum`,
+/// handlers can also extract it with axum's `ConnectInfo`. No further setup is needed.
 ///
 /// # Examples
 ///
@@ -145,6 +161,7 @@ where
             connections_max: connections_supported(),
         },
         answered_at_limit: Vec::new(),
+        peers: PeerRules::default(),
         kind: PhantomData,
     }
 }
@@ -164,6 +181,7 @@ pub struct Serve<L, A, Kind> {
     signal: Signal,
     limits: ServeLimits,
     answered_at_limit: Vec<String>,
+    peers: PeerRules,
     kind: PhantomData<fn() -> Kind>,
 }
 
@@ -245,8 +263,57 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The paths that the app answers even when the server has reached its limit of connections.
-    /// They are meant for health checks and metrics, which are needed most at that time.
+    /// The maximum number of open connections of one address. By default, there is no limit.
+    ///
+    /// The addresses of an IPv6 network of 64 bits count as one (see [`AddressKey`]). A peer without
+    /// an IP address and a [trusted proxy](Self::trusted_proxies) are not limited.
+    ///
+    /// At this limit, the server answers a request on a new connection with the status 429 and
+    /// `Retry-After`, or with an empty stream for a browser, as at
+    /// [`connections_max`](Self::connections_max). At most [`REFUSALS_MAX`] connections get such an
+    /// answer at the same time. The server closes the others at once.
+    pub fn connections_per_address_max(mut self, connections_max: NonZeroU32) -> Self {
+        self.peers.connections_max = Some(connections_max);
+        self
+    }
+
+    /// The maximum rate at which one address opens connections. By default, there is no limit.
+    ///
+    /// The addresses count, and the server answers beyond the limit, as described at
+    /// [`connections_per_address_max`](Self::connections_per_address_max). A refused connection does
+    /// not count for the rate. The server remembers at most [`PEERS_MAX`] addresses.
+    pub fn connects_per_address(mut self, rate: Rate) -> Self {
+        self.peers.connects = Some(rate);
+        self
+    }
+
+    /// The proxies in front of the server. The limits for each address do not apply to them, because
+    /// they connect for many clients.
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = TrustedProxy>) -> Self {
+        self.peers.proxies = proxies.into_iter().collect();
+        self
+    }
+
+    /// Whether each trusted proxy sends a header of the PROXY protocol (version 1 or 2) at the
+    /// beginning of a connection. Default: false.
+    ///
+    /// The address in the header then becomes the peer's address for the limits, for logs and in
+    /// [`PeerAddr`]. On a TCP listener, it also becomes the address that axum's `ConnectInfo` and a
+    /// maker of services get. If a proxy connects for itself (`LOCAL`, `UNKNOWN`), the address of
+    /// the proxy counts.
+    ///
+    /// The header has to arrive within [`header_timeout`](Self::header_timeout), and its binary form
+    /// may have at most [`PROXY_HEADER_BYTES_MAX`] bytes after its fixed part. A trusted proxy that
+    /// sends no valid header gets the status 400. The server does not look for a header of any other
+    /// peer, so such a header is an invalid request.
+    pub fn proxy_protocol(mut self, is_used: bool) -> Self {
+        self.peers.proxy_protocol = is_used;
+        self
+    }
+
+    /// The paths that the app answers even when the server has reached its limit of connections, or
+    /// a peer has reached a limit for its address. They are meant for health checks and metrics,
+    /// which are needed most at that time.
     ///
     /// At the limit, the server reads one request of a new connection. If the request is for one of
     /// these paths, the app has two seconds to answer it, and then the connection closes. At most
@@ -290,7 +357,8 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let settings = (self.limits, self.answered_at_limit);
+        let Self { limits, answered_at_limit, peers, .. } = self;
+        let settings = Settings { limits, answered_at_limit, peers };
         Box::pin(accept::run(self.listener, self.app, settings, self.signal))
     }
 }
@@ -300,6 +368,7 @@ impl<L: fmt::Debug, A, Kind> fmt::Debug for Serve<L, A, Kind> {
         f.debug_struct("Serve")
             .field("listener", &self.listener)
             .field("limits", &self.limits)
+            .field("peers", &self.peers)
             .finish_non_exhaustive()
     }
 }

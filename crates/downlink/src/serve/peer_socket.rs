@@ -24,7 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::limits::ServeLimits;
@@ -109,6 +109,13 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
         self.opening = self.input.is_empty();
     }
 
+    /// Puts back the input that follows a header in front of the first request. Unlike after
+    /// [`rewind`](Self::rewind), this input may begin with the preface.
+    pub(super) fn begin_with(&mut self, input: Vec<u8>) {
+        self.opening = is_part_of_preface(&input);
+        self.input = input.into();
+    }
+
     /// Times an operation while it is blocked, and fails it if it is blocked for too long.
     fn watch<T>(
         &mut self,
@@ -137,6 +144,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io,
     pub(super) async fn close(mut self) {
         // Dropping `self` closes the socket, even after an error.
         let _ = poll_fn(|cx| self.poll_close(cx)).await;
+    }
+
+    /// Sends a last answer, and closes the connection so that the peer gets it.
+    pub(super) async fn close_with(mut self, answer: Bytes) {
+        // After an error, there is nobody to tell.
+        let _ = self.write_all(&answer).await;
+        self.close().await;
     }
 
     /// Completes when the peer closes the connection, has sent too much, or has had enough time.

@@ -23,13 +23,18 @@ pub(super) fn with_reason(written: &[u8]) -> Option<Bytes> {
         StatusCode::BAD_REQUEST => "This is not a request in HTTP/1.1.".to_owned(),
         _ => return None,
     };
+    Some(refusal(status, detail))
+}
+
+/// The bytes of a refusal, after which the connection closes.
+pub(super) fn refusal(status: StatusCode, detail: String) -> Bytes {
     let body = Problem::new(status).detail(detail).to_json() + "\n";
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    Some((head + &body).into())
+    (head + &body).into()
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::addresses::{AddressKey, PeerAddr};
 use super::direct::DirectStreams;
 use super::drain::Drain;
 use super::limits::ServeLimits;
+use super::peers::{Excess, Peers};
 
 /// The state that all connections of a server share.
 pub(super) struct Server {
@@ -19,21 +21,77 @@ pub(super) struct Server {
     pub(super) streams: DirectStreams,
     /// The permits that are left. There are `connections_max` of them in total.
     pub(super) permits: Semaphore,
+    /// The limits for each peer address.
+    pub(super) peers: Peers,
+    /// The permits to answer connections that exceed a limit of their address.
+    pub(super) address_refusals: Arc<Semaphore>,
+}
+
+/// The peer of a connection: the address under which the connection counts, and its server.
+/// Dropping it ends the counting.
+///
+/// A connection that does not count shares one `AdmittedPeer` with all others. So the limits for each
+/// address cost a connection no memory while they are off.
+pub(super) struct AdmittedPeer {
+    pub(super) server: Arc<Server>,
+    counted: Option<AddressKey>,
+    /// The address of the client that a proxy has named.
+    pub(super) client: Option<PeerAddr>,
 }
 
 /// The permit of one open connection. Dropping the permit allows another connection.
-pub(super) struct Permit(pub(super) Arc<Server>);
+pub(super) struct Permit(pub(super) Arc<AdmittedPeer>);
 
-impl Server {
+const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "each idle stream has a permit");
+
+impl AdmittedPeer {
+    /// The peer of all connections that do not count for an address.
+    pub(super) fn of_all(server: Arc<Server>) -> Self {
+        Self { server, counted: None, client: None }
+    }
+
+    /// Counts a connection for the address of its peer.
+    ///
+    /// # Errors
+    ///
+    /// The limit of the address that the connection exceeds.
+    pub(super) fn count(self: &Arc<Self>, peer: PeerAddr) -> Result<Arc<Self>, Excess> {
+        Ok(match self.server.peers.enter(peer)? {
+            None => Arc::clone(self),
+            counted => Arc::new(Self { server: Arc::clone(&self.server), counted, client: None }),
+        })
+    }
+
+    /// Counts a connection for the client that a proxy has named.
+    ///
+    /// # Errors
+    ///
+    /// The limit of the address that the connection exceeds.
+    pub(super) fn count_client(&self, client: PeerAddr) -> Result<Arc<Self>, Excess> {
+        let counted = self.server.peers.enter(client)?;
+        let server = Arc::clone(&self.server);
+        Ok(Arc::new(Self { server, counted, client: Some(client) }))
+    }
+}
+
+impl Drop for AdmittedPeer {
+    fn drop(&mut self) {
+        if let Some(key) = self.counted {
+            self.server.peers.leave(key);
+        }
+    }
+}
+
+impl Permit {
     /// Takes a permit for a new connection, if one is left.
-    pub(super) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
-        self.permits.try_acquire().ok()?.forget();
-        Some(Permit(Arc::clone(self)))
+    pub(super) fn take(peer: Arc<AdmittedPeer>) -> Option<Self> {
+        peer.server.permits.try_acquire().ok()?.forget();
+        Some(Self(peer))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.permits.add_permits(1);
+        self.0.server.permits.add_permits(1);
     }
 }

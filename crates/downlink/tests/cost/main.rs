@@ -61,6 +61,63 @@ fn an_idle_subscription_with_an_inbox_takes_less_memory_than_its_limit() {
     assert!(behind <= 366, "{behind}");
 }
 
+/// The bytes of one idle stream over a socket, with the memory of its client. All run in this thread.
+#[cfg(all(feature = "axum", feature = "serve", target_os = "linux"))]
+fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
+    use tokio::io::AsyncReadExt;
+
+    const STREAMS: usize = 448;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endless = || async { downlink::Sse::new(futures_util::stream::pending::<Frame>()) };
+        let app = axum::Router::new().route("/", axum::routing::get(endless));
+        let mut serve = downlink::serve::<_, _, downlink::serve::AsService>(listener, app);
+        if has_limits {
+            serve = serve
+                .connections_per_address_max(10_000.try_into().unwrap())
+                .connects_per_address("1/h,burst:10000".parse().unwrap());
+        }
+        tokio::spawn(serve.into_future());
+        // Each stream has an address of its own.
+        let open = async |number: usize| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            let host = [127, 0, 1 + (number / 200) as u8, 1 + (number % 200) as u8];
+            socket.bind((std::net::Ipv4Addr::from(host), 0).into()).unwrap();
+            let mut client = socket.connect(address).await.unwrap();
+            client.try_write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+            let mut bytes = [0; 1_024];
+            let mut seen = Vec::new();
+            while !seen.ends_with(b": connected\n\n\r\n") {
+                let read = client.read(&mut bytes).await.unwrap();
+                assert!(read > 0);
+                seen.extend_from_slice(&bytes[..read]);
+            }
+            client
+        };
+        let mut clients = Vec::with_capacity(STREAMS);
+        // The counts begin here.
+        allocations_of(|| ());
+        for number in 0..STREAMS {
+            clients.push(open(number).await);
+        }
+        let live = allocation::used().live;
+        drop(clients);
+        live / STREAMS as isize
+    })
+}
+
+/// An idle stream takes no more memory while the limits for each address are off. Each limit takes
+/// an entry in a table.
+#[cfg(all(feature = "axum", feature = "serve", target_os = "linux"))]
+#[test]
+fn the_limits_for_each_address_take_little_memory() {
+    let (off, on) = (bytes_of_an_idle_stream(false), bytes_of_an_idle_stream(true));
+    println!("an idle stream: {off} bytes without limits for its address, {on} with them");
+    assert!(on - off <= 160, "{off} without limits, {on} with them");
+}
+
 /// A subscription that resumes from a cursor must take the same memory as a new subscription.
 #[test]
 fn a_resumed_subscription_has_the_same_memory_as_a_new_one() {

@@ -18,6 +18,8 @@ mod descriptors;
 mod foreign;
 #[path = "../shared/foreign_socket.rs"]
 mod foreign_socket;
+#[cfg(target_os = "linux")]
+mod haproxy;
 mod http2;
 mod kernel;
 mod listeners;
@@ -25,6 +27,10 @@ mod on_foreign;
 mod on_tcp;
 #[cfg(unix)]
 mod on_unix;
+#[cfg(target_os = "linux")]
+mod per_address;
+#[cfg(unix)]
+mod proxy_header;
 #[cfg(unix)]
 mod stop;
 mod wire;

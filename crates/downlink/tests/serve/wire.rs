@@ -103,6 +103,13 @@ pub(crate) struct Unix;
 pub(crate) struct Path(std::path::PathBuf);
 
 #[cfg(unix)]
+impl Path {
+    pub(crate) fn as_path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+#[cfg(unix)]
 impl Drop for Path {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);

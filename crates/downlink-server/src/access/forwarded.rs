@@ -1,0 +1,195 @@
+//! The address of the client that has sent a request.
+//!
+//! Without a trusted proxy, it is the address of the peer. A trusted proxy adds the address of its
+//! own peer at the end of `X-Forwarded-For`, so the header is read from the right. Each address of a
+//! trusted proxy is skipped, and the first other address is the client. Everything to the left of it
+//! was sent by the client, and may be invented. Other headers with addresses (`Forwarded`,
+//! `X-Real-IP`) are not read.
+//!
+//! A trusted proxy must set the header. If it only passes the header on, a client can invent its
+//! address.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use downlink::serve::{AddressKey, PeerAddr, TrustedProxy};
+
+/// The maximum number of entries that are read.
+///
+/// Requests pass through two or three proxies. With fewer entries, a long chain of proxies would
+/// hide the client. More entries would only cost time.
+const ENTRIES_MAX: usize = 16;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of the client that has sent a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ClientAddress {
+    /// `None` for a client on a Unix socket.
+    ip: Option<IpAddr>,
+    /// Whether this is the address of a trusted proxy.
+    is_proxy: bool,
+}
+
+impl ClientAddress {
+    /// The address of the client of a request.
+    pub(crate) fn of(peer: PeerAddr, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
+        let (mut ip, mut is_proxy) = (peer.ip(), peer.is_one_of(proxies));
+        let values = headers.get_all(X_FORWARDED_FOR).iter().rev().map(HeaderValue::as_bytes);
+        let entries = values.flat_map(|value| value.rsplit(|byte| *byte == b','));
+        for entry in entries.take(ENTRIES_MAX) {
+            // An entry that is no address hides everything to its left.
+            let Some(address) = parse(entry).filter(|_| is_proxy) else { break };
+            ip = Some(address);
+            is_proxy = proxies.iter().any(|proxy| proxy.covers(address));
+        }
+        Self { ip, is_proxy }
+    }
+
+    /// The address, for logs and for the app.
+    pub(crate) fn ip(self) -> Option<IpAddr> {
+        self.ip
+    }
+
+    /// The key of the address in the limits for each address. `None` if the limits do not apply: to
+    /// a client without an address, and to a trusted proxy, which may have sent the requests of many
+    /// clients.
+    pub(crate) fn key(self) -> Option<AddressKey> {
+        self.ip.filter(|_| !self.is_proxy).map(AddressKey::of)
+    }
+}
+
+/// Parses an entry: an address with or without a port. An IPv6 address may be in brackets.
+fn parse(entry: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(entry).ok()?.trim();
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let address = text.parse().ok().or_else(with_port).or_else(bare)?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROXIES: [&str; 3] = ["10.0.0.0/8", "fd00::/8", "unix"];
+
+    fn of(peer: PeerAddr, values: &[&str], proxies: &[&str]) -> ClientAddress {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append(X_FORWARDED_FOR, value);
+        }
+        let proxies: Vec<_> = proxies.iter().map(|text| text.parse().unwrap()).collect();
+        ClientAddress::of(peer, &headers, &proxies)
+    }
+
+    fn tcp(address: &str) -> PeerAddr {
+        PeerAddr::Tcp(SocketAddr::new(address.parse().unwrap(), 40_000))
+    }
+
+    /// The client of a request that comes through the proxy 10.0.0.1.
+    fn behind(values: &[&str]) -> String {
+        of(tcp("10.0.0.1"), values, &PROXIES).ip().unwrap().to_string()
+    }
+
+    #[test]
+    fn without_a_trusted_proxy_the_header_is_ignored() {
+        for proxies in [&[][..], &PROXIES] {
+            let client = of(tcp("192.0.2.1"), &["198.51.100.7"], proxies);
+            assert_eq!(client.ip(), Some("192.0.2.1".parse().unwrap()));
+            assert!(client.key().is_some());
+        }
+        assert_eq!(of(PeerAddr::Unix, &["198.51.100.7"], &["10.0.0.0/8"]).ip(), None);
+        assert_eq!(of(PeerAddr::Unknown, &["198.51.100.7"], &PROXIES).ip(), None);
+    }
+
+    #[test]
+    fn the_rightmost_address_that_is_not_a_proxy_is_the_client() {
+        assert_eq!(behind(&["192.0.2.1"]), "192.0.2.1");
+        assert_eq!(behind(&["192.0.2.1, 10.0.0.2"]), "192.0.2.1");
+        assert_eq!(behind(&["192.0.2.1,10.0.0.2 ,\tfd00::1"]), "192.0.2.1");
+        let unix = of(PeerAddr::Unix, &["192.0.2.1"], &PROXIES);
+        assert_eq!(unix.ip(), Some("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn addresses_that_the_client_invents_do_not_count() {
+        for invented in
+            ["198.51.100.7", "10.0.0.9", "127.0.0.1", "::1", "garbage", "", ",,,", "10.0.0.9, x"]
+        {
+            assert_eq!(behind(&[&format!("{invented}, 192.0.2.1")]), "192.0.2.1");
+            // Some proxies add a header instead of an entry.
+            assert_eq!(behind(&[invented, "192.0.2.1"]), "192.0.2.1");
+            assert_eq!(behind(&[invented, "192.0.2.1", "10.0.0.2"]), "192.0.2.1");
+        }
+    }
+
+    #[test]
+    fn an_address_may_have_a_port_and_brackets() {
+        for (entry, expected) in [
+            ("192.0.2.1:80", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1"),
+        ] {
+            assert_eq!(behind(&[entry]), expected);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_no_address_hides_what_is_left_of_it() {
+        for entry in [
+            "unknown",
+            "_hidden",
+            "",
+            " ",
+            "192.0.2",
+            "192.0.2.1:",
+            "192.0.2.1:99999",
+            "[192.0.2.1]",
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "2001:db8::1%eth0",
+            "192.0.2.01",
+            "localhost",
+            "é",
+            "0x7f.1",
+            "\"192.0.2.1\"",
+            "192.0.2.1;",
+            "192.0.2.1 10.0.0.2",
+        ] {
+            let client = of(tcp("10.0.0.1"), &[&format!("192.0.2.9, {entry}")], &PROXIES);
+            assert_eq!(client.ip(), Some("10.0.0.1".parse().unwrap()), "{entry}");
+            assert_eq!(client.key(), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_hide_what_is_left_of_them() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"192.0.2.9, \xff").unwrap();
+        headers.append(X_FORWARDED_FOR, value);
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        let client = ClientAddress::of(tcp("10.0.0.1"), &headers, &proxies);
+        assert_eq!(client.ip(), Some("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn only_the_last_entries_are_read() {
+        let proxies = vec!["10.0.0.2"; ENTRIES_MAX - 1].join(", ");
+        assert_eq!(behind(&[&format!("192.0.2.1, {proxies}")]), "192.0.2.1");
+        let client = of(tcp("10.0.0.1"), &[&format!("192.0.2.1, 10.0.0.3, {proxies}")], &PROXIES);
+        assert_eq!((client.ip(), client.key()), (Some("10.0.0.3".parse().unwrap()), None));
+    }
+
+    /// A proxy that sends no header sends the requests of all its clients from one address.
+    #[test]
+    fn the_limits_do_not_apply_to_a_proxy_itself() {
+        assert_eq!(of(tcp("10.0.0.1"), &[], &PROXIES).key(), None);
+        assert_eq!(of(tcp("10.0.0.1"), &["10.0.0.2"], &PROXIES).key(), None);
+        assert_eq!(of(PeerAddr::Unix, &[], &PROXIES).key(), None);
+    }
+}

@@ -1,0 +1,467 @@
+//! Limits against abuse: how often a client address or a key may do something.
+//!
+//! The limits for each address are on if strangers can reach the server: if the listener has an
+//! address beyond this machine, or if there is a trusted proxy. The limits of connections are those
+//! of [`downlink::serve`]. The limits here concern requests. Each limiter remembers at most
+//! [`RATE_KEYS_MAX`] addresses or keys.
+
+use std::{
+    num::NonZeroU32,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use clap::Args;
+use downlink::serve::{AddressKey, Listener, Rate, RateLimiter, Serve, TrustedProxy};
+use downlink_access::KeyId;
+
+use super::forwarded::ClientAddress;
+use crate::address::Address;
+
+/// The maximum number of addresses or keys that one limiter remembers.
+///
+/// They take about 2 MiB. A client that has more addresses than this can get around a limit.
+pub(crate) const RATE_KEYS_MAX: usize = 65_536;
+
+/// The default of `--connections-per-address-max`. The people of an office or of a mobile network
+/// share an address, and each of them has a few connections.
+const CONNECTIONS_PER_ADDRESS_MAX: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
+
+/// The default rates. All connections that an address may have can return at once after a restart
+/// of the server. A person publishes a few events a second at most, and a page that loads gets one
+/// ticket. An honest client has few bad credentials, except after a mistake in a setting.
+const CONNECTS_PER_ADDRESS: &str = "100/s,burst:1000";
+const PUBLISHES_PER_ADDRESS: &str = "50/s,burst:500";
+const FAILURES_PER_ADDRESS: &str = "10/s,burst:100";
+const TICKETS_PER_KEY: &str = "6000/m";
+
+/// Limits against abuse. The limits for each address are on if the server can be reached from other
+/// machines, or if --trusted-proxy is set. The addresses of an IPv6 network of 64 bits count as one.
+#[derive(Args, Clone, Debug)]
+#[non_exhaustive]
+pub struct AbuseLimits {
+    /// The maximum number of open connections of one address, or `off`. The default is 1000.
+    #[arg(
+        long,
+        env = "DOWNLINK_CONNECTIONS_PER_ADDRESS_MAX",
+        value_name = "COUNT|off",
+        value_parser = parse_count
+    )]
+    pub connections_per_address_max: Option<Limit<NonZeroU32>>,
+    /// The maximum rate of new connections from one address, or `off`. The default is
+    /// 100/s,burst:1000.
+    #[arg(
+        long,
+        env = "DOWNLINK_CONNECTS_PER_ADDRESS",
+        value_name = "RATE|off",
+        value_parser = parse_rate
+    )]
+    pub connects_per_address: Option<Limit<Rate>>,
+    /// The maximum rate of events from one address that are published with a token or a ticket, or
+    /// `off`. The default is 50/s,burst:500. Events that are published with a key do not count.
+    #[arg(
+        long,
+        env = "DOWNLINK_PUBLISHES_PER_ADDRESS",
+        value_name = "RATE|off",
+        value_parser = parse_rate
+    )]
+    pub publishes_per_address: Option<Limit<Rate>>,
+    /// The maximum rate of events that are published with one key. By default, there is no limit.
+    #[arg(
+        long,
+        env = "DOWNLINK_PUBLISHES_PER_KEY",
+        value_name = "RATE|off",
+        value_parser = parse_rate
+    )]
+    pub publishes_per_key: Option<Limit<Rate>>,
+    /// The maximum rate of requests from one address with a bad credential, or `off`. The default is
+    /// 10/s,burst:100. Beyond it, the server refuses requests with credentials before it checks them.
+    #[arg(
+        long,
+        env = "DOWNLINK_FAILURES_PER_ADDRESS",
+        value_name = "RATE|off",
+        value_parser = parse_rate
+    )]
+    pub failures_per_address: Option<Limit<Rate>>,
+    /// The maximum rate of tickets that are issued with one key, or `off`.
+    #[arg(
+        long,
+        env = "DOWNLINK_TICKETS_PER_KEY",
+        value_name = "RATE|off",
+        default_value = TICKETS_PER_KEY,
+        value_parser = parse_rate
+    )]
+    pub tickets_per_key: Limit<Rate>,
+    /// A proxy in front of the server: an address, a network such as 10.0.0.0/8, or `unix` for every
+    /// program that connects to the Unix socket of --listen. The server takes the address of a
+    /// client from its X-Forwarded-For, so the proxy must set this header. May be given several
+    /// times, or separated by commas.
+    #[arg(
+        long,
+        env = "DOWNLINK_TRUSTED_PROXY",
+        value_name = "CIDR|unix",
+        value_delimiter = ',',
+        value_parser = parse_proxy
+    )]
+    pub trusted_proxy: Vec<TrustedProxy>,
+    /// Whether each --trusted-proxy begins its connections with a header of the PROXY protocol
+    /// (version 1 or 2), which has the address of the client.
+    #[arg(
+        long,
+        env = "DOWNLINK_PROXY_PROTOCOL",
+        value_name = "true|false",
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
+    pub proxy_protocol: bool,
+}
+
+/// A limit that can be turned off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Limit<T> {
+    /// No limit.
+    Off,
+    /// The limit.
+    At(T),
+}
+
+impl<T> Limit<T> {
+    fn get(self) -> Option<T> {
+        match self {
+            Self::Off => None,
+            Self::At(limit) => Some(limit),
+        }
+    }
+}
+
+fn parse_limit<T: FromStr>(
+    text: &str,
+    error: impl Fn(T::Err) -> String,
+) -> Result<Limit<T>, String> {
+    match text.trim() {
+        "off" => Ok(Limit::Off),
+        text => text.parse().map(Limit::At).map_err(error),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<Limit<Rate>, String> {
+    parse_limit(text, |error: <Rate as FromStr>::Err| format!("{error}; off means no limit"))
+}
+
+fn parse_count(text: &str) -> Result<Limit<NonZeroU32>, String> {
+    parse_limit(text, |_| format!("{text:?} is not a number above 0; off means no limit"))
+}
+
+fn parse_proxy(text: &str) -> Result<TrustedProxy, String> {
+    text.parse().map_err(|error: <TrustedProxy as FromStr>::Err| error.to_string())
+}
+
+impl AbuseLimits {
+    /// Checks the rules that concern several settings together.
+    ///
+    /// # Errors
+    ///
+    /// An error that says which setting to change.
+    pub(crate) fn check(&self, listen: &Address) -> anyhow::Result<()> {
+        let is_unix = matches!(listen, Address::Unix(_));
+        if self.proxy_protocol && self.trusted_proxy.is_empty() {
+            bail!(
+                "--proxy-protocol needs --trusted-proxy with the addresses of the proxies, because \
+                 any other peer could invent an address"
+            );
+        }
+        if !is_unix && self.trusted_proxy.contains(&TrustedProxy::Unix) {
+            bail!(
+                "--trusted-proxy unix has no effect, because the server listens on {listen}: give \
+                 the address of the proxy, or --listen unix:PATH"
+            );
+        }
+        Ok(())
+    }
+
+    /// Sets the limits of connections. `listen` is the address of the listener.
+    pub(crate) fn apply<L: Listener, A, Kind>(
+        &self,
+        listen: &Address,
+        mut server: Serve<L, A, Kind>,
+    ) -> Serve<L, A, Kind> {
+        let connections_max = self.connections_per_address_max;
+        let default = Limit::At(CONNECTIONS_PER_ADDRESS_MAX);
+        if let Some(connections_max) = self.for_address(connections_max, || default, listen) {
+            server = server.connections_per_address_max(connections_max);
+        }
+        let default = || default_rate(CONNECTS_PER_ADDRESS);
+        if let Some(rate) = self.for_address(self.connects_per_address, default, listen) {
+            server = server.connects_per_address(rate);
+        }
+        server
+            .trusted_proxies(self.trusted_proxy.iter().copied())
+            .proxy_protocol(self.proxy_protocol)
+    }
+
+    /// A limit for each address. An explicit limit always holds, and the default holds if strangers
+    /// can reach the server.
+    fn for_address<T>(
+        &self,
+        limit: Option<Limit<T>>,
+        default: impl FnOnce() -> Limit<T>,
+        listen: &Address,
+    ) -> Option<T> {
+        let is_reachable = !listen.is_local() || !self.trusted_proxy.is_empty();
+        limit.or_else(|| is_reachable.then(default)).and_then(Limit::get)
+    }
+}
+
+fn default_rate(text: &str) -> Limit<Rate> {
+    parse_rate(text).unwrap_or(Limit::Off)
+}
+
+/// The limiters of requests.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    publishes_per_address: Option<RateLimiter<AddressKey>>,
+    publishes_per_key: Option<RateLimiter<KeyId>>,
+    failures_per_address: Option<RateLimiter<AddressKey>>,
+    tickets_per_key: Option<RateLimiter<KeyId>>,
+}
+
+/// A request that exceeds a limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Exceeded {
+    /// The flag of the limit.
+    pub(crate) flag: &'static str,
+    /// How long the client has to wait.
+    pub(crate) wait: Duration,
+}
+
+impl Rates {
+    /// The limiters for a server that listens on this address.
+    pub(crate) fn new(limits: &AbuseLimits, listen: &Address) -> Self {
+        let of_address = |limit, default| {
+            let rate = limits.for_address(limit, || default_rate(default), listen);
+            rate.map(limiter)
+        };
+        Self {
+            publishes_per_address: of_address(limits.publishes_per_address, PUBLISHES_PER_ADDRESS),
+            publishes_per_key: limits.publishes_per_key.and_then(Limit::get).map(limiter),
+            failures_per_address: of_address(limits.failures_per_address, FAILURES_PER_ADDRESS),
+            tickets_per_key: limits.tickets_per_key.get().map(limiter),
+        }
+    }
+
+    /// Counts events that a client wants to publish. `key` is the key of a key file. A client with a
+    /// token or a ticket has none, and its address counts. A batch counts as a whole, and later
+    /// events wait for it.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is exceeded. The events then do not count.
+    pub(crate) fn publish(
+        &self,
+        key: Option<KeyId>,
+        client: ClientAddress,
+        events: NonZeroU32,
+        now: Instant,
+    ) -> Result<(), Exceeded> {
+        let (wait, flag) = match key {
+            Some(key) => {
+                let limiter = self.publishes_per_key.as_ref();
+                (limiter.map(|it| it.take_many(key, events, now)), "--publishes-per-key")
+            }
+            None => {
+                let limiter = self.publishes_per_address.as_ref().zip(client.key());
+                let wait = limiter.map(|(it, address)| it.take_many(address, events, now));
+                (wait, "--publishes-per-address")
+            }
+        };
+        exceeded(wait, flag)
+    }
+
+    /// Checks whether a client may try a credential. A request without a credential needs no check.
+    ///
+    /// # Errors
+    ///
+    /// The limit, if the client's address has had too many bad credentials.
+    pub(crate) fn attempt(&self, client: ClientAddress, now: Instant) -> Result<(), Exceeded> {
+        let limiter = self.failures_per_address.as_ref().zip(client.key());
+        exceeded(limiter.map(|(it, address)| it.check(address, now)), "--failures-per-address")
+    }
+
+    /// Counts a bad credential.
+    pub(crate) fn failed(&self, client: ClientAddress, now: Instant) {
+        if let Some((limiter, address)) = self.failures_per_address.as_ref().zip(client.key()) {
+            // Beyond the limit, a failure does not count.
+            let _ = limiter.take(address, now);
+        }
+    }
+
+    /// Counts a ticket that is issued with a key, or with a token that the key has verified.
+    ///
+    /// # Errors
+    ///
+    /// The limit, if it is exceeded. The ticket then does not count.
+    pub(crate) fn issue(&self, key: KeyId, now: Instant) -> Result<(), Exceeded> {
+        let limiter = self.tickets_per_key.as_ref();
+        exceeded(limiter.map(|it| it.take(key, now)), "--tickets-per-key")
+    }
+}
+
+fn limiter<K: std::hash::Hash + Eq>(rate: Rate) -> RateLimiter<K> {
+    RateLimiter::new(rate, RATE_KEYS_MAX)
+}
+
+/// The result of a limiter. It is `None` if there is no limiter for the request.
+fn exceeded(taken: Option<Result<(), Duration>>, flag: &'static str) -> Result<(), Exceeded> {
+    taken.unwrap_or(Ok(())).map_err(|wait| Exceeded { flag, wait })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+    use clap::{Command, FromArgMatches};
+    use downlink::serve::PeerAddr;
+
+    use super::*;
+
+    fn limits(flags: &[&str]) -> Result<AbuseLimits, String> {
+        let command = AbuseLimits::augment_args(Command::new("serve").no_binary_name(true));
+        let matches = command.try_get_matches_from(flags).map_err(|error| error.to_string())?;
+        AbuseLimits::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    fn rates(flags: &[&str], listen: &str) -> Rates {
+        Rates::new(&limits(flags).unwrap(), &listen.parse().unwrap())
+    }
+
+    fn client(address: &str) -> ClientAddress {
+        let peer = PeerAddr::Tcp(std::net::SocketAddr::new(address.parse().unwrap(), 1));
+        ClientAddress::of(peer, &HeaderMap::new(), &[])
+    }
+
+    fn key(name: &str) -> KeyId {
+        KeyId::from_bytes([name.as_bytes()[0]; KeyId::BYTES])
+    }
+
+    const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+    #[test]
+    fn the_default_rates_are_rates() {
+        let defaults =
+            [CONNECTS_PER_ADDRESS, PUBLISHES_PER_ADDRESS, FAILURES_PER_ADDRESS, TICKETS_PER_KEY];
+        for text in defaults {
+            assert!(matches!(default_rate(text), Limit::At(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_for_each_address_are_on_if_strangers_can_reach_the_server() {
+        let is_on = |flags: &[&str], listen| {
+            let rates = rates(flags, listen);
+            assert_eq!(rates.publishes_per_address.is_some(), rates.failures_per_address.is_some());
+            assert!(rates.tickets_per_key.is_some() && rates.publishes_per_key.is_none());
+            rates.failures_per_address.is_some()
+        };
+        let (loopback, public, unix) =
+            ("127.0.0.1:8080", "0.0.0.0:8080", "unix:/run/downlink.sock");
+        assert!(!is_on(&[], loopback) && is_on(&[], public) && !is_on(&[], unix));
+        assert!(is_on(&["--trusted-proxy", "127.0.0.1"], loopback));
+        assert!(is_on(&["--trusted-proxy", "unix"], unix));
+        let set = ["--failures-per-address", "1/s", "--publishes-per-address", "1/s"];
+        assert!(is_on(&set, loopback));
+        let off = ["--failures-per-address", "off", "--publishes-per-address", "off"];
+        assert!(!is_on(&off, public));
+    }
+
+    #[test]
+    fn an_error_in_a_flag_says_what_to_write() {
+        for (flag, value, expected) in [
+            ("--connects-per-address", "50", "50/s,burst:200"),
+            ("--publishes-per-key", "0/s", "off means no limit"),
+            ("--connections-per-address-max", "0", "not a number above 0"),
+            ("--connections-per-address-max", "many", "off means no limit"),
+            ("--trusted-proxy", "10.0.0.1/8", "fd00::/8 or unix"),
+            ("--proxy-protocol", "maybe", "true"),
+        ] {
+            let error = limits(&[flag, value]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let parsed = limits(&["--trusted-proxy", "10.0.0.0/8,unix", "--proxy-protocol"]).unwrap();
+        assert_eq!(parsed.trusted_proxy.len(), 2);
+        assert!(
+            parsed.proxy_protocol && !limits(&["--proxy-protocol=false"]).unwrap().proxy_protocol
+        );
+    }
+
+    #[test]
+    fn settings_that_have_no_effect_are_refused() {
+        let check = |flags: &[&str], listen: &str| {
+            let checked = limits(flags).unwrap().check(&listen.parse().unwrap());
+            checked.map_err(|error| error.to_string())
+        };
+        let tcp = "127.0.0.1:8080";
+        assert!(check(&["--proxy-protocol"], tcp).unwrap_err().contains("needs --trusted-proxy"));
+        assert!(check(&["--trusted-proxy", "unix"], tcp).unwrap_err().contains("no effect"));
+        assert_eq!(check(&["--trusted-proxy", "unix", "--proxy-protocol"], "unix:/run/a"), Ok(()));
+        assert_eq!(check(&["--trusted-proxy", "::1", "--proxy-protocol"], tcp), Ok(()));
+    }
+
+    #[test]
+    fn publishes_are_limited_by_key_or_by_address() {
+        let flags = ["--publishes-per-address", "1/h", "--publishes-per-key", "1/h,burst:2"];
+        let rates = rates(&flags, "127.0.0.1:8080");
+        let now = Instant::now();
+        let publish = |key, address| rates.publish(key, client(address), ONE, now);
+        assert_eq!(publish(None, "192.0.2.1"), Ok(()));
+        let wait = Duration::from_secs(3_600);
+        let refused = Err(Exceeded { flag: "--publishes-per-address", wait });
+        assert_eq!(publish(None, "192.0.2.1"), refused);
+        assert_eq!(publish(None, "192.0.2.2"), Ok(()));
+        for _ in 0..2 {
+            assert_eq!(publish(Some(key("a")), "192.0.2.1"), Ok(()));
+        }
+        let refused = Err(Exceeded { flag: "--publishes-per-key", wait });
+        assert_eq!(publish(Some(key("a")), "192.0.2.3"), refused);
+        assert_eq!(publish(Some(key("b")), "192.0.2.3"), Ok(()));
+    }
+
+    #[test]
+    fn an_address_with_too_many_failures_may_not_try_again() {
+        let rates = rates(&["--failures-per-address", "1/m,burst:2"], "127.0.0.1:8080");
+        let (now, bad) = (Instant::now(), client("2001:db8::1"));
+        for _ in 0..2 {
+            assert_eq!(rates.attempt(bad, now), Ok(()));
+            rates.failed(bad, now);
+        }
+        let wait = Duration::from_secs(60);
+        assert_eq!(rates.attempt(bad, now), Err(Exceeded { flag: "--failures-per-address", wait }));
+        assert!(rates.attempt(client("2001:db8::2"), now).is_err());
+        assert_eq!(rates.attempt(client("2001:db8:0:1::1"), now), Ok(()));
+        assert_eq!(rates.attempt(bad, now + wait), Ok(()));
+    }
+
+    #[test]
+    fn tickets_are_limited_by_key() {
+        let rates = rates(&["--tickets-per-key", "1/m"], "127.0.0.1:8080");
+        let now = Instant::now();
+        assert_eq!(rates.issue(key("a"), now), Ok(()));
+        let wait = Duration::from_secs(60);
+        assert_eq!(rates.issue(key("a"), now), Err(Exceeded { flag: "--tickets-per-key", wait }));
+        assert_eq!(rates.issue(key("b"), now), Ok(()));
+    }
+
+    #[test]
+    fn a_client_without_an_address_is_not_limited() {
+        let flags = ["--failures-per-address", "1/h", "--publishes-per-address", "1/h"];
+        let rates = rates(&flags, "unix:/run/downlink.sock");
+        let (now, unix) =
+            (Instant::now(), ClientAddress::of(PeerAddr::Unix, &HeaderMap::new(), &[]));
+        for _ in 0..3 {
+            assert_eq!(rates.publish(None, unix, ONE, now), Ok(()));
+            rates.failed(unix, now);
+            assert_eq!(rates.attempt(unix, now), Ok(()));
+        }
+    }
+}
