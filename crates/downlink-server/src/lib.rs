@@ -32,7 +32,7 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `https` | `https` addresses for `downlink publish` and `subscribe`, with a TLS library in C | yes |
+//! | `https` | `https` addresses for `publish`, `subscribe`, `--jwks-url` and `--authorize-url`, with a TLS library in C | yes |
 //!
 //! # Limits
 //!

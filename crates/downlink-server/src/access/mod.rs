@@ -12,19 +12,30 @@
 //! | `revoked` | the file with the revocations |
 //! | `forwarded` | the address of the client behind trusted proxies |
 //! | `rates` | the limits against abuse: their flags, and the limiters of requests |
+//! | `ask` | the questions to the app of `--authorize-url` |
+//! | `key_sets` | the fetches of the key set of `--jwks-url` |
+//! | `outgoing` | the HTTP client for both |
 //! | `control` | the verification of credentials, revocations and tickets |
 
+#[cfg_attr(not(test), expect(dead_code, reason = "no command asks the app yet"))]
+mod ask;
 mod control;
 #[cfg_attr(not(test), expect(dead_code, reason = "the guard does not ask for the address yet"))]
 mod forwarded;
 mod key_files;
+#[expect(dead_code, reason = "no command fetches key sets yet")]
+mod key_sets;
+#[cfg(test)]
+mod local_server;
 mod origin;
 #[expect(dead_code, reason = "the routes do not count requests yet")]
 mod rates;
+mod outgoing;
 mod revoked;
 mod role;
 mod settings;
 
+pub use ask::AskSettings;
 pub use control::Control;
 pub(crate) use control::{Credentials, RevokeError};
 pub(crate) use key_files::{KeyFiles, PUBLISH_KEY_FILE};

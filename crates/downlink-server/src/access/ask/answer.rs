@@ -1,0 +1,182 @@
+//! The meaning of the app's response.
+//!
+//! The server takes over only rights to read. It passes no text of the app on to clients, since the
+//! text may be about the app's internals.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use downlink::hub::Timestamp;
+use downlink_access::{GRANT_BYTES_MAX, Grant, InvalidGrant};
+use reqwest::{
+    Response, StatusCode,
+    header::{self, HeaderMap},
+};
+
+use crate::access::outgoing;
+
+/// The longest time for which a grant is used again, whatever its `max-age` says.
+pub(crate) const REUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The characters of a message about an invalid grant. The message may repeat a text of the app.
+const REASON_CHARS_MAX: usize = 200;
+
+/// The rights that the app has given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Granted {
+    /// The rights to read. Other rights of the app's answer are left out.
+    pub(crate) grant: Grant,
+    /// The time of the question. A revocation at this time or later concerns the grant, so it must be
+    /// the issue time of the subscription.
+    pub(crate) asked_at: Timestamp,
+}
+
+/// There is no grant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Answer {
+    /// The app does not know the user (401), or the request has credentials above the limits. Final.
+    Unauthenticated,
+    /// The user may not subscribe to this (403). Final.
+    Forbidden,
+    /// There is no usable answer now. A program gets a 503, and a browser tries again.
+    Unavailable,
+}
+
+/// The app's decision.
+#[derive(Debug)]
+pub(super) enum Decision {
+    Granted {
+        /// The rights to read.
+        grant: Grant,
+        /// The time for which the grant may be used again.
+        lasts: Option<Duration>,
+    },
+    Refused(Answer),
+}
+
+impl Decision {
+    /// Reads a response.
+    ///
+    /// # Errors
+    ///
+    /// The response decides nothing.
+    pub(super) async fn read(response: Response) -> anyhow::Result<Self> {
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED => return Ok(Self::Refused(Answer::Unauthenticated)),
+            StatusCode::FORBIDDEN => return Ok(Self::Refused(Answer::Forbidden)),
+            status => bail!("the answer has the status {}", status.as_u16()),
+        }
+        let lasts = lasts(response.headers());
+        let body = outgoing::read_body(response, GRANT_BYTES_MAX).await?;
+        match Grant::from_json(&body) {
+            Ok(grant) => Ok(Self::Granted { grant: rights_to_read(&grant), lasts }),
+            Err(error) => bail!("the answer is not a grant: {}", reason(&error)),
+        }
+    }
+}
+
+/// The rights to read of a grant. A subscription needs no others.
+fn rights_to_read(grant: &Grant) -> Grant {
+    let topics = grant.subscribe().iter().cloned();
+    let rights = topics.fold(Grant::none(), Grant::with_subscribe);
+    let rights = rights.with_hear_everyone(grant.hear_everyone());
+    let rights = rights.with_client(grant.client().cloned());
+    match grant.until() {
+        Some(until) => rights.with_until(until),
+        None => rights,
+    }
+}
+
+/// The time for which a response may be used again: the `max-age` of its `Cache-Control`, unless a
+/// directive forbids it. `private` does not, since the cache keeps the answers of users apart.
+fn lasts(headers: &HeaderMap) -> Option<Duration> {
+    let mut lasts = None;
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        for directive in value.to_str().ok()?.split(',') {
+            let directive = directive.trim().to_ascii_lowercase();
+            let (name, value) = directive.split_once('=').unwrap_or((&directive, ""));
+            match name {
+                "no-store" | "no-cache" => return None,
+                "max-age" => {
+                    let age = max_age(value)?;
+                    lasts = Some(lasts.map_or(age, |other: Duration| other.min(age)));
+                }
+                _ => {}
+            }
+        }
+    }
+    lasts.filter(|lasts| !lasts.is_zero())
+}
+
+/// A time in seconds, at most [`REUSE_MAX`].
+fn max_age(value: &str) -> Option<Duration> {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    // A number with more digits is above the maximum.
+    let seconds = || value.parse().unwrap_or(u64::MAX);
+    is_number.then(|| Duration::from_secs(seconds()).min(REUSE_MAX))
+}
+
+/// The beginning of a message about an invalid grant. The message escapes texts of the app.
+fn reason(error: &InvalidGrant) -> String {
+    error.to_string().chars().take(REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn seconds(values: &[&'static str]) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::CACHE_CONTROL, HeaderValue::from_static(value));
+        }
+        lasts(&headers).map(|lasts| lasts.as_secs())
+    }
+
+    #[test]
+    fn max_age_decides_how_long_an_answer_lasts() {
+        assert_eq!(seconds(&["max-age=60"]), Some(60));
+        assert_eq!(seconds(&["private, Max-Age=60"]), Some(60));
+        assert_eq!(seconds(&["max-age=60", "max-age=7"]), Some(7));
+        assert_eq!(seconds(&["max-age=7, max-age=60"]), Some(7));
+        assert_eq!(seconds(&["max-age=3600"]), Some(3_600));
+        assert_eq!(seconds(&["max-age=3601"]), Some(3_600));
+        assert_eq!(seconds(&["max-age=99999999999999999999999"]), Some(3_600));
+    }
+
+    #[test]
+    fn without_a_valid_max_age_an_answer_is_not_used_again() {
+        for values in [&[][..], &["private"], &["max-age=0"], &["s-maxage=60"], &["max-age"]] {
+            assert_eq!(seconds(values), None, "{values:?}");
+        }
+        for text in ["max-age=+60", "max-age=-1", "max-age=", "max-age=\"60\"", "max-age=1h"] {
+            assert_eq!(seconds(&[text]), None, "{text}");
+        }
+        assert_eq!(seconds(&["max-age=60, no-store"]), None);
+        assert_eq!(seconds(&["max-age=60", "no-cache"]), None);
+        assert_eq!(seconds(&["max-age=60, max-age=x"]), None);
+    }
+
+    #[test]
+    fn only_rights_to_read_are_taken_over() {
+        let all = br#"{"subscribe": ["a/*", "b"], "publish": ["*"], "publish_clients": true,
+            "hear_everyone": false, "everyone": true, "client": "ada", "issue": true,
+            "follow": true, "admin": true, "until": 7}"#;
+        let read = br#"{"subscribe": ["a/*", "b"], "hear_everyone": false, "client": "ada",
+            "until": 7}"#;
+        let grant = |text| Grant::from_json(text).unwrap();
+        assert_eq!(rights_to_read(&grant(all)), grant(read));
+        assert_eq!(rights_to_read(&grant(b"{}")), Grant::none());
+    }
+
+    #[test]
+    fn a_message_about_a_grant_is_short_and_escaped() {
+        let text = format!("{{\"{}\": 1}}", "\\n\\u001b".repeat(1_000));
+        let message = reason(&Grant::from_json(text.as_bytes()).unwrap_err());
+        assert!(message.contains("\\n\\u{1b}") && !message.contains('\n'), "{message}");
+        assert_eq!(message.chars().count(), REASON_CHARS_MAX);
+    }
+}

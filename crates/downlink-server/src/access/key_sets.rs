@@ -1,0 +1,214 @@
+//! Fetches the key set of `--jwks-url`: the public keys of the issuer of tokens.
+//!
+//! A [`KeySetCache`] decides when a fetch is due: every five minutes, and earlier for a token with
+//! an unknown key. One task fetches, so there is never more than one fetch at a time. Requests that
+//! need the outcome wait for it, and their end does not end the fetch.
+//!
+//! A fetch reads at most [`KEY_SET_BYTES_MAX`] bytes, follows no redirect and ends after
+//! [`FETCH_TIMEOUT`]. If a fetch fails, the older set stays in use.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use downlink::hub::{Clock, Timestamp};
+use downlink_access::{FETCH_TIMEOUT, KEY_SET_BYTES_MAX, KeySetCache};
+use reqwest::{Client, StatusCode, Url, header};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::{Instant, timeout},
+};
+
+use super::outgoing::{self, FailureLog};
+
+/// Keeps a key set up to date.
+#[derive(Debug)]
+pub(crate) struct KeySets {
+    source: Source,
+    cache: Arc<KeySetCache>,
+    clock: Clock,
+    /// Wakes the task that fetches.
+    wanted: Notify,
+    /// Invariant: `in_flight` changes together with the cache, under the lock of this channel.
+    progress: watch::Sender<Progress>,
+    failures: FailureLog,
+}
+
+/// The place of the key set.
+#[derive(Debug)]
+enum Source {
+    Http { client: Client, url: Url },
+    File { path: PathBuf, reading: Arc<Semaphore> },
+}
+
+/// The state of the fetches.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    in_flight: bool,
+    /// The number of fetches that have ended.
+    ended: u64,
+}
+
+impl KeySets {
+    /// Key sets from a URL: `https://`, `file://`, or `http://` for this machine.
+    ///
+    /// # Errors
+    ///
+    /// The error says how to correct the URL.
+    pub(crate) fn new(url: &str, cache: Arc<KeySetCache>) -> anyhow::Result<Self> {
+        Ok(Self::from_source(Source::new(url)?, cache, Clock::system()))
+    }
+
+    fn from_source(source: Source, cache: Arc<KeySetCache>, clock: Clock) -> Self {
+        Self {
+            source,
+            cache,
+            clock,
+            wanted: Notify::new(),
+            progress: watch::Sender::default(),
+            failures: FailureLog::default(),
+        }
+    }
+
+    /// Fetches whenever a fetch is due. Never ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a fetch in flight counts as failed. A later call continues.
+    pub(crate) async fn run(&self) {
+        loop {
+            let now = self.clock.now();
+            if let Some(fetch) = self.begin(now) {
+                self.fetch(fetch).await;
+                continue;
+            }
+            let next = self.cache.next_fetch_at(now).as_millis();
+            let wait = Duration::from_millis(next.saturating_sub(now.as_millis()));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wanted.notified() => {}
+            }
+        }
+    }
+
+    /// Waits until a fetch that is in flight or due has ended. Returns at once if there is none, for
+    /// example shortly after a failed fetch. Then the request cannot be verified now.
+    ///
+    /// The wait ends after [`FETCH_TIMEOUT`] at the latest, also if [`run`](Self::run) does not run.
+    ///
+    /// # Cancel safety
+    ///
+    /// A waiter that is dropped does not end the fetch for other waiters.
+    pub(crate) async fn fetch_now(&self) {
+        let mut progress = self.progress.subscribe();
+        let now = self.clock.now();
+        let ended = {
+            let Progress { in_flight, ended } = *progress.borrow();
+            if !in_flight && self.cache.next_fetch_at(now) > now {
+                return;
+            }
+            ended
+        };
+        self.wanted.notify_one();
+        let outcome = progress.wait_for(|progress| progress.ended != ended);
+        // After the timeout, the caller finds the cache as it was.
+        let _ = timeout(FETCH_TIMEOUT, outcome).await;
+    }
+
+    /// Begins a fetch if one is due.
+    fn begin(&self, now: Timestamp) -> Option<InFlight<'_>> {
+        let begins = self.progress.send_if_modified(|progress| {
+            let begins = self.cache.poll_fetch(now);
+            progress.in_flight |= begins;
+            begins
+        });
+        begins.then(|| InFlight(self))
+    }
+
+    async fn fetch(&self, in_flight: InFlight<'_>) {
+        let document = timeout(FETCH_TIMEOUT, self.source.read()).await;
+        let outcome = document.map_err(anyhow::Error::from).flatten();
+        let outcome = outcome.and_then(|document| {
+            self.cache.fetched(self.clock.now(), &document).context("the document is refused")
+        });
+        drop(in_flight);
+        match outcome {
+            Ok(()) if self.failures.succeeded() => tracing::info!("fetched the key set again"),
+            Ok(()) => tracing::debug!("fetched the key set"),
+            Err(error) => {
+                if let Some(failures) = self.failures.failed(Instant::now()) {
+                    tracing::warn!(failures, "cannot fetch the key set of --jwks-url: {error:#}");
+                }
+            }
+        }
+    }
+}
+
+/// A fetch in flight. It ends when this value is dropped, and then counts as failed unless the cache
+/// has its document.
+struct InFlight<'a>(&'a KeySets);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.progress.send_modify(|progress| {
+            self.0.cache.fetch_failed();
+            progress.in_flight = false;
+            progress.ended += 1;
+        });
+    }
+}
+
+impl Source {
+    fn new(url: &str) -> anyhow::Result<Self> {
+        if let Some(file) = Url::parse(url).ok().filter(|url| url.scheme() == "file") {
+            let path = file.to_file_path().ok().context("the file: URL has no absolute path")?;
+            return Ok(Self::File { path, reading: Arc::new(Semaphore::new(1)) });
+        }
+        let url = outgoing::parse_url(url)?;
+        if url.scheme() == "http" && !outgoing::is_loopback(&url) {
+            bail!("over http, another machine could send its own keys: use https");
+        }
+        Ok(Self::Http { client: outgoing::client_builder().build()?, url })
+    }
+
+    async fn read(&self) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::Http { client, url } => {
+                let request = client.get(url.clone()).header(header::ACCEPT, "application/json");
+                let response = request.send().await.map_err(reqwest::Error::without_url)?;
+                match response.status() {
+                    StatusCode::OK => outgoing::read_body(response, KEY_SET_BYTES_MAX).await,
+                    status => bail!("the answer has the status {}", status.as_u16()),
+                }
+            }
+            Self::File { path, reading } => {
+                // A read from a broken network drive cannot be cancelled. It must not be repeated.
+                let permit = Arc::clone(reading).try_acquire_owned();
+                let permit = permit.context("the read before has not ended")?;
+                let path = path.clone();
+                let read = move || {
+                    let _permit = permit;
+                    read_file(&path)
+                };
+                tokio::task::spawn_blocking(read).await?
+            }
+        }
+    }
+}
+
+/// Reads a key set from a file, up to one byte more than is allowed.
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    if !path.metadata()?.is_file() {
+        bail!("this is not a regular file");
+    }
+    let mut document = Vec::new();
+    File::open(path)?.take(KEY_SET_BYTES_MAX as u64 + 1).read_to_end(&mut document)?;
+    Ok(document)
+}
+
+#[cfg(test)]
+mod tests;
