@@ -1,17 +1,19 @@
 // Runs the snippets of deploy/snippets inside small apps, against the real server.
 //
 // `node run.mjs APP` runs one app. Two users log in to the app and get tickets. Each of them reads
-// only the own events, and a logout ends the tickets and the streams of the user.
+// only the own events, and a logout ends the tickets and the streams of the user. `node run.mjs guide`
+// runs the commands of the guide.
 
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { start, startBinary, stopAll } from '../browser/lib/binaries.mjs';
 import { openStream } from '../browser/lib/streams.mjs';
+import { checkGuide } from './guide.mjs';
 
 /** The longest wait for the start of an app, and for anything that it or the server does. On a
  * loaded machine, the slowest app starts in a few seconds. */
@@ -35,23 +37,23 @@ const APPS = {
 
 /** A port that is free at this moment. */
 function freePort() {
-  return new Promise((resolve, reject) => {
+  return new Promise((found, reject) => {
     const server = createServer().once('error', reject);
     server.listen(0, '127.0.0.1', () => {
       const { port } = server.address();
-      server.close(() => resolve(port));
+      server.close(() => found(port));
     });
   });
 }
 
 /** Whether a program listens on this port. */
 function listens(port) {
-  return new Promise((resolve) => {
+  return new Promise((answer) => {
     const socket = connect(port, '127.0.0.1');
-    socket.once('error', () => resolve(false));
+    socket.once('error', () => answer(false));
     socket.once('connect', () => {
       socket.destroy();
-      resolve(true);
+      answer(true);
     });
   });
 }
@@ -75,7 +77,7 @@ async function startApp(name, folder, variables) {
   while (!(await listens(port))) {
     const why = ended ?? (Date.now() > deadline && `it does not listen on port ${port}`);
     if (why) throw new Error(`${name} does not start: ${why}\n${output}`);
-    await new Promise((resolve) => setTimeout(resolve, ATTEMPT_EVERY_MS));
+    await new Promise((attempt) => setTimeout(attempt, ATTEMPT_EVERY_MS));
   }
   return { base: `http://127.0.0.1:${port}`, output: () => output };
 }
@@ -190,24 +192,34 @@ async function check(app, server) {
   bobs.close();
 }
 
-async function main(name) {
-  if (!(name in APPS)) throw new Error(`name an app: ${Object.keys(APPS).join(', ')}`);
-  const path = process.env.DOWNLINK_BIN;
-  if (!path) throw new Error('DOWNLINK_BIN is not set to the path of the server');
-  const folder = await mkdtemp(join(tmpdir(), 'downlink-snippets-'));
-  const began = performance.now();
+/** Runs one app beside a new server. */
+async function runApp(name, folder, binary) {
   const args = ['serve', '--listen', '127.0.0.1:0', '--store', join(folder, 'downlink.db')];
-  const server = await startBinary(path, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
+  const server = await startBinary(binary, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
   const key = join(folder, 'downlink-publish.key');
   const app = await startApp(name, folder, { DOWNLINK_URL: server.base, DOWNLINK_KEY_FILE: key });
   try {
     await check(app, server);
   } catch (error) {
-    throw new Error(
-      `${error.stack ?? error}\n--- the app said:\n${app.output()}\n--- the server said:\n${server.lastLines()}`,
-    );
+    const said = `the app said:\n${app.output()}\n--- the server said:\n${server.lastLines()}`;
+    throw new Error(`${error.stack ?? error}\n--- ${said}`);
   }
-  await rm(folder, { recursive: true, force: true });
+}
+
+async function main(name) {
+  const names = [...Object.keys(APPS), 'guide'];
+  if (!names.includes(name)) throw new Error(`name one of these: ${names.join(', ')}`);
+  if (!process.env.DOWNLINK_BIN) throw new Error('DOWNLINK_BIN is not set to the path of the server');
+  const binary = resolve(process.env.DOWNLINK_BIN);
+  const folder = await mkdtemp(join(tmpdir(), 'downlink-snippets-'));
+  const began = performance.now();
+  try {
+    await (name === 'guide' ? checkGuide(folder, binary) : runApp(name, folder, binary));
+  } finally {
+    stopAll();
+    // A killed program may still be about to end.
+    await rm(folder, { recursive: true, force: true, maxRetries: 10 });
+  }
   console.log(`ok ${name} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
 }
 

@@ -1,7 +1,8 @@
 //! Runs the snippets of `deploy/snippets` in small apps, against the real server.
 //!
 //! Each framework has a step, which installs the framework if it is missing. The apps and the checks
-//! are in `tests/snippets`. If a framework cannot be installed, its step is reported as skipped.
+//! are in `tests/snippets`. If a framework cannot be installed, its step is reported as skipped. One
+//! more step runs the commands of the guide.
 
 use std::path::PathBuf;
 
@@ -10,14 +11,15 @@ use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
-/// A framework, by the name of its app in `tests/snippets`, and a function that installs it.
+/// A framework, by the name of its app in `tests/snippets`, and a function that installs it. The guide
+/// is not a framework, but has the same parts.
 #[derive(Debug)]
 struct Framework {
     name: &'static str,
     ready: fn(&Workspace) -> Readiness,
 }
 
-const FRAMEWORKS: [Framework; 5] = [
+const FRAMEWORKS: [Framework; 6] = [
     Framework { name: "django", ready: python },
     Framework { name: "fastapi", ready: python },
     Framework {
@@ -26,6 +28,8 @@ const FRAMEWORKS: [Framework; 5] = [
     },
     Framework { name: "rails", ready: |_| rails() },
     Framework { name: "laravel", ready: |_| laravel() },
+    // The commands of the guide.
+    Framework { name: "guide", ready: |_| setup::program("curl", "curl") },
 ];
 
 /// A step for each framework. The step `binaries` builds the server before them.
