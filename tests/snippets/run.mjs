@@ -1,7 +1,7 @@
 // Runs the snippets of deploy/snippets inside small apps, against the real server.
 //
-// `node run.mjs APP` runs one app. Two users log in to the app and get tickets. Each of them reads
-// only the own events, and a logout ends the tickets and the streams of the user. `node run.mjs guide`
+// `node run.mjs APP` runs one app. Two users log in to the app and get tickets. Each user
+// gets only their own events, and a logout ends the tickets and the streams of the user. `node run.mjs guide`
 // runs the commands of the guide.
 
 import assert from 'node:assert/strict';
@@ -167,7 +167,7 @@ async function check(app, server) {
   const stranger = await fetch(`${server.base}/events?topic=users/1/orders`);
   assert.deepEqual(await problem(stranger), [401, 'token_missing']);
 
-  // Each of them gets only the own event.
+  // Each user gets only their own event.
   for (const [browser, order] of [[ada, 7], [bob, 8]]) {
     const paid = await browser.post(`/orders/${order}/pay`);
     assert.equal(paid.status, 200, `the app publishes: ${await paid.text()}`);
