@@ -15,6 +15,7 @@ mod nightly;
 mod package;
 mod promtool;
 mod setup;
+mod snippets;
 mod steps;
 mod tidy;
 mod workspace;

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use crate::browser;
 use crate::command::{self, command};
+use crate::snippets;
 use crate::steps::Verdict;
 use crate::workspace::Workspace;
 
@@ -22,7 +23,7 @@ pub(crate) enum Readiness {
 }
 
 impl Readiness {
-    fn and_then(self, next: impl FnOnce() -> Self) -> Self {
+    pub(crate) fn and_then(self, next: impl FnOnce() -> Self) -> Self {
         if self == Self::Ready { next() } else { self }
     }
 }
@@ -39,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("python with httpx-sse", python(workspace)),
     ];
     tools.extend(browser::proxies());
+    tools.extend(snippets::frameworks(workspace));
     if all {
         tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
         tools.push(("cargo-fuzz", fuzzing(workspace)));
@@ -61,9 +63,24 @@ pub(crate) fn program(program: &str, package: &str) -> Readiness {
     if on_path(program) {
         return Readiness::Ready;
     }
-    apt(package).and_then(|| match on_path(program) {
+    apt(&[package]).and_then(|| match on_path(program) {
         true => Readiness::Ready,
         false => Readiness::Missing(format!("package {package} does not contain {program}")),
+    })
+}
+
+/// Libraries from Debian packages. They are installed if this command finds them.
+pub(crate) fn libraries(find: &[&str], packages: &[&str]) -> Readiness {
+    let is_found = || {
+        let (program, words) = find.split_first().expect("the command has a program");
+        command::answers(&mut command(Path::new("/"), program, words))
+    };
+    if is_found() {
+        return Readiness::Ready;
+    }
+    apt(packages).and_then(|| match is_found() {
+        true => Readiness::Ready,
+        false => Readiness::Missing(format!("not found in the packages: {}", find.join(" "))),
     })
 }
 
@@ -94,12 +111,16 @@ pub(crate) fn rust_target(workspace: &Workspace, target: &str) -> Readiness {
 
 /// Node, and the packages that the lock file of `tests/browser` names.
 pub(crate) fn node(workspace: &Workspace) -> Readiness {
+    node_packages(&browser::folder(&workspace.root))
+}
+
+/// Node, and the packages that the lock file in the folder names.
+pub(crate) fn node_packages(folder: &Path) -> Readiness {
     program("node", "nodejs").and_then(|| program("npm", "npm")).and_then(|| {
-        let folder = browser::folder(&workspace.root);
         let stamp = folder.join("node_modules/installed-lock.json");
         if !is_current(&folder.join("package-lock.json"), &stamp) {
             let words = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
-            return installed(&mut command(&folder, "npm", &words)).and_then(|| {
+            return installed(&mut command(folder, "npm", &words)).and_then(|| {
                 remember(&folder.join("package-lock.json"), &stamp);
                 Readiness::Ready
             });
@@ -111,24 +132,28 @@ pub(crate) fn node(workspace: &Workspace) -> Readiness {
 /// A virtual environment with the packages of `tests/browser/requirements.txt`.
 pub(crate) fn python(workspace: &Workspace) -> Readiness {
     let wanted = browser::folder(&workspace.root).join("requirements.txt");
-    let home = python_home(workspace);
-    let stamp = home.join("installed-requirements.txt");
-    if is_current(&wanted, &stamp) && virtual_python(workspace).exists() {
+    python_packages(&wanted, &python_home(workspace))
+}
+
+/// A virtual environment in the folder `home` with the packages of the file `wanted`.
+pub(crate) fn python_packages(wanted: &Path, home: &Path) -> Readiness {
+    let (stamp, python) = (home.join("installed-requirements.txt"), home.join("bin/python"));
+    if is_current(wanted, &stamp) && python.exists() {
         return Readiness::Ready;
     }
-    let root = &workspace.root;
-    let create = || installed(command(root, "python3", &["-m", "venv", "--clear"]).arg(&home));
+    let here = Path::new("/");
+    let create = || installed(command(here, "python3", &["-m", "venv", "--clear"]).arg(home));
     let fill = || {
         let words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-        installed(command(root, virtual_python(workspace), &words).arg(&wanted))
+        installed(command(here, &python, &words).arg(wanted))
     };
     let mut created = program("python3", "python3").and_then(create);
     if created != Readiness::Ready {
         // Debian's python3 needs this package to create environments.
-        created = apt("python3-venv").and_then(create);
+        created = apt(&["python3-venv"]).and_then(create);
     }
     created.and_then(fill).and_then(|| {
-        remember(&wanted, &stamp);
+        remember(wanted, &stamp);
         Readiness::Ready
     })
 }
@@ -168,17 +193,16 @@ pub(crate) fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Installs a Debian package. Needs root and apt.
-fn apt(package: &str) -> Readiness {
+/// Installs Debian packages. Needs root and apt.
+fn apt(packages: &[&str]) -> Readiness {
     let here = Path::new("/");
+    let names = packages.join(" ");
     if !on_path("apt-get") {
-        return Readiness::Missing(format!("{package} is not installed, and apt-get is missing"));
+        return Readiness::Missing(format!("not installed, and apt-get is missing: {names}"));
     }
     let user = command::output(&mut command(here, "id", &["-u"]));
     if user.ok().as_deref().map(str::trim) != Some("0") {
-        return Readiness::Missing(format!(
-            "{package} is not installed; run as root: apt-get install {package}"
-        ));
+        return Readiness::Missing(format!("run as root: apt-get install {names}"));
     }
     let apt_get = |words: &[&str]| {
         let mut command = command(here, "apt-get", &["-qq", "-o", "DPkg::Lock::Timeout=300"]);
@@ -187,7 +211,7 @@ fn apt(package: &str) -> Readiness {
     };
     let _no_services = NoServices::new(Path::new(NoServices::POLICY));
     apt_get(&["update"])
-        .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
+        .and_then(|| apt_get(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
 }
 
 /// Prevents newly installed packages from starting their services until this value is dropped. The

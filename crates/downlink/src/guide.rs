@@ -54,6 +54,10 @@ macro_rules! links {
 [chapter 21]: crate::guide::browser
 [chapter 22]: crate::guide::durability
 [chapter 23]: crate::guide::from_axum_sse
+[chapter 24]: crate::guide::access_control
+[chapter 25]: crate::guide::tickets
+[chapter 26]: crate::guide::the_apps_session
+[chapter 27]: crate::guide::threat_model
 [limits]: crate::hub::Limits
 [wire]: crate::http
 "
@@ -84,6 +88,10 @@ chapters! {
     browser: "21-browser.md",
     durability: "22-durability.md",
     from_axum_sse: "23-from-axum-sse.md",
+    access_control: "24-access-control.md",
+    tickets: "25-tickets.md",
+    the_apps_session: "26-the-apps-session.md",
+    threat_model: "27-threat-model.md",
 }
 
 /// The examples of the README.
