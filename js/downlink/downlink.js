@@ -125,9 +125,6 @@ export class Feed {
   /** True if the server has refused the credentials since a connection last opened. The feed then
    * renews them once, and the next refusal ends the feed. */
   #refused = false;
-  /** True if the server has revoked the credentials since a connection last opened. A 204 then means
-   * a refusal. */
-  #revoked = false;
   /** @type {Successor | undefined} */
   #successor;
   /** @type {ReturnType<typeof setTimeout> | undefined} begins or abandons a successor */
@@ -276,7 +273,6 @@ export class Feed {
     this.#openedAt = performance.now();
     this.#delivered = false;
     this.#refused = false;
-    this.#revoked = false;
     this.#touch();
     this.#enter("open");
   }
@@ -357,7 +353,7 @@ export class Feed {
   /** Called when the credentials have ended. The server ends the connection.
    * @param {boolean} revoked */
   #expired(revoked) {
-    if (revoked) [this.#revoked, this.#refused] = [true, true];
+    if (revoked) this.#refused = true;
     if (this.#lasted() || this.#delivered) this.#succeed();
     this.#source?.close();
     this.#pause();
@@ -457,14 +453,14 @@ export class Feed {
     const answer = await ask(this.#lastEventId);
     const status = answer?.status ?? 0;
     if (signal.aborted) return;
-    if (status === 204 && !this.#revoked) return this.#end(this.#options.onFinished, undefined);
+    if (status === 204) return this.#end(this.#options.onFinished, undefined);
     // The rights of the same credentials may change while they are in use, and new credentials may
     // have more rights. The first credentials of a page are not refused by mistake.
     const old = status === 401 || (accepted && status === 403);
     const renewable = renew && old && !this.#refused;
     if (renewable) this.#refused = true;
-    if (answer && (isFinal(status) || status === 204) && !renewable) {
-      const problem = await problemOf(answer, this.#revoked);
+    if (answer && isFinal(status) && !renewable) {
+      const problem = await problemOf(answer);
       if (!signal.aborted) this.#end(this.#options.onFailed, problem);
       return;
     }
@@ -639,22 +635,20 @@ function resumed(url, lastEventId) {
 
 /** @param {URL} url @param {boolean | undefined} withCredentials @param {AbortSignal} signal */
 async function request(url, withCredentials, signal) {
+  // A page can read the status of this answer. So the server need not answer like to an EventSource.
+  url.searchParams.set("refuse_with_status", "1");
   const credentials = withCredentials ? "include" : "same-origin";
   const headers = { accept: "text/event-stream" };
   return fetch(url, { credentials, headers, cache: "no-store", signal }).catch(() => undefined);
 }
 
-/**
- * @param {Response} answer
- * @param {boolean} [revoked] true if the server has said that it revoked the credentials
- * @returns {Promise<Problem>}
- */
-async function problemOf(answer, revoked = false) {
+/** @param {Response} answer @returns {Promise<Problem>} */
+async function problemOf(answer) {
   const { status, statusText } = answer;
   const isJson = /json/.test(answer.headers.get("content-type") ?? "");
   const told = isJson ? await answer.json().catch(() => undefined) : void answer.body?.cancel();
-  const code = String(told?.code ?? (revoked ? "revoked" : ""));
-  return { status, ...(code && { code }), detail: String(told?.detail ?? told?.title ?? statusText) };
+  const detail = String(told?.detail ?? told?.title ?? statusText);
+  return { status, ...(told?.code && { code: String(told.code) }), detail };
 }
 
 /**
