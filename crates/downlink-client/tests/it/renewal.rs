@@ -112,7 +112,7 @@ async fn events_are_delivered_once_while_the_credentials_are_fetched() {
 async fn assert_no_renewal(app: &App, source: &mut EventSource, mut connection: Connection) {
     let calls = app.calls();
     tokio::time::pause();
-    tokio::time::advance(RECONNECTION_TIME_MIN).await;
+    tokio::time::advance(2 * RECONNECTION_TIME_MIN).await;
     tokio::time::resume();
     connection.send("data: still here\n\n").await;
     assert_eq!(event(source).await.data, "still here");
