@@ -40,6 +40,9 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
  * it replays its newest events, at most 1,000. The feed then drops the replayed events whose ids it
  * remembers. */
 const SEEN_MAX = 1_000;
+/** While the next connection opens, the present one delivers events, and the feed remembers their
+ * ids. After this many events, it closes the present connection, and waits for the next one. */
+const OVERLAP_MAX = 1_000;
 /** The feed keeps only this many characters of an unfinished line. They are enough for every id and
  * event type. */
 const LINE_CHARACTERS_MAX = 1_024;
@@ -47,11 +50,22 @@ const LINE_CHARACTERS_MAX = 1_024;
 const PASSING = [408, 425, 429];
 /** Matches the ids that the server makes, and no id that a publisher gives. */
 const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
+/** The type of all events of a subscription with `meta=1`. It is not a type of the server's own. */
+const DESCRIBED = "downlink.event";
 
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {{ reason: string, after: string | null, until: string | null, oldest: string | null, waitMs: number }} Gap */
-/** @typedef {string | URL | URLSearchParams | Record<string, string>} Renewal a URL, or parameters to set */
+/** @typedef {{ status: number, code?: string, detail: string }} Problem `code` is that of the server's answer */
+/** @typedef {string | URL | { url: string | URL } | URLSearchParams | Record<string, string>} Renewal
+ * a URL, an object with a URL, or parameters to set */
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
+/**
+ * @typedef {object} Successor the connection that will replace the present one
+ * @property {AbortController} attempt
+ * @property {EventSource} [source] undefined until `renew` has returned
+ * @property {Set<string>} heard the ids of the events that the present connection has delivered since
+ * the successor began. The successor delivers these events again
+ */
 /**
  * @typedef {object} Address
  * @property {string | URL} [url] the default is `events` in the folder of this file
@@ -65,13 +79,15 @@ const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
  * @property {boolean} [withCredentials] sends cookies to another origin
  * @property {boolean} [alive] `false` if the server sends no `downlink.alive`; the feed then does not
  * watch for dead connections
- * @property {() => Renewal | Promise<Renewal>} [renew] called before each connection that the feed makes
+ * @property {() => Renewal | Response | void | Promise<Renewal | Response | void>} [renew] called
+ * before each connection that the feed makes, and before the credentials end. A `Response` holds the
+ * renewal as JSON
  * @property {(gap: Gap) => unknown} [onGap] events are missing: fetch the state again after `waitMs`
  * @property {(state: State) => unknown} [onState] the state has changed
  * @property {() => unknown} [onFinished] the topics are finished and the feed has read all events; the
  * feed is closed
- * @property {(problem: { status: number, detail: string }) => unknown} [onFailed] the server refuses
- * the subscription; the feed is closed
+ * @property {(problem: Problem) => unknown} [onFailed] the server refuses the subscription, or the app
+ * refuses to renew the credentials; the feed is closed
  */
 
 /**
@@ -106,6 +122,20 @@ export class Feed {
   #askedMs = 0;
   /** True if the feed has called `#askWhy` since the last success. */
   #askedWhy = false;
+  /** True if the server has refused the credentials since a connection last opened. The feed then
+   * renews them once, and the next refusal ends the feed. */
+  #refused = false;
+  /** @type {Successor | undefined} */
+  #successor;
+  /** @type {ReturnType<typeof setTimeout> | undefined} begins or abandons a successor */
+  #successorTimer;
+  /** The number of successors since the announced end of the credentials last moved. */
+  #successors = 0;
+  /** The end of the credentials, on the wall clock, that the server last announced. */
+  #endsAt = 0;
+  /** @type {Set<string>} the ids of events that the previous connection has delivered, and that the
+   * present one delivers again */
+  #overlap = new Set();
   /** The time at which the current connection opened, on the steady clock (`performance.now()`). */
   #openedAt = Infinity;
   /** True if the current connection has delivered an event. */
@@ -131,6 +161,8 @@ export class Feed {
       this.#watch();
     });
     this.#onControl("downlink.alive", () => {});
+    this.#onControl("downlink.expiring", ({ in_ms }) => this.#expiring(in_ms));
+    this.#onControl("downlink.expired", ({ code }) => this.#expired(code === "revoked"));
     this.#onControl("downlink.gap", ({ wait_ms: waitMs, ...gap }) => {
       if (["unknown_id", "new_epoch"].includes(gap.reason)) this.#repeats = new Set(this.#seen);
       this.#call(options.onGap, { ...gap, waitMs });
@@ -161,7 +193,8 @@ export class Feed {
     const listeners = known ?? new Set();
     if (!known) {
       this.#listeners.set(type, listeners);
-      if (this.#source) this.#attach(this.#source, type, this.#attempt.signal);
+      if (this.#source) this.#attach(this.#source, type, this.#attempt);
+      if (this.#successor?.source) this.#attach(this.#successor.source, type, this.#successor.attempt);
     }
     listeners.add(listener);
     return () => void listeners.delete(listener);
@@ -176,53 +209,154 @@ export class Feed {
     this.#enter("closed");
   }
 
-  /** Ends the current attempt, and returns the signal of the next one. */
+  /** Ends the current attempt and its successor, and returns the next attempt. */
   #begin() {
+    this.#abandon();
     this.#attempt.abort();
     this.#attempt = new AbortController();
     this.#source = undefined;
+    this.#openedAt = Infinity;
     this.#interrupted = false;
     clearTimeout(this.#timer);
-    return this.#attempt.signal;
+    return this.#attempt;
   }
 
   async #connect() {
-    const signal = this.#begin();
+    const attempt = this.#begin();
+    const { signal } = attempt;
     this.#touch();
     this.#enter("connecting");
     this.#watch();
     if (signal.aborted) return;
     try {
-      const renewal = await this.#options.renew?.();
-      if (!signal.aborted) this.#open(renewed(this.#url, renewal), signal);
+      const url = await this.#renewedUrl();
+      if (!signal.aborted) this.#source = this.#open(url, attempt);
     } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof Refusal) return this.#end(this.#options.onFailed, error.problem);
       reportError(error);
-      if (!signal.aborted) this.#pause();
+      this.#pause();
     }
   }
 
-  /** @param {URL} address @param {AbortSignal} signal */
-  #open(address, signal) {
+  /** Calls `renew`, and returns the address of the next connection. */
+  async #renewedUrl() {
+    const renewal = await this.#options.renew?.();
+    return renewed(this.#url, renewal instanceof Response ? await renewalIn(renewal) : renewal);
+  }
+
+  /** @param {URL} address @param {AbortController} attempt */
+  #open(address, attempt) {
+    const { signal } = attempt;
     const { alive = true, withCredentials = false } = this.#options;
     const url = resumed(address, this.#lastEventId);
     if (alive) url.searchParams.set("alive", "1");
     const source = new EventSource(url, { withCredentials });
-    this.#source = source;
     let accepted = false;
     signal.addEventListener("abort", () => source.close());
-    for (const type of this.#listeners.keys()) this.#attach(source, type, signal);
-    this.#openedAt = Infinity;
+    for (const type of this.#listeners.keys()) this.#attach(source, type, attempt);
     source.onopen = () => {
       accepted = true;
-      this.#interrupted = false;
-      this.#openedAt = performance.now();
-      this.#delivered = false;
-      this.#touch();
-      this.#enter("open");
+      if (attempt === this.#attempt) this.#opened();
     };
     source.onerror = () => {
-      if (!signal.aborted) this.#lost(source, () => this.#askWhy(url, accepted, signal), signal);
+      if (signal.aborted) return;
+      if (attempt === this.#attempt) this.#lost(source, () => this.#askWhy(url, accepted, signal), signal);
+      else if (source.readyState === EventSource.CLOSED) this.#abandon();
+      else this.#postponeSuccessor();
     };
+    return source;
+  }
+
+  #opened() {
+    this.#interrupted = false;
+    this.#openedAt = performance.now();
+    this.#delivered = false;
+    this.#refused = false;
+    this.#touch();
+    this.#enter("open");
+  }
+
+  /**
+   * Called when the server has announced the end of the credentials. The feed renews them, and opens
+   * a successor of the connection. Without `renew`, the successor would have the same end. Without a
+   * last id, the successor could not continue where the connection is.
+   * @param {number} leftMs
+   */
+  #expiring(leftMs) {
+    if (!this.#options.renew || !this.#lastEventId || this.#successor) return;
+    const endsAt = Date.now() + leftMs;
+    if (endsAt > this.#endsAt + RECONNECTION_MS_MIN) this.#successors = 0;
+    this.#endsAt = endsAt;
+    const age = performance.now() - this.#openedAt;
+    if (this.#successors > 0) this.#postponeSuccessor();
+    else this.#prepareSuccessor(RECONNECTION_MS_MIN - age);
+  }
+
+  /** Begins a successor after this time. @param {number} waitMs */
+  #prepareSuccessor(waitMs) {
+    this.#abandon();
+    this.#successorTimer = setTimeout(() => this.#beginSuccessor(), waitMs);
+  }
+
+  /** Begins another successor after a wait, because this one failed or did not move the end. */
+  #postponeSuccessor() {
+    const rangeMs = backoffMsMax(this.#successors - 1);
+    this.#prepareSuccessor(RECONNECTION_MS_MIN + rangeMs * Math.random());
+  }
+
+  /** Ends the successor. The present connection stays, and the feed reconnects after its end. */
+  #abandon() {
+    this.#successor?.attempt.abort();
+    this.#successor = undefined;
+    clearTimeout(this.#successorTimer);
+  }
+
+  async #beginSuccessor() {
+    const attempt = new AbortController();
+    /** @type {Successor} */
+    const successor = { attempt, heard: new Set() };
+    this.#successor = successor;
+    this.#successors += 1;
+    this.#successorTimer = setTimeout(() => this.#postponeSuccessor(), CONNECTING_MS_MAX);
+    try {
+      const url = await this.#renewedUrl();
+      if (!attempt.signal.aborted) successor.source = this.#open(url, attempt);
+    } catch (error) {
+      if (attempt.signal.aborted) return;
+      // If the app refuses for good, the feed hears it again after the end of the connection.
+      if (error instanceof Refusal) return this.#abandon();
+      reportError(error);
+      this.#postponeSuccessor();
+    }
+  }
+
+  /**
+   * Closes the present connection. Its successor takes its place. Called at the first event of the
+   * successor, because a server that refuses a browser for a while sends a stream without events.
+   * @param {Successor} successor
+   */
+  #takeOver({ attempt, source, heard }) {
+    this.#attempt.abort();
+    this.#attempt = attempt;
+    this.#source = source;
+    this.#overlap = heard;
+    this.#successor = undefined;
+    clearTimeout(this.#successorTimer);
+    if (source?.readyState === EventSource.OPEN) return this.#opened();
+    this.#openedAt = Infinity;
+    this.#interrupted = false;
+    this.#touch();
+    this.#enter("connecting");
+  }
+
+  /** Called when the credentials have ended. The server ends the connection.
+   * @param {boolean} revoked */
+  #expired(revoked) {
+    if (revoked) this.#refused = true;
+    if (this.#lasted() || this.#delivered) this.#succeed();
+    this.#source?.close();
+    this.#pause();
   }
 
   /**
@@ -234,7 +368,7 @@ export class Feed {
   #lost(source, askWhy, signal) {
     this.#touch();
     const opened = this.#openedAt < Infinity;
-    const lasted = opened && performance.now() - this.#openedAt >= SHORT_MS;
+    const lasted = this.#lasted();
     const delivered = opened && this.#delivered;
     this.#openedAt = Infinity;
     if (lasted || delivered) this.#succeed();
@@ -252,6 +386,11 @@ export class Feed {
     if (!signal.aborted) askWhy();
   }
 
+  /** Whether the connection is open and has lasted for at least `SHORT_MS`. */
+  #lasted() {
+    return performance.now() - this.#openedAt >= SHORT_MS;
+  }
+
   /** Called when a connection has lasted for at least `SHORT_MS` or has delivered an event. The
    * next failure counts as the first. */
   #succeed() {
@@ -260,27 +399,33 @@ export class Feed {
     this.#askedWhy = false;
   }
 
-  /** @param {EventSource} source @param {string} type @param {AbortSignal} signal */
-  #attach(source, type, signal) {
+  /** @param {EventSource} source @param {string} type @param {AbortController} attempt */
+  #attach(source, type, attempt) {
     source.addEventListener(type, (event) => {
-      if (!signal.aborted) this.#hear(event, signal);
+      if (!attempt.signal.aborted) this.#hear(event, attempt);
     });
   }
 
-  /** @param {MessageEvent<string>} event @param {AbortSignal} signal */
-  #hear(event, signal) {
+  /** @param {MessageEvent<string>} event @param {AbortController} attempt */
+  #hear(event, { signal }) {
+    const successor = this.#successor;
+    if (successor?.attempt.signal === signal) this.#takeOver(successor);
     this.#touch();
     const { type, lastEventId: id } = event;
-    const control = type.startsWith("downlink.");
+    const control = type.startsWith("downlink.") && type !== DESCRIBED;
     // A server may send `downlink.open` and `downlink.gap` and then close the connection, again and
     // again. So these two types do not count as a success.
     if (!control || type === "downlink.alive") this.#succeed();
     if (!control) this.#delivered = true;
     // `delete` makes each id count as a repeat only once. An event without its own id shows the id
     // of the event before it. The feed must not drop such an event as a repeat.
-    const repeated = !control && this.#repeats.delete(id);
+    const repeated = !control && [this.#repeats, this.#overlap].some((ids) => ids.delete(id));
     for (const listener of repeated ? [] : [...(this.#listeners.get(type) ?? [])]) {
       if (!signal.aborted) this.#call(listener, event);
+    }
+    if (!control && this.#successor?.source) {
+      this.#successor.heard.add(id);
+      if (this.#successor.heard.size >= OVERLAP_MAX) this.#takeOver(this.#successor);
     }
     if (!control && OWN_ID.test(id)) {
       this.#seen.delete(id);
@@ -290,7 +435,10 @@ export class Feed {
     }
     if (id === this.#lastEventId) return;
     this.#lastEventId = id;
-    this.#storage((store, key) => store.setItem(key, id));
+    // The new connection repeats events of the previous one. A page that is reloaded meanwhile must
+    // not get them again.
+    const behind = this.#overlap.size > 0 && (control || repeated);
+    if (!behind) this.#storage((store, key) => store.setItem(key, id));
   }
 
   /**
@@ -306,10 +454,14 @@ export class Feed {
     const status = answer?.status ?? 0;
     if (signal.aborted) return;
     if (status === 204) return this.#end(this.#options.onFinished, undefined);
-    const expired = renew && accepted && [401, 403].includes(status);
-    if (answer && status >= 400 && status < 500 && !PASSING.includes(status) && !expired) {
-      const detail = await detailOf(answer);
-      if (!signal.aborted) this.#end(this.#options.onFailed, { status, detail });
+    // The rights of the same credentials may change while they are in use, and new credentials may
+    // have more rights. The first credentials of a page are not refused by mistake.
+    const old = status === 401 || (accepted && status === 403);
+    const renewable = renew && old && !this.#refused;
+    if (renewable) this.#refused = true;
+    if (answer && isFinal(status) && !renewable) {
+      const problem = await problemOf(answer);
+      if (!signal.aborted) this.#end(this.#options.onFailed, problem);
       return;
     }
     this.#pause(Number(answer?.headers.get("retry-after")) * 1000);
@@ -328,7 +480,7 @@ export class Feed {
   /** Counts a failure, and makes a new connection after a wait.
    * @param {number} [askedMs] the wait that the server asked for in this answer */
   #pause(askedMs = 0) {
-    const rangeMs = Math.min(BACKOFF_MS_MAX, BACKOFF_STEP_MS * 2 ** this.#failures);
+    const rangeMs = backoffMsMax(this.#failures);
     this.#failures += 1;
     this.#wait(askedMs || this.#askedMs, rangeMs);
     this.#enter("waiting");
@@ -435,12 +587,42 @@ function urlOf(address) {
   return whole;
 }
 
-/** @param {URL} url @param {Renewal | undefined} renewal */
+/** The app refuses to renew the credentials. */
+class Refusal extends Error {
+  /** @param {Problem} problem */
+  constructor(problem) {
+    super(problem.detail);
+    this.problem = problem;
+  }
+}
+
+/** The maximum of the random wait after this many earlier failures. @param {number} failures */
+function backoffMsMax(failures) {
+  return Math.min(BACKOFF_MS_MAX, BACKOFF_STEP_MS * 2 ** failures);
+}
+
+/** Whether an answer with this status is a refusal for good. @param {number} status */
+function isFinal(status) {
+  return status >= 400 && status < 500 && !PASSING.includes(status);
+}
+
+/** @param {URL} url @param {Renewal | void} renewal */
 function renewed(url, renewal) {
-  if (typeof renewal === "string" || renewal instanceof URL) return new URL(renewal, url);
+  const isUrl = typeof renewal === "string" || renewal instanceof URL;
+  const address = isUrl ? renewal : /** @type {any} */ (renewal)?.url;
+  if (address) return new URL(address, url);
   const whole = new URL(url);
-  new URLSearchParams(renewal).forEach((value, name) => whole.searchParams.set(name, value));
+  const parameters = /** @type {URLSearchParams | Record<string, string>} */ (renewal ?? {});
+  new URLSearchParams(parameters).forEach((value, name) => whole.searchParams.set(name, value));
   return whole;
+}
+
+/** The renewal in an answer of the app. @param {Response} answer @returns {Promise<Renewal>} */
+async function renewalIn(answer) {
+  if (answer.ok) return answer.json();
+  const problem = await problemOf(answer);
+  if (isFinal(problem.status)) throw new Refusal(problem);
+  throw new Error(`renew: ${problem.status} ${problem.detail}`);
 }
 
 /** Adds the last id to the query. A page cannot set the headers of an EventSource.
@@ -453,16 +635,20 @@ function resumed(url, lastEventId) {
 
 /** @param {URL} url @param {boolean | undefined} withCredentials @param {AbortSignal} signal */
 async function request(url, withCredentials, signal) {
+  // A page can read the status of this answer. So the server need not answer like to an EventSource.
+  url.searchParams.set("refuse_with_status", "1");
   const credentials = withCredentials ? "include" : "same-origin";
   const headers = { accept: "text/event-stream" };
   return fetch(url, { credentials, headers, cache: "no-store", signal }).catch(() => undefined);
 }
 
-/** @param {Response} answer */
-async function detailOf(answer) {
+/** @param {Response} answer @returns {Promise<Problem>} */
+async function problemOf(answer) {
+  const { status, statusText } = answer;
   const isJson = /json/.test(answer.headers.get("content-type") ?? "");
-  const problem = isJson ? await answer.json().catch(() => undefined) : void answer.body?.cancel();
-  return String(problem?.detail ?? problem?.title ?? answer.statusText);
+  const told = isJson ? await answer.json().catch(() => undefined) : void answer.body?.cancel();
+  const detail = String(told?.detail ?? told?.title ?? statusText);
+  return { status, ...(told?.code && { code: String(told.code) }), detail };
 }
 
 /**

@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     BuildError, Credentials, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
-    credentials::{CredentialsSource, parse_header},
+    credentials::{CredentialsSource, parse_header, parse_url},
     request::StreamRequest,
     source::SourceSettings,
 };
@@ -133,9 +133,14 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sets a function that returns credentials, such as a token that expires. The event source
-    /// calls the function before every attempt. The returned headers replace other headers of the
-    /// same name.
+    /// Sets a function that returns credentials, such as a token that expires or an [address with
+    /// a ticket](Credentials::ticket_url). The event source calls the function before every
+    /// attempt. The returned headers replace other headers of the same name.
+    ///
+    /// A downlink server announces the end of the credentials. The event source then calls the
+    /// function while it still reads the stream. When the function has returned, the event source
+    /// reconnects and resumes after the last delivery, so it loses no event. If the function fails,
+    /// the event source calls it again after a wait, until the stream ends.
     ///
     /// An error of the function counts as a failed attempt. After a 401, the event source calls the
     /// function again and makes another attempt at once. It delivers the 401 as an
@@ -187,10 +192,11 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sets whether events whose type begins with `downlink.` are delivered, such as the server's
-    /// own events `downlink.open` and `downlink.alive`. By default, they are not delivered, but
-    /// they always update the last event id. Gap notices are always delivered, as
-    /// [`Delivery::Gap`](crate::Delivery::Gap).
+    /// Sets whether the server's own events are delivered, such as `downlink.open`,
+    /// `downlink.alive` and `downlink.expiring`. Their types begin with `downlink.`. By default,
+    /// they are not delivered, but they always update the last event id. Gap notices are always
+    /// delivered, as [`Delivery::Gap`](crate::Delivery::Gap). So are the events of the type
+    /// `downlink.event`, which a subscription with `meta=1` gets.
     pub fn control_events(mut self, shown: bool) -> Self {
         self.settings.control_events = shown;
         self
@@ -256,11 +262,6 @@ impl fmt::Debug for EventSourceBuilder {
             .field("idle_timeout", &self.settings.idle_timeout)
             .finish_non_exhaustive()
     }
-}
-
-pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
-    let url = Url::parse(text).map_err(|error| BuildError::Url { reason: error.to_string() })?;
-    if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Scheme) }
 }
 
 /// Makes an HTTP client for streams. It keeps no idle connections, so closing a stream closes its

@@ -1,14 +1,15 @@
-//! Headers with secrets, and the function that returns them for a request.
+//! Headers and addresses with secrets, and the function that returns them for a request.
 //!
-//! Every value is marked as sensitive, so that debug output never shows it.
+//! Debug output never shows a secret. Every value of a header is marked as sensitive.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::{error::Error, pin::Pin, sync::Arc};
+use reqwest::Url;
+use std::{error::Error, fmt, pin::Pin, sync::Arc};
 
 use crate::{BuildError, CredentialsError};
 
-/// Headers with credentials. The app provides a function that returns them before each request. Set
-/// that function with
+/// Headers with credentials, or an address with a ticket. The app provides a function that returns
+/// them before each request. Set that function with
 /// [`EventSourceBuilder::credentials`](crate::EventSourceBuilder::credentials) or
 /// [`Publisher::with_credentials`](crate::Publisher::with_credentials).
 ///
@@ -25,10 +26,12 @@ use crate::{BuildError, CredentialsError};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct Credentials {
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
+    /// The address of the next attempt. It may be relative.
+    url: Option<String>,
 }
 
 impl Credentials {
@@ -41,6 +44,40 @@ impl Credentials {
         Self::default().with_header("authorization", &format!("Bearer {token}"))
     }
 
+    /// Makes credentials with the address of the next attempt, such as one that contains a ticket:
+    /// the `url` in the answer to `POST /tickets`. A relative address, such as
+    /// `/events?ticket=x`, belongs to the address of the [builder](crate::EventSource::builder).
+    ///
+    /// If the address has another origin than that of the builder, the builder's headers
+    /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent. A
+    /// [`Publisher`](crate::Publisher) ignores the address.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Url`] or [`BuildError::Scheme`] if this is not an address for HTTP.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink_client::Credentials;
+    ///
+    /// # fn main() -> Result<(), downlink_client::BuildError> {
+    /// let credentials = Credentials::ticket_url("/events?ticket=secret")?;
+    /// assert!(!format!("{credentials:?}").contains("secret"));
+    /// assert!(Credentials::ticket_url("ftp://localhost/events").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ticket_url(url: &str) -> Result<Self, BuildError> {
+        join_url(&parse_url("http://localhost/")?, url)?;
+        Ok(Self { url: Some(url.to_owned()), ..Self::default() })
+    }
+
+    /// The address of an attempt, if `base` is the address of the builder.
+    pub(crate) fn url(&self, base: &Url) -> Result<Url, BuildError> {
+        self.url.as_deref().map_or_else(|| Ok(base.clone()), |url| join_url(base, url))
+    }
+
     /// Adds a header. It replaces a header of the same name.
     ///
     /// # Errors
@@ -51,6 +88,27 @@ impl Credentials {
         self.headers.insert(name, value);
         Ok(self)
     }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.keys().collect();
+        f.debug_struct("Credentials").field("headers", &names).finish_non_exhaustive()
+    }
+}
+
+/// Parses an address, which must be `http` or `https`.
+pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
+    web_url(Url::parse(text))
+}
+
+fn join_url(base: &Url, text: &str) -> Result<Url, BuildError> {
+    web_url(base.join(text))
+}
+
+fn web_url<E: fmt::Display>(url: Result<Url, E>) -> Result<Url, BuildError> {
+    let url = url.map_err(|error| BuildError::Url { reason: error.to_string() })?;
+    if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Scheme) }
 }
 
 /// Parses a header, and marks its value so that debug output does not show it.
@@ -90,11 +148,11 @@ impl CredentialsSource {
         self.0.is_some()
     }
 
-    /// Calls the function, and returns the headers for one request.
-    pub(crate) async fn fetch(&self) -> Result<HeaderMap, CredentialsError> {
+    /// Calls the function, and returns the credentials for one request.
+    pub(crate) fn fetch(&self) -> BoxFuture<Result<Credentials, CredentialsError>> {
         match &self.0 {
-            Some(fetch) => Ok(fetch().await?.headers),
-            None => Ok(HeaderMap::new()),
+            Some(fetch) => fetch(),
+            None => Box::pin(std::future::ready(Ok(Credentials::default()))),
         }
     }
 }

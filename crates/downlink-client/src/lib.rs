@@ -102,6 +102,7 @@ mod head;
 mod problem;
 mod publish_request;
 mod publisher;
+mod renewal;
 mod request;
 mod source;
 

@@ -32,6 +32,9 @@ pub struct Problem {
     /// The kind of problem, as a URI. Empty if the server sent none.
     #[serde(default, rename = "type")]
     pub kind: String,
+    /// A short name of the cause, such as `token_expired`. Empty if the server sent none.
+    #[serde(default)]
+    pub code: String,
     /// The title of this kind of problem.
     #[serde(default)]
     pub title: String,

@@ -15,8 +15,8 @@ use crate::{
     BuildError, CONNECT_TIMEOUT_DEFAULT, Credentials, PublishError, PublishRequest, Receipt,
     StreamFormat, StreamReceipt, TransportError, answer,
     answer::transport,
-    builder::{client_of, parse_url},
-    credentials::{CredentialsSource, parse_header},
+    builder::client_of,
+    credentials::{CredentialsSource, parse_header, parse_url},
 };
 
 /// The default time limit for the answer to one event: 30 seconds.
@@ -225,7 +225,7 @@ impl Publisher {
             call = call.header(IDEMPOTENCY_KEY, key);
         }
         let credentials = self.credentials.fetch().await.map_err(PublishError::Credentials)?;
-        call.headers(credentials).send().await.map_err(transport)
+        call.headers(credentials.headers).send().await.map_err(transport)
     }
 }
 

@@ -2,18 +2,22 @@
 //! stream.
 //!
 //! Every attempt sends the same request to the original address, even after a redirect. Only the
-//! last event id and the credentials differ between attempts.
+//! last event id and the credentials differ between attempts. Credentials may contain another
+//! address.
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{
+        ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, COOKIE,
+        PROXY_AUTHORIZATION,
+    },
 };
 use reqwest::{Response, Url};
 use std::{fmt, time::Duration};
 
 use crate::{
-    StreamError, TransportError,
+    Credentials, CredentialsError, StreamError, TransportError,
     credentials::{BoxFuture, CredentialsSource},
     head::{has_media_type, retry_after},
     problem,
@@ -34,6 +38,9 @@ pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 const EVENT_STREAM: &str = "text/event-stream";
+
+/// Headers of the builder that are sent only to the origin of the builder's address.
+const OWN_ORIGIN_HEADERS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// The request that every attempt sends.
 #[derive(Clone)]
@@ -58,30 +65,55 @@ impl fmt::Debug for StreamRequest {
 }
 
 impl StreamRequest {
-    /// Starts an attempt. Dropping the future ends the attempt and closes its socket.
+    /// Calls the function that returns credentials. The call has the time limit of an attempt.
+    pub(crate) fn fetch_credentials(&self) -> BoxFuture<Result<Credentials, StreamError>> {
+        let (fetched, after) = (self.credentials.fetch(), self.first_byte_timeout);
+        Box::pin(async move {
+            let fetched = tokio::time::timeout(after, fetched).await;
+            let fetched = fetched.map_err(|_elapsed| StreamError::FirstByteTimeout { after })?;
+            fetched.map_err(StreamError::Credentials)
+        })
+    }
+
+    /// Starts an attempt. Without `credentials`, it first fetches them. Dropping the future ends
+    /// the attempt and closes its socket.
     pub(crate) fn send(
         &self,
+        credentials: Option<Credentials>,
         last_event_id: Option<HeaderValue>,
     ) -> BoxFuture<Result<Response, StreamError>> {
         let request = self.clone();
         Box::pin(async move {
             let after = request.first_byte_timeout;
-            match tokio::time::timeout(after, request.answer(last_event_id)).await {
+            match tokio::time::timeout(after, request.answer(credentials, last_event_id)).await {
                 Ok(answer) => accept(answer?).await,
                 Err(_elapsed) => Err(StreamError::FirstByteTimeout { after }),
             }
         })
     }
 
-    async fn answer(self, last_event_id: Option<HeaderValue>) -> Result<Response, StreamError> {
-        let credentials = self.credentials.fetch().await.map_err(StreamError::Credentials)?;
+    async fn answer(
+        self,
+        credentials: Option<Credentials>,
+        last_event_id: Option<HeaderValue>,
+    ) -> Result<Response, StreamError> {
+        let credentials = match credentials {
+            Some(credentials) => credentials,
+            None => self.credentials.fetch().await.map_err(StreamError::Credentials)?,
+        };
+        let invalid = |error| StreamError::Credentials(CredentialsError::new(error));
+        let url = credentials.url(&self.url).map_err(invalid)?;
+        let mut headers = self.headers;
+        if url.origin() != self.url.origin() {
+            OWN_ORIGIN_HEADERS.iter().for_each(|name| drop(headers.remove(name)));
+        }
         let mut request = self
             .client
-            .request(self.method, self.url)
+            .request(self.method, url)
             .header(ACCEPT, EVENT_STREAM)
             .header(CACHE_CONTROL, "no-cache")
-            .headers(self.headers)
-            .headers(credentials);
+            .headers(headers)
+            .headers(credentials.headers);
         if let Some(id) = last_event_id {
             request = request.header(LAST_EVENT_ID, id);
         }

@@ -7,7 +7,9 @@
 use bytes::Bytes;
 use downlink_proto::{
     DecodeError, DecodedEvent, Decoder, DecoderLimits, Item,
-    reconnect::{EMPTY_STREAM_MAX, Outcome, Reconnect, ReconnectMode, ReconnectPolicy},
+    reconnect::{
+        EMPTY_STREAM_MAX, Outcome, RECONNECTION_TIME_MIN, Reconnect, ReconnectMode, ReconnectPolicy,
+    },
 };
 use futures_core::Stream;
 use http::StatusCode;
@@ -22,9 +24,10 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    Closed, Delivery, Gap, Interruption, Opened, StreamError, TransportError,
+    Closed, Credentials, Delivery, Gap, Interruption, Opened, StreamError, TransportError,
     credentials::BoxFuture,
     gap::GAP_EVENT_TYPE,
+    renewal::Renewal,
     request::{StreamRequest, last_event_id_header},
 };
 
@@ -39,10 +42,19 @@ const IDLE_KEEP_ALIVES: u32 = 3;
 
 const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
+const EXPIRING_EVENT_TYPE: &str = "downlink.expiring";
+const EXPIRED_EVENT_TYPE: &str = "downlink.expired";
+
+/// If new credentials do not end at least this much later than the old ones, they are not new: 1
+/// second.
+///
+/// The two ends of the same credentials differ by less, because the notices count in milliseconds
+/// from their arrival. Credentials that last for half the time would make the client reconnect twice
+/// a second.
+const LIFETIME_GAIN_MIN: Duration = Duration::from_secs(1);
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
-/// the topics in its data. Its type begins with `downlink.`, but it is not about the connection. So
-/// a stream that brings such an event does not count as empty.
+/// the topics in its data. Its type begins with `downlink.`, but it is an event like any other.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
 /// A lasting subscription. It reconnects after an interruption, and resumes after the last event.
@@ -68,10 +80,12 @@ pub struct EventSource {
     /// The decoder of the present stream. It also stores the last event id. The id changes only
     /// when an item is delivered, not when the item is decoded.
     decoder: Decoder,
-    /// Whether a 401 has already led to another attempt with new credentials. It becomes false
-    /// again when a stream opens. If a second 401 comes before a stream opens, the event source
-    /// ends.
+    /// Whether a 401 or a revocation has already led to an attempt with new credentials. It becomes
+    /// false again when a stream opens. If another 401 comes before a stream opens, the event
+    /// source ends.
     is_renewed: bool,
+    /// The end of the credentials that the server announced last.
+    credentials_end: Option<Instant>,
     /// A gap to deliver when the next stream opens, before the events of that stream.
     gap: Option<Gap>,
     phase: SourcePhase,
@@ -89,7 +103,7 @@ pub(crate) struct SourceSettings {
     pub(crate) idle_timeout: Option<Duration>,
     /// Whether comments are delivered.
     pub(crate) comments: bool,
-    /// Whether events whose type begins with `downlink.` are delivered.
+    /// Whether the events about the connection are delivered.
     pub(crate) control_events: bool,
 }
 
@@ -115,6 +129,8 @@ struct StreamBody {
     /// Whether the stream brought an event. Events about the connection do not count, because a
     /// server that refuses a client may send such events and then end the stream.
     brought_event: bool,
+    /// New credentials that replace those of this stream. Set after the notice of their end.
+    renewal: Option<Renewal>,
 }
 
 struct IdleTimer {
@@ -148,6 +164,7 @@ impl EventSource {
             decoder: Decoder::new(settings.limits).with_last_event_id(last_event_id),
             settings,
             is_renewed: false,
+            credentials_end: None,
             gap: None,
             phase: SourcePhase::Due,
             closed: None,
@@ -229,9 +246,15 @@ impl EventSource {
     }
 
     fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        if let SourcePhase::Reading(StreamBody { renewal: Some(renewal), .. }) = &mut self.phase
+            && let Poll::Ready(credentials) = renewal.poll(cx, &self.request)
+        {
+            self.connect(Some(credentials));
+            return Poll::Ready(None);
+        }
         let error = match &mut self.phase {
             SourcePhase::Due => {
-                self.connect();
+                self.connect(None);
                 return Poll::Ready(None);
             }
             SourcePhase::Waiting(wait) => {
@@ -261,14 +284,14 @@ impl EventSource {
         Poll::Ready(self.interrupt(error))
     }
 
-    fn connect(&mut self) {
+    fn connect(&mut self, credentials: Option<Credentials>) {
         self.forget_undelivered();
         let id = self.decoder.last_event_id();
         let header = if id.is_empty() { None } else { last_event_id_header(id) };
         if header.is_none() && !id.is_empty() {
             self.gap = Some(Gap::after_unsendable(id));
         }
-        self.phase = SourcePhase::Connecting(self.request.send(header));
+        self.phase = SourcePhase::Connecting(self.request.send(credentials, header));
     }
 
     fn open(&mut self, answer: Response) -> Delivery {
@@ -280,6 +303,7 @@ impl EventSource {
             idle: self.settings.idle_timeout.map(IdleTimer::new),
             opened: Instant::now(),
             brought_event: false,
+            renewal: None,
         });
         Delivery::Open(opened)
     }
@@ -345,17 +369,47 @@ impl EventSource {
         if event.event_type == GAP_EVENT_TYPE {
             return Some(Delivery::Gap(Gap::parse(&event.data)));
         }
-        if event.event_type == OPEN_EVENT_TYPE {
-            self.learn_idle_timeout(&event.data);
+        match &*event.event_type {
+            OPEN_EVENT_TYPE => self.learn_idle_timeout(&event.data),
+            EXPIRING_EVENT_TYPE => self.renew_before_end(&event.data),
+            EXPIRED_EVENT_TYPE => self.is_renewed |= is_revoked(&event.data),
+            _ => {}
         }
-        let is_control = event.event_type.starts_with(CONTROL_PREFIX);
+        let is_control = event.event_type.starts_with(CONTROL_PREFIX)
+            && event.event_type != DESCRIBED_EVENT_TYPE;
         if let SourcePhase::Reading(body) = &mut self.phase
-            && (!is_control || event.event_type == DESCRIBED_EVENT_TYPE)
+            && !is_control
         {
             body.brought_event = true;
         }
         let hidden = is_control && !self.settings.control_events;
         (!hidden).then(|| Delivery::Event(event.into()))
+    }
+
+    /// Begins to get new credentials, because the server has announced the end of the present ones.
+    /// Does nothing if the next stream could not resume after the last delivery, or if the last
+    /// renewal has not moved the end.
+    fn renew_before_end(&mut self, data: &str) {
+        #[derive(Deserialize)]
+        struct ExpiryNotice {
+            in_ms: u64,
+        }
+
+        let SourcePhase::Reading(body) = &mut self.phase else { return };
+        let id = self.decoder.last_event_id();
+        let resumes = !id.is_empty() && last_event_id_header(id).is_some();
+        if self.request.credentials.is_some()
+            && self.settings.policy.mode == ReconnectMode::Resilient
+            && resumes
+            && let Ok(ExpiryNotice { in_ms }) = serde_json::from_str(data)
+            && let Some(end) = Instant::now().checked_add(Duration::from_millis(in_ms))
+            && self.credentials_end.is_none_or(|last| end >= last + LIFETIME_GAIN_MIN)
+        {
+            self.credentials_end = Some(end);
+            let begin = body.opened + RECONNECTION_TIME_MIN;
+            let policy = &self.settings.policy;
+            body.renewal.get_or_insert_with(|| Renewal::at(begin, policy.clone()));
+        }
     }
 
     /// Derives the idle timeout from the server's keep-alive interval. Does nothing if the caller
@@ -375,6 +429,16 @@ impl EventSource {
             body.idle = Some(IdleTimer::new(after.max(IDLE_TIMEOUT_LEARNED_MIN)));
         }
     }
+}
+
+/// Whether the server has revoked the credentials, according to its notice that they have ended.
+fn is_revoked(data: &str) -> bool {
+    #[derive(Deserialize)]
+    struct EndNotice {
+        code: String,
+    }
+
+    serde_json::from_str(data).is_ok_and(|EndNotice { code }| code == "revoked")
 }
 
 impl StreamBody {

@@ -80,7 +80,7 @@ export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-
 export async function startDownlink() {
   const path = process.env.DOWNLINK_BIN;
   if (!path) throw new Error('DOWNLINK_BIN is not set to the path of the server');
-  const args = ['serve', '--listen', '127.0.0.1:0', '--store', 'none'];
+  const args = ['dev', '--listen', '127.0.0.1:0', '--store', 'none'];
   const server = await startBinary(path, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
   return {
     ...server,

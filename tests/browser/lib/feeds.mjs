@@ -16,7 +16,7 @@ export async function servedModule() {
 
 /** Starts a server with additional flags. */
 export async function startServer(flags = []) {
-  const args = ['serve', '--listen', '127.0.0.1:0', '--store', 'none', ...flags];
+  const args = ['dev', '--listen', '127.0.0.1:0', '--store', 'none', ...flags];
   const server = await startBinary(process.env.DOWNLINK_BIN, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
   return { ...server, publish: (address, data) => publish(server.base, address, data) };
 }

@@ -27,6 +27,17 @@ async fn control_events_are_delivered_if_enabled() {
     assert_eq!(source.last_event_id(), "e-4");
 }
 
+/// A subscription with `meta=1` gets all its events with this type.
+#[tokio::test]
+async fn described_events_are_delivered_like_any_other() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let body = format!("{OPEN}event: downlink.event\nid: e-5\ndata: {{}}\n\n");
+    let _connection = connect(&mut source, &server, body).await;
+    let event = event(&mut source).await;
+    assert_eq!((&*event.event_type, &*event.last_event_id), ("downlink.event", "e-5"));
+}
+
 #[tokio::test]
 async fn a_gap_is_delivered_before_the_events_after_it() {
     let server = Server::bind().await;

@@ -11,6 +11,7 @@ mod credentials;
 mod json;
 mod publisher;
 mod reconnect;
+mod renewal;
 mod request;
 mod scripted;
 mod waits;

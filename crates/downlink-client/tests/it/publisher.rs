@@ -84,11 +84,12 @@ async fn the_base_address_may_end_with_events() {
 
 #[tokio::test]
 async fn an_error_shows_the_detail_of_the_problem() {
-    let body = r#"{"type":"urn:p","title":"Busy","status":503,"detail":"Try again.","x":1}"#;
+    let body = r#"{"type":"urn:p","title":"Busy","status":503,"detail":"Try again.","code":"keys_unavailable","x":1}"#;
     let error = error(answer("503 No", "application/problem+json; charset=utf-8", body)).await;
     let PublishError::Rejected(problem) = &error else { panic!("{error:?}") };
     assert_eq!(problem.status, 503);
     assert_eq!((&*problem.kind, &*problem.title), ("urn:p", "Busy"));
+    assert_eq!(problem.code, "keys_unavailable");
     assert_eq!(problem.retry_after, Some(Duration::from_secs(2)));
     assert_eq!(error.to_string(), "the server refused: 503 Try again.");
 }

@@ -2,7 +2,7 @@
 //! which answers end it for good.
 
 use downlink_client::{
-    ANSWER_BYTES_MAX, Closed, Delivery, EMPTY_STREAM_MAX, EventSource, EventSourceBuilder,
+    ANSWER_BYTES_MAX, Closed, EMPTY_STREAM_MAX, EventSource, EventSourceBuilder,
     RECONNECTION_TIME_MIN, ReadyState, ReconnectPolicy, StreamError,
 };
 use std::time::Duration;
@@ -115,15 +115,10 @@ async fn a_stream_that_is_long_or_brings_an_event_resets_the_wait() {
             wait_after_empty(&mut source, &server, "").await;
         }
         let body = format!("event: {event_type}\ndata: x\n\n");
-        let mut connection = Some(connect(&mut source, &server, &body).await);
-        let ended = loop {
-            drop(connection.take());
-            match source.next().await {
-                Some(Delivery::Event(_)) => {}
-                Some(Delivery::Error(interruption)) => break interruption,
-                other => panic!("{other:?}"),
-            }
-        };
+        let connection = connect(&mut source, &server, &body).await;
+        event(&mut source).await;
+        drop(connection);
+        let ended = interruption(&mut source).await;
         assert_eq!(ended.retry_in, Duration::from_secs(3));
     }
     let mut source = EventSource::builder(server.url("/events")).build().unwrap();
@@ -307,6 +302,19 @@ async fn a_refusal_shows_the_detail_of_the_problem() {
     assert_eq!(shown(PROBLEM, 100, "{").await, status);
     let long = format!(r#"{{"detail":"{}"}}"#, "x".repeat(ANSWER_BYTES_MAX));
     assert_eq!(shown(PROBLEM, long.len(), &long).await, status);
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_code_of_the_problem() {
+    let server = Server::bind().await;
+    let body = r#"{"title":"Unauthorized","code":"token_expired"}"#;
+    let answer = described("application/problem+json", body.len(), body);
+    let StreamError::Status { problem: Some(problem), .. } =
+        failed_by(server.builder(), &server, &answer).await
+    else {
+        panic!("expected a problem")
+    };
+    assert_eq!(problem.code, "token_expired");
 }
 
 #[tokio::test]
