@@ -662,6 +662,19 @@ async fn a_call_in_flight_is_forgotten_too() {
     assert_eq!(site.calls(), 2);
 }
 
+#[tokio::test]
+async fn a_forgotten_call_leaves_no_answer() {
+    let mut site = Site::closed(|_| reusable(60, GRANT));
+    let ask = site.ask.clone();
+    let mut before = Box::pin(outcome_of_user(&ask));
+    assert!(is_waiting(&mut before));
+    site.arrived().await;
+    ask.forget();
+    site.open_gate();
+    assert!(before.await.is_ok() && outcome_of_user(&ask).await.is_ok());
+    assert_eq!(site.calls(), 2);
+}
+
 async fn outcome_of_user(ask: &AskApp) -> Result<Granted, Answer> {
     outcome(ask, &cookie("1")).await
 }
