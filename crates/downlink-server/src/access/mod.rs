@@ -28,9 +28,9 @@ mod key_sets;
 #[cfg(test)]
 mod local_server;
 mod origin;
+mod outgoing;
 #[expect(dead_code, reason = "the routes do not count requests yet")]
 mod rates;
-mod outgoing;
 mod revoked;
 mod role;
 mod settings;

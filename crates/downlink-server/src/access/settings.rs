@@ -51,7 +51,7 @@ pub struct AccessSettings {
     /// --jwt-audience. May be given several times.
     #[arg(long, env = "DOWNLINK_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_key: Vec<PathBuf>,
-    /// The URL of a key set for JSON Web Tokens: https://, or file:// and a path. Needs --jwt-issuer
+    /// The URL of a key set for JSON Web Tokens: `https://`, or `file://` and a path. Needs --jwt-issuer
     /// and --jwt-audience.
     #[arg(long, env = "DOWNLINK_JWKS_URL", value_name = "URL")]
     pub jwks_url: Option<String>,
@@ -89,7 +89,7 @@ pub struct AccessSettings {
     )]
     pub token_lifetime_max: Duration,
     /// The origin of pages that may use the server from another site, such as
-    /// https://app.example. `*` allows every page, but without credentials. May be given several
+    /// `https://app.example`. `*` allows every page, but without credentials. May be given several
     /// times, or separated by commas.
     #[arg(
         long,
@@ -99,7 +99,7 @@ pub struct AccessSettings {
         value_parser = parse_origin
     )]
     pub cors_origin: Vec<String>,
-    /// The URL at which browsers reach the server, such as https://push.example. The URLs of
+    /// The URL at which browsers reach the server, such as `https://push.example`. The URLs of
     /// tickets begin with it, and its origin is the server's own origin.
     #[arg(long, env = "DOWNLINK_PUBLIC_URL", value_name = "URL", value_parser = parse_public_url)]
     pub public_url: Option<String>,
@@ -161,7 +161,8 @@ fn parse_public_url(text: &str) -> Result<String, String> {
     };
     parse_origin(origin)?;
     let is_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\".contains(&byte));
-    if origin == "*" || !is_path {
+    let is_web = origin.starts_with("http://") || origin.starts_with("https://");
+    if !is_web || !is_path {
         return Err("write the URL without a query, such as https://push.example/live".into());
     }
     Ok(url.to_owned())

@@ -31,6 +31,9 @@ enum KeyCommand {
     Id {
         /// The file of the key.
         file: PathBuf,
+        /// The file is for --admin-key-file, not for --publish-key-file. The id depends on this.
+        #[arg(long)]
+        admin: bool,
     },
 }
 
@@ -93,9 +96,10 @@ pub(super) fn key(arguments: &KeyArguments) -> anyhow::Result<()> {
             let made = Secret::generate()?.create_file(file);
             made.with_context(|| format!("cannot make the key file {}", file.display()))
         }
-        KeyCommand::Id { file } => {
+        KeyCommand::Id { file, admin } => {
             let secret = read(file)?;
-            let id = Keys::new().add(KeyRole::Publish, &secret).map_err(|error| {
+            let role = if *admin { KeyRole::Admin } else { KeyRole::Publish };
+            let id = Keys::new().add(role, &secret).map_err(|error| {
                 exit::configuration(anyhow!(error).context(format!("{}", file.display())))
             })?;
             printed(writeln!(out, "{id}"))

@@ -39,7 +39,7 @@ fn a_new_key_is_printed_or_written_to_a_new_file() {
 }
 
 #[test]
-fn the_id_of_a_key_has_16_digits_and_depends_only_on_the_key() {
+fn the_id_of_a_key_has_16_digits_and_depends_on_the_key_and_its_role() {
     let folder = Folder::new("key-id");
     for (name, text) in [("a.key", "k".repeat(40)), ("b.key", format!("{}\n", "k".repeat(40)))] {
         fs::write(folder.path(name), text).expect("a file");
@@ -47,6 +47,7 @@ fn the_id_of_a_key_has_16_digits_and_depends_only_on_the_key() {
     let id = line(&folder, &["key", "id", "a.key"]);
     assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
     assert_eq!(line(&folder, &["key", "id", "b.key"]), id);
+    assert_ne!(line(&folder, &["key", "id", "a.key", "--admin"]), id, "the role counts too");
     fs::write(folder.path("short.key"), "short").expect("a file");
     for file in ["short.key", "missing.key"] {
         let refused = in_folder(&folder, &["key", "id", file]);
