@@ -161,7 +161,9 @@ fn parse_public_url(text: &str) -> Result<String, String> {
     };
     parse_origin(origin)?;
     let is_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\".contains(&byte));
-    if origin == "*" || !is_path {
+    // A page cannot open a stream at any other scheme.
+    let is_http = ["http://", "https://"].iter().any(|scheme| origin.starts_with(scheme));
+    if !is_http || !is_path {
         return Err("write the URL without a query, such as https://push.example/live".into());
     }
     Ok(url.to_owned())
