@@ -22,7 +22,7 @@ use downlink_access::{AccessError, Verified};
 use super::{
     discard,
     query::Query,
-    reply::{Refused, bad_request, forbidden, shown},
+    reply::{Refused, bad_request, forbidden, not_found, shown},
     state::App,
 };
 use crate::access::{Credentials, Origin, Origins, Role, is_open, one};
@@ -128,7 +128,7 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
         return Err(unknown(foreign(page)));
     }
     if !app.role.serves(path) {
-        return Err((origin, super::not_served(path)));
+        return Err((origin, not_served(path)));
     }
     if *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
         return Ok((origin, Outcome::Preflight));
@@ -168,6 +168,14 @@ fn host(request: &Request) -> Result<&str, Refused> {
             .or(target)
             .ok_or_else(|| bad_request("Send a Host header with the name of this server.")),
     }
+}
+
+/// The refusal of a path that a public listener does not serve.
+fn not_served(path: &str) -> Refused {
+    not_found(format!(
+        "There is nothing at {} on this address. Subscribe and publish at /events.",
+        shown(path)
+    ))
 }
 
 fn given_twice(name: &HeaderName) -> Refused {

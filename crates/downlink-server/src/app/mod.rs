@@ -122,14 +122,6 @@ pub fn app(hub: Hub<String>, settings: Settings, control: Arc<Control>, role: Ro
         .with_state(app)
 }
 
-/// The refusal of a path that a public listener does not serve.
-fn not_served(path: &str) -> reply::Refused {
-    reply::not_found(format!(
-        "There is nothing at {} on this address. Subscribe and publish at /events.",
-        reply::shown(path)
-    ))
-}
-
 async fn unknown_path(uri: Uri) -> reply::Refused {
     reply::not_found(format!(
         "There is nothing at {}. Subscribe and publish at /events. Other addresses are /topics, \

@@ -101,7 +101,7 @@ async fn publish_to_the_end(
     }
 }
 
-/// What comes next in a stream.
+/// The next step of a stream.
 enum Next {
     /// A chunk of the body. `None` if the body has ended.
     Chunk(Option<Bytes>),

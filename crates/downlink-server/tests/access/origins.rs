@@ -10,6 +10,9 @@ use crate::{
 
 const COOKIE: &str = "__Host-downlink";
 
+/// Header lines by name and value.
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
 /// The values of `Access-Control-Allow-Origin`, `Access-Control-Allow-Credentials` and `Vary`.
 fn cors(answer: &Answer) -> (Option<&str>, Option<&str>, Option<&str>) {
     let header = |name: &str| answer.header(name);
@@ -119,7 +122,7 @@ async fn a_cookie_counts_only_for_pages_that_the_server_knows() {
     let cookie = format!("{COOKIE}={}", site.keys.user("ada"));
     let own = format!("http://{}", site.public().host());
     let (site_header, origin) = ("Sec-Fetch-Site", "Origin");
-    let cases: [(&[(&'static str, &str)], &str, &str); 9] = [
+    let cases: [(Headers<'_>, &str, &str); 9] = [
         (&[(origin, PAGE)], "200", "200"),
         (&[(origin, &own)], "200", "200"),
         (&[(site_header, "same-origin")], "200", "200"),

@@ -100,7 +100,7 @@ async fn a_streamed_publish_stops_at_a_revocation_with_the_exact_count() {
 async fn a_streamed_publish_stops_at_the_end_of_its_token() {
     let site = Site::start(&[]);
     let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
-    let token = site.keys.token(Signer::Es256, &for_seconds("ada", of_a_user(), 3));
+    let token = site.keys.token(Signer::Es256, &for_seconds("ada", of_a_user(), 6));
     let query = "topic=rooms/1&finish_on_end=true";
     let mut upload = Upload::start(site.public(), &token, query).await;
     upload.send("1").await;

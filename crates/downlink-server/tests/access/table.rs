@@ -93,7 +93,8 @@ struct Production {
 }
 
 impl Production {
-    /// Starts a server with this admin listener, whose `{folder}` stands for the folder of the test.
+    /// Starts a server with this admin listener. In its address, `{folder}` is the folder of the
+    /// test.
     async fn start(admin: Option<&str>) -> Self {
         let folder = Folder::new();
         let keys = Credentials::new(&folder);
