@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_or_foreign_body_gives_no_event() {
+    fn a_truncated_or_foreign_body_gives_no_event() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

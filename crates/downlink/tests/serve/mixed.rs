@@ -166,7 +166,7 @@ async fn a_connection_closes_after_the_stream_if_either_side_requests_it() {
 }
 
 #[tokio::test]
-async fn upgrades_work_after_streams_and_beside_other_streams() {
+async fn upgrades_work_after_a_stream_and_while_other_streams_are_open() {
     let (app, mut begins) = conversation();
     let mut running = Running::new(app).await;
     let mut beside = running.get("/").await;
