@@ -19,7 +19,8 @@ pub struct Arguments {
     #[arg(long = "header", value_name = "NAME: VALUE")]
     pub(super) headers: Vec<String>,
     /// A file with a token or ticket in each line. The placeholder {credential} of --url and
-    /// --header stands for the line of the connection. The lines are used again from the first one.
+    /// --header stands for the line of the connection. If there are more connections than lines,
+    /// the lines are used again in the same order.
     #[arg(long, value_name = "FILE")]
     pub(super) credentials: Option<PathBuf>,
     /// The URL for publishing; {topic} is replaced [default: the URL of a subscription].
@@ -126,5 +127,5 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| {
         format!("{text:?} is not a span of time; write a number and a unit: 500ms, 15s, 1h30m")
     })?;
-    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
+    Duration::try_from(span).map_err(|_| "a span of time must not be negative".to_owned())
 }

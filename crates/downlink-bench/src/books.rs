@@ -62,7 +62,7 @@ pub(super) struct TopicPosition {
 }
 
 impl Books {
-    /// Empty books. The measured period is empty until [`measure`](Self::measure) sets it.
+    /// Makes empty books. The measured period is empty until [`measure`](Self::measure) sets it.
     pub(super) fn new(run: u32, topics: usize, pace: Pace) -> anyhow::Result<Self> {
         Ok(Self {
             run,

@@ -39,7 +39,7 @@ async fn described_events_are_delivered_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_gap_is_delivered_before_the_events_after_it() {
+async fn a_gap_is_delivered_before_later_events() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = "event: downlink.gap\nid: e-8\ndata: {\"reason\":\"evicted\",\"after\":\"e-1\",\
@@ -54,7 +54,7 @@ async fn a_gap_is_delivered_before_the_events_after_it() {
 }
 
 #[tokio::test]
-async fn a_gap_notice_that_cannot_be_parsed_is_a_gap() {
+async fn a_gap_notice_that_cannot_be_parsed_is_delivered_as_a_gap() {
     let server = Server::bind().await;
     let mut source = server.source();
     let _connection = connect(&mut source, &server, "event: downlink.gap\ndata: ?\n\n").await;
