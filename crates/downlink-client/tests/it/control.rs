@@ -27,9 +27,10 @@ async fn control_events_are_delivered_if_enabled() {
     assert_eq!(source.last_event_id(), "e-4");
 }
 
-/// A subscription with `meta=1` gets all its events with this type.
+/// If a subscription's address has `meta=1`, the server sends all events with the type
+/// `downlink.event`.
 #[tokio::test]
-async fn described_events_are_delivered_like_any_other() {
+async fn events_of_the_type_downlink_event_are_delivered() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = format!("{OPEN}event: downlink.event\nid: e-5\ndata: {{}}\n\n");
