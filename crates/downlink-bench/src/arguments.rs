@@ -56,7 +56,7 @@ pub struct Arguments {
     /// The maximum number of events in one request; the body is repeated for each event.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) batch: usize,
-    /// The number of further connections that read nothing until the load is over, and then resume.
+    /// The number of additional connections that read nothing during the load, and then resume.
     #[arg(long, value_name = "N", default_value = "0")]
     pub(super) stalled: usize,
     /// Also publish to a topic with one reader, at this rate, and report its latency separately.
@@ -72,7 +72,7 @@ pub struct Arguments {
     /// The number that marks this run's events for a later run [default: random].
     #[arg(long, value_name = "NUMBER")]
     pub(super) run: Option<u32>,
-    /// The URL of a further reader, which reads the events of an earlier run again and again.
+    /// The URL of an additional reader, which reads the events of an earlier run again and again.
     #[arg(long, value_name = "URL", requires = "replay_run", requires = "replay_events")]
     pub(super) replay_url: Option<String>,
     /// The number of the earlier run, which had one publisher and one topic.

@@ -127,8 +127,8 @@ async fn a_keep_alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id
     assert_eq!(wire.next().await, ": keep-alive\n", "the event has already sent the id");
 }
 
-// The client gets none of the many events to another topic, so its last id becomes old. It must
-// still be able to resume without a gap.
+// The client gets none of the many events to another topic, so its last id becomes old. The client
+// must still be able to resume without a gap.
 #[tokio::test(start_paused = true)]
 async fn a_client_of_a_quiet_topic_resumes_without_a_gap() {
     let hub = hub();

@@ -79,8 +79,8 @@ async fn pipelined_requests_before_and_after_streams_are_answered_in_order() {
     assert_eq!(client.seen, "");
 }
 
-/// The client sends all requests before it reads an answer. They have more bytes than hyper (the
-/// HTTP library) reads at once.
+/// The client sends all requests before it reads an answer. The requests have more bytes than hyper
+/// (the HTTP library) reads at once.
 #[tokio::test]
 async fn a_long_pipeline_is_answered_in_order() {
     let running = Running::new(app()).await;
