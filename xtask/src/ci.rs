@@ -60,7 +60,7 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Checks a library without features, and with each feature as the only one. Warnings are errors.
+/// Compiles a library without features, and once with each single feature. Warnings are errors.
 /// Only this check finds a feature that needs another feature without enabling it.
 fn features(package: &Package) -> Option<Step> {
     if !package.manifest.starts_with("crates/") || package.features.is_empty() {

@@ -69,7 +69,7 @@ pub(crate) fn program(program: &str, package: &str) -> Readiness {
     })
 }
 
-/// Libraries from Debian packages. They are installed if this command finds them.
+/// Libraries from Debian packages. The command `find` succeeds if the libraries are installed.
 pub(crate) fn libraries(find: &[&str], packages: &[&str]) -> Readiness {
     let is_found = || {
         let (program, words) = find.split_first().expect("the command has a program");

@@ -1,8 +1,8 @@
 //! Runs the snippets of `deploy/snippets` in small apps, against the real server.
 //!
-//! Each framework has a step, which installs the framework if it is missing. The apps and the checks
-//! are in `tests/snippets`. If a framework cannot be installed, its step is reported as skipped. One
-//! more step runs the commands of the guide.
+//! Each framework has a step, which installs the framework if it is missing. The apps and the
+//! checks are in `tests/snippets`. If a framework cannot be installed, its step is reported as
+//! skipped. One more step runs the commands of the guide.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
-/// A framework, by the name of its app in `tests/snippets`, and a function that installs it. The guide
-/// is not a framework, but has the same parts.
+/// A framework: the name of its app in `tests/snippets`, and a function that installs the
+/// framework. The guide is not a framework, but has the same parts.
 #[derive(Debug)]
 struct Framework {
     name: &'static str,

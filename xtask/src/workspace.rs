@@ -52,7 +52,9 @@ impl Workspace {
             .parent()
             .context("the directory of xtask has no parent")?;
         let metadata = metadata(root, &root.join("Cargo.toml"))?;
-        let target = metadata["target_directory"].as_str().context("cargo names no target dir")?;
+        let target = metadata["target_directory"]
+            .as_str()
+            .context("cargo metadata names no target directory")?;
         Ok(Self {
             root: root.to_owned(),
             target: target.into(),

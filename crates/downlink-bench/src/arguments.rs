@@ -19,7 +19,8 @@ pub struct Arguments {
     #[arg(long = "header", value_name = "NAME: VALUE")]
     pub(super) headers: Vec<String>,
     /// A file with a token or ticket in each line. The placeholder {credential} of --url and
-    /// --header stands for the line of the connection. The lines are used again from the first one.
+    /// --header stands for the line of the connection. If there are more connections than lines,
+    /// the lines are used again in the same order.
     #[arg(long, value_name = "FILE")]
     pub(super) credentials: Option<PathBuf>,
     /// The URL for publishing; {topic} is replaced [default: the URL of a subscription].
@@ -55,7 +56,7 @@ pub struct Arguments {
     /// The maximum number of events in one request; the body is repeated for each event.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) batch: usize,
-    /// The number of further connections that read nothing until the load is over, and then resume.
+    /// The number of additional connections that read nothing during the load, and then resume.
     #[arg(long, value_name = "N", default_value = "0")]
     pub(super) stalled: usize,
     /// Also publish to a topic with one reader, at this rate, and report its latency separately.
@@ -71,7 +72,7 @@ pub struct Arguments {
     /// The number that marks this run's events for a later run [default: random].
     #[arg(long, value_name = "NUMBER")]
     pub(super) run: Option<u32>,
-    /// The URL of a further reader, which reads the events of an earlier run again and again.
+    /// The URL of an additional reader, which reads the events of an earlier run again and again.
     #[arg(long, value_name = "URL", requires = "replay_run", requires = "replay_events")]
     pub(super) replay_url: Option<String>,
     /// The number of the earlier run, which had one publisher and one topic.
@@ -126,5 +127,5 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| {
         format!("{text:?} is not a span of time; write a number and a unit: 500ms, 15s, 1h30m")
     })?;
-    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
+    Duration::try_from(span).map_err(|_| "a span of time must not be negative".to_owned())
 }

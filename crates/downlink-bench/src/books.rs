@@ -62,7 +62,7 @@ pub(super) struct TopicPosition {
 }
 
 impl Books {
-    /// Empty books. The measured period is empty until [`measure`](Self::measure) sets it.
+    /// Makes empty books. The measured period is empty until [`measure`](Self::measure) sets it.
     pub(super) fn new(run: u32, topics: usize, pace: Pace) -> anyhow::Result<Self> {
         Ok(Self {
             run,
@@ -90,12 +90,12 @@ impl Books {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
 
-    /// Records that a connection is up. It has to get all later events of its topic.
+    /// Records that a connection is up. The connection has to get all later events of its topic.
     pub(super) fn up(&mut self, topic: usize) {
         self.up[topic] += 1;
     }
 
-    /// Records that a connection has ended. It does not have to get later events.
+    /// Records that a connection has ended. The connection does not have to get later events.
     pub(super) fn down(&mut self, topic: usize) {
         self.up[topic] -= 1;
     }

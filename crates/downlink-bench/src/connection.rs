@@ -52,8 +52,8 @@ impl<'a> Ready<'a> {
         Self { readable, writable, closed: event.is_read_closed(), buffer, start }
     }
 
-    /// Both directions, for a connection that is not registered with the poll. The owner has to try
-    /// whether the connection is ready.
+    /// Both directions, for a connection that is not registered with the poll. The owner has to
+    /// read or write to find out whether the connection is ready.
     pub(super) fn unregistered(buffer: &'a mut [u8]) -> Self {
         Self { readable: true, writable: true, closed: true, buffer, start: Instant::now() }
     }

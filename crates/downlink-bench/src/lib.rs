@@ -110,8 +110,8 @@ fn raise_descriptor_limit(needed: u64) -> anyhow::Result<()> {
     let most = limit.maximum.unwrap_or(u64::MAX);
     anyhow::ensure!(
         most >= needed,
-        "{needed} descriptors are needed and {most} allowed: use fewer --connections, or raise \
-         the limit (ulimit -Hn)"
+        "the run needs {needed} descriptors, at most {most} are allowed: use fewer \
+        --connections, or raise the limit (ulimit -Hn)"
     );
     let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open descriptors")

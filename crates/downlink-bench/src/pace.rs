@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_a_rate_the_record_of_a_late_event_has_its_due_time() {
+    fn at_a_fixed_rate_the_record_of_a_late_event_has_its_due_time() {
         let mut pace = Pace::rate(10.0);
         assert_eq!(pace.due(0), Some(0));
         pace.published(5, 0);

@@ -21,8 +21,9 @@ use super::{
     record::RECORD_BYTES,
 };
 
-/// The number of connections. One address has about as many ports as the maximum. For more
-/// connections, run several load tools with different addresses.
+/// The allowed numbers of connections. Each connection takes a port, and one address has about as
+/// many ports as this maximum. For more connections, run several load tools with different
+/// addresses.
 const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
 /// The number of events in one request. The maximum is the default limit of a downlink server for a
 /// batch.
@@ -105,7 +106,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// A sentence about the invalid argument.
+    /// If an argument is invalid. The error is a sentence that names the argument.
     pub(super) fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let publish_url = arguments.publish_url.as_deref().unwrap_or(&arguments.url);
         let mut subscribe = Endpoint::parse("GET", &arguments.url, &arguments.headers)?;
@@ -252,7 +253,7 @@ fn random_run() -> u32 {
 /// The placeholder for the token or ticket of a connection.
 const CREDENTIAL: &str = "{credential}";
 
-/// The largest file of `--credentials`. A million tickets fit.
+/// The maximum size of the file of `--credentials`. A million tickets fit into such a file.
 const CREDENTIALS_BYTES_MAX: u64 = 1 << 30;
 
 /// The lines of the file of `--credentials`.

@@ -98,8 +98,8 @@ impl Scanner {
         Self { marker: Finder::new(MARKER) }
     }
 
-    /// Calls `found` for each record that ends in `bytes`. These are the next bytes of the stream
-    /// to which `carry` belongs.
+    /// Calls `found` for each record that ends in `bytes`. `bytes` must be the next bytes of the
+    /// stream to which `carry` belongs.
     pub(super) fn scan(&self, carry: &mut Carry, bytes: &[u8], mut found: impl FnMut(EventRecord)) {
         let mut from = 0;
         if carry.length > 0 {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_has_the_requested_length_but_at_least_that_of_its_record() {
+    fn a_payload_has_the_requested_length_but_is_never_shorter_than_its_record() {
         assert_eq!(record(1).payload(100).len(), 100);
         assert_eq!(record(1).payload(RECORD_BYTES).len(), RECORD_BYTES);
         assert_eq!(record(1).payload(0).len(), RECORD_BYTES);

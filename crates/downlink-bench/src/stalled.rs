@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_events_with_one_report_are_one_gap() {
+    fn missing_events_with_one_report_count_as_one_gap() {
         assert_eq!(end("01g789", &[]), Ok(1));
         assert_eq!(end("g789", &[]), Ok(1));
     }

@@ -108,8 +108,8 @@ fn storm(plan: &Plan, server: &ServerProcesses, descriptors: usize) -> anyhow::R
     })
 }
 
-/// Waits until the server has at most `descriptors` open descriptors. Returns the number of further
-/// descriptors at the end of the wait.
+/// Waits until the server has at most `descriptors` open descriptors. Returns how many more
+/// descriptors are open at the end of the wait.
 fn wait_until_gone(server: &ServerProcesses, descriptors: usize) -> anyhow::Result<usize> {
     let since = Instant::now();
     loop {

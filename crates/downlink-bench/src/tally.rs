@@ -16,7 +16,7 @@ pub(super) const HOLES_MAX: usize = 1_000;
 /// Counts over all connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counts {
-    /// Deliveries that should arrive: one for each event and each connection that was up on its
+    /// Expected deliveries. Each event counts once for each connection that was up on the event's
     /// topic.
     pub(super) expected: u64,
     /// Deliveries that arrived, each counted once.
@@ -76,8 +76,8 @@ impl Seen {
         self.next
     }
 
-    /// True if the event at this position has arrived. Events before the first one that the
-    /// connection has to get count as arrived.
+    /// True if the event at this position has arrived, or if the connection does not have to get
+    /// it because it was published earlier.
     pub(super) fn has(&self, position: u64) -> bool {
         position < self.next && !self.holes.iter().any(|hole| hole.contains(&position))
     }
@@ -99,7 +99,7 @@ impl Seen {
         }
     }
 
-    /// Records the delivery of a position at or after `next`. The positions between become a hole.
+    /// Records the delivery of a position at or after `next`. The skipped positions become a hole.
     fn leap(&mut self, position: u64, counts: &mut Counts) {
         if position > self.next {
             if self.holes.len() == HOLES_MAX {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_has_arrived_unless_it_is_in_a_hole_or_after_the_newest() {
+    fn a_position_has_not_arrived_if_it_is_in_a_hole_or_after_the_newest_event() {
         let (mut seen, mut counts) = (Seen::starting_at(0), Counts::default());
         for position in [0, 3, 2] {
             seen.arrive(position, &mut counts);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance};
 /// An app whose clock starts at 2001-09-09T01:46:40.9Z and advances with tokio's clock.
 fn app() -> Router {
     let (began, began_at) = (Instant::now(), Timestamp::from_millisecond(1_000_000_000_900));
-    let began_at = began_at.expect("a time");
+    let began_at = began_at.expect("the time is valid");
     basic::app(move || began_at + began.elapsed())
 }
 
@@ -71,7 +71,7 @@ async fn reader_that_paused_gets_one_event_for_all_missed_times() {
 async fn first_number(stream: &mut support::Streaming) -> u64 {
     let seen = stream.sees("\ndata: ").await;
     let number = seen.split("id: evt-").nth(1).and_then(|rest| rest.lines().next());
-    number.expect("an id").parse().expect("a number")
+    number.expect("the stream has an id").parse().expect("the value is a number")
 }
 
 #[cfg(unix)]
@@ -93,12 +93,12 @@ mod started {
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -95,7 +95,7 @@ mod tests {
 
     fn message(user: Option<&str>, text: &str) -> Result<Message, String> {
         let draft = Draft { user: user.map(Into::into), text: text.into() };
-        let now = Timestamp::from_millisecond(1_000_000_000_987).expect("a time");
+        let now = Timestamp::from_millisecond(1_000_000_000_987).expect("the time is valid");
         draft.into_message(now).map_err(|problem| problem.to_json())
     }
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn author_without_a_name_is_anonymous() {
         for user in [None, Some(""), Some(" \t")] {
-            assert_eq!(message(user, "x").expect("a message").user, "Anonymous");
+            assert_eq!(message(user, "x").expect("the draft is valid").user, "Anonymous");
         }
     }
 

@@ -24,7 +24,7 @@ fn app() -> Router {
 /// Posts a body. Returns the status and the body of the answer.
 async fn post(app: &Router, body: impl Into<Body>) -> (StatusCode, String) {
     let request = Request::post("/messages").header("content-type", "application/json");
-    answer(app, request.body(body.into()).expect("a request")).await
+    answer(app, request.body(body.into()).expect("the request is valid")).await
 }
 
 async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
@@ -33,8 +33,8 @@ async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
     if !status.is_success() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
-    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-    (status, String::from_utf8(body.into()).expect("UTF-8"))
+    let body = response.into_body().collect().await.expect("the body is complete").to_bytes();
+    (status, String::from_utf8(body.into()).expect("the text is UTF-8"))
 }
 
 /// Posts a text as Alice.
@@ -48,15 +48,17 @@ fn texts(seen: &str) -> Vec<String> {
     let messages = seen.lines().filter_map(|line| line.strip_prefix(r#"data: {"user""#));
     let text = |rest: &str| {
         let message: serde_json::Value = serde_json::from_str(&format!(r#"{{"user"{rest}"#))?;
-        Ok::<_, serde_json::Error>(message["text"].as_str().expect("a text").to_owned())
+        Ok::<_, serde_json::Error>(
+            message["text"].as_str().expect("the text is a string").to_owned(),
+        )
     };
-    messages.map(|rest| text(rest).expect("JSON")).collect()
+    messages.map(|rest| text(rest).expect("the text is JSON")).collect()
 }
 
 /// The last id in a stream.
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 #[tokio::test]
@@ -70,11 +72,15 @@ async fn everyone_gets_a_message_with_the_time() {
     for stream in &mut streams {
         let seen = stream.sees("\"}\n\n").await;
         assert!(seen.starts_with(": connected\n\nevent: downlink.open\n"), "{seen}");
-        let message = seen.split_once("}\n\nid: ").expect("no event type").1;
-        let data = message.split_once("\ndata: ").expect("data").1;
-        let said: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        let message = seen.split_once("}\n\nid: ").expect("the event has no type").1;
+        let data = message.split_once("\ndata: ").expect("the event has data").1;
+        let said: serde_json::Value = serde_json::from_str(data).expect("the text is JSON");
         assert_eq!((&said["user"], &said["text"]), (&"Alice".into(), &"<b>Hi</b>".into()));
-        let at: Timestamp = said["timestamp"].as_str().expect("text").parse().expect("a time");
+        let at: Timestamp = said["timestamp"]
+            .as_str()
+            .expect("the value is text")
+            .parse()
+            .expect("the time is valid");
         assert!((before..=after).contains(&at.as_millisecond()), "{at}");
     }
 }
@@ -130,7 +136,11 @@ async fn client_that_reconnects_before_the_first_message_gets_it() {
 async fn client_gets_a_gap_for_evicted_messages() {
     let short = Retention { events_max: 2, ..Retention::DEFAULT };
     let retention = HubRetention::default().everyone(short);
-    let hub = Hub::<Message>::builder().json().retention(retention).build().expect("a hub");
+    let hub = Hub::<Message>::builder()
+        .json()
+        .retention(retention)
+        .build()
+        .expect("the settings are valid");
     let app = chat::app(hub);
     let id = last_id(open(&app, "/events", "").await.sees("keep_alive_ms").await);
     for text in ["one", "two", "three"] {
@@ -157,8 +167,11 @@ async fn invalid_message_is_refused_with_a_reason() {
     ] {
         let (status, answer) = post(&app, body).await;
         assert_eq!(status, 400, "{body}");
-        let problem: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        assert!(problem["detail"].as_str().expect("a sentence").contains(reason), "{answer}");
+        let problem: serde_json::Value = serde_json::from_str(&answer).expect("the text is JSON");
+        assert!(
+            problem["detail"].as_str().expect("the detail is text").contains(reason),
+            "{answer}"
+        );
     }
     say(&app, "the only one").await;
     assert_eq!(texts(stream.sees("\"}\n\n").await), ["the only one"]);
@@ -184,7 +197,7 @@ async fn body_above_the_limit_is_refused() {
 #[tokio::test]
 async fn body_of_another_media_type_than_json_is_refused() {
     let request = Request::post("/messages").header("content-type", "text/plain");
-    let request = request.body(Body::from(r#"{"text":"x"}"#)).expect("a request");
+    let request = request.body(Body::from(r#"{"text":"x"}"#)).expect("the request is valid");
     let (status, answer) = answer(&app(), request).await;
     assert_eq!(status, 415);
     assert!(answer.contains("application/json"), "{answer}");
@@ -204,16 +217,16 @@ async fn page_may_load_from_and_connect_to_this_server_only() {
     for (path, media_type) in
         [("/", "text/html"), ("/chat.css", "text/css"), ("/chat.js", "text/javascript")]
     {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&app, request).await;
         assert_eq!(response.status(), 200);
         let headers = response.headers().clone();
         assert_eq!(headers["content-type"], format!("{media_type}; charset=utf-8"));
-        let policy = headers["content-security-policy"].to_str().expect("ASCII");
+        let policy = headers["content-security-policy"].to_str().expect("the value is ASCII");
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
-        let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-        let text = std::str::from_utf8(&body).expect("UTF-8");
+        let body = response.into_body().collect().await.expect("the body is complete").to_bytes();
+        let text = std::str::from_utf8(&body).expect("the text is UTF-8");
         assert!(!text.contains("://"), "{path} names another server");
     }
 }
@@ -221,7 +234,7 @@ async fn page_may_load_from_and_connect_to_this_server_only() {
 /// The page does not allow input that the server would refuse.
 #[tokio::test]
 async fn input_fields_of_the_page_have_the_limits_of_the_server() {
-    let request = Request::get("/").body(Body::empty()).expect("a request");
+    let request = Request::get("/").body(Body::empty()).expect("the request is valid");
     let (_, page) = answer(&app(), request).await;
     for (id, chars_max) in [("user", chat::USER_CHARS_MAX), ("text", chat::TEXT_CHARS_MAX)] {
         let field = format!(r#"<input id="{id}" maxlength="{chars_max}""#);
@@ -248,12 +261,12 @@ mod started {
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -10,12 +10,13 @@ use serde_json::Value;
 use support::{open, patiently, program, send};
 
 fn hub() -> Hub<Sample> {
-    dashboard::hub().expect("valid settings")
+    dashboard::hub().expect("the settings are valid")
 }
 
 fn publish(hub: &Hub<Sample>, metric: &'static str, value: f64) {
     let topic = format!("metrics/{metric}");
-    let receipt = hub.to(topic).publish(Sample { metric, at_ms: 7, value }).expect("published");
+    let receipt =
+        hub.to(topic).publish(Sample { metric, at_ms: 7, value }).expect("the event is published");
     assert_eq!(receipt.is_repeated(), Some(false));
 }
 
@@ -23,16 +24,17 @@ fn publish(hub: &Hub<Sample>, metric: &'static str, value: f64) {
 fn samples(seen: &str) -> Vec<(String, f64)> {
     let data = seen.lines().filter_map(|line| line.strip_prefix(r#"data: {"metric""#));
     let sample = |rest: &str| {
-        let sample: Value = serde_json::from_str(&format!(r#"{{"metric"{rest}"#)).expect("JSON");
-        let metric = sample["metric"].as_str().expect("text").to_owned();
-        (metric, sample["value"].as_f64().expect("a number"))
+        let sample: Value =
+            serde_json::from_str(&format!(r#"{{"metric"{rest}"#)).expect("the text is JSON");
+        let metric = sample["metric"].as_str().expect("the value is text").to_owned();
+        (metric, sample["value"].as_f64().expect("the value is a number"))
     };
     data.map(sample).collect()
 }
 
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 #[tokio::test]
@@ -114,15 +116,16 @@ async fn samples_end_when_the_hub_is_closed() {
     let hub = hub();
     let publishing = tokio::spawn(dashboard::publish_samples(hub.clone(), 7));
     hub.close();
-    let ended = patiently(publishing).await.expect("no panic");
+    let ended = patiently(publishing).await.expect("no task panicked");
     assert!(matches!(ended, Err(PublishError::Closed)), "{ended:?}");
 }
 
 async fn page(app: &Router, path: &str) {
-    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let request = Request::get(path).body(Body::empty()).expect("the request is valid");
     let response = send(app, request).await;
     assert_eq!(response.status(), 200);
-    let policy = response.headers()["content-security-policy"].to_str().expect("ASCII");
+    let policy =
+        response.headers()["content-security-policy"].to_str().expect("the value is ASCII");
     assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
     assert!(!policy.contains("unsafe"), "{policy}");
 }
@@ -154,12 +157,12 @@ mod started {
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

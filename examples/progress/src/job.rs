@@ -230,7 +230,7 @@ mod tests {
         }
         let above = (NUMBER_MAX + 1).to_string();
         for text in [above.as_str(), "1", "0", "-3", "1.5", "<b>", "99999999999999999999999"] {
-            let error = factors(text).expect_err("an invalid number");
+            let error = factors(text).expect_err("the number is invalid");
             assert!(error.contains(&format!("“{text}” is not a whole number")), "{error}");
         }
     }

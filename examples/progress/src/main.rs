@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_is_the_argument_or_the_default() {
+    fn the_port_is_set_by_the_argument_or_is_the_default() {
         assert_eq!(port(None), Ok(8080));
         assert_eq!(port(Some(String::new())), Ok(8080));
         assert_eq!(port(Some("0".into())), Ok(0));

@@ -20,7 +20,7 @@ use support::{open, program, send};
 const PACE: Duration = Duration::from_secs(1);
 
 fn app() -> Router {
-    progress::app(Jobs::new(PACE).expect("valid settings"))
+    progress::app(Jobs::new(PACE).expect("the settings are valid"))
 }
 
 async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
@@ -29,13 +29,13 @@ async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
     if !status.is_success() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
-    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-    (status, String::from_utf8(body.into()).expect("UTF-8"))
+    let body = response.into_body().collect().await.expect("the body is complete").to_bytes();
+    (status, String::from_utf8(body.into()).expect("the text is UTF-8"))
 }
 
 async fn post(app: &Router, body: String) -> (StatusCode, String) {
     let request = Request::post("/jobs").header("content-type", "application/json");
-    answer(app, request.body(Body::from(body)).expect("a request")).await
+    answer(app, request.body(Body::from(body)).expect("the request is valid")).await
 }
 
 async fn order(app: &Router, numbers: &str) -> (StatusCode, String) {
@@ -46,25 +46,25 @@ async fn order(app: &Router, numbers: &str) -> (StatusCode, String) {
 async fn start(app: &Router, numbers: &str) -> String {
     let (status, answer) = order(app, numbers).await;
     assert_eq!(status, 202, "{answer}");
-    let started: Value = serde_json::from_str(&answer).expect("JSON");
-    format!("/jobs/{}/events", started["id"].as_str().expect("an id"))
+    let started: Value = serde_json::from_str(&answer).expect("the text is JSON");
+    format!("/jobs/{}/events", started["id"].as_str().expect("the answer has an id"))
 }
 
 /// The states in a stream, in order.
 fn told(seen: &str) -> Vec<Value> {
     let told = seen.lines().filter_map(|line| line.strip_prefix("data: "));
-    let told = told.map(|data| serde_json::from_str(data).expect("JSON"));
+    let told = told.map(|data| serde_json::from_str(data).expect("the text is JSON"));
     told.filter(|value: &Value| value.get("state").is_some()).collect()
 }
 
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 async fn reconnect(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
     let request = Request::get(path).header("last-event-id", id).body(Body::empty());
-    answer(app, request.expect("a request")).await
+    answer(app, request.expect("the request is valid")).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +190,7 @@ async fn body_above_the_limit_is_refused() {
 
 #[tokio::test]
 async fn new_job_gets_503_if_the_hub_is_closed() {
-    let jobs = Jobs::new(PACE).expect("valid settings");
+    let jobs = Jobs::new(PACE).expect("the settings are valid");
     jobs.hub().close();
     let (status, answer) = order(&progress::app(jobs), "2").await;
     assert_eq!(status, 503, "{answer}");
@@ -199,10 +199,11 @@ async fn new_job_gets_503_if_the_hub_is_closed() {
 #[tokio::test]
 async fn page_may_load_from_and_connect_to_this_server_only() {
     for path in ["/", "/progress.css", "/progress.js"] {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&app(), request).await;
         assert_eq!(response.status(), 200);
-        let policy = response.headers()["content-security-policy"].to_str().expect("ASCII");
+        let policy =
+            response.headers()["content-security-policy"].to_str().expect("the value is ASCII");
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }
@@ -223,18 +224,18 @@ mod running {
             let order = r#"{"numbers":"2\n3\n5\n7\n11\n13\n17\n19\n23\n29"}"#;
             let answer = program.post("/jobs", "application/json", order).await;
             let id = answer.split(r#"{"id":""#).nth(1).expect(&answer);
-            let id = id.split('"').next().expect("an id");
+            let id = id.split('"').next().expect("the answer has an id");
             program.ends_with_open(&format!("/jobs/{id}/events"), "", signal).await;
         }
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -140,7 +140,11 @@ mod tests {
         }
         let long = "a".repeat(ROOM_CHARS_MAX + 1);
         for room in ["", "Lobby", "a/b", "*", "é", &long] {
-            assert_eq!(check_room(room).expect_err("an invalid name").status(), 400, "{room:?}");
+            assert_eq!(
+                check_room(room).expect_err("the name is invalid").status(),
+                400,
+                "{room:?}"
+            );
         }
     }
 }

@@ -146,7 +146,7 @@ async fn sign_in(
     name: Result<Form<Name>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(name) = name.map_err(|error| {
-        let sentence = format!("{}. Send the form field user.", error.body_text());
+        let sentence = format!("{}. Send the form field `user`.", error.body_text());
         Problem::new(error.status()).detail(sentence)
     })?;
     let cookie = rooms.sessions.sign_in(&name.user)?;

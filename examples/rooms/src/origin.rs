@@ -42,9 +42,9 @@ mod tests {
     use super::*;
 
     fn check(headers: &[(&'static str, &'static str)]) -> bool {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+        let headers = headers.iter().map(|(name, value)| {
+            (name.parse().expect("the name is valid"), value.parse().expect("the value is valid"))
+        });
         is_our_own(&headers.collect())
     }
 

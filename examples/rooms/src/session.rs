@@ -144,13 +144,13 @@ mod tests {
 
     #[test]
     fn valid_name_is_lower_cased_and_invalid_name_is_refused() {
-        assert_eq!(check_name(" Alice_2-b ").expect("a name"), "alice_2-b");
+        assert_eq!(check_name(" Alice_2-b ").expect("the name is valid"), "alice_2-b");
         for length in [1, NAME_CHARS_MAX - 1, NAME_CHARS_MAX] {
             assert!(check_name(&"a".repeat(length)).is_ok());
         }
         let long = "a".repeat(NAME_CHARS_MAX + 1);
         for name in ["", " ", "a b", "<b>", "é", "a/b", &long] {
-            let problem = check_name(name).expect_err("an invalid name");
+            let problem = check_name(name).expect_err("the name is invalid");
             assert_eq!(problem.status(), 400, "{name:?}");
         }
     }
@@ -165,17 +165,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn session_ends_by_age_or_by_signing_out() {
         let sessions = Sessions::default();
-        let cookie = sessions.sign_in("Alice").expect("a session");
-        let token = token_in(cookie.split(';').next().expect("a pair")).expect("a token");
-        assert_eq!(sessions.of(token).expect("signed in").user, "alice");
+        let cookie = sessions.sign_in("Alice").expect("the user gets a session");
+        let token = token_in(cookie.split(';').next().expect("the cookie has a value"))
+            .expect("the cookie has a token");
+        assert_eq!(sessions.of(token).expect("the user is signed in").user, "alice");
         assert_eq!(sessions.of("0"), None);
         tokio::time::advance(SESSION_AGE_MAX - Duration::from_secs(1)).await;
         assert!(sessions.of(token).is_some());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(sessions.of(token), None);
 
-        let cookie = sessions.sign_in("Alice").expect("a session");
-        let token = token_in(cookie.split(';').next().expect("a pair")).expect("a token");
+        let cookie = sessions.sign_in("Alice").expect("the user gets a session");
+        let token = token_in(cookie.split(';').next().expect("the cookie has a value"))
+            .expect("the cookie has a token");
         sessions.sign_out(token);
         assert_eq!(sessions.of(token), None);
     }
@@ -184,9 +186,9 @@ mod tests {
     async fn session_above_the_limit_is_refused_until_others_have_ended() {
         let sessions = Sessions::default();
         for _ in 0..SESSIONS_MAX {
-            sessions.sign_in("alice").expect("below the limit");
+            sessions.sign_in("alice").expect("the limit is not reached");
         }
-        assert_eq!(sessions.sign_in("bob").expect_err("above the limit").status(), 503);
+        assert_eq!(sessions.sign_in("bob").expect_err("the limit is reached").status(), 503);
         tokio::time::advance(SESSION_AGE_MAX).await;
         sessions.sign_in("bob").expect("the other sessions have ended");
     }
@@ -194,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn debug_shows_no_token() {
         let sessions = Sessions::default();
-        sessions.sign_in("alice").expect("a session");
+        sessions.sign_in("alice").expect("the user gets a session");
         assert_eq!(format!("{sessions:?}"), "Sessions(1)");
     }
 }

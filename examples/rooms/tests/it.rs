@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use support::{patiently, program, send};
 
 fn app() -> Router {
-    rooms::app(Rooms::new().expect("valid settings"))
+    rooms::app(Rooms::new().expect("the settings are valid"))
 }
 
 /// A user: the app that the user sends requests to, and the user's cookie after the sign-in.
@@ -47,9 +47,9 @@ impl Stream {
     }
 
     async fn read(&mut self) -> Option<()> {
-        let frame = patiently(self.body.frame()).await?.expect("no error");
-        let bytes = frame.into_data().expect("no trailers");
-        self.seen.push_str(std::str::from_utf8(&bytes).expect("whole events"));
+        let frame = patiently(self.body.frame()).await?.expect("the body has not failed");
+        let bytes = frame.into_data().expect("the frame has data");
+        self.seen.push_str(std::str::from_utf8(&bytes).expect("each read ends with a whole event"));
         Some(())
     }
 
@@ -62,12 +62,13 @@ impl Stream {
     fn presence(&self) -> Vec<(String, bool, String)> {
         let frames = self.seen.split("\n\n").filter(|frame| frame.contains("event: presence\n"));
         let presence = frames.map(|frame| {
-            let data = frame.split_once("data: ").expect("data").1;
-            let event: Value = serde_json::from_str(data).expect("JSON");
-            let people = event["people"].as_array().expect("a list").iter();
-            let people: Vec<_> = people.map(|name| name.as_str().expect("a name")).collect();
-            let user = event["user"].as_str().expect("a name").to_owned();
-            (user, event["came"].as_bool().expect("true or false"), people.join(" "))
+            let data = frame.split_once("data: ").expect("the event has data").1;
+            let event: Value = serde_json::from_str(data).expect("the text is JSON");
+            let people = event["people"].as_array().expect("the value is a list").iter();
+            let people: Vec<_> =
+                people.map(|name| name.as_str().expect("the name is text")).collect();
+            let user = event["user"].as_str().expect("the name is text").to_owned();
+            (user, event["came"].as_bool().expect("the value is true or false"), people.join(" "))
         });
         presence.collect()
     }
@@ -82,8 +83,9 @@ impl Person {
         let mut person = Self::stranger(app);
         let response = person.form(name).await;
         assert_eq!(response.status(), 204);
-        let cookie = response.headers()["set-cookie"].to_str().expect("ASCII").to_owned();
-        let (pair, rest) = cookie.split_once("; ").expect("attributes");
+        let cookie =
+            response.headers()["set-cookie"].to_str().expect("the value is ASCII").to_owned();
+        let (pair, rest) = cookie.split_once("; ").expect("the cookie has attributes");
         assert_eq!(rest, "HttpOnly; SameSite=Strict; Path=/; Max-Age=43200");
         person.cookie = format!("a=b; {pair}");
         person
@@ -93,13 +95,13 @@ impl Person {
         let request = Request::post("/sign-in")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(format!("user={name}")));
-        send(&self.app, request.expect("a request")).await
+        send(&self.app, request.expect("the request is valid")).await
     }
 
     async fn request(&self, method: &str, path: &str, body: String) -> (StatusCode, String) {
         let request = Request::builder().method(method).uri(path).header("cookie", &self.cookie);
         let request = request.header("content-type", "application/json").body(Body::from(body));
-        whole(send(&self.app, request.expect("a request")).await).await
+        whole(send(&self.app, request.expect("the request is valid")).await).await
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -124,7 +126,7 @@ impl Person {
             .header("cookie", &self.cookie)
             .header("last-event-id", last_event_id)
             .body(Body::empty());
-        let response = send(&self.app, request.expect("a request")).await;
+        let response = send(&self.app, request.expect("the request is valid")).await;
         assert_eq!(response.status(), 200);
         let mut stream = Stream { body: response.into_body(), seen: String::new() };
         stream.sees("keep_alive_ms").await;
@@ -141,20 +143,20 @@ async fn whole(response: Response<Body>) -> (StatusCode, String) {
     if !status.is_success() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
-    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-    (status, String::from_utf8(body.into()).expect("UTF-8"))
+    let body = response.into_body().collect().await.expect("the body is complete").to_bytes();
+    (status, String::from_utf8(body.into()).expect("the text is UTF-8"))
 }
 
 /// The texts of all messages in a stream, in order.
 fn texts(seen: &str) -> Vec<String> {
     let data = seen.lines().filter_map(|line| line.strip_prefix("data: "));
-    let data = data.map(|data| serde_json::from_str::<Value>(data).expect("JSON"));
+    let data = data.map(|data| serde_json::from_str::<Value>(data).expect("the text is JSON"));
     data.filter_map(|event| Some(event["text"].as_str()?.to_owned())).collect()
 }
 
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 #[tokio::test]
@@ -219,7 +221,7 @@ async fn version_of_the_list_of_people_rises_with_each_change() {
     let people = async || {
         let (status, answer) = alice.get("/people?room=lobby").await;
         assert_eq!(status, 200, "{answer}");
-        serde_json::from_str::<Value>(&answer).expect("JSON")
+        serde_json::from_str::<Value>(&answer).expect("the text is JSON")
     };
     assert_eq!(people().await, json!({ "version": 0, "people": [] }));
     let tab = alice.joins("lobby").await;
@@ -312,7 +314,11 @@ async fn stream_ends_when_its_session_ends() {
     let alice = Person::signed_in(&app(), "alice").await;
     let mut stream = alice.joins("lobby").await;
     let began = tokio::time::Instant::now();
-    while tokio::time::timeout(SESSION_AGE_MAX, stream.read()).await.expect("the end").is_some() {}
+    while tokio::time::timeout(SESSION_AGE_MAX, stream.read())
+        .await
+        .expect("the stream ends in time")
+        .is_some()
+    {}
     assert!(began.elapsed() >= SESSION_AGE_MAX - std::time::Duration::from_secs(1));
     assert_eq!(alice.get("/events").await.0, 401);
 }
@@ -389,7 +395,8 @@ async fn page_of_another_origin_cannot_post() {
             .header("host", "127.0.0.1:8080")
             .header("origin", "http://127.0.0.1:8081")
             .body(Body::from(r#"{"text":"x"}"#));
-        let (status, answer) = whole(send(&app, request.expect("a request")).await).await;
+        let (status, answer) =
+            whole(send(&app, request.expect("the request is valid")).await).await;
         assert_eq!(status, 403, "{path}");
         assert!(answer.contains("a page of another origin"), "{answer}");
     }
@@ -399,10 +406,11 @@ async fn page_of_another_origin_cannot_post() {
 #[tokio::test]
 async fn page_may_load_from_and_connect_to_this_server_only() {
     for path in ["/", "/rooms.css", "/rooms.js"] {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&app(), request).await;
         assert_eq!(response.status(), 200);
-        let policy = response.headers()["content-security-policy"].to_str().expect("ASCII");
+        let policy =
+            response.headers()["content-security-policy"].to_str().expect("the value is ASCII");
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }
@@ -433,19 +441,19 @@ mod running {
             let form = "application/x-www-form-urlencoded";
             let answer = program.post("/sign-in", form, "user=alice").await;
             let cookie = answer.split("rooms_session=").nth(1).expect(&answer);
-            let token = cookie.split(';').next().expect("a token");
+            let token = cookie.split(';').next().expect("the cookie has a token");
             let headers = format!("Cookie: rooms_session={token}\r\n");
             program.ends_with_open("/events", &headers, signal).await;
         }
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -91,7 +91,7 @@ mod tests {
     async fn read(bytes: &[u8]) -> (Vec<Line>, u64) {
         let mut lines = Lines::new(bytes, 0);
         let mut found = Vec::new();
-        while let Some(line) = lines.next().await.expect("reading from memory") {
+        while let Some(line) = lines.next().await.expect("reading from memory does not fail") {
             found.push(line);
         }
         (found, lines.offset())
@@ -111,8 +111,8 @@ mod tests {
     #[tokio::test]
     async fn line_without_an_end_is_not_returned_yet() {
         let mut lines = Lines::new(&b"a\nbc"[..], 7);
-        assert_eq!(lines.next().await.expect("reading from memory"), Some(line("a")));
-        assert_eq!(lines.next().await.expect("reading from memory"), None);
+        assert_eq!(lines.next().await.expect("reading from memory does not fail"), Some(line("a")));
+        assert_eq!(lines.next().await.expect("reading from memory does not fail"), None);
         assert_eq!(lines.offset(), 11);
         assert_eq!(lines.rest(), Some(line("bc")));
         assert_eq!(lines.rest(), None);

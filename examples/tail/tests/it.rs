@@ -29,7 +29,7 @@ impl Growing {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("tail-{}-{number}.log", std::process::id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::write(&path, text).expect("a folder for tests");
+        fs::write(&path, text).expect("the folder for tests exists");
         Self(path)
     }
 
@@ -38,16 +38,16 @@ impl Growing {
     }
 
     fn grow(&self, text: impl AsRef<[u8]>) {
-        let mut file = OpenOptions::new().append(true).open(&self.0).expect("the file");
-        file.write_all(text.as_ref()).expect("free disk space");
+        let mut file = OpenOptions::new().append(true).open(&self.0).expect("the file exists");
+        file.write_all(text.as_ref()).expect("the disk has space");
     }
 
     /// Moves the file away and creates another file with its name.
     fn rotate(&self, text: &str) {
         let old = self.0.with_extension("old");
-        fs::rename(&self.0, &old).expect("the file");
-        fs::write(&self.0, text).expect("free disk space");
-        fs::remove_file(&old).expect("the old file");
+        fs::rename(&self.0, &old).expect("the file exists");
+        fs::write(&self.0, text).expect("the disk has space");
+        fs::remove_file(&old).expect("the old file exists");
     }
 }
 
@@ -78,7 +78,7 @@ fn lines(seen: &str) -> Vec<String> {
 
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 async fn ends(stream: &mut Streaming, text: &str) -> String {
@@ -114,7 +114,7 @@ async fn reconnecting_client_resumes_after_its_last_line() {
     let file = Growing::new("one\ntwo\n");
     let seen = ends(&mut open(&file.app(), "/events", "").await, "one").await;
     file.grow("three\n");
-    let first = seen.split("data: one").next().expect("the events before it");
+    let first = seen.split("data: one").next().expect("a split has a first part");
     let seen = ends(&mut open(&file.app(), "/events", &last_id(first)).await, "three").await;
     assert_eq!(events(&seen).len(), 2, "the stream has only the two missing lines: {seen}");
     assert_eq!(lines(&seen), ["two", "three"]);
@@ -132,7 +132,7 @@ async fn client_that_resumes_with_the_first_id_gets_every_line() {
 /// Makes a file of `head` and then `bytes` bytes in lines of 8 bytes each. Returns the lines that a
 /// new client gets from it.
 async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
-    let count = usize::try_from(bytes / 8).expect("a small number");
+    let count = usize::try_from(bytes / 8).expect("the number is small");
     let text: String = (0..count).map(|number| format!("{number:07}\n")).collect();
     let file = Growing::new(&format!("{head}{text}"));
     let mut stream = open(&file.app(), "/events", "").await;
@@ -157,7 +157,7 @@ async fn truncated_file_gives_a_notice_and_is_read_from_its_beginning() {
     let file = Growing::new("one\ntwo\n");
     let mut stream = open(&file.app(), "/events", "").await;
     let id = last_id(&ends(&mut stream, "two").await);
-    fs::write(&file.0, "new\n").expect("free disk space");
+    fs::write(&file.0, "new\n").expect("the disk has space");
     let seen = ends(&mut stream, "new").await;
     let told: Vec<_> = events(&seen).into_iter().map(|(event_type, _)| event_type).collect();
     assert_eq!(told, ["start", "", "", "truncated", ""]);
@@ -188,15 +188,15 @@ async fn rotated_file_is_read_to_its_end_before_the_new_file() {
 #[tokio::test]
 async fn stream_waits_for_a_missing_file() {
     let file = Growing::new("one\n");
-    fs::remove_file(&file.0).expect("the file");
+    fs::remove_file(&file.0).expect("the file exists");
     let mut stream = open(&file.app(), "/events", "").await;
     stream.sees(": connected").await;
-    fs::write(&file.0, "there\n").expect("free disk space");
+    fs::write(&file.0, "there\n").expect("the disk has space");
     assert_eq!(lines(&ends(&mut stream, "there").await), ["there"]);
 }
 
 #[tokio::test]
-async fn too_long_line_is_an_event_of_type_cut() {
+async fn too_long_line_is_sent_as_an_event_of_the_type_cut() {
     let file = Growing::new(&format!("{}\nnext\n", "x".repeat(3 * LINE_BYTES_MAX)));
     let seen = ends(&mut open(&file.app(), "/events", "").await, "next").await;
     let cut = &events(&seen)[1];
@@ -230,12 +230,12 @@ async fn client_with_an_unknown_id_starts_near_the_end() {
 #[tokio::test]
 async fn file_that_cannot_be_read_is_a_problem() {
     let file = Growing::new("");
-    let request = Request::get("/events").body(Body::empty()).expect("a request");
+    let request = Request::get("/events").body(Body::empty()).expect("the request is valid");
     let response = send(&tail::app(file.0.join("below a file")), request).await;
     assert_eq!(response.status(), 500);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
-    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-    let text = std::str::from_utf8(&body).expect("UTF-8");
+    let body = response.into_body().collect().await.expect("the body is complete").to_bytes();
+    let text = std::str::from_utf8(&body).expect("the text is UTF-8");
     assert!(text.contains("The file cannot be read: Not a directory"), "{text}");
 }
 
@@ -243,10 +243,11 @@ async fn file_that_cannot_be_read_is_a_problem() {
 async fn page_may_load_from_and_connect_to_this_server_only() {
     let file = Growing::new("");
     for path in ["/", "/tail.css", "/tail.js"] {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&file.app(), request).await;
         assert_eq!(response.status(), 200);
-        let policy = response.headers()["content-security-policy"].to_str().expect("ASCII");
+        let policy =
+            response.headers()["content-security-policy"].to_str().expect("the value is ASCII");
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }
@@ -263,16 +264,17 @@ mod running {
     const PROGRAM: &str = env!("CARGO_BIN_EXE_tail");
 
     fn refuses(arguments: &[&str]) -> String {
-        let output = Command::new(PROGRAM).args(arguments).output().expect("the program");
+        let output = Command::new(PROGRAM).args(arguments).output().expect("the program starts");
         assert!(!output.status.success());
-        String::from_utf8(output.stderr).expect("UTF-8")
+        String::from_utf8(output.stderr).expect("the text is UTF-8")
     }
 
     #[tokio::test]
     async fn program_ends_at_a_signal_while_a_stream_is_open() {
         let file = Growing::new("one\n");
         for signal in [Signal::INT, Signal::TERM] {
-            let program = Started::with(PROGRAM, &[file.0.to_str().expect("UTF-8"), "0"]).await;
+            let program =
+                Started::with(PROGRAM, &[file.0.to_str().expect("the text is UTF-8"), "0"]).await;
             program.ends_with_open("/events", "", signal).await;
         }
     }
@@ -283,10 +285,10 @@ mod running {
         assert!(refuses(&["/none/such"]).contains("cannot read /none/such: No such file"));
         assert!(refuses(&[env!("CARGO_TARGET_TMPDIR")]).contains("is not a file that lines are"));
         let file = Growing::new("");
-        let path = file.0.to_str().expect("UTF-8");
+        let path = file.0.to_str().expect("the text is UTF-8");
         assert!(refuses(&[path, "none"]).contains(r#""none" is not a port"#));
-        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = taken.local_addr().expect("bound");
+        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let address = taken.local_addr().expect("the listener is bound");
         let said = refuses(&[path, &address.port().to_string()]);
         assert!(said.contains(&format!("{address} is in use")), "{said}");
     }

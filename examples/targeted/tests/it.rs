@@ -16,18 +16,18 @@ use targeted::TIMES_MAX;
 use tokio::time::Instant;
 
 fn app() -> Router {
-    targeted::app(targeted::hub().expect("valid settings"))
+    targeted::app(targeted::hub().expect("the settings are valid"))
 }
 
 async fn request(app: &Router, method: &str, path: &str) -> (StatusCode, String) {
     let request = Request::builder().method(method).uri(path).body(Body::empty());
-    let response = send(app, request.expect("a request")).await;
+    let response = send(app, request.expect("the request is valid")).await;
     let status = response.status();
     if !status.is_success() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
-    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-    (status, String::from_utf8(body.into()).expect("UTF-8"))
+    let body = response.into_body().collect().await.expect("the body is complete").to_bytes();
+    (status, String::from_utf8(body.into()).expect("the text is UTF-8"))
 }
 
 /// Pings a client. Returns the number of connections in the answer.
@@ -40,19 +40,19 @@ async fn ping(app: &Router, id: &str) -> String {
 /// A clock that starts at 2001-09-09T01:46:40.9Z and advances with tokio's clock.
 fn clock() -> impl Fn() -> Timestamp {
     let (began, began_at) = (Instant::now(), Timestamp::from_millisecond(1_000_000_000_900));
-    let began_at = began_at.expect("a time");
+    let began_at = began_at.expect("the time is valid");
     move || began_at + began.elapsed()
 }
 
 /// The last id in a stream.
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 #[tokio::test]
 async fn hello_reaches_every_connection_of_a_client_and_no_other() {
-    let hub = targeted::hub().expect("valid settings");
+    let hub = targeted::hub().expect("the settings are valid");
     let app = targeted::app(hub.clone());
     let mut tabs = [open(&app, "/sse?id=alice", "").await, open(&app, "/sse?id=alice", "").await];
     let mut others = [
@@ -63,10 +63,10 @@ async fn hello_reaches_every_connection_of_a_client_and_no_other() {
     assert_eq!(ping(&app, "alice").await, r#"{"connections":2}"#);
     for tab in &mut tabs {
         let seen = tab.sees("data: Hello, alice!\n\n").await;
-        let (_, hello) = seen.split_once("}\n\nid: ").expect("no event type");
+        let (_, hello) = seen.split_once("}\n\nid: ").expect("the event has no type");
         assert_eq!(hello.lines().count(), 3, "{hello}");
     }
-    let receipt = hub.publish("for everyone".into()).expect("published");
+    let receipt = hub.publish("for everyone".into()).expect("the event is published");
     assert_eq!(receipt.matched(), Some(5));
     for other in &mut others {
         let seen = other.sees("for everyone").await;
@@ -97,7 +97,7 @@ async fn closed_connection_is_not_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn everyone_gets_the_time_each_second() {
-    let hub = targeted::hub().expect("valid settings");
+    let hub = targeted::hub().expect("the settings are valid");
     let app = targeted::app(hub.clone());
     let mut streams = [open(&app, "/sse?id=alice", "").await, open(&app, "/sse", "").await];
     tokio::spawn(targeted::publish_time(hub, clock()));
@@ -112,21 +112,22 @@ async fn everyone_gets_the_time_each_second() {
 
 #[tokio::test(start_paused = true)]
 async fn publishing_the_time_ends_when_the_hub_is_closed() {
-    let hub = targeted::hub().expect("valid settings");
+    let hub = targeted::hub().expect("the settings are valid");
     let publishing = tokio::spawn(targeted::publish_time(hub.clone(), clock()));
     hub.close();
-    let ended = patiently(publishing).await.expect("no panic");
+    let ended = patiently(publishing).await.expect("no task panicked");
     assert!(matches!(ended, Err(PublishError::Closed)), "{ended:?}");
 }
 
 #[tokio::test]
 async fn client_gets_a_gap_only_if_it_missed_more_times_than_the_hub_keeps() {
     for (times, is_gap) in [(TIMES_MAX - 1, false), (TIMES_MAX, false), (TIMES_MAX + 1, true)] {
-        let hub = targeted::hub().expect("valid settings");
+        let hub = targeted::hub().expect("the settings are valid");
         let app = targeted::app(hub.clone());
         let id = last_id(open(&app, "/sse", "").await.sees("keep_alive_ms").await);
         for number in 1..=times {
-            let _receipt = hub.publish(format!("number {number}.")).expect("published");
+            let _receipt =
+                hub.publish(format!("number {number}.")).expect("the event is published");
         }
         let mut stream = open(&app, "/sse", &id).await;
         let seen = stream.sees(&format!("number {times}.")).await;
@@ -181,12 +182,12 @@ mod started {
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 const PROMPT: &str = "What is <b>this</b>?";
 
 fn answers() -> (Answers, Router) {
-    let answers = Answers::new().expect("valid settings");
+    let answers = Answers::new().expect("the settings are valid");
     (answers.clone(), tokens::app(answers))
 }
 
@@ -33,13 +33,14 @@ async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
     if !status.is_success() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
-    let body = patiently(response.into_body().collect()).await.expect("a whole body").to_bytes();
-    (status, String::from_utf8(body.into()).expect("UTF-8"))
+    let body =
+        patiently(response.into_body().collect()).await.expect("the body is complete").to_bytes();
+    (status, String::from_utf8(body.into()).expect("the text is UTF-8"))
 }
 
 async fn post(app: &Router, path: &str, body: String) -> (StatusCode, String) {
     let request = Request::post(path).header("content-type", "application/json");
-    answer(app, request.body(Body::from(body)).expect("a request")).await
+    answer(app, request.body(Body::from(body)).expect("the request is valid")).await
 }
 
 async fn ask_for(app: &Router, prompt: &str) -> (StatusCode, String) {
@@ -50,14 +51,14 @@ async fn ask_for(app: &Router, prompt: &str) -> (StatusCode, String) {
 async fn ask(app: &Router, prompt: &str) -> String {
     let (status, answer) = ask_for(app, prompt).await;
     assert_eq!(status, 202, "{answer}");
-    let begun: Value = serde_json::from_str(&answer).expect("JSON");
-    format!("/answers/{}", begun["id"].as_str().expect("an id"))
+    let begun: Value = serde_json::from_str(&answer).expect("the text is JSON");
+    format!("/answers/{}", begun["id"].as_str().expect("the answer has an id"))
 }
 
 /// Reads a stream after this id to its end.
 async fn whole(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
     let request = Request::get(path).header("last-event-id", id).body(Body::empty());
-    answer(app, request.expect("a request")).await
+    answer(app, request.expect("the request is valid")).await
 }
 
 /// The text of a stream's tokens, and the reason why the answer ended. The reason is missing if the
@@ -65,7 +66,7 @@ async fn whole(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
 fn heard(seen: &str) -> (Vec<String>, Option<String>) {
     let (mut tokens, mut ending) = (Vec::new(), None);
     for data in seen.lines().filter_map(|line| line.strip_prefix("data: ")) {
-        let part: Value = serde_json::from_str(data).expect("JSON");
+        let part: Value = serde_json::from_str(data).expect("the text is JSON");
         if let Some(token) = part["token"].as_str() {
             assert_eq!(ending, None, "no token follows the end");
             tokens.push(token.to_owned());
@@ -77,7 +78,7 @@ fn heard(seen: &str) -> (Vec<String>, Option<String>) {
 
 fn last_id(seen: &str) -> String {
     let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.next_back().expect("an id").to_owned()
+    ids.next_back().expect("the stream has an id").to_owned()
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +89,7 @@ async fn answer_comes_token_by_token_and_ends() {
     let (tokens, ending) = heard(&seen);
     assert_eq!(tokens, pretend::tokens(PROMPT));
     assert_eq!(ending.as_deref(), Some("complete"));
-    let steps = u32::try_from(tokens.len() - 1).expect("a small number of tokens");
+    let steps = u32::try_from(tokens.len() - 1).expect("the number of tokens is small");
     assert!(began.elapsed() >= TOKEN_EVERY * steps, "{:?}", began.elapsed());
 }
 
@@ -257,10 +258,11 @@ async fn prompt_gets_503_and_starts_no_answer_if_the_hub_is_closed() {
 async fn page_may_load_from_and_connect_to_this_server_only() {
     let (_, app) = answers();
     for path in ["/", "/tokens.css", "/tokens.js"] {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&app, request).await;
         assert_eq!(response.status(), 200);
-        let policy = response.headers()["content-security-policy"].to_str().expect("ASCII");
+        let policy =
+            response.headers()["content-security-policy"].to_str().expect("the value is ASCII");
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }
@@ -288,18 +290,18 @@ mod running {
             let program = Started::with(PROGRAM, &["0"]).await;
             let answer = program.post("/ask", "application/json", r#"{"prompt":"x y z"}"#).await;
             let id = answer.split(r#"{"id":""#).nth(1).expect(&answer);
-            let id = id.split('"').next().expect("an id");
+            let id = id.split('"').next().expect("the answer has an id");
             program.ends_with_open(&format!("/answers/{id}"), "", signal).await;
         }
     }
 
     #[tokio::test]
-    async fn error_names_a_port_in_use() {
+    async fn the_error_names_the_port_that_is_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_the_argument_or_the_variable() {
+    async fn the_port_is_set_by_the_argument_or_by_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

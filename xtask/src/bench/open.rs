@@ -1,5 +1,5 @@
-//! Measures the opening of a store: the time until the server's first answer, its memory, and the
-//! bytes that it reads.
+//! Measures the opening of a store: the time until the server's first answer, the server's memory,
+//! and the bytes that the server reads.
 //!
 //! The bytes are those that the process requests from the system (`rchar` of `/proc`). They count
 //! even if they come from the system's cache, so a warm cache does not change the number.

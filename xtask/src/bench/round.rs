@@ -16,7 +16,7 @@ use crate::command;
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     words: Vec<String>,
-    /// The end of the subscriptions' address.
+    /// The query at the end of the subscriptions' address.
     query: &'static str,
     /// The measured seconds of this load. With `None`, the load uses the seconds of the settings.
     seconds: Option<u64>,

@@ -24,7 +24,7 @@ pub(super) struct Server {
     binary: &'static str,
     /// The arguments before the address.
     words: &'static [&'static str],
-    /// A flag and its value. They are used unless a run sets the flag.
+    /// A flag and its default value. A run may set the flag to another value.
     usual: &'static [&'static str],
 }
 

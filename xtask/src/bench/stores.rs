@@ -23,8 +23,8 @@ const PAST_RUN: &str = "7";
 const PAST_EVENTS: &str = "1000000";
 /// The same number in a quick run.
 const PAST_EVENTS_QUICK: &str = "100000";
-/// Retention for `durable`. 256 publishers with batches of 100 have 25,600 events in flight, so the
-/// reader does not miss events.
+/// Retention for `durable`. 256 publishers with batches of 100 have 25,600 events in flight. This
+/// retention is larger, so the reader misses no event.
 const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67108864"];
 /// Retention so large that no event of the prepared history is evicted.
 const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_holds_at_its_limit_and_not_beyond() {
+    fn a_figure_at_its_bar_passes_and_a_figure_beyond_its_bar_fails() {
         let missed = |row: Row| judge(&[row], &[round(10.0, 5.0)]).missed;
         assert_eq!(missed(RATIO.at_most(2.0)), 0);
         assert_eq!(missed(RATIO.at_most(1.99)), 1);

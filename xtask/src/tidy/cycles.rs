@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_finding_of_a_larger_group_has_its_shortest_cycle_and_its_size() {
+    fn the_finding_of_a_larger_group_names_the_shortest_cycle_and_the_number_of_files() {
         let files = [
             ("a.rs", "use crate::b::B;"),
             ("b.rs", "use crate::{c::C};"),

@@ -42,7 +42,7 @@ fn dependencies(package: &Package) -> Vec<Finding> {
             Some(format!("no package may depend on {PROGRAM}: move the code into the library"))
         }
         name if SANS_IO.contains(&package.name.as_str()) && is_io(name) => {
-            Some(format!("{} is sans-IO: {name} belongs to the crates above", package.name))
+            Some(format!("{} is sans-IO, so it must not depend on {name}", package.name))
         }
         _ => None,
     };
@@ -81,7 +81,9 @@ fn fuzz_targets(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     Ok(missing
         .map(|name| {
             let path = format!("fuzz/fuzz_targets/{name}");
-            let advice = "add a [[bin]] to fuzz/Cargo.toml, or it is never run".to_owned();
+            let advice =
+                "add a [[bin]] for it to fuzz/Cargo.toml: `nightly` runs only listed fuzz targets"
+                    .to_owned();
             finding(&path, Rule::FuzzTargets, name, advice)
         })
         .collect())

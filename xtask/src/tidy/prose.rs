@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_without_a_noun_is_found() {
+    fn the_word_what_without_a_noun_is_found() {
         for sentence in
             ["What is missing lies after", "keep it, and what comes next", "(a; what it holds)"]
         {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn who_without_a_noun_is_found() {
+    fn the_word_who_without_a_noun_is_found() {
         for sentence in ["Whom an append concerns", "for whom there is no place", "tells who asks"]
         {
             assert_eq!(turns(sentence), ["free who"], "{sentence}");
@@ -322,13 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn told_is_found_in_the_passive() {
+    fn the_word_told_is_found_in_the_passive() {
         assert_eq!(turns("the reader is told, and they got  told"), ["is told", "is told"]);
         assert_eq!(turns("the caller told it"), [] as [&str; 0]);
     }
 
     #[test]
-    fn some_day_is_found_unless_it_measures_time() {
+    fn the_phrase_some_day_is_found_if_it_does_not_measure_time() {
         for sentence in
             ["some time", "some day or other", "it sees to it", "opened, open for business"]
         {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn stands_is_found_unless_a_thing_stands_for_something() {
+    fn the_word_stands_is_found_except_in_common_phrases() {
         assert_eq!(turns("the event stands there, and which lies below"), ["stands", "stands"]);
         for sentence in ["it stands for a name", "they stand by", "it stood in for one"] {
             assert_eq!(turns(sentence), [] as [&str; 0], "{sentence}");

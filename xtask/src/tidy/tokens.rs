@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_functions_are_found_also_inside_macros() {
+    fn unfinished_functions_are_found_even_inside_macros() {
         assert_eq!(subjects("fn f() { todo!() }"), ["todo!"]);
         assert_eq!(subjects("fn f() { select! { a => unimplemented!() } }"), ["unimplemented!"]);
     }
 
     #[test]
-    fn tests_that_do_not_run_or_wait_for_a_panic_are_found() {
+    fn ignored_tests_and_tests_that_expect_a_panic_are_found() {
         assert_eq!(subjects("#[test] #[ignore] fn f() {}"), ["#[ignore"]);
         assert_eq!(subjects("#[ignore = \"slow\"] fn f() {}"), ["#[ignore"]);
         assert_eq!(subjects("#[should_panic(expected = \"x\")] fn f() {}"), ["#[should_panic"]);

@@ -43,7 +43,7 @@ async fn an_open_connection_has_the_address_and_headers_of_the_answer() {
 }
 
 #[tokio::test]
-async fn a_stream_with_another_charset_is_read_as_utf_8() {
+async fn a_stream_that_declares_another_charset_is_read_as_utf_8() {
     let server = Server::bind().await;
     let head = with_type("text/event-stream;charset=windows-1252");
     let mut source = server.source();
@@ -125,7 +125,7 @@ async fn a_refused_connection_is_a_failed_attempt() {
 }
 
 #[tokio::test]
-async fn a_line_above_its_limit_ends_the_event_source_after_the_events_before_it() {
+async fn a_line_above_its_limit_ends_the_event_source_after_the_earlier_events() {
     let server = Server::bind().await;
     let limits = DecoderLimits::default().line_bytes_max(8);
     let mut source = server.builder().limits(limits).build().unwrap();

@@ -27,9 +27,10 @@ async fn control_events_are_delivered_if_enabled() {
     assert_eq!(source.last_event_id(), "e-4");
 }
 
-/// A subscription with `meta=1` gets all its events with this type.
+/// If a subscription's address has `meta=1`, the server sends all events with the type
+/// `downlink.event`.
 #[tokio::test]
-async fn described_events_are_delivered_like_any_other() {
+async fn events_of_the_type_downlink_event_are_delivered() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = format!("{OPEN}event: downlink.event\nid: e-5\ndata: {{}}\n\n");
@@ -39,7 +40,7 @@ async fn described_events_are_delivered_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_gap_is_delivered_before_the_events_after_it() {
+async fn a_gap_is_delivered_before_later_events() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = "event: downlink.gap\nid: e-8\ndata: {\"reason\":\"evicted\",\"after\":\"e-1\",\
@@ -54,7 +55,7 @@ async fn a_gap_is_delivered_before_the_events_after_it() {
 }
 
 #[tokio::test]
-async fn a_gap_notice_that_cannot_be_parsed_is_a_gap() {
+async fn a_gap_notice_that_cannot_be_parsed_is_delivered_as_a_gap() {
     let server = Server::bind().await;
     let mut source = server.source();
     let _connection = connect(&mut source, &server, "event: downlink.gap\ndata: ?\n\n").await;

@@ -275,7 +275,7 @@ async fn a_publish_refused_with_401_is_repeated_once_with_new_credentials() {
 }
 
 #[tokio::test]
-async fn a_second_401_is_the_error_of_the_publish() {
+async fn a_publish_that_gets_a_second_401_fails() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let publisher = tokens.publisher(&server);
     let request = PublishRequest::to_everyone();
@@ -290,7 +290,7 @@ async fn a_second_401_is_the_error_of_the_publish() {
 }
 
 #[tokio::test]
-async fn a_401_is_the_error_of_a_publish_without_a_credentials_function() {
+async fn a_publish_without_a_credentials_function_fails_at_the_first_401() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap().with_bearer_token("t").unwrap();
     let request = PublishRequest::to_everyone();
@@ -301,7 +301,7 @@ async fn a_401_is_the_error_of_a_publish_without_a_credentials_function() {
 }
 
 #[tokio::test]
-async fn a_401_is_the_error_of_a_published_stream() {
+async fn a_published_stream_fails_at_the_first_401() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let publisher = tokens.publisher(&server);
     let request = PublishRequest::to_topic("a");
@@ -317,7 +317,7 @@ async fn a_401_is_the_error_of_a_published_stream() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_credentials_function_is_the_error_of_the_publish() {
+async fn a_publish_fails_if_the_credentials_function_fails() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap();
     let publisher = publisher.with_credentials(async || Err::<Credentials, _>("no token"));

@@ -25,7 +25,7 @@ async fn error(event_type: &str, data: &str) -> EventDataError {
 }
 
 #[tokio::test]
-async fn data_is_read_as_json_and_may_be_borrowed() {
+async fn data_is_parsed_as_json_and_the_result_may_borrow_from_it() {
     let event = received("order", r#"{"number":7,"state":"paid"}"#).await;
     let order = event.json::<Order<'_>>().unwrap();
     assert_eq!(order, Order { number: 7, state: "paid" });

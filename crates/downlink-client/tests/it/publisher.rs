@@ -37,7 +37,7 @@ async fn error(answer: String) -> PublishError {
 }
 
 #[tokio::test]
-async fn an_event_is_a_post_with_its_address_in_the_query() {
+async fn an_event_is_published_by_a_post_with_its_topic_in_the_query() {
     let request = PublishRequest::to_topic("a b/ü&").event_type("x").idempotency_key("k1");
     let (receipt, connection) = publish(request, json(RECEIPT)).await;
     let receipt = receipt.unwrap();
@@ -70,7 +70,7 @@ async fn the_path_of_the_base_address_is_kept_and_headers_are_sent() {
 }
 
 #[tokio::test]
-async fn the_base_address_may_end_with_events() {
+async fn the_base_address_may_end_with_the_path_of_events() {
     let server = Server::bind().await;
     for path in ["/events", "/live/events/"] {
         let publisher = Publisher::new(server.url(path)).unwrap();

@@ -194,7 +194,7 @@ async fn every_stream_may_begin_with_a_byte_order_mark() {
 }
 
 #[tokio::test]
-async fn restart_resumes_after_the_last_delivered_event() {
+async fn a_restarted_event_source_resumes_after_the_last_delivered_event() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = "id: 1\ndata: x\n\nid: 2\ndata: y\n\n";
@@ -209,7 +209,7 @@ async fn restart_resumes_after_the_last_delivered_event() {
 }
 
 #[tokio::test]
-async fn restart_skips_the_wait() {
+async fn restarting_the_event_source_skips_the_wait() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "retry: 3600000\n\n").await);
@@ -219,7 +219,7 @@ async fn restart_skips_the_wait() {
 }
 
 #[tokio::test]
-async fn after_a_temporary_refusal_the_event_source_waits_for_retry_after() {
+async fn after_a_temporary_refusal_the_event_source_waits_for_the_time_in_retry_after() {
     let server = Server::bind().await;
     for status in [408, 425, 429, 500, 503] {
         let answer = refusal(status, "Retry-After: 20\r\n");
@@ -234,7 +234,7 @@ async fn after_a_temporary_refusal_the_event_source_waits_for_retry_after() {
 }
 
 #[tokio::test]
-async fn retry_after_has_a_maximum() {
+async fn the_wait_set_by_retry_after_has_a_maximum() {
     let server = Server::bind().await;
     let wait = async |seconds: u32| {
         let answer = refusal(503, &format!("Retry-After: {seconds}\r\n"));

@@ -144,9 +144,10 @@ async fn credentials_with_a_later_end_are_renewed_again() {
     assert_request(&reconnect(&mut source, &server, "").await, "3", Some("e-0"));
 }
 
-/// Without an id, the next connection could not resume.
+/// A source without a last event id cannot resume on another connection, so it must not reconnect
+/// before the credentials end.
 #[tokio::test]
-async fn a_stream_without_ids_stays_open_until_its_end() {
+async fn a_stream_without_ids_is_not_replaced_before_the_credentials_end() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -179,8 +180,8 @@ async fn a_notice_that_cannot_be_parsed_is_ignored() {
     assert_no_renewal(&app, &mut source, connection).await;
 }
 
-/// Refuses the next request with a 401, after a stream that ended with this notice. Returns the
-/// app's function and the source.
+/// Lets a stream end with this notice. Returns the app's function, the source and the server, which
+/// has not answered the next request yet.
 async fn refused_after(notice: &str) -> (App, EventSource, Server) {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
@@ -209,7 +210,7 @@ async fn after_an_expiry_a_401_is_followed_by_one_more_attempt() {
 }
 
 #[tokio::test]
-async fn after_a_revocation_accepted_credentials_count_as_new() {
+async fn after_the_server_accepts_new_credentials_a_401_is_followed_by_one_more_attempt() {
     let (app, mut source, server) = refused_after(REVOKED).await;
     drop(reconnect(&mut source, &server, "").await);
     interruption(&mut source).await;
@@ -234,7 +235,7 @@ fn with_ticket(server: &Server, ticket_url: &str) -> EventSource {
 }
 
 #[tokio::test]
-async fn a_relative_ticket_url_belongs_to_the_address_of_the_builder() {
+async fn a_relative_ticket_url_is_resolved_against_the_address_of_the_builder() {
     let server = Server::bind().await;
     for (url, requested) in [
         ("/events?ticket=secret", "/events?ticket=secret"),

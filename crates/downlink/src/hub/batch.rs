@@ -108,7 +108,7 @@ pub enum BatchError {
 
 impl BatchError {
     /// Waits until the store has committed all events of a batch. Without a store, this returns at
-    /// once. `receipts` must be all receipts of the batch.
+    /// once. Pass all receipts of the batch in `receipts`.
     ///
     /// # Errors
     ///

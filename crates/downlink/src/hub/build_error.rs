@@ -24,7 +24,7 @@ pub enum HubError {
         reason: InvalidName,
     },
     /// A retention rule keeps no event, so readers would have nothing to read.
-    #[error("a retention rule keeps no event; events_max is at least 1")]
+    #[error("a retention rule keeps no event: events_max must be at least 1")]
     NoEvents,
     /// The limit of one event is larger than the limit of the whole hub.
     #[error("an event of {event_bytes_max} bytes does not fit into a hub of {bytes_max} bytes")]
@@ -35,11 +35,13 @@ pub enum HubError {
         bytes_max: usize,
     },
     /// The range of reconnection times is empty, because its end is before its start.
-    #[error("drain_spread ends before it begins")]
+    #[error("the end of the range drain_spread is before its start")]
     EmptySpread,
     /// The hub has a store and keeps values, but has no function that makes values from stored
     /// events.
-    #[error("a store with keep_values needs decode_values, or decode_json, to read them back")]
+    #[error(
+        "a hub with a store and keep_values needs decode_values or decode_json to read its values"
+    )]
     ValuesNeedDecoding,
     /// The store could not be opened.
     #[error("the store {} could not be opened", file.display())]

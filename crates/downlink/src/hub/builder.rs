@@ -113,8 +113,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// The longest wait in a gap notice. The client should wait for that time before it fetches its
-    /// data again. The hub chooses a random wait up to this length for each notice. Default: 5 s.
+    /// The maximum wait in a gap notice. A client that gets a gap notice should wait before it
+    /// fetches its data again. For each notice, the hub chooses a random wait up to this maximum.
+    /// Default: 5 s.
     pub fn gap_wait_max(mut self, wait: Duration) -> Self {
         self.settings.gap_wait_max = wait;
         self
@@ -322,9 +323,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Makes a hub that turns values into events with the function `encode`. All other settings
     /// have defaults.
     ///
-    /// The function runs once for each publish, in the publisher's call. A publish may also set an
-    /// event type, an id or a reconnection time. These values replace the values that the function
-    /// has set.
+    /// The function runs once for each publish, inside the call that publishes. A publish may also
+    /// set an event type, an id or a reconnection time. These values replace the values that the
+    /// function has set.
     ///
     /// # Examples
     ///

@@ -30,7 +30,8 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that moves only by [`advance`](Self::advance). Its clones show the same time.
+    /// A clock that moves only when [`advance`](Self::advance) is called. Its clones show the same
+    /// time.
     pub fn manual() -> Self {
         // The clock starts at 2001-09-09, so times in failing tests look like real dates.
         Self(Some(Arc::new(AtomicU64::new(1_000_000_000_000))))
@@ -85,7 +86,7 @@ pub(crate) struct HubClock {
 }
 
 impl HubClock {
-    /// Starts a new log clock, or continues the clock that a store has kept.
+    /// Starts a new log clock, or continues the log clock whose state a store has kept.
     pub(super) fn start(wall: Clock, kept: Option<downlink_log::ClockState>) -> Self {
         let log = LogClock::start(wall.now(), wall.steady(), kept).on_jump(|by_ms| {
             tracing::warn!(

@@ -181,8 +181,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
     /// Makes the server poll every open subscription once, even those that no event has reached.
     ///
-    /// A wrapper around a subscription can then check again whether its client may continue, such
-    /// as after a revocation. The call takes a few microseconds for a hundred subscriptions.
+    /// During the poll, a wrapper around a subscription can check whether the client may still
+    /// read, for example after a revocation. The call takes a few microseconds for a hundred
+    /// subscriptions.
     pub fn wake_subscribers(&self) {
         self.0.log.wake_all();
     }

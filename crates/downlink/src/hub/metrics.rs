@@ -1,8 +1,8 @@
 //! The numbers of a hub as OpenMetrics text, for Prometheus and similar systems.
 //!
 //! Users depend on the names of the metrics, so the names must not change. No metric declares a
-//! unit. OpenMetrics would then require the unit at the end of the name, but the name
-//! `downlink_bytes_kept` has its unit in the middle.
+//! unit, because OpenMetrics requires a declared unit at the end of the metric's name. The name
+//! `downlink_bytes_kept` has the unit in the middle.
 
 use std::fmt;
 

@@ -42,8 +42,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// [`InvalidName`] if `topic` is not a valid topic.
     pub fn topic_overview(&self, topic: impl AsRef<str>) -> Result<TopicOverview, InvalidName> {
         let topic = Topic::new(topic.as_ref())?;
-        // The cursor is taken first. So an event that is published before the log is read has a
-        // later id than the cursor. A subscription that resumes after the cursor gets this event.
+        // The cursor must be read before the log. If an event is published between the two reads,
+        // its id is later than the cursor, so a subscription that resumes after the cursor gets it.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
         Ok(self.overview(&topic, found.as_ref(), cursor))

@@ -36,7 +36,7 @@ pub struct Confirmed {
 }
 
 impl Receipt {
-    /// The receipt of one draft of a batch. `given` is the id that the publisher gave.
+    /// The receipt of one draft (an event of the batch). `given` is the id that the publisher gave.
     pub(super) fn of(submitted: &Submitted, draft: usize, given: Option<EventId>) -> Self {
         Self(match submitted {
             Submitted::Appended(answers) => {

@@ -43,7 +43,7 @@ pub enum LagPolicy {
 /// # Ok::<(), downlink::hub::HubError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use = "it takes effect in a hub"]
+#[must_use = "retention rules do nothing until a hub is built with them"]
 pub struct HubRetention {
     /// The rules except those in `by_selector`, which are added when the hub is built.
     rules: RetentionRules,

@@ -23,7 +23,7 @@ use super::Durability;
 /// # drop(store);
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "it takes effect in a hub"]
+#[must_use = "a store does nothing until a hub is built with it"]
 pub struct HubStore {
     pub(super) file: PathBuf,
     pub(super) durability: Durability,

@@ -198,8 +198,8 @@ mod tests {
     }
 
     fn to() -> Vec<Address> {
-        let client = Address::Client(ClientId::new("alice").expect("a valid client id"));
-        let topic = Address::Topic(Topic::new("a/b").expect("a valid topic"));
+        let client = Address::Client(ClientId::new("alice").expect("the client id is valid"));
+        let topic = Address::Topic(Topic::new("a/b").expect("the topic is valid"));
         vec![Address::Everyone, client, topic]
     }
 
@@ -208,10 +208,12 @@ mod tests {
     fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let stored = stored(encode(&to(), &event), given);
         let live = match given {
-            Some(given) => event.id(EventId::new(given).expect("a valid event id")).encode(),
+            Some(given) => event.id(EventId::new(given).expect("the event id is valid")).encode(),
             None => {
                 let prefix = format!("{}-", stored.id.epoch);
-                event.encode_unstamped(&EventId::new(&prefix).expect("a valid event id")).stamp(7)
+                event
+                    .encode_unstamped(&EventId::new(&prefix).expect("the event id is valid"))
+                    .stamp(7)
             }
         };
         let record = decode::<String>(&stored, None).expect("the body is readable");
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_or_foreign_body_gives_no_event() {
+    fn a_truncated_or_foreign_body_gives_no_event() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

@@ -144,8 +144,9 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self.select(pattern, TopicSelector::parse(pattern))
     }
 
-    /// Reads what a selection names, instead of all topics, patterns and clients that were named
-    /// before. A server uses this after it has checked a request.
+    /// Reads the topics, the patterns and the client of a selection. They replace all topics,
+    /// patterns and clients that were named before. A server uses this after it has checked a
+    /// request.
     pub fn selection(mut self, selection: Selection) -> Self {
         self.selection = selection;
         self

@@ -258,8 +258,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// subscription.
     ///
     /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
-    /// client gave. It is empty if the client gave no id. A subscription that resumes from that id
-    /// gets the gap too.
+    /// client gave. If the client gave no id, the result is empty. A subscription that resumes
+    /// from the result gets the gap too.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {

@@ -39,7 +39,7 @@ async fn acceptance_10_an_empty_event_arrives_as_an_event() {
 }
 
 #[test]
-fn acceptance_11_a_value_that_json_cannot_represent_is_an_error_of_the_publish() {
+fn acceptance_11_publishing_a_value_that_json_cannot_represent_is_an_error() {
     let hub = Hub::<HashMap<(u8, u8), u8>>::json();
     let mut subscription = open(hub.subscribe());
     let error = hub.publish(HashMap::from([((1, 2), 3)])).unwrap_err();

@@ -61,7 +61,8 @@ fn an_idle_subscription_with_an_inbox_takes_less_memory_than_its_limit() {
     assert!(behind <= 366, "{behind}");
 }
 
-/// The bytes of one idle stream over a socket, with the memory of its client. All run in this thread.
+/// The memory of one idle stream over a socket. It includes the memory of the client, because the
+/// client runs in the same thread as the server.
 #[cfg(all(feature = "axum", feature = "serve", target_os = "linux"))]
 fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
     use tokio::io::AsyncReadExt;
@@ -80,7 +81,7 @@ fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
                 .connects_per_address("1/h,burst:10000".parse().unwrap());
         }
         tokio::spawn(serve.into_future());
-        // Each stream has an address of its own.
+        // Each stream has a different address.
         let open = async |number: usize| {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
             let host = [127, 0, 1 + (number / 200) as u8, 1 + (number % 200) as u8];
@@ -108,8 +109,8 @@ fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
     })
 }
 
-/// An idle stream takes no more memory while the limits for each address are off. Each limit takes
-/// an entry in a table.
+/// Each limit for addresses keeps a table with an entry for each address. The entries of both
+/// limits together must take little memory.
 #[cfg(all(feature = "axum", feature = "serve", target_os = "linux"))]
 #[test]
 fn the_limits_for_each_address_take_little_memory() {

@@ -28,7 +28,7 @@ async fn the_reconnection_time_follows_the_greeting() {
 }
 
 #[tokio::test]
-async fn plain_items_and_results_are_streamed() {
+async fn a_stream_may_consist_of_events_or_of_results() {
     let events = stream::iter([Event::new("a"), Event::new("b")]);
     assert_eq!(Reader::new(Sse::new(events)).rest().await, ": connected\n\ndata: a\n\ndata: b\n\n");
     let results = stream::iter([Ok::<_, std::io::Error>(comment("c"))]);
@@ -145,7 +145,7 @@ async fn a_source_chooses_its_opening_and_its_keep_alive() {
 }
 
 #[tokio::test]
-async fn an_error_ends_the_body_after_the_frames_before_it() {
+async fn an_error_of_the_source_ends_the_body_after_the_earlier_frames() {
     let items = [Ok(comment("a")), Err(std::io::Error::other("disk on fire"))];
     let mut reader = Reader::new(Sse::new(stream::iter(items)));
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
@@ -213,7 +213,7 @@ async fn a_panic_at_the_opening_ends_only_the_response() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_until_future_ends_only_the_response() {
+async fn a_panic_of_the_future_passed_to_until_ends_only_the_response() {
     let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
     let mut reader = Reader::greeted(sse).await;
     let error =

@@ -15,7 +15,7 @@ fn endless() -> Sse<impl downlink::http::FrameSource> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_age_ends_a_stream_at_eighty_to_a_hundred_percent() {
+async fn a_stream_ends_at_80_to_100_percent_of_its_maximum_age() {
     let mut ages = Vec::new();
     for _ in 0..20 {
         let before = Instant::now();
@@ -24,11 +24,11 @@ async fn max_age_ends_a_stream_at_eighty_to_a_hundred_percent() {
     }
     let late = 100 * SECOND + SECOND / 100;
     assert!(ages.iter().all(|age| *age >= 80 * SECOND && *age <= late), "{ages:?}");
-    assert!(ages.iter().any(|age| *age != ages[0]), "all are equal: {ages:?}");
+    assert!(ages.iter().any(|age| *age != ages[0]), "all ages are equal: {ages:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_age_ends_a_busy_stream_too() {
+async fn a_busy_stream_also_ends_at_its_maximum_age() {
     let (sender, sse) = Sse::channel(1);
     let mut reader = Reader::greeted(sse.max_age(10 * SECOND)).await;
     let before = Instant::now();
@@ -68,23 +68,28 @@ async fn a_stream_expires_at_a_system_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_announced_expiry_sends_a_notice_before_it_and_an_event_at_it() {
+async fn a_stream_sends_a_notice_before_it_expires_and_an_event_when_it_expires() {
     let before = Instant::now();
     let sse = endless().expires_at(before + 60 * SECOND).expiry_notice(6 * SECOND);
     let mut reader = Reader::greeted(sse).await;
     let notice = reader.next().await.expect("the stream is open");
     let left = notice.strip_prefix("event: downlink.expiring\ndata: {\"in_ms\":");
-    let left = left.and_then(|left| left.strip_suffix("}\n\n")).expect("the notice");
-    assert!((5_900..=6_000).contains(&left.parse::<u32>().expect("digits")), "{notice}");
+    let left = left.and_then(|left| left.strip_suffix("}\n\n")).expect("the frame is the notice");
+    assert!(
+        (5_900..=6_000).contains(&left.parse::<u32>().expect("the value is a number")),
+        "{notice}"
+    );
     assert!(before.elapsed() >= 54 * SECOND && before.elapsed() < 55 * SECOND);
     let end = reader.rest().await;
-    let retry = end.strip_prefix("event: downlink.expired\ndata: {}\n\n").expect("the event");
+    let retry = end
+        .strip_prefix("event: downlink.expired\ndata: {}\n\n")
+        .expect("the event of the expiry comes first");
     retry_in(retry);
     assert!(before.elapsed() >= 60 * SECOND && before.elapsed() < 61 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_stream_gets_the_notice_of_its_expiry_too() {
+async fn a_busy_stream_also_sends_the_notice_of_its_expiry() {
     let (sender, sse) = Sse::channel(1);
     let at = Instant::now() + 10 * SECOND;
     let mut reader = Reader::greeted(sse.expires_at(at).expiry_notice(4 * SECOND)).await;
@@ -105,7 +110,7 @@ async fn a_busy_stream_gets_the_notice_of_its_expiry_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_by_its_age_announces_no_expiry() {
+async fn a_stream_that_ends_at_its_maximum_age_announces_no_expiry() {
     let at = Instant::now() + 60 * SECOND;
     let sse = endless().expires_at(at).expiry_notice(59 * SECOND).max_age(10 * SECOND);
     let said = Reader::greeted(sse).await.rest().await;
@@ -113,7 +118,7 @@ async fn a_stream_that_ends_by_its_age_announces_no_expiry() {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_expired_ends_after_the_greeting() {
+async fn a_stream_with_an_expiry_in_the_past_ends_after_the_greeting() {
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(SystemTime::UNIX_EPOCH);
     assert!(!Reader::new(sse).rest().await.contains("secret"));
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(std::time::Instant::now());
@@ -122,7 +127,7 @@ async fn a_stream_that_has_expired_ends_after_the_greeting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_with_the_largest_max_age_does_not_end() {
+async fn a_stream_with_the_largest_possible_maximum_age_does_not_end() {
     let sse = endless().max_age(Duration::MAX);
     let mut reader = Reader::greeted(sse).await;
     let year = Duration::from_secs(365 * 24 * 60 * 60);
@@ -130,12 +135,12 @@ async fn a_stream_with_the_largest_max_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn the_until_future_ends_the_stream_after_ready_events() {
+async fn the_future_passed_to_until_ends_the_stream_after_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
     sender.try_send(Event::new("last")).expect("the channel has room");
-    leave.send(()).expect("the stream waits for it");
+    leave.send(()).expect("the stream waits for the signal");
     assert_eq!(reader.next().await.as_deref(), Some("data: last\n\n"));
     assert_eq!(reader.next().await, None);
     drop(reader);
@@ -143,17 +148,17 @@ async fn the_until_future_ends_the_stream_after_ready_events() {
 }
 
 #[tokio::test]
-async fn the_until_future_ends_an_idle_stream() {
+async fn the_future_passed_to_until_ends_an_idle_stream() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });
     tokio::task::yield_now().await;
-    leave.send(()).expect("the stream waits for it");
+    leave.send(()).expect("the stream waits for the signal");
     assert_eq!(reading.await.expect("no task panicked"), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_at_max_age_has_a_reconnection_time_if_the_response_has_none() {
+async fn a_stream_that_ends_at_its_maximum_age_sends_a_reconnection_time_exactly_once() {
     let retry = retry_in(&Reader::greeted(endless().max_age(SECOND)).await.rest().await);
     assert!((1_000..=2_000).contains(&retry), "{retry}");
     let mut reader = Reader::new(endless().max_age(SECOND).reconnection_time(9 * SECOND));
@@ -161,7 +166,7 @@ async fn the_end_at_max_age_has_a_reconnection_time_if_the_response_has_none() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_events_has_no_reconnection_time() {
+async fn a_stream_that_ends_after_its_last_event_sends_no_reconnection_time() {
     let sse = Sse::new(stream::iter([Frame::comment("a")])).max_age(SECOND);
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n: a\n\n");
 }

@@ -40,7 +40,7 @@ async fn a_finite_stream_is_marked_for_the_server() {
 }
 
 #[tokio::test]
-async fn a_stream_is_a_response_of_axum() {
+async fn axum_accepts_a_stream_as_a_response() {
     let sse = Sse::new(stream::iter([Frame::comment("a")])).finite();
     let response: axum::response::Response = sse.into_response();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -68,7 +68,7 @@ async fn a_refused_browser_gets_a_stream_that_ends() {
 }
 
 #[tokio::test]
-async fn a_refused_program_gets_a_503() {
+async fn a_refused_client_that_is_not_a_browser_gets_the_status_503() {
     let response = refuse("Full house.", Spread::between(2 * SECOND, 3 * SECOND), false);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -93,7 +93,7 @@ async fn refused_clients_get_random_retry_times() {
 }
 
 #[tokio::test]
-async fn a_problem_is_a_response_of_axum() {
+async fn axum_accepts_a_problem_as_a_response() {
     let response = Problem::new(StatusCode::GONE).detail("It left.").into_response();
     assert_eq!(
         head(&response),
@@ -102,7 +102,7 @@ async fn a_problem_is_a_response_of_axum() {
 }
 
 #[tokio::test]
-async fn last_event_id_is_an_extractor() {
+async fn last_event_id_is_an_extractor_of_axum() {
     let request = Request::get("/?topic=a&last_event_id=x-1").header("sec-fetch-mode", "cors");
     let (mut parts, ()) = request.body(()).expect("the request is valid").into_parts();
     let Ok(last) = LastEventId::from_request_parts(&mut parts, &()).await;

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::{certain, hub, open, say, seen};
 
 #[test]
-fn only_subscriptions_of_a_topic_get_its_events() {
+fn only_subscriptions_to_a_topic_get_its_events() {
     let hub = hub();
     let mut news = open(hub.subscribe().topic("news"));
     let mut both = open(hub.subscribe().topics(["news", "sport"]));
@@ -161,7 +161,7 @@ fn overviews_list_topics_and_clients() {
 }
 
 #[test]
-fn a_subscription_after_an_earlier_cursor_of_the_hub_misses_no_event() {
+fn a_subscription_that_resumes_after_an_earlier_cursor_of_the_hub_misses_no_event() {
     let hub = hub();
     say(&hub, "a", "rendered");
     let cursor = hub.cursor();

@@ -52,7 +52,7 @@ async fn the_open_event_is_the_first_event_and_has_the_start_cursor_as_its_id() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_open_event_shows_a_resumption_and_that_there_is_no_keep_alive() {
+async fn the_open_event_shows_that_the_client_resumed_and_that_keep_alives_are_off() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
@@ -77,7 +77,7 @@ async fn the_open_event_can_be_turned_off_for_a_hub_or_a_subscription() {
 // disconnect before `downlink.gap`. The client would then resume after this id, and never learn of
 // the gap.
 #[tokio::test(start_paused = true)]
-async fn the_open_event_before_a_gap_after_an_unknown_id_has_no_id() {
+async fn the_open_event_has_no_id_if_the_hub_does_not_know_the_id_of_the_client() {
     let hub = hub();
     say(&hub, "a", "1");
     let lost = id(&hub, 50);
@@ -92,7 +92,7 @@ async fn the_open_event_before_a_gap_after_an_unknown_id_has_no_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_open_event_before_a_gap_of_evicted_events_has_the_last_id_of_the_client() {
+async fn the_open_event_has_the_last_id_of_the_client_if_later_events_were_evicted() {
     let hub = super::keeping(1);
     say(&hub, "a", "1");
     say(&hub, "a", "2");
@@ -127,8 +127,8 @@ async fn a_keep_alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id
     assert_eq!(wire.next().await, ": keep-alive\n", "the event has already sent the id");
 }
 
-// The client gets none of the many events to another topic, so its last id becomes old. It must
-// still be able to resume without a gap.
+// The client gets none of the many events to another topic, so its last id becomes old. The client
+// must still be able to resume without a gap.
 #[tokio::test(start_paused = true)]
 async fn a_client_of_a_quiet_topic_resumes_without_a_gap() {
     let hub = hub();
@@ -148,7 +148,7 @@ async fn a_client_of_a_quiet_topic_resumes_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_announce_alive_a_keep_alive_is_an_event_without_an_id() {
+async fn with_the_setting_announce_alive_a_keep_alive_is_an_event_without_an_id() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe().announce_alive(true)), every_second());
     wire.next().await;
@@ -171,7 +171,7 @@ async fn the_first_chunk_has_the_greeting_and_the_replayed_events() {
 /// A page sees only events of the types that it listens to. A page that listens only to
 /// `downlink.alive` must get this event in time, even while many other events arrive.
 #[tokio::test(start_paused = true)]
-async fn with_announce_alive_keep_alives_are_sent_even_between_other_events() {
+async fn with_the_setting_announce_alive_keep_alives_are_sent_even_on_a_busy_stream() {
     let hub = hub();
     let subscribe = hub.subscribe().topic("a").announce_alive(true);
     let mut wire = Wire::of(open(subscribe), every_second());

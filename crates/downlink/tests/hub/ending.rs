@@ -94,7 +94,7 @@ fn a_waiting_subscription_ends_when_the_hub_closes() {
 }
 
 #[test]
-fn a_subscription_ends_with_the_first_reason() {
+fn a_subscription_reports_the_first_of_several_reasons_to_end() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().client("alice"));
     hub.drain();

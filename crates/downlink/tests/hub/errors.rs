@@ -146,7 +146,7 @@ fn a_batch_with_an_invalid_event_or_too_many_events_is_an_error() {
 }
 
 #[test]
-fn an_invalid_subscription_or_one_beyond_a_limit_is_an_error() {
+fn a_subscription_that_is_invalid_or_beyond_a_limit_is_an_error() {
     let limits = Limits {
         subscribers_max: 2,
         subscribers_per_client_max: 1,
@@ -226,7 +226,7 @@ fn an_invalid_setting_of_a_hub_is_an_error() {
     for builder in builders {
         let error = builder.build().unwrap_err();
         assert_eq!(error, HubError::NoEvents);
-        check(&error, "a retention rule keeps no event; events_max is at least 1", None);
+        check(&error, "a retention rule keeps no event: events_max must be at least 1", None);
     }
     assert!(text().retention(one).build().is_ok());
     let limits = Limits { bytes_max: 100, ..Limits::default() };
@@ -237,5 +237,5 @@ fn an_invalid_setting_of_a_hub_is_an_error() {
     assert!(text().drain_spread(second..=second).build().is_ok());
     let empty = text().drain_spread(second..=Duration::ZERO).build().unwrap_err();
     assert_eq!(empty, HubError::EmptySpread);
-    check(&empty, "drain_spread ends before it begins", None);
+    check(&empty, "the end of the range drain_spread is before its start", None);
 }

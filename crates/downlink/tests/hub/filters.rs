@@ -100,7 +100,7 @@ fn a_filter_is_refused_if_the_hub_keeps_no_values() {
 }
 
 #[test]
-fn an_event_has_its_value_if_the_hub_keeps_it() {
+fn an_event_has_its_value_if_the_hub_keeps_values() {
     use downlink::hub::Delivery;
     use futures_util::{FutureExt, StreamExt};
     let hub = numbers();

@@ -19,7 +19,7 @@ fn finishing_a_topic_ends_its_subscriptions_after_their_events() {
 }
 
 #[test]
-fn an_event_with_last_finishes_its_topic() {
+fn an_event_that_is_marked_as_the_last_finishes_its_topic() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topics(["a", "b"]));
     hub.to("a").and_to("b").last().publish("bye".to_owned()).unwrap();
@@ -80,7 +80,7 @@ fn a_subscription_that_resumes_after_the_last_event_of_a_finished_topic_is_refus
 }
 
 #[test]
-fn a_finished_topic_accepts_events_again_after_finished_keep() {
+fn a_finished_topic_accepts_events_again_after_the_time_in_the_setting_finished_keep() {
     let clock = Clock::manual();
     let keep = Duration::from_secs(60);
     let retention = HubRetention::default().finished_keep(keep);

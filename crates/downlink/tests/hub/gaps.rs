@@ -75,7 +75,7 @@ fn a_gap_after_an_id_beyond_the_newest_event_has_no_oldest_retained_id() {
 }
 
 #[test]
-fn a_start_since_an_evicted_time_gives_a_gap() {
+fn a_subscription_that_starts_at_a_time_gets_a_gap_if_later_events_were_evicted() {
     let clock = Clock::manual();
     let short = Retention { events_max: 1, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(short).clock(clock.clone()));
@@ -111,7 +111,7 @@ fn a_slow_subscription_gets_a_gap_and_continues() {
 }
 
 #[test]
-fn a_resumed_subscription_gets_a_lagged_gap_after_it_has_caught_up() {
+fn a_resumed_subscription_that_caught_up_and_then_lags_gets_a_gap() {
     let hub = keeping(2);
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 0).as_str()));
     assert!(seen(&mut subscription).is_empty());
@@ -135,7 +135,7 @@ fn a_later_gap_begins_after_the_last_yielded_event() {
 }
 
 #[test]
-fn lag_policy_disconnect_ends_a_slow_subscription() {
+fn a_slow_subscription_ends_if_the_lag_policy_is_to_disconnect() {
     let short = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(short).lag_policy(LagPolicy::Disconnect));
     let mut subscription = overtaken(&hub);
@@ -147,7 +147,7 @@ fn lag_policy_disconnect_ends_a_slow_subscription() {
 }
 
 #[test]
-fn a_client_that_resumes_before_it_got_its_gap_gets_a_gap_again() {
+fn a_client_that_disconnects_before_it_reads_its_gap_gets_a_gap_when_it_resumes() {
     let hub = two_of_five();
     for unknown in ["who", "00000000-3", &id(&hub, 99)] {
         let first = open(hub.subscribe().topic("a").resume(unknown));
@@ -158,7 +158,7 @@ fn a_client_that_resumes_before_it_got_its_gap_gets_a_gap_again() {
 }
 
 #[test]
-fn the_waits_of_gaps_are_random_up_to_gap_wait_max() {
+fn the_wait_in_a_gap_is_random_and_at_most_the_setting_gap_wait_max() {
     let wait = Duration::from_millis(800);
     let hub = build(|builder| builder.gap_wait_max(wait));
     let waits: Vec<_> =

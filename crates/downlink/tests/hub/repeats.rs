@@ -25,7 +25,7 @@ fn with_key(
 }
 
 #[test]
-fn a_publisher_id_is_sent_to_clients() {
+fn the_event_id_that_the_publisher_chose_is_sent_to_clients() {
     let hub = hub();
     let receipt = with_id(&hub, "order/7", "x").unwrap();
     assert_eq!(receipt.id().as_str(), "order/7");

@@ -128,7 +128,7 @@ fn an_invalid_subscription_is_a_client_error() {
 }
 
 #[test]
-fn a_filter_without_values_is_a_server_error() {
+fn a_filter_on_a_hub_that_keeps_no_values_is_a_server_error() {
     let response = refused(hub().subscribe().filter(|_| true)).into_http_response();
     let detail = "A filter needs the hub to keep values: build it with keep_values.";
     is_problem(response, 500, detail);

@@ -26,7 +26,7 @@ fn from(hub: &Hub<String>, start: Start) -> Vec<String> {
 }
 
 #[test]
-fn a_subscription_resumes_exactly_after_an_id_of_the_hub() {
+fn a_subscription_resumes_exactly_after_an_event_id_that_the_hub_gave() {
     let hub = five();
     assert_eq!(after(&hub, &id(&hub, 0)), ["1", "2", "3", "4", "5"]);
     assert_eq!(after(&hub, &id(&hub, 3)), ["4", "5"]);
@@ -34,7 +34,7 @@ fn a_subscription_resumes_exactly_after_an_id_of_the_hub() {
 }
 
 #[test]
-fn a_subscription_resumes_exactly_after_an_id_of_a_publisher() {
+fn a_subscription_resumes_exactly_after_an_event_id_that_the_publisher_chose() {
     let hub = five();
     hub.to("a").id("mine/1").publish("6".to_owned()).unwrap();
     say(&hub, "a", "7");
@@ -58,7 +58,7 @@ fn a_malformed_id_is_an_unknown_id() {
     for malformed in ["", "-", "abcdefgh-", "abcdefgh-x", "\u{1F4A9}", "a b", &too_big] {
         let seen = after(&hub, malformed);
         if malformed.is_empty() {
-            assert!(seen.is_empty(), "an empty id is no id");
+            assert!(seen.is_empty(), "an empty id counts as no id");
         } else {
             assert_eq!(seen, expected, "{malformed:?}");
         }
@@ -82,7 +82,7 @@ fn an_id_beyond_the_newest_event_gives_a_gap_of_lost_events() {
 }
 
 #[test]
-fn start_earliest_gives_all_kept_events_without_a_gap() {
+fn a_subscription_that_starts_at_the_earliest_event_gets_all_kept_events_without_a_gap() {
     let hub = keeping(2);
     for data in ["1", "2", "3"] {
         say(&hub, "a", data);
@@ -92,7 +92,7 @@ fn start_earliest_gives_all_kept_events_without_a_gap() {
 }
 
 #[test]
-fn an_id_overrides_a_start() {
+fn a_last_event_id_overrides_the_start_setting() {
     let hub = five();
     let last = id(&hub, 4);
     let subscribe = hub.subscribe().topic("a").start(Start::Earliest).resume(last.as_str());
@@ -102,7 +102,7 @@ fn an_id_overrides_a_start() {
 }
 
 #[test]
-fn start_live_gives_only_later_events() {
+fn a_live_subscription_gets_only_events_that_are_published_after_it_opens() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a"));
     assert!(seen(&mut subscription).is_empty());
@@ -111,7 +111,7 @@ fn start_live_gives_only_later_events() {
 }
 
 #[test]
-fn start_last_counts_the_newest_events_of_all_topics() {
+fn a_subscription_that_starts_with_the_newest_events_counts_all_topics_together() {
     let hub = five();
     say(&hub, "b", "6");
     assert!(from(&hub, Start::Last(0)).is_empty());
@@ -122,7 +122,7 @@ fn start_last_counts_the_newest_events_of_all_topics() {
 }
 
 #[test]
-fn start_since_gives_the_events_published_at_that_time_or_later() {
+fn a_subscription_that_starts_at_a_time_gets_the_events_published_at_that_time_or_later() {
     let clock = Clock::manual();
     let hub = build(|builder| builder.clock(clock.clone()));
     say(&hub, "a", "old");
@@ -137,7 +137,7 @@ fn start_since_gives_the_events_published_at_that_time_or_later() {
 }
 
 #[test]
-fn the_last_event_id_moves_with_each_yielded_event() {
+fn the_last_event_id_of_a_subscription_moves_with_each_yielded_event() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 2).as_str()));
     assert_eq!(subscription.last_event_id(), id(&hub, 2));
@@ -177,7 +177,7 @@ fn lag_decreases_with_each_yielded_event() {
 }
 
 #[test]
-fn a_last_event_id_from_a_request_resumes() {
+fn a_subscription_resumes_after_the_last_event_id_of_a_request() {
     let mut headers = http::HeaderMap::new();
     headers.insert("last-event-id", "x".parse().unwrap());
     let hub = five();

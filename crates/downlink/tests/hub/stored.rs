@@ -127,7 +127,7 @@ async fn one_connection_replays_more_events_than_memory_holds() {
 }
 
 #[tokio::test]
-async fn a_receipt_has_its_results_only_when_it_is_durable() {
+async fn with_a_store_the_results_of_a_publish_are_known_only_when_the_event_is_durable() {
     let folder = Folder::new();
     for durability in [Durability::Commit, Durability::Relaxed] {
         let hub = open(&folder.file(), durability);
@@ -143,7 +143,7 @@ async fn a_receipt_has_its_results_only_when_it_is_durable() {
 }
 
 #[tokio::test]
-async fn keys_and_finished_topics_survive_restarts() {
+async fn idempotency_keys_and_finished_topics_survive_restarts() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
     let pay = |hub: &Hub<String>, what: &str| {

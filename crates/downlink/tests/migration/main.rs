@@ -66,7 +66,7 @@ async fn two_events(mut app: Router) -> String {
             .await
             .expect("the stream has not ended")
             .expect("the stream has not failed");
-        text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+        text.push_str(std::str::from_utf8(&chunk).expect("the text is UTF-8"));
     }
     text
 }

@@ -61,7 +61,7 @@ async fn asked_after(errors: &[i32]) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_pauses_accepting_without_descriptors() {
+async fn the_server_pauses_before_it_accepts_again_if_no_descriptor_is_free() {
     let asked = asked_after(&[EMFILE, EMFILE]).await;
     assert_eq!(asked.len(), 4);
     assert!(asked[1] >= Duration::from_millis(100), "{asked:?}");

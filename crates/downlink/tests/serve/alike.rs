@@ -1,7 +1,8 @@
 //! Tests that a peer gets the same answers on all types of sockets.
 //!
-//! The server is built on hyper, an HTTP library. On some sockets, hyper writes the streams. On the
-//! others, the server writes them itself. A peer must not see the difference.
+//! The server is built on hyper, an HTTP library. On some types of sockets, hyper writes the
+//! streams. On all other types, the server writes the streams itself. A peer must not see the
+//! difference.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -15,7 +15,7 @@ fn streams() -> Router {
 }
 
 #[tokio::test]
-async fn connections_max_is_at_least_one() {
+async fn the_limit_of_connections_is_at_least_one() {
     assert_eq!(
         downlink::serve(listener().await, streams()).connections_max(0).connections_allowed(),
         1

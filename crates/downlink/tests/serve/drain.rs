@@ -48,7 +48,7 @@ async fn reading(running: &Running, path: &str) -> Client {
 }
 
 #[tokio::test]
-async fn a_drain_ends_each_stream_after_a_frame_with_its_own_retry() {
+async fn a_drain_ends_each_stream_with_its_own_reconnection_time_after_a_complete_frame() {
     let spread = Spread::between(Duration::from_millis(100), Duration::from_secs(100));
     let mut running = Running::with(streams(), |serve| serve.reconnection_spread(spread)).await;
     let mut clients = Vec::new();
@@ -64,7 +64,10 @@ async fn a_drain_ends_each_stream_after_a_frame_with_its_own_retry() {
     running.ended().await;
     assert!(before.elapsed() < DRAIN_WITHIN / 2);
     assert!(retries.iter().all(|retry| (100..=100_000).contains(retry)), "{retries:?}");
-    assert!(retries.iter().any(|retry| *retry != retries[0]), "all are equal: {retries:?}");
+    assert!(
+        retries.iter().any(|retry| *retry != retries[0]),
+        "all reconnection times are equal: {retries:?}"
+    );
 }
 
 #[tokio::test]
@@ -118,7 +121,7 @@ async fn a_drain_waits_for_the_end_of_a_frame() {
 /// Usually the server ends a stream with a frame that has a reconnection time. The server cannot
 /// compress this frame, so it must not add the frame to a compressed stream.
 #[tokio::test]
-async fn a_compressed_stream_ends_without_a_retry() {
+async fn a_compressed_stream_ends_without_a_reconnection_time() {
     let zipped = || async {
         let chunks = stream::iter([Ok::<_, std::io::Error>("compressed")]).chain_pending();
         let headers = [("content-type", "text/event-stream"), ("content-encoding", "br")];
@@ -273,7 +276,7 @@ async fn a_stream_requested_during_the_drain_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stream_of_a_browser_during_the_drain_ends_at_once() {
+async fn a_stream_that_a_browser_requests_during_the_drain_ends_at_once() {
     let answer = late_stream(true).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(body_of(&answer).starts_with(": the server is shutting down\n\nretry: "), "{answer}");

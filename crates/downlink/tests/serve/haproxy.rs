@@ -1,5 +1,5 @@
-//! Tests of the PROXY protocol with a real HAProxy. It inherits its listening socket from the test.
-//! If HAProxy is not installed, the tests are skipped and print a message.
+//! Tests of the PROXY protocol with a real HAProxy, which inherits its listening socket from the
+//! test. If HAProxy is not installed, the tests are skipped and print a message.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -32,7 +32,7 @@ impl HaProxy {
     fn start(app: &str, send: &str) -> Option<Self> {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let front = socket.local_addr().expect("the listener is bound");
-        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("an open socket");
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("the socket is open");
         let folder = std::env::temp_dir().join(format!(
             "downlink-haproxy-{}-{}",
             std::process::id(),
@@ -69,8 +69,8 @@ impl Drop for HaProxy {
     }
 }
 
-/// An app with a stream that begins with the peer's address. `checked` is notified by each health
-/// check of a proxy that connects for itself.
+/// An app with a stream that begins with the peer's address. Each health check of the proxy itself
+/// notifies `checked`.
 fn app(checked: Arc<Notify>) -> Router {
     let text = |Extension(peer): Extension<PeerAddr>| async move { format!("{peer:?}") };
     let events = |Extension(peer): Extension<PeerAddr>| async move {
@@ -95,12 +95,12 @@ fn settings<L, A, Kind>(serve: Serve<L, A, Kind>) -> Serve<L, A, Kind>
 where
     L: downlink::serve::Listener,
 {
-    let proxies = ["127.0.0.1", "unix"].map(|text| text.parse().expect("a proxy"));
+    let proxies = ["127.0.0.1", "unix"].map(|text| text.parse().expect("the text is a proxy"));
     serve
         .trusted_proxies(proxies)
         .proxy_protocol(true)
         .connections_per_address_max(NonZeroU32::MIN)
-        .connects_per_address("1/h,burst:100".parse().expect("a rate"))
+        .connects_per_address("1/h,burst:100".parse().expect("the text is a rate"))
 }
 
 /// Sends requests through HAProxy, from two addresses of this machine.
@@ -136,17 +136,17 @@ async fn clients_keep_their_addresses<W: Wire>(send: &str, place: impl Fn(&W::Pl
 }
 
 #[tokio::test]
-async fn version_1_over_tcp() {
+async fn clients_keep_their_addresses_with_version_1_over_tcp() {
     clients_keep_their_addresses::<Tcp>("send-proxy", SocketAddr::to_string).await;
 }
 
 #[tokio::test]
-async fn version_2_over_tcp() {
+async fn clients_keep_their_addresses_with_version_2_over_tcp() {
     clients_keep_their_addresses::<Tcp>("send-proxy-v2", SocketAddr::to_string).await;
 }
 
 #[tokio::test]
-async fn both_versions_over_a_unix_socket() {
+async fn clients_keep_their_addresses_with_both_versions_over_a_unix_socket() {
     let place = |path: &Path| format!("unix@{}", path.as_path().display());
     clients_keep_their_addresses::<Unix>("send-proxy", place).await;
     clients_keep_their_addresses::<Unix>("send-proxy-v2", place).await;

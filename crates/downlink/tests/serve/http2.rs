@@ -203,7 +203,7 @@ fn goodbye_in(stream: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
+async fn a_drain_completes_requests_in_progress_and_accepts_no_new_requests() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse.finite())));
     let once = move || async move {
@@ -318,7 +318,7 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 /// The peer answers pings, so its connection is alive. But it does not read one of its streams, so
 /// it opens no flow-control window for this stream.
 #[tokio::test]
-async fn a_stream_without_a_window_is_reset_and_other_streams_stay_open() {
+async fn a_stream_that_the_peer_does_not_read_is_reset_and_other_streams_stay_open() {
     let (app, dropped) = firehose();
     let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
     let mut client = Http2::to(&running).await;
@@ -356,7 +356,7 @@ async fn a_subscriber_whose_stream_is_reset_counts_as_stalled() {
 /// If the peer does not read a body of known length, the server resets the stream and drops the
 /// body.
 #[tokio::test]
-async fn a_long_body_without_a_window_is_reset() {
+async fn a_long_body_that_the_peer_does_not_read_is_reset() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
@@ -375,7 +375,7 @@ async fn a_long_body_without_a_window_is_reset() {
 }
 
 /// Bytes that signal when the last handle of them is dropped.
-struct Owned(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] DropSignal);
+struct Owned(Vec<u8>, #[allow(dead_code, reason = "its drop sends a signal")] DropSignal);
 
 impl AsRef<[u8]> for Owned {
     fn as_ref(&self) -> &[u8] {
@@ -431,8 +431,8 @@ async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let peer = mute(&running, &[HELLO, GET]).await;
     patiently(dropped).await.expect("the body is dropped");
     assert!(before.elapsed() >= SHORT);
-    // Only one connection is allowed. When the server serves another connection, it has closed the
-    // first one.
+    // The server allows only one connection. So when it serves another connection, it has closed
+    // the first connection.
     while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
@@ -450,7 +450,7 @@ impl Http2 {
 }
 
 #[tokio::test]
-async fn a_mute_peer_gets_a_goaway_and_does_not_delay_the_drain() {
+async fn a_peer_that_never_answers_gets_a_goaway_and_does_not_delay_the_drain() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let mut peer = mute(&running, &[HELLO, GET]).await;
     // These bytes begin the server's SETTINGS frame, so the server now uses HTTP/2 on this
@@ -490,8 +490,8 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
     let mut client = Http2::to(&running).await;
     let stream = client.get("/stream").await;
     for _ in 0..2 {
-        // The header timeout closes this other connection. When the connection is closed, the time
-        // of the timeout has passed.
+        // The header timeout closes this second connection. So when this connection is closed, the
+        // timeout has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
     assert_eq!(client.get("/").await.rest().await.expect("the body is complete"), "hello");

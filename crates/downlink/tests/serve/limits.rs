@@ -85,5 +85,5 @@ async fn the_number_of_refused_connections_is_limited() {
     silent[0].get("/", "").await;
     silent[0].sees("503 Service Unavailable").await;
     // A refused connection that sends no request is closed after a while.
-    assert_eq!(silent.pop().expect("a connection is left").rest().await, "");
+    assert_eq!(silent.pop().expect("one refused connection is still in the list").rest().await, "");
 }

@@ -30,7 +30,7 @@ async fn asked(running: &Running) -> String {
 }
 
 #[tokio::test]
-async fn method_router_and_makers_of_services_are_served() {
+async fn method_routers_and_make_services_are_served() {
     let method_router = get(|| async { "method" });
     assert_eq!(asked(&Running::with(method_router, |serve| serve).await).await, "method");
     let maker = hello().into_make_service();

@@ -3,8 +3,9 @@
 //!
 //! Most tests run on each socket type of the module `wire`. The server is built on hyper, an HTTP
 //! library. When a response is a stream and the socket is a TCP or Unix socket, the server takes
-//! the socket over from hyper and writes the stream itself. It does not know sockets of other types
-//! (foreign sockets), so hyper writes their streams. A peer must not see the difference.
+//! the socket over from hyper and writes the stream itself. The server does not know sockets of
+//! other types (foreign sockets), so hyper writes their streams. A peer must not see the
+//! difference.
 //!
 //! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
 

@@ -79,8 +79,8 @@ async fn pipelined_requests_before_and_after_streams_are_answered_in_order() {
     assert_eq!(client.seen, "");
 }
 
-/// The client sends all requests before it reads an answer. They have more bytes than hyper (the
-/// HTTP library) reads at once.
+/// The client sends all requests before it reads an answer. The requests have more bytes than hyper
+/// (the HTTP library) reads at once.
 #[tokio::test]
 async fn a_long_pipeline_is_answered_in_order() {
     let running = Running::new(app()).await;
@@ -166,7 +166,7 @@ async fn a_connection_closes_after_the_stream_if_either_side_requests_it() {
 }
 
 #[tokio::test]
-async fn upgrades_work_after_streams_and_beside_other_streams() {
+async fn upgrades_work_after_a_stream_and_while_other_streams_are_open() {
     let (app, mut begins) = conversation();
     let mut running = Running::new(app).await;
     let mut beside = running.get("/").await;

@@ -1,5 +1,5 @@
-//! Tests of the limits for each peer address. On Linux, each address of 127.0.0.0/8 is an address of
-//! this machine, so one test has many peers.
+//! Tests of the limits for each peer address. On Linux, each address of 127.0.0.0/8 is an address
+//! of this machine, so a test can have many peers with different addresses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -71,7 +71,7 @@ async fn until_status(host: u8, running: &Running, status: &str) -> Client<TcpSt
 }
 
 #[tokio::test]
-async fn one_address_at_its_limit_does_not_affect_another() {
+async fn one_address_at_its_limit_does_not_affect_other_addresses() {
     let running = with_limits(Some(2), None).await;
     let first = reading_from(1, &running).await;
     let _second = reading_from(1, &running).await;
@@ -104,7 +104,8 @@ async fn health_checks_are_answered_at_the_limits_of_an_address() {
     }
 }
 
-/// A connection counts while a driver, and not hyper, serves it, and until it is closed.
+/// A connection counts until it is closed, no matter whether the server itself or hyper (the HTTP
+/// library) writes the answers.
 #[tokio::test]
 async fn a_connection_counts_from_its_accept_to_its_close() {
     let running = with_limits(Some(1), None).await;
@@ -118,10 +119,10 @@ async fn a_connection_counts_from_its_accept_to_its_close() {
     let _open = until_status(1, &running, "HTTP/1.1 200 ").await;
 }
 
-/// Each connect of a storm gets a stream, a refusal, or no answer. Exactly as many get a stream as
-/// the rate allows.
+/// Each connection of the storm gets a stream, a refusal, or no answer. The number of streams is
+/// exactly the number that the rate allows.
 #[tokio::test]
-async fn a_connect_storm_of_one_address_leaves_others_alone() {
+async fn a_storm_of_connects_from_one_address_does_not_affect_other_addresses() {
     const STORM: usize = 400;
     const BURST: usize = 5;
     let running = with_limits(None, Some(&format!("1/h,burst:{BURST}"))).await;
@@ -157,10 +158,10 @@ async fn a_connect_storm_of_one_address_leaves_others_alone() {
     }
 }
 
-/// Connections that exceed the limit of their address and send nothing cannot use up the answers for
-/// the connections beyond `connections_max`.
+/// The server answers only a limited number of connections beyond `connections_max`. Silent
+/// connections beyond the limit of one address must not use up these answers.
 #[tokio::test]
-async fn refusals_of_one_address_do_not_use_up_the_refusals_of_all() {
+async fn silent_connections_of_one_address_do_not_use_up_the_answers_for_other_addresses() {
     let one = NonZeroU32::MIN;
     let running = Running::with::<Router, AsService>(app(), |serve| {
         serve.connections_per_address_max(one).connections_max(1)
@@ -186,7 +187,7 @@ async fn peers_of_a_unix_socket_are_not_limited() {
     let running = super::Running::<super::wire::Unix>::with::<Router, AsService>(app(), |serve| {
         serve
             .connections_per_address_max(NonZeroU32::MIN)
-            .connects_per_address("1/h".parse().expect("a rate"))
+            .connects_per_address("1/h".parse().expect("the text is a rate"))
     })
     .await;
     let mut open = Vec::new();

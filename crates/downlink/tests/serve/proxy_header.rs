@@ -16,7 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::wire::{Foreign, Tcp, Unix, Wire};
 use super::{Client, Running};
 
-/// Version 1 and 2 of a header that names 192.0.2.1:12345, then one for a proxy's own connection.
+/// A header in version 1 that names 192.0.2.1:12345. The next constant is the same header in
+/// version 2. The two headers after it are for connections of the proxy itself.
 const TEXT: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.9 12345 80\r\n";
 const BINARY: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x09\x30\x39\0\x50\
@@ -46,8 +47,8 @@ async fn running<W: Wire>() -> Running<W> {
     Running::with::<Router, AsService>(app(), behind_proxies).await
 }
 
-/// The bodies of three answers on one connection that begins with the header. The second answer is a
-/// stream.
+/// The bodies of three answers on one connection that begins with the header. The second answer is
+/// a stream.
 async fn peers<W: Wire>(running: &Running<W>, header: &[u8]) -> [String; 3] {
     let mut client = running.connect().await;
     client.io.write_all(&[header, REQUEST].concat()).await.expect("the connection is open");
@@ -74,7 +75,7 @@ async fn the_address_in_the_header_is_the_peer_address() {
 }
 
 #[tokio::test]
-async fn the_address_of_the_proxy_counts_if_it_connects_for_itself() {
+async fn the_proxys_own_address_is_the_peer_address_if_the_header_names_no_client() {
     for header in [UNKNOWN, LOCAL] {
         every_answer_has::<Tcp>(header, "Tcp(127.0.0.1:").await;
         every_answer_has::<Unix>(header, "Unix").await;
@@ -82,7 +83,7 @@ async fn the_address_of_the_proxy_counts_if_it_connects_for_itself() {
 }
 
 #[tokio::test]
-async fn handlers_and_makers_of_services_get_the_address_in_the_header() {
+async fn handlers_and_make_services_get_the_address_in_the_header() {
     let peer = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
     let running = Running::<Tcp>::with::<Router, AsService>(
         Router::new().route("/", get(peer)),
@@ -125,7 +126,7 @@ async fn a_header_of_any_other_peer_is_an_invalid_request() {
     for running in [untrusted.await, off.await] {
         for header in [TEXT, BINARY, UNKNOWN, LOCAL] {
             let mut client = running.connect().await;
-            client.io.write_all(&[header, REQUEST].concat()).await.expect("an open connection");
+            client.io.write_all(&[header, REQUEST].concat()).await.expect("the connection is open");
             let answer = client.rest().await;
             assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
             assert!(!answer.contains("192.0.2.1"), "{answer}");
@@ -191,7 +192,11 @@ async fn a_header_may_be_followed_by_http_2() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for cut in [0, 1, 10, 24, preface.len()] {
         let mut client = running.connect().await;
-        client.io.write_all(&[TEXT, &preface[..cut]].concat()).await.expect("an open connection");
+        client
+            .io
+            .write_all(&[TEXT, &preface[..cut]].concat())
+            .await
+            .expect("the connection is open");
         tokio::task::yield_now().await;
         client.io.write_all(&preface[cut..]).await.expect("the connection is open");
         let mut frame = [0; 9];

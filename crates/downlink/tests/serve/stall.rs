@@ -49,8 +49,8 @@ async fn answered() -> (Running, Client) {
 #[tokio::test]
 async fn an_idle_connection_may_outlast_the_header_timeout() {
     let (running, mut client) = answered().await;
-    // The header timeout closes this other connection. When the connection is closed, the time of
-    // the timeout has passed.
+    // The header timeout closes this second connection. So when this connection is closed, the
+    // timeout has passed.
     let mut other = running.connect().await;
     other.send("GET / HTTP/1.1\r\nHost: te").await;
     other.rest().await;
@@ -98,8 +98,8 @@ async fn a_head_may_have_32_kib() {
     assert!(answer.contains("more than 32768 bytes or 100 fields"), "{answer}");
 }
 
-/// The answer to an invalid request must give the reason, also if it is the second request on a
-/// connection.
+/// The answer to an invalid request must give the reason, even if the request is the second one on
+/// its connection.
 #[tokio::test]
 async fn too_many_fields_and_invalid_http_are_refused_with_a_reason() {
     let app = Router::new().route("/", get(|| async { "hello" }));

@@ -107,31 +107,31 @@ async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_reader_cut_before_the_gap_of_a_new_epoch_gets_the_gap_again() {
+async fn a_reader_that_is_cut_off_before_the_gap_of_a_new_epoch_gets_the_gap_when_it_resumes() {
     cut_everywhere(two_of_five(), "00000000-3", "new_epoch").await;
 }
 
 #[tokio::test]
-async fn a_reader_cut_before_the_gap_of_an_unknown_id_gets_the_gap_again() {
+async fn a_reader_that_is_cut_off_before_the_gap_of_an_unknown_id_gets_the_gap_when_it_resumes() {
     cut_everywhere(two_of_five(), "who", "unknown_id").await;
 }
 
 #[tokio::test]
-async fn a_reader_cut_before_the_gap_of_evicted_events_gets_the_gap_again() {
+async fn a_reader_that_is_cut_off_before_the_gap_of_evicted_events_gets_the_gap_when_it_resumes() {
     let hub = two_of_five();
     let first = hub.cursor().as_str().replace("-5", "-1");
     cut_everywhere(hub, &first, "evicted").await;
 }
 
 #[tokio::test]
-async fn a_reader_cut_before_the_gap_of_lost_events_gets_the_gap_again() {
+async fn a_reader_that_is_cut_off_before_the_gap_of_lost_events_gets_the_gap_when_it_resumes() {
     let hub = two_of_five();
     let ahead = hub.cursor().as_str().replace("-5", "-99");
     cut_everywhere(hub, &ahead, "lost").await;
 }
 
 #[tokio::test]
-async fn a_reader_without_events_gets_the_events_published_while_disconnected() {
+async fn a_reader_that_has_received_no_event_gets_the_events_published_while_it_is_disconnected() {
     let hub = Hub::text();
     let mut only = Only::new(&hub, "").await;
     assert_eq!(types(&only.read_events(1).await), ["downlink.open"]);

@@ -70,7 +70,11 @@ impl Ledger {
             let published = said.get(offset).expect("a received event was published");
             assert_eq!(*number, published.number, "{who}: {offset} has the data of another event");
             assert!(is_due(published), "{who}: {offset} was for {:?}", published.to);
-            assert!(*offset > seen.since, "{who}: {offset} is before {}", seen.since);
+            assert!(
+                *offset > seen.since,
+                "{who}: {offset} is not after its first id, {}",
+                seen.since
+            );
         }
         for hole in &seen.holes {
             let had = seen.events[..hole.events_before].last().map_or(seen.since, |last| last.0);
@@ -93,7 +97,11 @@ impl Ledger {
                 );
             }
         }
-        assert_eq!(came.next(), None, "{who}: received, but not due up to {until}");
+        assert_eq!(
+            came.next(),
+            None,
+            "{who} received an event that was not for it, or is after {until}"
+        );
     }
 }
 

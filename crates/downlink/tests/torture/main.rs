@@ -49,13 +49,16 @@ async fn patiently<F: Future>(waited_for: F) -> F::Output {
 /// Returns how long the publishers run.
 fn length() -> Duration {
     let seconds = std::env::var("DOWNLINK_TORTURE_SECONDS").ok();
-    Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.parse().expect("a number")))
+    Duration::from_secs(
+        seconds.map_or(SECONDS, |seconds| seconds.parse().expect("the value is a number")),
+    )
 }
 
 /// Makes the random number generator of a test, and prints the seed.
 fn dice(test: &str) -> Rng {
     let given = std::env::var("DOWNLINK_TORTURE_SEED").ok();
-    let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));
+    let seed = given
+        .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("the value is a number"));
     eprintln!("{test}: DOWNLINK_TORTURE_SEED={seed}");
     Rng::with_seed(seed)
 }

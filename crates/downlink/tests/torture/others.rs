@@ -86,7 +86,7 @@ async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Res
             while answers.windows(5).filter(|bytes| bytes == b"0\r\n\r\n").count() < 2 {
                 answers.push(io.read_u8().await?);
             }
-            let text = String::from_utf8(answers).expect("UTF-8");
+            let text = String::from_utf8(answers).expect("the text is UTF-8");
             assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 3, "{text}");
         }
         2 => {

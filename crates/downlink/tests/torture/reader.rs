@@ -109,8 +109,9 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            // Even if the reader already has the last event, it waits until the answer has begun.
-            // If the server stopped earlier, it would refuse the request.
+            // The test stops the server when every reader is done. A reader that already has the
+            // last event waits for the start of the answer, because a stopping server would refuse
+            // its request.
             while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
@@ -181,7 +182,7 @@ impl Reader {
                 let number = event.data.split_whitespace().next().unwrap().parse().unwrap();
                 self.lives.last_mut().unwrap().seen.events.push((offset, number));
             }
-            other => panic!("{}: no {other} was published", self.name),
+            other => panic!("{}: an event of the type {other} was not published", self.name),
         }
     }
 
@@ -221,7 +222,12 @@ impl Reader {
         let (epoch, offset) = split(&event.last_event_id);
         let life = self.lives.last_mut().expect("the first event of a reader is downlink.open");
         assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
-        assert!(offset >= life.position, "{}: back from {}: {event:?}", self.name, life.position);
+        assert!(
+            offset >= life.position,
+            "{}: an id is before offset {}: {event:?}",
+            self.name,
+            life.position
+        );
         life.position = offset;
         offset
     }

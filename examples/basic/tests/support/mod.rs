@@ -30,7 +30,7 @@ pub(crate) async fn send(app: &Router, request: Request<Body>) -> Response<Body>
 /// Opens an event stream of an app.
 pub(crate) async fn open(app: &Router, path: &str, last_event_id: &str) -> Streaming {
     let request = Request::get(path).header("last-event-id", last_event_id);
-    let response = send(app, request.body(Body::empty()).expect("a request")).await;
+    let response = send(app, request.body(Body::empty()).expect("the request is valid")).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     Streaming { body: response.into_body(), seen: String::new() }
@@ -50,8 +50,10 @@ impl Streaming {
             let frame = patiently(self.body.frame()).await;
             let frame =
                 frame.unwrap_or_else(|| panic!("the stream ended without {text:?}: {}", self.seen));
-            let bytes = frame.expect("no error").into_data().expect("no trailers");
-            self.seen.push_str(std::str::from_utf8(&bytes).expect("whole events"));
+            let bytes =
+                frame.expect("the body has not failed").into_data().expect("the frame has data");
+            self.seen
+                .push_str(std::str::from_utf8(&bytes).expect("each read ends with a whole event"));
         }
         &self.seen
     }

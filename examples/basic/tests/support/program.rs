@@ -35,20 +35,20 @@ fn command(path: &str, argument: Option<&str>, variable: Option<&str>) -> Comman
 
 /// Starts a program, and waits until the program has printed its address.
 async fn start(mut command: Command) -> Program {
-    let mut child = command.spawn().expect("the program");
-    let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+    let mut child = command.spawn().expect("the program starts");
+    let mut printed = BufReader::new(child.stdout.take().expect("the output is piped"));
     let mut line = String::new();
-    patiently(printed.read_line(&mut line)).await.expect("UTF-8");
+    patiently(printed.read_line(&mut line)).await.expect("the text is UTF-8");
     let address = line.split("http://").nth(1).expect(&line);
-    let address = address.split(['/', ' ']).next().expect("an address").to_owned();
+    let address = address.split(['/', ' ']).next().expect("the line has an address").to_owned();
     Program { child, address, _printed: printed }
 }
 
 impl Program {
     async fn open(&self, path: &str) -> TcpStream {
-        let mut socket = TcpStream::connect(&self.address).await.expect("listening");
+        let mut socket = TcpStream::connect(&self.address).await.expect("the program listens");
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.expect("open");
+        socket.write_all(request.as_bytes()).await.expect("the connection is open");
         socket
     }
 }
@@ -61,27 +61,30 @@ pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: S
     let mut seen = String::new();
     while !seen.contains(": connected\n\n") {
         let mut bytes = [0; 1_024];
-        let read = patiently(socket.read(&mut bytes)).await.expect("open");
+        let read = patiently(socket.read(&mut bytes)).await.expect("the connection is open");
         assert!(read > 0, "the stream ended after {seen:?}");
-        seen.push_str(std::str::from_utf8(&bytes[..read]).expect("whole events"));
+        seen.push_str(
+            std::str::from_utf8(&bytes[..read]).expect("each read ends with a whole event"),
+        );
     }
     assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
 
-    let id = program.child.id().expect("running").cast_signed();
-    kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("running");
-    patiently(socket.read_to_string(&mut seen)).await.expect("no reset");
+    let id = program.child.id().expect("the program runs").cast_signed();
+    kill_process(Pid::from_raw(id).expect("a process id is not 0"), signal)
+        .expect("the program runs");
+    patiently(socket.read_to_string(&mut seen)).await.expect("the connection is not reset");
     assert!(
         seen.ends_with("\n\n\r\n0\r\n\r\n"),
         "the last chunk comes after a whole frame: {seen}"
     );
-    let status = patiently(program.child.wait()).await.expect("a child");
+    let status = patiently(program.child.wait()).await.expect("the process can be awaited");
     assert!(status.success(), "{status}");
 }
 
 /// Asserts that a program fails with a clear error if its port is in use.
 pub(crate) async fn names_a_port_in_use(path: &str) {
-    let taken = PortTaken::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let address = taken.local_addr().expect("bound");
+    let taken = PortTaken::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let address = taken.local_addr().expect("the listener is bound");
     let said = refuses(command(path, Some(&address.port().to_string()), None)).await;
     assert!(said.contains(&format!("{address} is in use")), "{said}");
 }
@@ -96,7 +99,7 @@ pub(crate) async fn takes_its_port_from_argument_or_variable(path: &str) {
 
 /// Runs a program that fails to start. Returns its error output.
 async fn refuses(mut command: Command) -> String {
-    let output = patiently(command.output()).await.expect("the program");
+    let output = patiently(command.output()).await.expect("the program starts");
     assert!(!output.status.success());
-    String::from_utf8(output.stderr).expect("UTF-8")
+    String::from_utf8(output.stderr).expect("the text is UTF-8")
 }

@@ -28,18 +28,18 @@ impl Started {
     pub(crate) async fn with(path: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
         command.args(arguments).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("the program");
-        let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+        let mut child = command.spawn().expect("the program starts");
+        let mut printed = BufReader::new(child.stdout.take().expect("the output is piped"));
         let mut line = String::new();
-        patiently(printed.read_line(&mut line)).await.expect("UTF-8");
+        patiently(printed.read_line(&mut line)).await.expect("the text is UTF-8");
         let address = line.split("http://").nth(1).expect(&line);
-        let address = address.split(['/', ' ']).next().expect("an address").to_owned();
+        let address = address.split(['/', ' ']).next().expect("the line has an address").to_owned();
         Self { child, address, _printed: printed }
     }
 
     async fn send(&self, request: &str) -> TcpStream {
-        let mut socket = TcpStream::connect(&self.address).await.expect("listening");
-        socket.write_all(request.as_bytes()).await.expect("open");
+        let mut socket = TcpStream::connect(&self.address).await.expect("the program listens");
+        socket.write_all(request.as_bytes()).await.expect("the connection is open");
         socket
     }
 
@@ -53,7 +53,7 @@ impl Started {
             ))
             .await;
         let mut answer = String::new();
-        patiently(socket.read_to_string(&mut answer)).await.expect("UTF-8");
+        patiently(socket.read_to_string(&mut answer)).await.expect("the text is UTF-8");
         answer
     }
 
@@ -65,20 +65,23 @@ impl Started {
         let mut seen = String::new();
         while !seen.contains("\n\n") {
             let mut bytes = [0; 1_024];
-            let read = patiently(socket.read(&mut bytes)).await.expect("open");
+            let read = patiently(socket.read(&mut bytes)).await.expect("the connection is open");
             assert!(read > 0, "the stream ended after {seen:?}");
-            seen.push_str(std::str::from_utf8(&bytes[..read]).expect("whole events"));
+            seen.push_str(
+                std::str::from_utf8(&bytes[..read]).expect("each read ends with a whole event"),
+            );
         }
         assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
 
-        let id = self.child.id().expect("running").cast_signed();
-        kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("running");
-        patiently(socket.read_to_string(&mut seen)).await.expect("no reset");
+        let id = self.child.id().expect("the program runs").cast_signed();
+        kill_process(Pid::from_raw(id).expect("a process id is not 0"), signal)
+            .expect("the program runs");
+        patiently(socket.read_to_string(&mut seen)).await.expect("the connection is not reset");
         assert!(
             seen.ends_with("\n\n\r\n0\r\n\r\n"),
             "the last chunk comes after a whole frame: {seen}"
         );
-        let status = patiently(self.child.wait()).await.expect("a child");
+        let status = patiently(self.child.wait()).await.expect("the process can be awaited");
         assert!(status.success(), "{status}");
     }
 }
