@@ -66,11 +66,14 @@ impl TicketStreams {
         Ok(displaced)
     }
 
-    /// Removes a stream that ended. A newer stream of the same ticket stays.
-    pub fn remove(&mut self, ticket: TicketId, stream: u64) {
-        if self.open.get(&ticket) == Some(&stream) {
+    /// Removes a stream that ended. A newer stream of the same ticket stays. Returns whether the
+    /// stream was the newest of its ticket.
+    pub fn remove(&mut self, ticket: TicketId, stream: u64) -> bool {
+        let is_newest = self.open.get(&ticket) == Some(&stream);
+        if is_newest {
             self.open.remove(&ticket);
         }
+        is_newest
     }
 
     /// Tickets with an open stream.

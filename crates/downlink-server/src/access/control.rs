@@ -310,9 +310,9 @@ impl Control {
         }
     }
 
-    /// Removes a stream that has ended.
-    pub(crate) fn remove(&self, ticket: TicketId, stream: u64) {
-        self.ticket_streams.lock().remove(ticket, stream);
+    /// Removes a stream that has ended. Returns whether it was the newest stream of its ticket.
+    pub(crate) fn remove(&self, ticket: TicketId, stream: u64) -> bool {
+        self.ticket_streams.lock().remove(ticket, stream)
     }
 }
 

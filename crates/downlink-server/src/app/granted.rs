@@ -96,11 +96,13 @@ impl<F> GrantedFrames<F> {
     /// The frame before the end of the stream, and then `None`.
     fn end(&mut self) -> Option<Frame> {
         let held = self.held.as_mut()?;
-        if !held.over && held.ticket.is_some() {
+        if let Some(ticket) = held.ticket.filter(|_| !held.over) {
             // The hub has ended the subscription. A newer stream of the ticket may be the reason.
             held.over = true;
-            let displaced = Some(DisconnectReason::Disconnected);
-            let is_displaced = self.frames.subscription().ended() == displaced;
+            let subscription = self.frames.subscription();
+            let is_newest = held.control.remove(ticket, subscription.number());
+            let is_disconnected = subscription.ended() == Some(DisconnectReason::Disconnected);
+            let is_displaced = is_disconnected && !is_newest;
             return is_displaced.then(|| Frame::retry(DISPLACED_RETRY));
         }
         held.last.take()

@@ -87,3 +87,15 @@ async fn the_newest_stream_of_a_ticket_ends_the_older_one() {
     site.publish("topic=rooms/1", "hello").await;
     assert_eq!((newer.data().await, other.data().await), ("hello".into(), "hello".into()));
 }
+
+#[tokio::test]
+async fn a_stream_that_an_operator_ends_reconnects_soon() {
+    let site = Site::start(&[]);
+    let ticket = site.ticket("topic=rooms/1&client=ada").await;
+    let mut stream = site.subscribe(Request::get(format!("/events?ticket={ticket}"))).await;
+    let ended = site.operate(Request::new("DELETE", "/clients?client=ada")).await.json();
+    assert_eq!(ended["disconnected"], 1);
+    assert!(stream.next().await.is_none(), "the stream ends without an event");
+    // Only a newer stream of the same ticket makes a client wait for a minute.
+    assert_eq!(stream.retry, None);
+}
