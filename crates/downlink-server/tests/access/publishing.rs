@@ -43,6 +43,17 @@ async fn a_batch_is_refused_as_a_whole() {
     assert_eq!(site.events("rooms/1").await, 1);
 }
 
+#[tokio::test]
+async fn a_batch_without_a_credential_is_refused_before_its_body_arrives() {
+    let site = Site::start(&[]);
+    let Place::Tcp(address) = site.public() else { panic!("the listener is on TCP") };
+    let mut io = TcpStream::connect(address).await.expect("the server listens");
+    let request = Request::post("/events/batch", "");
+    let head = request.text(site.public(), "Content-Length: 1000000\r\n");
+    io.write_all(head.as_bytes()).await.expect("the connection is open");
+    assert_eq!(Upload(io).answer().await.outcome(), "401 token_missing");
+}
+
 /// A publish whose body is a stream of JSON lines, and stays open.
 struct Upload(TcpStream);
 
