@@ -76,7 +76,7 @@ struct Server {
 impl Server {
     fn start(workspace: &Workspace) -> anyhow::Result<Self> {
         let program = workspace.target.join("debug/downlink");
-        let words = ["serve", "--listen", "127.0.0.1:0", "--store", "none"];
+        let words = ["dev", "--listen", "127.0.0.1:0", "--store", "none"];
         let mut command = command(Path::new("/"), program, &words);
         let line = command::line(&command);
         println!("$ {line}");

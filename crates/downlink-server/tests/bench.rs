@@ -243,7 +243,7 @@ impl ServerProcess {
     }
 
     fn start_with(flags: &[&str]) -> Self {
-        let mut command = downlink(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat());
+        let mut command = downlink(&[&["dev", "--listen", "127.0.0.1:0"], flags].concat());
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -422,7 +422,7 @@ fn clients_resume_without_a_loss_after_a_crash() {
     let store = folder.join("store.db").display().to_string();
     let server = ServerProcess::start_with(&["--store", &store]);
     let program = env!("CARGO_BIN_EXE_downlink");
-    let line = format!("'{program}' serve --listen {} --store '{store}'", server.address);
+    let line = format!("'{program}' dev --listen {} --store '{store}'", server.address);
     let pid = format!("--server-pid={}", server.child.id());
     let report = report(server.address, &["-c20", "--comeback", &line, &pid]);
     std::fs::remove_dir_all(&folder).expect("the folder");

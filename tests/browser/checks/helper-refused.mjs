@@ -2,14 +2,19 @@
 
 import assert from 'node:assert/strict';
 
-import { startServer, withFaults } from '../lib/feeds.mjs';
+import { bearer } from '../lib/api.mjs';
+import { startProduction } from '../lib/binaries.mjs';
+import { withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-refused';
 
 export async function run({ browser, server, startFront }) {
-  const closed = await startServer(['--anonymous', 'publish']);
+  const closed = await startProduction(['--public', 'news']);
+  const asked = await fetch(`${closed.base}/tickets?topic=b`, { method: 'POST', headers: bearer(closed.key) });
+  const { ticket } = await asked.json();
   const cases = [
-    [closed, '/events?topic=a', 403],
+    [closed, '/events?topic=a', 401],
+    [closed, `/events?topic=a&ticket=${ticket}`, 403],
     [server, '/events?topics=a', 400],
   ];
   try {

@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict';
 
-import { startServer, withFaults } from '../lib/feeds.mjs';
+import { READABLE, startProduction } from '../lib/binaries.mjs';
+import { withFaults } from '../lib/feeds.mjs';
 
 export const name = 'plain_http';
 
@@ -11,7 +12,7 @@ export const name = 'plain_http';
 const NAME = 'events.test';
 
 export async function run({ browser, startFront }) {
-  const full = await startServer(['--host', NAME, '--subscribers-max', '0']);
+  const full = await startProduction([...READABLE, '--host', NAME, '--subscribers-max', '0']);
   try {
     await withFaults({ server: full, startFront }, async ({ faults, front }) => {
       const base = front.base.replace('127.0.0.1', NAME);

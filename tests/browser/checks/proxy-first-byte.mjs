@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 
+import { READABLE, startProduction } from '../lib/binaries.mjs';
 import { NAMES, forEach, withProxies } from '../lib/proxies.mjs';
 import { openStream } from '../lib/streams.mjs';
 
@@ -13,7 +14,8 @@ export const engines = ['node'];
  * proxy send bytes that it has held back. */
 const AT_ONCE_MS = 5_000;
 
-export async function run({ server }) {
+export async function run() {
+  const server = await startProduction(READABLE);
   await withProxies({ backend: server.base }, (proxies) =>
     forEach(proxies, async ({ name, base }) => {
       const stream = await openStream(`${base}/events?topic=${name}`, AT_ONCE_MS);
@@ -24,5 +26,5 @@ export async function run({ server }) {
       await stream.carried('data: the first event\n\n', AT_ONCE_MS);
       stream.close();
     }),
-  );
+  ).finally(server.stop);
 }

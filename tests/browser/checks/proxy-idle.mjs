@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { startServer } from '../lib/feeds.mjs';
+import { READABLE, startProduction } from '../lib/binaries.mjs';
 import { LONG, NAMES, forEach, hasIdleLimit, withProxies } from '../lib/proxies.mjs';
 import { openStream } from '../lib/streams.mjs';
 
@@ -22,21 +22,23 @@ const IDLE_MS = 3 * 1000 * IDLE_SECONDS;
 /** The same time for the long version, which uses the idle limits of the shipped files and the
  * default keep-alive of the server. */
 const LONG_IDLE_MS = 150_000;
-/** The longest wait for a cut after `IDLE_SECONDS`. It is less than the keep-alive interval of the
- * runner's server, so no keep-alive comes first. */
+/** The longest wait for a cut after `IDLE_SECONDS`. It is less than the default keep-alive interval,
+ * so no keep-alive comes first. */
 const CUT_MS_MAX = 12_000;
 const HEAD_MS_MAX = 10_000;
 
-export async function run({ server }) {
-  if (LONG) return lives({ backend: server.base }, LONG_IDLE_MS);
-  const lively = await startServer(['--keep-alive', KEEP_ALIVE]);
+export async function run() {
+  const server = await startProduction(READABLE);
+  const lively = await startProduction([...READABLE, '--keep-alive', KEEP_ALIVE]);
   try {
-    await Promise.all([
+    if (LONG) return await lives({ backend: server.base }, LONG_IDLE_MS);
+    return await Promise.all([
       lives({ backend: lively.base, idleSeconds: IDLE_SECONDS }, IDLE_MS),
       isCut({ backend: server.base, idleSeconds: IDLE_SECONDS, names: NAMES.filter(hasIdleLimit) }),
     ]);
   } finally {
     lively.stop();
+    server.stop();
   }
 }
 

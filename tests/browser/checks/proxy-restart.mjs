@@ -3,11 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { mkdtemp } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { publish } from '../lib/api.mjs';
-import { startBinary } from '../lib/binaries.mjs';
+import { READABLE, startProductionIn } from '../lib/binaries.mjs';
 import { upTo } from '../lib/feeds.mjs';
 import { LONG, NAMES, freePort, withProxies } from '../lib/proxies.mjs';
 
@@ -26,7 +25,7 @@ export async function run({ browser, server, startFront, folder }) {
   let total = 0;
   const publishOne = async () => {
     total += 1;
-    for (const topic of NAMES) await publish(current.base, { topic }, String(total));
+    for (const topic of NAMES) await current.publish({ topic }, String(total));
     return total;
   };
   const restart = async (signal, { requests }) => {
@@ -34,7 +33,7 @@ export async function run({ browser, server, startFront, folder }) {
     await ended(current, signal);
     const asked = requests.length;
     const gone = performance.now();
-    await assert.rejects(publish(current.base, { topic: 'nowhere' }, 'refused'));
+    await assert.rejects(current.publish({ topic: 'nowhere' }, 'refused'));
     // Each EventSource sends at least one request while the server is down.
     while (!NAMES.every((name) => requests.slice(asked).some(({ url }) => url === path(name)))) await pause(50);
     await pause(AWAY_MS - (performance.now() - gone));
@@ -64,8 +63,7 @@ function path(name) {
 }
 
 function startWithStore(address, store) {
-  const args = ['serve', '--listen', address, '--store', store];
-  return startBinary(process.env.DOWNLINK_BIN, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
+  return startProductionIn(dirname(store), [...READABLE, '--listen', address, '--store', store]);
 }
 
 async function ended({ child }, signal) {

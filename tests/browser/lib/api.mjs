@@ -9,11 +9,16 @@ export function query(address) {
   return new URLSearchParams(pairs).toString();
 }
 
-/** Publishes an event. Returns the answer, `{ id, subscribers }`. */
-export async function publish(base, address, data) {
+/** The header with a key or a token. */
+export function bearer(key) {
+  return key ? { authorization: `Bearer ${key}` } : {};
+}
+
+/** Publishes an event, with the key if there is one. Returns the answer, `{ id, subscribers }`. */
+export async function publish(base, address, data, key) {
   const response = await fetch(`${base}/events?${query(address)}`, {
     method: 'POST',
-    headers: { 'content-type': 'text/plain; charset=utf-8' },
+    headers: { 'content-type': 'text/plain; charset=utf-8', ...bearer(key) },
     body: data,
   });
   const text = await response.text();

@@ -1,6 +1,10 @@
 // Starts programs and reads their addresses from their output. At the end, all programs are killed.
 
 import { spawn } from 'node:child_process';
+import { readFileSync, rmSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 import { publish, subscribe } from './api.mjs';
@@ -45,12 +49,13 @@ export function stopAll() {
 }
 
 /**
- * Starts a server program and waits until a line it prints matches `urlRegex`.
+ * Starts a server program and waits until a line it prints matches `urlRegex`. `options` are those of
+ * `spawn`, such as `cwd`.
  *
  * Returns `{ base, child, stop, lastLines }`. `base` is the first group of the match, or the match.
  */
-export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-9]+/) {
-  const child = start(path, args);
+export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-9]+/, options = {}) {
+  const child = start(path, args, options);
   const lines = [];
   const lastLines = () => lines.slice(-LINES_KEPT).join('\n');
   const base = await new Promise((resolve, reject) => {
@@ -76,12 +81,46 @@ export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-
   return { base, child, lastLines, stop: () => stop(child) };
 }
 
-/** Starts a downlink server on a free port, without a store. */
+/** The address that a downlink server prints. */
+const LOOPBACK_URL = /http:\/\/127\.0\.0\.1:[0-9]+/;
+
+/** The file with the publish key, which a production server makes in its folder. */
+const KEY_FILE = 'downlink-publish.key';
+
+/** The flags of a production server at which everyone may subscribe to each topic. */
+export const READABLE = ['--public', '*'];
+
+/** Starts a production server in `folder`, where it makes its key files. `publish` sends the key. */
+export async function startProductionIn(folder, flags) {
+  const args = ['serve', ...flags];
+  const server = await startBinary(process.env.DOWNLINK_BIN, args, LOOPBACK_URL, { cwd: folder });
+  const key = readFileSync(join(folder, KEY_FILE), 'utf8').trim();
+  return { ...server, key, publish: (address, data) => publish(server.base, address, data, key) };
+}
+
+/**
+ * Starts a production server on a free port, without a store. Checks with real proxies need it,
+ * because a development server refuses requests that a proxy has forwarded.
+ */
+export async function startProduction(flags) {
+  const folder = await mkdtemp(join(tmpdir(), 'downlink-keys-'));
+  const tidy = () => rmSync(folder, { recursive: true, force: true });
+  try {
+    const args = ['--listen', '127.0.0.1:0', '--store', 'none', ...flags];
+    const server = await startProductionIn(folder, args);
+    return { ...server, stop: () => (server.stop(), tidy()) };
+  } catch (error) {
+    tidy();
+    throw error;
+  }
+}
+
+/** Starts a development server on a free port, without a store. */
 export async function startDownlink() {
   const path = process.env.DOWNLINK_BIN;
   if (!path) throw new Error('DOWNLINK_BIN is not set to the path of the server');
   const args = ['dev', '--listen', '127.0.0.1:0', '--store', 'none'];
-  const server = await startBinary(path, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
+  const server = await startBinary(path, args, LOOPBACK_URL);
   return {
     ...server,
     publish: (address, data) => publish(server.base, address, data),

@@ -14,7 +14,7 @@ export async function servedModule() {
   return addFile(await readFile(FILE), 'text/javascript; charset=utf-8', '/downlink.js');
 }
 
-/** Starts a server with additional flags. */
+/** Starts a development server with additional flags. */
 export async function startServer(flags = []) {
   const args = ['dev', '--listen', '127.0.0.1:0', '--store', 'none', ...flags];
   const server = await startBinary(process.env.DOWNLINK_BIN, args, /http:\/\/127\.0\.0\.1:[0-9]+/);

@@ -205,7 +205,7 @@ impl Round<'_> {
 
 /// The command lines of a typical run, for the record.
 pub(super) fn example(programs: &Programs<'_>, seconds: u64) -> [Command; 2] {
-    let server = programs.server(&super::servers::DOWNLINK, &["serve".into(), "…".into()]);
+    let server = programs.server(&super::servers::DOWNLINK, &["dev".into(), "…".into()]);
     let aim = Aim { url: "http://127.0.0.1:PORT", pid: "PID", again: "" };
     [server, Load::on(1_000).window(16).command(programs, &aim, seconds)]
 }

@@ -33,7 +33,7 @@ pub(super) const DOWNLINK: Server = Server {
     name: "downlink",
     manifest: "crates/downlink-server/Cargo.toml",
     binary: "downlink",
-    words: &["serve", "--listen"],
+    words: &["dev", "--listen"],
     usual: &["--store", "none"],
 };
 /// The floor, which is a bare loop of writes.
@@ -77,7 +77,7 @@ impl<'a> Programs<'a> {
         let mut taskset = command::command(&workspace.root, "taskset", &["--version"]);
         let is_pinned = processors > 1 && command::answers(&mut taskset);
         let mut programs = Self { workspace, is_pinned, help: String::new() };
-        let words = ["serve".to_owned(), "--help".to_owned()];
+        let words = ["dev".to_owned(), "--help".to_owned()];
         programs.help = command::output(&mut programs.on(SERVER_CPU, DOWNLINK.binary, &words))?;
         Ok(programs)
     }

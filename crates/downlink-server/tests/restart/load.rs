@@ -61,16 +61,30 @@ impl Published {
     }
 }
 
+/// A server, and the key that publishers and subscribers send.
+#[derive(Clone)]
+pub(crate) struct Reached {
+    pub(crate) url: String,
+    pub(crate) key: String,
+}
+
+impl Reached {
+    pub(crate) fn publisher(&self) -> Publisher {
+        let publisher = Publisher::new(&self.url).expect("an address");
+        publisher.with_bearer_token(&self.key).expect("a key in ASCII")
+    }
+}
+
 /// Publishes one event after another until the test stops it. It sends each event only once, and
 /// panics if the server does not acknowledge the event.
 pub(crate) async fn publish(
     topic: &'static str,
     number: usize,
-    url: String,
+    server: Reached,
     pause: Duration,
     tally: Arc<Tally>,
 ) -> Published {
-    let publisher = Publisher::new(&url).expect("an address");
+    let publisher = server.publisher();
     let mut took = Vec::new();
     while !tally.stop.load(Ordering::Relaxed) {
         let data = format!("{number}-{}", took.len());
@@ -98,12 +112,12 @@ pub(crate) struct Read {
 /// Reads a topic, over one connection after another, until the topic's last event.
 pub(crate) async fn read(
     topic: &'static str,
-    url: String,
+    server: Reached,
     client: reqwest::Client,
     tally: Arc<Tally>,
 ) -> Read {
-    let address = format!("{url}/events?topic={topic}&start=earliest");
-    let builder = EventSource::builder(&address).http_client(client);
+    let address = format!("{}/events?topic={topic}&start=earliest", server.url);
+    let builder = EventSource::builder(&address).http_client(client).bearer_token(&server.key);
     let mut source = builder.build().expect("an address");
     let mut read = Read { topic, seen: Vec::new(), connections: 0 };
     while let Some(delivery) = source.next().await {

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use downlink_client::{PublishRequest, Publisher};
+use downlink_client::PublishRequest;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::Mutex,
@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use self::{
-    load::{BUSY, END, Published, Read, STEADY, Tally, publish, read},
+    load::{BUSY, END, Published, Reached, Read, STEADY, Tally, publish, read},
     nginx::{Connections, Nginx},
     program::{Program, Socket},
 };
@@ -104,7 +104,7 @@ struct Load {
 }
 
 impl Load {
-    async fn start(url: &str, clients: usize) -> Self {
+    async fn start(server: &Reached, clients: usize) -> Self {
         let tally = Arc::new(Tally::default());
         let mut load = Self {
             tally,
@@ -119,7 +119,7 @@ impl Load {
         {
             load.reading.spawn(read(
                 topic,
-                url.to_owned(),
+                server.clone(),
                 client.clone(),
                 Arc::clone(&load.tally),
             ));
@@ -129,17 +129,17 @@ impl Load {
         // and the rate of deliveries stays the same.
         let steady = Duration::from_millis(clients as u64 / 2);
         for number in 0..STEADY_PUBLISHERS {
-            load.publish(STEADY, number, url, steady);
+            load.publish(STEADY, number, server, steady);
         }
         for number in 0..BUSY_PUBLISHERS {
-            load.publish(BUSY, number, url, Duration::from_millis(1));
+            load.publish(BUSY, number, server, Duration::from_millis(1));
         }
         load
     }
 
-    fn publish(&mut self, topic: &'static str, number: usize, url: &str, pause: Duration) {
+    fn publish(&mut self, topic: &'static str, number: usize, server: &Reached, pause: Duration) {
         let tally = Arc::clone(&self.tally);
-        self.publishing.spawn(publish(topic, number, url.to_owned(), pause, tally));
+        self.publishing.spawn(publish(topic, number, server.clone(), pause, tally));
     }
 
     /// Waits until the subscribers have opened one connection each at the start, and one connection
@@ -166,10 +166,10 @@ impl Load {
 
     /// Stops the publishers, publishes the last event of each topic, and waits until the
     /// subscribers have read it.
-    async fn end(self, url: &str) -> (Vec<Published>, Vec<Read>) {
+    async fn end(self, server: &Reached) -> (Vec<Published>, Vec<Read>) {
         self.tally.stop();
         let published = self.publishing.join_all().await;
-        let publisher = Publisher::new(url).expect("an address");
+        let publisher = server.publisher();
         for topic in [STEADY, BUSY] {
             let last = publisher.publish(&PublishRequest::to_topic(topic), END).await;
             assert!(last.expect("the last event").committed);
@@ -195,7 +195,10 @@ async fn restarts_under_load(
     };
     let mut server = Program::server(&socket, &store).greeted();
     let nginx = Nginx::start(&socket, connections, &folder.0);
-    let load = Load::start(&nginx.url, clients).await;
+    let key = std::fs::read_to_string(folder.0.join("downlink-publish.key"));
+    let key = key.expect("the first server has made a key").trim_end().to_owned();
+    let reached = Reached { url: nginx.url.clone(), key };
+    let load = Load::start(&reached, clients).await;
     let mut times = Vec::new();
     for number in 0..restarts {
         load.goes_on(100).await;
@@ -207,7 +210,7 @@ async fn restarts_under_load(
         load.all_are_connected(number + 1).await;
     }
     load.goes_on(100).await;
-    let (published, read) = load.end(&nginx.url).await;
+    let (published, read) = load.end(&reached).await;
     server.terminate();
     server.ended();
     let requests = nginx.requests();

@@ -59,11 +59,12 @@ impl Program {
         Self { child, stdout: BufReader::new(stdout) }
     }
 
+    /// Starts a production server. It makes its key files beside the store.
     pub(crate) fn server(socket: &Socket, store: &Path) -> Self {
         let store = store.to_str().expect("UTF-8");
         let downlink = env!("CARGO_BIN_EXE_downlink");
         // No topic of the test reaches this limit, so the server keeps all events.
-        let words = [downlink, "--store", store, "--retain-events", "1000000"];
+        let words = [downlink, "serve", "--store", store, "--retain-events", "1000000"];
         Self::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words)
     }
 
