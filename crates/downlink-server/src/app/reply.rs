@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use downlink::{
+    access::Refusal,
     http::{Problem, Spread, refuse},
     hub::{Confirmed, PublishError, Receipt},
 };
@@ -72,6 +73,12 @@ impl IntoResponse for Refused {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        AccessError::from(refusal).into()
     }
 }
 

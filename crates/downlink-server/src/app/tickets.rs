@@ -10,12 +10,14 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::hub::{ClientId, TopicSelector};
+use downlink::{
+    access::Caller,
+    hub::{ClientId, TopicSelector},
+};
 use downlink_access::{IssueError, TICKET_LIFETIME_MAX};
 use serde_json::json;
 
 use super::{
-    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, sentence, shown},
     state::App,
@@ -37,7 +39,7 @@ pub(super) async fn issue(
         None => TICKET_LIFETIME_MAX,
         Some(text) => lifetime(text)?,
     };
-    let issued = app.control.issue(&caller.verified, topics, client, lifetime);
+    let issued = caller.issue(topics, client, lifetime);
     let (ticket, until) = issued.map_err(refused)?;
     let url = format!("{}/events?ticket={ticket}", app.control.public_url());
     Ok(reply::json(&json!({ "url": url, "ticket": ticket, "expires": until.as_millis() })))
