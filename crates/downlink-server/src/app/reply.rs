@@ -78,16 +78,14 @@ impl IntoResponse for Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        AccessError::from(refusal).into()
+        let (code, challenge) = (refusal.code(), refusal.www_authenticate());
+        Self { status: refusal.status(), detail: sentence(&refusal), code, challenge }
     }
 }
 
 impl From<AccessError> for Refused {
     fn from(error: AccessError) -> Self {
-        let status = StatusCode::from_u16(error.status());
-        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (code, challenge) = (Some(error.code()), error.www_authenticate());
-        Self { status, detail: sentence(&error), code, challenge }
+        Refusal::from(error).into()
     }
 }
 

@@ -134,7 +134,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// As [`Access::issue`].
+    /// As [`Access::issue`]. An [`IssueError`] becomes a [`Refusal`] with the operator `?`.
     pub fn issue(
         &self,
         topics: Vec<TopicSelector>,

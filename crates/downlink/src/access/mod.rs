@@ -30,13 +30,18 @@
 //! ticket because `EventSource` sends no headers.
 //!
 //! ```
-//! # #[cfg(feature = "axum")] mod example {
+//! # #[cfg(all(feature = "axum", feature = "testing"))]
+//! # mod example {
 //! use std::time::Duration;
 //!
-//! use axum::{Router, extract::{Path, State}, response::IntoResponse, routing::{get, post}};
+//! use axum::Router;
+//! use axum::extract::{Path, State};
+//! use axum::http::StatusCode;
+//! use axum::response::{IntoResponse, Response};
+//! use axum::routing::{get, post};
 //! use downlink::access::{AccessLayer, Caller, Refusal, StreamRefusal};
-//! use downlink::hub::{Address, Topic};
-//! use downlink::{Hub, LastEventId, PublishError};
+//! use downlink::hub::{Address, Topic, TopicSelector};
+//! use downlink::{Hub, LastEventId};
 //! use downlink_access::{Access, AccessOptions, KeyRole, Keys, Secret, TicketKeys};
 //!
 //! async fn watch(
@@ -53,21 +58,62 @@
 //!     State(hub): State<Hub<String>>,
 //!     Path(order): Path<String>,
 //!     text: String,
-//! ) -> Result<Result<(), PublishError>, Refusal> {
-//!     let Ok(topic) = Topic::new(format!("orders/{order}")) else { return Ok(Err(not_a_topic())) };
+//! ) -> Result<Response, Refusal> {
+//!     let Ok(topic) = Topic::new(&format!("orders/{order}")) else {
+//!         return Ok(StatusCode::BAD_REQUEST.into_response());
+//!     };
 //!     caller.check_publish(&[Address::Topic(topic.clone())])?;
-//!     Ok(hub.to(topic).publish(text).map(drop))
+//!     Ok(hub.to(topic).publish(text).map(drop).into_response())
 //! }
-//! # fn not_a_topic() -> PublishError { PublishError::NoAddress }
+//!
+//! /// The app's own server calls this with its key, and puts the ticket into the page.
+//! async fn ticket(caller: Caller, Path(order): Path<String>) -> Result<String, Refusal> {
+//!     let topics = TopicSelector::parse(&format!("orders/{order}")).into_iter().collect();
+//!     let (ticket, _end) = caller.issue(topics, None, Duration::from_secs(600))?;
+//!     Ok(ticket)
+//! }
 //!
 //! pub fn app(hub: Hub<String>, access: Access) -> Router {
 //!     Router::new()
 //!         .route("/orders/{order}", get(watch).post(change))
+//!         .route("/tickets/{order}", post(ticket))
 //!         .layer(AccessLayer::new(access))
 //!         .with_state(hub)
 //! }
+//! # use axum::{body::Body, http::Request};
+//! # pub async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let (key, ticket_key) = (Secret::generate()?, Secret::generate()?);
+//! let mut keys = Keys::new();
+//! keys.add(KeyRole::Publish, &key)?;
+//! let tickets = Some(TicketKeys::new("shop", &[ticket_key])?);
+//! let access = Access::new(AccessOptions { keys, tickets, ..AccessOptions::default() });
+//! let app = app(Hub::text(), access);
+//! # let request = Request::get("/orders/7").body(Body::empty())?;
+//! # assert_eq!(downlink::testing::connect(&app, request).await.status(), 401);
+//! # let bearer = format!("Bearer {}", *key.text());
+//! # let request = Request::post("/tickets/7").header("authorization", &bearer);
+//! # let response = axum::body::to_bytes(tower_call(&app, request.body(Body::empty())?).await, 2048);
+//! # let ticket = String::from_utf8(response.await?.to_vec())?;
+//! # let request = Request::get(format!("/orders/7?ticket={ticket}")).body(Body::empty())?;
+//! # let mut page = downlink::testing::connect(&app, request).await;
+//! # assert_eq!(page.next_event().await.unwrap().event_type, "downlink.open");
+//! # let request = Request::post("/orders/7").header("authorization", bearer);
+//! # tower_call(&app, request.body("packed".into())?).await;
+//! # assert_eq!(page.next_event().await.unwrap().data, "packed");
+//! # Ok(())
 //! # }
-//! # fn main() {}
+//! # async fn tower_call(app: &Router, request: Request<Body>) -> Body {
+//! #     use tower_service::Service;
+//! #     let Ok(response) = app.clone().call(request).await;
+//! #     response.into_body()
+//! # }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     #[cfg(all(feature = "axum", feature = "testing"))]
+//! #     example::run().await?;
+//! #     Ok(())
+//! # }
 //! ```
 
 #[cfg(feature = "axum")]
