@@ -4,8 +4,9 @@
 //! request needs. The server checks an open stream again when it registers the stream, after each
 //! revocation, and after each reload.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use downlink_log::{Address, ClientId, Selection, Timestamp, TopicSelector};
@@ -17,11 +18,12 @@ use crate::credentials::{Credential, Presented};
 use crate::error::{AccessError, Right};
 use crate::jwt::tokens::{Tokens, VerifiedToken};
 use crate::keys::Keys;
-use crate::revocations::{Revocation, Revocations, RevokedKeysFull};
+use crate::revocations::{ClientTag, Revocation, Revocations, RevokedKeysFull};
 use crate::secret::KeyId;
-use crate::tickets::seal::{OpenedTicket, TicketError, TicketKeys};
+use crate::tickets::seal::{OpenedTicket, TicketError, TicketId, TicketKeys};
+use crate::tickets::streams::{TicketStreams, TicketStreamsFull};
 use crate::tickets::ticket::{AcceptedKey, Ticket};
-use crate::verified::{Proof, Source, Standing, StreamGrant, Verified};
+use crate::verified::{Proof, Standing, Verified};
 
 /// A ticket cannot be issued.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -79,7 +81,13 @@ struct Shared {
     /// Held alone, and only to look or to change.
     revocations: RwLock<Revocations>,
     /// The sources of the open streams, to share them. Held alone.
-    sources: Mutex<BTreeSet<Arc<Source>>>,
+    sources: Mutex<BTreeMap<SourceFacts, Arc<Source>>>,
+    /// The newest stream of each ticket. Held alone, for one look or one change.
+    ticket_streams: Mutex<TicketStreams>,
+    /// The number of changes that may have ended rights. A stream that has seen a smaller number
+    /// checks its rights again. The increase (Release) comes after the change, and the load of a
+    /// stream (Acquire) comes before its check.
+    changes: Arc<AtomicU32>,
 }
 
 /// Settings of an [`Access`]. The default accepts no request.
@@ -120,20 +128,23 @@ impl Access {
             settings: RwLock::new(Arc::new(options.into())),
             revocations: RwLock::new(revocations),
             sources: Mutex::default(),
+            ticket_streams: Mutex::default(),
+            changes: Arc::default(),
         };
         Self { shared: Arc::new(shared), takes_keys: true }
     }
 
     /// Replaces the settings, in every clone. The revocations stay.
     ///
-    /// Requests from now on are verified with the new settings. The caller then
-    /// [checks](Self::check_stream) the open streams again, to end those whose key was removed. A
+    /// Requests from now on are verified with the new settings. The caller then wakes the open
+    /// streams, which [check](StreamGrant::check) their rights, to end those whose key was removed. A
     /// key set that stays configured should keep its [`KeySetCache`](crate::KeySetCache), because a
     /// new cache has no keys until they are fetched.
     pub fn reload(&self, options: AccessOptions) {
         // The revocations are remembered for longer before the first token with a longer life.
         self.shared.revocations.write().remember_for(options.tokens.as_ref());
         *self.shared.settings.write() = Arc::new(options.into());
+        self.note_change();
     }
 
     /// The same access for a listener that accepts no keys, because the server has another listener
@@ -190,60 +201,42 @@ impl Access {
         Ok(verified)
     }
 
-    /// Checks that a subscription is allowed, and returns the part of the grant that the server
-    /// keeps while the stream is open.
+    /// Checks that a subscription is allowed.
     ///
     /// # Errors
     ///
     /// As [`recheck`](Self::recheck), then [`AccessError::TopicDenied`],
     /// [`AccessError::ClientDenied`] or [`AccessError::TokenMissing`].
+    pub fn check_subscription(
+        &self,
+        verified: &Verified,
+        asked: &Selection,
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        self.check_selection(&self.settings(), verified, asked, now)
+    }
+
+    /// Checks that a subscription is allowed, and returns the part of the grant that the server
+    /// keeps while the stream is open.
+    ///
+    /// The server calls this after it has opened the subscription. A revocation then either comes
+    /// before this check, or the stream notices it later.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_subscription`](Self::check_subscription).
     pub fn admit(
         &self,
         verified: &Verified,
         asked: &Selection,
         now: Timestamp,
     ) -> Result<StreamGrant, AccessError> {
+        let checked = self.shared.changes.load(Ordering::Acquire);
         let settings = self.settings();
         self.check_selection(&settings, verified, asked, now)?;
         let is_granted = verified.grant().check_subscribe(&asked.selectors).is_ok();
         let public = (!is_granted).then(|| Arc::clone(&settings.public));
-        Ok(StreamGrant::new(verified, self.source(Source::of(verified, public))))
-    }
-
-    /// Checks that an open stream may stay open. `asked` is the selection that was
-    /// [admitted](Self::admit).
-    ///
-    /// A server calls this for each stream after a revocation and after a reload. It also calls
-    /// this once after it has registered the stream: a revocation between the admission and the
-    /// registration would otherwise miss the stream.
-    ///
-    /// If a topic was public and no longer is, the stream ends, even if its grant also covers the
-    /// topic. The client reconnects and then reads the topic with its grant.
-    ///
-    /// # Errors
-    ///
-    /// As [`recheck`](Self::recheck), then [`AccessError::TopicDenied`] or
-    /// [`AccessError::TokenMissing`].
-    pub fn check_stream(
-        &self,
-        stream: &StreamGrant,
-        asked: &Selection,
-        now: Timestamp,
-    ) -> Result<(), AccessError> {
-        let settings = self.settings();
-        let Source { has_credential, public, .. } = stream.source();
-        if !has_credential && settings.public.is_empty() {
-            return Err(AccessError::TokenMissing);
-        }
-        let relied_on = public.as_deref().filter(|public| **public != *settings.public);
-        let is_closed = |asked: &&TopicSelector| {
-            relied_on.is_some_and(|public| covers(public, asked)) && !settings.is_public(asked)
-        };
-        match asked.selectors.iter().find(is_closed) {
-            Some(_) if !has_credential => Err(AccessError::TokenMissing),
-            Some(selector) => Err(AccessError::TopicDenied { selector: selector.clone() }),
-            None => self.check_standing(&settings, &stream.standing(), &asked.selectors, now),
-        }
+        Ok(self.stream_grant(verified, public, checked))
     }
 
     /// Checks the right to publish to every address of an event.
@@ -307,13 +300,16 @@ impl Access {
         Ok((keys.seal(&ticket)?, end))
     }
 
-    /// Adds a revocation. The caller then [checks](Self::check_stream) the open streams again.
+    /// Adds a revocation. The caller then wakes the open streams, which [check](StreamGrant::check)
+    /// their rights.
     ///
     /// # Errors
     ///
     /// [`RevokedKeysFull`] if too many keys are revoked.
     pub fn revoke(&self, revocation: Revocation, now: Timestamp) -> Result<(), RevokedKeysFull> {
-        self.shared.revocations.write().revoke(revocation, now)
+        self.shared.revocations.write().revoke(revocation, now)?;
+        self.note_change();
+        Ok(())
     }
 
     /// Accepts a revoked key again. Call it after the key was removed from the settings.
@@ -324,6 +320,17 @@ impl Access {
     /// All revocations, for a store.
     pub fn revocations(&self) -> Vec<Revocation> {
         self.shared.revocations.read().entries().collect()
+    }
+
+    /// The number of streams that a newer stream of the same ticket has ended.
+    pub fn ticket_disputes(&self) -> u64 {
+        self.shared.ticket_streams.lock().disputes()
+    }
+
+    /// Makes every open stream check its rights at its next poll. A server calls this after it has
+    /// fetched a key set, because a key may be missing in the newer set.
+    pub fn note_change(&self) {
+        self.shared.changes.fetch_add(1, Ordering::Release);
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -363,7 +370,7 @@ impl Access {
         topics: &[TopicSelector],
         now: Timestamp,
     ) -> Result<(), AccessError> {
-        if standing.until <= now {
+        if standing.until.is_some_and(|until| until <= now) {
             return Err(AccessError::TokenExpired);
         }
         if self.shared.revocations.read().is_revoked(standing.issued(), topics, now) {
@@ -373,17 +380,173 @@ impl Access {
         settings.check_keys(standing, now)
     }
 
+    fn stream_grant(
+        &self,
+        verified: &Verified,
+        public: Option<Arc<[TopicSelector]>>,
+        checked: u32,
+    ) -> StreamGrant {
+        let Standing { client, issued_at, key, sealed_with, .. } = verified.standing();
+        let ticket = match verified.proof() {
+            Proof::Ticket { id, .. } => id,
+            _ => NO_TICKET,
+        };
+        let source = self.source(SourceFacts {
+            has_credential: verified.proof() != Proof::Nothing,
+            hears_everyone: verified.grant().hear_everyone(),
+            key,
+            sealed_with,
+            public,
+        });
+        StreamGrant { issued_at, client, source, ticket, checked }
+    }
+
     /// The shared copy of this source. A new source removes those that no stream uses any more, so
     /// the number of sources is limited by the number of keys.
-    fn source(&self, source: Source) -> Arc<Source> {
+    fn source(&self, facts: SourceFacts) -> Arc<Source> {
         let mut sources = self.shared.sources.lock();
-        if let Some(shared) = sources.get(&source) {
-            return Arc::clone(shared);
+        if let Some(source) = sources.get(&facts) {
+            return Arc::clone(source);
         }
-        sources.retain(|source| Arc::strong_count(source) > 1);
-        let source = Arc::new(source);
-        sources.insert(Arc::clone(&source));
+        sources.retain(|_, source| Arc::strong_count(source) > 1);
+        let source = Arc::new(Source {
+            facts: facts.clone(),
+            access: Arc::downgrade(&self.shared),
+            changes: Arc::clone(&self.shared.changes),
+        });
+        sources.insert(facts, Arc::clone(&source));
         source
+    }
+}
+
+/// The part of a [`Verified`] that a server keeps while a stream is open.
+///
+/// [`Access::admit`] makes it. It has 40 bytes and no memory of its own: all streams that the same
+/// key verified share the rest. It does not keep the end of the grant, because the response has a
+/// timer for it.
+#[derive(Debug)]
+#[must_use]
+pub struct StreamGrant {
+    issued_at: Timestamp,
+    client: Option<ClientTag>,
+    source: Arc<Source>,
+    /// [`NO_TICKET`] if the credential is not a ticket.
+    ticket: TicketId,
+    /// The number of changes at the last check.
+    checked: u32,
+}
+
+/// The id for streams without a ticket. No ticket has it, except with a chance of 2⁻⁹⁶.
+const NO_TICKET: TicketId = TicketId::from_bytes([0; TicketId::BYTES]);
+
+/// What the streams of one key share.
+#[derive(Debug)]
+struct Source {
+    facts: SourceFacts,
+    /// The access that admitted the streams. If the app has dropped it, nothing changes any more.
+    access: Weak<Shared>,
+    /// The counter of `access`.
+    changes: Arc<AtomicU32>,
+}
+
+/// The facts that many streams share.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct SourceFacts {
+    has_credential: bool,
+    hears_everyone: bool,
+    key: Option<AcceptedKey>,
+    sealed_with: Option<KeyId>,
+    /// The public selectors at the time of the check, if the grant alone does not cover the stream.
+    public: Option<Arc<[TopicSelector]>>,
+}
+
+impl StreamGrant {
+    /// Whether the stream receives the events for everyone.
+    pub fn hears_everyone(&self) -> bool {
+        self.source.facts.hears_everyone
+    }
+
+    /// Whether rights may have ended since the last [`check`](Self::check). This costs one load.
+    pub fn is_outdated(&self) -> bool {
+        self.source.changes.load(Ordering::Acquire) != self.checked
+    }
+
+    /// Checks that the stream may stay open. `asked` is the selection that was
+    /// [admitted](Access::admit).
+    ///
+    /// If a topic was public and no longer is, the stream ends, even if its grant also covers the
+    /// topic. The client reconnects and then reads the topic with its grant.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError::Revoked`], [`AccessError::KeyUnknown`], [`AccessError::TopicDenied`] or
+    /// [`AccessError::TokenMissing`].
+    pub fn check(&mut self, asked: &Selection, now: Timestamp) -> Result<(), AccessError> {
+        self.checked = self.source.changes.load(Ordering::Acquire);
+        let Some(shared) = self.source.access.upgrade() else { return Ok(()) };
+        match (Access { shared, takes_keys: true }).check_stream(self, asked, now) {
+            // This says nothing against the stream.
+            Err(AccessError::KeysUnavailable) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Registers the newest stream of a ticket by its number, which no other stream has. Returns
+    /// the number of the older stream of the same ticket, which the caller ends. Without a ticket,
+    /// nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// [`TicketStreamsFull`] if too many streams are open with tickets.
+    pub fn register(&self, stream: u64) -> Result<Option<u64>, TicketStreamsFull> {
+        match self.source.access.upgrade().filter(|_| self.has_ticket()) {
+            Some(access) => access.ticket_streams.lock().register(self.ticket, stream),
+            None => Ok(None),
+        }
+    }
+
+    /// Removes a stream that has ended. Returns `false` if a newer stream of its ticket has displaced
+    /// it.
+    pub fn remove(&self, stream: u64) -> bool {
+        match self.source.access.upgrade().filter(|_| self.has_ticket()) {
+            Some(access) => access.ticket_streams.lock().remove(self.ticket, stream),
+            None => true,
+        }
+    }
+
+    /// Whether the credential is a ticket.
+    pub fn has_ticket(&self) -> bool {
+        self.ticket != NO_TICKET
+    }
+
+    fn standing(&self) -> Standing {
+        let Self { issued_at, client, .. } = *self;
+        let SourceFacts { key, sealed_with, .. } = self.source.facts;
+        Standing { until: None, client, issued_at, key, sealed_with }
+    }
+}
+
+impl Access {
+    fn check_stream(
+        &self,
+        stream: &StreamGrant,
+        asked: &Selection,
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        let settings = self.settings();
+        let SourceFacts { has_credential, ref public, .. } = stream.source.facts;
+        if !has_credential && settings.public.is_empty() {
+            return Err(AccessError::TokenMissing);
+        }
+        let relied_on = public.as_deref().filter(|public| **public != *settings.public);
+        let is_closed = |asked: &&TopicSelector| {
+            relied_on.is_some_and(|public| covers(public, asked)) && !settings.is_public(asked)
+        };
+        match asked.selectors.iter().find(is_closed) {
+            Some(_) if !has_credential => Err(AccessError::TokenMissing),
+            Some(selector) => Err(AccessError::TopicDenied { selector: selector.clone() }),
+            None => self.check_standing(&settings, &stream.standing(), &asked.selectors, now),
+        }
     }
 }
 
@@ -453,7 +616,7 @@ mod tests {
         let admit = |key: Option<u8>| {
             let key = key.map(|byte| AcceptedKey::Key(KeyId::from_bytes([byte; KeyId::BYTES])));
             let verified = Verified { key, ..Verified::trusted(Grant::all(), now) };
-            StreamGrant::new(&verified, access.source(Source::of(&verified, None)))
+            access.stream_grant(&verified, None, 0)
         };
         let streams: Vec<StreamGrant> = (0..100).map(|_| admit(Some(1))).collect();
         assert_eq!(sources(), 1);

@@ -68,7 +68,7 @@ mod verified;
 
 mod access;
 
-pub use access::{Access, AccessOptions, IssueError};
+pub use access::{Access, AccessOptions, IssueError, StreamGrant};
 pub use containment::{contains, overlaps};
 pub use credentials::{COOKIE_NAME_DEFAULT, Credential, Presented};
 pub use error::{AccessError, InvalidGrant, Right};
@@ -101,4 +101,4 @@ pub use tickets::{
     streams::{TICKET_STREAMS_MAX_DEFAULT, TicketStreams, TicketStreamsFull},
     ticket::TICKET_LIFETIME_MAX,
 };
-pub use verified::{Proof, StreamGrant, Verified};
+pub use verified::{Proof, Verified};

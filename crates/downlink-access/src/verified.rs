@@ -1,9 +1,8 @@
 //! The outcome of verification: a grant and its proof.
 //!
-//! [`Verified`] is for one request. For an open stream, the server keeps a [`StreamGrant`], which
-//! needs less memory.
+//! [`Verified`] is for one request. For an open stream, the server keeps a
+//! [`StreamGrant`](crate::StreamGrant), which needs less memory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use downlink_log::{Address, ClientId, Timestamp, TopicSelector};
@@ -150,7 +149,7 @@ impl Verified {
             _ => None,
         };
         Standing {
-            until: self.grant.until().unwrap_or(NEVER),
+            until: self.grant.until(),
             client: self.grant.client().map(ClientTag::of),
             issued_at: self.issued_at,
             key: self.key,
@@ -159,15 +158,13 @@ impl Verified {
     }
 }
 
-/// The end of a grant without an end.
-const NEVER: Timestamp = Timestamp::from_millis(u64::MAX);
-
 /// The facts that decide whether a verified grant still holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    pub(crate) until: Timestamp,
-    client: Option<ClientTag>,
-    issued_at: Timestamp,
+    /// The end. `None` for an open stream, which its response ends.
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) client: Option<ClientTag>,
+    pub(crate) issued_at: Timestamp,
     pub(crate) key: Option<AcceptedKey>,
     /// The ticket key that sealed the ticket.
     pub(crate) sealed_with: Option<KeyId>,
@@ -177,58 +174,5 @@ impl Standing {
     pub(crate) fn issued(&self) -> Issued {
         let keys = [self.key.map(AcceptedKey::id), self.sealed_with];
         Issued { client: self.client, keys, at: self.issued_at }
-    }
-}
-
-/// The part of a [`Verified`] that a server keeps while a stream is open.
-///
-/// [`Access::admit`](crate::Access::admit) makes it, and
-/// [`Access::check_stream`](crate::Access::check_stream) checks it after a revocation or a reload.
-/// It has 32 bytes and no memory of its own: all streams that the same key verified share the rest.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct StreamGrant {
-    until: Timestamp,
-    issued_at: Timestamp,
-    client: Option<ClientTag>,
-    source: Arc<Source>,
-}
-
-/// The facts that many streams share.
-#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Source {
-    pub(crate) has_credential: bool,
-    key: Option<AcceptedKey>,
-    sealed_with: Option<KeyId>,
-    /// The public selectors at the time of the check, if the grant alone does not cover the stream.
-    pub(crate) public: Option<Arc<[TopicSelector]>>,
-}
-
-impl Source {
-    pub(crate) fn of(verified: &Verified, public: Option<Arc<[TopicSelector]>>) -> Self {
-        let Standing { key, sealed_with, .. } = verified.standing();
-        Self { has_credential: verified.proof != Proof::Nothing, key, sealed_with, public }
-    }
-}
-
-impl StreamGrant {
-    pub(crate) fn new(verified: &Verified, source: Arc<Source>) -> Self {
-        let Standing { until, client, issued_at, .. } = verified.standing();
-        Self { until, issued_at, client, source }
-    }
-
-    /// The end of the grant. `None` if it has none.
-    pub fn until(&self) -> Option<Timestamp> {
-        Some(self.until).filter(|until| *until != NEVER)
-    }
-
-    pub(crate) fn source(&self) -> &Source {
-        &self.source
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
-        let Self { until, issued_at, client, .. } = *self;
-        let Source { key, sealed_with, .. } = *self.source;
-        Standing { until, client, issued_at, key, sealed_with }
     }
 }

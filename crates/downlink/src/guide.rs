@@ -7,6 +7,7 @@
 #![cfg(any(
     not(doctest),
     all(
+        feature = "access",
         feature = "axum",
         feature = "json",
         feature = "metrics",

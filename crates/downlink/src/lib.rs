@@ -107,7 +107,7 @@
 //! - A client never reads the content of one event as a second event. The types [`EventType`] and
 //!   [`EventId`] refuse text with line breaks.
 //!
-//! This crate contains no client (see the crate `downlink-client`), no authentication and no TLS.
+//! This crate contains no client (see the crate `downlink-client`) and no TLS.
 //!
 //! # Features
 //!
@@ -117,6 +117,7 @@
 //! | `json` | [`Hub::json`], [`Event::json`]: values that serde encodes | yes |
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
 //! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
+//! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end with their rights | no |
 //! | `metrics` | the hub's numbers as OpenMetrics text | no |
 //! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!
@@ -124,8 +125,8 @@
 //!
 //! The crate supports Linux, macOS and Windows. The tests run on Linux. The memory of an idle
 //! stream in [`serve()`] is small only on Linux and macOS. On these systems, the server writes
-//! streams without the HTTP library hyper and its buffers. Only the feature `store` needs a C
-//! compiler.
+//! streams without the HTTP library hyper and its buffers. Only the features `store` and
+//! `access` need a C compiler.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide
@@ -139,6 +140,8 @@
     allow(rustdoc::broken_intra_doc_links, reason = "the front page links to items of features")
 )]
 
+#[cfg(feature = "access")]
+pub mod access;
 pub mod adapters;
 #[cfg(doc)]
 pub mod guide;

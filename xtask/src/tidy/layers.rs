@@ -67,6 +67,7 @@ const LIBRARY: Layers = Layers {
         layer("hub/").without(&["http/"], "the hub knows nothing of HTTP"),
         layer("serve/").without(&["hub/"], "serving works for any service"),
         layer("adapters/"),
+        layer("access/"),
         layer("testing.rs"),
         layer("guide.rs"),
         layer("lib.rs"),

@@ -71,8 +71,11 @@ pub enum TicketError {
 pub struct TicketId([u8; NONCE_LEN]);
 
 impl TicketId {
+    /// The number of bytes of an id.
+    pub const BYTES: usize = NONCE_LEN;
+
     /// The id with these bytes.
-    pub const fn from_bytes(bytes: [u8; NONCE_LEN]) -> Self {
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 }

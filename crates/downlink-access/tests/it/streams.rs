@@ -91,36 +91,36 @@ fn open_streams(access: &Access) -> [(StreamGrant, Selection); 4] {
 }
 
 /// The codes of the streams of [`open_streams`], or `open`.
-fn codes(access: &Access, streams: &[(StreamGrant, Selection); 4]) -> [&'static str; 4] {
+fn codes(streams: &mut [(StreamGrant, Selection); 4]) -> [&'static str; 4] {
     let later = at(NOW + 10);
-    streams.each_ref().map(|(stream, asked)| {
-        let outcome = access.check_stream(stream, asked, later);
+    streams.each_mut().map(|(stream, asked)| {
+        let outcome = stream.check(asked, later);
         outcome.err().map_or("open", |error| error.code())
     })
 }
 
 #[test]
-fn a_stream_keeps_at_most_64_bytes() {
-    assert_eq!(size_of::<StreamGrant>(), 32);
-    assert_eq!(size_of::<Option<StreamGrant>>(), 32);
+fn a_stream_keeps_40_bytes() {
+    assert_eq!(size_of::<StreamGrant>(), 40);
+    assert_eq!(size_of::<Option<StreamGrant>>(), 40);
     assert!(size_of::<Verified>() <= 160, "{}", size_of::<Verified>());
 }
 
 #[test]
 fn streams_stay_open_without_a_change() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
-    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    let mut streams = open_streams(&access);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
     access.reload(Server::new().options());
-    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
 }
 
 #[test]
 fn a_removed_publish_key_ends_its_streams_and_its_tickets() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
+    let mut streams = open_streams(&access);
     access.reload(Server { publish: another_secret(), ..Server::new() }.options());
-    assert_eq!(codes(&access, &streams), ["open", "key_unknown", "open", "key_unknown"]);
+    assert_eq!(codes(&mut streams), ["open", "key_unknown", "open", "key_unknown"]);
     let header = publish_key();
     let presented = Presented::new().authorization(header.as_bytes());
     assert_eq!(access.verify(&presented, now()), Err(AccessError::KeyUnknown));
@@ -129,70 +129,116 @@ fn a_removed_publish_key_ends_its_streams_and_its_tickets() {
 #[test]
 fn a_removed_ticket_key_ends_the_streams_of_tickets() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
+    let mut streams = open_streams(&access);
     access.reload(Server { ticket: another_secret(), ..Server::new() }.options());
-    assert_eq!(codes(&access, &streams), ["open", "open", "open", "key_unknown"]);
+    assert_eq!(codes(&mut streams), ["open", "open", "open", "key_unknown"]);
     access.reload(AccessOptions { tickets: None, ..Server::new().options() });
-    assert_eq!(codes(&access, &streams), ["open", "open", "open", "key_unknown"]);
+    assert_eq!(codes(&mut streams), ["open", "open", "open", "key_unknown"]);
 }
 
 #[test]
 fn removed_tokens_end_the_streams_of_tokens() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
+    let mut streams = open_streams(&access);
     access.reload(AccessOptions { tokens: None, ..Server::new().options() });
-    assert_eq!(codes(&access, &streams), ["open", "open", "key_unknown", "open"]);
+    assert_eq!(codes(&mut streams), ["open", "open", "key_unknown", "open"]);
 }
 
 #[test]
 fn a_topic_that_is_no_longer_public_ends_the_streams_that_rely_on_it() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
+    let mut streams = open_streams(&access);
     access.reload(Server { public: vec!["blog"], ..Server::new() }.options());
-    assert_eq!(codes(&access, &streams), ["token_missing", "open", "topic_denied", "open"]);
+    assert_eq!(codes(&mut streams), ["token_missing", "open", "topic_denied", "open"]);
     access.reload(Server { public: vec![], ..Server::new() }.options());
-    assert_eq!(codes(&access, &streams), ["token_missing", "open", "topic_denied", "open"]);
+    assert_eq!(codes(&mut streams), ["token_missing", "open", "topic_denied", "open"]);
     access.reload(Server { public: vec!["news/{x}"], ..Server::new() }.options());
-    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
 }
 
 #[test]
 fn a_revoked_client_loses_its_streams() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
+    let mut streams = open_streams(&access);
     let revoke = |revoked| access.revoke(Revocation { revoked, at: now() }, at(NOW + 1)).unwrap();
     revoke(Revoked::Client(client("bob")));
-    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
     revoke(Revoked::Topic(client("ada"), selector("orders/8")));
-    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
     revoke(Revoked::Topic(client("ada"), selector("orders/{id}")));
-    assert_eq!(codes(&access, &streams), ["open", "open", "revoked", "revoked"]);
+    assert_eq!(codes(&mut streams), ["open", "open", "revoked", "revoked"]);
     access.reload(Server::new().options());
-    assert_eq!(codes(&access, &streams), ["open", "open", "revoked", "revoked"]);
+    assert_eq!(codes(&mut streams), ["open", "open", "revoked", "revoked"]);
 }
 
 #[test]
 fn a_revoked_key_ends_its_streams_until_it_is_forgotten() {
     let access = Server::new().access();
-    let streams = open_streams(&access);
+    let mut streams = open_streams(&access);
     let header = publish_key();
     let presented = Presented::new().authorization(header.as_bytes());
     let key = access.verify(&presented, now()).unwrap().key().unwrap();
     access.revoke(Revocation { revoked: Revoked::Key(key), at: now() }, now()).unwrap();
-    assert_eq!(codes(&access, &streams), ["open", "revoked", "open", "revoked"]);
+    assert_eq!(codes(&mut streams), ["open", "revoked", "open", "revoked"]);
     access.forget_key(key);
-    assert_eq!(codes(&access, &streams), ["open"; 4]);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
 }
 
 #[test]
-fn a_stream_ends_with_its_grant() {
+fn a_change_outdates_every_stream_until_it_is_checked() {
     let access = Server::new().access();
-    let [_, (app, _), (user, asked), _] = open_streams(&access);
-    assert_eq!(app.until(), None);
-    assert_eq!(user.until(), Some(at(NOW + 3_600)));
-    assert_eq!(access.check_stream(&user, &asked, at(NOW + 3_599)), Ok(()));
-    let ended = access.check_stream(&user, &asked, at(NOW + 3_600));
-    assert_eq!(ended, Err(AccessError::TokenExpired));
+    let mut streams = open_streams(&access);
+    let outdated = |streams: &[(StreamGrant, Selection); 4]| {
+        streams.iter().filter(|(stream, _)| stream.is_outdated()).count()
+    };
+    assert_eq!(outdated(&streams), 0);
+    let revoked = Revoked::Client(client("bob"));
+    access.revoke(Revocation { revoked, at: now() }, now()).unwrap();
+    assert_eq!(outdated(&streams), 4);
+    assert_eq!((codes(&mut streams), outdated(&streams)), (["open"; 4], 0));
+    access.without_keys().reload(Server::new().options());
+    assert_eq!(outdated(&streams), 4);
+    codes(&mut streams);
+    access.note_change();
+    assert_eq!(outdated(&streams), 4);
+}
+
+#[test]
+fn streams_outlive_the_access_that_admitted_them() {
+    let access = Server::new().access();
+    let mut streams = open_streams(&access);
+    drop(access);
+    assert_eq!(codes(&mut streams), ["open"; 4]);
+    let [.., (browser, _)] = &streams;
+    assert_eq!(browser.register(1), Ok(None));
+}
+
+#[test]
+fn the_newest_stream_of_a_ticket_displaces_the_older_one() {
+    let access = Server::new().access();
+    let ticket = ticket_of_ada(&access);
+    let asked = asked(&["orders/7"], None);
+    let open = || admit(&access, &Presented::new().ticket(&ticket), &asked);
+    let (first, second) = (open(), open());
+    assert!(first.has_ticket());
+    assert_eq!(first.register(7), Ok(None));
+    assert_eq!(second.register(8), Ok(Some(7)));
+    first.remove(7);
+    assert_eq!(open().register(9), Ok(Some(8)), "the end of the first stream changes nothing");
+    assert_eq!(access.ticket_disputes(), 2);
+    open().remove(9);
+    assert_eq!(open().register(10), Ok(None));
+}
+
+#[test]
+fn streams_without_a_ticket_displace_none() {
+    let access = Server::new().access();
+    let [(stranger, _), (app, _), (user, _), _] = open_streams(&access);
+    for stream in [&stranger, &app, &user] {
+        assert!(!stream.has_ticket());
+        assert_eq!((stream.register(7), stream.register(8)), (Ok(None), Ok(None)));
+    }
+    assert_eq!(access.ticket_disputes(), 0);
 }
 
 #[test]
@@ -244,10 +290,10 @@ fn a_trusted_grant_is_revoked_like_any_other() {
     let access = Server::new().access();
     let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("a"));
     let asked = asked(&["a"], Some("ada"));
-    let stream = access.admit(&Verified::trusted(grant, now()), &asked, now()).unwrap();
+    let mut stream = access.admit(&Verified::trusted(grant, now()), &asked, now()).unwrap();
     let revoked = Revoked::Client(client("ada"));
     access.revoke(Revocation { revoked, at: at(NOW + 1) }, at(NOW + 1)).unwrap();
-    assert_eq!(access.check_stream(&stream, &asked, at(NOW + 2)), Err(AccessError::Revoked));
+    assert_eq!(stream.check(&asked, at(NOW + 2)), Err(AccessError::Revoked));
 }
 
 /// These types can be sent between threads.
@@ -279,15 +325,15 @@ fn rights_end_while_a_key_set_cannot_be_fetched() {
     // The key set is now older than a day.
     let later = at(NOW + 3_599);
     let access = Access::new(options(&["news"]));
-    let stream = open(&access);
-    let check = || access.check_stream(&stream, &asked, later).map_err(|error| error.code());
-    assert_eq!(check(), Err("keys_unavailable"));
+    let mut stream = open(&access);
+    let mut check = || stream.check(&asked, later).map_err(|error| error.code());
+    assert_eq!(check(), Ok(()));
     let revoked = Revoked::Client(client("ada"));
     access.revoke(Revocation { revoked, at: later }, later).unwrap();
     assert_eq!(check(), Err("revoked"));
     let access = Access::new(options(&["news"]));
-    let stream = open(&access);
+    let mut stream = open(&access);
     access.reload(options(&["blog"]));
-    let closed = access.check_stream(&stream, &asked, later);
+    let closed = stream.check(&asked, later);
     assert_eq!(closed.unwrap_err().code(), "topic_denied");
 }

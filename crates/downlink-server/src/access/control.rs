@@ -1,28 +1,19 @@
 //! Verifies the credentials of requests, and ends the streams whose rights have ended.
 
-use std::{
-    io,
-    path::Path,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, io, path::Path, pin::pin, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
-use axum::http::{HeaderMap, Method, header};
-use downlink::hub::{Address, ClientId, Hub, Selection, Timestamp, Topic, TopicSelector};
+use axum::http::{HeaderMap, Method};
+use downlink::access::{Caller, Origin, Origins, presented};
+use downlink::hub::{Address, Hub, Timestamp, Topic, TopicSelector};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, IssueError, Presented, Proof, Revocation, Secret,
-    StreamGrant, TicketId, TicketKeys, TicketStreams, TokenKeys, TokenRules, Tokens, Verified,
+    Access, AccessError, AccessOptions, Grant, Presented, Revocation, Secret, TicketKeys,
+    TokenKeys, TokenRules, Tokens,
 };
-use parking_lot::Mutex;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    AccessSettings, Origin, Origins, Role,
+    AccessSettings, Role,
     key_files::{self, KeyFiles},
     revoked::RevokedFile,
 };
@@ -30,9 +21,6 @@ use crate::config::Settings;
 
 /// The hub name in tickets. A ticket of another hub is refused.
 const HUB_NAME: &str = "downlink";
-
-/// The maximum number of open streams with tickets, each with another ticket.
-const TICKET_STREAMS_MAX: usize = 1_000_000;
 
 /// Everything that a server knows about access.
 #[derive(Debug)]
@@ -47,19 +35,14 @@ pub struct Control {
     public_url: String,
     key_files: Option<KeyFiles>,
     revoked: RevokedFile,
-    /// The newest stream of each ticket. Held alone, for one look or one change.
-    ticket_streams: Mutex<TicketStreams>,
-    /// How often rights were taken away since the start. A stream that has seen a smaller number
-    /// checks its rights again.
-    changes: AtomicU32,
-    /// Wakes the publishers of streams after each of these changes.
+    /// Wakes the publishers of streams after each revocation.
     changed: Notify,
 }
 
 /// The rights of a request without a listener of its own: see [`Control::verify`].
 pub(crate) struct Credentials<'a> {
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) tickets: &'a [String],
+    pub(crate) tickets: &'a [Cow<'a, str>],
     pub(crate) origin: &'a Origin,
     pub(crate) method: &'a Method,
 }
@@ -81,8 +64,6 @@ impl Control {
             public_url: String::new(),
             key_files: None,
             revoked: RevokedFile::default(),
-            ticket_streams: Mutex::new(TicketStreams::new(TICKET_STREAMS_MAX)),
-            changes: AtomicU32::new(0),
             changed: Notify::new(),
         }
     }
@@ -120,8 +101,6 @@ impl Control {
             public_url: access.public_url.clone().unwrap_or_default(),
             key_files: Some(key_files),
             revoked,
-            ticket_streams: Mutex::new(TicketStreams::new(TICKET_STREAMS_MAX)),
-            changes: AtomicU32::new(0),
             changed: Notify::new(),
         })
     }
@@ -151,11 +130,18 @@ impl Control {
         &self,
         role: Role,
         credentials: &Credentials<'_>,
-    ) -> Result<Verified, AccessError> {
+    ) -> Result<Caller, AccessError> {
+        let access = self.of(role);
         if role.gives_all_rights() && credentials.tickets.is_empty() {
-            return Ok(Verified::trusted(Grant::all(), now()));
+            return Ok(Caller::trusted(access.clone(), Grant::all()));
         }
-        self.of(role).verify(&self.presented(credentials), now())
+        let verified = access.verify(&self.presented(credentials), now())?;
+        Ok(Caller::new(access.clone(), verified, false))
+    }
+
+    /// The caller of a request with a bad cookie.
+    pub(crate) fn with_bad_cookie(&self, error: AccessError) -> Caller {
+        Caller::with_bad_cookie(self.access.clone(), error, false)
     }
 
     /// Whether the credential that counts is a cookie. A bad cookie does not close a public page.
@@ -165,94 +151,31 @@ impl Control {
 
     fn presented<'a>(&self, credentials: &Credentials<'a>) -> Presented<'a> {
         let Credentials { headers, tickets, origin, method } = credentials;
-        let mut presented = Presented::new();
-        for value in headers.get_all(header::AUTHORIZATION) {
-            presented = presented.authorization(value.as_bytes());
-        }
-        for ticket in *tickets {
-            presented = presented.ticket(ticket);
-        }
-        if origin.may_use_cookies(headers, method) {
-            for value in headers.get_all(header::COOKIE) {
-                presented = presented.cookie(value.as_bytes(), &self.cookie);
-            }
-        }
-        presented
+        let cookie = origin.may_use_cookies(headers, method).then_some(&*self.cookie);
+        presented(headers, tickets, cookie)
     }
 
     fn of(&self, role: Role) -> &Access {
         if role.takes_keys() { &self.access } else { &self.without_keys }
     }
 
-    /// Checks that a subscription is allowed. Returns what the stream keeps for later checks.
-    pub(crate) fn admit(
-        &self,
-        verified: &Verified,
-        asked: &Selection,
-    ) -> Result<StreamGrant, AccessError> {
-        self.access.admit(verified, asked, now())
-    }
-
-    /// Checks that an open stream may stay open.
-    pub(crate) fn check_stream(
-        &self,
-        stream: &StreamGrant,
-        asked: &Selection,
-    ) -> Result<(), AccessError> {
-        self.access.check_stream(stream, asked, now())
-    }
-
-    /// Checks the right to publish to every address of an event.
-    pub(crate) fn check_publish(
-        &self,
-        verified: &Verified,
-        addresses: &[Address],
-    ) -> Result<(), AccessError> {
-        self.access.check_publish(verified, addresses, now())
-    }
-
-    /// The rights of a request without credentials.
-    pub(crate) fn nobody(&self) -> Verified {
-        Verified::nobody(now())
-    }
-
     /// Whether a caller may see a topic, in a list or in the addresses of an event.
-    pub(crate) fn covers_topic(&self, verified: &Verified, topic: &Topic) -> bool {
-        verified.grant().covers_topic(topic)
-            || self.public.iter().any(|public| public.matches(topic))
-    }
-
-    /// Checks that a caller may see a topic.
-    pub(crate) fn check_topic(
-        &self,
-        verified: &Verified,
-        topic: &Topic,
-    ) -> Result<(), AccessError> {
-        let selectors = vec![TopicSelector::from(topic.clone())];
-        self.admit(verified, &Selection { selectors, client: None }).map(drop)
-    }
-
-    /// Checks that a caller has a credential.
-    pub(crate) fn check_credential(&self, verified: &Verified) -> Result<(), AccessError> {
-        if verified.proof() == Proof::Nothing { Err(AccessError::TokenMissing) } else { Ok(()) }
+    pub(crate) fn covers_topic(&self, caller: &Caller, topic: &Topic) -> bool {
+        caller.grant().covers_topic(topic) || self.public.iter().any(|public| public.matches(topic))
     }
 
     /// Waits until the rights of a publisher end, and returns the reason.
-    pub(crate) async fn rights_ended(
-        &self,
-        verified: &Verified,
-        addresses: &[Address],
-    ) -> AccessError {
+    pub(crate) async fn rights_ended(&self, caller: &Caller, addresses: &[Address]) -> AccessError {
         loop {
             let mut changed = pin!(self.changed.notified());
             // A change after this line is not missed.
             changed.as_mut().enable();
-            match self.check_publish(verified, addresses) {
+            match caller.access().check_publish(caller.verified(), addresses, now()) {
                 // The keys of the issuer cannot be fetched. This says nothing against the publisher.
                 Ok(()) | Err(AccessError::KeysUnavailable) => {}
                 Err(error) => return error,
             }
-            match verified.grant().until().map(SystemTime::from) {
+            match caller.grant().until().map(SystemTime::from) {
                 None => changed.await,
                 Some(until) => {
                     let left = until.duration_since(SystemTime::now()).unwrap_or_default();
@@ -265,17 +188,6 @@ impl Control {
         }
     }
 
-    /// Issues a ticket, and returns it with its end.
-    pub(crate) fn issue(
-        &self,
-        issuer: &Verified,
-        topics: Vec<TopicSelector>,
-        client: Option<ClientId>,
-        lifetime: Duration,
-    ) -> Result<(String, Timestamp), IssueError> {
-        self.access.issue(issuer, topics, client, lifetime)
-    }
-
     /// Revokes, and lets every open stream check its rights again. Then writes the revocation to the
     /// disk. If that fails, the revocation holds until the server ends.
     pub(crate) async fn revoke(
@@ -285,34 +197,11 @@ impl Control {
     ) -> Result<(), RevokeError> {
         let revoked = self.access.revoke(revocation.clone(), now());
         revoked.map_err(|_| RevokeError::TooManyKeys)?;
-        self.changes.fetch_add(1, Ordering::Release);
         self.changed.notify_waiters();
         hub.wake_subscribers();
         let control = Arc::clone(self);
         let writing = tokio::task::spawn_blocking(move || control.revoked.append(&revocation));
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)
-    }
-
-    /// The number of times that rights were taken away.
-    pub(crate) fn changes(&self) -> u32 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    /// Registers the newest stream of a ticket. Ends the older one.
-    pub(crate) fn register(&self, hub: &Hub<String>, ticket: TicketId, stream: u64) {
-        let registered = self.ticket_streams.lock().register(ticket, stream);
-        match registered {
-            Ok(Some(displaced)) => {
-                hub.disconnect_subscription(displaced);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "a stream with a ticket is not registered"),
-        }
-    }
-
-    /// Removes a stream that has ended. Returns whether it was the newest stream of its ticket.
-    pub(crate) fn remove(&self, ticket: TicketId, stream: u64) -> bool {
-        self.ticket_streams.lock().remove(ticket, stream)
     }
 }
 

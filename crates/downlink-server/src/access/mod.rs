@@ -8,7 +8,7 @@
 //! | `settings` | the flags |
 //! | `key_files` | the files with keys, which the first start makes |
 //! | `role` | the role of a listener: the paths that it serves, and the rights that it gives |
-//! | `origin` | which pages may use the server |
+//! | `origin` | the origins of pages, as the settings write them |
 //! | `revoked` | the file with the revocations |
 //! | `forwarded` | the address of the client behind trusted proxies |
 //! | `rates` | the limits against abuse: their flags, and the limiters of requests |
@@ -39,7 +39,6 @@ pub use ask::AskSettings;
 pub use control::Control;
 pub(crate) use control::{Credentials, RevokeError};
 pub(crate) use key_files::{KeyFiles, PUBLISH_KEY_FILE};
-pub(crate) use origin::{Origin, Origins, one};
 pub use rates::{AbuseLimits, Limit};
 pub use role::Role;
 pub(crate) use role::is_open;

@@ -10,7 +10,10 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{self, BATCH_EVENTS_MAX, Batch, BatchError};
+use downlink::{
+    access::Caller,
+    hub::{self, BATCH_EVENTS_MAX, Batch, BatchError},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -20,7 +23,6 @@ use serde_json::{json, value::RawValue};
 use super::{
     body, content,
     envelope::Envelope,
-    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, not_published, sentence, shown},
     state::App,
@@ -44,7 +46,7 @@ pub(super) async fn publish(
     Query::read(query.as_deref(), &[])?;
     content::check(&headers)?;
     // A stranger must not make the server read a large body.
-    app.control.check_credential(&caller.verified)?;
+    caller.check_credential()?;
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
@@ -67,9 +69,9 @@ pub(super) async fn publish(
         if addresses > ADDRESSES_MAX {
             return Err(too_many(ADDRESSES_MAX, "topics and clients"));
         }
-        let envelope = envelope.of_publisher(&caller.verified);
+        let envelope = envelope.of_publisher(caller.verified());
         let to = envelope.addresses().map_err(|refused| in_line(at, refused))?;
-        let allowed = app.control.check_publish(&caller.verified, &to);
+        let allowed = caller.check_publish(&to);
         allowed.map_err(|error| in_line(at, error.into()))?;
         batch.add(envelope.publish(&app.hub, &to), data);
         lines.push(at);

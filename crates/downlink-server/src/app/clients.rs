@@ -5,12 +5,11 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::hub::ClientId;
+use downlink::{access::Caller, hub::ClientId};
 use downlink_access::Right;
 use serde_json::{Value, json};
 
 use super::{
-    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, shown},
     state::App,
@@ -26,7 +25,7 @@ pub(super) async fn clients(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
-    caller.verified.check(Right::Admin)?;
+    caller.check(Right::Admin)?;
     let query = Query::read(query.as_deref(), &["limit"])?;
     let limit = query.number("limit")?.unwrap_or(LISTED);
     if limit == 0 || limit > LISTED_MAX {
@@ -62,7 +61,7 @@ pub(super) async fn disconnect(
             shown(client)
         ))
     })?;
-    caller.verified.check_issue_for(&client)?;
+    caller.verified().check_issue_for(&client)?;
     let client = client.as_str();
     Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use downlink::{
     Event, EventType, Frame,
-    hub::{Address, Published, Selection},
+    access::Caller,
+    hub::{Address, Published},
 };
-use downlink_access::Verified;
 use serde::Serialize;
 
 use crate::access::Control;
@@ -40,30 +40,13 @@ struct Described<'a> {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) control: Arc<Control>,
-    pub(super) verified: Arc<Verified>,
-    pub(super) asked: Selection,
-    /// Whether the events are described.
-    pub(super) meta: bool,
+    pub(super) caller: Caller,
 }
 
 impl View {
-    /// The frame of an event. A caller who must not hear the events for everyone gets a comment
-    /// instead of an event that is only for everyone.
-    pub(super) fn frame(&self, event: &Published<String>) -> Frame {
-        let is_asked = |address: &Address| match address {
-            Address::Topic(topic) => self.asked.selectors.iter().any(|asked| asked.matches(topic)),
-            Address::Client(client) => self.asked.client.as_ref() == Some(client),
-            _ => false,
-        };
-        if !self.verified.grant().hear_everyone() && !event.to().iter().any(is_asked) {
-            return Frame::comment("");
-        }
-        if self.meta { self.described(event) } else { event.frame().clone() }
-    }
-
     /// Encodes an event with its type and its addresses in its data. Leaves out the topics and
     /// clients that the caller may not read.
-    fn described(&self, event: &Published<String>) -> Frame {
+    pub(super) fn described(&self, event: &Published<String>) -> Frame {
         let data = event.data();
         let mut described = Described {
             topics: Vec::new(),
@@ -75,10 +58,10 @@ impl View {
         };
         for address in event.to() {
             match address {
-                Address::Topic(topic) if self.control.covers_topic(&self.verified, topic) => {
+                Address::Topic(topic) if self.control.covers_topic(&self.caller, topic) => {
                     described.topics.push(topic.as_str());
                 }
-                Address::Client(client) if self.verified.grant().check_client(client).is_ok() => {
+                Address::Client(client) if self.caller.grant().check_client(client).is_ok() => {
                     described.clients.push(client.as_str());
                 }
                 Address::Everyone => described.everyone = true,

@@ -8,7 +8,7 @@
 //! `Host` must be a name of this server. Without this check, an attacker could make a foreign
 //! domain name resolve to this address, and a page of that domain could use the server.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use axum::{
     extract::{Request, State},
@@ -16,16 +16,17 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use downlink::LastEventId;
-use downlink_access::{AccessError, Verified};
+use downlink::{
+    LastEventId,
+    access::{Caller, Origin, Origins, single_value, tickets},
+};
 
 use super::{
     discard,
-    query::Query,
     reply::{Refused, bad_request, forbidden, not_found, shown},
     state::App,
 };
-use crate::access::{Credentials, Origin, Origins, Role, is_open, one};
+use crate::access::{Credentials, Role, is_open};
 
 /// Headers that a proxy adds. A development server refuses requests with one of them, because a
 /// proxy on this machine can forward the requests of strangers.
@@ -39,22 +40,6 @@ const PROXY_HEADERS: [&str; 8] = [
     "cf-connecting-ip",
     "true-client-ip",
 ];
-
-/// The rights of a request.
-#[derive(Clone, Debug)]
-pub(super) struct Caller {
-    pub(super) verified: Arc<Verified>,
-    /// Why the cookie of the request is bad. A bad cookie counts as none where everything that the
-    /// request asks for is public.
-    bad_cookie: Option<AccessError>,
-}
-
-impl Caller {
-    /// The error of a check. If the request has a bad cookie, this is what is wrong with it.
-    pub(super) fn refused(&self, error: AccessError) -> AccessError {
-        self.bad_cookie.clone().unwrap_or(error)
-    }
-}
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -144,21 +129,20 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
 
 /// Verifies the credentials of a request.
 fn caller(app: &App, request: &Request, origin: &Origin) -> Result<Caller, Refused> {
-    let tickets = Query::tickets(request.uri().query())?;
+    let tickets = tickets(request.uri().query());
     let (headers, method) = (request.headers(), request.method());
     let credentials = Credentials { headers, tickets: &tickets, origin, method };
     match app.control.verify(app.role, &credentials) {
-        Ok(verified) => Ok(Caller { verified: Arc::new(verified), bad_cookie: None }),
+        Ok(caller) => Ok(caller),
         Err(error) if is_subscription(request) && app.control.is_cookie(&credentials) => {
-            let nobody = Arc::new(app.control.nobody());
-            Ok(Caller { verified: nobody, bad_cookie: Some(error) })
+            Ok(app.control.with_bad_cookie(error))
         }
         Err(error) => Err(error.into()),
     }
 }
 
 fn host(request: &Request) -> Result<&str, Refused> {
-    let host = one(request.headers(), &header::HOST).map_err(|name| given_twice(&name))?;
+    let host = single_value(request.headers(), &header::HOST).map_err(|name| given_twice(&name))?;
     let target = request.uri().authority().map(|authority| authority.as_str());
     match (host, target) {
         (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {

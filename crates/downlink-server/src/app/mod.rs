@@ -13,7 +13,6 @@ mod described;
 mod discard;
 mod envelope;
 mod foreign;
-mod granted;
 mod guard;
 mod page;
 mod publish;

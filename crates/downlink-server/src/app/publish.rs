@@ -1,7 +1,5 @@
 //! `POST /events`: publishes the body of a request, as one event or as a stream of events.
 
-use std::sync::Arc;
-
 use axum::{
     Extension,
     body::Body,
@@ -9,14 +7,13 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::Confirmed;
+use downlink::{access::Caller, hub::Confirmed};
 use serde_json::json;
 
 use super::{
     body, content,
     envelope::Envelope,
     foreign::Foreign,
-    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
     state::App,
@@ -51,15 +48,14 @@ pub(super) async fn publish(
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), PARAMETERS)?;
     content::check(&headers)?;
-    let envelope = Envelope::of_query(&query)?.of_publisher(&caller.verified);
+    let envelope = Envelope::of_query(&query)?.of_publisher(caller.verified());
     let addresses = envelope.addresses()?;
-    app.control.check_publish(&caller.verified, &addresses)?;
+    caller.check_publish(&addresses)?;
     let key = idempotency_key(&headers)?;
     if let Some(format) = content::stream_format(&headers) {
         check_stream(&query, key)?;
         let foreign = Foreign::of_query(&query, format)?;
         let finish = query.flag("finish_on_end")?.unwrap_or(false);
-        let caller = Arc::clone(&caller.verified);
         let stream = Stream { caller, envelope, addresses, format, foreign, finish, body };
         return streaming::publish(&app, stream).await;
     }

@@ -10,16 +10,13 @@
 //! - Other parameters that client libraries add are ignored, also because a browser never
 //!   reconnects after a 400.
 
-use downlink::LastEventId;
+use downlink::{LastEventId, access::TICKET_PARAMETER};
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
 
 /// The parameter whose value is never refused. Client libraries spell its name in several ways.
 const LENIENT: &str = "last_event_id";
-
-/// The parameter with a ticket. The guard reads it for every route.
-const TICKET: &str = "ticket";
 
 /// Parameters that polyfills of `EventSource` add. They ask the server to begin the stream with
 /// white space, which today's browsers do not need.
@@ -36,7 +33,8 @@ impl Query {
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name)?;
-            if name.starts_with('_') || name == TICKET {
+            // The guard reads the ticket for every route.
+            if name.starts_with('_') || name == TICKET_PARAMETER {
                 continue;
             }
             let subscribes = known.contains(&LENIENT);
@@ -51,22 +49,6 @@ impl Query {
             parameters.push((name, decode(value)?));
         }
         Ok(Self(parameters))
-    }
-
-    /// The tickets of a query, whatever its other parameters are.
-    ///
-    /// # Errors
-    ///
-    /// A ticket that is not UTF-8.
-    pub(super) fn tickets(query: Option<&str>) -> Result<Vec<String>, Refused> {
-        let mut tickets = Vec::new();
-        for pair in query.unwrap_or_default().split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if decode(name).is_ok_and(|name| name == TICKET) {
-                tickets.push(decode(value)?);
-            }
-        }
-        Ok(tickets)
     }
 
     /// All values of a parameter that may be repeated.

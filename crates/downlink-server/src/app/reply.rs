@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use downlink::{
+    access::Refusal,
     http::{Problem, Spread, refuse},
     hub::{Confirmed, PublishError, Receipt},
 };
@@ -75,12 +76,16 @@ impl IntoResponse for Refused {
     }
 }
 
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let (code, challenge) = (refusal.code(), refusal.www_authenticate());
+        Self { status: refusal.status(), detail: sentence(&refusal), code, challenge }
+    }
+}
+
 impl From<AccessError> for Refused {
     fn from(error: AccessError) -> Self {
-        let status = StatusCode::from_u16(error.status());
-        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (code, challenge) = (Some(error.code()), error.www_authenticate());
-        Self { status, detail: sentence(&error), code, challenge }
+        Refusal::from(error).into()
     }
 }
 

@@ -8,12 +8,14 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use downlink::hub::{ClientId, TopicSelector};
+use downlink::{
+    access::Caller,
+    hub::{ClientId, TopicSelector},
+};
 use downlink_access::{KeyId, Revocation, Revoked, Right};
 use serde_json::json;
 
 use super::{
-    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, sentence, shown},
     state::App,
@@ -31,14 +33,14 @@ pub(super) async fn revoke(
     let topic = topic.map(parse_topic).transpose()?;
     let revoked = match (client, topic, key) {
         (Some(client), topic, None) => {
-            caller.verified.check_issue_for(&client)?;
+            caller.verified().check_issue_for(&client)?;
             match topic {
                 Some(topic) => Revoked::Topic(client, topic),
                 None => Revoked::Client(client),
             }
         }
         (None, None, Some(key)) => {
-            caller.verified.check(Right::Admin)?;
+            caller.check(Right::Admin)?;
             Revoked::Key(parse_key(key)?)
         }
         _ => {

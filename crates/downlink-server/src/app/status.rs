@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use downlink::access::Caller;
 use downlink_access::Right;
 use prometheus_client::{
     encoding::text,
@@ -16,7 +17,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{classic, guard::Caller, query::Query, reply::Refused, state::App};
+use super::{classic, query::Query, reply::Refused, state::App};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -46,7 +47,7 @@ pub(super) async fn metrics(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    caller.verified.check(Right::Admin)?;
+    caller.check(Right::Admin)?;
     Query::read(query.as_deref(), &[])?;
     let mut registry = Registry::default();
     app.hub.stats().register(&mut registry);

@@ -15,8 +15,10 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{Address, Confirmed, Hub, PublishError, Receipt};
-use downlink_access::Verified;
+use downlink::{
+    access::Caller,
+    hub::{Address, Confirmed, Hub, PublishError, Receipt},
+};
 use serde_json::json;
 
 use super::{
@@ -33,7 +35,7 @@ const BROKEN: &str = "upstream.broken";
 
 /// A stream to publish.
 pub(super) struct Stream {
-    pub(super) caller: Arc<Verified>,
+    pub(super) caller: Caller,
     pub(super) envelope: Envelope,
     pub(super) addresses: Vec<Address>,
     pub(super) format: Format,
@@ -117,7 +119,7 @@ enum Next {
 /// The default of the maximum pause is an hour, not some seconds, because a language model may
 /// compute for a long time and a sensor may be silent. Without a maximum, a client that has lost
 /// its network would hold its connection for ever.
-async fn next(app: &App, caller: &Verified, to: &[Address], body: &mut Body) -> Next {
+async fn next(app: &App, caller: &Caller, to: &[Address], body: &mut Body) -> Next {
     let read = tokio::select! {
         biased;
         () = app.hub.draining() => return Next::ShuttingDown,
@@ -125,8 +127,7 @@ async fn next(app: &App, caller: &Verified, to: &[Address], body: &mut Body) -> 
         error = app.control.rights_ended(caller, to) => Err(error.into()),
     };
     // The rights may have ended in the same moment, so they are checked once more.
-    let checked =
-        read.and_then(|chunk| Ok(app.control.check_publish(caller, to).map(|()| chunk)?));
+    let checked = read.and_then(|chunk| Ok(caller.check_publish(to).map(|()| chunk)?));
     checked.map_or_else(Next::Stop, Next::Chunk)
 }
 
@@ -138,7 +139,7 @@ fn shutting_down() -> Refused {
 struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
-    caller: Arc<Verified>,
+    caller: Caller,
     envelope: Envelope,
     addresses: Vec<Address>,
     foreign: Foreign,

@@ -10,16 +10,15 @@ use axum::{
 };
 use downlink::{
     KeepAlive, LastEventId, Sse,
+    access::Caller,
     adapters::{SubscriptionFrames, ToFrame},
-    http::Spread,
-    hub::{ClientId, Selection, Start, Subscribe, SubscribeErrorKind, TopicSelector},
+    http::FrameSource,
+    hub::{ClientId, Published, Selection, Start, Subscribe, SubscribeErrorKind, TopicSelector},
 };
-use downlink_access::{Proof, Verified};
+use downlink_access::Proof;
 
 use super::{
     described::View,
-    granted::GrantedFrames,
-    guard::Caller,
     query::Query,
     reply::{Refused, bad_request, sentence, shown},
     state::App,
@@ -27,11 +26,6 @@ use super::{
 
 const PARAMETERS: &[&str] =
     &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
-
-/// The notice of an expiry comes at a random time in this range before the end, as parts of the
-/// stream's life. A client needs the rest of the time to get new credentials and to open its next
-/// stream.
-const NOTICE_PARTS: (u32, u32) = (20, 10);
 
 pub(super) async fn subscribe(
     State(app): State<App>,
@@ -56,61 +50,47 @@ async fn open(
     // the value is valid.
     parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
-    let verified = &caller.verified;
-    let asked = asked(&parameters, verified)?;
-    let allowed = app.control.admit(verified, &asked).map(drop);
-    allowed.map_err(|error| caller.refused(error))?;
-    let (subscribe, after) = request(app, &parameters, &asked)?;
+    let asked = caller.completed(asked(&parameters)?);
+    caller.check_subscription(&asked)?;
+    let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
     let subscription = match subscribe.resume(last).open().await {
         Ok(subscription) => subscription,
         Err(error) => return Ok(error.into_response()),
     };
-    if meta || !verified.grant().hear_everyone() {
-        let view =
-            View { control: Arc::clone(&app.control), verified: Arc::clone(verified), asked, meta };
-        return respond(
-            app,
-            verified,
-            subscription.into_frames_with(move |event| view.frame(&event)),
-        );
+    if meta {
+        let view = View { control: Arc::clone(&app.control), caller: caller.clone() };
+        let described = move |event: Published<String>| view.described(&event);
+        return respond(app, caller, subscription.into_frames_with(described));
     }
-    respond(app, verified, subscription.into_frames())
+    respond(app, caller, subscription.into_frames())
 }
 
 /// Answers with a stream that ends when the rights of the caller end.
 fn respond<F>(
     app: &App,
-    verified: &Verified,
+    caller: &Caller,
     frames: SubscriptionFrames<String, F>,
 ) -> Result<Response, Refused>
 where
     F: ToFrame<String> + Send + Unpin + 'static,
 {
-    let frames = GrantedFrames::new(frames, &app.control, verified)?;
-    if let Some((ticket, stream)) = frames.ticket() {
-        app.control.register(&app.hub, ticket, stream);
+    // Nothing can take the rights away that a listener gives.
+    if app.role.gives_all_rights() && caller.verified().proof() == Proof::Trusted {
+        return Ok(configured(app, Sse::new(frames)));
     }
-    let settings = &app.settings;
-    let mut sse = Sse::new(frames).keep_alive(KeepAlive::new().interval(settings.keep_alive));
-    if let Some(max_age) = settings.max_age {
-        sse = sse.max_age(max_age);
-    }
-    if let Some(until) = verified.grant().until() {
-        let until = SystemTime::from(until);
-        let life = until.duration_since(SystemTime::now()).unwrap_or_default();
-        // The clients of one page get new credentials at different times.
-        let (latest, earliest) = NOTICE_PARTS;
-        let notice = Spread::between(life / latest, life / earliest).pick();
-        sse = sse.expires_at(until).expiry_notice(notice);
-    }
-    Ok(sse.into_response())
+    Ok(configured(app, caller.stream(&app.hub, frames)?))
 }
 
-/// What the query asks for. With a ticket, a query without topics asks for those of the ticket.
-/// Every subscription under a grant with a client gets the events for this client.
-fn asked(parameters: &Query, verified: &Verified) -> Result<Selection, Refused> {
-    let grant = verified.grant();
+fn configured<S: FrameSource + Send + 'static>(app: &App, sse: Sse<S>) -> Response {
+    let settings = &app.settings;
+    let sse = sse.keep_alive(KeepAlive::new().interval(settings.keep_alive));
+    let sse = settings.max_age.into_iter().fold(sse, Sse::max_age);
+    sse.into_response()
+}
+
+/// What the query asks for.
+fn asked(parameters: &Query) -> Result<Selection, Refused> {
     let refused = |kind: SubscribeErrorKind| bad_request(sentence(&kind));
     let mut asked = Selection::default();
     for topic in parameters.all("topic") {
@@ -125,13 +105,6 @@ fn asked(parameters: &Query, verified: &Verified) -> Result<Selection, Refused> 
         });
         asked.client = Some(client?);
     }
-    let is_ticket = matches!(verified.proof(), Proof::Ticket { .. });
-    if is_ticket && asked.selectors.is_empty() {
-        asked.selectors.extend_from_slice(grant.subscribe());
-    }
-    if asked.client.is_none() {
-        asked.client = grant.client().cloned();
-    }
     Ok(asked)
 }
 
@@ -139,9 +112,9 @@ fn asked(parameters: &Query, verified: &Verified) -> Result<Selection, Refused> 
 fn request<'a>(
     app: &App,
     parameters: &'a Query,
-    asked: &Selection,
+    asked: Selection,
 ) -> Result<(Subscribe<String>, Option<&'a str>), Refused> {
-    let mut subscribe = app.hub.subscribe().selection(asked.clone());
+    let mut subscribe = app.hub.subscribe().selection(asked);
     let mut after = None;
     if let Some(start) = parameters.one("start")? {
         match start.strip_prefix("after:") {

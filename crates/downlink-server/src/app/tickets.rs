@@ -10,14 +10,16 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::hub::{ClientId, TopicSelector};
-use downlink_access::{IssueError, TICKET_LIFETIME_MAX};
+use downlink::{
+    access::{Caller, Refusal},
+    hub::{ClientId, TopicSelector},
+};
+use downlink_access::TICKET_LIFETIME_MAX;
 use serde_json::json;
 
 use super::{
-    guard::Caller,
     query::Query,
-    reply::{self, Refused, bad_request, sentence, shown},
+    reply::{self, Refused, bad_request, shown},
     state::App,
 };
 use crate::duration::parse_time;
@@ -37,8 +39,8 @@ pub(super) async fn issue(
         None => TICKET_LIFETIME_MAX,
         Some(text) => lifetime(text)?,
     };
-    let issued = app.control.issue(&caller.verified, topics, client, lifetime);
-    let (ticket, until) = issued.map_err(refused)?;
+    let issued = caller.issue(topics, client, lifetime);
+    let (ticket, until) = issued.map_err(Refusal::from)?;
     let url = format!("{}/events?ticket={ticket}", app.control.public_url());
     Ok(reply::json(&json!({ "url": url, "ticket": ticket, "expires": until.as_millis() })))
 }
@@ -66,11 +68,4 @@ fn lifetime(text: &str) -> Result<Duration, Refused> {
             shown(text)
         ))
     })
-}
-
-fn refused(error: IssueError) -> Refused {
-    match error {
-        IssueError::Denied(error) => error.into(),
-        error => bad_request(sentence(&error)),
-    }
 }

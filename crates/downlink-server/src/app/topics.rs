@@ -5,12 +5,13 @@ use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{Address, InvalidName, Topic, TopicOverview};
-use downlink_access::Verified;
+use downlink::{
+    access::{Caller, Refusal},
+    hub::{Address, InvalidName, Selection, Topic, TopicOverview, TopicSelector},
+};
 use serde_json::{Value, json};
 
 use super::{
-    guard::Caller,
     query::Query,
     reply::{self, Refused, bad_request, not_published, shown},
     state::App,
@@ -32,7 +33,7 @@ pub(super) async fn topics(
             return Err(bad_request("Send topic without prefix, limit and after."));
         }
         let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
-        app.control.check_topic(&caller.verified, &name)?;
+        check_topic(&caller, &name)?;
         let found = app.hub.topic_overview(topic);
         let found = found.map_err(|error| not_a_topic("topic", topic, error))?;
         return Ok(reply::json(&row(&found)));
@@ -46,8 +47,8 @@ pub(super) async fn topics(
         .map(|after| Topic::new(after).map_err(|error| not_a_topic("after", after, error)));
     let after = after.transpose()?;
     let prefix = query.one("prefix")?.unwrap_or_default();
-    app.control.check_credential(&caller.verified)?;
-    let found = visible(&app, &caller.verified, prefix, after, limit).await;
+    caller.check_credential()?;
+    let found = visible(&app, &caller, prefix, after, limit).await;
     let next = found.last().filter(|_| found.len() == limit).map(|last| last.topic.as_str());
     let rows: Vec<Value> = found.iter().map(row).collect();
     Ok(reply::json(&json!({ "topics": rows, "next": next })))
@@ -57,7 +58,7 @@ pub(super) async fn topics(
 /// not reveal the name of any other topic, so this function reads on until it has `limit` topics.
 async fn visible(
     app: &App,
-    verified: &Verified,
+    caller: &Caller,
     prefix: &str,
     mut after: Option<Topic>,
     limit: usize,
@@ -69,9 +70,9 @@ async fn visible(
         let is_last = found.len() < at_once;
         for topic in found {
             let Ok(name) = Topic::new(&topic.topic) else { continue };
-            let is_granted = app.control.covers_topic(verified, &name);
+            let is_granted = app.control.covers_topic(caller, &name);
             // A covered topic may have been revoked for the client.
-            if is_granted && app.control.check_topic(verified, &name).is_ok() {
+            if is_granted && check_topic(caller, &name).is_ok() {
                 visible.push(topic);
             }
             if visible.len() == limit {
@@ -95,11 +96,17 @@ pub(super) async fn finish(
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
-    app.control.check_publish(&caller.verified, &[Address::Topic(name)])?;
+    caller.check_publish(&[Address::Topic(name)])?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
     let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
     Ok((status, reply::json(&answer)).into_response())
+}
+
+/// Checks that a caller may see a topic.
+fn check_topic(caller: &Caller, topic: &Topic) -> Result<(), Refusal> {
+    let selectors = vec![TopicSelector::from(topic.clone())];
+    caller.check_subscription(&Selection { selectors, client: None })
 }
 
 fn not_a_topic(name: &str, topic: &str, error: InvalidName) -> Refused {

@@ -7,4 +7,6 @@
 pub mod axum;
 mod subscription;
 
+#[cfg(feature = "access")]
+pub(crate) use subscription::sentence;
 pub use subscription::{AsPublished, SubscriptionFrames, ToFrame};

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use downlink_log::{Payload, Reader};
+use downlink_log::{Address, Payload, Reader, Selection};
 use downlink_proto::Frame;
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -69,6 +69,41 @@ impl<T: Send + Sync + 'static, F> SubscriptionFrames<T, F> {
     }
 }
 
+impl<T: Send + Sync + 'static, F: ToFrame<T>> SubscriptionFrames<T, F> {
+    /// The next frame. If the subscription does not hear the events for everyone, an event that has
+    /// no other address of the subscription becomes an empty comment.
+    pub(crate) fn poll_next_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        hears_everyone: bool,
+    ) -> Poll<Option<Frame>> {
+        if F::AS_PUBLISHED
+            && hears_everyone
+            && let Some(polled) = self.subscription.poll_frame_by::<Driven>(cx)
+        {
+            return polled.map(Some);
+        }
+        Poll::Ready(match ready!(self.subscription.poll_delivery_by::<Driven>(cx)) {
+            Some(Delivery::Event(event)) if hears_everyone || self.is_addressed(event.to()) => {
+                Some(self.to_frame.to_frame(event))
+            }
+            Some(Delivery::Event(_)) => Some(Frame::comment("")),
+            Some(gap) => Some(gap.into()),
+            None => self.subscription.end_frame(),
+        })
+    }
+
+    /// Whether an event reaches the subscription by a topic or by the client.
+    fn is_addressed(&self, to: &[Address]) -> bool {
+        let Selection { selectors, client } = self.subscription.selection();
+        to.iter().any(|address| match address {
+            Address::Topic(topic) => selectors.iter().any(|asked| asked.matches(topic)),
+            Address::Client(to) => client.as_ref() == Some(to),
+            _ => false,
+        })
+    }
+}
+
 impl<T: Send + Sync + 'static, F> Drop for SubscriptionFrames<T, F> {
     fn drop(&mut self) {
         if let Some(stalled) = stalled::take() {
@@ -100,18 +135,7 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, AnyError>>> {
-        let this = self.get_mut();
-        if F::AS_PUBLISHED
-            && let Some(polled) = this.subscription.poll_frame_by::<Driven>(cx)
-        {
-            return polled.map(|frame| Some(Ok(frame)));
-        }
-        let frame = match ready!(this.subscription.poll_delivery_by::<Driven>(cx)) {
-            Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
-            Some(gap) => Some(gap.into()),
-            None => this.subscription.end_frame(),
-        };
-        Poll::Ready(frame.map(Ok))
+        self.get_mut().poll_next_frame(cx, true).map(|frame| frame.map(Ok))
     }
 
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
@@ -288,7 +312,7 @@ fn public_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error +
 }
 
 /// An error and its causes, joined into one sentence.
-fn sentence(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn sentence(error: &(dyn Error + 'static)) -> String {
     let causes = iter::successors(Some(error), |error| public_cause(*error));
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let mut characters = text.chars();

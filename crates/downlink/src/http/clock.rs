@@ -24,6 +24,14 @@ use super::spread::Spread;
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry(Option<Instant>);
 
+impl Expiry {
+    /// The earlier of two.
+    pub(super) fn min(self, other: Self) -> Self {
+        let both = self.0.zip(other.0).map(|(one, other)| one.min(other));
+        Self(both.or(self.0).or(other.0))
+    }
+}
+
 impl From<std::time::Instant> for Expiry {
     fn from(at: std::time::Instant) -> Self {
         Self(Some(at.into()))

@@ -10,6 +10,8 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
+#[cfg(feature = "access")]
+use http::Method;
 use percent_encoding::percent_decode;
 
 /// The maximum length of an id in bytes. A longer id is cut to this length.
@@ -130,6 +132,16 @@ pub(crate) fn is_browser(headers: &HeaderMap, query: Option<&str>) -> bool {
     let is_agent = || has("user-agent", |agent| agent.starts_with("Mozilla/"));
     let wants_stream = || has("accept", |accept| accept.contains("text/event-stream"));
     !wants_status && (headers.contains_key("sec-fetch-mode") || (wants_stream() && is_agent()))
+}
+
+/// Whether an `EventSource` of a browser sent this request, which cannot read the status of a
+/// refusal. Any other request of a browser can read it, and would take a refusal without an error
+/// status for a success.
+#[cfg(feature = "access")]
+pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap, query: Option<&str>) -> bool {
+    let accepted = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok());
+    let wants_stream = accepted.into_iter().any(|accept| accept.contains("text/event-stream"));
+    *method == Method::GET && wants_stream && is_browser(headers, query)
 }
 
 fn from_header(headers: &HeaderMap) -> Option<Box<str>> {

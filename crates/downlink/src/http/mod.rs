@@ -44,6 +44,8 @@ pub use clock::Expiry;
 pub use keep_alive::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_INTERVAL_MIN, KeepAlive};
 #[cfg(feature = "serve")]
 pub(crate) use last_event_id::is_browser;
+#[cfg(feature = "access")]
+pub(crate) use last_event_id::is_event_source;
 pub use last_event_id::{LAST_EVENT_ID_BYTES_MAX, LastEventId};
 #[cfg(all(feature = "serve", unix))]
 pub(crate) use moment::{Moment, Now};

@@ -117,10 +117,11 @@ impl<S: FrameSource> Sse<S> {
     }
 
     /// Ends the stream at an instant or a time of day, such as when the credentials expire.
-    /// Default: the stream does not expire. The client returns as quickly as after
-    /// [`max_age`](Self::max_age).
+    /// Default: the stream does not expire. If this is called several times, the earliest expiry
+    /// counts. The client returns as quickly as after [`max_age`](Self::max_age).
     pub fn expires_at(mut self, expiry: impl Into<Expiry>) -> Self {
-        self.expiry = Some(expiry.into());
+        let expiry = expiry.into();
+        self.expiry = Some(self.expiry.map_or(expiry, |earlier| earlier.min(expiry)));
         self
     }
 

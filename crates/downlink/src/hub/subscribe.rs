@@ -152,6 +152,17 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
+    /// What was named so far.
+    #[cfg(feature = "access")]
+    pub(crate) fn selected(&self) -> &Selection {
+        &self.selection
+    }
+
+    #[cfg(feature = "access")]
+    pub(crate) fn hub(&self) -> &Hub<T> {
+        &self.hub
+    }
+
     fn select(mut self, text: &str, selector: Result<TopicSelector, InvalidName>) -> Self {
         let error =
             |reason| SubscribeErrorKind::InvalidSelector { selector: text.to_owned(), reason };

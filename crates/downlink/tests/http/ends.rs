@@ -49,6 +49,18 @@ async fn a_busy_stream_also_ends_at_its_maximum_age() {
     assert!(before.elapsed() >= 8 * SECOND && before.elapsed() <= 11 * SECOND);
 }
 
+/// The end of a grant and the end of a session both end the stream, whichever comes first.
+#[tokio::test(start_paused = true)]
+async fn the_earliest_of_several_expiries_counts() {
+    for (first, second) in [(7, 9), (9, 7)] {
+        let before = Instant::now();
+        let stream = endless().expires_at(before + first * SECOND);
+        let mut reader = Reader::greeted(stream.expires_at(before + second * SECOND)).await;
+        retry_in(&reader.rest().await);
+        assert!(before.elapsed() >= 7 * SECOND && before.elapsed() < 8 * SECOND);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_expires_at_an_instant() {
     let before = Instant::now();

@@ -8,11 +8,10 @@ use std::net::IpAddr;
 use aws_lc_rs::digest;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use downlink::hub::Selection;
+use downlink::{access::single_value, hub::Selection};
 use serde::Serialize;
 
 use super::settings::AskOptions;
-use crate::access::origin::one;
 
 /// The bytes of the cookies and of the `Authorization` header, each. Browsers and servers have
 /// limits near 8 KiB.
@@ -66,7 +65,7 @@ impl Message {
             topics: asked.selectors.iter().map(|topic| topic.as_str()).collect(),
             client: asked.client.as_ref().map(|client| client.as_str()),
             address: address.map(|address| address.to_canonical()),
-            origin: one(headers, &header::ORIGIN).ok()?,
+            origin: single_value(headers, &header::ORIGIN).ok()?,
         };
         let body = serde_json::to_vec(&body).ok()?;
         let cookie = match may_use_cookies {
@@ -76,7 +75,7 @@ impl Message {
         let cookie = Some(cookie).filter(|cookie| !cookie.is_empty());
         let cookie = cookie.map(HeaderValue::try_from).transpose().ok()?;
         let authorization = match options.passes_authorization {
-            true => one(headers, &header::AUTHORIZATION).ok()?,
+            true => single_value(headers, &header::AUTHORIZATION).ok()?,
             false => None,
         };
         let authorization = authorization.map(HeaderValue::from_str).transpose().ok()?;
