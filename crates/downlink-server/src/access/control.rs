@@ -1,20 +1,33 @@
 //! Verifies the credentials of requests, and ends the streams whose rights have ended.
 
-use std::{borrow::Cow, io, path::Path, pin::pin, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Cow,
+    io,
+    num::NonZeroU32,
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, Method};
 use downlink::access::{Caller, Origin, Origins, presented};
 use downlink::hub::{Address, Hub, Timestamp, Topic, TopicSelector};
+use downlink::serve::{PeerAddr, TrustedProxy};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, Presented, Revocation, Secret, TicketKeys,
-    TokenKeys, TokenRules, Tokens,
+    Access, AccessError, AccessOptions, Grant, KeySetCache, Presented, Proof, Revocation, Secret,
+    TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
 };
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
     AccessSettings, Role,
+    ask::{Answer, AskApp, Granted, Question},
+    forwarded::ClientAddress,
     key_files::{self, KeyFiles},
+    key_sets::KeySets,
+    rates::{Exceeded, Rates},
     revoked::RevokedFile,
 };
 use crate::config::Settings;
@@ -35,6 +48,12 @@ pub struct Control {
     public_url: String,
     key_files: Option<KeyFiles>,
     revoked: RevokedFile,
+    /// The app that decides about subscriptions without a token or a ticket.
+    ask: Option<AskApp>,
+    key_sets: Option<KeySets>,
+    /// The limits of requests. A development server has none.
+    rates: Option<Rates>,
+    trusted_proxies: Vec<TrustedProxy>,
     /// Wakes the publishers of streams after each revocation.
     changed: Notify,
 }
@@ -45,6 +64,8 @@ pub(crate) struct Credentials<'a> {
     pub(crate) tickets: &'a [Cow<'a, str>],
     pub(crate) origin: &'a Origin,
     pub(crate) method: &'a Method,
+    /// Whether an `EventSource` of a browser has sent the request.
+    pub(crate) by_event_source: bool,
 }
 
 impl Control {
@@ -64,6 +85,10 @@ impl Control {
             public_url: String::new(),
             key_files: None,
             revoked: RevokedFile::default(),
+            ask: None,
+            key_sets: None,
+            rates: None,
+            trusted_proxies: Vec::new(),
             changed: Notify::new(),
         }
     }
@@ -83,7 +108,8 @@ impl Control {
             &access.ticket_key_file,
         )?;
         let tickets = TicketKeys::new(HUB_NAME, &ticket_keys).context("cannot use a ticket key")?;
-        let tokens = tokens(access)?;
+        let (tokens, key_sets) = tokens(access)?;
+        let ask = access.ask.options(tokens.is_some()).map(AskApp::new).transpose()?;
         let options =
             AccessOptions { public: access.public.clone(), keys, tokens, tickets: Some(tickets) };
         let shared = Access::new(options);
@@ -101,6 +127,10 @@ impl Control {
             public_url: access.public_url.clone().unwrap_or_default(),
             key_files: Some(key_files),
             revoked,
+            ask,
+            key_sets,
+            rates: Some(Rates::new(&access.abuse, &settings.listen)),
+            trusted_proxies: access.abuse.trusted_proxy.clone(),
             changed: Notify::new(),
         })
     }
@@ -126,7 +156,7 @@ impl Control {
     /// Verifies the credentials of a request. A request without credentials has no rights, except
     /// those that its listener gives. A request with a ticket has the rights of the ticket on every
     /// listener, so that a ticket means the same in development and in production.
-    pub(crate) fn verify(
+    pub(crate) async fn verify(
         &self,
         role: Role,
         credentials: &Credentials<'_>,
@@ -135,13 +165,85 @@ impl Control {
         if role.gives_all_rights() && credentials.tickets.is_empty() {
             return Ok(Caller::trusted(access.clone(), Grant::all()));
         }
-        let verified = access.verify(&self.presented(credentials), now())?;
-        Ok(Caller::new(access.clone(), verified, false))
+        let presented = self.presented(credentials);
+        let mut verified = access.verify(&presented, now());
+        if let (Err(AccessError::KeysUnavailable), Some(key_sets)) = (&verified, &self.key_sets) {
+            key_sets.fetch_now().await;
+            verified = access.verify(&presented, now());
+        }
+        Ok(Caller::new(access.clone(), verified?, credentials.by_event_source))
+    }
+
+    /// Whether a request has a credential.
+    pub(crate) fn has_credential(&self, credentials: &Credentials<'_>) -> bool {
+        !matches!(self.presented(credentials).chosen(), Ok(None))
+    }
+
+    /// The limits of requests.
+    pub(crate) fn rates(&self) -> Option<&Rates> {
+        self.rates.as_ref()
+    }
+
+    /// Counts events that a caller publishes.
+    pub(crate) fn count_publishes(
+        &self,
+        caller: &Caller,
+        address: ClientAddress,
+        events: usize,
+    ) -> Result<(), Exceeded> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
+        let key = match caller.verified().proof() {
+            Proof::Key => caller.verified().key(),
+            // The listener has given the rights, and everyone who can connect has them.
+            Proof::Trusted => return Ok(()),
+            _ => None,
+        };
+        rates.publish(key, address, events, Instant::now())
+    }
+
+    /// Counts a ticket that a caller gets.
+    pub(crate) fn count_ticket(&self, caller: &Caller) -> Result<(), Exceeded> {
+        match (&self.rates, caller.verified().key()) {
+            (Some(rates), Some(key)) => rates.issue(key, Instant::now()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The address of the client of a request.
+    pub(crate) fn client_address(&self, peer: PeerAddr, headers: &HeaderMap) -> ClientAddress {
+        ClientAddress::of(peer, headers, &self.trusted_proxies)
+    }
+
+    /// Asks the app for the grant of a subscription. `None` if there is no app to ask.
+    pub(crate) async fn ask(
+        &self,
+        caller: &Caller,
+        question: &Question<'_>,
+        by_event_source: bool,
+    ) -> Option<Result<Caller, Answer>> {
+        let granted = self.ask.as_ref()?.grant(question).await;
+        Some(granted.map(|Granted { grant, asked_at }| {
+            let verified = Verified::trusted(grant, asked_at);
+            Caller::new(caller.access().clone(), verified, by_event_source)
+        }))
+    }
+
+    /// Fetches the key sets whenever a fetch is due. Never ends if there are any.
+    pub(crate) async fn fetch_key_sets(&self) {
+        if let Some(key_sets) = &self.key_sets {
+            key_sets.run().await;
+        }
     }
 
     /// The caller of a request with a bad cookie.
-    pub(crate) fn with_bad_cookie(&self, error: AccessError) -> Caller {
-        Caller::with_bad_cookie(self.access.clone(), error, false)
+    pub(crate) fn with_bad_cookie(
+        &self,
+        credentials: &Credentials<'_>,
+        error: AccessError,
+    ) -> Caller {
+        Caller::with_bad_cookie(self.access.clone(), error, credentials.by_event_source)
     }
 
     /// Whether the credential that counts is a cookie. A bad cookie does not close a public page.
@@ -149,8 +251,16 @@ impl Control {
         self.presented(credentials).is_cookie()
     }
 
+    /// Whether the app decides about a credential that this server does not know: it can be a token
+    /// of the app's own.
+    pub(crate) fn is_for_app(&self, credentials: &Credentials<'_>, error: &AccessError) -> bool {
+        let passes = self.ask.as_ref().is_some_and(AskApp::passes_authorization);
+        let is_unknown = *error == AccessError::KeyUnknown && credentials.tickets.is_empty();
+        passes && is_unknown && !self.is_cookie(credentials)
+    }
+
     fn presented<'a>(&self, credentials: &Credentials<'a>) -> Presented<'a> {
-        let Credentials { headers, tickets, origin, method } = credentials;
+        let Credentials { headers, tickets, origin, method, .. } = credentials;
         let cookie = origin.may_use_cookies(headers, method).then_some(&*self.cookie);
         presented(headers, tickets, cookie)
     }
@@ -197,6 +307,8 @@ impl Control {
     ) -> Result<(), RevokeError> {
         let revoked = self.access.revoke(revocation.clone(), now());
         revoked.map_err(|_| RevokeError::TooManyKeys)?;
+        // An answer of the app from before the revocation must not be used again.
+        self.ask.iter().for_each(AskApp::forget);
         self.changed.notify_waiters();
         hub.wake_subscribers();
         let control = Arc::clone(self);
@@ -214,11 +326,11 @@ pub(crate) enum RevokeError {
     TooManyKeys,
 }
 
-/// The verifier of tokens. `None` if no key is configured.
-fn tokens(settings: &AccessSettings) -> anyhow::Result<Option<Tokens>> {
-    let AccessSettings { jwt_key_file, jwt_public_key, .. } = settings;
-    if jwt_key_file.is_empty() && jwt_public_key.is_empty() {
-        return Ok(None);
+/// The verifier of tokens, and the key sets to fetch for it. `None` if no key is configured.
+fn tokens(settings: &AccessSettings) -> anyhow::Result<(Option<Tokens>, Option<KeySets>)> {
+    let AccessSettings { jwt_key_file, jwt_public_key, jwks_url, .. } = settings;
+    if jwt_key_file.is_empty() && jwt_public_key.is_empty() && jwks_url.is_none() {
+        return Ok((None, None));
     }
     let mut keys = TokenKeys::new();
     for file in jwt_key_file {
@@ -229,6 +341,12 @@ fn tokens(settings: &AccessSettings) -> anyhow::Result<Option<Tokens>> {
         let pem = read_bounded(file, downlink_access::PEM_BYTES_MAX).with_context(refused)?;
         keys = keys.public(&pem).with_context(refused)?;
     }
+    let mut key_sets = None;
+    if let Some(url) = jwks_url {
+        let cache = Arc::new(KeySetCache::new());
+        keys = keys.key_set(Arc::clone(&cache));
+        key_sets = Some(KeySets::new(url, cache).context("cannot use --jwks-url")?);
+    }
     let rules = TokenRules {
         issuer: settings.jwt_issuer.clone(),
         audiences: settings.jwt_audience.clone(),
@@ -236,7 +354,8 @@ fn tokens(settings: &AccessSettings) -> anyhow::Result<Option<Tokens>> {
         lifetime_max: settings.token_lifetime_max,
     };
     let tokens = Tokens::new(keys, rules);
-    Ok(Some(tokens.context("cannot verify tokens: see --jwt-issuer and --jwt-audience")?))
+    let advice = "cannot verify tokens: see --jwt-issuer and --jwt-audience";
+    Ok((Some(tokens.context(advice)?), key_sets))
 }
 
 fn read_bounded(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {

@@ -17,28 +17,27 @@
 //! | `outgoing` | the HTTP client for both |
 //! | `control` | the verification of credentials, revocations and tickets |
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no command asks the app yet"))]
 mod ask;
 mod control;
-#[cfg_attr(not(test), expect(dead_code, reason = "the guard does not ask for the address yet"))]
 mod forwarded;
 mod key_files;
-#[expect(dead_code, reason = "no command fetches key sets yet")]
 mod key_sets;
 #[cfg(test)]
 mod local_server;
 mod origin;
 mod outgoing;
-#[expect(dead_code, reason = "the routes do not count requests yet")]
 mod rates;
 mod revoked;
 mod role;
 mod settings;
 
 pub use ask::AskSettings;
+pub(crate) use ask::{Answer, Question};
 pub use control::Control;
 pub(crate) use control::{Credentials, RevokeError};
+pub(crate) use forwarded::ClientAddress;
 pub(crate) use key_files::{KeyFiles, PUBLISH_KEY_FILE};
+pub(crate) use rates::Exceeded;
 pub use rates::{AbuseLimits, Limit};
 pub use role::Role;
 pub(crate) use role::is_open;

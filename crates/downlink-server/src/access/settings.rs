@@ -9,7 +9,7 @@ use downlink_access::TokenGrant;
 
 use crate::{address::Address, duration::parse_time, host::parse_host};
 
-use super::origin::parse_origin;
+use super::{AbuseLimits, AskSettings, origin::parse_origin};
 
 /// Who may use the server. Without one of these settings, only the keys give rights that the server
 /// makes at its first start.
@@ -114,15 +114,23 @@ pub struct AccessSettings {
         value_parser = parse_host
     )]
     pub hosts: Vec<String>,
+    /// The app that decides about subscriptions.
+    #[command(flatten)]
+    pub ask: AskSettings,
+    /// The limits against abuse.
+    #[command(flatten)]
+    pub abuse: AbuseLimits,
 }
 
 impl AccessSettings {
-    /// Checks the rules that concern several settings together.
+    /// Checks the rules that concern several settings together. `listen` is the address of the public
+    /// listener.
     ///
     /// # Errors
     ///
     /// An error that says which setting to change.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self, listen: &Address) -> anyhow::Result<()> {
+        self.abuse.check(listen)?;
         match &self.admin_listen {
             Some(Address::Tcp(address)) if !is_loopback(address.ip()) => bail!(
                 "--admin-listen {address} can be reached from other machines, and the server has \

@@ -23,6 +23,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     body, content,
     envelope::Envelope,
+    guard::Sender,
     query::Query,
     reply::{self, Refused, bad_request, not_published, sentence, shown},
     state::App,
@@ -39,6 +40,7 @@ const LINES_AT_ONCE: usize = 64;
 pub(super) async fn publish(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(sender): Extension<Sender>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -79,6 +81,7 @@ pub(super) async fn publish(
     if batch.is_empty() {
         return Err(bad_request("The batch is empty: send one JSON object per line."));
     }
+    app.control.count_publishes(&caller, sender.address, batch.len())?;
     let refused = |error| match error {
         BatchError::Event { index, error } => {
             in_line(lines.get(index).copied().unwrap_or_default(), not_published(&error))

@@ -8,17 +8,20 @@
 //! `Host` must be a name of this server. Without this check, an attacker could make a foreign
 //! domain name resolve to this address, and a page of that domain could use the server.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts,
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use downlink::{
     LastEventId,
     access::{Caller, Origin, Origins, single_value, tickets},
+    serve::PeerAddr,
 };
 
 use super::{
@@ -26,7 +29,7 @@ use super::{
     reply::{Refused, bad_request, forbidden, not_found, shown},
     state::App,
 };
-use crate::access::{Credentials, Role, is_open};
+use crate::access::{ClientAddress, Credentials, Role, is_open};
 
 /// Headers that a proxy adds. A development server refuses requests with one of them, because a
 /// proxy on this machine can forward the requests of strangers.
@@ -42,30 +45,29 @@ const PROXY_HEADERS: [&str; 8] = [
 ];
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
-    let (mut request, cut) = discard::discard_rest(request);
-    let checked = check(&app, &request);
-    let (origin, outcome) = match checked {
+    let (request, cut) = discard::discard_rest(request);
+    let (mut head, body) = request.into_parts();
+    let by_event_source = is_event_source(&head);
+    let (method, uri) = (head.method.clone(), head.uri.clone());
+    let (origin, outcome) = match check(&app, &head, by_event_source).await {
         Ok((origin, outcome)) => (origin, Ok(outcome)),
         Err((origin, refused)) => (origin, Err(refused)),
     };
     let mut response = match outcome {
         Ok(Outcome::Preflight) => {
-            drop(request);
+            drop(body);
             (StatusCode::NO_CONTENT, Origins::preflight()).into_response()
         }
-        Ok(Outcome::Open) => next.run(request).await,
-        Ok(Outcome::Caller(caller)) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+        Ok(Outcome::Open) => next.run(Request::from_parts(head, body)).await,
+        Ok(Outcome::Caller(caller, address)) => {
+            head.extensions.insert(caller);
+            head.extensions.insert(Sender { address, origin: origin.clone() });
+            next.run(Request::from_parts(head, body)).await
         }
         Err(refused) => {
-            let browser = is_subscription(&request).then(|| {
-                LastEventId::from_request(request.headers(), request.uri().query()).is_browser()
-            });
-            drop(request);
-            refused.into_response_for(browser.unwrap_or(false))
+            drop(body);
+            refused.into_response_for(by_event_source)
         }
     };
     app.control.origins().mark(&origin, response.headers_mut());
@@ -78,8 +80,20 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
-fn is_subscription(request: &Request) -> bool {
-    request.uri().path() == "/events" && *request.method() == Method::GET
+/// Where a request comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    pub(super) address: ClientAddress,
+    pub(super) origin: Origin,
+}
+
+fn is_subscription(head: &Parts) -> bool {
+    head.uri.path() == "/events" && head.method == Method::GET
+}
+
+/// Whether an `EventSource` of a browser has sent the request.
+fn is_event_source(head: &Parts) -> bool {
+    is_subscription(head) && LastEventId::from_request(&head.headers, head.uri.query()).is_browser()
 }
 
 enum Outcome {
@@ -87,13 +101,17 @@ enum Outcome {
     Preflight,
     /// The path needs no right.
     Open,
-    Caller(Caller),
+    Caller(Caller, ClientAddress),
 }
 
 /// Checks a request. The origin is part of an error too, because a page must be able to read the
 /// refusal.
-fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Refused)> {
-    let (path, headers, method) = (request.uri().path(), request.headers(), request.method());
+async fn check(
+    app: &App,
+    head: &Parts,
+    by_event_source: bool,
+) -> Result<(Origin, Outcome), (Origin, Refused)> {
+    let (path, headers, method) = (head.uri.path(), &head.headers, &head.method);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if reads && ["/healthz", "/readyz"].contains(&path) {
         // A health check knows only an IP address, and some send no `Host` because they use
@@ -101,7 +119,7 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
         return Ok((Origin::None, Outcome::Open));
     }
     let unknown = |refused| (Origin::None, refused);
-    let host = host(request).map_err(unknown)?;
+    let host = host(head).map_err(unknown)?;
     check_host(app, host).map_err(unknown)?;
     if app.role == Role::Development {
         check_no_proxy(headers).map_err(unknown)?;
@@ -121,29 +139,50 @@ fn check(app: &App, request: &Request) -> Result<(Origin, Outcome), (Origin, Ref
     if reads && is_open(path) {
         return Ok((origin, Outcome::Open));
     }
-    match caller(app, request, &origin) {
-        Ok(caller) => Ok((origin, Outcome::Caller(caller))),
+    let peer = head.extensions.get::<PeerAddr>().copied().unwrap_or(PeerAddr::Unknown);
+    let address = app.control.client_address(peer, headers);
+    match caller(app, head, &origin, address, by_event_source).await {
+        Ok(caller) => Ok((origin, Outcome::Caller(caller, address))),
         Err(refused) => Err((origin, refused)),
     }
 }
 
 /// Verifies the credentials of a request.
-fn caller(app: &App, request: &Request, origin: &Origin) -> Result<Caller, Refused> {
-    let tickets = tickets(request.uri().query());
-    let (headers, method) = (request.headers(), request.method());
-    let credentials = Credentials { headers, tickets: &tickets, origin, method };
-    match app.control.verify(app.role, &credentials) {
+async fn caller(
+    app: &App,
+    head: &Parts,
+    origin: &Origin,
+    address: ClientAddress,
+    by_event_source: bool,
+) -> Result<Caller, Refused> {
+    let tickets = tickets(head.uri.query());
+    let (headers, method) = (&head.headers, &head.method);
+    let credentials = Credentials { headers, tickets: &tickets, origin, method, by_event_source };
+    let rates = app.control.rates().filter(|_| app.control.has_credential(&credentials));
+    if let Some(rates) = rates {
+        rates.attempt(address, Instant::now())?;
+    }
+    match app.control.verify(app.role, &credentials).await {
         Ok(caller) => Ok(caller),
-        Err(error) if is_subscription(request) && app.control.is_cookie(&credentials) => {
-            Ok(app.control.with_bad_cookie(error))
+        Err(error) => {
+            let is_for_app = is_subscription(head) && app.control.is_for_app(&credentials, &error);
+            if is_for_app {
+                return Ok(app.control.with_bad_cookie(&credentials, error));
+            }
+            if let Some(rates) = rates.filter(|_| error.status() == 401) {
+                rates.failed(address, Instant::now());
+            }
+            if is_subscription(head) && app.control.is_cookie(&credentials) {
+                return Ok(app.control.with_bad_cookie(&credentials, error));
+            }
+            Err(error.into())
         }
-        Err(error) => Err(error.into()),
     }
 }
 
-fn host(request: &Request) -> Result<&str, Refused> {
-    let host = single_value(request.headers(), &header::HOST).map_err(|name| given_twice(&name))?;
-    let target = request.uri().authority().map(|authority| authority.as_str());
+fn host(head: &Parts) -> Result<&str, Refused> {
+    let host = single_value(&head.headers, &header::HOST).map_err(|name| given_twice(&name))?;
+    let target = head.uri.authority().map(|authority| authority.as_str());
     match (host, target) {
         (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
             Err(bad_request("The Host header and the address of the request are different."))

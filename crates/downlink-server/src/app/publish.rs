@@ -14,6 +14,7 @@ use super::{
     body, content,
     envelope::Envelope,
     foreign::Foreign,
+    guard::Sender,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
     state::App,
@@ -42,6 +43,7 @@ const OF_ONE_EVENT: [&str; 4] = ["event", "id", "retry", "last"];
 pub(super) async fn publish(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(sender): Extension<Sender>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -56,7 +58,8 @@ pub(super) async fn publish(
         check_stream(&query, key)?;
         let foreign = Foreign::of_query(&query, format)?;
         let finish = query.flag("finish_on_end")?.unwrap_or(false);
-        let stream = Stream { caller, envelope, addresses, format, foreign, finish, body };
+        let address = sender.address;
+        let stream = Stream { caller, address, envelope, addresses, format, foreign, finish, body };
         return streaming::publish(&app, stream).await;
     }
     if let Some(name) = OF_A_STREAM.iter().find(|name| query.is_given(name)) {
@@ -72,6 +75,7 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
     content::check_no_form(&headers, &data)?;
+    app.control.count_publishes(&caller, sender.address, 1)?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;
     Ok((status, answer(&confirmed)).into_response())

@@ -17,7 +17,7 @@ use downlink::{
 use downlink_access::AccessError;
 use serde::Serialize;
 
-use crate::config::Settings;
+use crate::{access::Exceeded, config::Settings};
 
 /// The time after which a refused client should try again. It is random, so that clients that were
 /// refused together do not all return at the same time.
@@ -32,15 +32,23 @@ pub(super) struct Refused {
     code: Option<&'static str>,
     /// The value of `WWW-Authenticate`.
     challenge: Option<&'static str>,
+    /// When the client should try again. Only a temporary refusal has it.
+    later: Option<Spread>,
 }
 
 impl Refused {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), code: None, challenge: None }
+        let later = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(LATER);
+        Self { status, detail: detail.into(), code: None, challenge: None, later }
     }
 
     pub(super) fn code(self, code: &'static str) -> Self {
         Self { code: Some(code), ..self }
+    }
+
+    /// Sets `WWW-Authenticate`.
+    pub(super) fn challenge(self, challenge: &'static str) -> Self {
+        Self { challenge: Some(challenge), ..self }
     }
 
     /// Returns the refusal with another detail: `change` gets the old text and returns the new one.
@@ -51,8 +59,8 @@ impl Refused {
     /// The answer to a subscription. A browser never reconnects after an error. So after a temporary
     /// refusal it gets a stream that ends at once, and after a revocation it gets `204`.
     pub(super) fn into_response_for(self, browser: bool) -> Response {
-        match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => refuse(&self.detail, LATER, browser).into_response(),
+        match self.later {
+            Some(later) if browser => refuse(&self.detail, later, true).into_response(),
             _ if browser && self.code == Some("revoked") => StatusCode::NO_CONTENT.into_response(),
             _ => self.into_response(),
         }
@@ -61,25 +69,37 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Self { status, detail, code, challenge } = self;
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            return refuse(&detail, LATER, false).into_response();
-        }
+        let Self { status, detail, code, challenge, later } = self;
         let problem = Problem::new(status).detail(detail);
         let problem = code.into_iter().fold(problem, Problem::code);
         let mut response = problem.into_response();
+        let headers = response.headers_mut();
         if let Some(challenge) = challenge {
-            let challenge = HeaderValue::from_static(challenge);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(later) = later {
+            // 0 seconds would mean "at once".
+            let seconds = later.pick().as_secs().saturating_add(1);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl From<Exceeded> for Refused {
+    fn from(Exceeded { flag, wait }: Exceeded) -> Self {
+        let detail = format!("Too many requests: the limit is the server's setting {flag}.");
+        // Clients that were refused together do not all return at the same time.
+        let later = Some(Spread::between(wait, wait + wait / 4));
+        let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, detail).code("too_many_requests");
+        Self { later, ..refused }
     }
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let (code, challenge) = (refusal.code(), refusal.www_authenticate());
-        Self { status: refusal.status(), detail: sentence(&refusal), code, challenge }
+        Self { code, challenge, ..Self::new(refusal.status(), sentence(&refusal)) }
     }
 }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use axum::{
@@ -29,6 +30,7 @@ use super::{
     state::App,
     stream_reader::{Arrived, Format, Read, Reader},
 };
+use crate::access::ClientAddress;
 
 /// The type of the last event of a topic whose stream broke off.
 const BROKEN: &str = "upstream.broken";
@@ -36,6 +38,7 @@ const BROKEN: &str = "upstream.broken";
 /// A stream to publish.
 pub(super) struct Stream {
     pub(super) caller: Caller,
+    pub(super) address: ClientAddress,
     pub(super) envelope: Envelope,
     pub(super) addresses: Vec<Address>,
     pub(super) format: Format,
@@ -73,11 +76,12 @@ async fn publish_to_the_end(
     stream: Stream,
     request: Weak<()>,
 ) -> Result<Response, Refused> {
-    let Stream { caller, envelope, addresses, format, foreign, finish, mut body } = stream;
+    let Stream { caller, address, envelope, addresses, format, foreign, finish, mut body } = stream;
     let mut publishing = Publishing {
         app: &app,
         hub: &app.hub,
         caller,
+        address,
         envelope,
         addresses,
         foreign,
@@ -140,6 +144,7 @@ struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
     caller: Caller,
+    address: ClientAddress,
     envelope: Envelope,
     addresses: Vec<Address>,
     foreign: Foreign,
@@ -179,6 +184,10 @@ const WAITING_MAX: usize = 256;
 /// After this many appends (one per event and address), the task lets other requests of the same
 /// thread run.
 const PUSHED_AT_ONCE: usize = 64;
+
+/// A stream that would have to wait for longer than this until the limits of publishes allow its
+/// next event stops with an error.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl Publishing<'_> {
     /// Publishes all events of the body.
@@ -221,6 +230,7 @@ impl Publishing<'_> {
         if self.request.strong_count() == 0 {
             return Err(self.at_next(bad_request("The client has left.")));
         }
+        self.wait_for_turn().await?;
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
@@ -232,6 +242,19 @@ impl Publishing<'_> {
             tokio::task::yield_now().await;
         }
         self.settle(WAITING_MAX).await
+    }
+
+    /// Waits until the limits of publishes allow the next event. Meanwhile the server does not read
+    /// the body, so the client sends more slowly.
+    async fn wait_for_turn(&self) -> Result<(), Stopped> {
+        let count = || self.app.control.count_publishes(&self.caller, self.address, 1);
+        while let Err(exceeded) = count() {
+            if exceeded.wait > TURN_WAIT_MAX {
+                return Err(self.at_next(exceeded.into()));
+            }
+            tokio::time::sleep(exceeded.wait).await;
+        }
+        Ok(())
     }
 
     fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {

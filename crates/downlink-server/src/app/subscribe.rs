@@ -1,11 +1,14 @@
 //! `GET /events`: subscribes as the query says, and answers with a stream of events.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use axum::{
     Extension,
     extract::{RawQuery, State},
-    http::HeaderMap,
+    http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
 };
 use downlink::{
@@ -19,10 +22,12 @@ use downlink_access::Proof;
 
 use super::{
     described::View,
+    guard::Sender,
     query::Query,
     reply::{Refused, bad_request, sentence, shown},
     state::App,
 };
+use crate::access::{Answer, Question};
 
 const PARAMETERS: &[&str] =
     &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
@@ -30,18 +35,20 @@ const PARAMETERS: &[&str] =
 pub(super) async fn subscribe(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(sender): Extension<Sender>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
     let last = LastEventId::from_request(&headers, query.as_deref());
     let browser = last.is_browser();
-    let opened = open(&app, &caller, query.as_deref(), last).await;
+    let opened = open(&app, &caller, (&sender, &headers), query.as_deref(), last).await;
     opened.unwrap_or_else(|refused| refused.into_response_for(browser))
 }
 
 async fn open(
     app: &App,
     caller: &Caller,
+    from: (&Sender, &HeaderMap),
     query: Option<&str>,
     last: LastEventId,
 ) -> Result<Response, Refused> {
@@ -50,7 +57,10 @@ async fn open(
     // the value is valid.
     parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
-    let asked = caller.completed(asked(&parameters)?);
+    let asked = asked(&parameters)?;
+    let granted_by_app = ask(app, caller, from, &asked, last.is_browser()).await?;
+    let caller = granted_by_app.as_ref().unwrap_or(caller);
+    let asked = caller.completed(asked);
     caller.check_subscription(&asked)?;
     let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
@@ -64,6 +74,53 @@ async fn open(
         return respond(app, caller, subscription.into_frames_with(described));
     }
     respond(app, caller, subscription.into_frames())
+}
+
+/// Asks the app about a subscription without a credential. Returns the caller with the grant of the
+/// app. `None` if everything that the request asks for is public, or if there is no app to ask.
+async fn ask(
+    app: &App,
+    caller: &Caller,
+    (sender, headers): (&Sender, &HeaderMap),
+    asked: &Selection,
+    browser: bool,
+) -> Result<Option<Caller>, Refused> {
+    let is_nobody = caller.verified().proof() == Proof::Nothing;
+    if !is_nobody || caller.check_subscription(asked).is_ok() {
+        return Ok(None);
+    }
+    let question = Question {
+        asked,
+        address: sender.address.ip(),
+        headers,
+        may_use_cookies: sender.origin.may_use_cookies(headers, &Method::GET),
+    };
+    let Some(answer) = app.control.ask(caller, &question, browser).await else { return Ok(None) };
+    if matches!(answer, Err(Answer::Unauthenticated))
+        && let Some(rates) = app.control.rates()
+    {
+        rates.failed(sender.address, Instant::now());
+    }
+    answer.map(Some).map_err(refused_by_app)
+}
+
+fn refused_by_app(answer: Answer) -> Refused {
+    let (status, code, detail) = match answer {
+        Answer::Unauthenticated => {
+            let detail = "The app does not know the user of this request: log in first.";
+            (StatusCode::UNAUTHORIZED, "app_unauthenticated", detail)
+        }
+        Answer::Forbidden => {
+            let detail = "The app does not allow this subscription.";
+            (StatusCode::FORBIDDEN, "app_denied", detail)
+        }
+        Answer::Unavailable => {
+            let detail = "The app does not answer at the moment. Try again in a few seconds.";
+            (StatusCode::SERVICE_UNAVAILABLE, "app_unavailable", detail)
+        }
+    };
+    let refused = Refused::new(status, detail).code(code);
+    if status == StatusCode::UNAUTHORIZED { refused.challenge("Bearer") } else { refused }
 }
 
 /// Answers with a stream that ends when the rights of the caller end.

@@ -39,6 +39,7 @@ pub(super) async fn issue(
         None => TICKET_LIFETIME_MAX,
         Some(text) => lifetime(text)?,
     };
+    app.control.count_ticket(&caller)?;
     let issued = caller.issue(topics, client, lifetime);
     let (ticket, until) = issued.map_err(Refusal::from)?;
     let url = format!("{}/events?ticket={ticket}", app.control.public_url());

@@ -33,7 +33,7 @@ use super::{
     listening::{Inherited, Listening},
 };
 use crate::{
-    access::{AccessSettings, Control, KeyFiles, Role},
+    access::{AbuseLimits, AccessSettings, Control, KeyFiles, Role},
     address::Address,
     app,
     config::Settings,
@@ -68,7 +68,9 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
     let admin = access.as_ref().and_then(|access| access.admin_listen.as_ref());
     settings.check(admin).map_err(exit::configuration)?;
     let control = match &access {
-        Some(access) => access.check().and_then(|()| Control::open(&settings, access)),
+        Some(access) => {
+            access.check(&settings.listen).and_then(|()| Control::open(&settings, access))
+        }
         None => check_development(&settings).map(|()| Control::development()),
     };
     let control = Arc::new(control.map_err(exit::configuration)?);
@@ -78,8 +80,11 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
         .on_thread_park(memory::give_back_sometimes)
         .build()?;
     runtime.spawn(memory::keep_giving_back());
+    let key_sets = Arc::clone(&control);
+    runtime.spawn(async move { key_sets.fetch_key_sets().await });
     let admin = admin.cloned();
-    let mode = Mode { is_development: access.is_none(), admin, control };
+    let abuse = access.as_ref().map(|access| access.abuse.clone());
+    let mode = Mode { is_development: access.is_none(), admin, control, abuse };
     let served = runtime.block_on(serve(settings, mode, inherited));
     // A thread may still be opening the store. The program does not wait for that thread.
     runtime.shutdown_background();
@@ -92,6 +97,8 @@ struct Mode {
     /// The address of the admin listener.
     admin: Option<Address>,
     control: Arc<Control>,
+    /// The limits of connections to the public listener.
+    abuse: Option<AbuseLimits>,
 }
 
 /// Checks that only programs on this machine can reach a development server. A Unix socket is not
@@ -144,6 +151,7 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
         hub: &hub,
         settings: &settings,
         control: &mode.control,
+        abuse: mode.abuse.as_ref().filter(|_| matches!(role, Role::Only | Role::Public)),
         role,
         connections_max,
     };
@@ -196,6 +204,7 @@ struct Serving<'a> {
     hub: &'a Hub<String>,
     settings: &'a Settings,
     control: &'a Arc<Control>,
+    abuse: Option<&'a AbuseLimits>,
     role: Role,
     connections_max: Option<usize>,
 }
@@ -221,7 +230,7 @@ impl Serving<'_> {
         listener: L,
         drained: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Self { hub, settings, control, role, connections_max } = self;
+        let Self { hub, settings, control, abuse, role, connections_max } = self;
         let app = app::app(hub.clone(), settings.clone(), Arc::clone(control), role);
         let mut server = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
@@ -232,6 +241,9 @@ impl Serving<'_> {
             .drain_within(settings.drain_within);
         if let Some(connections_max) = connections_max {
             server = server.connections_max(connections_max);
+        }
+        if let Some(abuse) = abuse {
+            server = abuse.apply(&settings.listen, server);
         }
         server.with_graceful_shutdown(drained).await?;
         Ok(())

@@ -150,6 +150,11 @@ impl AskApp {
         outcome.clone().unwrap_or(Err(Answer::Unavailable))
     }
 
+    /// Whether the app gets the `Authorization` header of a request.
+    pub(crate) fn passes_authorization(&self) -> bool {
+        self.shared.options.passes_authorization
+    }
+
     /// Forgets all answers, for example after a revocation. Calls in flight leave no grant either.
     pub(crate) fn forget(&self) {
         let mut state = self.shared.state.lock();
