@@ -4,7 +4,10 @@
 //! Only their owner can read the files that the server makes. `downlink publish` and `downlink
 //! subscribe` on the same machine read the publish key, so they need no further set-up.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use downlink_access::{AddKeyError, KeyRole, Keys, Secret};
@@ -43,7 +46,11 @@ fn files(
         return Ok((given.to_vec(), None));
     }
     if !own.exists() {
-        let made = Secret::generate()?.create_file(&own);
+        let made = match Secret::generate()?.create_file(&own) {
+            // Another server has made it, because the next server may start before the old one ends.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
         made.with_context(|| {
             format!(
                 "cannot make the key file {}: let the server write to that folder, or give a key \

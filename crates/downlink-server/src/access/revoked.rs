@@ -25,9 +25,9 @@ const LINES_MAX: usize = 10_000_000;
 /// The longest line. A client id and a topic have at most a few hundred bytes.
 const LINE_BYTES_MAX: u64 = 4 << 10;
 
-/// The file of the revocations. Without a store there is none, and a restart forgets them.
-#[derive(Debug, Default)]
-pub(super) struct RevokedFile(Option<Mutex<File>>);
+/// The file of the revocations. A server without a store has none, and a restart forgets them.
+#[derive(Debug)]
+pub(super) struct RevokedFile(Mutex<File>);
 
 impl RevokedFile {
     /// Revokes in `access` what an earlier run has revoked, and opens the file for new ones.
@@ -36,13 +36,12 @@ impl RevokedFile {
         let failed = || format!("cannot use the file of revocations {}", path.display());
         read(&path, access, now).with_context(failed)?;
         let file = rewrite(&path, access).with_context(failed)?;
-        Ok(Self(Some(Mutex::new(file))))
+        Ok(Self(Mutex::new(file)))
     }
 
     /// Appends a revocation. Returns when it is on the disk. The thread waits for the disk.
     pub(super) fn append(&self, revocation: &Revocation) -> io::Result<()> {
-        let Some(file) = &self.0 else { return Ok(()) };
-        let mut file = file.lock();
+        let mut file = self.0.lock();
         file.write_all(line_of(revocation).as_bytes())?;
         file.sync_data()
     }

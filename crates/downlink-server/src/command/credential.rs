@@ -20,6 +20,9 @@ pub(super) struct Credential {
     key_file: Option<PathBuf>,
 }
 
+/// The advice for a command that has sent no credential and gets a `401`.
+pub(super) const ADVICE: &str = "give a key or a token with --key-file FILE";
+
 impl Credential {
     /// The key or token. `None` if there is none to send.
     pub(super) fn read(&self, url: &ServerUrl) -> anyhow::Result<Option<String>> {

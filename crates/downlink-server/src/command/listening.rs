@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_for_another_process_id_are_ignored() {
+    fn sockets_for_another_pid_are_ignored() {
         let ours = std::process::id().to_string();
         assert_eq!(count(None, Some(ours.clone())).unwrap(), None);
         assert_eq!(counted("1", Some(&ours)), Ok(Some(1)));

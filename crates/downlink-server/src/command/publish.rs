@@ -5,19 +5,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::{
     Args, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use downlink_client::{PublishRequest, StreamFormat, StreamIds, StreamTypes};
+use downlink_client::{PublishError, PublishRequest, StreamFormat, StreamIds, StreamTypes};
 use futures_util::Stream;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
 use super::{
-    credential::Credential,
+    credential::{ADVICE, Credential},
     exit,
     output::{printed, shown},
     runtime::block_on,
@@ -111,9 +111,16 @@ pub(super) fn run(mut arguments: Arguments) -> anyhow::Result<()> {
 
 async fn publish(arguments: Arguments) -> anyhow::Result<()> {
     let mut publisher = arguments.url.publisher()?;
-    if let Some(key) = arguments.credential.read(&arguments.url)? {
-        publisher = publisher.with_bearer_token(&key)?;
+    let key = arguments.credential.read(&arguments.url)?;
+    if let Some(key) = &key {
+        publisher = publisher.with_bearer_token(key)?;
     }
+    let advised = |error: PublishError| match &error {
+        PublishError::Rejected(problem) if problem.status == 401 && key.is_none() => {
+            anyhow!(error).context(ADVICE)
+        }
+        _ => anyhow!(error),
+    };
     let request = request(&arguments).map_err(exit::usage)?;
     let answer = match arguments.stream {
         Some(format) => {
@@ -121,7 +128,8 @@ async fn publish(arguments: Arguments) -> anyhow::Result<()> {
                 Format::EventStream => StreamFormat::EventStream,
                 Format::Ndjson => StreamFormat::Ndjson,
             };
-            let receipt = publisher.publish_stream(&request, format, stdin()).await?;
+            let receipt =
+                publisher.publish_stream(&request, format, stdin()).await.map_err(advised)?;
             json!({
                 "id": receipt.id,
                 "events": receipt.events,
@@ -134,7 +142,7 @@ async fn publish(arguments: Arguments) -> anyhow::Result<()> {
                 Some(data) => data,
                 None => read_stdin(arguments.keep_line_end)?,
             };
-            let receipt = publisher.publish(&request, data).await?;
+            let receipt = publisher.publish(&request, data).await.map_err(advised)?;
             json!({ "id": receipt.id, "subscribers": receipt.subscribers })
         }
     };

@@ -147,6 +147,9 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
+    if !mode.is_development {
+        mode.control.restore(&settings)?;
+    }
     let of = |role, connections_max| Serving {
         hub: &hub,
         settings: &settings,

@@ -5,14 +5,14 @@ use std::io::{self, Write as _};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use downlink_client::{
-    Closed, DecoderLimits, Delivery, EventSource, Gap, GapReason, ReceivedEvent,
+    Closed, DecoderLimits, Delivery, EventSource, Gap, GapReason, ReceivedEvent, StreamError,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    credential::Credential,
+    credential::{ADVICE, Credential},
     decode, exit,
     output::{complain, printed, shown},
     runtime::block_on,
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
-    let mut source = open(&arguments)?;
+    let (mut source, has_key) = open(&arguments)?;
     let mut left = arguments.count;
     while left != Some(0) {
         let Some(delivery) = source.next().await else { break };
@@ -82,6 +82,11 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
     match source.closed_because() {
         None | Some(Closed::ByCaller | Closed::NoContent) => Ok(()),
+        Some(Closed::Failed(error @ StreamError::Status { status, .. }))
+            if *status == 401 && !has_key =>
+        {
+            bail!("{ADVICE}: {}", chain(error))
+        }
         Some(Closed::Failed(error)) => bail!("{}", chain(error)),
         Some(closed) => bail!("{closed}"),
     }
@@ -103,7 +108,8 @@ fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&Stri
     Ok((url, topics))
 }
 
-fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
+/// Opens the event source. The second value says whether it sends a key or a token.
+fn open(arguments: &Arguments) -> anyhow::Result<(EventSource, bool)> {
     let (url, topics) = url_and_topics(arguments).map_err(exit::usage)?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(&url.query);
@@ -120,8 +126,9 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
         query.append_pair("meta", "1");
     }
     let mut builder = url.event_source(&query.finish());
-    if let Some(key) = arguments.credential.read(&url)? {
-        builder = builder.bearer_token(&key);
+    let key = arguments.credential.read(&url)?;
+    if let Some(key) = &key {
+        builder = builder.bearer_token(key);
     }
     if let Some(id) = &arguments.last_event_id {
         builder = builder.last_event_id(id.clone());
@@ -129,7 +136,8 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
     let limits =
         DecoderLimits::default().line_bytes_max(EVENT_BYTES_MAX).event_bytes_max(EVENT_BYTES_MAX);
     builder = builder.limits(limits).control_events(true);
-    builder.build().with_context(|| url.not_usable()).map_err(exit::usage)
+    let source = builder.build().with_context(|| url.not_usable()).map_err(exit::usage);
+    Ok((source?, key.is_some()))
 }
 
 /// Whether an event is about the subscription itself. Such events are not printed.

@@ -34,6 +34,19 @@ impl Drop for Folder {
     }
 }
 
+/// The command of the program. It does not use settings from environment variables of the tests.
+pub(crate) fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DOWNLINK_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("DOWNLINK_LOG", "error").args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
 /// A running server. Dropping it kills the server.
 pub(crate) struct Program {
     child: Child,
@@ -49,21 +62,18 @@ pub(crate) struct Program {
 impl Program {
     /// Starts the program with these words, and waits until it listens.
     pub(crate) fn start(words: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DOWNLINK_") {
-                command.env_remove(name);
-            }
-        }
-        command.env("DOWNLINK_LOG", "error").args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
+        let child = command(words).spawn().expect("the program starts");
+        Self::greeted(child)
+    }
+
+    /// Waits until a started program listens.
+    pub(crate) fn greeted(mut child: Child) -> Self {
         let mut stdout = BufReader::new(child.stdout.take().expect("the stream is piped"));
         let (mut public, mut admin) = (None, None);
         loop {
             let mut line = String::new();
             let read = stdout.read_line(&mut line).expect("a pipe");
-            assert!(read > 0, "the server with {words:?} does not start");
+            assert!(read > 0, "the server does not start");
             let word = line.trim_end().rsplit(' ').next().unwrap_or_default();
             if line.contains(" is listening on ") {
                 public = Some(place(word));

@@ -1,8 +1,11 @@
 //! Revocations and tickets survive a restart of a server with a store.
 
-use std::io::Write as _;
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::Stdio,
+};
 
-use crate::{request::Request, site::Site};
+use crate::{program::Program, request::Request, site::Site};
 
 #[tokio::test]
 async fn revocations_survive_a_restart_and_a_kill() {
@@ -30,6 +33,41 @@ async fn revocations_survive_a_restart_and_a_kill() {
     let publish = Request::post("/events?topic=rooms/1", "x").bearer(&site.keys.publish_key());
     assert_eq!(publish.ask(site.admin()).await.outcome(), "401 revoked");
     assert_eq!(site.outcome_as("dave", rooms(2)).await, "200");
+}
+
+/// A server that is started by mistake must not touch the file of the running server.
+#[tokio::test]
+async fn a_second_server_that_cannot_start_loses_no_revocation() {
+    let mut site = Site::start(&[]);
+    let second = site.another(&["--store-wait", "1ms"]).stderr(Stdio::piped()).output();
+    let second = second.expect("the program starts");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot keep history in"), "{said}");
+    site.revoke("client=ada").await;
+    site.kill();
+    site.start_again();
+    let rooms = Request::get("/events?topic=rooms/1");
+    assert_eq!(site.outcome_as("ada", rooms).await, "401 revoked");
+}
+
+/// The next server may start before the old one has ended. It waits for the store, and then it
+/// must know everything that the old server has revoked.
+#[tokio::test]
+async fn the_next_server_knows_revocations_that_came_while_it_waited_for_the_store() {
+    let mut site = Site::start(&[]);
+    let mut next = site.another(&["--store-wait", "1h"]);
+    next.env("DOWNLINK_LOG", "info").stderr(Stdio::piped());
+    let mut next = next.spawn().expect("the program starts");
+    let mut stderr = BufReader::new(next.stderr.take().expect("the stream is piped"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a pipe");
+    assert!(line.contains("waiting up to"), "{line}");
+    site.revoke("client=ada").await;
+    site.stop();
+    site.replace_by(Program::greeted(next));
+    let rooms = Request::get("/events?topic=rooms/1");
+    assert_eq!(site.outcome_as("ada", rooms).await, "401 revoked");
 }
 
 #[tokio::test]

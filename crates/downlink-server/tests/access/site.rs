@@ -1,12 +1,14 @@
 //! A production server with a public listener and an admin listener, as most tests need it.
 
+use std::process::Command;
+
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::{
     answer::Answer,
     credentials::Credentials,
-    program::{Folder, Program},
+    program::{self, Folder, Program},
     request::{Place, Request},
     stream::Stream,
 };
@@ -42,6 +44,17 @@ impl Site {
     pub(crate) fn start_again(&mut self) {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         self.program = Some(Program::start(&words));
+    }
+
+    /// The command of another server with the same flags and the same store.
+    pub(crate) fn another(&self, flags: &[&str]) -> Command {
+        let words = self.words.iter().map(String::as_str).chain(flags.iter().copied());
+        program::command(&words.collect::<Vec<_>>())
+    }
+
+    /// Starts a server with this command, after the present one has released the store.
+    pub(crate) fn replace_by(&mut self, program: Program) {
+        self.program = Some(program);
     }
 
     fn program(&self) -> &Program {
