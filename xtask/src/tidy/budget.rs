@@ -16,15 +16,16 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
     ("downlink-log", 6_350, &["downlink-log"]),
     ("downlink-sqlite", 2_200, &["downlink-sqlite"]),
-    ("downlink: hub", 2_350, &["downlink/src/hub"]),
-    ("downlink: http, adapters", 1_600, &["downlink/src/http", "downlink/src/adapters"]),
+    ("downlink: hub", 2_400, &["downlink/src/hub"]),
+    ("downlink: http, adapters", 1_650, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_650, &["downlink/src/serve"]),
-    ("downlink", 7_850, &["downlink"]),
+    ("downlink: access", 700, &["downlink/src/access"]),
+    ("downlink", 8_600, &["downlink"]),
     ("downlink-client", 1_350, &["downlink-client"]),
-    ("downlink-access", 2_500, &["downlink-access"]),
+    ("downlink-access", 2_600, &["downlink-access"]),
     ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 18_700, LIBRARIES),
+    ("the five libraries", 19_600, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn the_folders_of_a_budget_are_counted_together() {
         let sources = [
-            file("crates/downlink/src/adapters/a.rs", 800),
+            file("crates/downlink/src/adapters/a.rs", 850),
             file("crates/downlink/src/http/a.rs", 801),
         ];
         assert_eq!(exceeded(&sources), ["downlink: http, adapters"]);
@@ -146,7 +147,7 @@ mod tests {
             file("crates/downlink-log/src/a.rs", 6_350),
             file("crates/downlink-proto/src/a.rs", 1_000),
             file("crates/downlink-sqlite/src/a.rs", 2_200),
-            file("crates/downlink/src/lib.rs", 7_851),
+            file("crates/downlink/src/lib.rs", 8_801),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);
@@ -159,6 +160,6 @@ mod tests {
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
         assert_eq!(rows[1], "downlink-log                 6351    6350  above");
-        assert_eq!(rows[2], "the five libraries           6351   18700");
+        assert_eq!(rows[2], "the five libraries           6351   19600");
     }
 }

@@ -229,7 +229,7 @@ mod tests {
     fn in_library(path: &str, text: &str) -> Vec<String> {
         let all =
             ["adapters/mod.rs", "guide.rs", "http/mod.rs", "hub/mod.rs", "json_text.rs", "lib.rs"];
-        let all = [&all[..], &["serve/mod.rs", "testing.rs"]].concat();
+        let all = [&all[..], &["access/mod.rs", "serve/mod.rs", "testing.rs"]].concat();
         let findings = findings(&TABLE[0], &all, &[(path, text)]).into_iter();
         findings.map(|finding| finding.subject).collect()
     }

@@ -20,7 +20,7 @@ use super::caller::{Caller, now};
 use super::refusal::Refusal;
 use crate::adapters::{AsPublished, SubscriptionFrames, ToFrame};
 use crate::http::{AnyError, FrameSource, Spread, Sse};
-use crate::hub::{Hub, Subscribe, SubscribeError};
+use crate::hub::{DisconnectReason, Hub, Subscribe, SubscribeError};
 
 /// The notice of an expiry comes at a random time in this range before the end, as parts of the
 /// stream's life. So the clients of one page get new credentials at different times. A client needs
@@ -160,7 +160,8 @@ impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
 
     /// The last frame of a stream whose subscription the hub has ended.
     fn last_frame(&mut self) -> Option<Frame> {
-        let is_displaced = !self.end();
+        let is_cut = self.frames.subscription().ended() == Some(DisconnectReason::Disconnected);
+        let is_displaced = !self.end() && is_cut;
         is_displaced.then(|| Frame::retry(DISPLACED_RETRY))
     }
 

@@ -61,7 +61,7 @@ impl AccessLayer {
     }
 
     /// Sets the name of the cookie with a token. Default:
-    /// [`COOKIE_NAME_DEFAULT`](downlink_access::COOKIE_NAME_DEFAULT).
+    /// [`COOKIE_NAME_DEFAULT`].
     pub fn cookie(mut self, name: impl Into<String>) -> Self {
         self.cookie = name.into();
         self

@@ -5,8 +5,9 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
+mod frames;
 mod subscription;
 
+pub use frames::{AsPublished, SubscriptionFrames, ToFrame};
 #[cfg(feature = "access")]
 pub(crate) use subscription::sentence;
-pub use subscription::{AsPublished, SubscriptionFrames, ToFrame};

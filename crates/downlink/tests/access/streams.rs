@@ -109,6 +109,21 @@ async fn the_newest_stream_of_a_ticket_ends_the_older_one() {
     second.sees("data: hello\n").await;
 }
 
+/// Only a newer stream of the same ticket makes a client wait for a minute.
+#[tokio::test]
+async fn a_stream_that_the_app_ends_reconnects_soon() {
+    let chat = Chat::new();
+    let server = chat.serve().await;
+    let path = format!("/mine?ticket={}", chat.ticket("ada", &["7"]));
+    let mut page = server.get(&path, BROWSER).await;
+    page.sees("downlink.open").await;
+    assert_eq!(chat.hub.disconnect("ada"), 1);
+    assert!(!page.rest().await.contains("retry: "));
+    chat.hub.drain();
+    let refused = server.answer(&format!("GET {path}"), "").await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+}
+
 /// A stream that has left no longer counts as the newest one.
 #[tokio::test]
 async fn a_ticket_whose_stream_has_left_causes_no_dispute() {
