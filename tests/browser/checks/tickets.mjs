@@ -9,17 +9,17 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { startProductionIn } from '../lib/binaries.mjs';
 import { startFaults } from '../lib/faults.mjs';
 import { upTo } from '../lib/feeds.mjs';
-import { startApp } from '../lib/tickets.mjs';
+import { startApp } from '../lib/app.mjs';
 
 export const name = 'tickets';
 export const timeoutMs = 240_000;
 
 const CUTS = 20;
 const CUT_PAUSE_MS_MAX = 400;
-/** The lifetime of the first ticket. It is longer than the check. */
-const LONG = '10m';
-/** The lifetime of the second ticket, which the check waits for. */
-const SHORT = '3s';
+/** The lifetime of the first ticket, in seconds. It is longer than the check. */
+const LONG = 600;
+/** The lifetime of the second ticket. The check waits for its end. */
+const SHORT = 3;
 const RETRY_MS = 50;
 const PUBLISH_PAUSE_MS = 10;
 
@@ -29,8 +29,7 @@ export async function run({ browser, folder, engine, startFront }) {
   const start = () => startProductionIn(kept, ['--listen', '127.0.0.1:0', '--store', 'events.db']);
   let server = await start();
   const faults = await startFaults(server.base);
-  const ask = { topic: 'rooms/*', lifetime: LONG };
-  const app = await startApp({ server: () => server, ask });
+  const app = await startApp({ server: () => server, lifetime: LONG });
   const front = await startFront(faults.base, { '/app/': app.base });
   let total = 0;
   const publishOne = async () => {
@@ -68,7 +67,7 @@ export async function run({ browser, folder, engine, startFront }) {
       return total;
     },
     shorten() {
-      ask.lifetime = SHORT;
+      app.lifetime = SHORT;
     },
     statuses: () => faults.requests.slice(-2).map(({ status }) => status),
   };
