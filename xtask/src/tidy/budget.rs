@@ -20,7 +20,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink: http, adapters", 1_600, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_650, &["downlink/src/serve"]),
     ("downlink", 7_850, &["downlink"]),
-    ("downlink-client", 1_350, &["downlink-client"]),
+    ("downlink-client", 1_480, &["downlink-client"]),
     ("downlink-access", 2_500, &["downlink-access"]),
     ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
