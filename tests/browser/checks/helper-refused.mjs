@@ -13,19 +13,20 @@ export async function run({ browser, server, startFront }) {
   const asked = await fetch(`${closed.base}/tickets?topic=b`, { method: 'POST', headers: bearer(closed.key) });
   const { ticket } = await asked.json();
   const cases = [
-    [closed, '/events?topic=a', 401],
-    [closed, `/events?topic=a&ticket=${ticket}`, 403],
-    [server, '/events?topics=a', 400],
+    [closed, '/events?topic=a', 401, 'token_missing'],
+    [closed, `/events?topic=a&ticket=${ticket}`, 403, 'topic_denied'],
+    [server, '/events?topics=a', 400, undefined],
   ];
   try {
-    for (const [refusing, url, status] of cases) {
+    for (const [refusing, url, status, code] of cases) {
       const { detail } = await (await fetch(refusing.base + url)).json();
       assert.match(detail, /\w+ \w+/, 'the server gives a reason');
       await withFaults({ server: refusing, startFront }, async ({ faults, front, module }) => {
         const args = { module, url };
         const answers = { look: () => {} };
         const seen = await browser.run({ base: front.base, page, args, answers });
-        assert.deepEqual(seen, { problem: { status, detail }, states: ['closed'], isTypeError: true });
+        const problem = { status, ...(code && { code }), detail };
+        assert.deepEqual(seen, { problem, states: ['closed'], isTypeError: true });
         assert.deepEqual(faults.requests.map((request) => request.status), [status, status]);
       });
     }

@@ -14,18 +14,18 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_350, &["downlink-log"]),
+    ("downlink-log", 6_400, &["downlink-log"]),
     ("downlink-sqlite", 2_200, &["downlink-sqlite"]),
     ("downlink: hub", 2_400, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_650, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_650, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
     ("downlink", 8_600, &["downlink"]),
-    ("downlink-client", 1_350, &["downlink-client"]),
+    ("downlink-client", 1_480, &["downlink-client"]),
     ("downlink-access", 2_600, &["downlink-access"]),
-    ("downlink-server", 3_600, &["downlink-server"]),
+    ("downlink-server", 6_300, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 19_600, LIBRARIES),
+    ("the five libraries", 19_750, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
