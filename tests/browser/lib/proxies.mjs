@@ -29,9 +29,9 @@ const PRIVATE_NETWORK = '10.0.0.0/8';
 
 /**
  * The proxies. In the copy of the file, the result of `listenOn(port)` replaces `listen`, and
- * another idle limit replaces the 60 seconds in each text of `idle`. `start(folder, file)` writes
- * the other files that the proxy needs. It returns the command that runs the proxy in the
- * foreground.
+ * another idle limit replaces the 60 seconds in each text of `idle`. `prepare(folder, file)` adapts
+ * the copy to the folder. `start(folder, file)` writes the other files that the proxy needs. It
+ * returns the command that runs the proxy in the foreground.
  */
 const PROXIES = {
   nginx: {
@@ -70,6 +70,10 @@ const PROXIES = {
     listen: '<VirtualHost *:80>',
     listenOn: (port) => `Listen 127.0.0.1:${port}\n<VirtualHost 127.0.0.1:${port}>`,
     idle: ['timeout=60'],
+    async prepare(folder, file) {
+      await writeFile(join(folder, 'apache-reconnect.asis'), await readFile(SHIPPED + 'apache-reconnect.asis'));
+      await edit(file, '/etc/apache2/apache-reconnect.asis', () => join(folder, 'apache-reconnect.asis'));
+    },
     async start(folder, file) {
       const main = join(folder, 'main.conf');
       const modules = ['mpm_event', 'authn_core', 'authz_core', 'authz_host', 'alias', 'asis', 'env', 'proxy', 'proxy_http'];
@@ -84,8 +88,6 @@ const PROXIES = {
         `Include ${file}`,
       ];
       await writeFile(main, lines.join('\n'));
-      await writeFile(join(folder, 'apache-reconnect.asis'), await readFile(SHIPPED + 'apache-reconnect.asis'));
-      await edit(file, '/etc/apache2/apache-reconnect.asis', () => join(folder, 'apache-reconnect.asis'));
       return ['apache2', '-f', main, '-DFOREGROUND'];
     },
   },
@@ -126,11 +128,7 @@ export function hasIdleLimit(name) {
  */
 export async function startProxy(name, { backend, idleSeconds, publishing }) {
   const proxy = PROXIES[name];
-  const folder = await mkdtemp(join(tmpdir(), `downlink-${name}-`));
-  // Apache and Caddy may run as another user.
-  await chmod(folder, 0o755);
-  const file = join(folder, proxy.file);
-  await writeFile(file, await readFile(SHIPPED + proxy.file));
+  const [folder, file] = await folderFor(name, await readFile(SHIPPED + proxy.file));
   const port = await freePort();
   await edit(file, proxy.listen, () => proxy.listenOn(port));
   await edit(file, BACKEND, () => new URL(backend).host);
@@ -143,15 +141,46 @@ export async function startProxy(name, { backend, idleSeconds, publishing }) {
     // turned off.
     await edit(file, /^(\s*)#(?=\S|\t)/gm, (_, indent) => indent);
   }
+  await proxy.prepare?.(folder, file);
+  return launch({ name, port, publishing, folder }, proxy, file);
+}
+
+/**
+ * Starts the proxy `program` on a free port, with the configuration `written(port)`. The failure of a
+ * check calls it `name`. Returns the same as `startProxy`.
+ */
+export async function startWritten(name, program, written) {
+  const port = await freePort();
+  const [folder, file] = await folderFor(program, written(port));
+  return launch({ name, port, folder }, PROXIES[program], file);
+}
+
+/** Writes the configuration of a proxy into a new folder. */
+async function folderFor(name, configuration) {
+  const folder = await mkdtemp(join(tmpdir(), `downlink-${name}-`));
+  // Apache and Caddy may run as another user.
+  await chmod(folder, 0o755);
+  const file = join(folder, PROXIES[name].file);
+  await writeFile(file, configuration);
+  return [folder, file];
+}
+
+async function launch(about, proxy, file) {
+  const { folder } = about;
   const [program, ...args] = await proxy.start(folder, file);
   const env = { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder };
-  return running({ name, port, publishing, folder }, start(program, args, { cwd: folder, env }));
+  return running(about, start(program, args, { cwd: folder, env }));
 }
 
 /** Starts all proxies, or the proxies with the given `names`, at the same time. Runs `use` and then
  * stops them. */
-export async function withProxies({ names = NAMES, ...options }, use) {
-  const started = await Promise.allSettled(names.map((name) => startProxy(name, options)));
+export function withProxies({ names = NAMES, ...options }, use) {
+  return withStarted(names.map((name) => startProxy(name, options)), use);
+}
+
+/** Waits until all proxies of `starting` have started. Runs `use` and then stops them. */
+export async function withStarted(starting, use) {
+  const started = await Promise.allSettled(starting);
   const proxies = started.filter(({ value }) => value).map(({ value }) => value);
   try {
     started.forEach(({ reason }) => {
