@@ -2,7 +2,7 @@
 //!
 //! The limits for each address are on if strangers can reach the server: if the listener has an
 //! address beyond this machine, or if there is a trusted proxy. The limits of connections are those
-//! of [`downlink::serve`]. The limits here concern requests. Each limiter remembers at most
+//! of [`downlink::serve()`]. The limits here concern requests. Each limiter remembers at most
 //! [`RATE_KEYS_MAX`] addresses or keys.
 
 use std::{

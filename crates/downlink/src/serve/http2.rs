@@ -110,10 +110,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (bodiless, report) = (*request.method() == Method::HEAD, report.clone());
         let answer = requests.call(request);
-        async move {
-            let response = answer.await?;
-            Ok::<_, R::Error>(response.map(|body| Paced::new(body, report, bodiless)))
-        }
+        async move { Ok::<_, R::Error>(answer.await?.map(|it| Paced::new(it, report, bodiless))) }
     });
     let builder = builder(streams.spawner(), limits.write_stall_max);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
