@@ -10,8 +10,9 @@
 /** The feed replaces a connection that brings nothing for this many keep-alive intervals. The
  * server sends something in each interval. So one keep-alive may be lost, but not two in a row. */
 const SILENT_INTERVALS_MAX = 2.5;
-/** The same limit at the moment when the page becomes visible or comes online. It is not nearer to
- * 1, because the server makes each interval up to 20 % longer or shorter at random. */
+/** When the page becomes visible or comes online, the feed replaces a connection that has brought
+ * nothing for this many intervals. The number is not nearer to 1, because the server makes each
+ * interval up to 20 % longer or shorter at random. */
 const SILENT_INTERVALS_ON_WAKE = 1.5;
 /** The limit of silence doubles after each silent connection, but at most this many times. */
 const SILENT_DOUBLINGS_MAX = 4;
@@ -50,12 +51,13 @@ const LINE_CHARACTERS_MAX = 1_024;
 const PASSING = [408, 425, 429];
 /** Matches the ids that the server makes, and no id that a publisher gives. */
 const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
-/** The type of all events of a subscription with `meta=1`. It is not a type of the server's own. */
+/** The type of all events of a subscription with `meta=1`. They are events of publishers, although
+ * their type begins with `downlink.`. */
 const DESCRIBED = "downlink.event";
 
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {{ reason: string, after: string | null, until: string | null, oldest: string | null, waitMs: number }} Gap */
-/** @typedef {{ status: number, code?: string, detail: string }} Problem `code` is that of the server's answer */
+/** @typedef {{ status: number, code?: string, detail: string }} Problem `code` comes from the server's answer */
 /** @typedef {string | URL | { url: string | URL } | URLSearchParams | Record<string, string>} Renewal
  * a URL, an object with a URL, or parameters to set */
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
@@ -129,7 +131,7 @@ export class Feed {
   #successor;
   /** @type {ReturnType<typeof setTimeout> | undefined} begins or abandons a successor */
   #successorTimer;
-  /** The number of successors since the announced end of the credentials last moved. */
+  /** The number of successors since the server last announced a new end of the credentials. */
   #successors = 0;
   /** The end of the credentials, on the wall clock, that the server last announced. */
   #endsAt = 0;
@@ -299,7 +301,7 @@ export class Feed {
     this.#successorTimer = setTimeout(() => this.#beginSuccessor(), waitMs);
   }
 
-  /** Begins another successor after a wait, because this one failed or did not move the end. */
+  /** Begins another successor after a wait, because the last one failed or has the same end. */
   #postponeSuccessor() {
     const rangeMs = backoffMsMax(this.#successors - 1);
     this.#prepareSuccessor(RECONNECTION_MS_MIN + rangeMs * Math.random());
@@ -324,7 +326,7 @@ export class Feed {
       if (!attempt.signal.aborted) successor.source = this.#open(url, attempt);
     } catch (error) {
       if (attempt.signal.aborted) return;
-      // If the app refuses for good, the feed hears it again after the end of the connection.
+      // If the app refuses for good, it refuses again when the feed reconnects after the end.
       if (error instanceof Refusal) return this.#abandon();
       reportError(error);
       this.#postponeSuccessor();
@@ -332,8 +334,8 @@ export class Feed {
   }
 
   /**
-   * Closes the present connection. Its successor takes its place. Called at the first event of the
-   * successor, because a server that refuses a browser for a while sends a stream without events.
+   * Replaces the present connection with its successor. Called at the first event of the successor:
+   * a stream without events may be a refusal.
    * @param {Successor} successor
    */
   #takeOver({ attempt, source, heard }) {
@@ -454,8 +456,8 @@ export class Feed {
     const status = answer?.status ?? 0;
     if (signal.aborted) return;
     if (status === 204) return this.#end(this.#options.onFinished, undefined);
-    // The rights of the same credentials may change while they are in use, and new credentials may
-    // have more rights. The first credentials of a page are not refused by mistake.
+    // If the server has accepted these credentials before, a 403 means that the rights have changed.
+    // New credentials may have the new rights.
     const old = status === 401 || (accepted && status === 403);
     const renewable = renew && old && !this.#refused;
     if (renewable) this.#refused = true;
@@ -635,7 +637,7 @@ function resumed(url, lastEventId) {
 
 /** @param {URL} url @param {boolean | undefined} withCredentials @param {AbortSignal} signal */
 async function request(url, withCredentials, signal) {
-  // A page can read the status of this answer. So the server need not answer like to an EventSource.
+  // `fetch` shows the status. So the server need not send the empty stream that it sends to browsers.
   url.searchParams.set("refuse_with_status", "1");
   const credentials = withCredentials ? "include" : "same-origin";
   const headers = { accept: "text/event-stream" };
@@ -654,7 +656,7 @@ async function problemOf(answer) {
 /**
  * Reads a stream to its end and returns the stream's last id and reconnection time. Returns
  * undefined if the stream breaks off, or has an event for which the page has a listener. The page
- * must get such a stream through an EventSource. All lines of a downlink server end with LF, so
+ * has to get this event through an EventSource. All lines of a downlink server end with LF, so
  * this function looks for no other line end.
  * @param {Response} answer @param {(type: string) => boolean} isHeard
  */
