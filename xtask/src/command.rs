@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_does_not_answer() {
+    fn a_missing_program_cannot_be_started() {
         let mut missing = command(Path::new("/"), "no-such-program-here", &[]);
         assert!(!answers(&mut missing));
         assert!(answers(&mut shell("true")));

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_due_to_the_connections_that_are_up_on_its_topic() {
+    fn the_connections_that_are_up_on_the_topic_have_to_get_an_event() {
         let mut books = books(2);
         for topic in [0, 0, 1] {
             books.up(topic);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_later_events_are_due_to_a_late_connection() {
+    fn a_late_connection_has_to_get_only_later_events() {
         let mut books = books(2);
         books.up(0);
         books.publish(0, 0);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn latency_is_measured_from_the_due_time_for_events_due_in_the_period() {
+    fn latency_is_measured_from_the_due_time_of_events_in_the_measured_period() {
         let mut books = books(1);
         let mut seen = up(&mut books, 0);
         books.measure(1_000..2_000);

@@ -1,5 +1,5 @@
-//! Reads HTTP/1.1 responses as their bytes arrive: the head, and a body in chunks, with a length,
-//! or up to the end of the connection.
+//! Reads HTTP/1.1 responses as their bytes arrive. The body may come in chunks, have a length, or
+//! end with the connection.
 //!
 //! This module reads no socket: the caller passes the bytes. After the head, it allocates no
 //! memory. It removes the framing of the body (the sizes of the chunks), and skips trailers.

@@ -34,12 +34,12 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// The number of deliveries that should have arrived and have not.
+    /// The number of expected deliveries that have not arrived.
     pub(super) fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.received)
     }
 
-    /// True if every delivery that should arrive arrived exactly once, and nothing else arrived. If
+    /// True if each expected delivery arrived exactly once, and nothing else arrived. If
     /// `is_ordered`, the deliveries must also have been in order.
     pub(super) fn is_flawless(&self, is_ordered: bool) -> bool {
         let odd = self.duplicated + self.wrong_topic + self.foreign;

@@ -2,8 +2,7 @@
 //!
 //! `GET /events` numbers its events `evt-1`, `evt-2` and so on. A client that reconnects with
 //! `Last-Event-ID: evt-7` continues with `evt-8`. The app does not send the missed times, because
-//! past times are useless. An endpoint that sends missed events needs a hub, as in the
-//! example `chat`.
+//! past times are useless. To send missed events, use a hub, as in the example `chat`.
 
 use std::time::Duration;
 

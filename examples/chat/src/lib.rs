@@ -1,4 +1,4 @@
-//! A chat in one room. Every client gets all new messages. A new client first gets the last
+//! A chat in one room. Every client gets all new messages. A new client first gets the newest
 //! messages of the history.
 //!
 //! A hub keeps the messages, so a client that lost its connection gets the messages that it missed.

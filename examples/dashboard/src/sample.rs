@@ -13,7 +13,7 @@ pub struct Sample {
     /// Milliseconds since the program began to measure.
     pub at_ms: u128,
     /// The value. `uptime` is in seconds, `memory` in mebibytes, and `streams` is the number of
-    /// streams. `walk` has no unit.
+    /// open streams. `walk` has no unit.
     pub value: f64,
 }
 

@@ -48,8 +48,8 @@ fn number_of(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// On systems without inodes, all files have the number 0. So a stream notices that another file
-/// has replaced the file only if the new file is shorter.
+/// On systems without inodes, all files have the number 0. If another file replaces the file, a
+/// stream then notices only files that are shorter.
 #[cfg(not(unix))]
 fn number_of(_: &Metadata) -> u64 {
     0

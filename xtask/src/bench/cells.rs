@@ -179,13 +179,13 @@ const STALLED: Cell = Cell {
     what: "900 connections, 50 events a second of 4 KiB, without and with 100 more that stop reading; \
            the server has to cut these after 2 s, and they resume after the load",
     rows: &[
-        Row::value("healthy, with stalled: lost", "downlink-stalled", "/lost").at_most(0.0),
+        Row::value("lost by the 900 that read", "downlink-stalled", "/lost").at_most(0.0),
         Row::value("without stalled: p99 µs", "downlink", P99),
         Row::value("with stalled: p99 µs", "downlink-stalled", P99),
         Row::ratio("p99: with ÷ without", Figure("downlink-stalled", P99), Figure("downlink", P99)),
         Row::value("axum, with stalled: p99 µs", "axum-stalled", P99),
         Row::ratio(
-            "resident at most: with ÷ without",
+            "peak resident: with ÷ without stalled",
             Figure("downlink-stalled", RESIDENT_MAX),
             Figure("downlink", RESIDENT_MAX),
         )

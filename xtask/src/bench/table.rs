@@ -173,7 +173,9 @@ impl Judged {
             let _ = writeln!(self.text, "- accounts: **FAIL** in {flawed} of our runs\n");
             self.missed += 1;
         } else {
-            self.text.push_str("- accounts: pass: every event of ours once and in order\n\n");
+            self.text.push_str(
+                "- accounts: pass, our server delivered every event once and in order\n\n",
+            );
         }
     }
 }

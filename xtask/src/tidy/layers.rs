@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_without_contains_only_lower_layers() {
+    fn the_forbidden_layers_of_a_layer_are_below_it() {
         for Layers { order, .. } in TABLE {
             for (place, layer) in order.iter().enumerate() {
                 let below: Vec<&str> = order[..place].iter().map(|layer| layer.name).collect();

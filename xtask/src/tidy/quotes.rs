@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_quotation_is_not_found() {
+    fn an_unchanged_quotation_gives_no_finding() {
         assert_eq!(compare(PATH, "one\n\ntwo\n", &chapter("one\n\ntwo\n")), None);
     }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_quotation_is_found() {
+    fn a_file_without_a_quotation_gives_a_finding() {
         assert!(compare("deploy/proxies/b.conf", "one\n", &chapter("one\n")).is_some());
         assert!(
             compare(PATH, "one\n", "The file `deploy/proxies/a.conf`:\n\nNothing.\n").is_some()

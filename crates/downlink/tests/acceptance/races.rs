@@ -154,7 +154,7 @@ fn acceptance_05_a_subscription_gets_all_later_events_once_and_in_order() {
 }
 
 #[test]
-fn acceptance_17_exactly_subscribers_max_of_concurrent_subscriptions_open() {
+fn acceptance_17_as_many_concurrent_subscriptions_succeed_as_the_limit_allows() {
     const LIMIT: usize = 400;
     const THREADS: usize = 8;
     let limits = Limits { subscribers_max: LIMIT, ..Limits::default() };

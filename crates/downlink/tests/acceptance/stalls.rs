@@ -136,7 +136,7 @@ async fn acceptance_06_dropping_a_body_removes_its_subscription_at_once() {
 }
 
 #[tokio::test]
-async fn acceptance_06_the_server_notices_a_peer_that_leaves_without_traffic() {
+async fn acceptance_06_the_server_notices_that_a_peer_has_left_although_no_events_are_sent() {
     let (observer, mut departures) = Departures::new();
     let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;

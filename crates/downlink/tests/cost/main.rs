@@ -136,7 +136,7 @@ fn body_bytes<S>(
 }
 
 /// An idle stream with a grant takes at most 64 bytes more than one without a grant: 40 bytes for
-/// the grant, and 24 for its end. A ticket also has a row in the table that finds its older stream.
+/// the grant, and 24 for its end. A stream with a ticket also has a row in the table of tickets.
 #[cfg(feature = "access")]
 #[test]
 fn an_idle_stream_with_a_grant_takes_at_most_64_bytes_more() {

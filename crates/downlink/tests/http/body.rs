@@ -44,7 +44,7 @@ async fn all_ready_frames_are_sent_in_one_chunk() {
 }
 
 /// Makes a stream of `frames` frames with `bytes` bytes each. Returns the sizes of the chunks after
-/// the greeting.
+/// the greeting (the comment at the beginning of the stream).
 async fn chunks_of(frames: usize, bytes: usize) -> Vec<usize> {
     let frame = Frame::from(Event::new("x".repeat(bytes - "data: \n\n".len())));
     // The stream returns no frame at the first poll, so the first chunk has only the greeting.
@@ -213,7 +213,7 @@ async fn a_panic_at_the_opening_ends_only_the_response() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_future_passed_to_until_ends_only_the_response() {
+async fn a_panic_of_the_end_signal_of_a_stream_ends_only_the_response() {
     let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
     let mut reader = Reader::greeted(sse).await;
     let error =

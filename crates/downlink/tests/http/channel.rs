@@ -91,7 +91,7 @@ async fn finish_ends_the_stream_after_all_sent_events() {
 }
 
 #[tokio::test]
-async fn no_event_is_accepted_after_finish() {
+async fn no_event_is_accepted_after_the_stream_is_finished() {
     let (sender, sse) = Sse::channel(2);
     sender.finish();
     assert_eq!(sender.text("a").await, Err(SendError(Event::new("a"))));
@@ -103,7 +103,7 @@ async fn no_event_is_accepted_after_finish() {
 /// While one sender waits for room in the channel, another sender finishes the stream. The waiting
 /// send must then return an error.
 #[tokio::test]
-async fn a_send_that_waits_during_the_finish_fails() {
+async fn a_send_that_waits_for_room_fails_if_the_stream_is_finished() {
     let (sender, sse) = Sse::channel(1);
     sender.try_send(Event::new("a")).expect("the channel has room");
     let mut waiting = Box::pin(sender.text("b"));
@@ -115,7 +115,7 @@ async fn a_send_that_waits_during_the_finish_fails() {
 }
 
 #[tokio::test]
-async fn a_value_that_json_cannot_encode_has_its_own_error() {
+async fn sending_a_value_that_json_cannot_encode_returns_its_own_error() {
     let (sender, sse) = Sse::channel(1);
     let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
     let error = sender.json(&keyed_by_lists).await.expect_err("JSON cannot encode the value");
@@ -130,7 +130,7 @@ async fn a_value_that_json_cannot_encode_has_its_own_error() {
 }
 
 #[tokio::test]
-async fn concurrent_senders_lose_no_event_before_the_finish() {
+async fn concurrent_senders_lose_no_event_sent_before_the_stream_is_finished() {
     let (sender, sse) = Sse::channel(3);
     let senders: Vec<_> = (0..4)
         .map(|_| {

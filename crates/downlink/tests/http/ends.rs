@@ -49,7 +49,7 @@ async fn a_busy_stream_also_ends_at_its_maximum_age() {
     assert!(before.elapsed() >= 8 * SECOND && before.elapsed() <= 11 * SECOND);
 }
 
-/// The end of a grant and the end of a session both end the stream, whichever comes first.
+/// For example, the end of a grant and the end of a session: the stream ends at the earlier of them.
 #[tokio::test(start_paused = true)]
 async fn the_earliest_of_several_expiries_counts() {
     for (first, second) in [(7, 9), (9, 7)] {
@@ -147,7 +147,7 @@ async fn a_stream_with_the_largest_possible_maximum_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn the_future_passed_to_until_ends_the_stream_after_ready_events() {
+async fn the_end_signal_of_a_stream_ends_it_after_the_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
@@ -160,7 +160,7 @@ async fn the_future_passed_to_until_ends_the_stream_after_ready_events() {
 }
 
 #[tokio::test]
-async fn the_future_passed_to_until_ends_an_idle_stream() {
+async fn the_end_signal_of_a_stream_ends_it_while_it_is_idle() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });

@@ -148,7 +148,7 @@ async fn a_client_of_a_quiet_topic_resumes_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_setting_announce_alive_a_keep_alive_is_an_event_without_an_id() {
+async fn a_keep_alive_that_pages_can_see_is_an_event_without_an_id() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe().announce_alive(true)), every_second());
     wire.next().await;
@@ -171,7 +171,7 @@ async fn the_first_chunk_has_the_greeting_and_the_replayed_events() {
 /// A page sees only events of the types that it listens to. A page that listens only to
 /// `downlink.alive` must get this event in time, even while many other events arrive.
 #[tokio::test(start_paused = true)]
-async fn with_the_setting_announce_alive_keep_alives_are_sent_even_on_a_busy_stream() {
+async fn keep_alives_that_pages_can_see_are_sent_even_on_a_busy_stream() {
     let hub = hub();
     let subscribe = hub.subscribe().topic("a").announce_alive(true);
     let mut wire = Wire::of(open(subscribe), every_second());

@@ -63,7 +63,7 @@ fn a_drain_ends_subscriptions_and_publishing_continues() {
 }
 
 #[test]
-fn drain_on_waits_for_its_signal() {
+fn a_drain_at_a_signal_begins_when_the_signal_arrives() {
     let hub = hub();
     let (send, signal) = tokio::sync::oneshot::channel::<()>();
     let mut draining = Box::pin(hub.drain_on(signal));
@@ -75,7 +75,7 @@ fn drain_on_waits_for_its_signal() {
 }
 
 #[test]
-fn a_hub_does_not_drain_if_the_future_of_drain_on_is_dropped() {
+fn a_hub_does_not_drain_if_the_future_that_waits_for_the_signal_is_dropped() {
     let hub = hub();
     let (send, signal) = tokio::sync::oneshot::channel::<()>();
     drop(hub.drain_on(signal));

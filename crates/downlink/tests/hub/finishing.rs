@@ -80,7 +80,7 @@ fn a_subscription_that_resumes_after_the_last_event_of_a_finished_topic_is_refus
 }
 
 #[test]
-fn a_finished_topic_accepts_events_again_after_the_time_in_the_setting_finished_keep() {
+fn a_finished_topic_accepts_events_again_after_the_configured_time() {
     let clock = Clock::manual();
     let keep = Duration::from_secs(60);
     let retention = HubRetention::default().finished_keep(keep);

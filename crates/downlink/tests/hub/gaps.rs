@@ -158,7 +158,7 @@ fn a_client_that_disconnects_before_it_reads_its_gap_gets_a_gap_when_it_resumes(
 }
 
 #[test]
-fn the_wait_in_a_gap_is_random_and_at_most_the_setting_gap_wait_max() {
+fn the_wait_in_a_gap_is_random_and_at_most_the_configured_maximum() {
     let wait = Duration::from_millis(800);
     let hub = build(|builder| builder.gap_wait_max(wait));
     let waits: Vec<_> =

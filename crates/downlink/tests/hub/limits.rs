@@ -22,10 +22,8 @@ fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
 fn an_event_has_a_limited_size() {
     let hub = build(|builder| builder.event_bytes_max(100));
     let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
-    // The length of the frame `id: x
-    // data:
-    //
-    // ` without data. The limit is for the whole frame.
+    // The limit is for the whole frame. This is the length of the frame without its data: a line
+    // with the id, an empty line of data, and a blank line.
     let rest = 14;
     assert!(publish(100 - rest - 1).is_ok());
     let hub = build(|builder| builder.event_bytes_max(100));
@@ -122,7 +120,7 @@ fn a_hub_has_a_limited_number_of_topics() {
 }
 
 #[test]
-fn subscribed_names_do_not_count_against_topics_max() {
+fn names_in_subscriptions_do_not_count_as_topics_of_publishers() {
     let hub = limited(|limits| limits.topics_max = 2);
     let _readers = ["a", "b", "c"].map(|topic| open(hub.subscribe().topic(topic)));
     let _inbox = open(hub.subscribe().client("alice"));

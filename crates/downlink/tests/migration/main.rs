@@ -37,13 +37,13 @@ fn only_in_first<'a>(first: &'a str, second: &str) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn at_most_five_lines_change() {
+fn the_migration_of_an_app_changes_at_most_five_lines() {
     let (removed, added) = (only_in_first(BEFORE, AFTER), only_in_first(AFTER, BEFORE));
     assert!((1..=5).contains(&removed.len().max(added.len())), "{removed:?} {added:?}");
 }
 
 #[test]
-fn the_guide_shows_the_lines_that_change() {
+fn the_guide_shows_the_lines_that_the_migration_changes() {
     let shown = |sign: char| -> BTreeSet<&str> {
         let (_, from_diff) = CHAPTER.split_once("```diff\n").expect("the chapter has a diff");
         let (diff, _) = from_diff.split_once("```").expect("the diff has an end");

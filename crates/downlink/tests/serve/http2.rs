@@ -505,7 +505,7 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn connections_max_counts_connections_not_streams() {
+async fn the_limit_of_connections_counts_connections_and_not_streams() {
     let running = Running::with(app(), |serve| serve.connections_max(1)).await;
     let mut client = Http2::to(&running).await;
     let mut open = Vec::new();

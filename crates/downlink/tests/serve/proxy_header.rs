@@ -116,7 +116,7 @@ async fn a_header_may_arrive_in_single_bytes() {
 }
 
 #[tokio::test]
-async fn a_header_of_any_other_peer_is_an_invalid_request() {
+async fn a_header_from_a_peer_that_is_not_trusted_is_an_invalid_request() {
     let untrusted = Running::<Tcp>::with::<Router, AsService>(app(), |serve| {
         serve.trusted_proxies(["10.0.0.0/8".parse().expect("a proxy")]).proxy_protocol(true)
     });

@@ -66,7 +66,7 @@ async fn after_a_reconnect_the_app_sends_unread_events_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expect_silence_fails_for_an_event_and_not_for_a_comment() {
+async fn a_check_for_silence_fails_at_an_event_and_not_at_a_comment() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     connection.expect_silence().await;
@@ -80,7 +80,7 @@ async fn expect_silence_fails_for_an_event_and_not_for_a_comment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expect_silence_fails_if_the_stream_has_ended() {
+async fn a_check_for_silence_fails_if_the_stream_has_ended() {
     let hub = Hub::<String>::text();
     let mut connection = connected(&hub).await;
     hub.disconnect("c");
@@ -91,7 +91,7 @@ async fn expect_silence_fails_if_the_stream_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_event_panics_after_a_limit_if_no_event_comes() {
+async fn waiting_for_an_event_panics_after_a_time_limit_if_none_comes() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     let waited = std::panic::AssertUnwindSafe(connection.next_event()).catch_unwind().await;
@@ -136,7 +136,7 @@ async fn a_refusal_has_a_status_and_no_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn advance_moves_the_clock_of_the_hub_and_of_tokio() {
+async fn advancing_the_time_moves_the_clocks_of_the_hub_and_of_tokio() {
     let clock = Clock::manual();
     let hub = Hub::<String>::builder().text().clock(clock.clone()).build().unwrap();
     say(&hub, "x");
@@ -149,7 +149,7 @@ async fn advance_moves_the_clock_of_the_hub_and_of_tokio() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_panics_after_a_limit_if_the_app_does_not_answer() {
+async fn connecting_panics_after_a_time_limit_if_the_app_does_not_answer() {
     let app = Router::new().route("/", get(std::future::pending::<()>));
     let waited = std::panic::AssertUnwindSafe(connect(&app)).catch_unwind().await;
     assert!(waited.is_err());

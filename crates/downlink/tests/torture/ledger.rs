@@ -57,9 +57,8 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Checks the events and gaps that a reader of these places has received. For each event that
-    /// was for the reader, up to `until`, it must have received the event or a gap that covers the
-    /// event.
+    /// Checks the events and gaps that a reader of these places has received. It must have received
+    /// each event for one of these places, up to `until`, or a gap that covers the event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);

@@ -1,5 +1,5 @@
-//! Runs the real program of an example. In these examples, a client has to send another request
-//! before it can open a stream.
+//! Runs the real program of an example. A test can give the program arguments, post requests, open
+//! a stream, and stop the program with a signal.
 
 #![cfg(unix)]
 
