@@ -49,7 +49,7 @@ async fn a_busy_stream_also_ends_at_its_maximum_age() {
     assert!(before.elapsed() >= 8 * SECOND && before.elapsed() <= 11 * SECOND);
 }
 
-/// For example, the end of a grant and the end of a session: the stream ends at the earlier of them.
+/// A grant and a session may both end a stream. The stream ends at the earlier of the two ends.
 #[tokio::test(start_paused = true)]
 async fn the_earliest_of_several_expiries_counts() {
     for (first, second) in [(7, 9), (9, 7)] {
