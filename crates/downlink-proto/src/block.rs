@@ -1,6 +1,5 @@
 //! Builds events from lines. The lines up to a blank line are a block, and the blank line completes
-//! the block. [`Block`] has the buffers that the standard defines for data, type and id. Each of
-//! these fields changes its buffer.
+//! the block. [`Block`] collects the data, the type and the id of a block.
 //!
 //! The type and the data apply only to their block. The id also applies to later blocks that have
 //! no id. An id becomes the last event id only when the blank line of its block arrives.

@@ -28,9 +28,9 @@ pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 /// each connection could take twice as much memory, and ordinary streams do not need larger events.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
-/// The queue of items keeps room for this many items when it is empty. An ordinary chunk has fewer
-/// items. A chunk with many tiny items makes the queue grow. Afterwards the queue shrinks to this
-/// size, so that it does not hold the memory for the rest of the connection.
+/// An empty queue of items keeps room for this many items. An ordinary chunk has fewer items. A
+/// chunk with many tiny items makes the queue grow. Afterwards the queue shrinks to this size, so
+/// that it does not hold the memory for the rest of the connection.
 const ITEMS_KEPT: usize = 64;
 
 /// The limits of a [`Decoder`].

@@ -2,8 +2,8 @@
 //!
 //! A frame is made only from checked values, and a blank line at its end completes the event. So a
 //! writer may send frames in any order, and no frame can become a part of another frame's event.
-//! Only a frame of [`Frame::comment_line`] has no blank line. A reader sees its comment as the
-//! first line of the next event, and ignores the comment.
+//! The exception is a frame of [`Frame::comment_line`], which has no blank line. A reader sees its
+//! comment as the first line of the next event, and ignores the comment.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use crate::{field::Retry, text};
 
-/// The bytes of one event or comment. A frame ends with a blank line. Only a frame of
-/// [`comment_line`](Self::comment_line) has no blank line.
+/// The bytes of one event or comment. A frame ends with a blank line, except a frame of
+/// [`comment_line`](Self::comment_line).
 ///
 /// A clone is cheap, because it shares the bytes. Two frames are equal if their bytes are equal.
 ///
@@ -42,9 +42,9 @@ impl Frame {
 
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// After an id, a type or a reconnection time, some readers report an empty event at every
-    /// blank line. Examples are httpx-sse and openai-python. If a keep-alive has no blank line,
-    /// these readers report nothing.
+    /// Some readers, such as httpx-sse and openai-python, report an empty event at a blank line
+    /// that follows an id, a type or a reconnection time. A keep-alive without a blank line causes
+    /// no such event.
     ///
     /// ```
     /// assert_eq!(downlink_proto::Frame::comment_line("alive").as_bytes(), b": alive\n");

@@ -21,11 +21,11 @@ pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 /// event a second.
 pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 
-/// The time limit for an empty stream: 1 second. A stream that ends sooner and brings no event
-/// makes the next wait longer, as a failed attempt does.
+/// The time limit for an empty stream: 1 second. A stream that ends within this time and brings no
+/// event makes the next wait longer, as a failed attempt does.
 ///
 /// If a proxy answers in place of a dead server, it usually ends the stream within one round trip.
-/// With half the time, clients would not recognise a slow proxy. With double the time, clients
+/// With half the time, a slow proxy would count as a working server. With double the time, clients
 /// would wait longer and longer for servers that end each stream after a second or two.
 pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 
@@ -53,7 +53,7 @@ pub enum ReconnectMode {
     /// answer asks for a longer wait, the client waits that long.
     #[default]
     Resilient,
-    /// The client ends for good after any answer that is not a stream. The standard requires this
+    /// The client stops for good after any answer that is not a stream. The standard requires this
     /// of browsers.
     Spec,
 }
@@ -80,7 +80,7 @@ pub struct ReconnectPolicy {
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
-    /// The client ends for good when this many attempts in a row have failed. `None` means no
+    /// The client stops for good when this many attempts in a row have failed. `None` means no
     /// limit.
     pub attempts_max: Option<u32>,
 }
@@ -121,7 +121,7 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the number of failed attempts in a row after which the client ends for good. 0 counts
+    /// Sets the number of failed attempts in a row after which the client stops for good. 0 counts
     /// as 1.
     pub const fn attempts_max(mut self, max: u32) -> Self {
         self.attempts_max = Some(max);
@@ -153,8 +153,8 @@ pub enum Outcome {
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// Another failure that would happen again at the next attempt. Examples are an answer that is
-    /// not an event stream, and an event stream that the client cannot read.
+    /// Any other failure that would happen again at the next attempt. Examples are an answer that
+    /// is not an event stream, and an event stream that the client cannot read.
     Futile,
 }
 
@@ -264,10 +264,10 @@ impl Reconnect {
         Ok(self.wait(random, asked))
     }
 
-    /// The wait after a failed attempt or an empty stream: the reconnection time or `asked`, if
-    /// `asked` is longer, plus a random time. The maximum of the random time doubles with each
-    /// further failure. The random time (full jitter) keeps clients from reconnecting at the same
-    /// moment.
+    /// The wait after a failed attempt or an empty stream: a random time is added to the
+    /// reconnection time, or to `asked` if that is longer. The maximum of the random time doubles
+    /// with each further failure. The random time (full jitter) keeps clients from reconnecting at
+    /// the same moment.
     fn wait(&mut self, random: u64, asked: Duration) -> Duration {
         let doubled = 2_u32.saturating_pow(self.fruitless);
         self.fruitless = self.fruitless.saturating_add(1);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extra_wait_doubles_up_to_its_limit() {
+    fn the_random_wait_doubles_up_to_its_limit() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
         let mut reconnect = Reconnect::new(policy);
         let waits: Vec<_> =
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extra_wait_is_picked_from_the_whole_range() {
+    fn the_random_wait_is_picked_from_the_whole_range() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
         let mut reconnect = Reconnect::new(policy);
         wait(&mut reconnect, MOST, Outcome::Unanswered);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_stream_resets_the_failures() {
+    fn an_open_stream_resets_the_number_of_failures() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
         let mut reconnect = Reconnect::new(policy);
         for _ in 0..4 {
@@ -452,27 +452,27 @@ mod tests {
     }
 
     #[test]
-    fn status_204_stops_in_both_modes() {
+    fn status_204_stops_the_client_in_both_modes() {
         assert_stops(ReconnectPolicy::spec(), refused(204), StopReason::NoContent);
         assert_stops(ReconnectPolicy::resilient(), refused(204), StopReason::NoContent);
     }
 
     #[test]
-    fn spec_mode_stops_at_every_other_status() {
+    fn in_spec_mode_every_status_except_200_stops_the_client() {
         for status in [205, 210, 299, 404, 408, 410, 425, 429, 500, 503] {
             assert_stops(ReconnectPolicy::spec(), refused(status), StopReason::Failed);
         }
     }
 
     #[test]
-    fn resilient_mode_stops_at_permanent_statuses() {
+    fn in_resilient_mode_permanent_refusals_stop_the_client() {
         for status in [205, 301, 400, 401, 403, 404, 410, 424, 426, 428, 499, 600] {
             assert_stops(ReconnectPolicy::resilient(), refused(status), StopReason::Failed);
         }
     }
 
     #[test]
-    fn resilient_mode_retries_after_temporary_statuses() {
+    fn in_resilient_mode_the_client_retries_after_temporary_refusals() {
         for status in [408, 425, 429, 500, 502, 503, 599] {
             let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
             assert_eq!(wait(&mut reconnect, LEAST, refused(status)), secs(3));
@@ -480,13 +480,13 @@ mod tests {
     }
 
     #[test]
-    fn a_futile_outcome_stops_in_both_modes() {
+    fn a_futile_outcome_stops_the_client_in_both_modes() {
         assert_stops(ReconnectPolicy::spec(), Outcome::Futile, StopReason::Failed);
         assert_stops(ReconnectPolicy::resilient(), Outcome::Futile, StopReason::Failed);
     }
 
     #[test]
-    fn retry_after_is_respected_up_to_the_maximum() {
+    fn the_wait_in_a_retry_after_header_is_respected_up_to_the_maximum() {
         let after = |asked| {
             let outcome = Outcome::Refused { status: 503, retry_after: Some(asked) };
             wait(&mut Reconnect::new(ReconnectPolicy::resilient()), LEAST, outcome)

@@ -1,8 +1,8 @@
-//! Encodes an event before its offset is known. An offset is the number of an event in its log, and
-//! the id of the event ends with it.
+//! Encodes an event before its offset is known. An offset is the number of an event in its log. The
+//! id of an event ends with the offset.
 //!
-//! A log assigns offsets under a lock. Encoding an event takes long, so the log encodes the event
-//! before it takes the lock. Under the lock, it only writes the digits of the offset into the
+//! A log assigns offsets under a lock. To hold the lock only briefly, the log encodes the event
+//! before it takes the lock. Under the lock, the log only writes the digits of the offset into the
 //! encoded event. Writing these digits is called stamping.
 //!
 //! At the end of the id, the encoded event has room for the longest offset. Stamping writes the
@@ -24,8 +24,8 @@ use crate::{
 /// An encoded event that is complete except for the offset in its id.
 ///
 /// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. [`stamp`](Self::stamp) and
-/// the first clone of the stamped frame allocate no memory. So a program can stamp and clone a
-/// frame under a lock, and holds the lock only briefly.
+/// the first clone of the stamped frame allocate no memory. So a program that stamps and clones a
+/// frame under a lock holds the lock only briefly.
 ///
 /// Invariant: `room_start + U64_DIGITS_MAX` is within the buffer.
 #[derive(Debug)]

@@ -42,17 +42,17 @@ fn subscribe(presented: Presented<'_>, topics: &[&str], of: Option<&str>) -> &'s
 }
 
 #[test]
-fn strangers_read_public_topics_only() {
+fn strangers_read_only_public_topics() {
     let stranger = Presented::new();
     assert_eq!(subscribe(stranger, &["news/{city}"], None), "ok");
-    assert_eq!(subscribe(stranger, &[], None), "ok", "the events for everyone");
+    assert_eq!(subscribe(stranger, &[], None), "ok", "a request for only the events for everyone");
     assert_eq!(subscribe(stranger, &["news/a", "orders/1"], None), "token_missing");
     assert_eq!(subscribe(stranger, &["news"], None), "token_missing");
     assert_eq!(subscribe(stranger, &["news/a"], Some("ada")), "token_missing");
 }
 
 #[test]
-fn strangers_get_nothing_where_nothing_is_public() {
+fn strangers_read_nothing_if_no_topic_is_public() {
     let closed = Access::new(AccessOptions::default());
     let outcome = closed.subscribe(&Presented::new(), &asked(&[], None), now());
     assert_eq!(outcome, Err(AccessError::TokenMissing));
@@ -83,7 +83,7 @@ fn a_user_reads_granted_and_public_topics() {
 }
 
 #[test]
-fn a_key_publishes_everywhere_and_reads_everything() {
+fn a_publish_key_can_publish_and_read_everywhere() {
     let header = key_header();
     let app = Presented::new().authorization(header.as_bytes());
     assert_eq!(subscribe(app, &["*"], Some("ada")), "ok");
@@ -96,7 +96,7 @@ fn a_key_publishes_everywhere_and_reads_everything() {
 }
 
 #[test]
-fn bad_credentials_never_fall_back() {
+fn bad_credentials_are_refused_even_for_public_topics() {
     let check = |header: &str, expected: &str| {
         let presented = Presented::new().authorization(header.as_bytes());
         assert_eq!(subscribe(presented, &["news/a"], None), expected, "{header}");
@@ -116,7 +116,7 @@ fn bad_credentials_never_fall_back() {
 }
 
 #[test]
-fn a_bad_cookie_counts_as_none_for_public_topics() {
+fn a_bad_cookie_is_ignored_for_public_topics() {
     let expired = format!("{COOKIE}={}", hs256(r#"{"iat":1,"exp":1}"#));
     let twice = format!("{expired}; {expired}");
     for header in [&expired, &twice] {
@@ -133,7 +133,7 @@ fn a_bad_cookie_counts_as_none_for_public_topics() {
 }
 
 #[test]
-fn a_good_cookie_is_a_token_and_never_a_key() {
+fn a_cookie_may_have_a_token_but_not_a_key() {
     let good = format!("{COOKIE}={}", user_token());
     let presented = Presented::new().cookie(good.as_bytes(), COOKIE);
     assert_eq!(subscribe(presented, &["orders/1"], Some("ada")), "ok");
@@ -143,7 +143,7 @@ fn a_good_cookie_is_a_token_and_never_a_key() {
 }
 
 #[test]
-fn a_listener_without_keys_takes_tokens_and_tickets() {
+fn a_listener_without_keys_accepts_tokens_and_tickets() {
     let public = access().without_keys();
     let header = key_header();
     let key = Presented::new().authorization(header.as_bytes());
@@ -159,7 +159,7 @@ fn a_listener_without_keys_takes_tokens_and_tickets() {
 }
 
 #[test]
-fn without_tokens_a_token_is_an_unknown_key() {
+fn a_server_that_accepts_no_tokens_reports_a_token_as_an_unknown_key() {
     let closed = Access::new(AccessOptions::default());
     let header = format!("Bearer {}", user_token());
     let presented = Presented::new().authorization(header.as_bytes());
@@ -167,7 +167,7 @@ fn without_tokens_a_token_is_an_unknown_key() {
 }
 
 #[test]
-fn a_revocation_reaches_new_requests_and_open_streams() {
+fn a_revocation_applies_to_new_requests_and_open_streams() {
     let access = access();
     let header = format!("Bearer {}", user_token());
     let presented = Presented::new().authorization(header.as_bytes());
@@ -182,7 +182,7 @@ fn a_revocation_reaches_new_requests_and_open_streams() {
 }
 
 #[test]
-fn leaving_one_room_leaves_the_others() {
+fn a_client_that_loses_one_topic_keeps_its_other_topics() {
     let access = access();
     let header = format!("Bearer {}", user_token());
     let presented = Presented::new().authorization(header.as_bytes());
@@ -195,7 +195,7 @@ fn leaving_one_room_leaves_the_others() {
 }
 
 #[test]
-fn a_stream_ends_with_its_grant() {
+fn a_stream_ends_when_its_grant_ends() {
     let grant = Grant::all().with_until(at(NOW + 10));
     let stream = Verified::trusted(grant, now());
     let asked = asked(&["a"], None);
@@ -205,7 +205,7 @@ fn a_stream_ends_with_its_grant() {
 }
 
 #[test]
-fn every_401_asks_for_a_bearer() {
+fn every_error_with_status_401_asks_for_a_bearer_token() {
     let errors = [
         AccessError::TwoCredentials,
         AccessError::TokenMissing,
@@ -252,7 +252,7 @@ fn every_401_asks_for_a_bearer() {
 }
 
 #[test]
-fn a_clone_shares_revocations() {
+fn a_clone_shares_the_revocations_of_the_original() {
     let (one, other) = {
         let access = access();
         (access.without_keys(), access)
@@ -271,7 +271,7 @@ const _: () = {
 };
 
 #[test]
-fn a_removed_key_ends_its_streams_while_a_key_set_cannot_be_fetched() {
+fn a_removed_key_ends_its_streams_even_if_a_key_set_cannot_be_fetched() {
     let access = |key: &Secret| {
         let mut keys = Keys::new();
         keys.add(KeyRole::Publish, key).unwrap();
@@ -287,7 +287,7 @@ fn a_removed_key_ends_its_streams_while_a_key_set_cannot_be_fetched() {
 }
 
 #[test]
-fn a_key_with_another_role_after_a_reload_ends_its_streams() {
+fn a_reload_that_changes_the_role_of_a_key_ends_its_streams() {
     let access = |role| {
         let mut keys = Keys::new();
         keys.add(role, &other_secret()).unwrap();

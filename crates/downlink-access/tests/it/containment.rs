@@ -1,5 +1,5 @@
-//! Two questions about selectors: whether one contains another, and whether two overlap. The
-//! answers are compared with a table, and with a check of every topic.
+//! Tests whether one selector contains another, and whether two selectors overlap. The expected
+//! answers are written in the tests, or come from a check of every topic.
 
 use downlink_access::{contains, overlaps};
 use downlink_log::{Topic, TopicSelector};
@@ -13,7 +13,7 @@ fn check(granted: &str, asked: &str, expected: bool) {
 }
 
 #[test]
-fn a_granted_star_contains_everything_below() {
+fn a_granted_star_contains_all_longer_topics() {
     check("orders/*", "orders/{id}/status", true);
     check("orders/*", "orders/*", true);
     check("orders/*", "orders", false);
@@ -22,7 +22,7 @@ fn a_granted_star_contains_everything_below() {
 }
 
 #[test]
-fn a_granted_placeholder_contains_one_segment() {
+fn a_granted_placeholder_contains_exactly_one_segment() {
     check("orders/{id}", "orders/{x}", true);
     check("orders/{id}", "orders/*", false);
     check("orders/{id}/*", "orders/*", false);
@@ -40,15 +40,15 @@ fn a_granted_literal_contains_itself() {
 }
 
 #[test]
-fn names_are_bytes_without_normalisation() {
+fn names_are_compared_byte_by_byte() {
     check("orders/*", "orders/../admin", true);
     check("orders/*", "orders%2F7", false);
     check("caf\u{e9}", "cafe\u{301}", false);
     check("Orders", "orders", false);
 }
 
-/// All topics of one to four segments, made of `a`, `b` and `c`. No selector of these tests names
-/// `c`.
+/// All topics of one to four segments, made of `a`, `b` and `c`. No selector names `c`, so only a
+/// placeholder or `*` matches it.
 fn topics() -> Vec<Topic> {
     let letters = ["a", "b", "c"];
     let mut names: Vec<String> = letters.map(str::to_owned).to_vec();
@@ -61,8 +61,8 @@ fn topics() -> Vec<Topic> {
     names.iter().map(|name| Topic::new(name).unwrap()).collect()
 }
 
-/// Selectors of up to three segments. The topics have up to four, so a selector that ends with `*`
-/// also matches longer topics.
+/// Selectors of up to three segments. The topics have up to four segments, because a final `*` also
+/// matches topics that are longer than the selector.
 fn selectors() -> impl Strategy<Value = TopicSelector> {
     let segments = prop::collection::vec(select(vec!["a", "b", "{x}", "{y}"]), 0..=3);
     let texts = (segments, any::<bool>()).prop_map(|(mut segments, star)| {
@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn containment_agrees_with_brute_force(granted in selectors(), asked in selectors()) {
+    fn containment_agrees_with_a_check_of_every_topic(granted in selectors(), asked in selectors()) {
         let topics = topics();
         let expected = { topics.iter().filter(|topic| asked.matches(topic)) }
             .all(|topic| granted.matches(topic));
@@ -85,15 +85,16 @@ proptest! {
     }
 
     #[test]
-    fn overlap_agrees_with_brute_force(one in selectors(), other in selectors()) {
+    fn overlap_agrees_with_a_check_of_every_topic(one in selectors(), other in selectors()) {
         let expected = topics().iter().any(|topic| one.matches(topic) && other.matches(topic));
         prop_assert_eq!(overlaps(&one, &other), expected, "{} {}", one, other);
     }
 }
 
-/// Compares every pair of selectors of up to three segments, not a random choice of pairs.
+/// The tests above compare random pairs of selectors. This test compares every pair of selectors of
+/// up to three segments.
 #[test]
-fn containment_and_overlap_of_every_pair_agree_with_brute_force() {
+fn containment_and_overlap_are_right_for_every_pair_of_selectors() {
     let topics = topics();
     let selectors = every_selector();
     assert_eq!(selectors.len(), 52);
@@ -125,7 +126,7 @@ fn every_selector() -> Vec<TopicSelector> {
 }
 
 #[test]
-fn the_longest_names_are_compared_to_their_last_segment() {
+fn the_last_segments_of_the_longest_names_are_compared_too() {
     let long = |last: &str| format!("{}{last}", "a/".repeat(127));
     check(&long("b"), &long("b"), true);
     check(&long("b"), &long("c"), false);

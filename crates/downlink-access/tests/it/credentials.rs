@@ -1,4 +1,5 @@
-//! A request may have several credentials. These tests check which of them the server uses.
+//! Tests of the credentials in a request. A request may have several credentials, and the tests
+//! check which of them the server uses.
 
 use downlink_access::{AccessError, Credential, Presented};
 
@@ -16,7 +17,7 @@ fn a_request_without_credentials_has_none() {
 }
 
 #[test]
-fn the_scheme_is_compared_without_case() {
+fn the_scheme_may_have_upper_and_lower_case_letters() {
     assert_eq!(authorization("Bearer abc"), Ok(Some(Credential::Bearer("abc"))));
     assert_eq!(authorization("bEARER   abc "), Ok(Some(Credential::Bearer("abc"))));
     assert_eq!(authorization(" Bearer abc"), Ok(Some(Credential::Bearer("abc"))));
@@ -32,7 +33,7 @@ fn other_schemes_are_ignored() {
 }
 
 #[test]
-fn a_broken_bearer_is_malformed_and_never_ignored() {
+fn a_broken_bearer_header_is_malformed_and_never_ignored() {
     let broken: [&[u8]; 5] = [b"Bearer", b"Bearer ", b"Bearer a b", b"Bearer \xff", b"Bearer a\tb"];
     for value in broken {
         let presented = Presented::new().authorization(value).cookie(b"c=x", "c");
@@ -41,7 +42,7 @@ fn a_broken_bearer_is_malformed_and_never_ignored() {
 }
 
 #[test]
-fn two_credentials_are_an_error() {
+fn a_request_with_two_credentials_is_refused() {
     let bearer = Presented::new().authorization(b"Bearer a");
     assert_eq!(bearer.ticket("t").chosen(), Err(AccessError::TwoCredentials));
     assert_eq!(bearer.authorization(b"Bearer a").chosen(), Err(AccessError::TwoCredentials));
@@ -52,7 +53,7 @@ fn two_credentials_are_an_error() {
 }
 
 #[test]
-fn a_cookie_counts_last() {
+fn a_cookie_is_used_only_if_there_is_no_other_credential() {
     let presented = Presented::new().cookie(b"__Host-downlink=c", "__Host-downlink");
     assert!(presented.is_cookie());
     assert_eq!(presented.chosen(), Ok(Some(Credential::Cookie("c"))));
@@ -68,7 +69,7 @@ fn the_cookie_is_found_by_its_whole_name() {
 }
 
 #[test]
-fn two_cookies_of_the_name_are_malformed() {
+fn two_cookies_with_the_same_name_are_malformed() {
     let error = cookie("__Host-downlink=a; __Host-downlink=b").unwrap_err();
     assert_eq!(error.code(), "token_malformed");
     let headers = Presented::new().cookie(b"c=a", "c").cookie(b"c=a", "c");
@@ -78,7 +79,7 @@ fn two_cookies_of_the_name_are_malformed() {
 }
 
 #[test]
-fn debug_output_has_no_credential() {
+fn debug_output_shows_no_credential() {
     let presented = Presented::new().authorization(b"Bearer hunter2").cookie(b"c=hunter3", "c");
     let chosen = presented.chosen().unwrap().unwrap();
     let text = format!("{presented:?} {chosen:?}");
@@ -86,6 +87,6 @@ fn debug_output_has_no_credential() {
 }
 
 #[test]
-fn a_tab_after_the_scheme_hides_no_credential() {
+fn a_tab_may_follow_the_scheme() {
     assert_eq!(authorization("Bearer\tabc"), Ok(Some(Credential::Bearer("abc"))));
 }

@@ -17,7 +17,7 @@ fn read(json: &str) -> Result<Grant, InvalidGrant> {
 }
 
 #[test]
-fn an_empty_grant_only_hears_everyone() {
+fn an_empty_grant_allows_only_the_events_for_everyone() {
     let grant = Grant::none();
     assert!(grant.hear_everyone());
     assert!(grant.check_subscribe([&selector("a")]).is_err());
@@ -30,7 +30,7 @@ fn an_empty_grant_only_hears_everyone() {
 }
 
 #[test]
-fn the_first_selector_outside_the_grant_is_named() {
+fn the_error_names_the_first_selector_outside_the_grant() {
     let grant = Grant::none().with_subscribe(selector("a/*")).with_subscribe(selector("b"));
     assert_eq!(grant.check_subscribe([&selector("a/{x}"), &selector("b")]), Ok(()));
     let error = grant.check_subscribe([&selector("b"), &selector("c/*"), &selector("d")]);
@@ -38,7 +38,7 @@ fn the_first_selector_outside_the_grant_is_named() {
 }
 
 #[test]
-fn each_kind_of_address_needs_its_own_right() {
+fn each_kind_of_address_needs_a_separate_right_to_publish() {
     let grant = Grant::none().with_publish(selector("a/{x}"));
     assert_eq!(grant.check_publish(&topic("a/1")), Ok(()));
     assert_eq!(grant.check_publish(&topic("a/1/2")).unwrap_err().code(), "topic_denied");
@@ -50,7 +50,7 @@ fn each_kind_of_address_needs_its_own_right() {
 }
 
 #[test]
-fn a_client_reads_its_own_inbox_and_an_issuer_any() {
+fn a_client_reads_only_its_own_inbox_and_an_app_reads_every_inbox() {
     let ada = Grant::none().with_client(client("ada")).with_issue(true);
     assert_eq!(ada.check_client(&client("ada")), Ok(()));
     assert_eq!(ada.check_client(&client("bob")).unwrap_err().code(), "client_denied");
@@ -58,7 +58,7 @@ fn a_client_reads_its_own_inbox_and_an_issuer_any() {
 }
 
 #[test]
-fn an_end_is_never_moved_to_a_later_time() {
+fn the_end_of_a_grant_is_never_moved_to_a_later_time() {
     let grant = Grant::none().with_until(at(10)).with_until(at(20));
     assert_eq!(grant.until(), Some(at(10)));
     assert!(!grant.is_over(at(9)));
@@ -66,14 +66,14 @@ fn an_end_is_never_moved_to_a_later_time() {
 }
 
 #[test]
-fn a_topic_is_seen_if_a_selector_matches_it() {
+fn a_grant_covers_a_topic_if_one_of_its_selectors_matches() {
     let grant = Grant::none().with_subscribe(selector("a/{x}"));
     assert!(grant.covers_topic(&Topic::new("a/1").unwrap()));
     assert!(!grant.covers_topic(&Topic::new("a").unwrap()));
 }
 
 #[test]
-fn only_the_admin_key_administers() {
+fn only_an_admin_key_has_the_right_to_administer() {
     assert_eq!(KeyRole::Admin.grant().check(Right::Admin), Ok(()));
     assert!(KeyRole::Publish.grant().check(Right::Admin).is_err());
     assert!(KeyRole::Publish.grant().check(Right::Follow).is_err());
@@ -82,7 +82,7 @@ fn only_the_admin_key_administers() {
 }
 
 #[test]
-fn every_member_is_read() {
+fn every_member_of_the_json_object_is_read() {
     let grant = read(
         r#"{"subscribe":["a/*"],"publish":["b"],"publish_clients":true,"hear_everyone":false,
             "everyone":true,"client":"ada","issue":true,"follow":true,"admin":true,"until":1.5}"#,
@@ -102,7 +102,7 @@ fn every_member_is_read() {
 }
 
 #[test]
-fn wrong_documents_say_what_is_wrong() {
+fn errors_say_what_is_wrong_with_the_json() {
     assert_eq!(read("[]"), Err(InvalidGrant::NoObject));
     assert_eq!(read(r#"{"admin":true,"admin":false}"#), Err(InvalidGrant::NoObject));
     let member = "subscibe".to_owned();
@@ -117,7 +117,7 @@ fn wrong_documents_say_what_is_wrong() {
 }
 
 #[test]
-fn lists_at_and_above_the_limit() {
+fn a_list_longer_than_the_limit_is_refused() {
     let list = |n: usize| format!(r#"{{"subscribe":[{}]}}"#, vec![r#""a""#; n].join(","));
     assert_eq!(read(&list(GRANT_SELECTORS_MAX)).unwrap().subscribe().len(), GRANT_SELECTORS_MAX);
     let (selectors, selectors_max) = (GRANT_SELECTORS_MAX + 1, GRANT_SELECTORS_MAX);
@@ -126,7 +126,7 @@ fn lists_at_and_above_the_limit() {
 }
 
 #[test]
-fn documents_at_and_above_the_limit() {
+fn json_longer_than_the_limit_is_refused() {
     let padded = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
     assert_eq!(read(&padded(GRANT_BYTES_MAX)), Ok(Grant::none()));
     let (bytes, bytes_max) = (GRANT_BYTES_MAX + 1, GRANT_BYTES_MAX);
@@ -134,7 +134,7 @@ fn documents_at_and_above_the_limit() {
 }
 
 #[test]
-fn messages_have_no_control_characters() {
+fn error_messages_have_no_control_characters() {
     let text = |json| read(json).unwrap_err().to_string();
     assert_eq!(text(r#"{"a\nb":1}"#), r"a grant has no member `a\nb`");
     assert_eq!(text(r#"{"client":"a\u001bb"}"#), r"`a\u{1b}b` in `client` is not valid");

@@ -19,14 +19,14 @@ use crate::support::*;
 const KEYS: &[u8] = include_bytes!("../fixtures/keys.json");
 const REFUSED: &[u8] = include_bytes!("../fixtures/refused.json");
 
-/// A verifier of tokens with a key set that was not fetched yet, and the cache of the key set.
+/// A verifier of tokens whose key set has not been fetched yet, and the cache of the key set.
 fn tokens() -> (Tokens, Arc<KeySetCache>) {
     let cache = Arc::new(KeySetCache::new());
     let keys = TokenKeys::new().key_set(Arc::clone(&cache));
     (Tokens::new(keys, issuer_rules()).unwrap(), cache)
 }
 
-/// A verifier of tokens with a key set that was just fetched, and the cache of the key set.
+/// A verifier of tokens whose key set has just been fetched, and the cache of the key set.
 fn fetched() -> (Tokens, Arc<KeySetCache>) {
     let (tokens, cache) = tokens();
     assert!(cache.poll_fetch(now()));
@@ -52,7 +52,7 @@ fn after(span: Duration) -> downlink_log::Timestamp {
 }
 
 #[test]
-fn each_key_type_of_a_set_verifies() {
+fn keys_of_every_type_in_a_key_set_verify_tokens() {
     let (tokens, _) = fetched();
     let check = |header: &str, key: &EncodingKey, algorithm| {
         let outcome = tokens.verify(&signed(header, key, algorithm), now());
@@ -73,17 +73,17 @@ fn each_key_type_of_a_set_verifies() {
 }
 
 #[test]
-fn a_set_has_no_shared_secret() {
+fn a_shared_secret_in_a_key_set_verifies_no_token() {
     let (tokens, cache) = fetched();
     let shared = EncodingKey::from_secret(&[b'k'; 64]).unwrap();
     let token = signed(r#"{"alg":"HS256","kid":"shared"}"#, &shared, Algorithm::HS256);
     let later = after(FETCH_INTERVAL_MIN);
     assert_eq!(tokens.verify(&token, later), Err(AccessError::Algorithm));
-    assert!(!cache.poll_fetch(later), "no fetch can help");
+    assert!(!cache.poll_fetch(later), "a shared secret must cause no fetch");
 }
 
 #[test]
-fn keys_that_cannot_verify_are_left_out() {
+fn keys_that_cannot_verify_tokens_are_left_out() {
     assert_eq!(KeySet::parse(REFUSED).unwrap_err(), KeySetError::NoUsableKey { refused: 8 });
     let key = |kid: &str| {
         let set: serde_json::Value = serde_json::from_slice(REFUSED).unwrap();
@@ -105,7 +105,7 @@ fn keys_that_cannot_verify_are_left_out() {
 }
 
 #[test]
-fn documents_that_are_no_set_are_refused() {
+fn documents_that_are_not_key_sets_are_refused() {
     for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[7]}"#, r#"{"keys":[],"keys":[]}"#] {
         assert_eq!(KeySet::parse(text.as_bytes()).unwrap_err(), KeySetError::NoKeySet, "{text}");
     }
@@ -114,7 +114,7 @@ fn documents_that_are_no_set_are_refused() {
 }
 
 #[test]
-fn sets_at_and_above_the_limits() {
+fn key_sets_above_the_limits_are_refused() {
     let set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
     let keys = |n: usize| serde_json::json!({"keys": vec![&set["keys"][2]; n]}).to_string();
     assert_eq!(
@@ -135,7 +135,7 @@ fn sets_at_and_above_the_limits() {
 }
 
 #[test]
-fn tokens_wait_for_the_first_fetch() {
+fn tokens_are_refused_until_the_key_set_is_fetched() {
     let (tokens, cache) = tokens();
     assert_eq!(tokens.verify(&es256_token(), now()), Err(AccessError::KeysUnavailable));
     assert!(cache.poll_fetch(now()));
@@ -145,7 +145,7 @@ fn tokens_wait_for_the_first_fetch() {
 }
 
 #[test]
-fn a_set_is_fetched_every_five_minutes() {
+fn a_key_set_is_fetched_every_five_minutes() {
     let (_, cache) = fetched();
     assert_eq!(cache.next_fetch_at(now()), after(FETCH_EVERY));
     assert!(!cache.poll_fetch(after(FETCH_EVERY - Duration::from_millis(1))));
@@ -153,7 +153,7 @@ fn a_set_is_fetched_every_five_minutes() {
 }
 
 #[test]
-fn a_removed_key_dies_with_the_next_fetch() {
+fn a_removed_key_is_refused_after_the_next_fetch() {
     let (tokens, cache) = fetched();
     let key = tokens.verify(&es256_token(), now()).unwrap().key;
     let later = after(FETCH_EVERY);
@@ -164,27 +164,31 @@ fn a_removed_key_dies_with_the_next_fetch() {
     cache.fetched(later, set.to_string().as_bytes()).unwrap();
     assert_eq!(tokens.contains_key(key, later), Ok(false));
     let removed = tokens.verify(&es256_token(), later);
-    assert_eq!(removed, Err(AccessError::KeyUnknown), "it was fetched just now");
+    assert_eq!(
+        removed,
+        Err(AccessError::KeyUnknown),
+        "the key set has just been fetched, so the answer is final"
+    );
 }
 
 #[test]
-fn an_unknown_key_name_causes_one_fetch_in_ten_seconds() {
+fn unknown_key_names_cause_at_most_one_fetch_every_ten_seconds() {
     let (tokens, cache) = fetched();
     let soon = after(FETCH_INTERVAL_MIN - Duration::from_millis(1));
     assert_eq!(tokens.verify(&unknown_token(), soon), Err(AccessError::KeyUnknown));
     assert!(!cache.poll_fetch(soon));
     let later = after(FETCH_INTERVAL_MIN);
     assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
-    assert!(tokens.verify(&es256_token(), later).is_ok(), "known keys need no fetch");
+    assert!(tokens.verify(&es256_token(), later).is_ok(), "a known key must not wait for a fetch");
     assert!(cache.poll_fetch(later));
-    assert!(!cache.poll_fetch(later), "one fetch at a time");
+    assert!(!cache.poll_fetch(later), "a second fetch must not begin before the first ends");
     assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
     cache.fetched(later, KEYS).unwrap();
     assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeyUnknown));
 }
 
 #[test]
-fn a_new_key_without_a_name_is_fetched_too() {
+fn a_wrong_signature_of_a_token_without_a_key_name_causes_a_fetch() {
     let (tokens, cache) = fetched();
     let stranger = signed(r#"{"alg":"ES256"}"#, &es256(), Algorithm::ES256);
     let (message, signature) = stranger.rsplit_once('.').unwrap();
@@ -196,14 +200,14 @@ fn a_new_key_without_a_name_is_fetched_too() {
 }
 
 #[test]
-fn a_set_stays_in_use_for_a_day_without_its_issuer() {
+fn a_key_set_is_used_for_a_day_if_its_issuer_cannot_be_reached() {
     let (tokens, cache) = fetched();
     let mut time = after(FETCH_EVERY);
     assert!(cache.poll_fetch(time));
     cache.fetch_failed();
     assert!(!cache.poll_fetch(time));
     time = time.after(FETCH_INTERVAL_MIN);
-    assert_eq!(cache.next_fetch_at(time), time, "a failed fetch is repeated");
+    assert_eq!(cache.next_fetch_at(time), time, "a failed fetch must be due again");
     assert!(cache.poll_fetch(time));
     let refused = cache.fetched(time, b"an error page");
     assert_eq!(refused, Err(KeySetError::NoKeySet));
@@ -215,7 +219,7 @@ fn a_set_stays_in_use_for_a_day_without_its_issuer() {
 }
 
 #[test]
-fn a_failed_fetch_for_an_unknown_key_is_repeated_soon() {
+fn a_failed_fetch_for_an_unknown_key_is_repeated_after_ten_seconds() {
     let (tokens, cache) = fetched();
     let later = after(FETCH_INTERVAL_MIN);
     assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
@@ -225,7 +229,7 @@ fn a_failed_fetch_for_an_unknown_key_is_repeated_soon() {
 }
 
 #[test]
-fn a_fetch_without_an_outcome_ends() {
+fn a_fetch_without_an_outcome_ends_after_a_timeout() {
     let cache = KeySetCache::new();
     assert!(cache.poll_fetch(now()));
     assert_eq!(cache.next_fetch_at(now()), after(FETCH_TIMEOUT));
@@ -234,13 +238,13 @@ fn a_fetch_without_an_outcome_ends() {
 }
 
 #[test]
-fn a_clock_that_goes_back_makes_a_fetch_due() {
+fn a_fetch_is_due_after_the_clock_was_set_back() {
     let (_, cache) = fetched();
     assert!(cache.poll_fetch(at(NOW - 1_000_000)));
 }
 
 #[test]
-fn a_name_that_many_keys_could_have_is_demanded() {
+fn a_token_must_name_its_key_if_too_many_keys_could_verify_it() {
     let (tokens, cache) = tokens();
     let set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
     let document = serde_json::json!({"keys": vec![&set["keys"][2]; 5]}).to_string();
@@ -252,9 +256,9 @@ fn a_name_that_many_keys_could_have_is_demanded() {
     assert_eq!(error.code(), "token_malformed");
 }
 
-/// An issuer that removes its last key wants no token to be accepted.
+/// If an issuer removes its last key, its tokens must no longer be accepted.
 #[test]
-fn a_set_without_usable_keys_ends_the_keys_of_the_older_set() {
+fn a_key_set_without_usable_keys_replaces_the_older_keys() {
     for document in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
         let (tokens, cache) = fetched();
         let later = after(FETCH_EVERY);
@@ -265,21 +269,22 @@ fn a_set_without_usable_keys_ends_the_keys_of_the_older_set() {
     }
 }
 
-/// Requests take the time at their beginning, so they ask with slightly older times too.
+/// A request uses the time at which it began. So if requests overlap, the cache may get an older
+/// time after a newer time.
 #[test]
-fn a_request_with_a_slightly_older_time_begins_no_second_fetch() {
+fn a_request_with_an_older_time_begins_no_second_fetch() {
     let earlier = |millis| downlink_log::Timestamp::from_millis(NOW * 1_000 - millis);
     let (tokens, cache) = tokens();
     assert!(cache.poll_fetch(now()));
-    assert!(!cache.poll_fetch(earlier(1)), "the fetch is under way");
+    assert!(!cache.poll_fetch(earlier(1)), "a second fetch began before the first ended");
     assert!(!cache.poll_fetch(earlier(500)));
     cache.fetched(now(), KEYS).unwrap();
     assert_eq!(tokens.verify(&unknown_token(), earlier(1)), Err(AccessError::KeyUnknown));
-    assert!(!cache.poll_fetch(earlier(1)), "the last fetch began just now");
+    assert!(!cache.poll_fetch(earlier(1)), "a second fetch began too soon after the first");
 }
 
 #[test]
-fn a_clock_that_goes_back_keeps_no_set_for_longer_than_a_day() {
+fn a_key_set_is_used_for_at_most_a_day_after_the_clock_was_set_back() {
     let (_, cache) = fetched();
     let back = at(NOW - 1_000_000);
     assert!(cache.poll_fetch(back));
@@ -290,7 +295,7 @@ fn a_clock_that_goes_back_keeps_no_set_for_longer_than_a_day() {
 
 /// With the exponent 1, every number is its own signature.
 #[test]
-fn rsa_keys_with_unusual_numbers_are_refused() {
+fn rsa_keys_with_an_unsafe_exponent_or_modulus_are_refused() {
     let refused = |n: &str, e: &str| {
         let document = serde_json::json!({"keys": [{"kty": "RSA", "n": n, "e": e}]});
         KeySet::parse(document.to_string().as_bytes()).is_err()
@@ -308,7 +313,7 @@ fn rsa_keys_with_unusual_numbers_are_refused() {
 }
 
 #[test]
-fn only_a_list_with_verify_allows_verification() {
+fn if_a_key_lists_its_operations_the_list_must_include_verify() {
     let usable = |member: &str| {
         let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
         let key = set["keys"][1].as_object_mut().unwrap();
@@ -340,7 +345,7 @@ fn only_a_list_with_verify_allows_verification() {
 }
 
 #[test]
-fn two_keys_with_one_name_are_both_tried() {
+fn all_keys_with_the_same_name_are_tried() {
     let (tokens, cache) = tokens();
     let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
     for key in set["keys"].as_array_mut().unwrap() {
@@ -354,9 +359,9 @@ fn two_keys_with_one_name_are_both_tried() {
     assert!(tokens.verify(&rs256, now()).is_ok());
 }
 
-/// The whole work of a server: it asks each second and fetches if it must.
+/// Does what a server does: asks each second whether a fetch is due, and fetches if so.
 #[test]
-fn a_plain_loop_fetches_as_often_as_the_policy_says() {
+fn a_server_that_asks_each_second_fetches_at_the_expected_times() {
     let (tokens, cache) = tokens();
     let mut began = Vec::new();
     let mut accepted_at = None;

@@ -13,7 +13,7 @@ fn secret(bytes: &[u8]) -> Result<Secret, KeyFileError> {
 }
 
 #[test]
-fn keys_below_at_and_above_the_limits() {
+fn keys_that_are_too_short_or_too_long_are_refused() {
     let short = secret(&[b'a'; KEY_BYTES_MIN - 1]).unwrap_err();
     assert_eq!(short.to_string(), "the key has 31 bytes, at least 32 are needed");
     assert!(secret(&[b'a'; KEY_BYTES_MIN]).is_ok());
@@ -23,7 +23,7 @@ fn keys_below_at_and_above_the_limits() {
 }
 
 #[test]
-fn one_line_end_is_not_part_of_a_text() {
+fn the_line_end_of_a_key_file_with_text_is_not_part_of_the_key() {
     let text = |end: &str| format!("{}{end}", "a".repeat(32));
     for end in ["\n", "\r\n"] {
         assert_eq!(*secret(text(end).as_bytes()).unwrap().text(), text(""));
@@ -38,7 +38,7 @@ fn one_line_end_is_not_part_of_a_text() {
 }
 
 #[test]
-fn new_keys_differ_and_have_the_prefix() {
+fn new_keys_are_random_and_begin_with_a_prefix() {
     let (one, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
     assert_ne!(*one.text(), *other.text());
     assert_eq!(one.text().len(), "dlk_".len() + 43);
@@ -54,7 +54,7 @@ fn random_bytes_differ() {
 }
 
 #[test]
-fn a_key_file_is_private_new_and_readable() {
+fn a_new_key_file_is_private_and_can_be_read_again() {
     let folder = std::env::temp_dir().join(format!("downlink-access-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("publish.key");
@@ -76,7 +76,7 @@ fn a_key_file_is_private_new_and_readable() {
 }
 
 #[test]
-fn each_key_is_found_with_its_role() {
+fn a_key_is_found_together_with_its_role() {
     let (publish, admin) = (secret(&[b'p'; 32]).unwrap(), secret(&[b'a'; 32]).unwrap());
     let mut keys = Keys::new();
     let publish_id = keys.add(KeyRole::Publish, &publish).unwrap();
@@ -100,7 +100,7 @@ fn keys_that_cannot_be_used_are_refused() {
 }
 
 #[test]
-fn keys_at_and_above_the_limit() {
+fn keys_above_the_limit_are_refused() {
     let mut keys = Keys::new();
     for n in 0..KEYS_MAX {
         keys.add(KeyRole::Publish, &secret(format!("{n:032}").as_bytes()).unwrap()).unwrap();
@@ -119,7 +119,7 @@ fn key_ids_are_sixteen_digits() {
 }
 
 #[test]
-fn debug_output_has_no_key() {
+fn debug_output_shows_no_key() {
     let key = secret(b"hunter2-hunter2-hunter2-hunter2-").unwrap();
     let mut keys = Keys::new();
     keys.add(KeyRole::Admin, &key).unwrap();
@@ -129,7 +129,7 @@ fn debug_output_has_no_key() {
 
 /// Everyone may know a public key. As a shared secret, it would let everyone sign tokens.
 #[test]
-fn a_pem_file_is_no_secret() {
+fn a_pem_file_is_refused_as_a_secret_key() {
     for pem in [
         include_str!("../fixtures/es256.public.pem").to_owned(),
         include_str!("../fixtures/es256.private.pem").to_owned(),

@@ -33,7 +33,7 @@ fn issued(client: &ClientId, moment: u64) -> Issued {
 }
 
 #[test]
-fn a_client_loses_what_was_issued_until_the_moment() {
+fn a_client_loses_credentials_issued_up_to_the_time_of_the_revocation() {
     let revocations = revoked(&[(of("ada"), NOW)]);
     let (ada, bob) = (client("ada"), client("bob"));
     let is = |who, moment| revocations.is_revoked(issued(who, moment), &[], at(NOW + 100));
@@ -41,13 +41,13 @@ fn a_client_loses_what_was_issued_until_the_moment() {
     assert!(is(&ada, NOW));
     assert!(!is(&ada, NOW + 1));
     assert!(!is(&ada, NOW + 130));
-    assert!(is(&ada, NOW + 131), "a time in the future says nothing");
+    assert!(is(&ada, NOW + 131), "a token from the future must not escape the revocation");
     assert!(!is(&bob, NOW - 1));
     assert!(!revocations.is_revoked(Issued::new(None, None, now()), &[], now()));
 }
 
 #[test]
-fn a_client_loses_a_room_and_what_overlaps_it() {
+fn a_client_loses_a_topic_and_every_selector_that_matches_it() {
     let room = Revoked::Topic(client("ada"), selector("rooms/7"));
     let revocations = revoked(&[(room, NOW), (of("aaa"), NOW), (of("zoe"), NOW)]);
     let ada = client("ada");
@@ -63,7 +63,7 @@ fn a_client_loses_a_room_and_what_overlaps_it() {
 }
 
 #[test]
-fn a_revoked_key_verifies_nothing_until_it_is_forgotten() {
+fn a_key_stays_revoked_until_it_is_explicitly_forgotten() {
     let key = KeyId::from_bytes([7; 8]);
     let mut revocations = revoked(&[(Revoked::Key(key), NOW)]);
     let with_key = Issued::new(None, Some(key), at(NOW + 50));
@@ -75,7 +75,7 @@ fn a_revoked_key_verifies_nothing_until_it_is_forgotten() {
 }
 
 #[test]
-fn the_later_moment_counts() {
+fn the_later_of_two_revocations_counts() {
     let mut revocations = revoked(&[(of("ada"), NOW + 10), (of("ada"), NOW)]);
     let ada = client("ada");
     assert!(revocations.is_revoked(issued(&ada, NOW + 10), &[], at(NOW + 100)));
@@ -85,7 +85,7 @@ fn the_later_moment_counts() {
 }
 
 #[test]
-fn an_entry_is_remembered_as_long_as_a_token_may_live() {
+fn an_entry_is_kept_as_long_as_a_token_may_live() {
     let mut revocations = revoked(&[(of("ada"), NOW)]);
     // A token lives for at most a day. Clocks may differ by 30 s, so 30 s are added for the start
     // of the token's life and 30 s for its end.
@@ -113,7 +113,7 @@ fn a_revoked_token_is_never_accepted_again() {
 }
 
 #[test]
-fn the_oldest_entry_beyond_the_limit_becomes_a_floor() {
+fn above_the_limit_the_time_of_the_oldest_entry_applies_to_every_client() {
     let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), 2);
     add(&mut revocations, of("ada"), NOW);
     add(&mut revocations, of("bob"), NOW + 10);
@@ -123,14 +123,14 @@ fn the_oldest_entry_beyond_the_limit_becomes_a_floor() {
     let (ada, eve) = (client("ada"), client("eve"));
     let is = |who, moment| revocations.is_revoked(issued(who, moment), &[], at(NOW + 100));
     assert!(is(&ada, NOW));
-    assert!(is(&eve, NOW), "the floor is for every client");
+    assert!(is(&eve, NOW), "the floor must apply to every client");
     assert!(!is(&eve, NOW + 1));
     revocations.prune(at(NOW + 2 * DAY));
     assert_eq!((revocations.len(), revocations.floor()), (0, Some(at(NOW + 20))));
 }
 
 #[test]
-fn revocations_at_and_above_the_limit() {
+fn the_default_limit_of_revocations_applies() {
     let mut revocations = Revocations::default();
     for n in 0..REVOCATIONS_MAX {
         add(&mut revocations, of(&n.to_string()), NOW);
@@ -141,7 +141,7 @@ fn revocations_at_and_above_the_limit() {
 }
 
 #[test]
-fn revoked_keys_at_and_above_the_limit() {
+fn revoked_keys_above_the_limit_are_refused() {
     let mut revocations = Revocations::default();
     let key = |n: usize| {
         let revoked = Revoked::Key(KeyId::from_bytes((n as u64).to_be_bytes()));
@@ -150,11 +150,15 @@ fn revoked_keys_at_and_above_the_limit() {
     (0..REVOKED_KEYS_MAX).for_each(|n| revocations.revoke(key(n), now()).unwrap());
     let error = RevokedKeysFull { keys_max: REVOKED_KEYS_MAX };
     assert_eq!(revocations.revoke(key(REVOKED_KEYS_MAX), now()), Err(error));
-    assert_eq!(revocations.revoke(key(0), now()), Ok(()), "it is there already");
+    assert_eq!(
+        revocations.revoke(key(0), now()),
+        Ok(()),
+        "a key that is already revoked needs no room"
+    );
 }
 
 #[test]
-fn a_store_keeps_every_kind_of_entry() {
+fn every_kind_of_entry_can_be_stored_and_read_again() {
     let mut before = Revocations::with_entries_max(Duration::from_secs(DAY), 3);
     let room = Revoked::Topic(client("a*{b}"), selector("rooms/{x}/*"));
     for (n, revoked) in
@@ -165,7 +169,7 @@ fn a_store_keeps_every_kind_of_entry() {
         add(&mut before, revoked, NOW + n as u64);
     }
     let kept: Vec<Vec<u8>> = before.entries().map(|entry| entry.to_bytes()).collect();
-    assert_eq!(kept.len(), 5, "three clients, one key, one floor");
+    assert_eq!(kept.len(), 5, "three entries for clients, one key and one floor are expected");
     let mut after = Revocations::with_entries_max(Duration::from_secs(DAY), 3);
     for bytes in &kept {
         after.revoke(Revocation::from_bytes(bytes).unwrap(), at(NOW + 10)).unwrap();
@@ -175,19 +179,24 @@ fn a_store_keeps_every_kind_of_entry() {
 }
 
 #[test]
-fn bytes_that_are_no_entry_are_refused() {
+fn bytes_that_are_not_an_entry_are_refused() {
     let entry = |revoked| Revocation { revoked, at: Timestamp::from_millis(1) }.to_bytes();
     let ada = entry(of("ada"));
     assert_eq!(Revocation::from_bytes(&ada[..8]), None);
-    assert_eq!(Revocation::from_bytes(&ada[..9]), None, "a client without a name");
+    assert_eq!(
+        Revocation::from_bytes(&ada[..9]),
+        None,
+        "an entry with an empty client name was accepted"
+    );
     assert_eq!(Revocation::from_bytes(&[&[9], &ada[1..]].concat()), None);
     assert_eq!(Revocation::from_bytes(&[entry(Revoked::Everyone), vec![0]].concat()), None);
     assert_eq!(Revocation::from_bytes(b""), None);
 }
 
-/// A ticket may live longer than a token. The app issued this ticket before the revocation.
+/// In this test, a ticket lives longer than any token. The app issues the ticket before the
+/// revocation.
 #[test]
-fn a_revoked_ticket_is_never_accepted_again_where_tokens_live_for_a_minute() {
+fn a_revoked_ticket_stays_revoked_even_if_tokens_live_for_only_a_minute() {
     let minute = Duration::from_secs(60);
     let rules = TokenRules { lifetime_max: minute, ..TokenRules::default() };
     let access = Access::new(AccessOptions {
@@ -199,7 +208,7 @@ fn a_revoked_ticket_is_never_accepted_again_where_tokens_live_for_a_minute() {
     let topics = vec![selector("orders/7")];
     let (ticket, _) = access.issue(&app, topics, Some(client("ada")), TICKET_LIFETIME_MAX).unwrap();
     access.revoke(Revocation { revoked: of("ada"), at: at(NOW + 1) }, at(NOW + 1)).unwrap();
-    // A later revocation makes the server forget the entries that are not needed any more.
+    // A later revocation makes the server forget entries that are no longer needed.
     access.revoke(Revocation { revoked: of("bob"), at: at(NOW + 200) }, at(NOW + 200)).unwrap();
     let opened = access.verify(&Presented::new().ticket(&ticket), at(NOW + 200));
     assert_eq!(opened, Err(AccessError::Revoked));
@@ -207,7 +216,7 @@ fn a_revoked_ticket_is_never_accepted_again_where_tokens_live_for_a_minute() {
 
 /// The clock of a server may be wrong for a while, for example after the start of a machine.
 #[test]
-fn a_clock_that_jumps_ahead_and_back_gives_no_right_back() {
+fn a_clock_that_jumps_ahead_and_back_undoes_no_revocation() {
     let mut revocations = revoked(&[(of("ada"), NOW)]);
     revocations.prune(at(NOW + 1_000 * DAY));
     let ada = client("ada");

@@ -100,14 +100,14 @@ fn codes(streams: &mut [(StreamGrant, Selection); 4]) -> [&'static str; 4] {
 }
 
 #[test]
-fn a_stream_keeps_40_bytes() {
+fn the_grant_of_a_stream_takes_40_bytes() {
     assert_eq!(size_of::<StreamGrant>(), 40);
     assert_eq!(size_of::<Option<StreamGrant>>(), 40);
     assert!(size_of::<Verified>() <= 160, "{}", size_of::<Verified>());
 }
 
 #[test]
-fn streams_stay_open_without_a_change() {
+fn streams_stay_open_if_a_reload_changes_nothing() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     assert_eq!(codes(&mut streams), ["open"; 4]);
@@ -116,7 +116,7 @@ fn streams_stay_open_without_a_change() {
 }
 
 #[test]
-fn a_removed_publish_key_ends_its_streams_and_its_tickets() {
+fn a_removed_publish_key_ends_its_streams_and_the_streams_of_its_tickets() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     access.reload(Server { publish: another_secret(), ..Server::new() }.options());
@@ -137,7 +137,7 @@ fn a_removed_ticket_key_ends_the_streams_of_tickets() {
 }
 
 #[test]
-fn removed_tokens_end_the_streams_of_tokens() {
+fn streams_of_tokens_end_when_the_server_no_longer_accepts_tokens() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     access.reload(AccessOptions { tokens: None, ..Server::new().options() });
@@ -185,7 +185,7 @@ fn a_revoked_key_ends_its_streams_until_it_is_forgotten() {
 }
 
 #[test]
-fn a_change_outdates_every_stream_until_it_is_checked() {
+fn after_a_change_every_stream_is_outdated_until_it_is_checked() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     let outdated = |streams: &[(StreamGrant, Selection); 4]| {
@@ -204,7 +204,7 @@ fn a_change_outdates_every_stream_until_it_is_checked() {
 }
 
 #[test]
-fn streams_outlive_the_access_that_admitted_them() {
+fn streams_stay_valid_after_the_access_control_was_dropped() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     drop(access);
@@ -224,14 +224,18 @@ fn the_newest_stream_of_a_ticket_displaces_the_older_one() {
     assert_eq!(first.register(7), Ok(None));
     assert_eq!(second.register(8), Ok(Some(7)));
     first.remove(7);
-    assert_eq!(open().register(9), Ok(Some(8)), "the end of the first stream changes nothing");
+    assert_eq!(
+        open().register(9),
+        Ok(Some(8)),
+        "the end of the first stream must not remove the second"
+    );
     assert_eq!(access.ticket_disputes(), 2);
     open().remove(9);
     assert_eq!(open().register(10), Ok(None));
 }
 
 #[test]
-fn streams_without_a_ticket_displace_none() {
+fn streams_without_a_ticket_displace_no_other_stream() {
     let access = Server::new().access();
     let [(stranger, _), (app, _), (user, _), _] = open_streams(&access);
     for stream in [&stranger, &app, &user] {
@@ -254,7 +258,7 @@ fn a_stream_is_not_admitted_beyond_its_grant() {
 }
 
 #[test]
-fn a_reload_reaches_every_clone_and_later_requests() {
+fn a_reload_applies_to_every_clone() {
     let access = Server::new().access();
     let clone = access.without_keys();
     let asked = asked(&["blog"], None);
@@ -263,9 +267,9 @@ fn a_reload_reaches_every_clone_and_later_requests() {
     assert!(clone.subscribe(&Presented::new(), &asked, now()).is_ok());
 }
 
-/// A user who was removed from a room also publishes there no more.
+/// A user who was removed from a room can no longer publish there either.
 #[test]
-fn a_client_publishes_nothing_to_a_revoked_topic() {
+fn a_client_cannot_publish_to_a_topic_that_was_revoked_for_it() {
     let access = Server::new().access();
     let more = r#","sub":"ada","downlink":{"publish":["rooms/*"]}"#;
     let header = bearer(&hs256(&claims(more)));
@@ -284,7 +288,7 @@ fn a_client_publishes_nothing_to_a_revoked_topic() {
     assert_eq!(publish(&["orders"]).unwrap_err().code(), "topic_denied");
 }
 
-/// The proxy of an app has verified these users, so no key is involved.
+/// The app's proxy has verified these users, so their grants belong to no key.
 #[test]
 fn a_trusted_grant_is_revoked_like_any_other() {
     let access = Server::new().access();
@@ -302,10 +306,10 @@ const _: () = {
     shared::<StreamGrant>();
 };
 
-/// The issuer cannot be reached for a day. This says nothing against the streams of its users, but
-/// it must not keep those whose rights have ended.
+/// The issuer cannot be reached for a day. The streams of its users stay open, but streams whose
+/// rights were revoked must still end.
 #[test]
-fn rights_end_while_a_key_set_cannot_be_fetched() {
+fn revoked_rights_end_even_if_the_key_set_cannot_be_fetched() {
     let cache = Arc::new(KeySetCache::new());
     let fetched_at = at(NOW - 23 * 3_600 - 1_800);
     assert!(cache.poll_fetch(fetched_at));

@@ -45,7 +45,7 @@ fn open(access: &Access, ticket: &str, seconds: u64) -> Result<Verified, AccessE
 }
 
 #[test]
-fn a_ticket_gives_its_topics_and_client_and_nothing_else() {
+fn a_ticket_grants_only_its_topics_and_the_inbox_of_its_client() {
     let ticket = issue(&app(), &["orders/*", "chat/{room}"], Some(client("ada"))).unwrap();
     let grant = Grant::none()
         .with_subscribe(selector("orders/*"))
@@ -56,7 +56,7 @@ fn a_ticket_gives_its_topics_and_client_and_nothing_else() {
 }
 
 #[test]
-fn a_ticket_serves_reconnects_until_its_end() {
+fn a_ticket_can_be_used_for_reconnects_until_it_ends() {
     let ticket = issue(&app(), &["a"], None).unwrap();
     assert!(open(&shop(), &ticket, NOW + 59).is_ok());
     assert!(open(&access("shop", &[secret()]), &ticket, NOW + 59).is_ok(), "another node");
@@ -66,7 +66,7 @@ fn a_ticket_serves_reconnects_until_its_end() {
 }
 
 #[test]
-fn a_ticket_ends_with_its_issuer_and_after_an_hour_at_most() {
+fn a_ticket_ends_at_the_latest_with_the_rights_of_its_issuer_or_after_an_hour() {
     let until = |issuer: &Verified, lifetime| {
         let (ticket, end) = shop().issue(issuer, topics(&["a"]), None, lifetime).unwrap();
         assert_eq!(open(&shop(), &ticket, NOW).unwrap().grant().until(), Some(end));
@@ -79,7 +79,7 @@ fn a_ticket_ends_with_its_issuer_and_after_an_hour_at_most() {
 }
 
 #[test]
-fn an_issuer_needs_the_right_the_topics_and_the_client() {
+fn an_issuer_needs_the_right_to_issue_and_all_rights_in_the_ticket() {
     let denied = |issuer: Grant, of: &[&str], client: Option<ClientId>| match issue(
         &Verified::trusted(issuer, now()),
         of,
@@ -98,7 +98,7 @@ fn an_issuer_needs_the_right_the_topics_and_the_client() {
 }
 
 #[test]
-fn a_ticket_is_for_the_client_of_its_issuer() {
+fn a_ticket_without_a_client_gets_the_client_of_its_issuer() {
     let grant = Grant::none().with_issue(true).with_client(client("ada"));
     let grant = grant.with_hear_everyone(false);
     let ticket = issue(&Verified::trusted(grant, now()), &["news"], None).unwrap();
@@ -108,13 +108,13 @@ fn a_ticket_is_for_the_client_of_its_issuer() {
 }
 
 #[test]
-fn a_ticket_issues_no_ticket() {
+fn a_ticket_gives_no_right_to_issue_tickets() {
     let bearer = open(&shop(), &issue(&app(), &["a"], None).unwrap(), NOW).unwrap();
     assert!(matches!(issue(&bearer, &["a"], None), Err(IssueError::Denied(_))));
 }
 
 #[test]
-fn the_first_key_seals_and_every_key_opens() {
+fn the_first_key_seals_new_tickets_and_every_key_opens_tickets() {
     let (older, newer) = (secret(), other_secret());
     let ticket = issue(&app(), &["a"], None).unwrap();
     let rotating = access("shop", &[newer.clone(), older]);
@@ -125,7 +125,7 @@ fn the_first_key_seals_and_every_key_opens() {
 }
 
 #[test]
-fn a_ticket_opens_at_its_hub_only() {
+fn a_ticket_is_valid_only_at_its_hub() {
     let ticket = issue(&app(), &["a"], None).unwrap();
     let other = access("blog", &[secret()]);
     assert_eq!(open(&other, &ticket, NOW).unwrap_err(), AccessError::Signature);
@@ -153,19 +153,19 @@ fn every_changed_byte_is_noticed() {
 }
 
 #[test]
-fn time_counts_after_the_seal_only() {
+fn the_signature_is_checked_before_the_time() {
     let ticket = issue(&app(), &["a"], None).unwrap();
     let other = access("blog", &[secret()]);
     assert_eq!(open(&other, &ticket, NOW + 100).unwrap_err(), AccessError::Signature);
 }
 
 #[test]
-fn two_tickets_for_the_same_differ() {
+fn two_tickets_with_the_same_content_differ() {
     assert_ne!(issue(&app(), &["a"], None).unwrap(), issue(&app(), &["a"], None).unwrap());
 }
 
 #[test]
-fn long_tickets_are_not_issued() {
+fn tickets_above_the_limit_are_not_issued() {
     let (b, c, d, e) = ("b".repeat(256), "c".repeat(256), "d".repeat(256), "e".repeat(256));
     let f = "f".repeat(200);
     let long = |n: usize| issue(&app(), &[&"a".repeat(n), &b, &c, &d, &e, &f], None);
@@ -180,7 +180,7 @@ fn long_tickets_are_not_issued() {
 }
 
 #[test]
-fn ticket_keys_at_and_beyond_the_limits() {
+fn ticket_keys_above_the_limits_are_refused() {
     let keys = |n: usize| TicketKeys::new("shop", &vec![secret(); n]).err();
     let error = TicketError::Keys { keys_max: TICKET_KEYS_MAX };
     assert_eq!(keys(0), Some(error.clone()));
@@ -190,7 +190,7 @@ fn ticket_keys_at_and_beyond_the_limits() {
 }
 
 #[test]
-fn a_server_without_ticket_keys_issues_none() {
+fn a_server_without_ticket_keys_issues_no_tickets() {
     let none = Access::new(AccessOptions::default());
     let error = none.issue(&app(), topics(&["a"]), None, MINUTE);
     assert_eq!(error, Err(IssueError::NoKey));
@@ -199,7 +199,7 @@ fn a_server_without_ticket_keys_issues_none() {
 }
 
 #[test]
-fn the_tickets_of_a_removed_key_end() {
+fn a_ticket_ends_when_one_of_its_keys_is_removed() {
     let with = |app: &Secret, ticket: Secret| {
         let mut keys = Keys::new();
         keys.add(KeyRole::Publish, app).unwrap();
@@ -222,7 +222,7 @@ fn the_tickets_of_a_removed_key_end() {
 }
 
 #[test]
-fn a_ticket_is_as_old_as_the_token_of_its_issuer() {
+fn a_ticket_counts_as_issued_at_the_same_time_as_the_token_of_its_issuer() {
     let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), TokenRules::default()).unwrap();
     let tickets = Some(TicketKeys::new("shop", &[other_secret()]).unwrap());
     let access =
@@ -241,13 +241,13 @@ fn a_ticket_is_as_old_as_the_token_of_its_issuer() {
 }
 
 #[test]
-fn the_newest_stream_of_a_ticket_wins() {
+fn a_newer_stream_of_a_ticket_displaces_the_older_stream() {
     let mut streams = TicketStreams::new(2);
     let ids = [1, 2, 3].map(|n| TicketId::from_bytes([n; 12]));
     assert_eq!(streams.register(ids[0], 1), Ok(None));
     assert_eq!(streams.register(ids[0], 2), Ok(Some(1)));
     streams.remove(ids[0], 1);
-    assert_eq!((streams.len(), streams.disputes()), (1, 1), "the newer stream stays");
+    assert_eq!((streams.len(), streams.disputes()), (1, 1), "the newer stream must stay");
     assert_eq!(streams.register(ids[1], 3), Ok(None));
     assert_eq!(streams.register(ids[2], 4), Err(TicketStreamsFull { streams_max: 2 }));
     assert_eq!(streams.register(ids[1], 5), Ok(Some(3)));
@@ -257,7 +257,7 @@ fn the_newest_stream_of_a_ticket_wins() {
 }
 
 #[test]
-fn each_ticket_has_an_id() {
+fn each_ticket_has_a_different_id() {
     let id = |ticket: &str| match open(&shop(), ticket, NOW).unwrap().proof() {
         Proof::Ticket { id, .. } => id,
         proof => panic!("{proof:?}"),
@@ -268,7 +268,7 @@ fn each_ticket_has_an_id() {
 }
 
 #[test]
-fn the_tickets_of_a_revoked_ticket_key_end() {
+fn the_tickets_of_a_revoked_ticket_key_are_refused() {
     let access = shop();
     let ticket = issue(&app(), &["a"], None).unwrap();
     let Proof::Ticket { sealed_with, .. } = open(&access, &ticket, NOW).unwrap().proof() else {

@@ -22,7 +22,8 @@ fn code(token: &str) -> &'static str {
     verify(token).unwrap_err().code()
 }
 
-/// Verifies a token with this header that is valid otherwise. Returns the code of the error.
+/// Verifies a token with this header. Apart from the header, the token is valid. Returns the code
+/// of the error.
 fn header_code(header: &str) -> &'static str {
     code(&token(header, &claims(""), &hmac(), Algorithm::HS256))
 }
@@ -36,7 +37,7 @@ fn issued() -> String {
 }
 
 #[test]
-fn a_right_token_gives_its_grant() {
+fn a_valid_token_gives_its_grant() {
     let token = hs256(&claims(r#","sub":"ada","downlink":{"subscribe":["orders/*"]}"#));
     let VerifiedToken { grant, issued_at, .. } = verify(&token).unwrap();
     let expected = Grant::none()
@@ -81,7 +82,7 @@ fn each_public_key_verifies_its_algorithms() {
 }
 
 #[test]
-fn unsigned_tokens_have_no_algorithm() {
+fn tokens_without_a_signature_are_refused() {
     assert_eq!(
         code(&format!("{}.{}.", encode(r#"{"alg":"none"}"#), encode(&claims("")))),
         "algorithm"
@@ -93,7 +94,7 @@ fn unsigned_tokens_have_no_algorithm() {
 }
 
 #[test]
-fn a_key_verifies_no_algorithm_of_another_type() {
+fn a_key_verifies_no_algorithm_of_another_key_type() {
     let pem: &[u8] = include_bytes!("../fixtures/rs256.public.pem");
     // A well-known attack: the token is signed with the public key as a shared secret, in the hope
     // that the server uses its public key as a shared secret too.
@@ -107,7 +108,7 @@ fn a_key_verifies_no_algorithm_of_another_type() {
 }
 
 #[test]
-fn a_header_that_names_another_algorithm_breaks_the_signature() {
+fn a_token_whose_header_names_another_algorithm_has_a_wrong_signature() {
     assert_eq!(header_code(r#"{"alg":"HS512"}"#), "signature");
 }
 
@@ -134,7 +135,7 @@ fn texts_that_are_no_tokens_are_malformed() {
 }
 
 #[test]
-fn headers_that_bring_a_key_or_an_extension_are_malformed() {
+fn headers_with_a_key_or_an_extension_are_malformed() {
     for member in ["jku", "jwk", "x5u", "crit"] {
         assert_eq!(
             header_code(&format!(r#"{{"alg":"HS256","{member}":null}}"#)),
@@ -148,7 +149,7 @@ fn headers_that_bring_a_key_or_an_extension_are_malformed() {
 }
 
 #[test]
-fn only_types_of_credentials_are_accepted() {
+fn tokens_that_were_made_for_other_purposes_are_refused() {
     let check = |typ: &str| {
         let header = format!(r#"{{"alg":"HS256","typ":{typ}}}"#);
         verify(&token(&header, &claims(""), &hmac(), Algorithm::HS256)).is_ok()
@@ -162,7 +163,7 @@ fn only_types_of_credentials_are_accepted() {
 }
 
 #[test]
-fn tokens_at_and_above_the_limit() {
+fn a_token_longer_than_the_limit_is_malformed() {
     // Base64 of one part cannot have every length, so `padded` varies the lengths of both the
     // header and the claims until the token has exactly this many bytes.
     let padded = |bytes: usize| {
@@ -179,7 +180,7 @@ fn tokens_at_and_above_the_limit() {
 }
 
 #[test]
-fn claims_are_read_after_the_signature_only() {
+fn the_signature_is_checked_before_the_claims_are_read() {
     let key = EncodingKey::from_secret(&[b'x'; 32]).unwrap();
     for claims in ["no json".to_owned(), r#"{"exp":1}"#.to_owned(), claims(r#","aud":"x""#)] {
         assert_eq!(code(&token(HS256, &claims, &key, Algorithm::HS256)), "signature");
@@ -195,7 +196,7 @@ fn repeated_claims_are_malformed() {
 }
 
 #[test]
-fn an_end_is_needed_and_has_leeway() {
+fn a_token_needs_an_end_and_is_accepted_for_a_short_time_after_it() {
     let ends = |exp: u64| hs256(&format!(r#"{{"iat":{},"exp":{exp}}}"#, NOW - 100));
     assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW}}}"#))), "token_malformed");
     assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW},"exp":"{}"}}"#, NOW + 9))), "token_malformed");
@@ -207,7 +208,7 @@ fn an_end_is_needed_and_has_leeway() {
 }
 
 #[test]
-fn a_token_begins_within_the_leeway() {
+fn a_token_is_accepted_for_a_short_time_before_it_begins() {
     let begins = |iat: u64, nbf: u64| {
         verify(&hs256(&format!(r#"{{"iat":{iat},"nbf":{nbf},"exp":{}}}"#, NOW + 3_600)))
     };
@@ -218,7 +219,7 @@ fn a_token_begins_within_the_leeway() {
 }
 
 #[test]
-fn a_token_ends_at_its_longest_life() {
+fn a_token_ends_when_it_reaches_the_maximum_lifetime() {
     let day = 24 * 60 * 60;
     let issued = |iat: u64| verify(&hs256(&format!(r#"{{"iat":{iat},"exp":{}}}"#, NOW + 30 * day)));
     assert_eq!(issued(NOW).unwrap().grant.until(), Some(at(NOW + day)));
@@ -230,7 +231,7 @@ fn a_token_ends_at_its_longest_life() {
 }
 
 #[test]
-fn audience_and_issuer_are_demanded() {
+fn a_token_must_have_the_configured_audience_and_issuer() {
     let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), issuer_rules()).unwrap();
     let code = |more: &str| tokens.verify(&hs256(&claims(more)), now()).err().map(|e| e.code());
     let issuer = r#","iss":"https://issuer.example""#;
@@ -245,12 +246,12 @@ fn audience_and_issuer_are_demanded() {
 }
 
 #[test]
-fn a_token_for_an_audience_is_for_nobody_else() {
+fn a_token_for_another_audience_is_refused() {
     assert_eq!(code(&hs256(&claims(r#","aud":"another service""#))), "audience");
 }
 
 #[test]
-fn the_first_failing_check_decides() {
+fn the_first_check_that_fails_determines_the_error() {
     let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), issuer_rules()).unwrap();
     let code = |claims: &str| tokens.verify(&hs256(claims), now()).unwrap_err().code();
     assert_eq!(code(r#"{"iat":1,"exp":1,"nbf":9e9,"aud":"x","iss":"x"}"#), "token_expired");
@@ -260,7 +261,7 @@ fn the_first_failing_check_decides() {
 }
 
 #[test]
-fn the_claim_names_another_client_than_the_subject() {
+fn the_downlink_claim_may_name_a_client_other_than_the_subject() {
     let client_of = |more: &str| verify(&hs256(&claims(more))).unwrap().grant.client().cloned();
     assert_eq!(client_of(r#","sub":"ada""#), Some(client("ada")));
     assert_eq!(client_of(r#","sub":"ada","downlink":{}"#), Some(client("ada")));
@@ -269,7 +270,7 @@ fn the_claim_names_another_client_than_the_subject() {
 }
 
 #[test]
-fn wrong_claims_are_malformed() {
+fn tokens_with_invalid_claims_are_malformed() {
     for more in [
         r#","downlink":[]"#,
         r#","downlink":{"subscibe":[]}"#,
@@ -282,7 +283,7 @@ fn wrong_claims_are_malformed() {
 }
 
 #[test]
-fn an_end_in_the_claim_counts_if_it_is_earlier() {
+fn an_earlier_end_in_the_downlink_claim_counts() {
     let until = |until: u64| {
         let more = format!(r#","downlink":{{"until":{until}}}"#);
         verify(&hs256(&claims(&more))).unwrap().grant.until()
@@ -292,7 +293,7 @@ fn an_end_in_the_claim_counts_if_it_is_earlier() {
 }
 
 #[test]
-fn templates_give_topics_to_tokens_without_the_claim() {
+fn templates_give_topics_to_tokens_without_a_downlink_claim() {
     let grants =
         vec![TokenGrant::parse("users/$client/*").unwrap(), TokenGrant::parse("news").unwrap()];
     let rules = TokenRules { grants, ..TokenRules::default() };
@@ -311,7 +312,7 @@ fn templates_give_topics_to_tokens_without_the_claim() {
 }
 
 #[test]
-fn templates_have_the_client_as_a_whole_segment() {
+fn the_client_in_a_template_must_be_a_whole_segment() {
     assert!(TokenGrant::parse("users/$client").is_ok());
     assert!(TokenGrant::parse("users/x$client").is_err());
     assert!(TokenGrant::parse("users//$client").is_err());
@@ -384,7 +385,7 @@ fn a_minted_token_gives_the_same_grant() {
 }
 
 #[test]
-fn tokens_that_nobody_would_accept_are_not_minted() {
+fn tokens_that_no_server_would_accept_are_not_minted() {
     let mint = Mint::new(&secret());
     assert_eq!(mint.sign(&Grant::none(), now()), Err(MintError::NoEnd));
     let long = selector(&"a".repeat(200));
@@ -395,14 +396,15 @@ fn tokens_that_nobody_would_accept_are_not_minted() {
 }
 
 #[test]
-fn inspecting_shows_header_and_claims_without_a_key() {
+fn a_token_can_be_inspected_without_a_key() {
     let (header, claims) = inspect(&hs256(r#"{"sub":"ada"}"#)).unwrap();
     assert_eq!((&*header, &*claims), (HS256, r#"{"sub":"ada"}"#));
     assert_eq!(inspect("a.b").unwrap_err().code(), "token_malformed");
 }
 
-/// This token was issued before the revocation of its client, and ends ten days later. Without an
-/// `iat`, only its last day shows that it is valid at all, and by then the revocation is forgotten.
+/// This token was issued before the revocation of its client, and ends ten days later. A token
+/// lives for at most a day. Without an `iat`, a server could therefore accept this token on the
+/// last day before its end. By then, the server has forgotten the revocation.
 #[test]
 fn a_token_without_the_time_of_its_issue_is_malformed() {
     assert_eq!(code(&hs256(&format!(r#"{{"exp":{}}}"#, NOW + 60))), "token_malformed");
@@ -410,7 +412,7 @@ fn a_token_without_the_time_of_its_issue_is_malformed() {
 }
 
 #[test]
-fn escaped_names_of_repeated_members_are_found() {
+fn repeated_members_are_found_even_if_their_names_are_escaped() {
     let repeated = r#"{"alg":"HS256","\u0061lg":"none"}"#;
     assert_eq!(header_code(repeated), "token_malformed");
     assert_eq!(header_code(r#"{"alg":"HS256","\u0063rit":["exp"]}"#), "token_malformed");
@@ -418,7 +420,7 @@ fn escaped_names_of_repeated_members_are_found() {
 }
 
 #[test]
-fn times_beyond_every_clock_are_refused() {
+fn tokens_with_impossible_times_are_refused() {
     let times = |iat: &str, exp: &str| code(&hs256(&format!(r#"{{"iat":{iat},"exp":{exp}}}"#)));
     let (max, later) = (u64::MAX.to_string(), (NOW + 60).to_string());
     assert_eq!(times(&max, &max), "token_early");
@@ -432,7 +434,7 @@ fn times_beyond_every_clock_are_refused() {
 }
 
 #[test]
-fn a_token_in_another_base64_is_malformed() {
+fn a_token_in_a_different_base64_encoding_is_malformed() {
     let right = hs256(&claims(""));
     assert!(verify(&right).is_ok());
     for changed in [format!("{right}="), format!("{right}\n"), format!(" {right}")] {
@@ -446,7 +448,7 @@ fn a_token_in_another_base64_is_malformed() {
 }
 
 #[test]
-fn deep_json_in_a_token_is_malformed() {
+fn a_token_with_deeply_nested_json_is_malformed() {
     let deep = format!("{}1{}", r#"{"a":"#.repeat(800), "}".repeat(800));
     assert_eq!(header_code(&format!(r#"{{"alg":"HS256","x":{deep}}}"#)), "token_malformed");
     let deep = format!("{}{}", "[".repeat(2_000), "]".repeat(2_000));

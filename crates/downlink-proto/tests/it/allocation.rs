@@ -25,8 +25,8 @@ pub(crate) struct Used {
     pub(crate) count: usize,
     /// The total bytes allocated.
     pub(crate) bytes: usize,
-    /// The number of bytes in use after the code, compared with before. The number is negative if
-    /// the code freed older memory.
+    /// The number of bytes that the code allocated and did not free. The number is negative if the
+    /// code freed memory that was allocated earlier.
     pub(crate) live: isize,
     /// The maximum number of bytes in use at the same time.
     pub(crate) peak: isize,
@@ -39,7 +39,7 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     (result, USED.get())
 }
 
-/// The counts since the last call of [`allocations_of`] began, for code that awaits.
+/// The counts since the last call of [`allocations_of`] began. Async tests use this function.
 #[allow(dead_code, reason = "only some tests await")]
 pub(crate) fn used() -> Used {
     USED.get()

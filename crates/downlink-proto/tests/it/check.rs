@@ -73,15 +73,15 @@ pub(crate) fn check_after(
     assert_eq!(
         naive.seen,
         expected,
-        "the naive reader finds other items in {}",
+        "the naive reader finds unexpected items in {}",
         stream.escape_ascii()
     );
     let agrees = |chunks: &[&[u8]]| {
         let mut decoder = Decoder::default().with_last_event_id(last_event_id);
         let (reading, error) = read_with(&mut decoder, chunks.iter().copied());
         let cut: Vec<_> = chunks.iter().map(|chunk| chunk.escape_ascii().to_string()).collect();
-        assert_eq!(error, None, "the decoder fails with the chunks {cut:?}");
-        assert_eq!(reading, naive, "the decoder disagrees with the chunks {cut:?}");
+        assert_eq!(error, None, "the decoder fails if the chunks are {cut:?}");
+        assert_eq!(reading, naive, "the readers differ if the chunks are {cut:?}");
     };
     agrees(&[stream]);
     for at in 0..=stream.len() {

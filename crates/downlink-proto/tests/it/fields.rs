@@ -24,7 +24,7 @@ fn a_type_may_be_any_text_on_one_line() {
 }
 
 #[test]
-fn e01_a_type_refuses_line_breaks_and_nul() {
+fn e01_a_type_must_not_have_line_breaks_or_nul() {
     assert_eq!(
         refused(EventType::new("ab\ndata: forged")),
         "the `event` field cannot carry a line feed (byte 2); remove it"
@@ -46,7 +46,7 @@ fn panic_of<T: std::fmt::Debug>(make: fn() -> T) -> String {
 }
 
 #[test]
-fn from_static_makes_the_value_of_new_or_panics_with_its_error() {
+fn from_static_agrees_with_new_and_panics_where_new_fails() {
     assert_eq!(EventType::from_static("tick"), EventType::new("tick").unwrap());
     assert_eq!(EventId::from_static("a b"), EventId::new("a b").unwrap());
     assert_eq!(panic_of(|| EventType::from_static("a\n")), refused(EventType::new("a\n")));
@@ -61,7 +61,7 @@ fn an_id_may_be_any_text_on_one_line() {
 }
 
 #[test]
-fn e02_an_id_refuses_line_breaks_and_nul() {
+fn e02_an_id_must_not_have_line_breaks_or_nul() {
     assert_eq!(
         refused(EventId::new("1\n")),
         "the `id` field cannot carry a line feed (byte 1); remove it"
@@ -77,7 +77,7 @@ fn e02_an_id_refuses_line_breaks_and_nul() {
 }
 
 #[test]
-fn e23_an_id_refuses_outer_spaces() {
+fn e23_an_id_must_not_begin_or_end_with_a_space() {
     let refusal = |at| {
         format!(
             "the `id` field begins or ends with a space or tab (byte {at}), which HTTP would cut \
@@ -97,7 +97,7 @@ fn e22_an_id_may_have_characters_that_are_not_ascii() {
 }
 
 #[test]
-fn e21_an_id_may_have_bytes_up_to_the_limit() {
+fn e21_an_id_may_be_as_long_as_the_limit() {
     let max = EVENT_ID_BYTES_MAX;
     assert!(EventId::new(&"x".repeat(max - 1)).is_ok());
     assert!(EventId::new(&"x".repeat(max)).is_ok());
@@ -111,7 +111,7 @@ fn e21_an_id_may_have_bytes_up_to_the_limit() {
 }
 
 #[test]
-fn a_type_may_have_bytes_up_to_the_limit() {
+fn a_type_may_be_as_long_as_the_limit() {
     let max = EVENT_TYPE_BYTES_MAX;
     assert!(EventType::new(&"x".repeat(max - 1)).is_ok());
     assert!(EventType::new(&"x".repeat(max)).is_ok());
@@ -142,7 +142,7 @@ fn all_conversions_check_the_text() {
 }
 
 #[test]
-fn e14_a_duration_becomes_whole_milliseconds_rounded_up_to_at_most_u64_max() {
+fn e14_a_duration_is_rounded_up_to_whole_milliseconds() {
     let millis = |duration: Duration| Retry::from(duration).as_millis();
     assert_eq!(millis(Duration::ZERO), 0);
     assert_eq!(millis(Duration::from_nanos(1)), 1);

@@ -153,7 +153,7 @@ fn e16_frames_are_utf_8() {
 }
 
 #[test]
-fn e17_other_separators_and_nul_in_data_are_kept() {
+fn e17_nul_and_separators_that_end_no_line_are_kept_in_data() {
     let text = "\0a\u{2028}b\u{2029}c\u{85}d\u{0B}e\u{0C}f\u{1B}";
     check_frame(Event::new(text), &format!("data: {text}\n\n"), &[message(text)]);
 }
@@ -195,7 +195,7 @@ fn fields_are_written_in_a_fixed_order() {
 }
 
 #[test]
-fn fields_returns_the_values_of_an_event() {
+fn the_fields_of_an_event_can_be_read() {
     let event = Event::new("a\r\n").retry(Retry::from_millis(5)).id(id("7")).event(event_type("t"));
     let fields = event.fields();
     assert_eq!((fields.data, fields.retry), (Some("a\r\n"), Some(Retry::from_millis(5))));
@@ -206,7 +206,7 @@ fn fields_returns_the_values_of_an_event() {
     assert_eq!((fields.event_type, fields.retry), (None, None));
 }
 
-/// Hubs and channels keep thousands of events in memory, so an `Event` must be small.
+/// Programs keep thousands of events in memory, so an `Event` must be small.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn an_event_takes_72_bytes() {

@@ -47,7 +47,7 @@ fn check_event(stream: &[u8], expected: &[Seen], is_ok: bool) {
 }
 
 #[test]
-fn rule_10_a_line_may_have_bytes_up_to_the_limit() {
+fn rule_10_a_line_may_be_as_long_as_the_limit() {
     check_line("data: a\n\n", &[message("a")], true);
     check_line("data: ab\n\n", &[message("ab")], true);
     check_line("data: ab\r\n\r\n", &[message("ab")], true);
@@ -70,7 +70,7 @@ fn rule_10_a_line_may_have_bytes_up_to_the_limit() {
 }
 
 #[test]
-fn rule_10_an_event_may_have_bytes_up_to_the_limit() {
+fn rule_10_an_event_may_be_as_large_as_the_limit() {
     check_event(b"data: 1234567\n\n", &[message("1234567")], true);
     check_event(b"data: 12345678\n\n", &[message("12345678")], true);
     check_event(b"data: 123456789\n\n", &[], false);
@@ -85,7 +85,7 @@ fn rule_10_an_event_may_have_bytes_up_to_the_limit() {
 }
 
 #[test]
-fn rule_10_type_and_id_count_towards_the_event() {
+fn rule_10_type_and_id_count_towards_the_size_of_the_event() {
     let seen = [crate::check::event("abc", "345").own_id("12")];
     check_event(b"event: abc\nid: 12\ndata: 345\n\n", &seen, true);
     check_event(b"event: abc\nid: 12\ndata: 3456\n\n", &[], false);
@@ -103,13 +103,13 @@ fn rule_10_type_and_id_count_towards_the_event() {
 }
 
 #[test]
-fn other_lines_do_not_count_towards_the_event() {
+fn other_lines_do_not_count_towards_the_size_of_the_event() {
     let seen = [comment("a long comment"), retry(1_000_000_000), message("x")];
     check_event(b":a long comment\nretry: 1000000000\nunknown: x x x x\ndata: x\n\n", &seen, true);
 }
 
 #[test]
-fn items_before_a_limit_can_still_be_taken() {
+fn items_before_an_exceeded_limit_can_still_be_taken() {
     let mut decoder = Decoder::new(DecoderLimits::default().line_bytes_max(8));
     let error = decoder.handle_bytes(b"id: 1\ndata: a\n\nid: 2\ndata: abc\n\ndata: b\n\n");
     assert!(matches!(error, Err(DecodeError::LineTooLong { bytes_max: 8, .. })));
@@ -169,8 +169,8 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// A growing buffer takes up to three times its old size. The old buffer and a new buffer of twice
-/// the size are in memory at the same time.
+/// A growing buffer takes up to three times its old size, because the old buffer and a new buffer
+/// of twice the size are in memory at the same time.
 const GROWTH: usize = 3;
 
 #[test]
@@ -264,6 +264,6 @@ fn v25_a_large_event_in_small_chunks_allocates_linearly() {
     let (small, large) = (bytes_for(1 << 20), bytes_for(10 << 20));
     assert!(
         large < small * 25,
-        "a small event allocates {small} bytes, and an event ten times as large {large}"
+        "a small event allocates {small} bytes; an event ten times as large allocates {large}"
     );
 }

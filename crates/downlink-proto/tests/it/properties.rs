@@ -129,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn property_b_the_limits_do_not_depend_on_the_chunks(
+    fn property_b_errors_do_not_depend_on_the_chunks(
         stream in stream(),
         places in vec(any::<usize>(), 0..12),
         line_bytes_max in 0_usize..20,

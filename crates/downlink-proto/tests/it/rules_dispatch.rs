@@ -93,9 +93,9 @@ fn rule_33_the_id_of_an_unfinished_event_is_discarded() {
         decoder.handle_bytes(b"id: 1\ndata: a\n\n").unwrap();
         decoder.handle_bytes(unfinished.as_bytes()).unwrap();
         assert_eq!(take_all(&mut decoder), [message("a").own_id("1")]);
-        assert_eq!(decoder.last_event_id(), "1", "{unfinished:?} before the end");
+        assert_eq!(decoder.last_event_id(), "1", "the stream has not ended after {unfinished:?}");
         decoder.handle_end();
-        assert_eq!(decoder.last_event_id(), "1", "{unfinished:?} after the end");
+        assert_eq!(decoder.last_event_id(), "1", "the stream has ended after {unfinished:?}");
         decoder.handle_bytes(b"\ndata: c\n\n").unwrap();
         assert_eq!(take_all(&mut decoder), [message("c").kept_id("1")]);
     }
@@ -110,8 +110,8 @@ fn rule_35_many_events_in_one_chunk_are_returned_in_order() {
 }
 
 /// A reader may stop after some events of a chunk and reconnect. After the reconnect, the server
-/// must send the other events again. So the decoder's last event id must not yet be the id of an
-/// event that the reader has not taken.
+/// must send the remaining events of the chunk again. So the decoder's last event id must not yet
+/// be the id of an event that the reader has not taken.
 #[test]
 fn events_that_were_not_taken_do_not_set_the_last_event_id() {
     let mut decoder = Decoder::default();

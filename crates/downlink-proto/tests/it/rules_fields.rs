@@ -58,7 +58,7 @@ fn rule_18_unknown_names_are_ignored_within_an_event() {
 }
 
 #[test]
-fn rule_19_the_last_type_wins_and_empty_means_message() {
+fn rule_19_the_last_type_applies_and_an_empty_type_means_message() {
     check("event: a\nevent: b\ndata\n\n", &[event("b", "")]);
     check("event: a\nevent:\ndata\n\n", &[message("")]);
     check("event:\nevent: b\ndata\n\n", &[event("b", "")]);

@@ -37,7 +37,7 @@ fn v01_misspelt_fields_are_ignored() {
 }
 
 #[test]
-fn v02_empty_data_gives_events() {
+fn v02_blocks_with_empty_data_are_events() {
     check("data:\n\ndata\ndata\n\ndata:test\n\n", &[message(""), message("\n"), message("test")]);
 }
 
@@ -52,7 +52,7 @@ fn v04_a_second_byte_order_mark_is_text() {
 }
 
 #[test]
-fn v05_line_ends_may_be_mixed_and_a_final_cr_needs_no_further_byte() {
+fn v05_line_ends_may_be_mixed_and_a_final_cr_ends_its_line_at_once() {
     check("data:test\r\ndata\ndata:test\r\n\r", &[message("test\n\ntest")]);
     check_at_once(&[(b"data:test\r\ndata\ndata:test\r\n\r", &[message("test\n\ntest")])]);
 }
@@ -189,7 +189,7 @@ fn v25_an_event_of_ten_mebibytes_is_read_in_chunks_of_ten_bytes() {
     let seen = take_all(&mut decoder);
     assert!(
         seen == [message(&text)],
-        "the decoder returns other data, or not one but {} items",
+        "the decoder returns wrong data, or {} items instead of one",
         seen.len()
     );
 }
