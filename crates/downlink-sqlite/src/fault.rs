@@ -1,4 +1,4 @@
-//! The crate's own error type. It translates SQLite's errors into errors of a store.
+//! Translates SQLite's errors into errors of a store.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use rusqlite::{Error, ErrorCode, ffi};
 /// The result of most functions of this crate.
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 
-/// An error inside this crate. The caller gets the [`StoreError`] in it.
+/// An error inside this crate. Users of the crate get only the [`StoreError`] in it.
 #[derive(Debug)]
 pub(crate) struct Fault(pub(crate) StoreError);
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_race_for_locks_is_not_a_final_error() {
+    fn a_race_for_locks_gives_the_error_locked() {
         for code in [ffi::SQLITE_PROTOCOL, ffi::SQLITE_BUSY_SNAPSHOT] {
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
             assert_eq!(Fault::from(error).0, StoreError::Locked);

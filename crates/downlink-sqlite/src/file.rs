@@ -25,7 +25,7 @@ use crate::{
     sql::{Sql as _, meta},
 };
 
-/// How long to wait for a lock that another program holds on the database, such as a shell in a
+/// How long to wait if another program has locked the database, for example a shell in a
 /// transaction. A quick query from a shell is over within this time. If the program holds the lock
 /// for longer, publishers get an error. With a longer time, they would have to wait longer for this
 /// error.
@@ -40,8 +40,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Without this setting, SQLite may compile a statement again for each new value, if the value
-    // decides whether a partial index can be used.
+    // Without this setting, SQLite may compile a statement again for each new value of a parameter,
+    // if the value decides whether a partial index can be used.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
@@ -58,7 +58,8 @@ pub(crate) struct Pool {
     /// The one connection that all reads share while the disk is full. A thread holds this lock
     /// while it reads. A thread that needs this lock and the lock of `idle` takes this lock first.
     alone: Mutex<Option<Connection>>,
-    /// Set when the pool is closed. The writer then releases the file soon.
+    /// Set when the pool is closed. A new store then waits for the file, because the writer will
+    /// release it soon.
     is_closing: Arc<AtomicBool>,
     /// Must be dropped after the connections (see [`FileUse`]), so it is the last field.
     pub(crate) file: FileUse,
@@ -156,8 +157,8 @@ impl Backup {
         let from = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         fs::File::create_new(path).map_err(|error| file_error(&error))?;
         let copied = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|mut to| {
-            // The copy is made in one step, because SQLite would begin again after a commit between
-            // two steps.
+            // The copy is made in one step. With several steps, SQLite would start the copy again
+            // after each commit.
             let copying = Copying::new(&from, &mut to)?;
             Ok(copying.run_to_completion(i32::MAX, Duration::ZERO, None)?)
         });
@@ -169,8 +170,8 @@ impl Backup {
 }
 
 /// The page size, which is also SQLite's default. A commit writes each changed page as a whole.
-/// With double the size, a commit of one event would write more bytes. With half the size, more
-/// payloads would not fit into one page.
+/// With double the size, a commit of one event would write more bytes. With half the size, fewer
+/// payloads would fit into one page.
 const PAGE_BYTES: i64 = 4_096;
 
 /// The size of the writer's page cache in KiB. New rows go to the last pages of the indexes. The
@@ -224,7 +225,7 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
 /// Reads the state that the log needs at its start. Adds the new epoch to the list of epochs,
 /// although the file does not have this epoch yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
-    // The newest event may have no row. The newest offset and time are then in `meta`.
+    // The newest event may have no row. In this case, `meta` has the newest offset and time.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
     let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
     let next_offset = Offset::new(next.max(meta(db, "next_offset")?));

@@ -149,7 +149,7 @@ impl Drop for FileUse {
     }
 }
 
-/// The holder of the lock that a new store waits for.
+/// Who holds the lock when a new store needs it.
 enum Holder {
     OtherProcess,
     ThisProcess,

@@ -101,7 +101,7 @@ impl StoreReader for SqliteReader {
 }
 
 /// The newest events, in the order of their offsets. If an event is damaged, the result has only
-/// later events.
+/// the events after it.
 fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
     let mut select = db.prepare_cached(
         "SELECT id, payload, checksum, offset, at, topics, fingerprint, finish FROM events

@@ -4,12 +4,13 @@
 //! replay remembers its topics and how far it has searched for the hole.
 //!
 //! Each call reads in a new transaction, and the file may have changed since the last call. The
-//! replay finds three kinds of changes:
+//! replay recognises three kinds of changes by these rules:
 //!
 //! - A new topic has a higher number than all earlier topics.
 //! - A new eviction has a higher number than all earlier evictions.
-//! - All names without a row share one floor, which is the offset after their last evicted event.
-//!   When the row of a topic is deleted, the shared floor rises at least to the floor in this row.
+//! - All topic names without a row share one floor, which is the offset after their last evicted
+//!   event. When the row of a topic is deleted, the shared floor rises at least to the floor in
+//!   this row.
 
 mod events;
 mod floors;

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_keeps_the_rows_of_a_file() {
+    fn a_step_to_a_newer_layout_keeps_the_rows_of_a_file() {
         let mut connection = Connection::open_in_memory().unwrap();
         run(&mut connection, &STEPS[..1]).unwrap();
         connection.execute("INSERT INTO epochs VALUES (1, 'aaaaaaaa', 7)", []).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_leaves_the_old_layout() {
+    fn a_failed_step_to_a_newer_layout_leaves_the_old_layout() {
         let mut connection = Connection::open_in_memory().unwrap();
         run(&mut connection, &STEPS[..1]).unwrap();
         let steps = [STEPS[0], "CREATE TABLE later (a)", "CREATE TABLE later (a)"];
@@ -157,7 +157,7 @@ mod tests {
 
     /// Released files have this layout, so the step must not change by a single byte.
     #[test]
-    fn the_first_step_stays_the_same() {
+    fn the_step_to_the_first_layout_never_changes() {
         assert_eq!((FIRST.len(), crc32c::crc32c(FIRST.as_bytes())), (2_232, 0x3fa5_3da8));
     }
 }

@@ -45,9 +45,9 @@ impl Sql for Connection {
     }
 }
 
-/// Converts a number into the value of a column. The value of a column is below 2^63, and a larger
-/// number becomes the largest value. Offsets and times never reach 2^63: with a million events a
-/// second, this would take 290,000 years.
+/// Converts a number into the value of a column. A column can store numbers below 2^63. A larger
+/// number becomes the largest of these numbers. Offsets and times never reach 2^63: with a million
+/// events a second, this would take 290,000 years.
 pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
@@ -174,8 +174,8 @@ impl TopicEvictions {
     }
 }
 
-/// The first offset, over all topics, with this time stamp or a later one. Time stamps rise with
-/// offsets, so a binary search finds this offset.
+/// The first offset of all topics whose event has this time stamp or a later time stamp. Time
+/// stamps rise with offsets, so a binary search finds this offset.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;
@@ -226,7 +226,7 @@ mod tests {
 
     /// Files contain these checksums, so the function must never change.
     #[test]
-    fn checksums_stay_the_same() {
+    fn the_checksum_function_never_changes() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(checksum(7, Some(b"id"), b"payload"), 0x66ae_60da);
     }

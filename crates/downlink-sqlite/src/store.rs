@@ -117,18 +117,18 @@ struct Written {
 impl SqliteStore {
     /// Opens the file, or creates it, and begins an epoch. The epoch lasts until the next opening.
     ///
-    /// If the file has the current layout, the time for this does not grow with the number of
-    /// events. If the file has an older layout, this function changes it to the current layout, and
-    /// lowers every time stamp after `now` to `now`. `now` is the time of the wall clock.
+    /// If the file has the current layout, opening takes the same time for any number of events. If
+    /// the file has an older layout, this function changes it to the current layout, and lowers
+    /// every time stamp after `now` to `now`. `now` is the time of the wall clock.
     ///
     /// If the disk is full, a store with the current layout can still be opened and read. Its
     /// [`Opened::refuses`] says why it accepts no events.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file after
-    /// `wait_for`. After an error, the file is unchanged. Only a file with an older layout may have
-    /// changed to the current layout.
+    /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file open
+    /// after `wait_for`. After an error, the file is unchanged, except that its layout may have
+    /// changed from an older layout to the current layout.
     pub fn open(
         path: &Path,
         epoch: Epoch,
@@ -226,8 +226,8 @@ impl SqliteWriter {
         written.next_offset = last.offset.get() + 1;
         written.at = written.at.max(last.at);
         written.unflushed = durability == Durability::Relaxed;
-        // An event without recipients or payload has no row, so its offset and time are stored in
-        // `meta` for the next opening.
+        // An event without recipients or without a payload has no row, so its offset and time are
+        // stored in `meta` for the next opening.
         let is_bare = last.to.is_empty() || last.payload.is_none();
         written.note(&transaction, is_bare, *clock_delta)?;
         Ok(transaction.commit()?)
@@ -336,7 +336,7 @@ impl SqliteWriter {
 
 impl Written {
     /// Stores the values that are needed when the store is opened the next time. If `newest` is
-    /// set, this stores the newest offset and the newest time stamp. If the difference between the
+    /// true, this stores the newest offset and the newest time stamp. If the difference between the
     /// wall clock and the time stamps has changed, this stores the difference.
     fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
         if newest {

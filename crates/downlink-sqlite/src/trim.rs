@@ -12,7 +12,7 @@
 //! get a gap although it missed nothing. But if it missed events, it always gets a gap.
 //!
 //! For each maximum age in the rules, trimming remembers how far it has checked the events. So it
-//! reads every event once for each age.
+//! reads every event only once for each age.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -36,9 +36,9 @@ const STEP_ROWS: usize = 512;
 
 /// The table `memberships` lists the events of each topic. Commits do not add rows to this table,
 /// because a commit would have to write a page for each of its topics. When this many rows are
-/// missing, trimming adds them all in the order of topics, so that many rows share a page. While
-/// rows are missing, every read of a topic has to read all events without rows. This takes about
-/// two milliseconds, and would take longer with a larger number.
+/// missing, trimming adds them in the order of topics, so that many rows share a page. While rows
+/// are missing, every read of a topic has to read all events without rows. This takes about two
+/// milliseconds, and would take longer with a larger number.
 ///
 /// One step adds at most this many rows, or half of the missing rows, whichever is more. Without
 /// this limit, a step after a large batch would take too long.
@@ -69,9 +69,8 @@ pub struct SqliteOptions {
     /// of a topic is the offset after its last evicted event. For all other topics without events,
     /// the store remembers only the highest of their floors.
     pub floors_max: usize,
-    /// How long to wait if another process has the file open. A new process may start before the
-    /// old process has ended. This must then be at least the time that the old process may need to
-    /// end.
+    /// How long to wait if another process has the file open. If a new process may start before the
+    /// old process has ended, allow at least the time that the old process needs to end.
     pub wait_for: Duration,
 }
 
@@ -181,8 +180,8 @@ pub(crate) fn trim_step(
 impl TrimStep<'_> {
     /// Trims by every rule until the step has no rows left.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        // Topics that exceed their own rule use at most half of the step. The second half stays for
-        // the other rules.
+        // Topics that exceed their own rule use at most half of the step. The other half is left
+        // for the other rules.
         self.trim_topics(self.rows_left / 2)?;
         let mut ages = std::mem::take(&mut self.trimming.ages);
         for (age, next) in &mut ages {

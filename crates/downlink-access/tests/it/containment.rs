@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn containment_agrees_with_a_check_of_every_topic(granted in selectors(), asked in selectors()) {
+    fn containment_agrees_with_a_check_of_each_topic(granted in selectors(), asked in selectors()) {
         let topics = topics();
         let expected = { topics.iter().filter(|topic| asked.matches(topic)) }
             .all(|topic| granted.matches(topic));
@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn overlap_agrees_with_a_check_of_every_topic(one in selectors(), other in selectors()) {
+    fn overlap_agrees_with_a_check_of_each_topic(one in selectors(), other in selectors()) {
         let expected = topics().iter().any(|topic| one.matches(topic) && other.matches(topic));
         prop_assert_eq!(overlaps(&one, &other), expected, "{} {}", one, other);
     }

@@ -47,7 +47,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn files_and_entries_of_any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_file_or_entry_causes_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = Secret::from_file_bytes(&bytes);
         let _ = TokenKeys::new().public(&bytes);
         prop_assert!(KeySet::parse(&bytes).is_err());
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn any_content_of_a_public_key_is_read_without_a_panic(der in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_public_key_causes_no_panic(der in prop::collection::vec(any::<u8>(), 0..300)) {
         use base64::Engine as _;
         let text = base64::prelude::BASE64_STANDARD.encode(&der);
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n");
@@ -66,14 +66,14 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_read_as_a_grant_or_a_key_set_without_a_panic(text in json()) {
+    fn any_grant_or_key_set_causes_no_panic(text in json()) {
         let _ = Grant::from_json(text.as_bytes());
         let set = format!(r#"{{"keys":[{text}]}}"#);
         prop_assert!(KeySet::parse(set.as_bytes()).is_err());
     }
 
     #[test]
-    fn any_signed_json_is_verified_without_a_panic(header in json(), body in json()) {
+    fn any_signed_json_causes_no_panic(header in json(), body in json()) {
         let claims = claims(&format!(r#","downlink":{body}"#));
         for (header, claims) in [(&*header, &*claims), (TOKEN, &claims), (TOKEN, &body)] {
             let token = token(header, claims, &hmac(), Algorithm::HS256);
@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_read_as_a_name_without_a_panic(text in "\\PC{0,40}") {
+    fn any_name_causes_no_panic(text in "\\PC{0,40}") {
         let _ = TokenGrant::parse(&text);
         let _ = inspect(&text);
         if let Some(id) = KeyId::parse(&text) {

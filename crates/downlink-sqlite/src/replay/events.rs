@@ -1,6 +1,6 @@
 //! Reads the events that a replay wants, in order of their offsets. There are two ways: to merge
-//! the lists of the wanted topics, or to walk all events and skip the unwanted events. This module
-//! takes the way that reads fewer rows.
+//! the event lists of the wanted topics, or to walk all events and skip the unwanted events. This
+//! module takes the way that reads fewer rows.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Finds the topics that a replay reads. It also has the type [`Snapshot`] for one call of a
-//! replay, which is a read transaction with a limit of rows.
+//! Finds the topics that a replay reads. The type [`Snapshot`] represents one call of a replay: a
+//! read transaction that may read a limited number of rows.
 //!
 //! A replay reads named topics, and topics that match patterns. The start of a pattern up to its
 //! first placeholder is its prefix. If few names in the file begin with these prefixes, the replay
@@ -35,8 +35,8 @@ pub(crate) const ROWS_MAX: usize = 4_096;
 const EVENT_ROWS_MIN: usize = 1_024;
 
 /// If more names than this begin with the prefixes of the patterns, the replay walks all events.
-/// With more lists, merging them for a page would take longer than reading some thousand events in
-/// order.
+/// With more lists, merging them for a page would take longer than reading several thousand events
+/// in order.
 pub(crate) const LISTED_MAX: usize = 64;
 
 /// The maximum number of names and prefixes to look up: twice as many as one reader may have by

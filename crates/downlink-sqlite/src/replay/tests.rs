@@ -96,7 +96,7 @@ fn read(replay: &mut Replay, count: &AtomicU64) -> (Vec<Page>, usize, u64) {
 }
 
 #[test]
-fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
+fn each_call_reads_few_rows_even_with_a_thousand_patterns_and_many_topics() {
     let (path, pool, count) = file("patterns", 20_000);
     // No topic matches these patterns. So the walks find nothing, and no full page ends them early.
     let misses = patterns((0..1_000).map(|n| format!("t{n}/{{id}}/x")));
@@ -112,7 +112,7 @@ fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
 }
 
 #[test]
-fn a_thousand_matching_patterns_get_every_event_and_the_hole() {
+fn a_replay_with_a_thousand_patterns_finds_every_event_and_the_hole() {
     let (path, pool, count) = file("matching", 20_000);
     let all = patterns((0..1_000).map(|n| format!("t{n}/*")));
     let (pages, _, most) = read(&mut Replay::new(pool, all), &count);
@@ -123,7 +123,7 @@ fn a_thousand_matching_patterns_get_every_event_and_the_hole() {
 }
 
 #[test]
-fn exact_names_are_looked_up_once() {
+fn topic_names_are_looked_up_only_in_the_first_call() {
     let (path, pool, count) = file("names", 20_000);
     let name = |number| format!("t{}/{number}", number % 1_000);
     let topics = (1..=1_000).map(|number| Address::Topic(Topic::new(&name(number * 20)).unwrap()));
@@ -137,14 +137,14 @@ fn exact_names_are_looked_up_once() {
     assert_eq!(first, second);
     assert!(
         took_second * 2 < took_first,
-        "the calls took {took_first} and {took_second} instructions"
+        "the first call took {took_first} instructions, the second {took_second}"
     );
     std::fs::remove_file(path).unwrap();
 }
 
 /// Between two reads of the replay, 10,000 topics are added. One call checks only a part of them.
 #[test]
-fn many_new_topics_are_checked_step_by_step() {
+fn many_new_topics_are_checked_in_several_calls() {
     let (path, pool, count) = file("new", 10);
     let mut replay = Replay::new(pool, patterns(["u1/*".to_owned()]));
     read(&mut replay, &count);

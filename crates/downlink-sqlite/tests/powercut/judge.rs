@@ -49,7 +49,7 @@ pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success() && plan.after.exists(),
-        "the child has not ended by a power cut: {said}\n{}",
+        "the child did not end because of the power cut: {said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let said = listen(&said);
@@ -77,7 +77,7 @@ fn listen(text: &str) -> Said {
     if let Some(unknown) = said.unknown {
         assert!(
             said.kept.iter().all(|&kept| kept < unknown),
-            "the store has kept a batch after it stopped"
+            "the store confirmed a batch after it had stopped"
         );
     }
     said

@@ -13,8 +13,8 @@
 //! number of runs for each kind of failure (`Sort`), and `DOWNLINK_POWERCUT_SEED` sets the first
 //! seed.
 //!
-//! Two things are not simulated. The name of a file is never lost, and the memory that processes
-//! share never survives.
+//! The simulated power cut differs from a real power cut in two ways. A real power cut may lose the
+//! name of a new file, and the file `*-shm` (the memory that processes share) may survive it.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]

@@ -12,7 +12,7 @@ use downlink_log::{
 };
 use downlink_sqlite::SqliteOptions;
 
-/// The number of commits in a run. Calls of the disk are numbered, and the power is cut at a call
+/// The number of commits in a run. Calls to the disk are numbered, and the power is cut at a call
 /// with a number below `CALLS_MAX`. A whole run has slightly fewer calls, so in some runs the power
 /// is cut only at the end.
 pub(crate) const COMMITS: u64 = 60;

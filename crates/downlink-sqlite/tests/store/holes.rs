@@ -1,5 +1,5 @@
 //! A hole is the range of evicted events that a reader misses. The store numbers its evictions, so
-//! that a reader finds exactly the holes that arose after it began.
+//! that a reader finds exactly the holes that arose after the reader began.
 
 use downlink_log::{
     Address, Batch, EvictionNumber, Offset, Retention,
@@ -51,7 +51,7 @@ fn evictions_are_numbered_in_order() {
 }
 
 #[test]
-fn only_evictions_after_the_given_number_make_a_hole() {
+fn only_evictions_above_the_given_number_make_a_hole() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(FOUR));
     append(&mut store, 1..=8, &[topic("a")]);

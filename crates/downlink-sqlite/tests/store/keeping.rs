@@ -27,7 +27,7 @@ fn a_batch_is_read_back_after_opening_again() {
 }
 
 #[test]
-fn every_opening_begins_an_epoch_above_the_assigned_offsets() {
+fn every_opening_begins_an_epoch_after_all_assigned_offsets() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let epochs = [Epoch::from_random(100_001), Epoch::from_random(100_002)];
@@ -67,7 +67,8 @@ fn offsets_of_finish_marks_and_evicted_events_are_not_assigned_again() {
 
 /// An id consists of an epoch and an offset. In a restored store, the old epoch ends with the last
 /// event of the backup. So the id of an event that was published after the backup is beyond the end
-/// of its epoch. It cannot be confused with the id of a new event, which may have the same offset.
+/// of its epoch. So this id cannot be confused with the id of a new event, which may have the same
+/// offset.
 #[test]
 fn a_restored_backup_ends_the_old_epoch_after_its_last_event() {
     let folder = Folder::new();
@@ -86,7 +87,7 @@ fn a_restored_backup_ends_the_old_epoch_after_its_last_event() {
 /// If a process is killed, the operating system still has everything that the process has written
 /// to the file and to the write-ahead log.
 #[test]
-fn relaxed_commits_survive_a_kill() {
+fn relaxed_commits_survive_if_the_process_is_killed() {
     let folder = Folder::new();
     let mut store = open(&folder.file("a.db"));
     let mut offset = 0;

@@ -70,7 +70,7 @@ fn a_file_of_layout_1_keeps_its_events_floors_and_keys() {
 }
 
 #[test]
-fn time_stamps_in_the_future_become_the_time_of_the_opening() {
+fn time_stamps_in_the_future_are_lowered_to_the_time_of_the_opening() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     make_layout_1(&path);

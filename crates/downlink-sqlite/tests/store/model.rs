@@ -26,8 +26,8 @@ const INBOX: Retention =
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Commits some events. Each event has the indices of its addresses, and a step. The step is
-    /// the difference to the offset and the time of the previous event.
+    /// Commits some events. Each event has the indices of its addresses, and a step that is added
+    /// to the offset and the time of the previous event.
     Commit(Vec<(Vec<usize>, u64)>),
     /// Lets this many milliseconds pass, and then trims until all rules hold.
     Trim(u64),
@@ -119,7 +119,7 @@ fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     for address in addresses() {
         let (read, floor) = read(store, &wanted(std::slice::from_ref(&address), &[]), until, 3);
         let expected: Vec<_> = naive.of(&address).filter(|&offset| offset >= floor).collect();
-        assert_eq!(read, expected, "the events of {address:?} differ from its floor {floor} on");
+        assert_eq!(read, expected, "{address:?} has wrong events at or above its floor {floor}");
         for gone in naive.of(&address).filter(|&offset| offset < floor) {
             assert!(
                 naive.may_be_gone(&address, gone, &rule(&address)),

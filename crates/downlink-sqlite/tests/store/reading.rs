@@ -42,7 +42,7 @@ fn a_pattern_matches_topics_but_no_inboxes() {
 }
 
 #[test]
-fn pages_are_bounded_by_events_and_bytes() {
+fn pages_have_a_limited_number_of_events_and_bytes() {
     let folder = Folder::new();
     let store = filled(&folder, 9, |offset| vec![topic(if offset % 2 == 0 { "a" } else { "b" })]);
     let reader = store.reader();
@@ -87,7 +87,7 @@ fn a_pattern_over_many_topics_reads_every_event() {
 }
 
 #[test]
-fn the_nth_newest_counts_an_event_once() {
+fn the_search_for_the_nth_newest_event_counts_each_event_once() {
     let folder = Folder::new();
     let store = filled(&folder, 9, |offset| match offset % 3 {
         0 => vec![topic("a"), topic("b")],
@@ -107,7 +107,7 @@ fn the_nth_newest_counts_an_event_once() {
 }
 
 #[test]
-fn first_since_finds_the_first_event_at_or_after_a_time() {
+fn the_first_event_at_or_after_a_time_is_found() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(ALL));
     assert_eq!(store.reader().first_since(at(0)), Ok(None));
@@ -115,7 +115,7 @@ fn first_since_finds_the_first_event_at_or_after_a_time() {
     commit(&mut store, &batch);
     let first = |since| store.reader().first_since(at(since)).unwrap().map(Offset::get);
     for (since, found) in [(0, 3), (3, 3), (4, 10), (10, 10), (11, 11), (12, 50), (50, 50)] {
-        assert_eq!(first(since), Some(found), "the first event since {since} differs");
+        assert_eq!(first(since), Some(found), "the first event at or after {since} is wrong");
     }
     assert_eq!(first(51), None);
 }
@@ -144,7 +144,7 @@ fn indexed_and_unindexed_events_are_read_together() {
         assert_eq!(
             found.unwrap_or(0),
             oldest,
-            "the newest {count} events below {until} begin at another offset"
+            "the newest {count} events below {until} begin at the wrong offset"
         );
     }
     assert_eq!(offsets(&store, &wanted(&[], &["*"])).len(), 5_200);

@@ -21,7 +21,7 @@ fn waiting(wait_for: Duration) -> SqliteOptions {
 }
 
 #[test]
-fn a_store_that_is_open_already_is_refused() {
+fn a_store_that_is_already_open_cannot_be_opened_again() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let first = open(&path);
@@ -88,7 +88,7 @@ fn has_posix_locks(path: &std::path::Path) -> bool {
 /// be running, so its lock must count.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_old_lock_is_respected_while_it_is_held_and_then_removed() {
+fn the_lock_file_of_an_earlier_version_is_respected_while_locked_and_then_removed() {
     let folder = Folder::new();
     let (path, old) = (folder.file("a.db"), folder.file("a.db-lock"));
     let file = std::fs::File::create(&old).unwrap();
@@ -152,7 +152,7 @@ fn readers_see_whole_batches_while_the_writer_writes() {
 }
 
 #[test]
-fn a_reader_outlives_its_writer() {
+fn a_reader_can_be_used_after_its_writer_is_closed() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);

@@ -59,7 +59,7 @@ fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest_event() {
 }
 
 #[test]
-fn each_age_rule_evicts_in_time_and_gives_the_next_deadline() {
+fn each_age_rule_evicts_its_events_and_returns_the_next_deadline() {
     let folder = Folder::new();
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(100)), ..ALL });
     options.retention.inbox.age_max = Some(Duration::from_millis(10));
@@ -73,7 +73,7 @@ fn each_age_rule_evicts_in_time_and_gives_the_next_deadline() {
     assert_eq!(trim(&mut store, 102), Some(at(103)));
     assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), Vec::<u64>::new());
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [3, 4, 5]);
-    assert_eq!(trim(&mut store, 105), Some(at(5_105)), "the next work is to free the cache");
+    assert_eq!(trim(&mut store, 105), Some(at(5_105)), "the next step must free the cache");
     assert_eq!(trim(&mut store, 5_105), None);
     assert_eq!((floor(&store, &a), floor(&store, &c)), ((6, 5), (6, 5)));
 }
@@ -121,7 +121,7 @@ fn the_file_stays_within_its_limit_of_bytes() {
 }
 
 #[test]
-fn floors_survive_a_new_opening_and_new_events_of_the_topic() {
+fn floors_are_kept_when_the_store_is_opened_again_and_gets_new_events() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let short = Retention { age_max: Some(Duration::from_millis(10)), ..ALL };
@@ -168,7 +168,7 @@ fn forgotten_floors_raise_the_floor_of_names_without_a_row() {
 }
 
 #[test]
-fn a_finish_mark_is_kept_for_the_time_of_the_rule() {
+fn a_finish_mark_is_kept_for_the_time_in_its_retention_rule() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
@@ -211,7 +211,7 @@ fn a_key_is_forgotten_after_ten_minutes() {
 }
 
 #[test]
-fn stricter_rules_evict_events_of_topics_without_new_events() {
+fn stricter_rules_apply_to_topics_without_new_events() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(ALL));
@@ -228,7 +228,7 @@ fn stricter_rules_evict_events_of_topics_without_new_events() {
 }
 
 #[test]
-fn a_step_evicts_a_bounded_number_of_events() {
+fn a_step_of_trimming_evicts_a_limited_number_of_events() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));
     append(&mut store, 1..=5_000, &[topic("a")]);
@@ -264,7 +264,7 @@ fn retention_continues_after_a_failed_commit_and_after_new_rules() {
 }
 
 #[test]
-fn a_step_indexes_a_bounded_number_of_events() {
+fn a_step_of_trimming_indexes_a_limited_number_of_events() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(EIGHT));
@@ -322,7 +322,11 @@ fn the_cache_is_freed_five_seconds_after_the_last_commit() {
     append(&mut store, 1..=10, std::slice::from_ref(&a));
     assert_eq!(trim(&mut store, 1_000), Some(at(6_000)));
     append(&mut store, 11..=20, std::slice::from_ref(&a));
-    assert_eq!(trim(&mut store, 2_000), Some(at(7_000)), "the cache was used again");
+    assert_eq!(
+        trim(&mut store, 2_000),
+        Some(at(7_000)),
+        "after another commit, the cache must stay for five seconds again"
+    );
     assert_eq!(trim(&mut store, 6_999), Some(at(7_000)));
     assert_eq!(trim(&mut store, 7_000), None);
     assert_eq!(trim(&mut store, 8_000), None);
