@@ -1,7 +1,7 @@
 //! Measures the cost of many topics and many patterns. Run it with
 //! `cargo bench -p downlink-log --bench patterns`.
 //!
-//! The benchmark prints figures and does not compare them with limits. For a single call, it
+//! The benchmark prints figures and does not compare them with limits. For single calls, it
 //! measures the processor time of the thread.
 #![allow(clippy::print_stdout, reason = "the output is the result")]
 
@@ -128,7 +128,7 @@ fn deep_topic(number: usize) -> String {
     format!("{}/{number}", SEGMENTS.join("/"))
 }
 
-/// Returns different patterns that all match every deep topic.
+/// Returns different patterns. Each of them matches every topic of 12 segments.
 fn deep_patterns() -> Vec<String> {
     let mut patterns = BTreeSet::new();
     for len in (5..=SEGMENTS.len()).rev() {
@@ -179,7 +179,8 @@ fn every_start() {
     for number in 0..TOPICS {
         append(&log, number as u64 / 1_000, &deep_topic(number));
     }
-    // Some starts have to search through evictions, so this makes several thousand evictions.
+    // Some readers have to search through evictions when they start, so this makes several thousand
+    // evictions.
     (0..5_000).for_each(|number| {
         append(&log, 200, &deep_topic(number * 20));
     });

@@ -388,7 +388,7 @@ fn a_reader_gets_all_acknowledged_events_before_it_ends() {
 }
 
 #[test]
-fn a_reader_that_opens_while_the_log_closes_ends() {
+fn a_reader_opened_while_the_log_closes_is_ended() {
     model(3, || {
         let log = log_with(|_| {});
         let closer = {
@@ -488,9 +488,9 @@ fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
     }
 }
 
-/// A pattern keeps a row for each of the newest events that it matches. In models, it keeps only
-/// two rows. If the reader reads after the third publish, event 1 no longer has a row, so the
-/// reader has to search the topics.
+/// A pattern keeps a row for each of the newest events that it matches. In these models, a pattern
+/// keeps only two rows. If the reader reads after the third publish, event 1 no longer has a row,
+/// so the reader has to search the topics.
 #[test]
 fn a_pattern_reader_behind_the_rows_of_its_pattern_misses_no_event() {
     model(2, || {

@@ -284,7 +284,7 @@ fn torture_loses_no_event_and_leaves_the_log_empty() {
 /// One reader of both topics stays open. It must match every event, even while other readers are
 /// opened and closed.
 #[test]
-fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_close() {
+fn every_event_matches_an_open_reader_while_other_readers_open_and_close() {
     let log: Log<Load> = Log::new(options());
     let both = selection(&["a", "b"]);
     let stays = log.open(ms(0), &both, &Start::Live).unwrap();

@@ -162,7 +162,7 @@ impl World {
                 assert_eq!(
                     reader.cursor().next.get(),
                     naive.next(),
-                    "the first offsets differ after the start {start:?}"
+                    "the log and the model begin at different offsets for {start:?}"
                 );
                 assert_eq!(reader.is_at_end(), self.naive.is_at_end(&naive));
                 let client = self.clients.entry(id).or_insert_with(|| Client {

@@ -257,7 +257,7 @@ fn publish(world: &World, publisher: u64, mut rng: Rng) {
 }
 
 /// Picks the addresses of an event: usually one topic, sometimes two topics, and occasionally
-/// everyone. In `rare` of four cases, a picked topic is a rare topic.
+/// everyone. In `rare` out of four cases, a picked topic is a rare topic.
 fn addresses(rng: &mut Rng, rare: u8) -> Vec<Address> {
     if rng.u8(0..20) == 0 {
         return vec![Address::Everyone];

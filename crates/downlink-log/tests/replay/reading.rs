@@ -172,7 +172,10 @@ impl Diary {
         let last = self.delivered.last().map_or(0, |(last, _)| *last);
         assert!(offset > last, "event {offset} came after event {last}");
         if let Some(oldest) = self.oldest.take() {
-            assert_eq!(offset, oldest, "the gap has announced another event: {self:?}");
+            assert_eq!(
+                offset, oldest,
+                "the last gap announced a different event as the next event: {self:?}"
+            );
         }
         self.delivered.push((offset, entry.payload.0));
         self.is_over = entry.payload.0 == LAST;
@@ -185,7 +188,7 @@ impl Diary {
         assert!(after + 1 >= from, "the gap begins before the reader's cursor {from}: {gap:?}");
         assert!(
             until > self.reported.max(after),
-            "the gap {gap:?} was reported before, up to offset {}",
+            "a part of {gap:?} was already reported, up to offset {}",
             self.reported
         );
         self.reported = until;
@@ -220,7 +223,7 @@ impl Diary {
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
                 exact,
-                "no event was evicted at {until} (published: {:?}, delivered: {}): {self:?}",
+                "the event at offset {until} was not evicted (published: {:?}, delivered: {}): {self:?}",
                 published.get(&until),
                 is_delivered(until)
             );

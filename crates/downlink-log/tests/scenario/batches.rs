@@ -181,7 +181,7 @@ fn a_repeated_address_counts_once_and_an_event_without_address_reaches_no_reader
 }
 
 #[test]
-fn a_reader_of_several_addresses_is_matched_once() {
+fn a_reader_of_several_addresses_of_an_event_is_counted_once() {
     let log: Log<Load> = Log::new(options());
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live).unwrap();
     let _readers = [open(&["a"]), open(&["a", "b"]), open(&["*"]), open(&["c"])];

@@ -1,5 +1,5 @@
-//! The user of the log chooses the type of payloads. The code of this type may panic, and it may
-//! call the log when a payload is dropped.
+//! Tests with unusual payloads. The user of the log chooses the type of the payloads, so their code
+//! may panic, or call the log when a payload is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

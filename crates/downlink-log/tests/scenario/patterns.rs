@@ -49,8 +49,8 @@ fn begin(reader: &mut Reader<Load>) -> usize {
     pending
 }
 
-/// Reads everything in the way that a task does. Returns the events, and how often a read stopped
-/// before its end because it had done its limit of work.
+/// Reads everything in the way that a task does. Returns the events, and the number of reads that
+/// stopped early because they had reached the limit of work.
 fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -105,7 +105,7 @@ fn a_search_that_finds_nothing_takes_several_polls() {
 }
 
 #[test]
-fn the_last_events_of_a_pattern_are_counted_from_the_end() {
+fn a_pattern_reader_can_start_with_the_newest_events() {
     let log = log();
     let mut reader = open(&log, Start::Last(3));
     begin(&mut reader);
@@ -132,7 +132,7 @@ fn a_reader_gets_its_history_before_it_ends() {
 /// With few topics, `Start::Last` counts the newest events exactly. The log has more events here
 /// than it sorts at once.
 #[test]
-fn many_last_events_are_counted_from_the_end() {
+fn a_pattern_reader_can_start_with_many_of_the_newest_events() {
     let mut long = options();
     long.retention.default = Retention { events_max: 10_000, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(long);
@@ -174,7 +174,7 @@ fn a_reconnecting_pattern_reader_gets_a_gap_for_evicted_events() {
 /// A pattern keeps a row for each of its newest events, up to a limit. In this test, more events
 /// than this limit arrive between two reads.
 #[test]
-fn a_burst_of_more_events_than_a_pattern_has_rows_loses_nothing() {
+fn no_event_is_lost_in_a_burst_of_more_events_than_a_pattern_has_rows() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     for burst in [1, 63, 64, 65, 66, 500] {

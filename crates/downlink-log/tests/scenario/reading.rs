@@ -66,8 +66,8 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// The log's index has a row for each event of any topic. A reader may visit only a limited number
-/// of rows while it holds the lock once. In this test, more rows than this limit are between two
+/// The log's index has a row for each event of any topic. Each time a reader takes the lock, it may
+/// visit only a limited number of rows. In this test, more rows than this limit are between two
 /// events for the reader.
 #[test]
 fn a_reader_gets_past_many_rows_of_other_topics() {
@@ -142,8 +142,12 @@ fn forgotten_topics_never_hide_a_gap() {
     }
     assert_eq!(log.totals(ms(20)).topics, 0);
     let gaps = |names: &[&str], start| all(&mut open(&log, 20, names, start), 20).1;
-    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "the gap is larger than necessary");
-    assert_eq!(gaps(&["never"], after(0)), [(0, 2)], "the gap is unnecessary");
+    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "the gap may be larger than necessary");
+    assert_eq!(
+        gaps(&["never"], after(0)),
+        [(0, 2)],
+        "a gap may be reported although no event is missing"
+    );
     assert_eq!(gaps(&["c"], after(0)), [(0, 3)]);
     assert_eq!(gaps(&["c"], after(3)), []);
     assert_eq!(gaps(&["*"], after(0)), [(0, 3)]);
@@ -174,7 +178,7 @@ fn a_live_reader_of_a_finished_topic_gets_all_its_events_and_ends() {
 }
 
 #[test]
-fn a_finished_topic_is_open_again_after_the_time_finished_keep() {
+fn a_finished_topic_is_open_again_after_its_finish_mark_has_expired() {
     let mut options = options();
     options.retention.finished_keep = Duration::from_millis(50);
     let log: Log<Load> = Log::new(options);
@@ -187,7 +191,7 @@ fn a_finished_topic_is_open_again_after_the_time_finished_keep() {
 }
 
 #[test]
-fn a_start_since_a_time_reports_later_events_that_were_evicted() {
+fn a_reader_that_starts_at_a_time_gets_a_gap_for_evicted_events_after_this_time() {
     let mut two = options();
     two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(two);
@@ -203,7 +207,11 @@ fn a_start_since_a_time_reports_later_events_that_were_evicted() {
     let Read::Gap(gap) = early.read(ms(50), ALL, &mut Vec::new()) else { panic!("no gap") };
     assert_eq!((gap.reason, gap.until.map(|o| o.get())), (GapReason::Evicted, Some(1)));
     assert_eq!(all(&mut early, 50), (vec![2, 3, 4], vec![], Read::CaughtUp));
-    assert_eq!(all(&mut since(11), 50).1, [], "the evicted event was older");
+    assert_eq!(
+        all(&mut since(11), 50).1,
+        [],
+        "no gap is reported, because the evicted event is older than the start"
+    );
 }
 
 #[test]
@@ -219,7 +227,7 @@ fn a_reader_without_selectors_gets_only_events_to_everyone() {
 /// Topic `a` has also evicted event 3, but topic `b` still keeps event 3, so the reader must not
 /// get a second gap.
 #[test]
-fn a_row_below_a_reported_gap_does_not_stop_a_reader() {
+fn the_row_of_an_event_in_a_reported_gap_does_not_stop_a_reader() {
     let mut small = options();
     let newest = Retention { events_max: 1, ..Retention::DEFAULT };
     small.retention.rules.push((selection(&["a"]).selectors[0].clone(), newest));

@@ -117,7 +117,7 @@ fn after_an_unknown_outcome_waiting_publishes_fail() {
 }
 
 #[test]
-fn store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
+fn the_log_reports_a_full_disk_until_a_retry_succeeds() {
     let world = World::new(Durability::Commit);
     assert_eq!(world.log.store_error(), None);
     // The publish fails, and then the first retry of the log's writer fails too.
@@ -150,7 +150,7 @@ fn a_log_opens_on_a_full_disk() {
 }
 
 #[test]
-fn a_final_store_error_stays_and_counts_each_rejected_publish() {
+fn after_a_final_store_error_each_publish_is_rejected_and_counted() {
     let world = World::new(Durability::Commit);
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     for number in 0..3 {
@@ -338,7 +338,7 @@ fn a_repetition_queued_while_the_first_publish_fails_is_a_new_event() {
 }
 
 #[test]
-fn a_publish_after_a_pending_finish_is_rejected() {
+fn a_publish_to_a_topic_with_a_pending_finish_is_rejected() {
     let world = World::new(Durability::Commit);
     let [finished, late] = together(&world, [vec![last("a", 1)], vec![note("a", 2)]]);
     assert!(finished.is_ok());
@@ -361,7 +361,7 @@ fn a_rejected_batch_does_not_affect_other_batches_of_the_commit() {
 }
 
 #[test]
-fn matched_counts_each_reader_once() {
+fn each_reader_that_matches_an_event_is_counted_once() {
     let world = World::new(Durability::Commit);
     let _both = world.open(&["a/x", "a/*"], Start::Live);
     let _pattern = world.open(&["a/{n}", "b"], Start::Live);

@@ -63,7 +63,7 @@ fn readers_may_start_at_events_that_are_only_in_the_store() {
 }
 
 #[test]
-fn a_publisher_id_that_only_the_store_knows_resumes_exactly() {
+fn a_reader_resumes_exactly_after_a_publisher_id_that_only_the_store_knows() {
     let world = World::new(Durability::Commit);
     world.append(vec![with_id("a", 0, "mine")]).unwrap();
     world.publish("a", 1..20);
@@ -72,7 +72,7 @@ fn a_publisher_id_that_only_the_store_knows_resumes_exactly() {
 }
 
 #[test]
-fn a_publish_with_a_stored_id_is_a_repetition_or_rejected() {
+fn a_publish_with_a_stored_id_is_a_repetition_or_is_rejected() {
     let world = World::new(Durability::Commit);
     world.append(vec![with_id("a", 0, "mine")]).unwrap();
     world.publish("a", 1..20);
@@ -106,7 +106,7 @@ fn a_gap_covers_exactly_the_events_that_the_store_evicted() {
 }
 
 #[test]
-fn a_reader_gets_a_gap_for_an_event_that_no_longer_decodes() {
+fn a_reader_gets_a_gap_for_an_event_that_can_no_longer_be_decoded() {
     let world = World::new(Durability::Commit);
     world.publish("a", [0, 1, BROKEN, 3, BROKEN]);
     world.publish("a", 5..15);

@@ -37,7 +37,7 @@ fn offsets_continue_after_a_restart_and_belong_to_their_epoch() {
 }
 
 #[test]
-fn an_id_beyond_the_end_of_its_epoch_gives_a_lost_gap() {
+fn an_id_beyond_the_end_of_its_epoch_gives_a_gap_with_the_reason_lost() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     world.shelf.lose_from(6);
@@ -54,7 +54,7 @@ fn an_id_beyond_the_end_of_its_epoch_gives_a_lost_gap() {
 }
 
 #[test]
-fn an_id_with_an_unknown_epoch_gives_a_new_epoch_gap() {
+fn an_id_with_an_unknown_epoch_gives_a_gap_with_the_reason_new_epoch() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     let got = read(&mut world.open(&["a"], id(9, 3)), 8);

@@ -84,7 +84,7 @@ impl Shelf {
         self.state().outcomes.push_back(Err(error));
     }
 
-    /// Makes the commit after the next one fail.
+    /// Lets the next commit succeed, and makes the commit after it fail.
     pub(crate) fn succeed_then_fail_with(&self, error: StoreError) {
         self.state().outcomes.extend([Ok(()), Err(error)]);
     }
