@@ -296,7 +296,7 @@ impl<P: Payload> Log<P> {
 
     /// Wakes every reader, as an event for everyone would, although there may be nothing to read.
     pub fn wake_all(&self) {
-        // No reader waits for offset 0, so this changes no lag.
+        // Every event has an offset above 0, so a wake-up for offset 0 raises no reader's lag.
         wake_all(&self.core.history.topics.everyone.readers, 0);
     }
 

@@ -1,10 +1,10 @@
 //! A group consists of the batches that are written to the store in one transaction.
 //!
-//! The writer's thread takes one batch after the other. A draft is an event without an offset. The
-//! thread decides which drafts of the batch are new, and gives the new drafts their offsets. A
-//! later batch may repeat an event id or an idempotency key of an earlier batch, or publish to a
-//! topic that the earlier batch finishes. The store does not know these ids, keys and topics yet,
-//! so the group remembers them.
+//! A batch consists of drafts, which are events without an offset. The writer's thread takes one
+//! batch after another, decides which of its drafts are new, and gives the new drafts their
+//! offsets. A later batch may repeat an event id or an idempotency key of an earlier batch, or
+//! publish to a topic that the earlier batch finishes. The store does not know these ids, keys and
+//! topics yet, so the group remembers them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -130,8 +130,8 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
     }
 }
 
-/// The answer for a draft that repeats a stored event. Its number of readers is 0, because the
-/// store does not keep that number.
+/// The answer for a draft that repeats a stored event. The answer says that 0 readers got the
+/// event, because the store does not keep the number of readers.
 fn stored(ids: &Epochs, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
     (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

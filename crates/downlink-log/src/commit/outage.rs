@@ -13,7 +13,7 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tests whether the store accepts events again. It is short enough for a
+/// The time between two tests of whether the store accepts events again. It is short enough for a
 /// person who has freed some space and waits for the result, and long enough to put little load on
 /// a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);

@@ -49,9 +49,8 @@ impl Commit {
     /// # Errors
     ///
     /// [`AppendError`]: nothing of the batch was appended. There is one exception: after a
-    /// [`StoreError`](crate::store::StoreError) that
-    /// [`is_final`](crate::store::StoreError::is_final), the store may have kept the batch. The
-    /// next opening of the store shows whether it did.
+    /// [final](crate::store::StoreError::is_final) [`StoreError`](crate::store::StoreError), the
+    /// store may have kept the batch. The next opening of the store shows whether it did.
     pub fn poll<R>(
         &self,
         waker: &Waker,

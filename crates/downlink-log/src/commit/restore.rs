@@ -49,7 +49,7 @@ pub(crate) fn restore<P: Payload>(
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
     // `floors_above` gives only the floors of topics that exist in the store. Everyone's topic may
-    // not exist there, so its floor is asked for here.
+    // not exist in the store, so its floor is requested here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
     // Some topics have lost events that are newer than the oldest event in memory. The store knows

@@ -94,7 +94,7 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Waits for batches to commit, at most for `wait`, and takes them. The list may be empty.
+    /// Waits at most `wait` for batches to commit, and takes these batches. The list may be empty.
     /// Returns `None` if the queue is closed and empty.
     fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;

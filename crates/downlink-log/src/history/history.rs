@@ -57,8 +57,8 @@ pub(crate) struct History<P> {
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
-    /// The number of events that were published to this log. Relaxed is enough, because it is only
-    /// shown.
+    /// The number of events that were published to this log. Relaxed is enough, because the number
+    /// is only shown.
     published: AtomicU64,
     /// A thread that holds the lock of a ring must not take this lock.
     index: Mutex<Index<P>>,

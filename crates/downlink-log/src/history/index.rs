@@ -27,9 +27,9 @@ const SLACK: usize = 64;
 /// added as fast as they are checked, so rows of evicted events would pile up.
 const TIDIED_PER_PUSHED: usize = 4;
 
-/// The rows are in chunks, and one call of `tidy` visits only a few chunks. It first removes the
-/// rows of evicted events at the old end of the index. Other rows of evicted events stay until they
-/// outnumber the rows of kept events.
+/// The rows of the index are in chunks, and one call of `tidy` visits only a few chunks. The call
+/// first removes the rows of evicted events at the old end of the index. Other rows of evicted
+/// events stay until they outnumber the rows of kept events.
 ///
 /// Invariant: `places` is the total number of topics in all rows; no chunk is empty.
 #[derive(Debug)]

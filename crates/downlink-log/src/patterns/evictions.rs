@@ -1,7 +1,7 @@
 //! A short summary of the evictions from all topics that a pattern matches. A log numbers its
 //! evictions in the order in which they happen.
 //!
-//! The summary answers one question: which is the highest offset that was evicted after a given
+//! The summary answers one question: what is the highest offset that was evicted after a given
 //! eviction? It is a list of steps. A step holds the number of an eviction and the offset of the
 //! evicted event. A step is removed when a later eviction has a higher offset, because the later
 //! eviction then is the answer to every question that the step answered. So from step to step, the

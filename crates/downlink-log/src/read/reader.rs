@@ -25,7 +25,7 @@ use crate::types::{
 
 /// The maximum number of looks in one call of `read`. If an event is evicted during a look, another
 /// look is needed. A second look is rare. But publishers may cause evictions all the time, and
-/// without this limit, one call of `read` could then go on for ever.
+/// without this limit, one call of `read` could then go on forever.
 const LOOKS_MAX: usize = 8;
 
 /// If a reader has at most this many patterns, `open` also does the first step of the search for
@@ -409,8 +409,8 @@ impl<P: Payload> Reader<P> {
     /// Whether [`read_next`](Self::read_next) would certainly find nothing. If the result is
     /// `false`, there may still be nothing to read, because this call does not check the reader's
     /// topics. If the result is `true` after [`register`](Self::register), the caller may wait
-    /// without another read. Events that the caller has read and not used yet do not matter for the
-    /// result.
+    /// without another read. The result does not depend on events that the caller has read but not
+    /// used yet.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()

@@ -203,7 +203,7 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             // Ten thousand readers do not fit into a processor's cache. In this first pass, the
             // processor loads several readers from memory at the same time. The atomic swaps of the
             // second pass alone would load them one after another. The first pass saves a tenth of
-            // the user CPU time (cell `rate` of the benchmark).
+            // the user CPU time (measured by the benchmark cell `rate`).
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn one_reader_of_a_list_ends() {
+    fn one_reader_of_a_list_can_be_ended() {
         let list = Mutex::new(ReaderList::new());
         let all: Vec<_> = (0..3).map(reader).collect();
         all.iter().for_each(|reader| _ = list.lock().insert(Arc::clone(reader)));

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_falls_out_of_the_table_raises_the_floor_of_all_names_outside() {
+    fn a_name_removed_from_a_full_table_raises_the_floor_of_names_outside_the_table() {
         let mut collected = Collected::new(2);
         for (name, offset) in [("a", 5), ("b", 3), ("c", 9)] {
             collected.remember(topic(name), floor(offset));

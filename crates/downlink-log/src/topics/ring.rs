@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_starts_at_the_first_offset_that_is_not_below_from() {
+    fn a_search_finds_the_first_entry_at_or_above_an_offset() {
         let ring = ring(&[3, 7, 9]);
         assert_eq!(ring.next_from(1), Some(3));
         assert_eq!(ring.next_from(4), Some(7));
@@ -428,7 +428,7 @@ mod tests {
     /// The entries of a ring may wrap around the end of their buffer. So the test moves the first
     /// entry through the whole buffer.
     #[test]
-    fn only_from_agrees_with_a_search_of_all_entries() {
+    fn the_only_entry_at_or_above_an_offset_is_found() {
         let mut ring = ring(&[]);
         for offset in 1..100 {
             ring.push(Kept { offset: 2 * offset, at: Timestamp::default(), payload: "" });

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn each_text_of_from_segments_is_one_segment_or_an_error() {
+    fn each_text_becomes_one_segment_or_an_error() {
         let of = |segments: &[&str]| Topic::from_segments(segments);
         assert_eq!(of(&["rooms", "a b"]), Topic::new("rooms/a b"));
         assert_eq!(of(&["rooms", "a/typing"]), Err(InvalidName::Slash { at: 7 }));

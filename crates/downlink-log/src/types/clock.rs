@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_reported_once_and_log_time_converts_a_shown_time_back() {
+    fn a_jump_is_reported_once_and_a_shown_time_is_converted_back_to_log_time() {
         use std::sync::{Arc, atomic::AtomicI64};
         let jumps = Arc::new(AtomicI64::new(0));
         let seen = Arc::clone(&jumps);

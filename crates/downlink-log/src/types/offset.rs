@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_round_trips() {
+    fn an_id_is_parsed_to_the_same_cursor() {
         let cursor = Cursor { epoch: Epoch::from_random(12345), next: Offset(8) };
         assert_eq!(Cursor::parse_id(&cursor.to_string()), Some(cursor));
     }

@@ -132,7 +132,7 @@ fn a_reader_gets_its_history_before_it_ends() {
 /// With few topics, `Start::Last` counts the newest events exactly. The log has more events here
 /// than it sorts at once.
 #[test]
-fn a_pattern_reader_can_start_with_many_of_the_newest_events() {
+fn a_reader_can_start_with_many_of_the_newest_events() {
     let mut long = options();
     long.retention.default = Retention { events_max: 10_000, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(long);
