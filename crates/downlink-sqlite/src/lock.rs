@@ -149,7 +149,7 @@ impl Drop for FileUse {
     }
 }
 
-/// Who holds the lock when a new store needs it.
+/// The holder of the lock when a new store needs the lock.
 enum Holder {
     OtherProcess,
     ThisProcess,

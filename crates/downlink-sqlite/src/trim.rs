@@ -37,8 +37,8 @@ const STEP_ROWS: usize = 512;
 /// The table `memberships` lists the events of each topic. Commits do not add rows to this table,
 /// because a commit would have to write a page for each of its topics. When this many rows are
 /// missing, trimming adds them in the order of topics, so that many rows share a page. While rows
-/// are missing, every read of a topic has to read all events without rows. This takes about two
-/// milliseconds, and would take longer with a larger number.
+/// are missing, every read of a topic has to read all events without rows. This takes up to two
+/// milliseconds. With a larger number, it would take longer.
 ///
 /// One step adds at most this many rows, or half of the missing rows, whichever is more. Without
 /// this limit, a step after a large batch would take too long.

@@ -1,5 +1,5 @@
 //! Tests of whole requests: which requests are allowed with which credentials, the error for a
-//! refused request, and reloads of the settings.
+//! refused request, and reloads of the settings. A stranger is a caller without credentials.
 
 use downlink_access::{
     Access, AccessError, AccessOptions, Grant, KeyRole, Keys, Presented, Proof, Revocation,

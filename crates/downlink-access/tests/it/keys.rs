@@ -110,7 +110,7 @@ fn keys_above_the_limit_are_refused() {
 }
 
 #[test]
-fn key_ids_are_sixteen_digits() {
+fn key_ids_are_sixteen_hexadecimal_digits() {
     let id = KeyId::from_bytes([0, 1, 2, 3, 4, 5, 6, 0xff]);
     assert_eq!(id.to_string(), "00010203040506ff");
     assert_eq!(KeyId::parse("00010203040506ff"), Some(id));

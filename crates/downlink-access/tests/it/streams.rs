@@ -73,8 +73,8 @@ fn admit(access: &Access, presented: &Presented<'_>, asked: &Selection) -> Strea
     access.admit(&verified, asked, now()).unwrap()
 }
 
-/// The open streams of these tests: of a stranger, of an app with a key, of a user with a token,
-/// and of a browser with a ticket.
+/// The open streams of these tests: of a stranger (a caller without credentials), of an app with a
+/// key, of a user with a token, and of a browser with a ticket.
 fn open_streams(access: &Access) -> [(StreamGrant, Selection); 4] {
     let (key, token, ticket) = (publish_key(), token_of_ada(), ticket_of_ada(access));
     let stranger = Presented::new();
@@ -290,7 +290,7 @@ fn a_client_cannot_publish_to_a_topic_that_was_revoked_for_it() {
 
 /// The app's proxy has verified these users, so their grants belong to no key.
 #[test]
-fn a_trusted_grant_is_revoked_like_any_other() {
+fn a_trusted_grant_can_be_revoked_like_any_other_grant() {
     let access = Server::new().access();
     let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("a"));
     let asked = asked(&["a"], Some("ada"));

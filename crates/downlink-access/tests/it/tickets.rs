@@ -59,7 +59,10 @@ fn a_ticket_grants_only_its_topics_and_the_inbox_of_its_client() {
 fn a_ticket_can_be_used_for_reconnects_until_it_ends() {
     let ticket = issue(&app(), &["a"], None).unwrap();
     assert!(open(&shop(), &ticket, NOW + 59).is_ok());
-    assert!(open(&access("shop", &[secret()]), &ticket, NOW + 59).is_ok(), "another node");
+    assert!(
+        open(&access("shop", &[secret()]), &ticket, NOW + 59).is_ok(),
+        "a different server must accept the ticket"
+    );
     assert_eq!(open(&shop(), &ticket, NOW + 60).unwrap_err(), AccessError::TokenExpired);
     assert_eq!(open(&shop(), &ticket, NOW - 31).unwrap_err(), AccessError::TokenEarly);
     assert!(open(&shop(), &ticket, NOW - 30).is_ok());
@@ -91,7 +94,7 @@ fn an_issuer_needs_the_right_to_issue_and_all_rights_in_the_ticket() {
     let ada = Grant::none().with_subscribe(selector("orders/*")).with_client(client("ada"));
     assert_eq!(denied(ada.clone(), &["orders/1"], None), Some("right_missing"));
     let ada = ada.with_issue(true);
-    assert_eq!(denied(ada.clone(), &["orders/1", "news"], None), None, "`news` is public");
+    assert_eq!(denied(ada.clone(), &["orders/1", "news"], None), None, "everyone may read `news`");
     assert_eq!(denied(ada.clone(), &["*"], None), Some("topic_denied"));
     assert_eq!(denied(ada.clone(), &["orders/1"], Some(client("ada"))), None);
     assert_eq!(denied(ada, &["orders/1"], Some(client("bob"))), Some("client_denied"));

@@ -126,7 +126,7 @@ fn a_changed_token_has_a_wrong_signature() {
 }
 
 #[test]
-fn texts_that_are_no_tokens_are_malformed() {
+fn texts_that_are_not_tokens_are_malformed() {
     for text in ["", ".", "..", "a.b", "a.b.c.d", "é.é.é", "e30.e30.!", "bnVsbA.e30.AAAA"] {
         assert_eq!(code(text), "token_malformed", "{text}");
     }
@@ -342,7 +342,7 @@ fn settings_that_would_trust_strangers_are_refused() {
 }
 
 #[test]
-fn both_keys_verify_during_a_rotation() {
+fn both_keys_verify_tokens_during_a_rotation() {
     let keys = TokenKeys::new().hmac(&other_secret()).hmac(&secret());
     let tokens = Tokens::new(keys, TokenRules::default()).unwrap();
     let older = tokens.verify(&hs256(&claims("")), now()).unwrap();

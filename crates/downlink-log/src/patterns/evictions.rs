@@ -1,11 +1,10 @@
 //! A short summary of the evictions from all topics that a pattern matches. A log numbers its
 //! evictions in the order in which they happen.
 //!
-//! The summary answers one question: what is the highest offset that was evicted after a given
-//! eviction? It is a list of steps. A step holds the number of an eviction and the offset of the
-//! evicted event. A step is removed when a later eviction has a higher offset, because the later
-//! eviction then is the answer to every question that the step answered. So from step to step, the
-//! numbers rise and the offsets fall.
+//! For a given eviction, the summary gives the highest offset that was evicted after it. It is a
+//! list of steps. A step holds the number of an eviction and the offset of the evicted event. A
+//! step is removed when a later eviction has a higher offset, because the offset of the step is
+//! then never the highest. So from step to step, the numbers rise and the offsets fall.
 //!
 //! The list has at most [`STEPS_MAX`] steps. If it gets longer, two neighbouring steps are replaced
 //! by one step with the higher number and the higher offset of the two. So an answer may be too

@@ -223,7 +223,7 @@ impl Diary {
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
                 exact,
-                "the event at offset {until} was not evicted (published: {:?}, delivered: {}): {self:?}",
+                "event {until} was not evicted (published: {:?}, delivered: {}): {self:?}",
                 published.get(&until),
                 is_delivered(until)
             );
