@@ -174,8 +174,8 @@ impl TopicEvictions {
     }
 }
 
-/// The first offset of all topics whose event has this time stamp or a later time stamp. Time
-/// stamps rise with offsets, so a binary search finds this offset.
+/// The offset of the first event, in any topic, with this time stamp or a later one. Time stamps
+/// rise with offsets, so a binary search finds this offset.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;

@@ -172,7 +172,7 @@ fn a_revoked_client_loses_its_streams() {
 }
 
 #[test]
-fn a_revoked_key_ends_its_streams_until_it_is_forgotten() {
+fn the_streams_of_a_key_end_while_the_key_is_revoked() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     let header = publish_key();
