@@ -49,7 +49,7 @@ pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success() && plan.after.exists(),
-        "the child did not end because of the power cut: {said}\n{}",
+        "the child ended without a power cut: {said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let said = listen(&said);
