@@ -119,6 +119,8 @@ export const FORGERIES = [
   ['Host: HOST', 'X-Real-IP: 127.0.0.1', 'True-Client-IP: 127.0.0.1', 'CF-Connecting-IP: 127.0.0.1'],
   ['Host: HOST', 'Forwarded: for=127.0.0.1;host=localhost;proto=http', 'Via: 1.1 localhost'],
   ['Host: localhost', 'Origin: http://localhost', 'Sec-Fetch-Site: same-origin', 'Cookie: __Host-downlink=x'],
+  ['Host: localhost', 'Accept: text/event-stream', 'User-Agent: Mozilla/5.0', 'Sec-Fetch-Mode: cors', 'Last-Event-ID: earliest'],
+  ['Host: localhost', 'Origin: http://push.example', 'Sec-Fetch-Site: cross-site', 'Sec-Fetch-Mode: no-cors'],
   ['Host: HOST', 'Authorization: Basic YWRtaW46YWRtaW4='],
   ['Host: HOST', 'Authorization: Bearer'],
   ['Host: HOST', 'Authorization: Digest username="admin"', 'Proxy-Authorization: Bearer admin'],

@@ -44,18 +44,19 @@ const DISCARD_BYTES_MAX: usize = 128 << 20;
 /// returned flag, and reads and discards the rest of the body.
 pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
     let cut = Arc::new(AtomicBool::new(false));
-    // A client that sends `Expect: 100-continue` sends its body only if the server asks for it. So
-    // after a refusal, there is nothing to read.
-    if request.headers().contains_key(header::EXPECT) {
-        return (request, cut);
-    }
-    let wrapped = |body| Body::new(DiscardedBody { body, over: false, cut: Arc::clone(&cut) });
+    // A client that sends `Expect: 100-continue` sends its body only if the server asks for it.
+    let sent = !request.headers().contains_key(header::EXPECT);
+    let flag = Arc::clone(&cut);
+    let wrapped = |body| Body::new(DiscardedBody { body, sent, over: false, cut: flag });
     (request.map(wrapped), cut)
 }
 
 /// A body whose rest is read and discarded after the body was dropped.
 struct DiscardedBody {
     body: Body,
+    /// Whether the client sends the body. A client that waits for `100 Continue` sends it after the
+    /// first read, because this read asks for it.
+    sent: bool,
     /// Whether the body has ended or has returned an error. In both cases, there is no rest to
     /// read.
     over: bool,
@@ -71,6 +72,7 @@ impl http_body::Body for DiscardedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.sent = true;
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.over |= matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
@@ -91,6 +93,10 @@ impl Drop for DiscardedBody {
             return;
         }
         self.cut.store(true, Ordering::Relaxed);
+        if !self.sent {
+            // Reading the rest would ask the client for it.
+            return;
+        }
         let rest = std::mem::take(&mut self.body);
         // Without a runtime, the connection is already closed, so there is no rest to read.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -85,6 +85,49 @@ async fn a_client_that_expects_100_continue_gets_the_error_before_it_sends() {
     assert!(answer.problem(413).contains("larger than 200 bytes"));
 }
 
+/// Proxies keep connections to the server. After the server had closed a connection without saying
+/// so, Apache and Caddy answered 502 to the next request.
+#[tokio::test]
+async fn a_refusal_before_a_body_says_that_the_connection_closes() {
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
+    for (path, status) in
+        [("/events?topic=a", 413), ("/events?topics=a", 400), ("/nowhere", 404), ("/topics", 405)]
+    {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\
+             Expect: 100-continue\r\n\r\n",
+            server.address
+        );
+        let answer = Answer::parse(&server.exchange(head.as_bytes()).await);
+        answer.problem(status);
+        assert_eq!(answer.header("connection"), Some("close"), "{path}");
+    }
+}
+
+/// curl asks before it sends a large file, and then sends the whole file before it reads the answer.
+#[tokio::test]
+async fn a_client_that_was_asked_for_its_body_can_send_all_of_it() {
+    const BYTES: usize = 48 << 20;
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
+    let mut io = server.connect().await;
+    let head = format!(
+        "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\
+         Expect: 100-continue\r\n\r\n",
+        server.address
+    );
+    io.write_all(head.as_bytes()).await.expect("the connection is open");
+    let mut asked = [0; 25];
+    patiently(io.read_exact(&mut asked)).await.expect("an answer");
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let chunk = format!("{BYTES:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(BYTES));
+    patiently(io.write_all(chunk.as_bytes())).await.expect("the server reads the whole body");
+    let mut answer = String::new();
+    patiently(io.read_to_string(&mut answer)).await.expect("an answer instead of a reset");
+    let answer = Answer::parse(&answer);
+    assert!(answer.problem(413).contains("larger than 200 bytes"));
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
 #[tokio::test]
 async fn a_body_that_pauses_too_long_gets_a_408() {
     let server = Server::with(&["--body-timeout", "50ms"]).await;
