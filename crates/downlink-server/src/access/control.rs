@@ -6,11 +6,11 @@ use std::{
     num::NonZeroU32,
     path::Path,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Instant, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderMap, Method};
 use downlink::access::{Caller, Origin, Origins, presented};
 use downlink::hub::{Address, Hub, Timestamp, Topic, TopicSelector};
@@ -47,7 +47,8 @@ pub struct Control {
     public: Vec<TopicSelector>,
     public_url: String,
     key_files: Option<KeyFiles>,
-    revoked: RevokedFile,
+    /// The file of the revocations. Without a store there is none, and a restart forgets them.
+    revoked: OnceLock<RevokedFile>,
     /// The app that decides about subscriptions without a token or a ticket.
     ask: Option<AskApp>,
     key_sets: Option<KeySets>,
@@ -84,7 +85,7 @@ impl Control {
             public: Vec::new(),
             public_url: String::new(),
             key_files: None,
-            revoked: RevokedFile::default(),
+            revoked: OnceLock::new(),
             ask: None,
             key_sets: None,
             rates: None,
@@ -113,10 +114,6 @@ impl Control {
         let options =
             AccessOptions { public: access.public.clone(), keys, tokens, tickets: Some(tickets) };
         let shared = Access::new(options);
-        let revoked = match settings.store() {
-            Some(_) => RevokedFile::open(&folder, &shared, now())?,
-            None => RevokedFile::default(),
-        };
         Ok(Self {
             without_keys: shared.without_keys(),
             access: shared,
@@ -126,13 +123,21 @@ impl Control {
             public: access.public.clone(),
             public_url: access.public_url.clone().unwrap_or_default(),
             key_files: Some(key_files),
-            revoked,
+            revoked: OnceLock::new(),
             ask,
             key_sets,
             rates: Some(Rates::new(&access.abuse, &settings.listen)),
             trusted_proxies: access.abuse.trusted_proxy.clone(),
             changed: Notify::new(),
         })
+    }
+
+    /// Revokes what an earlier run has revoked. The caller has the store, so no other server appends
+    /// to the file of the revocations, or will replace it.
+    pub(crate) fn restore_revocations(&self, settings: &Settings) -> anyhow::Result<()> {
+        let (Some(_), Some(store)) = (&self.key_files, settings.store()) else { return Ok(()) };
+        let file = RevokedFile::open(store, &self.access, now())?;
+        self.revoked.set(file).map_err(|_| anyhow!("the revocations are restored already"))
     }
 
     pub(crate) fn origins(&self) -> &Origins {
@@ -312,7 +317,8 @@ impl Control {
         self.changed.notify_waiters();
         hub.wake_subscribers();
         let control = Arc::clone(self);
-        let writing = tokio::task::spawn_blocking(move || control.revoked.append(&revocation));
+        let append = move || control.revoked.get().map_or(Ok(()), |file| file.append(&revocation));
+        let writing = tokio::task::spawn_blocking(append);
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)
     }
 }

@@ -1,0 +1,71 @@
+//! Attacks that once had an effect: each test is one attack, and the server stands it.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    disk::Disk,
+    program::{Folder, Program},
+    request::Request,
+    site::Site,
+};
+
+/// A second server with the same store does not start, and another server in the same folder has
+/// its own store. Neither may replace the file to which the first server appends its revocations.
+#[tokio::test]
+async fn a_second_server_takes_no_revocation_from_the_first() {
+    let mut site = Site::start(&[]);
+    let second = Command::new(env!("CARGO_BIN_EXE_downlink"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--store", &site.folder.file("downlink.db")])
+        .args(&site.keys.flags)
+        .env("DOWNLINK_LOG", "error")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("the program starts");
+    assert!(!second.success(), "two servers with one store");
+    site.revoke("client=ada").await;
+    let other = site.folder.file("other.db");
+    let _other = Program::start(&["serve", "--listen", "127.0.0.1:0", "--store", &other]);
+    site.revoke("client=bob").await;
+    site.kill();
+    site.start_again();
+    for client in ["ada", "bob"] {
+        let rooms = Request::get("/events?topic=rooms/1");
+        assert_eq!(site.outcome_as(client, rooms).await, "401 revoked", "{client}");
+    }
+}
+
+/// On a full disk, only the beginning of a revocation fits. The next one must not become a part of
+/// its line, otherwise the server would not start again.
+#[tokio::test]
+async fn a_full_disk_does_not_damage_the_file_of_revocations() {
+    let folder = Folder::new();
+    let at = folder.file("disk");
+    let Some(disk) = Disk::mount(at.into(), 4 << 20, "a_full_disk_does_not_damage") else { return };
+    let mut site = Site::in_folder(
+        Folder::at(disk.file("site")),
+        &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+    );
+    // The file gets its first page of memory while there is room.
+    site.revoke("client=first").await;
+    let filler = disk.file("filler");
+    let _ = fs::write(&filler, vec![0; 8 << 20]);
+    let long = "c".repeat(200);
+    let refused = loop {
+        let answer = site.operate(Request::post(format!("/revoke?client={long}"), "")).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.status, 507, "{refused:?}");
+    fs::remove_file(filler).expect("the file exists");
+    site.revoke("client=ada").await;
+    site.kill();
+    site.start_again();
+    let rooms = Request::get("/events?topic=rooms/1");
+    assert_eq!(site.outcome_as("ada", rooms.clone()).await, "401 revoked");
+    assert_eq!(site.outcome_as("bob", rooms).await, "200");
+}
