@@ -208,9 +208,11 @@ impl Control {
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts a ticket that a caller gets.
+    /// Counts a ticket that a caller gets. The key that verified a token has verified the tokens of
+    /// all users, so each user counts alone.
     pub(crate) fn count_ticket(&self, caller: &Caller) -> Result<(), Exceeded> {
-        match (&self.rates, caller.verified().key()) {
+        let verified = caller.verified();
+        match (&self.rates, verified.publisher().or_else(|| verified.key())) {
             (Some(rates), Some(key)) => rates.issue(key, Instant::now()),
             _ => Ok(()),
         }

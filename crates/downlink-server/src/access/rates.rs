@@ -84,7 +84,8 @@ pub struct AbuseLimits {
         value_parser = parse_rate
     )]
     pub failures_per_address: Option<Limit<Rate>>,
-    /// The maximum rate of tickets that are issued with one key, or `off`.
+    /// The maximum rate of tickets that are issued with one key, or with the tokens of one user, or
+    /// `off`.
     #[arg(
         long,
         env = "DOWNLINK_TICKETS_PER_KEY",
@@ -298,7 +299,7 @@ impl Rates {
         }
     }
 
-    /// Counts a ticket that is issued with a key, or with a token that the key has verified.
+    /// Counts a ticket that is issued with a key, or with a token. `key` then stands for the user.
     ///
     /// # Errors
     ///

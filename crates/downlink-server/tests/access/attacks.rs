@@ -5,12 +5,40 @@ use std::{
     process::{Command, Stdio},
 };
 
+use serde_json::json;
+
 use crate::{
+    credentials::{ROOMS, Signer, claims},
     disk::Disk,
     program::{Folder, Program},
     request::Request,
     site::Site,
 };
+
+fn tickets() -> Request {
+    Request::post("/tickets?topic=rooms/1", "")
+}
+
+/// A reader has no right to issue tickets. Its attempts must not take tickets away from the app
+/// that has issued its own ticket, or from the users whose tokens have the same key.
+#[tokio::test]
+async fn a_reader_cannot_use_up_the_tickets_of_others() {
+    let site = Site::start(&["--tickets-per-key", "2/h"]);
+    let ticket = site.ticket("topic=rooms/*&client=eve").await;
+    let reader = claims(Some("eve"), json!({ "subscribe": [ROOMS] }));
+    let reader = site.keys.token(Signer::Es256, &reader);
+    for _ in 0..3 {
+        let with_ticket = Request::post(format!("/tickets?topic=rooms/1&ticket={ticket}"), "");
+        assert_eq!(with_ticket.ask(site.public()).await.outcome(), "403 right_missing");
+        let with_token = tickets().bearer(&reader).ask(site.public()).await;
+        assert_eq!(with_token.outcome(), "403 right_missing");
+    }
+    site.ticket("topic=rooms/1").await;
+    for expected in ["200", "200", "429 too_many_requests"] {
+        assert_eq!(site.outcome_as("ada", tickets()).await, expected);
+    }
+    assert_eq!(site.outcome_as("bob", tickets()).await, "200", "another user of the same key");
+}
 
 /// A second server with the same store does not start, and another server in the same folder has
 /// its own store. Neither may replace the file to which the first server appends its revocations.
