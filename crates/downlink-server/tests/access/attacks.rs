@@ -6,12 +6,15 @@ use std::{
 };
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
+    answer::Answer,
     credentials::{ROOMS, Signer, claims},
     disk::Disk,
+    patiently,
     program::{Folder, Program},
-    request::Request,
+    request::{Place, Request},
     site::Site,
 };
 
@@ -38,6 +41,35 @@ async fn a_reader_cannot_use_up_the_tickets_of_others() {
         assert_eq!(site.outcome_as("ada", tickets()).await, expected);
     }
     assert_eq!(site.outcome_as("bob", tickets()).await, "200", "another user of the same key");
+}
+
+/// A user who is about to be logged out begins a request, and sends the last byte of the body when
+/// the revocation is in force.
+#[tokio::test]
+async fn a_slow_body_does_not_outlive_the_rights_of_its_publisher() {
+    let site = Site::start(&[]);
+    let mut slow = Request::post("/events?topic=rooms/1", "").bearer(&site.keys.user("ada"));
+    slow.body = "la".into();
+    let Place::Tcp(address) = site.public() else { panic!("the public listener is on TCP") };
+    let mut io = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+    // The server asks for the body once it has checked the rights and begins to read.
+    let head = slow
+        .text(site.public(), "Connection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n");
+    io.write_all(head.split_inclusive("\r\n\r\n").next().expect("a head").as_bytes())
+        .await
+        .expect("the connection is open");
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        assert!(patiently(io.read_buf(&mut read)).await.expect("the connection is open") > 0);
+    }
+    assert_eq!(read, b"HTTP/1.1 100 Continue\r\n\r\n");
+    io.write_all(b"la").await.expect("the connection is open");
+    site.revoke("client=ada").await;
+    io.write_all(b"te").await.expect("the connection is open");
+    let mut answer = String::new();
+    patiently(io.read_to_string(&mut answer)).await.expect("UTF-8");
+    assert_eq!(Answer::parse(&answer).outcome(), "401 revoked");
+    assert_eq!(site.events("rooms/1").await, 0);
 }
 
 /// A second server with the same store does not start, and another server in the same folder has
