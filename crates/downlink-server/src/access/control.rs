@@ -223,6 +223,11 @@ impl Control {
         ClientAddress::of(peer, headers, &self.trusted_proxies)
     }
 
+    /// Whether there is an app to ask.
+    pub(crate) fn asks(&self) -> bool {
+        self.ask.is_some()
+    }
+
     /// Asks the app for the grant of a subscription. `None` if there is no app to ask.
     pub(crate) async fn ask(
         &self,

@@ -3,8 +3,13 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use axum::{Router, http::StatusCode, routing::post};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -128,4 +133,35 @@ async fn a_full_disk_does_not_damage_the_file_of_revocations() {
     let rooms = Request::get("/events?topic=rooms/1");
     assert_eq!(site.outcome_as("ada", rooms.clone()).await, "401 revoked");
     assert_eq!(site.outcome_as("bob", rooms).await, "200");
+}
+
+/// An app that knows nobody, and the number of its questions.
+async fn strict_app() -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let refuse = move || async move {
+        counted.fetch_add(1, Ordering::SeqCst);
+        StatusCode::UNAUTHORIZED
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("a bound socket"));
+    tokio::spawn(async { axum::serve(listener, Router::new().route("/", post(refuse))).await });
+    (url, asked)
+}
+
+/// Each invented cookie is another question to the app. A stranger must not occupy the app with
+/// them.
+#[tokio::test]
+async fn invented_cookies_do_not_flood_the_app() {
+    let (url, asked) = strict_app().await;
+    let flags = ["--authorize-url", &url, "--authorize-cookie", "sid"];
+    let site =
+        Site::without_tokens(&[&flags[..], &["--failures-per-address", "1/h,burst:3"]].concat());
+    for number in 0..10 {
+        let request =
+            Request::get("/events?topic=rooms/1").header("Cookie", format!("sid={number}"));
+        let expected = if number < 3 { "401 app_unauthenticated" } else { "429 too_many_requests" };
+        assert_eq!(request.ask(site.public()).await.outcome(), expected, "{number}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
