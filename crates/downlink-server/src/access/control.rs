@@ -47,7 +47,7 @@ pub struct Control {
     public: Vec<TopicSelector>,
     public_url: String,
     key_files: Option<KeyFiles>,
-    /// Empty until [`Control::restore`], and without a store.
+    /// The file of the revocations. Without a store there is none, and a restart forgets them.
     revoked: OnceLock<RevokedFile>,
     /// The app that decides about subscriptions without a token or a ticket.
     ask: Option<AskApp>,
@@ -132,19 +132,12 @@ impl Control {
         })
     }
 
-    /// Revokes what earlier runs with the same store have revoked, and keeps the file of the
-    /// revocations open. Without a store, there is no such file.
-    ///
-    /// Call this function after the store is open and before the first request. The store is open
-    /// in only one server at a time, and so is the file.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read or written.
-    pub fn restore(&self, settings: &Settings) -> anyhow::Result<()> {
-        let Some(store) = settings.store() else { return Ok(()) };
-        let revoked = RevokedFile::open(&key_files::folder(Some(store)), &self.access, now())?;
-        self.revoked.set(revoked).map_err(|_| anyhow!("the revocations are already restored"))
+    /// Revokes what an earlier run has revoked. The caller has the store, so no other server appends
+    /// to the file of the revocations, or will replace it.
+    pub(crate) fn restore_revocations(&self, settings: &Settings) -> anyhow::Result<()> {
+        let (Some(_), Some(store)) = (&self.key_files, settings.store()) else { return Ok(()) };
+        let file = RevokedFile::open(store, &self.access, now())?;
+        self.revoked.set(file).map_err(|_| anyhow!("the revocations are restored already"))
     }
 
     pub(crate) fn origins(&self) -> &Origins {
@@ -215,9 +208,11 @@ impl Control {
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts a ticket that a caller gets.
+    /// Counts a ticket that a caller gets. The key that verified a token has verified the tokens of
+    /// all users, so each user counts alone.
     pub(crate) fn count_ticket(&self, caller: &Caller) -> Result<(), Exceeded> {
-        match (&self.rates, caller.verified().key()) {
+        let verified = caller.verified();
+        match (&self.rates, verified.publisher().or_else(|| verified.key())) {
             (Some(rates), Some(key)) => rates.issue(key, Instant::now()),
             _ => Ok(()),
         }
@@ -226,6 +221,11 @@ impl Control {
     /// The address of the client of a request.
     pub(crate) fn client_address(&self, peer: PeerAddr, headers: &HeaderMap) -> ClientAddress {
         ClientAddress::of(peer, headers, &self.trusted_proxies)
+    }
+
+    /// Whether there is an app to ask.
+    pub(crate) fn asks(&self) -> bool {
+        self.ask.is_some()
     }
 
     /// Asks the app for the grant of a subscription. `None` if there is no app to ask.
@@ -324,12 +324,9 @@ impl Control {
         self.changed.notify_waiters();
         hub.wake_subscribers();
         let control = Arc::clone(self);
-        let writing = tokio::task::spawn_blocking(move || control.append_revocation(&revocation));
+        let append = move || control.revoked.get().map_or(Ok(()), |file| file.append(&revocation));
+        let writing = tokio::task::spawn_blocking(append);
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)
-    }
-
-    fn append_revocation(&self, revocation: &Revocation) -> io::Result<()> {
-        self.revoked.get().map_or(Ok(()), |file| file.append(revocation))
     }
 }
 

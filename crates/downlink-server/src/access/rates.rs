@@ -76,7 +76,8 @@ pub struct AbuseLimits {
     )]
     pub publishes_per_key: Option<Limit<Rate>>,
     /// The maximum rate of requests from one address with a bad credential, or `off`. The default is
-    /// 10/s,burst:100. Beyond it, the server refuses requests with credentials before it checks them.
+    /// 10/s,burst:100. Beyond it, the server refuses requests with credentials before it checks them, and does not
+    /// ask the app of --authorize-url.
     #[arg(
         long,
         env = "DOWNLINK_FAILURES_PER_ADDRESS",
@@ -84,7 +85,8 @@ pub struct AbuseLimits {
         value_parser = parse_rate
     )]
     pub failures_per_address: Option<Limit<Rate>>,
-    /// The maximum rate of tickets that are issued with one key, or `off`.
+    /// The maximum rate of tickets that are issued with one key, or with the tokens of one user, or
+    /// `off`.
     #[arg(
         long,
         env = "DOWNLINK_TICKETS_PER_KEY",
@@ -298,7 +300,7 @@ impl Rates {
         }
     }
 
-    /// Counts a ticket that is issued with a key, or with a token that the key has verified.
+    /// Counts a ticket that is issued with a key, or with a token. `key` then stands for the user.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! The file with the revocations, beside the store: one revocation in each line, as base64.
 //!
 //! A revocation is appended and flushed before its request is answered. At a start, the server
-//! reads the file, and writes it again without the revocations that are no longer needed.
+//! reads the file, and writes it again without the revocations that are no longer needed. It does
+//! so once it has the store, because until then another server may append to the file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,8 +16,11 @@ use downlink::hub::Timestamp;
 use downlink_access::{Access, Revocation};
 use parking_lot::Mutex;
 
-/// The name of the file.
-const FILE: &str = "downlink-revocations";
+use super::key_files;
+
+/// The end of the name of the file. It begins with the name of the store, because several servers
+/// may have their stores in one folder.
+const SUFFIX: &str = "-revocations";
 
 /// The most lines that the server reads. The file has one line for each revocation since the last
 /// start, and one for each that was still needed then.
@@ -25,26 +29,51 @@ const LINES_MAX: usize = 10_000_000;
 /// The longest line. A client id and a topic have at most a few hundred bytes.
 const LINE_BYTES_MAX: u64 = 4 << 10;
 
-/// The file of the revocations. A server without a store has none, and a restart forgets them.
+/// The file of the revocations.
 #[derive(Debug)]
-pub(super) struct RevokedFile(Mutex<File>);
+pub(super) struct RevokedFile(Mutex<Open>);
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// The length of the file without the revocation that is being appended.
+    bytes: u64,
+    /// Whether there may be a part of a revocation after these bytes.
+    is_torn: bool,
+}
 
 impl RevokedFile {
     /// Revokes in `access` what an earlier run has revoked, and opens the file for new ones.
-    pub(super) fn open(folder: &Path, access: &Access, now: Timestamp) -> anyhow::Result<Self> {
-        let path = folder.join(FILE);
+    pub(super) fn open(store: &Path, access: &Access, now: Timestamp) -> anyhow::Result<Self> {
+        let path = path(store);
         let failed = || format!("cannot use the file of revocations {}", path.display());
         read(&path, access, now).with_context(failed)?;
         let file = rewrite(&path, access).with_context(failed)?;
-        Ok(Self(Mutex::new(file)))
+        let bytes = file.metadata().with_context(failed)?.len();
+        Ok(Self(Mutex::new(Open { file, bytes, is_torn: false })))
     }
 
     /// Appends a revocation. Returns when it is on the disk. The thread waits for the disk.
     pub(super) fn append(&self, revocation: &Revocation) -> io::Result<()> {
-        let mut file = self.0.lock();
-        file.write_all(line_of(revocation).as_bytes())?;
-        file.sync_data()
+        let line = line_of(revocation);
+        let mut open = self.0.lock();
+        if open.is_torn {
+            // Otherwise this line would continue the torn one.
+            open.file.set_len(open.bytes)?;
+        }
+        open.is_torn = true;
+        open.file.write_all(line.as_bytes())?;
+        open.file.sync_data()?;
+        (open.is_torn, open.bytes) = (false, open.bytes + line.len() as u64);
+        Ok(())
     }
+}
+
+/// The path of the file: `downlink-revocations` for the store `downlink.db`.
+fn path(store: &Path) -> PathBuf {
+    let mut name = store.file_stem().unwrap_or_default().to_owned();
+    name.push(SUFFIX);
+    store.with_file_name(name)
 }
 
 fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
@@ -80,9 +109,7 @@ fn rewrite(path: &Path, access: &Access) -> io::Result<File> {
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
+    File::open(key_files::folder(Some(path)))?.sync_all()?;
     OpenOptions::new().append(true).open(path)
 }
 

@@ -89,6 +89,12 @@ async fn ask(
     if !is_nobody || caller.check_subscription(asked).is_ok() {
         return Ok(None);
     }
+    if !app.control.asks() {
+        return Ok(None);
+    }
+    // Each invented cookie is another question, so a stranger could occupy the app.
+    let rates = app.control.rates();
+    rates.map_or(Ok(()), |rates| rates.attempt(sender.address, Instant::now()))?;
     let question = Question {
         asked,
         address: sender.address.ip(),
@@ -97,7 +103,7 @@ async fn ask(
     };
     let Some(answer) = app.control.ask(caller, &question, browser).await else { return Ok(None) };
     if matches!(answer, Err(Answer::Unauthenticated))
-        && let Some(rates) = app.control.rates()
+        && let Some(rates) = rates
     {
         rates.failed(sender.address, Instant::now());
     }

@@ -147,9 +147,7 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
-    if !mode.is_development {
-        mode.control.restore(&settings)?;
-    }
+    mode.control.restore_revocations(&settings)?;
     let of = |role, connections_max| Serving {
         hub: &hub,
         settings: &settings,

@@ -6,10 +6,14 @@
 
 #[path = "../api/answer.rs"]
 mod answer;
+#[path = "../store/disk.rs"]
+#[expect(dead_code, reason = "only the tests of the store use every function")]
+mod disk;
 #[path = "../api/stream.rs"]
 #[expect(dead_code, reason = "only the tests of the API use every function")]
 mod stream;
 
+mod attacks;
 mod cells;
 mod credentials;
 mod hosts;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -17,9 +17,17 @@ impl Folder {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("downlink-access-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        Self::at(std::env::temp_dir().join(name))
+    }
+
+    /// A folder at this path, which does not exist yet.
+    pub(crate) fn at(path: PathBuf) -> Self {
         std::fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// The path of a file in the folder, for a flag.

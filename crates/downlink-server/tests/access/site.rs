@@ -29,8 +29,26 @@ impl Site {
 
     /// Starts a server with exactly these flags, and with the keys of the test.
     pub(crate) fn of(flags: &[&str]) -> Self {
-        let folder = Folder::new();
+        Self::in_folder(Folder::new(), flags)
+    }
+
+    /// The same server, with its files in this folder.
+    pub(crate) fn in_folder(folder: Folder, flags: &[&str]) -> Self {
         let keys = Credentials::new(&folder);
+        Self::with_keys(folder, keys, flags)
+    }
+
+    /// A server that verifies no tokens, with these further flags.
+    pub(crate) fn without_tokens(flags: &[&str]) -> Self {
+        let folder = Folder::new();
+        let mut keys = Credentials::new(&folder);
+        let tokens = keys.flags.iter().position(|flag| flag.starts_with("--jwt"));
+        keys.flags.truncate(tokens.expect("a flag for tokens"));
+        let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        Self::with_keys(folder, keys, &[&listeners, flags].concat())
+    }
+
+    fn with_keys(folder: Folder, keys: Credentials, flags: &[&str]) -> Self {
         let store = folder.file("downlink.db");
         let mut words: Vec<String> = ["serve", "--store", &store].map(str::to_owned).to_vec();
         words.extend(flags.iter().map(|word| (*word).to_owned()));

@@ -1,0 +1,167 @@
+//! Attacks that once had an effect: each test is one attack, and the server stands it.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{Router, http::StatusCode, routing::post};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{
+    answer::Answer,
+    credentials::{ROOMS, Signer, claims},
+    disk::Disk,
+    patiently,
+    program::{Folder, Program},
+    request::{Place, Request},
+    site::Site,
+};
+
+fn tickets() -> Request {
+    Request::post("/tickets?topic=rooms/1", "")
+}
+
+/// A reader has no right to issue tickets. Its attempts must not take tickets away from the app
+/// that has issued its own ticket, or from the users whose tokens have the same key.
+#[tokio::test]
+async fn a_reader_cannot_use_up_the_tickets_of_others() {
+    let site = Site::start(&["--tickets-per-key", "2/h"]);
+    let ticket = site.ticket("topic=rooms/*&client=eve").await;
+    let reader = claims(Some("eve"), json!({ "subscribe": [ROOMS] }));
+    let reader = site.keys.token(Signer::Es256, &reader);
+    for _ in 0..3 {
+        let with_ticket = Request::post(format!("/tickets?topic=rooms/1&ticket={ticket}"), "");
+        assert_eq!(with_ticket.ask(site.public()).await.outcome(), "403 right_missing");
+        let with_token = tickets().bearer(&reader).ask(site.public()).await;
+        assert_eq!(with_token.outcome(), "403 right_missing");
+    }
+    site.ticket("topic=rooms/1").await;
+    for expected in ["200", "200", "429 too_many_requests"] {
+        assert_eq!(site.outcome_as("ada", tickets()).await, expected);
+    }
+    assert_eq!(site.outcome_as("bob", tickets()).await, "200", "another user of the same key");
+}
+
+/// A user who is about to be logged out begins a request, and sends the last byte of the body when
+/// the revocation is in force.
+#[tokio::test]
+async fn a_slow_body_does_not_outlive_the_rights_of_its_publisher() {
+    let site = Site::start(&[]);
+    let mut slow = Request::post("/events?topic=rooms/1", "").bearer(&site.keys.user("ada"));
+    slow.body = "la".into();
+    let Place::Tcp(address) = site.public() else { panic!("the public listener is on TCP") };
+    let mut io = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+    // The server asks for the body once it has checked the rights and begins to read.
+    let head = slow
+        .text(site.public(), "Connection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n");
+    io.write_all(head.split_inclusive("\r\n\r\n").next().expect("a head").as_bytes())
+        .await
+        .expect("the connection is open");
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        assert!(patiently(io.read_buf(&mut read)).await.expect("the connection is open") > 0);
+    }
+    assert_eq!(read, b"HTTP/1.1 100 Continue\r\n\r\n");
+    io.write_all(b"la").await.expect("the connection is open");
+    site.revoke("client=ada").await;
+    io.write_all(b"te").await.expect("the connection is open");
+    let mut answer = String::new();
+    patiently(io.read_to_string(&mut answer)).await.expect("UTF-8");
+    assert_eq!(Answer::parse(&answer).outcome(), "401 revoked");
+    assert_eq!(site.events("rooms/1").await, 0);
+}
+
+/// A second server with the same store does not start, and another server in the same folder has
+/// its own store. Neither may replace the file to which the first server appends its revocations.
+#[tokio::test]
+async fn a_second_server_takes_no_revocation_from_the_first() {
+    let mut site = Site::start(&[]);
+    let second = Command::new(env!("CARGO_BIN_EXE_downlink"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--store", &site.folder.file("downlink.db")])
+        .args(&site.keys.flags)
+        .env("DOWNLINK_LOG", "error")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("the program starts");
+    assert!(!second.success(), "two servers with one store");
+    site.revoke("client=ada").await;
+    let other = site.folder.file("other.db");
+    let _other = Program::start(&["serve", "--listen", "127.0.0.1:0", "--store", &other]);
+    site.revoke("client=bob").await;
+    site.kill();
+    site.start_again();
+    for client in ["ada", "bob"] {
+        let rooms = Request::get("/events?topic=rooms/1");
+        assert_eq!(site.outcome_as(client, rooms).await, "401 revoked", "{client}");
+    }
+}
+
+/// On a full disk, only the beginning of a revocation fits. The next one must not become a part of
+/// its line, otherwise the server would not start again.
+#[tokio::test]
+async fn a_full_disk_does_not_damage_the_file_of_revocations() {
+    let folder = Folder::new();
+    let at = folder.file("disk");
+    let Some(disk) = Disk::mount(at.into(), 4 << 20, "a_full_disk_does_not_damage") else { return };
+    let mut site = Site::in_folder(
+        Folder::at(disk.file("site")),
+        &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+    );
+    // The file gets its first page of memory while there is room.
+    site.revoke("client=first").await;
+    let filler = disk.file("filler");
+    let _ = fs::write(&filler, vec![0; 8 << 20]);
+    let long = "c".repeat(200);
+    let refused = loop {
+        let answer = site.operate(Request::post(format!("/revoke?client={long}"), "")).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.status, 507, "{refused:?}");
+    fs::remove_file(filler).expect("the file exists");
+    site.revoke("client=ada").await;
+    site.kill();
+    site.start_again();
+    let rooms = Request::get("/events?topic=rooms/1");
+    assert_eq!(site.outcome_as("ada", rooms.clone()).await, "401 revoked");
+    assert_eq!(site.outcome_as("bob", rooms).await, "200");
+}
+
+/// An app that knows nobody, and the number of its questions.
+async fn strict_app() -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let refuse = move || async move {
+        counted.fetch_add(1, Ordering::SeqCst);
+        StatusCode::UNAUTHORIZED
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("a bound socket"));
+    tokio::spawn(async { axum::serve(listener, Router::new().route("/", post(refuse))).await });
+    (url, asked)
+}
+
+/// Each invented cookie is another question to the app. A stranger must not occupy the app with
+/// them.
+#[tokio::test]
+async fn invented_cookies_do_not_flood_the_app() {
+    let (url, asked) = strict_app().await;
+    let flags = ["--authorize-url", &url, "--authorize-cookie", "sid"];
+    let site =
+        Site::without_tokens(&[&flags[..], &["--failures-per-address", "1/h,burst:3"]].concat());
+    for number in 0..10 {
+        let request =
+            Request::get("/events?topic=rooms/1").header("Cookie", format!("sid={number}"));
+        let expected = if number < 3 { "401 app_unauthenticated" } else { "429 too_many_requests" };
+        assert_eq!(request.ask(site.public()).await.outcome(), expected, "{number}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
