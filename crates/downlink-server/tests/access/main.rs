@@ -10,6 +10,7 @@ mod answer;
 #[expect(dead_code, reason = "only the tests of the API use every function")]
 mod stream;
 
+mod asking;
 mod cells;
 mod credentials;
 mod hosts;
@@ -24,6 +25,7 @@ mod site;
 mod streams;
 mod subscribing;
 mod table;
+mod web;
 
 use std::time::Duration;
 

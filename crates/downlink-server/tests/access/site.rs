@@ -5,11 +5,14 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::{
     answer::Answer,
-    credentials::Credentials,
+    credentials::{AUDIENCE, Credentials, ISSUER},
     program::{Folder, Program},
     request::{Place, Request},
     stream::Stream,
 };
+
+/// The flags of a public listener and an admin listener.
+const TWO_LISTENERS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 /// A running server with its keys and its store.
 pub(crate) struct Site {
@@ -22,17 +25,32 @@ pub(crate) struct Site {
 impl Site {
     /// Starts a server with these further flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        Self::of(&[&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], flags].concat())
+        Self::of(&[&TWO_LISTENERS, flags].concat())
     }
 
     /// Starts a server with exactly these flags, and with the keys of the test.
     pub(crate) fn of(flags: &[&str]) -> Self {
+        Self::with(flags, |keys| keys.token_flags.clone())
+    }
+
+    /// Starts a server that verifies no tokens.
+    pub(crate) fn without_tokens(flags: &[&str]) -> Self {
+        Self::with(&[&TWO_LISTENERS, flags].concat(), |_| Vec::new())
+    }
+
+    /// Starts a server that verifies tokens only with the key set at this URL.
+    pub(crate) fn with_key_set(url: &str, flags: &[&str]) -> Self {
+        let of_tokens = ["--jwks-url", url, "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE];
+        Self::without_tokens(&[&of_tokens, flags].concat())
+    }
+
+    fn with(flags: &[&str], token_flags: impl FnOnce(&Credentials) -> Vec<String>) -> Self {
         let folder = Folder::new();
         let keys = Credentials::new(&folder);
         let store = folder.file("downlink.db");
         let mut words: Vec<String> = ["serve", "--store", &store].map(str::to_owned).to_vec();
         words.extend(flags.iter().map(|word| (*word).to_owned()));
-        words.extend(keys.flags.iter().cloned());
+        words.extend(keys.flags.iter().cloned().chain(token_flags(&keys)));
         let mut site = Self { program: None, keys, words, folder };
         site.start_again();
         site
@@ -103,6 +121,15 @@ impl Site {
         let text = request.text(self.public(), "");
         io.write_all(text.as_bytes()).await.expect("the connection is open");
         Stream::begin(io).await
+    }
+
+    /// Sends a request to the public listener, and reads the whole answer, also if it is a stream.
+    pub(crate) async fn whole(&self, request: Request) -> Answer {
+        let mut stream = self.stream(request).await;
+        assert!(stream.next().await.is_none(), "the stream is empty: {}", stream.body);
+        let (head, body) = (stream.head.trim_end(), &stream.body);
+        let head = head.replace("transfer-encoding: chunked", "x-was: chunked");
+        Answer::parse(&format!("{head}\r\n\r\n{body}"))
     }
 
     /// Opens a subscription, and reads its first event.
