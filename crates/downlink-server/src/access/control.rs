@@ -252,11 +252,18 @@ impl Control {
     }
 
     /// Whether the app decides about a credential that this server does not know: it can be a token
-    /// of the app's own.
+    /// of the app's own. A public listener does not accept the server's keys, but it must not pass
+    /// them on either.
     pub(crate) fn is_for_app(&self, credentials: &Credentials<'_>, error: &AccessError) -> bool {
         let passes = self.ask.as_ref().is_some_and(AskApp::passes_authorization);
         let is_unknown = *error == AccessError::KeyUnknown && credentials.tickets.is_empty();
-        passes && is_unknown && !self.is_cookie(credentials)
+        passes && is_unknown && !self.is_cookie(credentials) && !self.is_own_key(credentials)
+    }
+
+    /// Whether the credential is a key of this server, even a revoked one.
+    fn is_own_key(&self, credentials: &Credentials<'_>) -> bool {
+        let verified = self.access.verify(&self.presented(credentials), now());
+        verified != Err(AccessError::KeyUnknown)
     }
 
     fn presented<'a>(&self, credentials: &Credentials<'a>) -> Presented<'a> {

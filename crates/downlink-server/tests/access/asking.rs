@@ -290,3 +290,19 @@ async fn many_subscriptions_at_once_cause_few_questions() {
     assert!(same < 10, "{same} questions for the same subscription");
     assert_eq!(asked.len() - same, SUBSCRIPTIONS);
 }
+
+/// The public listener accepts no keys, so it does not know the key. Still, the app must not get it.
+#[tokio::test]
+async fn a_key_of_the_server_is_not_passed_on() {
+    let (app, site) = start(rooms(), &[]);
+    for key in [site.keys.publish_key(), site.keys.admin_key()] {
+        let request = Request::get("/events?topic=rooms/1").bearer(&key);
+        assert_eq!(request.ask(site.public()).await.outcome(), "401 key_unknown");
+        assert_eq!(request.ask(site.admin()).await.status, 200);
+    }
+    site.revoke(&format!("key={}", site.keys.publish_key_id())).await;
+    let request = Request::get("/events?topic=rooms/1").bearer(&site.keys.publish_key());
+    assert_eq!(request.ask(site.public()).await.outcome(), "401 key_unknown");
+    assert_eq!(request.ask(site.admin()).await.outcome(), "401 revoked");
+    assert_eq!(app.asked().len(), 0, "{:?}", app.asked());
+}
