@@ -179,6 +179,11 @@ impl Control {
         !matches!(self.presented(credentials).chosen(), Ok(None))
     }
 
+    /// Whether an app decides about subscriptions without a token or a ticket.
+    pub(crate) fn asks_an_app(&self) -> bool {
+        self.ask.is_some()
+    }
+
     /// The limits of requests.
     pub(crate) fn rates(&self) -> Option<&Rates> {
         self.rates.as_ref()

@@ -86,8 +86,13 @@ async fn ask(
     browser: bool,
 ) -> Result<Option<Caller>, Refused> {
     let is_nobody = caller.verified().proof() == Proof::Nothing;
-    if !is_nobody || caller.check_subscription(asked).is_ok() {
+    let is_public = || caller.check_subscription(asked).is_ok();
+    if !app.control.asks_an_app() || !is_nobody || is_public() {
         return Ok(None);
+    }
+    // Only the app knows whether a cookie is good. So each question is an attempt.
+    if let Some(rates) = app.control.rates() {
+        rates.attempt(sender.address, Instant::now())?;
     }
     let question = Question {
         asked,

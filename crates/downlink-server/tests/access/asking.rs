@@ -306,3 +306,23 @@ async fn a_key_of_the_server_is_not_passed_on() {
     assert_eq!(request.ask(site.admin()).await.outcome(), "401 revoked");
     assert_eq!(app.asked().len(), 0, "{:?}", app.asked());
 }
+
+/// Without this limit, a stranger could try session cookies through the server as fast as the app
+/// answers.
+#[tokio::test]
+async fn after_too_many_refusals_the_app_is_not_asked() {
+    let (app, site) = start(Reply::status(401), &["--failures-per-address", "1/h,burst:3"]);
+    let guess =
+        |n: usize| Request::get("/events?topic=rooms/1").header("Cookie", format!("sid={n}"));
+    for n in 0..3 {
+        let answer = guess(n).ask(site.public()).await;
+        assert_eq!(answer.outcome(), "401 app_unauthenticated");
+    }
+    app.reply(rooms());
+    let answer = guess(3).ask(site.public()).await;
+    assert_eq!(answer.outcome(), "429 too_many_requests");
+    let browser = site.whole(guess(3).of_browser()).await;
+    assert_eq!(browser.status, 200);
+    assert!(browser.body.contains("retry: "), "{browser:?}");
+    assert_eq!(app.asked().len(), 3);
+}
