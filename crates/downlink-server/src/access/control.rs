@@ -228,11 +228,21 @@ impl Control {
         question: &Question<'_>,
         by_event_source: bool,
     ) -> Option<Result<Caller, Answer>> {
-        let granted = self.ask.as_ref()?.grant(question).await;
-        Some(granted.map(|Granted { grant, asked_at }| {
-            let verified = Verified::trusted(grant, asked_at);
-            Caller::new(caller.access().clone(), verified, by_event_source)
-        }))
+        let ask = self.ask.as_ref()?;
+        let verified = |Granted { grant, asked_at }| Verified::trusted(grant, asked_at);
+        let mut granted = ask.grant(question).await.map(verified);
+        // A revocation may have come while the app answered. The app decides again, because a 204
+        // would stop the `EventSource` of a user who may still read something.
+        if granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question)) {
+            granted = ask.grant(question).await.map(verified);
+        }
+        let access = || caller.access().clone();
+        Some(granted.map(|verified| Caller::new(access(), verified, by_event_source)))
+    }
+
+    fn is_revoked(&self, granted: &Verified, question: &Question<'_>) -> bool {
+        let holds = self.access.recheck(granted, &question.asked.selectors, now());
+        holds == Err(AccessError::Revoked)
     }
 
     /// Fetches the key sets whenever a fetch is due. Never ends if there are any.

@@ -326,3 +326,21 @@ async fn after_too_many_refusals_the_app_is_not_asked() {
     assert!(browser.body.contains("retry: "), "{browser:?}");
     assert_eq!(app.asked().len(), 3);
 }
+
+/// The app has answered before it knew of the revocation. Its answer does not count, so the server
+/// asks it once more. With a 204, the `EventSource` would stop for good.
+#[tokio::test]
+async fn an_answer_from_before_a_revocation_does_not_count() {
+    let (app, site) = start(Reply::Wait, &[]);
+    let request = of_ada("/events?topic=rooms/1").of_browser();
+    let (place, asking) = (site.public().clone(), request.clone());
+    let answer = tokio::spawn(async move { asking.ask(&place).await });
+    app.asked_times(1).await;
+    site.revoke("client=ada").await;
+    app.reply(lasting_rooms());
+    let answer = patiently(answer).await.expect("no panic");
+    assert_eq!((answer.status, app.asked().len()), (200, 2));
+    // Only the second answer is kept.
+    site.subscribe(request).await;
+    assert_eq!(app.asked().len(), 2);
+}
