@@ -85,10 +85,15 @@ async fn ask(
     asked: &Selection,
     browser: bool,
 ) -> Result<Option<Caller>, Refused> {
-    let is_nobody = caller.verified().proof() == Proof::Nothing;
+    let Err(refusal) = caller.check_credential() else { return Ok(None) };
     let is_public = || caller.check_subscription(asked).is_ok();
-    if !app.control.asks_an_app() || !is_nobody || is_public() {
+    if !app.control.asks_an_app() || is_public() {
         return Ok(None);
+    }
+    // The cookie has a token whose keys cannot be fetched now. The app may not know its user, and a
+    // refusal of the app is final.
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(refusal.into());
     }
     // Only the app knows whether a cookie is good. So each question is an attempt.
     if let Some(rates) = app.control.rates() {

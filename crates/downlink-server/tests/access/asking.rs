@@ -344,3 +344,20 @@ async fn an_answer_from_before_a_revocation_does_not_count() {
     site.subscribe(request).await;
     assert_eq!(app.asked().len(), 2);
 }
+
+/// The app does not know the user of a token, so its answer would close the page for good.
+#[tokio::test]
+async fn the_app_is_not_asked_about_a_token_whose_keys_cannot_be_fetched() {
+    let app = Web::start(Reply::status(401));
+    let issuer = Web::start(Reply::status(500));
+    let site = Site::with_key_set(
+        &issuer.url(),
+        &["--authorize-url", &app.url(), "--authorize-cookie", "sid"],
+    );
+    let token = site.keys.named_token(Signer::Rs256, "rs256", "ada");
+    let cookie = format!("sid=1; __Host-downlink={token}");
+    let request = Request::get("/events?topic=rooms/1").header("Cookie", cookie);
+    assert_eq!(request.ask(site.public()).await.outcome(), "503 keys_unavailable");
+    assert_quiet(&site.whole(request.of_browser()).await);
+    assert_eq!(app.asked().len(), 0);
+}
