@@ -54,7 +54,7 @@ pub struct Control {
     /// The limits of requests. A development server has none.
     rates: Option<Rates>,
     trusted_proxies: Vec<TrustedProxy>,
-    /// Wakes the publishers of streams after each revocation.
+    /// Wakes the publishers of streams when rights may have ended.
     changed: Notify,
 }
 
@@ -245,11 +245,21 @@ impl Control {
         holds == Err(AccessError::Revoked)
     }
 
-    /// Fetches the key sets whenever a fetch is due. Never ends if there are any.
-    pub(crate) async fn fetch_key_sets(&self) {
-        if let Some(key_sets) = &self.key_sets {
-            key_sets.run().await;
-        }
+    /// Fetches the key sets whenever a fetch is due, and ends the streams of keys that were removed.
+    /// Never ends if there are any key sets.
+    pub(crate) async fn fetch_key_sets(&self, hub: &Hub<String>) {
+        let Some(key_sets) = &self.key_sets else { return };
+        let removed = || {
+            self.access.note_change();
+            self.check_open(hub);
+        };
+        key_sets.run(removed).await;
+    }
+
+    /// Lets every open stream and every streamed publish check its rights again.
+    fn check_open(&self, hub: &Hub<String>) {
+        self.changed.notify_waiters();
+        hub.wake_subscribers();
     }
 
     /// The caller of a request with a bad cookie.
@@ -331,8 +341,7 @@ impl Control {
         revoked.map_err(|_| RevokeError::TooManyKeys)?;
         // An answer of the app from before the revocation must not be used again.
         self.ask.iter().for_each(AskApp::forget);
-        self.changed.notify_waiters();
-        hub.wake_subscribers();
+        self.check_open(hub);
         let control = Arc::clone(self);
         let writing = tokio::task::spawn_blocking(move || control.revoked.append(&revocation));
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)

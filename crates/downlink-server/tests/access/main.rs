@@ -14,6 +14,7 @@ mod asking;
 mod cells;
 mod credentials;
 mod hosts;
+mod key_sets;
 mod origins;
 mod program;
 mod publishing;
@@ -25,6 +26,7 @@ mod site;
 mod streams;
 mod subscribing;
 mod table;
+mod upload;
 mod web;
 
 use std::time::Duration;

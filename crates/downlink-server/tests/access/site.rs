@@ -123,13 +123,13 @@ impl Site {
         Stream::begin(io).await
     }
 
-    /// Sends a request to the public listener, and reads the whole answer, also if it is a stream.
-    pub(crate) async fn whole(&self, request: Request) -> Answer {
-        let mut stream = self.stream(request).await;
-        assert!(stream.next().await.is_none(), "the stream is empty: {}", stream.body);
-        let (head, body) = (stream.head.trim_end(), &stream.body);
-        let head = head.replace("transfer-encoding: chunked", "x-was: chunked");
-        Answer::parse(&format!("{head}\r\n\r\n{body}"))
+    /// Subscribes with an `EventSource`, and asserts that it gets a stream that ends at once and makes
+    /// it come back. Returns the reconnection time in milliseconds.
+    pub(crate) async fn assert_comes_back(&self, request: Request) -> u64 {
+        let mut stream = self.stream(request.of_browser()).await;
+        assert_eq!(stream.status(), 200, "{}{}", stream.head, stream.body);
+        assert!(stream.next().await.is_none(), "the stream has no event: {}", stream.body);
+        stream.retry.expect("a reconnection time")
     }
 
     /// Opens a subscription, and reads its first event.
@@ -154,10 +154,15 @@ impl Site {
 }
 
 /// Reads the end of a stream whose credential was revoked.
-pub(crate) async fn assert_revoked(mut stream: Stream) {
+pub(crate) async fn assert_revoked(stream: Stream) {
+    assert_ended(stream, "revoked").await;
+}
+
+/// Reads the end of a stream whose rights have ended for the reason with this code.
+pub(crate) async fn assert_ended(mut stream: Stream, code: &str) {
     let expired = stream.next().await.expect("the last event");
     assert_eq!(expired.event_type, "downlink.expired");
-    assert_eq!(expired.data, r#"{"code":"revoked"}"#);
+    assert_eq!(expired.data, format!(r#"{{"code":"{code}"}}"#));
     assert_eq!(stream.retry, Some(1_000));
     assert_eq!(stream.rest().await, [""; 0]);
 }
