@@ -15,6 +15,7 @@ mod cells;
 mod credentials;
 mod hosts;
 mod key_sets;
+mod limits;
 mod origins;
 mod program;
 mod publishing;
