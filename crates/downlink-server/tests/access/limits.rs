@@ -168,3 +168,41 @@ async fn a_key_publishes_at_the_rate_of_its_limit() {
     assert_eq!(other.outcome(), "200");
     assert_eq!(publish(&site, "ada").ask(site.public()).await.outcome(), "200");
 }
+
+#[tokio::test]
+async fn a_key_issues_tickets_at_the_rate_of_its_limit() {
+    let site = Site::start(&["--tickets-per-key", "1/h,burst:2"]);
+    let issue = |query: &str| Request::post(format!("/tickets?{query}"), "");
+    let key = site.keys.publish_key();
+    let ticket = site.ticket("topic=rooms/1").await;
+    // The limit of the app is not for strangers to use up.
+    for _ in 0..3 {
+        let refused = issue(&format!("topic=rooms/1&ticket={ticket}")).ask(site.public()).await;
+        assert_eq!(refused.outcome(), "403 right_missing");
+    }
+    for query in ["topic=", "topic=a&lifetime=2h", &format!("topic={}", "a/".repeat(2_000))] {
+        let refused = issue(query).bearer(&key).ask(site.admin()).await;
+        assert_eq!(refused.status, 400, "{query}");
+    }
+    site.ticket("topic=rooms/1").await;
+    let limited = issue("topic=rooms/1").bearer(&key).ask(site.admin()).await;
+    assert_limited(&limited, "--tickets-per-key");
+    let other = issue("topic=rooms/1").bearer(&site.keys.admin_key()).ask(site.admin()).await;
+    assert_eq!(other.status, 200);
+    // The tickets of the app stay valid.
+    site.subscribe(Request::get(format!("/events?ticket={ticket}"))).await;
+}
+
+#[tokio::test]
+async fn users_without_the_right_to_issue_tickets_do_not_count() {
+    let site = Site::start(&["--tickets-per-key", "1/h,burst:1"]);
+    let issue = || Request::post("/tickets?topic=rooms/1", "");
+    let denied = Request::post("/tickets?topic=orders", "").bearer(&site.keys.user("eve"));
+    for _ in 0..3 {
+        assert_eq!(denied.ask(site.public()).await.outcome(), "403 topic_denied");
+    }
+    let issued = issue().bearer(&site.keys.user("ada")).ask(site.public()).await;
+    assert_eq!(issued.status, 200);
+    let limited = issue().bearer(&site.keys.user("ada")).ask(site.public()).await;
+    assert_limited(&limited, "--tickets-per-key");
+}
