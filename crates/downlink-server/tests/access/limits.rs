@@ -206,3 +206,32 @@ async fn users_without_the_right_to_issue_tickets_do_not_count() {
     let limited = issue().bearer(&site.keys.user("ada")).ask(site.public()).await;
     assert_limited(&limited, "--tickets-per-key");
 }
+
+/// The events of one chunk may wait for minutes.
+#[tokio::test]
+async fn a_streamed_publish_that_waits_for_its_turn_notices_the_end_of_its_rights() {
+    const EVENTS: usize = 100;
+    let mut site = Site::start(&["--publishes-per-address", "2/s,burst:2"]);
+    let lines = vec!["1"; EVENTS].join("\n");
+    let mut upload = Upload::start(site.public(), &site.keys.user("ada"), "topic=rooms/1").await;
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
+    upload.send(&lines).await;
+    assert_eq!(subscriber.data().await, "1");
+    site.revoke("client=ada").await;
+    let stopped = upload.answer().await;
+    assert_eq!(stopped.outcome(), "401 revoked");
+    let published = site.events("rooms/1").await.as_u64().expect("a number");
+    assert!(published < EVENTS as u64 / 2, "{published} events");
+
+    let query = "topic=rooms/2&finish_on_end=true";
+    let mut upload = Upload::start(site.public(), &site.keys.user("bob"), query).await;
+    upload.send(&lines).await;
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/2&start=earliest").await;
+    assert_eq!(subscriber.data().await, "1");
+    site.stop();
+    let stopped = upload.answer().await;
+    let detail = stopped.problem(503);
+    let number = detail.strip_prefix("Event ").and_then(|rest| rest.split(' ').next());
+    let number: usize = number.expect("a number").parse().expect("a number");
+    assert!(number < EVENTS / 2, "{detail}");
+}
