@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     io,
-    num::NonZeroU32,
     path::Path,
     pin::pin,
     sync::Arc,
@@ -189,6 +188,16 @@ impl Control {
         self.rates.as_ref()
     }
 
+    /// Checks whether a caller may publish at this moment. A route calls this before it reads a
+    /// body.
+    pub(crate) fn check_publishes(
+        &self,
+        caller: &Caller,
+        address: ClientAddress,
+    ) -> Result<(), Exceeded> {
+        self.count_publishes(caller, address, 0)
+    }
+
     /// Counts events that a caller publishes.
     pub(crate) fn count_publishes(
         &self,
@@ -198,7 +207,6 @@ impl Control {
     ) -> Result<(), Exceeded> {
         let Some(rates) = &self.rates else { return Ok(()) };
         let events = u32::try_from(events).unwrap_or(u32::MAX);
-        let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
         let key = match caller.verified().proof() {
             Proof::Key => caller.verified().key(),
             // The listener has given the rights, and everyone who can connect has them.

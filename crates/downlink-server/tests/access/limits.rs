@@ -235,3 +235,23 @@ async fn a_streamed_publish_that_waits_for_its_turn_notices_the_end_of_its_right
     let number: usize = number.expect("a number").parse().expect("a number");
     assert!(number < EVENTS / 2, "{detail}");
 }
+
+/// Sends the head of a request with a body of 1,000 bytes, and some of the bytes.
+async fn begin(site: &Site, request: Request) -> Upload {
+    let Place::Tcp(address) = site.public() else { panic!("the listener is on TCP") };
+    let mut io = TcpStream::connect(address).await.expect("the server listens");
+    let text = request.text(site.public(), "Content-Length: 1000\r\nConnection: close\r\n");
+    io.write_all(text.as_bytes()).await.expect("the connection is open");
+    Upload(io)
+}
+
+#[tokio::test]
+async fn a_limited_publish_is_refused_before_its_body_arrives() {
+    let site = Site::start(&["--publishes-per-address", "1/h,burst:1"]);
+    assert_eq!(publish(&site, "ada").ask(site.public()).await.outcome(), "200");
+    for target in ["/events?topic=rooms/1", "/events/batch"] {
+        let request = Request::post(target, "").bearer(&site.keys.user("ada"));
+        let answer = begin(&site, request).await.answer().await;
+        assert_limited(&answer, "--publishes-per-address");
+    }
+}
