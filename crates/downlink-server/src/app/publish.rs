@@ -76,6 +76,8 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
     content::check_no_form(&headers, &data)?;
+    // The body may have taken minutes.
+    caller.check_publish(&addresses)?;
     app.control.count_publishes(&caller, sender.address, 1)?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;

@@ -255,3 +255,16 @@ async fn a_limited_publish_is_refused_before_its_body_arrives() {
         assert_limited(&answer, "--publishes-per-address");
     }
 }
+
+#[tokio::test]
+async fn a_publish_is_refused_if_its_rights_end_before_its_body() {
+    let site = Site::start(&[]);
+    let publish = Request::post("/events?topic=rooms/1", "x".repeat(999));
+    let mut upload = begin(&site, publish.bearer(&site.keys.user("ada"))).await;
+    let mut other = site.subscribe_as("ada", "topic=rooms/1").await;
+    site.revoke("client=ada").await;
+    assert_eq!(other.next().await.expect("the last event").event_type, "downlink.expired");
+    upload.0.write_all(b"x").await.expect("the connection is open");
+    assert_eq!(upload.answer().await.outcome(), "401 revoked");
+    assert_eq!(site.events("rooms/1").await, 0);
+}
