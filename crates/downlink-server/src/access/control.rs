@@ -225,8 +225,18 @@ impl Control {
     }
 
     /// The address of the client of a request.
-    pub(crate) fn client_address(&self, peer: PeerAddr, headers: &HeaderMap) -> ClientAddress {
-        ClientAddress::of(peer, headers, &self.trusted_proxies)
+    ///
+    /// Only programs on this machine can reach an admin listener, so it has no limits for each
+    /// address. A proxy on this machine may send the requests of strangers from the same address,
+    /// and the strangers must not use up the limits of the apps.
+    pub(crate) fn client_address(
+        &self,
+        role: Role,
+        peer: PeerAddr,
+        headers: &HeaderMap,
+    ) -> ClientAddress {
+        let address = ClientAddress::of(peer, headers, &self.trusted_proxies);
+        if role.is_public() { address } else { address.exempt() }
     }
 
     /// Asks the app for the grant of a subscription. `None` if there is no app to ask.

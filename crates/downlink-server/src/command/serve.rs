@@ -151,7 +151,7 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
         hub: &hub,
         settings: &settings,
         control: &mode.control,
-        abuse: mode.abuse.as_ref().filter(|_| matches!(role, Role::Only | Role::Public)),
+        abuse: mode.abuse.as_ref().filter(|_| role.is_public()),
         role,
         connections_max,
     };

@@ -268,3 +268,20 @@ async fn a_publish_is_refused_if_its_rights_end_before_its_body() {
     assert_eq!(upload.answer().await.outcome(), "401 revoked");
     assert_eq!(site.events("rooms/1").await, 0);
 }
+
+/// A proxy on this machine that is not trusted sends the requests of strangers from the address of
+/// the apps. The strangers must not lock out the apps.
+#[tokio::test]
+async fn the_admin_listener_has_no_limits_for_each_address() {
+    let rates = ["--publishes-per-address", "1/h,burst:1", "--connections-per-address-max", "1"];
+    let site = Site::start(&[&FAILURES[..], &rates].concat());
+    for _ in 0..3 {
+        assert_eq!(subscribe("guess").ask(site.public()).await.outcome(), "401 key_unknown");
+    }
+    assert_limited(&subscribe("guess").ask(site.public()).await, "--failures-per-address");
+    for _ in 0..4 {
+        assert_eq!(subscribe("guess").ask(site.admin()).await.outcome(), "401 key_unknown");
+        site.publish("topic=rooms/1", "x").await;
+        assert_eq!(publish(&site, "ada").ask(site.admin()).await.outcome(), "200");
+    }
+}
