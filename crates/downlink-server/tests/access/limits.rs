@@ -285,3 +285,48 @@ async fn the_admin_listener_has_no_limits_for_each_address() {
         assert_eq!(publish(&site, "ada").ask(site.admin()).await.outcome(), "200");
     }
 }
+
+/// Opens a stream from this machine, and waits for its first event.
+async fn connect(site: &Site) -> Stream {
+    site.subscribe(Request::get("/events?topic=news")).await
+}
+
+#[tokio::test]
+async fn an_address_has_at_most_so_many_connections() {
+    let flags = ["--connections-per-address-max", "2", "--public", "news"];
+    let site = Site::start(&flags);
+    let (first, mut second) = (connect(&site).await, connect(&site).await);
+    let answer = Request::get("/events?topic=news").ask(site.public()).await;
+    assert_eq!(answer.outcome(), "429 too_many_requests");
+    assert!(answer.header("retry-after").is_some());
+    site.assert_comes_back(Request::get("/events?topic=news")).await;
+    assert_eq!(Request::get("/healthz").ask(site.public()).await.status, 200);
+    // The admin listener has its own connections.
+    site.publish("topic=news", "hello").await;
+    assert_eq!(second.data().await, "hello");
+    drop(first);
+    patiently(async {
+        // The server notices the end of a connection a moment later.
+        while Request::get("/events?topic=news").ask(site.public()).await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_connects_at_the_rate_of_its_limit() {
+    let site = Site::start(&["--connects-per-address", "1/h,burst:2", "--public", "news"]);
+    for _ in 0..2 {
+        drop(connect(&site).await);
+    }
+    let answer = Request::get("/events?topic=news").ask(site.public()).await;
+    assert_eq!(answer.outcome(), "429 too_many_requests");
+    site.assert_comes_back(Request::get("/events?topic=news")).await;
+    // A trusted proxy has the connections of many clients.
+    let flags = ["--connects-per-address", "1/h,burst:2", "--public", "news"];
+    let site = Site::start(&[&flags[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
+    for _ in 0..4 {
+        connect(&site).await;
+    }
+}
