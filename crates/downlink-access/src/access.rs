@@ -328,7 +328,8 @@ impl Access {
     }
 
     /// Makes every open stream check its rights at its next poll. A server calls this after it has
-    /// fetched a key set, because a key may be missing in the newer set.
+    /// fetched a key set that lacks a key of the set before it (see
+    /// [`KeySetCache::removals`](crate::KeySetCache::removals)), and then wakes the streams.
     pub fn note_change(&self) {
         self.shared.changes.fetch_add(1, Ordering::Release);
     }

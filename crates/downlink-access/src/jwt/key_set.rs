@@ -180,6 +180,8 @@ struct State {
     /// Whether to fetch before [`FETCH_EVERY`] has passed, because the set lacks the key of a token
     /// or because the newest fetch brought no set.
     is_due: bool,
+    /// The number of sets that lacked a key of the set before them.
+    removals: u64,
 }
 
 impl KeySetCache {
@@ -219,9 +221,18 @@ impl KeySetCache {
         state.in_flight = false;
         let set = set?;
         let usable = set.check_usable();
+        let lacks = |older: &VerifyingKey| set.keys.iter().all(|key| key.id != older.id);
+        let removed = state.newest.as_ref().is_some_and(|(older, _)| older.keys.iter().any(lacks));
+        state.removals += u64::from(removed);
         state.newest = Some((Arc::new(set), now));
         state.is_due = false;
         usable
+    }
+
+    /// The number of fetched sets that lacked a key of the set before them. When it has grown, a
+    /// server [lets the open streams check their rights](crate::Access::note_change).
+    pub fn removals(&self) -> u64 {
+        self.0.lock().removals
     }
 
     /// Notes that a fetch failed. The older set stays in use until [`KEY_SET_STALE_MAX`].

@@ -152,6 +152,32 @@ fn a_key_set_is_fetched_every_five_minutes() {
     assert!(cache.poll_fetch(after(FETCH_EVERY)));
 }
 
+/// Every open stream checks its rights after a removal, so the other fetches must not count.
+#[test]
+fn only_fetches_that_remove_a_key_count_as_removals() {
+    let cache = KeySetCache::new();
+    let all: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+    let [mut reversed, mut shorter] = [all.clone(), all.clone()];
+    reversed["keys"].as_array_mut().unwrap().reverse();
+    shorter["keys"].as_array_mut().unwrap().remove(0);
+    let empty = serde_json::json!({ "keys": [] });
+    let no_set = serde_json::json!({});
+    for (set, removals) in [
+        (&shorter, 0),
+        (&all, 0),
+        (&reversed, 0),
+        (&no_set, 0),
+        (&shorter, 1),
+        (&no_set, 1),
+        (&empty, 2),
+        (&empty, 2),
+        (&all, 2),
+    ] {
+        let _ = cache.fetched(now(), set.to_string().as_bytes());
+        assert_eq!(cache.removals(), removals, "{set}");
+    }
+}
+
 #[test]
 fn a_removed_key_is_refused_after_the_next_fetch() {
     let (tokens, cache) = fetched();

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     io,
-    num::NonZeroU32,
     path::Path,
     pin::pin,
     sync::{Arc, OnceLock},
@@ -55,7 +54,7 @@ pub struct Control {
     /// The limits of requests. A development server has none.
     rates: Option<Rates>,
     trusted_proxies: Vec<TrustedProxy>,
-    /// Wakes the publishers of streams after each revocation.
+    /// Wakes the publishers of streams when rights may have ended.
     changed: Notify,
 }
 
@@ -184,9 +183,24 @@ impl Control {
         !matches!(self.presented(credentials).chosen(), Ok(None))
     }
 
+    /// Whether an app decides about subscriptions without a token or a ticket.
+    pub(crate) fn asks_an_app(&self) -> bool {
+        self.ask.is_some()
+    }
+
     /// The limits of requests.
     pub(crate) fn rates(&self) -> Option<&Rates> {
         self.rates.as_ref()
+    }
+
+    /// Checks whether a caller may publish at this moment. A route calls this before it reads a
+    /// body.
+    pub(crate) fn check_publishes(
+        &self,
+        caller: &Caller,
+        address: ClientAddress,
+    ) -> Result<(), Exceeded> {
+        self.count_publishes(caller, address, 0)
     }
 
     /// Counts events that a caller publishes.
@@ -198,7 +212,6 @@ impl Control {
     ) -> Result<(), Exceeded> {
         let Some(rates) = &self.rates else { return Ok(()) };
         let events = u32::try_from(events).unwrap_or(u32::MAX);
-        let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
         let key = match caller.verified().proof() {
             Proof::Key => caller.verified().key(),
             // The listener has given the rights, and everyone who can connect has them.
@@ -219,13 +232,18 @@ impl Control {
     }
 
     /// The address of the client of a request.
-    pub(crate) fn client_address(&self, peer: PeerAddr, headers: &HeaderMap) -> ClientAddress {
-        ClientAddress::of(peer, headers, &self.trusted_proxies)
-    }
-
-    /// Whether there is an app to ask.
-    pub(crate) fn asks(&self) -> bool {
-        self.ask.is_some()
+    ///
+    /// Only programs on this machine can reach an admin listener, so it has no limits for each
+    /// address. A proxy on this machine may send the requests of strangers from the same address,
+    /// and the strangers must not use up the limits of the apps.
+    pub(crate) fn client_address(
+        &self,
+        role: Role,
+        peer: PeerAddr,
+        headers: &HeaderMap,
+    ) -> ClientAddress {
+        let address = ClientAddress::of(peer, headers, &self.trusted_proxies);
+        if role.is_public() { address } else { address.exempt() }
     }
 
     /// Asks the app for the grant of a subscription. `None` if there is no app to ask.
@@ -235,18 +253,38 @@ impl Control {
         question: &Question<'_>,
         by_event_source: bool,
     ) -> Option<Result<Caller, Answer>> {
-        let granted = self.ask.as_ref()?.grant(question).await;
-        Some(granted.map(|Granted { grant, asked_at }| {
-            let verified = Verified::trusted(grant, asked_at);
-            Caller::new(caller.access().clone(), verified, by_event_source)
-        }))
+        let ask = self.ask.as_ref()?;
+        let verified = |Granted { grant, asked_at }| Verified::trusted(grant, asked_at);
+        let mut granted = ask.grant(question).await.map(verified);
+        // A revocation may have come while the app answered. The app decides again, because a 204
+        // would stop the `EventSource` of a user who may still read something.
+        if granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question)) {
+            granted = ask.grant(question).await.map(verified);
+        }
+        let access = || caller.access().clone();
+        Some(granted.map(|verified| Caller::new(access(), verified, by_event_source)))
     }
 
-    /// Fetches the key sets whenever a fetch is due. Never ends if there are any.
-    pub(crate) async fn fetch_key_sets(&self) {
-        if let Some(key_sets) = &self.key_sets {
-            key_sets.run().await;
-        }
+    fn is_revoked(&self, granted: &Verified, question: &Question<'_>) -> bool {
+        let holds = self.access.recheck(granted, &question.asked.selectors, now());
+        holds == Err(AccessError::Revoked)
+    }
+
+    /// Fetches the key sets whenever a fetch is due, and ends the streams of keys that were removed.
+    /// Never ends if there are any key sets.
+    pub(crate) async fn fetch_key_sets(&self, hub: &Hub<String>) {
+        let Some(key_sets) = &self.key_sets else { return };
+        let removed = || {
+            self.access.note_change();
+            self.check_open(hub);
+        };
+        key_sets.run(removed).await;
+    }
+
+    /// Lets every open stream and every streamed publish check its rights again.
+    fn check_open(&self, hub: &Hub<String>) {
+        self.changed.notify_waiters();
+        hub.wake_subscribers();
     }
 
     /// The caller of a request with a bad cookie.
@@ -264,11 +302,18 @@ impl Control {
     }
 
     /// Whether the app decides about a credential that this server does not know: it can be a token
-    /// of the app's own.
+    /// of the app's own. A public listener does not accept the server's keys, but it must not pass
+    /// them on either.
     pub(crate) fn is_for_app(&self, credentials: &Credentials<'_>, error: &AccessError) -> bool {
         let passes = self.ask.as_ref().is_some_and(AskApp::passes_authorization);
         let is_unknown = *error == AccessError::KeyUnknown && credentials.tickets.is_empty();
-        passes && is_unknown && !self.is_cookie(credentials)
+        passes && is_unknown && !self.is_cookie(credentials) && !self.is_own_key(credentials)
+    }
+
+    /// Whether the credential is a key of this server, even a revoked one.
+    fn is_own_key(&self, credentials: &Credentials<'_>) -> bool {
+        let verified = self.access.verify(&self.presented(credentials), now());
+        verified != Err(AccessError::KeyUnknown)
     }
 
     fn presented<'a>(&self, credentials: &Credentials<'a>) -> Presented<'a> {
@@ -321,8 +366,7 @@ impl Control {
         revoked.map_err(|_| RevokeError::TooManyKeys)?;
         // An answer of the app from before the revocation must not be used again.
         self.ask.iter().for_each(AskApp::forget);
-        self.changed.notify_waiters();
-        hub.wake_subscribers();
+        self.check_open(hub);
         let control = Arc::clone(self);
         let append = move || control.revoked.get().map_or(Ok(()), |file| file.append(&revocation));
         let writing = tokio::task::spawn_blocking(append);

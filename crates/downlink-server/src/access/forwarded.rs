@@ -27,8 +27,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) struct ClientAddress {
     /// `None` for a client on a Unix socket.
     ip: Option<IpAddr>,
-    /// Whether this is the address of a trusted proxy.
-    is_proxy: bool,
+    /// Whether the limits for each address do not apply.
+    is_exempt: bool,
 }
 
 impl ClientAddress {
@@ -43,7 +43,12 @@ impl ClientAddress {
             ip = Some(address);
             is_proxy = proxies.iter().any(|proxy| proxy.covers(address));
         }
-        Self { ip, is_proxy }
+        Self { ip, is_exempt: is_proxy }
+    }
+
+    /// The same address, without the limits for each address.
+    pub(crate) fn exempt(self) -> Self {
+        Self { is_exempt: true, ..self }
     }
 
     /// The address, for logs and for the app.
@@ -52,10 +57,10 @@ impl ClientAddress {
     }
 
     /// The key of the address in the limits for each address. `None` if the limits do not apply: to
-    /// a client without an address, and to a trusted proxy, which may have sent the requests of many
-    /// clients.
+    /// a client without an address, to a trusted proxy, which may have sent the requests of many
+    /// clients, and to an [exempt](Self::exempt) client.
     pub(crate) fn key(self) -> Option<AddressKey> {
-        self.ip.filter(|_| !self.is_proxy).map(AddressKey::of)
+        self.ip.filter(|_| !self.is_exempt).map(AddressKey::of)
     }
 }
 

@@ -73,16 +73,22 @@ impl KeySets {
         }
     }
 
-    /// Fetches whenever a fetch is due. Never ends.
+    /// Fetches whenever a fetch is due, and calls `removed` after each fetch that has removed a key.
+    /// Never ends.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, a fetch in flight counts as failed. A later call continues.
-    pub(crate) async fn run(&self) {
+    pub(crate) async fn run(&self, removed: impl Fn()) {
         loop {
             let now = self.clock.now();
             if let Some(fetch) = self.begin(now) {
+                let removals = self.cache.removals();
                 self.fetch(fetch).await;
+                if self.cache.removals() != removals {
+                    tracing::info!("the key set has lost a key: its tokens and streams end");
+                    removed();
+                }
                 continue;
             }
             let next = self.cache.next_fetch_at(now).as_millis();

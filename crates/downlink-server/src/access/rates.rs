@@ -256,7 +256,7 @@ impl Rates {
 
     /// Counts events that a client wants to publish. `key` is the key of a key file. A client with a
     /// token or a ticket has none, and its address counts. A batch counts as a whole, and later
-    /// events wait for it.
+    /// events wait for it. With 0 events, this only checks whether the client may publish now.
     ///
     /// # Errors
     ///
@@ -265,17 +265,17 @@ impl Rates {
         &self,
         key: Option<KeyId>,
         client: ClientAddress,
-        events: NonZeroU32,
+        events: u32,
         now: Instant,
     ) -> Result<(), Exceeded> {
         let (wait, flag) = match key {
             Some(key) => {
                 let limiter = self.publishes_per_key.as_ref();
-                (limiter.map(|it| it.take_many(key, events, now)), "--publishes-per-key")
+                (limiter.map(|it| take(it, key, events, now)), "--publishes-per-key")
             }
             None => {
                 let limiter = self.publishes_per_address.as_ref().zip(client.key());
-                let wait = limiter.map(|(it, address)| it.take_many(address, events, now));
+                let wait = limiter.map(|(it, address)| take(it, address, events, now));
                 (wait, "--publishes-per-address")
             }
         };
@@ -308,6 +308,19 @@ impl Rates {
     pub(crate) fn issue(&self, key: KeyId, now: Instant) -> Result<(), Exceeded> {
         let limiter = self.tickets_per_key.as_ref();
         exceeded(limiter.map(|it| it.take(key, now)), "--tickets-per-key")
+    }
+}
+
+/// Counts this many uses of a key. With 0 uses, this only checks whether the key may be used.
+fn take<K: std::hash::Hash + Eq>(
+    limiter: &RateLimiter<K>,
+    key: K,
+    uses: u32,
+    now: Instant,
+) -> Result<(), Duration> {
+    match NonZeroU32::new(uses) {
+        Some(uses) => limiter.take_many(key, uses, now),
+        None => limiter.check(key, now),
     }
 }
 
@@ -347,7 +360,7 @@ mod tests {
         KeyId::from_bytes([name.as_bytes()[0]; KeyId::BYTES])
     }
 
-    const ONE: NonZeroU32 = NonZeroU32::MIN;
+    const ONE: u32 = 1;
 
     #[test]
     fn the_default_rates_are_rates() {

@@ -37,6 +37,11 @@ impl Role {
         matches!(self, Self::Development | Self::AdminSocket)
     }
 
+    /// Whether this is the public listener of a production server.
+    pub(crate) fn is_public(self) -> bool {
+        matches!(self, Self::Only | Self::Public)
+    }
+
     /// Whether a key is a credential on this listener.
     pub(crate) fn takes_keys(self) -> bool {
         self != Self::Public

@@ -47,8 +47,9 @@ pub(super) async fn publish(
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
     content::check(&headers)?;
-    // A stranger must not make the server read a large body.
+    // A stranger, or a client beyond its limit, must not make the server read a large body.
     caller.check_credential()?;
+    app.control.check_publishes(&caller, sender.address)?;
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);

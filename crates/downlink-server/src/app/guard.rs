@@ -140,7 +140,7 @@ async fn check(
         return Ok((origin, Outcome::Open));
     }
     let peer = head.extensions.get::<PeerAddr>().copied().unwrap_or(PeerAddr::Unknown);
-    let address = app.control.client_address(peer, headers);
+    let address = app.control.client_address(app.role, peer, headers);
     match caller(app, head, &origin, address, by_event_source).await {
         Ok(caller) => Ok((origin, Outcome::Caller(caller, address))),
         Err(refused) => Err((origin, refused)),
@@ -211,7 +211,7 @@ fn check_host(app: &App, host: &str) -> Result<(), Refused> {
         name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(without_port(host))
     };
     // An admin listener can be reached only from this machine.
-    let is_public = matches!(app.role, Role::Only | Role::Public) && !app.settings.is_local();
+    let is_public = app.role.is_public() && !app.settings.is_local();
     let open = is_public && names.is_empty();
     if open || is_loopback(without_port(host)) || names.iter().any(allowed) {
         return Ok(());

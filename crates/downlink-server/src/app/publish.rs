@@ -72,6 +72,7 @@ pub(super) async fn publish(
     if let Some(key) = key {
         publish = publish.idempotency_key(&envelope.publisher, key);
     }
+    app.control.check_publishes(&caller, sender.address)?;
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
     content::check_no_form(&headers, &data)?;

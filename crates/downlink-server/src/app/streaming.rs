@@ -21,6 +21,7 @@ use downlink::{
     hub::{Address, Confirmed, Hub, PublishError, Receipt},
 };
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::{
     body,
@@ -202,9 +203,7 @@ impl Publishing<'_> {
             let chunk = match next(self.app, &self.caller, &self.addresses, body).await {
                 Next::Chunk(chunk) => chunk,
                 Next::Stop(why) => return Err(self.at_next(why)),
-                Next::ShuttingDown => {
-                    return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) });
-                }
+                Next::ShuttingDown => return Err(self.at_shutdown()),
             };
             let Read { events, error } = reader.read(chunk.as_deref());
             for event in events {
@@ -245,14 +244,23 @@ impl Publishing<'_> {
     }
 
     /// Waits until the limits of publishes allow the next event. Meanwhile the server does not read
-    /// the body, so the client sends more slowly.
+    /// the body, so the client sends more slowly. The wait ends early with the rights of the client,
+    /// and at the shutdown of the server.
     async fn wait_for_turn(&self) -> Result<(), Stopped> {
         let count = || self.app.control.count_publishes(&self.caller, self.address, 1);
         while let Err(exceeded) = count() {
             if exceeded.wait > TURN_WAIT_MAX {
                 return Err(self.at_next(exceeded.into()));
             }
-            tokio::time::sleep(exceeded.wait).await;
+            // The events of one chunk may wait for minutes.
+            tokio::select! {
+                biased;
+                () = self.hub.draining() => return Err(self.at_shutdown()),
+                error = self.app.control.rights_ended(&self.caller, &self.addresses) => {
+                    return Err(self.at_next(error.into()));
+                }
+                () = sleep(exceeded.wait) => {}
+            }
         }
         Ok(())
     }
@@ -322,6 +330,11 @@ impl Publishing<'_> {
     /// The value for a stream that stops at its next event.
     fn at_next(&self, why: Refused) -> Stopped {
         Stopped { number: self.sent + 1, why, is_shutdown: false }
+    }
+
+    /// The value for a stream that stops because the server is shutting down.
+    fn at_shutdown(&self) -> Stopped {
+        Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }
     }
 
     /// Waits for all open commits, and then returns the refusal that ends the stream. After the

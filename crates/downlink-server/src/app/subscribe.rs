@@ -85,16 +85,20 @@ async fn ask(
     asked: &Selection,
     browser: bool,
 ) -> Result<Option<Caller>, Refused> {
-    let is_nobody = caller.verified().proof() == Proof::Nothing;
-    if !is_nobody || caller.check_subscription(asked).is_ok() {
+    let Err(refusal) = caller.check_credential() else { return Ok(None) };
+    let is_public = || caller.check_subscription(asked).is_ok();
+    if !app.control.asks_an_app() || is_public() {
         return Ok(None);
     }
-    if !app.control.asks() {
-        return Ok(None);
+    // The cookie has a token whose keys cannot be fetched now. The app may not know its user, and a
+    // refusal of the app is final.
+    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(refusal.into());
     }
-    // Each invented cookie is another question, so a stranger could occupy the app.
-    let rates = app.control.rates();
-    rates.map_or(Ok(()), |rates| rates.attempt(sender.address, Instant::now()))?;
+    // Only the app knows whether a cookie is good. So each question is an attempt.
+    if let Some(rates) = app.control.rates() {
+        rates.attempt(sender.address, Instant::now())?;
+    }
     let question = Question {
         asked,
         address: sender.address.ip(),
@@ -103,7 +107,7 @@ async fn ask(
     };
     let Some(answer) = app.control.ask(caller, &question, browser).await else { return Ok(None) };
     if matches!(answer, Err(Answer::Unauthenticated))
-        && let Some(rates) = rates
+        && let Some(rates) = app.control.rates()
     {
         rates.failed(sender.address, Instant::now());
     }

@@ -80,8 +80,6 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
         .on_thread_park(memory::give_back_sometimes)
         .build()?;
     runtime.spawn(memory::keep_giving_back());
-    let key_sets = Arc::clone(&control);
-    runtime.spawn(async move { key_sets.fetch_key_sets().await });
     let admin = admin.cloned();
     let abuse = access.as_ref().map(|access| access.abuse.clone());
     let mode = Mode { is_development: access.is_none(), admin, control, abuse };
@@ -148,11 +146,13 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
-    let of = |role, connections_max| Serving {
+    let (key_sets, of_streams) = (Arc::clone(&mode.control), hub.clone());
+    tokio::spawn(async move { key_sets.fetch_key_sets(&of_streams).await });
+    let of = |role: Role, connections_max| Serving {
         hub: &hub,
         settings: &settings,
         control: &mode.control,
-        abuse: mode.abuse.as_ref().filter(|_| matches!(role, Role::Only | Role::Public)),
+        abuse: mode.abuse.as_ref().filter(|_| role.is_public()),
         role,
         connections_max,
     };

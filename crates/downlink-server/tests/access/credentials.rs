@@ -38,7 +38,7 @@ pub(crate) enum Signer {
 }
 
 impl Signer {
-    fn sign(self, secret: &Secret, claims: &Value) -> String {
+    fn sign(self, secret: &Secret, kid: Option<&str>, claims: &Value) -> String {
         macro_rules! der {
             ($name:literal) => {
                 include_bytes!(concat!("../../../downlink-access/tests/fixtures/", $name))
@@ -57,7 +57,7 @@ impl Signer {
             Self::Hs256 => ("HS256", Algorithm::HS256, hmac(secret.text().as_bytes())),
             Self::PublicKeyAsSecret => ("HS256", Algorithm::HS256, hmac(RS256_PUBLIC.as_bytes())),
         };
-        let message = message(name, claims);
+        let message = message(name, kid, claims);
         let signature = sign(message.as_bytes(), &key, algorithm).expect("the key fits");
         format!("{message}.{signature}")
     }
@@ -68,8 +68,11 @@ fn hmac(secret: &[u8]) -> EncodingKey {
 }
 
 /// The header and the claims of a token, without its signature.
-fn message(algorithm: &str, claims: &Value) -> String {
-    let header = json!({ "alg": algorithm, "typ": "JWT" });
+fn message(algorithm: &str, kid: Option<&str>, claims: &Value) -> String {
+    let mut header = json!({ "alg": algorithm, "typ": "JWT" });
+    if let Some(kid) = kid {
+        header["kid"] = kid.into();
+    }
     format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()))
 }
 
@@ -148,31 +151,35 @@ pub(crate) struct Credentials {
     pub(crate) admin_key: Secret,
     ticket_key: Secret,
     jwt_secret: Secret,
+    /// The flags with the files of the keys.
     pub(crate) flags: Vec<String>,
+    /// The flags for tokens.
+    pub(crate) token_flags: Vec<String>,
 }
 
 impl Credentials {
     /// Makes the keys, and writes them to files in this folder.
     pub(crate) fn new(folder: &Folder) -> Self {
         let mut flags = Vec::new();
-        let mut key = |flag: &str| {
+        let key = |flag: &str, flags: &mut Vec<String>| {
             let secret = Secret::generate().expect("randomness");
             let file = folder.file(&format!("{flag}.key"));
             secret.create_file(file.as_ref()).expect("a new file");
             flags.extend([format!("--{flag}"), file]);
             secret
         };
-        let publish_key = key("publish-key-file");
-        let admin_key = key("admin-key-file");
-        let ticket_key = key("ticket-key-file");
-        let jwt_secret = key("jwt-key-file");
+        let publish_key = key("publish-key-file", &mut flags);
+        let admin_key = key("admin-key-file", &mut flags);
+        let ticket_key = key("ticket-key-file", &mut flags);
+        let mut token_flags = Vec::new();
+        let jwt_secret = key("jwt-key-file", &mut token_flags);
         for (name, pem) in [("rs256.pem", RS256_PUBLIC), ("es256.pem", ES256_PUBLIC)] {
             let file = folder.file(name);
             std::fs::write(&file, pem).expect("a new file");
-            flags.extend(["--jwt-public-key".to_owned(), file]);
+            token_flags.extend(["--jwt-public-key".to_owned(), file]);
         }
-        flags.extend(["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE].map(str::to_owned));
-        Self { publish_key, admin_key, ticket_key, jwt_secret, flags }
+        token_flags.extend(["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE].map(str::to_owned));
+        Self { publish_key, admin_key, ticket_key, jwt_secret, flags, token_flags }
     }
 
     pub(crate) fn publish_key(&self) -> String {
@@ -189,7 +196,12 @@ impl Credentials {
     }
 
     pub(crate) fn token(&self, signer: Signer, claims: &Value) -> String {
-        signer.sign(&self.jwt_secret, claims)
+        signer.sign(&self.jwt_secret, None, claims)
+    }
+
+    /// An ordinary token that names its key.
+    pub(crate) fn named_token(&self, signer: Signer, kid: &str, client: &str) -> String {
+        signer.sign(&self.jwt_secret, Some(kid), &claims(Some(client), of_a_user()))
     }
 
     /// An ordinary token of this client.
@@ -207,7 +219,7 @@ impl Credentials {
 
     /// A token without a signature, whose algorithm is `none`.
     pub(crate) fn unsigned(&self, claims: &Value) -> String {
-        format!("{}.", message("none", claims))
+        format!("{}.", message("none", None, claims))
     }
 
     /// Makes the tickets that a server with these keys issues at different times. Each is valid for

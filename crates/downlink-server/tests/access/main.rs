@@ -13,10 +13,13 @@ mod disk;
 #[expect(dead_code, reason = "only the tests of the API use every function")]
 mod stream;
 
+mod asking;
 mod attacks;
 mod cells;
 mod credentials;
 mod hosts;
+mod key_sets;
+mod limits;
 mod origins;
 mod program;
 mod publishing;
@@ -28,6 +31,8 @@ mod site;
 mod streams;
 mod subscribing;
 mod table;
+mod upload;
+mod web;
 
 use std::time::Duration;
 

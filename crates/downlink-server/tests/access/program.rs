@@ -20,16 +20,6 @@ impl Folder {
         Self::at(std::env::temp_dir().join(name))
     }
 
-    /// A folder at this path, which does not exist yet.
-    pub(crate) fn at(path: PathBuf) -> Self {
-        std::fs::create_dir_all(&path).expect("a folder for the test");
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// The path of a file in the folder, for a flag.
     pub(crate) fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().expect("UTF-8").to_owned()

@@ -2,17 +2,13 @@
 //! that belong to their publisher.
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::{
-    answer::Answer,
     credentials::{Signer, for_seconds, of_a_user},
-    patiently,
     request::{Place, Request},
     site::Site,
+    upload::Upload,
 };
 
 #[tokio::test]
@@ -52,36 +48,6 @@ async fn a_batch_without_a_credential_is_refused_before_its_body_arrives() {
     let head = request.text(site.public(), "Content-Length: 1000000\r\n");
     io.write_all(head.as_bytes()).await.expect("the connection is open");
     assert_eq!(Upload(io).answer().await.outcome(), "401 token_missing");
-}
-
-/// A publish whose body is a stream of JSON lines, and stays open.
-struct Upload(TcpStream);
-
-impl Upload {
-    async fn start(listener: &Place, token: &str, query: &str) -> Self {
-        let Place::Tcp(address) = listener else { panic!("the listener is on TCP") };
-        let mut io = TcpStream::connect(address).await.expect("the server listens");
-        let request = Request::post(format!("/events?{query}"), "")
-            .header("Content-Type", "application/x-ndjson")
-            .header("Transfer-Encoding", "chunked")
-            .bearer(token);
-        io.write_all(request.text(listener, "").as_bytes()).await.expect("the connection is open");
-        Self(io)
-    }
-
-    /// Sends one event.
-    async fn send(&mut self, data: &str) {
-        let chunk = format!("{:x}\r\n{data}\n\r\n", data.len() + 1);
-        self.0.write_all(chunk.as_bytes()).await.expect("the connection is open");
-    }
-
-    /// Waits for the answer. The body has not ended.
-    async fn answer(mut self) -> Answer {
-        let mut answer = Vec::new();
-        let read = patiently(self.0.read_to_end(&mut answer)).await;
-        assert!(read.is_ok() || !answer.is_empty(), "{read:?}");
-        Answer::parse(&String::from_utf8(answer).expect("UTF-8"))
-    }
 }
 
 #[tokio::test]

@@ -7,11 +7,14 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::{
     answer::Answer,
-    credentials::Credentials,
+    credentials::{AUDIENCE, Credentials, ISSUER},
     program::{self, Folder, Program},
     request::{Place, Request},
     stream::Stream,
 };
+
+/// The flags of a public listener and an admin listener.
+const TWO_LISTENERS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 /// A running server with its keys and its store.
 pub(crate) struct Site {
@@ -24,7 +27,7 @@ pub(crate) struct Site {
 impl Site {
     /// Starts a server with these further flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        Self::of(&[&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], flags].concat())
+        Self::of(&[&TWO_LISTENERS, flags].concat())
     }
 
     /// Starts a server with exactly these flags, and with the keys of the test.
@@ -34,25 +37,30 @@ impl Site {
 
     /// The same server, with its files in this folder.
     pub(crate) fn in_folder(folder: Folder, flags: &[&str]) -> Self {
-        let keys = Credentials::new(&folder);
-        Self::with_keys(folder, keys, flags)
+        Self::with(folder, flags, |keys| keys.token_flags.clone())
     }
 
-    /// A server that verifies no tokens, with these further flags.
+    /// Starts a server that verifies no tokens.
     pub(crate) fn without_tokens(flags: &[&str]) -> Self {
-        let folder = Folder::new();
-        let mut keys = Credentials::new(&folder);
-        let tokens = keys.flags.iter().position(|flag| flag.starts_with("--jwt"));
-        keys.flags.truncate(tokens.expect("a flag for tokens"));
-        let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        Self::with_keys(folder, keys, &[&listeners, flags].concat())
+        Self::with(Folder::new(), &[&TWO_LISTENERS, flags].concat(), |_| Vec::new())
     }
 
-    fn with_keys(folder: Folder, keys: Credentials, flags: &[&str]) -> Self {
+    /// Starts a server that verifies tokens only with the key set at this URL.
+    pub(crate) fn with_key_set(url: &str, flags: &[&str]) -> Self {
+        let of_tokens = ["--jwks-url", url, "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE];
+        Self::without_tokens(&[&of_tokens, flags].concat())
+    }
+
+    fn with(
+        folder: Folder,
+        flags: &[&str],
+        token_flags: impl FnOnce(&Credentials) -> Vec<String>,
+    ) -> Self {
+        let keys = Credentials::new(&folder);
         let store = folder.file("downlink.db");
         let mut words: Vec<String> = ["serve", "--store", &store].map(str::to_owned).to_vec();
         words.extend(flags.iter().map(|word| (*word).to_owned()));
-        words.extend(keys.flags.iter().cloned());
+        words.extend(keys.flags.iter().cloned().chain(token_flags(&keys)));
         let mut site = Self { program: None, keys, words, folder };
         site.start_again();
         site
@@ -136,6 +144,15 @@ impl Site {
         Stream::begin(io).await
     }
 
+    /// Subscribes with an `EventSource`, and asserts that it gets a stream that ends at once and makes
+    /// it come back. Returns the reconnection time in milliseconds.
+    pub(crate) async fn assert_comes_back(&self, request: Request) -> u64 {
+        let mut stream = self.stream(request.of_browser()).await;
+        assert_eq!(stream.status(), 200, "{}{}", stream.head, stream.body);
+        assert!(stream.next().await.is_none(), "the stream has no event: {}", stream.body);
+        stream.retry.expect("a reconnection time")
+    }
+
     /// Opens a subscription, and reads its first event.
     pub(crate) async fn subscribe(&self, request: Request) -> Stream {
         let mut stream = self.stream(request).await;
@@ -158,10 +175,15 @@ impl Site {
 }
 
 /// Reads the end of a stream whose credential was revoked.
-pub(crate) async fn assert_revoked(mut stream: Stream) {
+pub(crate) async fn assert_revoked(stream: Stream) {
+    assert_ended(stream, "revoked").await;
+}
+
+/// Reads the end of a stream whose rights have ended for the reason with this code.
+pub(crate) async fn assert_ended(mut stream: Stream, code: &str) {
     let expired = stream.next().await.expect("the last event");
     assert_eq!(expired.event_type, "downlink.expired");
-    assert_eq!(expired.data, r#"{"code":"revoked"}"#);
+    assert_eq!(expired.data, format!(r#"{{"code":"{code}"}}"#));
     assert_eq!(stream.retry, Some(1_000));
     assert_eq!(stream.rest().await, [""; 0]);
 }

@@ -35,22 +35,25 @@ use super::sse::event_stream;
 /// assert!(response.headers().contains_key("retry-after"));
 /// ```
 pub fn refuse(reason: &str, reconnection: Spread, browser: bool) -> Response<Full<Bytes>> {
-    refuse_as(StatusCode::SERVICE_UNAVAILABLE, reason, reconnection, browser)
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE);
+    refuse_as(problem, reason, reconnection, browser)
 }
 
 /// Makes the response for a client that has reached a limit of its own, such as a rate.
 ///
-/// The response is that of [`refuse`], but with the status 429 instead of 503.
+/// The response is that of [`refuse`], but with the status 429 instead of 503, and with the code
+/// `too_many_requests`.
 pub fn too_many_requests(
     reason: &str,
     reconnection: Spread,
     browser: bool,
 ) -> Response<Full<Bytes>> {
-    refuse_as(StatusCode::TOO_MANY_REQUESTS, reason, reconnection, browser)
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS).code("too_many_requests");
+    refuse_as(problem, reason, reconnection, browser)
 }
 
 fn refuse_as(
-    status: StatusCode,
+    problem: Problem,
     reason: &str,
     reconnection: Spread,
     browser: bool,
@@ -61,8 +64,7 @@ fn refuse_as(
         stream.extend_from_slice(Frame::retry(delay).as_bytes());
         return event_stream(Full::from(stream));
     }
-    let problem = Problem::new(status).detail(reason.to_owned());
-    let mut response = problem.into_http_response();
+    let mut response = problem.detail(reason.to_owned()).into_http_response();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
     response
 }

@@ -95,7 +95,7 @@ impl Fetching {
 
     fn spawn(keys: &Arc<KeySets>) -> JoinHandle<()> {
         let keys = Arc::clone(keys);
-        tokio::spawn(async move { keys.run().await })
+        tokio::spawn(async move { keys.run(|| {}).await })
     }
 
     /// Waits for the end of a fetch. Returns the number of keys in use.

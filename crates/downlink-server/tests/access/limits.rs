@@ -1,0 +1,332 @@
+//! The limits against abuse, through the flags of the server.
+//!
+//! The rates of these tests allow the next use only after an hour, so that no test depends on time.
+
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+use crate::{
+    answer::Answer,
+    patiently,
+    request::{Place, Request},
+    site::Site,
+    stream::Stream,
+    upload::Upload,
+};
+
+/// A publish with an ordinary token of this client.
+fn publish(site: &Site, client: &str) -> Request {
+    Request::post("/events?topic=rooms/1", "x").bearer(&site.keys.user(client))
+}
+
+fn subscribe(credential: &str) -> Request {
+    Request::get("/events?topic=rooms/1").bearer(credential)
+}
+
+fn from(request: Request, address: &str) -> Request {
+    request.header("X-Forwarded-For", address)
+}
+
+/// Asserts that a request is refused by the limit of this flag, and that its sender learns when to
+/// send it again.
+#[track_caller]
+fn assert_limited(answer: &Answer, flag: &str) {
+    assert_eq!(answer.outcome(), "429 too_many_requests", "{answer:?}");
+    let detail = answer.problem(429);
+    assert!(detail.contains(flag), "{detail}");
+    let wait: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
+    assert!((3_000..=4_501).contains(&wait), "{wait} s, but the rate is one in an hour");
+}
+
+const FAILURES: [&str; 2] = ["--failures-per-address", "1/h,burst:3"];
+
+#[tokio::test]
+async fn an_address_with_too_many_bad_credentials_has_to_wait() {
+    let site = Site::start(&[&FAILURES[..], &["--trusted-proxy", "127.0.0.1"]].concat());
+    let good = site.keys.user("ada");
+    let guess = |address: &str| from(subscribe("guess"), address);
+    for _ in 0..3 {
+        let answer = guess("203.0.113.7").ask(site.public()).await;
+        assert_eq!(answer.outcome(), "401 key_unknown");
+    }
+    // Whatever the client has invented is to the left of its address.
+    for address in ["203.0.113.7", "198.51.100.1, 203.0.113.7", "127.0.0.1, 203.0.113.7"] {
+        for credential in ["guess", &good] {
+            let answer = from(subscribe(credential), address).ask(site.public()).await;
+            assert_limited(&answer, "--failures-per-address");
+        }
+        let ticket = from(Request::get("/events?ticket=x"), address).ask(site.public()).await;
+        assert_limited(&ticket, "--failures-per-address");
+        let later = site.assert_comes_back(from(subscribe(&good), address)).await;
+        assert!((3_000_000..=4_501_000).contains(&later), "{later} ms");
+        let nobody = from(Request::get("/events?topic=rooms/1"), address).ask(site.public()).await;
+        assert_eq!(nobody.outcome(), "401 token_missing");
+    }
+    // Other addresses do not wait. The addresses of an IPv6 network count as one.
+    site.subscribe(from(subscribe(&good), "203.0.113.8")).await;
+    for host in 1..=3 {
+        let answer = guess(&format!("2001:db8:0:7::{host}")).ask(site.public()).await;
+        assert_eq!(answer.outcome(), "401 key_unknown");
+    }
+    let answer = guess("2001:db8:0:7::4").ask(site.public()).await;
+    assert_limited(&answer, "--failures-per-address");
+    site.subscribe(from(subscribe(&good), "2001:db8:0:8::1")).await;
+    // A proxy without the header may have sent the requests of many clients.
+    for _ in 0..5 {
+        assert_eq!(subscribe("guess").ask(site.public()).await.outcome(), "401 key_unknown");
+    }
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_gives_the_address_of_a_client() {
+    let flags = ["--trusted-proxy", "127.0.0.1", "--proxy-protocol"];
+    let site = Site::start(&[&FAILURES[..], &flags].concat());
+    let Place::Tcp(address) = site.public() else { panic!("the listener is on TCP") };
+    let ask = async |client: &str, request: Request| {
+        let mut io = TcpStream::connect(address).await.expect("the server listens");
+        let head = format!("PROXY TCP4 {client} 127.0.0.1 40000 80\r\n");
+        let text = head + &request.text(site.public(), "Connection: close\r\n");
+        io.write_all(text.as_bytes()).await.expect("the connection is open");
+        Upload(io).answer().await
+    };
+    for n in 0..3 {
+        // The client itself is no trusted proxy, so its header does not count.
+        let request = from(subscribe("guess"), &format!("198.51.100.{n}"));
+        assert_eq!(ask("203.0.113.7", request).await.outcome(), "401 key_unknown");
+    }
+    let answer = ask("203.0.113.7", from(subscribe("guess"), "198.51.100.9")).await;
+    assert_limited(&answer, "--failures-per-address");
+    assert_eq!(ask("203.0.113.8", subscribe("guess")).await.outcome(), "401 key_unknown");
+}
+
+#[tokio::test]
+async fn an_address_publishes_at_the_rate_of_its_limit() {
+    let flags = ["--publishes-per-address", "1/h,burst:3", "--trusted-proxy", "127.0.0.1"];
+    let site = Site::start(&flags);
+    for client in ["ada", "bob", "ada"] {
+        let answer = from(publish(&site, client), "203.0.113.7").ask(site.public()).await;
+        assert_eq!(answer.outcome(), "200");
+    }
+    let limited = from(publish(&site, "carol"), "203.0.113.7").ask(site.public()).await;
+    assert_limited(&limited, "--publishes-per-address");
+    // A batch counts as a whole, and the next publish waits for all of its events.
+    let lines = |count: usize| "{\"topic\":\"rooms/1\",\"data\":1}\n".repeat(count);
+    let batch = |count, address| {
+        let request = Request::post("/events/batch", lines(count)).bearer(&site.keys.user("ada"));
+        from(request, address)
+    };
+    assert_eq!(batch(3, "203.0.113.8").ask(site.public()).await.outcome(), "200");
+    let limited = batch(1, "203.0.113.8").ask(site.public()).await;
+    assert_limited(&limited, "--publishes-per-address");
+    // A stream stops, and says how far it came.
+    let stream = Request::post("/events?topic=rooms/1", "1\n2\n3\n4\n5\n")
+        .header("Content-Type", "application/x-ndjson")
+        .bearer(&site.keys.user("ada"));
+    let limited = from(stream, "203.0.113.9").ask(site.public()).await;
+    assert_limited(&limited, "--publishes-per-address");
+    let detail = limited.problem(429);
+    assert!(detail.starts_with("Event 4 of the stream: "), "{detail}");
+    assert!(detail.contains(" Published: 3, "), "{detail}");
+    assert_eq!(site.events("rooms/1").await, 9);
+    // Events with a key do not count.
+    for _ in 0..5 {
+        site.publish("topic=rooms/1", "x").await;
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_publish_waits_for_its_turn() {
+    let site = Site::start(&["--publishes-per-address", "50/s,burst:1"]);
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
+    let lines: String = (0..30).map(|n| format!("{n}\n")).collect();
+    let request = Request::post("/events?topic=rooms/1", lines)
+        .header("Content-Type", "application/x-ndjson")
+        .bearer(&site.keys.user("ada"));
+    let began = std::time::Instant::now();
+    assert_eq!(request.ask(site.public()).await.json()["events"], 30);
+    let took = began.elapsed().as_millis();
+    assert!(took >= 29 * 20, "30 events in {took} ms");
+    for n in 0..30 {
+        assert_eq!(subscriber.data().await, n.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_key_publishes_at_the_rate_of_its_limit() {
+    let site = Site::of(&["--listen", "127.0.0.1:0", "--publishes-per-key", "1/h,burst:3"]);
+    let with = |key: &str, target: &str, body: &str| Request::post(target, body).bearer(key);
+    let key = site.keys.publish_key();
+    let line = r#"{"topic":"rooms/1","data":1}"#;
+    assert_eq!(with(&key, "/events?topic=a", "1").ask(site.public()).await.outcome(), "200");
+    assert_eq!(with(&key, "/events/batch", line).ask(site.public()).await.outcome(), "200");
+    let stream = with(&key, "/events?topic=a", "1\n2\n");
+    let stream = stream.header("Content-Type", "application/x-ndjson").ask(site.public()).await;
+    assert_limited(&stream, "--publishes-per-key");
+    for (target, body) in [("/events?topic=a", "1"), ("/events/batch", line)] {
+        assert_limited(&with(&key, target, body).ask(site.public()).await, "--publishes-per-key");
+    }
+    let other = with(&site.keys.admin_key(), "/events?topic=a", "1").ask(site.public()).await;
+    assert_eq!(other.outcome(), "200");
+    assert_eq!(publish(&site, "ada").ask(site.public()).await.outcome(), "200");
+}
+
+#[tokio::test]
+async fn a_key_issues_tickets_at_the_rate_of_its_limit() {
+    let site = Site::start(&["--tickets-per-key", "1/h,burst:2"]);
+    let issue = |query: &str| Request::post(format!("/tickets?{query}"), "");
+    let key = site.keys.publish_key();
+    let ticket = site.ticket("topic=rooms/1").await;
+    // The limit of the app is not for strangers to use up.
+    for _ in 0..3 {
+        let refused = issue(&format!("topic=rooms/1&ticket={ticket}")).ask(site.public()).await;
+        assert_eq!(refused.outcome(), "403 right_missing");
+    }
+    for query in ["topic=", "topic=a&lifetime=2h", &format!("topic={}", "a/".repeat(2_000))] {
+        let refused = issue(query).bearer(&key).ask(site.admin()).await;
+        assert_eq!(refused.status, 400, "{query}");
+    }
+    site.ticket("topic=rooms/1").await;
+    let limited = issue("topic=rooms/1").bearer(&key).ask(site.admin()).await;
+    assert_limited(&limited, "--tickets-per-key");
+    let other = issue("topic=rooms/1").bearer(&site.keys.admin_key()).ask(site.admin()).await;
+    assert_eq!(other.status, 200);
+    // The tickets of the app stay valid.
+    site.subscribe(Request::get(format!("/events?ticket={ticket}"))).await;
+}
+
+#[tokio::test]
+async fn users_without_the_right_to_issue_tickets_do_not_count() {
+    let site = Site::start(&["--tickets-per-key", "1/h,burst:1"]);
+    let issue = || Request::post("/tickets?topic=rooms/1", "");
+    let denied = Request::post("/tickets?topic=orders", "").bearer(&site.keys.user("eve"));
+    for _ in 0..3 {
+        assert_eq!(denied.ask(site.public()).await.outcome(), "403 topic_denied");
+    }
+    let issued = issue().bearer(&site.keys.user("ada")).ask(site.public()).await;
+    assert_eq!(issued.status, 200);
+    let limited = issue().bearer(&site.keys.user("ada")).ask(site.public()).await;
+    assert_limited(&limited, "--tickets-per-key");
+}
+
+/// The events of one chunk may wait for minutes.
+#[tokio::test]
+async fn a_streamed_publish_that_waits_for_its_turn_notices_the_end_of_its_rights() {
+    const EVENTS: usize = 100;
+    let mut site = Site::start(&["--publishes-per-address", "2/s,burst:2"]);
+    let lines = vec!["1"; EVENTS].join("\n");
+    let mut upload = Upload::start(site.public(), &site.keys.user("ada"), "topic=rooms/1").await;
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
+    upload.send(&lines).await;
+    assert_eq!(subscriber.data().await, "1");
+    site.revoke("client=ada").await;
+    let stopped = upload.answer().await;
+    assert_eq!(stopped.outcome(), "401 revoked");
+    let published = site.events("rooms/1").await.as_u64().expect("a number");
+    assert!(published < EVENTS as u64 / 2, "{published} events");
+
+    let query = "topic=rooms/2&finish_on_end=true";
+    let mut upload = Upload::start(site.public(), &site.keys.user("bob"), query).await;
+    upload.send(&lines).await;
+    let mut subscriber = site.subscribe_as("carol", "topic=rooms/2&start=earliest").await;
+    assert_eq!(subscriber.data().await, "1");
+    site.stop();
+    let stopped = upload.answer().await;
+    let detail = stopped.problem(503);
+    let number = detail.strip_prefix("Event ").and_then(|rest| rest.split(' ').next());
+    let number: usize = number.expect("a number").parse().expect("a number");
+    assert!(number < EVENTS / 2, "{detail}");
+}
+
+/// Sends the head of a request with a body of 1,000 bytes, and some of the bytes.
+async fn begin(site: &Site, request: Request) -> Upload {
+    let Place::Tcp(address) = site.public() else { panic!("the listener is on TCP") };
+    let mut io = TcpStream::connect(address).await.expect("the server listens");
+    let text = request.text(site.public(), "Content-Length: 1000\r\nConnection: close\r\n");
+    io.write_all(text.as_bytes()).await.expect("the connection is open");
+    Upload(io)
+}
+
+#[tokio::test]
+async fn a_limited_publish_is_refused_before_its_body_arrives() {
+    let site = Site::start(&["--publishes-per-address", "1/h,burst:1"]);
+    assert_eq!(publish(&site, "ada").ask(site.public()).await.outcome(), "200");
+    for target in ["/events?topic=rooms/1", "/events/batch"] {
+        let request = Request::post(target, "").bearer(&site.keys.user("ada"));
+        let answer = begin(&site, request).await.answer().await;
+        assert_limited(&answer, "--publishes-per-address");
+    }
+}
+
+#[tokio::test]
+async fn a_publish_is_refused_if_its_rights_end_before_its_body() {
+    let site = Site::start(&[]);
+    let publish = Request::post("/events?topic=rooms/1", "x".repeat(999));
+    let mut upload = begin(&site, publish.bearer(&site.keys.user("ada"))).await;
+    let mut other = site.subscribe_as("ada", "topic=rooms/1").await;
+    site.revoke("client=ada").await;
+    assert_eq!(other.next().await.expect("the last event").event_type, "downlink.expired");
+    upload.0.write_all(b"x").await.expect("the connection is open");
+    assert_eq!(upload.answer().await.outcome(), "401 revoked");
+    assert_eq!(site.events("rooms/1").await, 0);
+}
+
+/// A proxy on this machine that is not trusted sends the requests of strangers from the address of
+/// the apps. The strangers must not lock out the apps.
+#[tokio::test]
+async fn the_admin_listener_has_no_limits_for_each_address() {
+    let rates = ["--publishes-per-address", "1/h,burst:1", "--connections-per-address-max", "1"];
+    let site = Site::start(&[&FAILURES[..], &rates].concat());
+    for _ in 0..3 {
+        assert_eq!(subscribe("guess").ask(site.public()).await.outcome(), "401 key_unknown");
+    }
+    assert_limited(&subscribe("guess").ask(site.public()).await, "--failures-per-address");
+    for _ in 0..4 {
+        assert_eq!(subscribe("guess").ask(site.admin()).await.outcome(), "401 key_unknown");
+        site.publish("topic=rooms/1", "x").await;
+        assert_eq!(publish(&site, "ada").ask(site.admin()).await.outcome(), "200");
+    }
+}
+
+/// Opens a stream from this machine, and waits for its first event.
+async fn connect(site: &Site) -> Stream {
+    site.subscribe(Request::get("/events?topic=news")).await
+}
+
+#[tokio::test]
+async fn an_address_has_at_most_so_many_connections() {
+    let flags = ["--connections-per-address-max", "2", "--public", "news"];
+    let site = Site::start(&flags);
+    let (first, mut second) = (connect(&site).await, connect(&site).await);
+    let answer = Request::get("/events?topic=news").ask(site.public()).await;
+    assert_eq!(answer.outcome(), "429 too_many_requests");
+    assert!(answer.header("retry-after").is_some());
+    site.assert_comes_back(Request::get("/events?topic=news")).await;
+    assert_eq!(Request::get("/healthz").ask(site.public()).await.status, 200);
+    // The admin listener has its own connections.
+    site.publish("topic=news", "hello").await;
+    assert_eq!(second.data().await, "hello");
+    drop(first);
+    patiently(async {
+        // The server notices the end of a connection a moment later.
+        while Request::get("/events?topic=news").ask(site.public()).await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_connects_at_the_rate_of_its_limit() {
+    let site = Site::start(&["--connects-per-address", "1/h,burst:2", "--public", "news"]);
+    for _ in 0..2 {
+        drop(connect(&site).await);
+    }
+    let answer = Request::get("/events?topic=news").ask(site.public()).await;
+    assert_eq!(answer.outcome(), "429 too_many_requests");
+    site.assert_comes_back(Request::get("/events?topic=news")).await;
+    // A trusted proxy has the connections of many clients.
+    let flags = ["--connects-per-address", "1/h,burst:2", "--public", "news"];
+    let site = Site::start(&[&flags[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
+    for _ in 0..4 {
+        connect(&site).await;
+    }
+}
