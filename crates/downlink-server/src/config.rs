@@ -224,7 +224,7 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
     for (name, value) in table {
         let values = texts_of(&value).with_context(|| {
-            format!("{shown}: {name} must be a string, a whole number or a list")
+            format!("{shown}: {name} must be a string, a whole number, true, false or a list")
         })?;
         let serve = command.find_subcommand(subcommand).context("the command does not exist")?;
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
@@ -279,6 +279,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
         _ => None,
     }
 }

@@ -208,7 +208,8 @@ fn a_settings_file_may_have_settings_of_access_control() {
     fs::write(folder.path("app.key"), "k".repeat(40)).expect("a file");
     let text = "listen = \"127.0.0.1:0\"\npublish-key-file = \"app.key\"\n\
                 public = [\"news\", \"rooms/*\"]\ntoken-lifetime-max = \"1h\"\n\
-                host = \"push.example\"\npublic-url = \"https://push.example\"\n";
+                host = \"push.example\"\npublic-url = \"https://push.example\"\n\
+                trusted-proxy = [\"192.0.2.1\"]\nproxy-protocol = true\n";
     fs::write(folder.path("downlink.toml"), text).expect("a file");
     let server = Production::start(production(&folder, &["--config", "downlink.toml"]));
     assert!(!folder.path("downlink-publish.key").exists(), "the file gives a publish key");

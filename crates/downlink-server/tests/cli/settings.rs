@@ -69,7 +69,7 @@ fn errors_in_a_file_of_settings_name_the_file() {
         ("far", "frobnicate = 5", "\"frobnicate\"; see downlink serve --help"),
         ("config", "config = \"x\"", "there is no setting \"config\""),
         ("toml", "listen = ", "is not TOML"),
-        ("type", "listen = 1.5", "listen must be a string, a whole number or a list"),
+        ("type", "listen = 1.5", "listen must be a string, a whole number, true, false or a list"),
         ("list", "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]", "listen takes one value"),
         ("rule", "retain = [\"a=events:1\", \"a=events:0\"]", "\"events:0\" needs a whole number"),
         ("table", "[listen]\nport = 1", "listen must be"),
@@ -260,7 +260,8 @@ fn help_describes_every_setting_and_its_variable() {
     for setting in settings.get_arguments() {
         let flag = setting.get_long().expect("a flag");
         let variable = setting.get_env().expect("a variable").to_str().expect("ASCII");
-        assert!(help.stdout.contains(&format!("--{flag} <")), "{flag}");
+        let is_shown = |placeholder| help.stdout.contains(&format!("--{flag} {placeholder}"));
+        assert!(is_shown("<") || is_shown("[<true|false>]"), "{flag}");
         assert!(help.stdout.contains(&format!("[env: {variable}=")), "{variable}");
         assert!(setting.get_help().is_some(), "{flag}");
         let named = variable.trim_start_matches("DOWNLINK_").to_lowercase().replace('_', "-");
