@@ -16,8 +16,8 @@ use downlink::access::{Caller, Origin, Origins, presented};
 use downlink::hub::{Address, Hub, Timestamp, Topic, TopicSelector};
 use downlink::serve::{PeerAddr, TrustedProxy};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, KeySetCache, Presented, Proof, Revocation, Secret,
-    TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
+    Access, AccessError, AccessOptions, Credential, Grant, KeySetCache, Presented, Proof,
+    Revocation, Secret, TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
 };
 use tokio::{sync::Notify, time::sleep};
 
@@ -182,6 +182,14 @@ impl Control {
     /// Whether a request has a credential.
     pub(crate) fn has_credential(&self, credentials: &Credentials<'_>) -> bool {
         !matches!(self.presented(credentials).chosen(), Ok(None))
+    }
+
+    /// Whether the credential of a request is a key of this server.
+    pub(crate) fn has_key(&self, role: Role, credentials: &Credentials<'_>) -> bool {
+        match self.presented(credentials).chosen() {
+            Ok(Some(Credential::Bearer(text))) => self.of(role).accepts_key(text),
+            _ => false,
+        }
     }
 
     /// The limits of requests.

@@ -165,3 +165,18 @@ async fn invented_cookies_do_not_flood_the_app() {
     }
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
+
+/// The requests of an app and of a stranger may have one address, for example behind a proxy. The
+/// failures of the stranger must not keep the app from publishing.
+#[tokio::test]
+async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
+    let site = Site::start(&["--failures-per-address", "1/h"]);
+    let bad = Request::get("/events?topic=rooms/1").bearer("a-guess");
+    assert_eq!(bad.ask(site.public()).await.outcome(), "401 key_unknown");
+    assert_eq!(bad.ask(site.public()).await.outcome(), "429 too_many_requests");
+    assert_eq!(bad.ask(site.admin()).await.outcome(), "429 too_many_requests");
+    site.publish("topic=rooms/1", "still here").await;
+    site.ticket("topic=rooms/1").await;
+    let on_public = tickets().bearer(&site.keys.publish_key()).ask(site.public()).await;
+    assert_eq!(on_public.outcome(), "429 too_many_requests", "no oracle where keys do not count");
+}
