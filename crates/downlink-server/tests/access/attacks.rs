@@ -180,3 +180,20 @@ async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
     let on_public = tickets().bearer(&site.keys.publish_key()).ask(site.public()).await;
     assert_eq!(on_public.outcome(), "429 too_many_requests", "no oracle where keys do not count");
 }
+
+/// A page of `http://`, into which anyone in the network can write, has another origin than the
+/// server behind a TLS proxy, although both have the same name.
+#[tokio::test]
+async fn a_page_that_the_browser_calls_foreign_has_no_cookies() {
+    let site = Site::start(&[]);
+    let host = site.public().host();
+    for fetch_site in ["cross-site", "same-site"] {
+        let request = Request::post("/events?topic=rooms/1", "x")
+            .header("Origin", format!("http://{host}"))
+            .header("Sec-Fetch-Site", fetch_site)
+            .header("Cookie", format!("__Host-downlink={}", site.keys.user("ada")));
+        let answer = request.ask(site.public()).await;
+        assert_eq!(answer.outcome(), "403 origin_denied", "{fetch_site}");
+    }
+    assert_eq!(site.events("rooms/1").await, 0);
+}
