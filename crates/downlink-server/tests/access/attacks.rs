@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -179,6 +180,29 @@ async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
     site.ticket("topic=rooms/1").await;
     let on_public = tickets().bearer(&site.keys.publish_key()).ask(site.public()).await;
     assert_eq!(on_public.outcome(), "429 too_many_requests", "no oracle where keys do not count");
+}
+
+/// `--socket-mode` lets a proxy connect to the public socket. It must not open the socket that gives
+/// every right.
+#[test]
+fn a_wide_public_socket_does_not_open_the_admin_socket() {
+    let folder = Folder::new();
+    let (public, admin) = (folder.file("public.sock"), folder.file("admin.sock"));
+    let (listen, admin_listen) = (format!("unix:{public}"), format!("unix:{admin}"));
+    let store = folder.file("downlink.db");
+    let _program = Program::start(&[
+        "serve",
+        "--store",
+        &store,
+        "--listen",
+        &listen,
+        "--admin-listen",
+        &admin_listen,
+        "--socket-mode",
+        "666",
+    ]);
+    let mode = |path: &str| fs::metadata(path).expect("the socket").permissions().mode() & 0o777;
+    assert_eq!((mode(&public), mode(&admin)), (0o666, 0o600));
 }
 
 /// A page of `http://`, into which anyone in the network can write, has another origin than the
