@@ -332,7 +332,10 @@ impl Control {
         self.changed.notify_waiters();
         hub.wake_subscribers();
         let control = Arc::clone(self);
-        let append = move || control.revoked.get().map_or(Ok(()), |file| file.append(&revocation));
+        let append = move || match control.revoked.get() {
+            Some(file) => file.append(&revocation, &control.access),
+            None => Ok(()),
+        };
         let writing = tokio::task::spawn_blocking(append);
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)
     }
