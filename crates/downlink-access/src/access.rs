@@ -334,6 +334,12 @@ impl Access {
         self.shared.changes.fetch_add(1, Ordering::Release);
     }
 
+    /// Whether a text from `Authorization: Bearer` is an accepted key. This takes far less time than
+    /// the verification of a token, so a limit of failed attempts can let keys through.
+    pub fn accepts_key(&self, text: &str) -> bool {
+        self.takes_keys && self.settings().keys.find(text.as_bytes()).is_some()
+    }
+
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.shared.settings.read())
     }

@@ -90,7 +90,8 @@ pub use jwt::{
 };
 pub use keys::{AddKeyError, KEYS_MAX, KeyRole, Keys};
 pub use revocations::{
-    Issued, REVOCATIONS_MAX, REVOKED_KEYS_MAX, Revocation, Revocations, Revoked, RevokedKeysFull,
+    Issued, REVOCATIONS_MAX, REVOKED_KEYS_MAX, REVOKED_TOPICS_PER_CLIENT_MAX, Revocation,
+    Revocations, Revoked, RevokedKeysFull,
 };
 pub use secret::{
     KEY_BYTES_MIN, KEY_FILE_BYTES_MAX, KEY_PREFIX, KeyFileError, KeyId, RandomnessError, Secret,

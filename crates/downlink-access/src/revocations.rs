@@ -22,6 +22,11 @@ use crate::secret::KeyId;
 /// they take about 20 MB, and with the longest names about 100 MB.
 pub const REVOCATIONS_MAX: usize = 100_000;
 
+/// The maximum number of topics that one client is revoked for. With a further topic, all
+/// credentials of the client are revoked instead. Without this limit, a user who may revoke its own
+/// rights could fill the list, and every other client would lose its credentials to the floor.
+pub const REVOKED_TOPICS_PER_CLIENT_MAX: usize = 256;
+
 /// The maximum number of revoked keys. A key does not expire, so its revocation cannot be
 /// forgotten.
 pub const REVOKED_KEYS_MAX: usize = 1_000;
@@ -162,7 +167,8 @@ impl Revocations {
     /// # Limits
     ///
     /// Beyond [`REVOCATIONS_MAX`] entries, the oldest one is forgotten and its moment becomes the
-    /// floor.
+    /// floor. Beyond [`REVOKED_TOPICS_PER_CLIENT_MAX`] topics of a client, the whole client is
+    /// revoked.
     pub fn revoke(
         &mut self,
         Revocation { revoked, at }: Revocation,
@@ -170,8 +176,15 @@ impl Revocations {
     ) -> Result<(), RevokedKeysFull> {
         self.prune(now);
         match revoked {
-            Revoked::Client(ref client) | Revoked::Topic(ref client, _) => {
-                self.add((ClientTag::of(client), revoked), at);
+            Revoked::Client(ref client) => self.add((ClientTag::of(client), revoked), at),
+            Revoked::Topic(ref client, _) => {
+                let entry = (ClientTag::of(client), revoked.clone());
+                let topics = self.topics(entry.0);
+                if topics.len() < REVOKED_TOPICS_PER_CLIENT_MAX || topics.contains_key(&entry) {
+                    self.add(entry, at);
+                } else {
+                    self.revoke_whole(client.clone(), topics, at);
+                }
             }
             Revoked::Everyone => self.floor = self.floor.max(Some(at)),
             Revoked::Key(key) => {
@@ -241,6 +254,29 @@ impl Revocations {
     /// The latest moment of a forgotten entry. `None` if no entry was forgotten.
     pub const fn floor(&self) -> Option<Timestamp> {
         self.floor
+    }
+
+    /// The topics that a client is revoked for.
+    fn topics(&self, client: ClientTag) -> BTreeMap<(ClientTag, Revoked), Timestamp> {
+        let entries = self.by_client.range((client, Revoked::Everyone)..);
+        let entries = entries.take_while(|((of, _), _)| *of == client);
+        let topics = entries.filter(|((_, revoked), _)| matches!(revoked, Revoked::Topic(..)));
+        topics.map(|(entry, at)| (entry.clone(), *at)).collect()
+    }
+
+    /// Revokes a client instead of these topics and a further one.
+    fn revoke_whole(
+        &mut self,
+        client: ClientId,
+        topics: BTreeMap<(ClientTag, Revoked), Timestamp>,
+        at: Timestamp,
+    ) {
+        let latest = topics.values().copied().fold(at, Timestamp::max);
+        for (entry, at) in topics {
+            self.by_client.remove(&entry);
+            self.by_time.remove(&(at, entry.0, entry.1));
+        }
+        self.add((ClientTag::of(&client), Revoked::Client(client)), latest);
     }
 
     fn add(&mut self, entry: (ClientTag, Revoked), at: Timestamp) {

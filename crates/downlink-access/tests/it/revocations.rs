@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use downlink_access::{
     Access, AccessError, AccessOptions, Grant, Issued, KeyId, Presented, REVOCATIONS_MAX,
-    REVOKED_KEYS_MAX, Revocation, Revocations, Revoked, RevokedKeysFull, TICKET_LIFETIME_MAX,
-    TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
+    REVOKED_KEYS_MAX, REVOKED_TOPICS_PER_CLIENT_MAX, Revocation, Revocations, Revoked,
+    RevokedKeysFull, TICKET_LIFETIME_MAX, TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
 };
 use downlink_log::{ClientId, Timestamp};
 
@@ -138,6 +138,34 @@ fn the_default_limit_of_revocations_applies() {
     assert_eq!((revocations.len(), revocations.floor()), (REVOCATIONS_MAX, None));
     add(&mut revocations, of("one more"), NOW + 1);
     assert_eq!((revocations.len(), revocations.floor()), (REVOCATIONS_MAX, Some(now())));
+}
+
+/// A user may revoke its own topics. It must not end the credentials of other users by doing so
+/// more often than the list has room.
+#[test]
+fn the_topics_of_one_client_at_and_above_the_limit() {
+    // All topics of Ada, Ada as a whole, and Bob.
+    const ENTRIES_MAX: usize = REVOKED_TOPICS_PER_CLIENT_MAX + 2;
+    let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), ENTRIES_MAX);
+    let (ada, bob) = (client("ada"), client("bob"));
+    let room = |n: usize| Revoked::Topic(ada.clone(), selector(&format!("rooms/{n}")));
+    let is = |revocations: &Revocations, who, moment| {
+        revocations.is_revoked(issued(who, moment), &[], at(NOW + 100))
+    };
+    add(&mut revocations, of("bob"), NOW);
+    for n in (0..REVOKED_TOPICS_PER_CLIENT_MAX).chain([0]) {
+        add(&mut revocations, room(n), NOW + 20);
+    }
+    assert_eq!((revocations.len(), revocations.floor()), (ENTRIES_MAX - 1, None));
+    assert!(!is(&revocations, &ada, NOW + 10));
+    add(&mut revocations, room(REVOKED_TOPICS_PER_CLIENT_MAX), NOW + 15);
+    assert_eq!((revocations.len(), revocations.floor()), (2, None));
+    assert!(is(&revocations, &ada, NOW + 20) && !is(&revocations, &ada, NOW + 21));
+    for n in 0..ENTRIES_MAX * 3 {
+        add(&mut revocations, room(n), NOW + 30);
+    }
+    assert_eq!(revocations.floor(), None);
+    assert!(is(&revocations, &bob, NOW) && !is(&revocations, &bob, NOW + 1));
 }
 
 #[test]

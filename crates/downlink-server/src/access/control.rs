@@ -15,8 +15,8 @@ use downlink::access::{Caller, Origin, Origins, presented};
 use downlink::hub::{Address, Hub, Timestamp, Topic, TopicSelector};
 use downlink::serve::{PeerAddr, TrustedProxy};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Grant, KeySetCache, Presented, Proof, Revocation, Secret,
-    TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
+    Access, AccessError, AccessOptions, Credential, Grant, KeySetCache, Presented, Proof,
+    Revocation, Secret, TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
 };
 use tokio::{sync::Notify, time::sleep};
 
@@ -186,6 +186,14 @@ impl Control {
     /// Whether an app decides about subscriptions without a token or a ticket.
     pub(crate) fn asks_an_app(&self) -> bool {
         self.ask.is_some()
+    }
+
+    /// Whether the credential of a request is a key of this server.
+    pub(crate) fn has_key(&self, role: Role, credentials: &Credentials<'_>) -> bool {
+        match self.presented(credentials).chosen() {
+            Ok(Some(Credential::Bearer(text))) => self.of(role).accepts_key(text),
+            _ => false,
+        }
     }
 
     /// The limits of requests.
@@ -368,7 +376,10 @@ impl Control {
         self.ask.iter().for_each(AskApp::forget);
         self.check_open(hub);
         let control = Arc::clone(self);
-        let append = move || control.revoked.get().map_or(Ok(()), |file| file.append(&revocation));
+        let append = move || match control.revoked.get() {
+            Some(file) => file.append(&revocation, &control.access),
+            None => Ok(()),
+        };
         let writing = tokio::task::spawn_blocking(append);
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)
     }

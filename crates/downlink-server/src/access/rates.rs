@@ -76,8 +76,8 @@ pub struct AbuseLimits {
     )]
     pub publishes_per_key: Option<Limit<Rate>>,
     /// The maximum rate of requests from one address with a bad credential, or `off`. The default is
-    /// 10/s,burst:100. Beyond it, the server refuses requests with credentials before it checks them, and does not
-    /// ask the app of --authorize-url.
+    /// 10/s,burst:100. Beyond it, the server refuses tokens, tickets and unknown keys before it checks them, and
+    /// does not ask the app of --authorize-url.
     #[arg(
         long,
         env = "DOWNLINK_FAILURES_PER_ADDRESS",

@@ -22,20 +22,25 @@ use super::key_files;
 /// may have their stores in one folder.
 const SUFFIX: &str = "-revocations";
 
-/// The most lines that the server reads. The file has one line for each revocation since the last
-/// start, and one for each that was still needed then.
-const LINES_MAX: usize = 10_000_000;
+/// The maximum number of lines. The file has one line for each revocation since it was written
+/// anew, and one for each that was still needed then. They are written anew a few times a day if
+/// an app revokes ten clients in each second.
+const LINES_MAX: usize = 1_000_000;
 
 /// The longest line. A client id and a topic have at most a few hundred bytes.
 const LINE_BYTES_MAX: u64 = 4 << 10;
 
 /// The file of the revocations.
 #[derive(Debug)]
-pub(super) struct RevokedFile(Mutex<Open>);
+pub(super) struct RevokedFile {
+    path: PathBuf,
+    open: Mutex<Open>,
+}
 
 #[derive(Debug)]
 struct Open {
     file: File,
+    lines: usize,
     /// The length of the file without the revocation that is being appended.
     bytes: u64,
     /// Whether there may be a part of a revocation after these bytes.
@@ -48,15 +53,19 @@ impl RevokedFile {
         let path = path(store);
         let failed = || format!("cannot use the file of revocations {}", path.display());
         read(&path, access, now).with_context(failed)?;
-        let file = rewrite(&path, access).with_context(failed)?;
-        let bytes = file.metadata().with_context(failed)?.len();
-        Ok(Self(Mutex::new(Open { file, bytes, is_torn: false })))
+        let open = Mutex::new(rewrite(&path, access).with_context(failed)?);
+        Ok(Self { path, open })
     }
 
-    /// Appends a revocation. Returns when it is on the disk. The thread waits for the disk.
-    pub(super) fn append(&self, revocation: &Revocation) -> io::Result<()> {
+    /// Appends a revocation, which `access` already has. Returns when it is on the disk. The thread
+    /// waits for the disk.
+    pub(super) fn append(&self, revocation: &Revocation, access: &Access) -> io::Result<()> {
         let line = line_of(revocation);
-        let mut open = self.0.lock();
+        let mut open = self.open.lock();
+        if open.lines >= LINES_MAX {
+            *open = rewrite(&self.path, access)?;
+            return Ok(());
+        }
         if open.is_torn {
             // Otherwise this line would continue the torn one.
             open.file.set_len(open.bytes)?;
@@ -65,6 +74,7 @@ impl RevokedFile {
         open.file.write_all(line.as_bytes())?;
         open.file.sync_data()?;
         (open.is_torn, open.bytes) = (false, open.bytes + line.len() as u64);
+        open.lines += 1;
         Ok(())
     }
 }
@@ -97,22 +107,59 @@ fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
 }
 
 /// Replaces the file by one with the present revocations only.
-fn rewrite(path: &Path, access: &Access) -> io::Result<File> {
+fn rewrite(path: &Path, access: &Access) -> io::Result<Open> {
     let fresh = PathBuf::from(format!("{}.new", path.display()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&fresh)?;
-    let text: String = access.revocations().iter().map(line_of).collect();
+    let revocations = access.revocations();
+    let text: String = revocations.iter().map(line_of).collect();
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     #[cfg(unix)]
     File::open(key_files::folder(Some(path)))?.sync_all()?;
-    OpenOptions::new().append(true).open(path)
+    let file = OpenOptions::new().append(true).open(path)?;
+    Ok(Open { file, lines: revocations.len(), bytes: text.len() as u64, is_torn: false })
 }
 
 fn line_of(revocation: &Revocation) -> String {
     BASE64.encode(revocation.to_bytes()) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use downlink_access::{AccessOptions, Revoked};
+
+    use super::*;
+
+    #[test]
+    fn a_file_at_its_limit_is_written_anew() {
+        let folder = std::env::temp_dir().join(format!("downlink-revoked-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (store, now) = (folder.join("downlink.db"), Timestamp::from_millis(1_000));
+        let access = || Access::new(AccessOptions::default());
+        let (before, after) = (access(), access());
+        let file = RevokedFile::open(&store, &before, now).unwrap();
+        let lines = || fs::read_to_string(path(&store)).unwrap().lines().count();
+        let revoke = |client: &str| {
+            let revoked = Revoked::Client(downlink::hub::ClientId::new(client).unwrap());
+            let revocation = Revocation { revoked, at: now };
+            before.revoke(revocation.clone(), now).unwrap();
+            file.append(&revocation, &before).unwrap();
+        };
+        file.open.lock().lines = LINES_MAX - 2;
+        revoke("ada");
+        revoke("ada");
+        assert_eq!((lines(), file.open.lock().lines), (2, LINES_MAX));
+        revoke("bob");
+        assert_eq!((lines(), file.open.lock().lines), (2, 2), "ada and bob");
+        revoke("cy");
+        assert_eq!(lines(), 3);
+        RevokedFile::open(&store, &after, now).unwrap();
+        assert_eq!(after.revocations(), before.revocations());
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! `POST /revoke`: ends the credentials of a client, of a client for some topics, or of a key.
 
-use std::time::SystemTime;
+use std::{slice, time::SystemTime};
 
 use axum::{
     Extension,
@@ -35,7 +35,12 @@ pub(super) async fn revoke(
         (Some(client), topic, None) => {
             caller.verified().check_issue_for(&client)?;
             match topic {
-                Some(topic) => Revoked::Topic(client, topic),
+                Some(topic) => {
+                    // A user whose right is revoked already cannot revoke it again and again.
+                    let (access, now) = (caller.access(), SystemTime::now().into());
+                    access.recheck(caller.verified(), slice::from_ref(&topic), now)?;
+                    Revoked::Topic(client, topic)
+                }
                 None => Revoked::Client(client),
             }
         }

@@ -292,11 +292,17 @@ mod unix {
     /// Sets the group and the permissions of a socket's file.
     ///
     /// Those who can connect to an admin socket have every right, so only its owner can, unless the
-    /// settings say otherwise.
+    /// settings say otherwise. If --listen is a Unix socket too, the settings are for that one: they
+    /// let a proxy connect.
     fn permit(path: &Path, flag: &str, settings: &Settings) -> anyhow::Result<()> {
         let shown = path.display();
-        let mode = settings.socket_mode.or((flag == "--admin-listen").then_some(0o600));
-        if let Some(group) = &settings.socket_group {
+        let is_admin = flag == "--admin-listen";
+        let (mode, group) = match settings.listen {
+            Address::Unix(_) if is_admin => (None, &None),
+            _ => (settings.socket_mode, &settings.socket_group),
+        };
+        let mode = mode.or(is_admin.then_some(0o600));
+        if let Some(group) = group {
             lchown(path, None, Some(group.id)).with_context(|| {
                 format!(
                     "cannot give {shown} to the group {}; with --socket-group, choose a group \

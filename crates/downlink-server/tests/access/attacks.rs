@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -164,4 +165,59 @@ async fn invented_cookies_do_not_flood_the_app() {
         assert_eq!(request.ask(site.public()).await.outcome(), expected, "{number}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+/// The requests of an app and of a stranger may have one address, for example behind a proxy. The
+/// failures of the stranger must not keep the app from publishing.
+#[tokio::test]
+async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
+    let site = Site::start(&["--failures-per-address", "1/h"]);
+    let bad = Request::get("/events?topic=rooms/1").bearer("a-guess");
+    assert_eq!(bad.ask(site.public()).await.outcome(), "401 key_unknown");
+    assert_eq!(bad.ask(site.public()).await.outcome(), "429 too_many_requests");
+    assert_eq!(bad.ask(site.admin()).await.outcome(), "429 too_many_requests");
+    site.publish("topic=rooms/1", "still here").await;
+    site.ticket("topic=rooms/1").await;
+    let on_public = tickets().bearer(&site.keys.publish_key()).ask(site.public()).await;
+    assert_eq!(on_public.outcome(), "429 too_many_requests", "no oracle where keys do not count");
+}
+
+/// `--socket-mode` lets a proxy connect to the public socket. It must not open the socket that gives
+/// every right.
+#[test]
+fn a_wide_public_socket_does_not_open_the_admin_socket() {
+    let folder = Folder::new();
+    let (public, admin) = (folder.file("public.sock"), folder.file("admin.sock"));
+    let (listen, admin_listen) = (format!("unix:{public}"), format!("unix:{admin}"));
+    let store = folder.file("downlink.db");
+    let _program = Program::start(&[
+        "serve",
+        "--store",
+        &store,
+        "--listen",
+        &listen,
+        "--admin-listen",
+        &admin_listen,
+        "--socket-mode",
+        "666",
+    ]);
+    let mode = |path: &str| fs::metadata(path).expect("the socket").permissions().mode() & 0o777;
+    assert_eq!((mode(&public), mode(&admin)), (0o666, 0o600));
+}
+
+/// A page of `http://`, into which anyone in the network can write, has another origin than the
+/// server behind a TLS proxy, although both have the same name.
+#[tokio::test]
+async fn a_page_that_the_browser_calls_foreign_has_no_cookies() {
+    let site = Site::start(&[]);
+    let host = site.public().host();
+    for fetch_site in ["cross-site", "same-site"] {
+        let request = Request::post("/events?topic=rooms/1", "x")
+            .header("Origin", format!("http://{host}"))
+            .header("Sec-Fetch-Site", fetch_site)
+            .header("Cookie", format!("__Host-downlink={}", site.keys.user("ada")));
+        let answer = request.ask(site.public()).await;
+        assert_eq!(answer.outcome(), "403 origin_denied", "{fetch_site}");
+    }
+    assert_eq!(site.events("rooms/1").await, 0);
 }

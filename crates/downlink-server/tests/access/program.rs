@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -18,6 +18,12 @@ impl Folder {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("downlink-access-{}-{number}", std::process::id());
         Self::at(std::env::temp_dir().join(name))
+    }
+
+    /// A folder at this path, which does not exist yet.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
     }
 
     /// The path of a file in the folder, for a flag.

@@ -128,6 +128,8 @@ async fn a_user_revokes_only_itself() {
         ("client=ada&key=0011223344556677", "400"),
         ("client=ada&client=bob", "400"),
         ("", "400"),
+        ("client=ada&topic=rooms/1", "200"),
+        ("client=ada&topic=rooms/1", "401 revoked"),
         ("client=ada", "200"),
         ("client=ada", "401 revoked"),
     ] {

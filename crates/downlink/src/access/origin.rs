@@ -65,7 +65,10 @@ impl Origins {
             return Ok(Origin::Own);
         }
         if let Some(origin) = origin {
-            return Ok(self.of_header(origin, own));
+            // The browser knows that the page is not the server's own. It may have the same name, but
+            // another scheme or port, or the name that a proxy puts into `Host`.
+            let is_foreign = site.is_some_and(|site| site != "none");
+            return Ok(self.of_header(origin, own.filter(|_| !is_foreign)));
         }
         // Some requests of browsers have no `Origin`, but they have `Sec-Fetch-Site`.
         let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
@@ -219,6 +222,10 @@ mod tests {
         let behind = ("origin", "https://behind.a.proxy");
         assert_eq!(of(&[own, behind], &Method::POST, &[]), Origin::Own);
         assert!(matches!(of(&[foreign, behind], &Method::POST, &[]), Origin::Foreign(_)));
+        let other_scheme = [("sec-fetch-site", "cross-site"), ("origin", "http://push.example")];
+        assert!(matches!(of(&other_scheme, &Method::POST, &["push.example"]), Origin::Foreign(_)));
+        let listed = [("sec-fetch-site", "same-site"), ("origin", "https://app.example")];
+        assert!(matches!(of(&listed, &Method::POST, &["app.example"]), Origin::Listed(_)));
     }
 
     #[test]
