@@ -53,6 +53,8 @@ export async function run({ browser, folder, engine, startFront }) {
       const cutting = cutAll().finally(() => {
         over = true;
       });
+      // The error is thrown below. Without this line, it would end the process before.
+      cutting.catch(() => {});
       while (!over) {
         await publishOne();
         await pause(PUBLISH_PAUSE_MS);
