@@ -22,7 +22,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink: access", 700, &["downlink/src/access"]),
     ("downlink", 8_600, &["downlink"]),
     ("downlink-client", 1_480, &["downlink-client"]),
-    ("downlink-access", 2_600, &["downlink-access"]),
+    ("downlink-access", 2_650, &["downlink-access"]),
     ("downlink-server", 6_300, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
     ("the five libraries", 19_750, LIBRARIES),
@@ -147,7 +147,7 @@ mod tests {
             file("crates/downlink-log/src/a.rs", 6_350),
             file("crates/downlink-proto/src/a.rs", 1_000),
             file("crates/downlink-sqlite/src/a.rs", 2_200),
-            file("crates/downlink/src/lib.rs", 8_801),
+            file("crates/downlink/src/lib.rs", 8_951),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);
@@ -155,11 +155,11 @@ mod tests {
 
     #[test]
     fn a_crate_without_sources_has_no_row() {
-        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_351)]);
+        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_401)]);
         let table = table(&counts);
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
-        assert_eq!(rows[1], "downlink-log                 6351    6350  above");
-        assert_eq!(rows[2], "the five libraries           6351   19600");
+        assert_eq!(rows[1], "downlink-log                 6401    6400  above");
+        assert_eq!(rows[2], "the five libraries           6401   19750");
     }
 }

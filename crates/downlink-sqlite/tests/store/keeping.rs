@@ -87,7 +87,7 @@ fn a_restored_backup_ends_the_old_epoch_after_its_last_event() {
 /// If a process is killed, the operating system still has everything that the process has written
 /// to the file and to the write-ahead log.
 #[test]
-fn relaxed_commits_survive_if_the_process_is_killed() {
+fn relaxed_commits_survive_a_kill_of_the_program() {
     let folder = Folder::new();
     let mut store = open(&folder.file("a.db"));
     let mut offset = 0;
