@@ -5,7 +5,8 @@
 //! subscribe` on the same machine read the publish key, so they need no further set-up.
 
 use std::{
-    io,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -46,12 +47,7 @@ fn files(
         return Ok((given.to_vec(), None));
     }
     if !own.exists() {
-        let made = match Secret::generate()?.create_file(&own) {
-            // Another server has made it, because the next server may start before the old one ends.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => made,
-        };
-        made.with_context(|| {
+        make(&own, &Secret::generate()?).with_context(|| {
             format!(
                 "cannot make the key file {}: let the server write to that folder, or give a key \
                  with {flag} FILE",
@@ -60,6 +56,23 @@ fn files(
         })?;
     }
     Ok((vec![own.clone()], Some(own)))
+}
+
+/// Makes a key file, unless another server has just made it. The file never has a part of a key:
+/// the server writes another file, and gives it the name when it is complete.
+fn make(own: &Path, secret: &Secret) -> io::Result<()> {
+    let fresh = PathBuf::from(format!("{}.{}.new", own.display(), std::process::id()));
+    // A server with the same process id may have ended in this function.
+    let _ = fs::remove_file(&fresh);
+    secret.create_file(&fresh)?;
+    let made = fs::hard_link(&fresh, own);
+    fs::remove_file(&fresh)?;
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Some file systems have no links.
+        Err(_) => secret.create_file(own),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Reads all keys.

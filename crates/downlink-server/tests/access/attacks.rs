@@ -221,3 +221,26 @@ async fn a_page_that_the_browser_calls_foreign_has_no_cookies() {
     }
     assert_eq!(site.events("rooms/1").await, 0);
 }
+
+/// Servers that start at the same time in an empty folder make one pair of keys.
+#[test]
+fn servers_that_start_together_share_the_first_keys() {
+    for _ in 0..5 {
+        let folder = Folder::new();
+        let store = |number: u32| folder.file(&format!("{number}.db"));
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let store = store(number);
+                // Starting fails the test if a server does not start.
+                scope.spawn(move || {
+                    Program::start(&["serve", "--listen", "127.0.0.1:0", "--store", &store])
+                });
+            }
+        });
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("the folder").collect();
+        let is_key = |name: &str| name.ends_with(".key") || name.ends_with(".new");
+        let keys = left.into_iter().map(|entry| entry.expect("an entry").file_name());
+        let keys = keys.filter(|name| is_key(&name.to_string_lossy())).count();
+        assert_eq!(keys, 2);
+    }
+}
