@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -24,6 +24,10 @@ impl Folder {
     pub(crate) fn at(path: PathBuf) -> Self {
         std::fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// The path of a file in the folder, for a flag.
