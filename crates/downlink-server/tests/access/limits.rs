@@ -273,7 +273,8 @@ async fn a_publish_is_refused_if_its_rights_end_before_its_body() {
 /// the apps. The strangers must not lock out the apps.
 #[tokio::test]
 async fn the_admin_listener_has_no_limits_for_each_address() {
-    let rates = ["--publishes-per-address", "1/h,burst:1", "--connections-per-address-max", "1"];
+    let rates =
+        ["--publishes-per-address", "1/h,burst:1", "--connects-per-address", "1/h,burst:10"];
     let site = Site::start(&[&FAILURES[..], &rates].concat());
     for _ in 0..3 {
         assert_eq!(subscribe("guess").ask(site.public()).await.outcome(), "401 key_unknown");
