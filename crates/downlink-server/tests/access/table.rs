@@ -102,7 +102,7 @@ impl Production {
         let admin = admin.map(|admin| admin.replace("{folder}", &folder.file("")));
         let mut words = vec!["serve", "--listen", "127.0.0.1:0", "--store", &store];
         words.extend(["--cors-origin", PAGE, "--public", "public/*"]);
-        words.extend(keys.flags.iter().map(String::as_str));
+        words.extend(keys.flags.iter().chain(&keys.token_flags).map(String::as_str));
         words.extend(admin.iter().flat_map(|address| ["--admin-listen", address]));
         let program = Program::start(&words);
         let tickets = keys.tickets();
