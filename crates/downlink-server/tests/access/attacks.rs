@@ -244,3 +244,32 @@ fn servers_that_start_together_share_the_first_keys() {
         assert_eq!(keys, 2);
     }
 }
+
+/// The server starts with a key that everyone can read, because a container may have only one user.
+/// But it says so.
+#[test]
+fn a_key_that_everyone_can_read_is_noticed() {
+    let folder = Folder::new();
+    let key = folder.file("downlink-publish.key");
+    let warned = |mode: u32| {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("the file exists");
+        // The server reads the keys, and then refuses to have so many connections.
+        let refused = Command::new(env!("CARGO_BIN_EXE_downlink"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", &folder.file("downlink.db")])
+            .args(["--connections-max", "1000000000"])
+            .output()
+            .expect("the program starts");
+        let told = String::from_utf8(refused.stderr).expect("UTF-8");
+        assert!(told.contains("--connections-max"), "{told}");
+        told.contains("every user of this machine") && told.contains("downlink-publish.key")
+    };
+    drop(Program::start(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        &folder.file("downlink.db"),
+    ]));
+    assert!(!warned(0o600) && !warned(0o640));
+    assert!(warned(0o644) && warned(0o602));
+}
