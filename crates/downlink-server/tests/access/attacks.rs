@@ -273,3 +273,20 @@ fn a_key_that_everyone_can_read_is_noticed() {
     assert!(!warned(0o600) && !warned(0o640));
     assert!(warned(0o644) && warned(0o602));
 }
+
+/// The server has a limit of topics, and a finished topic counts. A user must not use it up with
+/// finished topics, for which there was no limit.
+#[tokio::test]
+async fn finished_topics_count_as_publishes() {
+    let site = Site::of(&["--listen", "127.0.0.1:0", "--publishes-per-address", "1/h,burst:4"]);
+    let finish = |number: u32| Request::post(format!("/finish?topic=rooms/{number}"), "");
+    for number in 0..2 {
+        assert_eq!(site.outcome_as("ada", finish(number)).await, "200");
+    }
+    let stream = Request::post("/events?topic=rooms/3&topic=rooms/4&finish_on_end", "");
+    let stream = stream.header("Content-Type", "text/event-stream");
+    assert_eq!(site.outcome_as("ada", stream.clone()).await, "200");
+    for request in [finish(5), stream] {
+        assert_eq!(site.outcome_as("ada", request).await, "429 too_many_requests");
+    }
+}
