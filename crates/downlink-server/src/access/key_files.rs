@@ -98,12 +98,26 @@ pub(super) fn read(
     Ok((keys, ticket_keys, KeyFiles { publish, made: [made_publish, made_ticket] }))
 }
 
-/// Reads a key file.
+/// Reads a key file, and warns if it is not secret.
 pub(super) fn secret(file: &Path) -> anyhow::Result<Secret> {
+    warn_if_open(file);
     Secret::read(file).with_context(|| format!("cannot use the key file {}", file.display()))
 }
 
+/// Warns if every user of this machine can read or replace the key. A group may read it, because the
+/// app may run as another user.
+fn warn_if_open(file: &Path) {
+    #[cfg(unix)]
+    if let Ok(found) = fs::metadata(file)
+        && std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o006 != 0
+    {
+        let file = file.display();
+        tracing::warn!("every user of this machine can read or write the key {file}: chmod o-rw");
+    }
+}
+
 fn add(keys: &mut Keys, role: KeyRole, file: &Path) -> anyhow::Result<()> {
+    warn_if_open(file);
     let secret = Secret::read(file)?;
     keys.add(role, &secret).map(|_| ()).map_err(|error| match error {
         AddKeyError::Repeated { .. } => {

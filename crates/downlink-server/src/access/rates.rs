@@ -58,8 +58,9 @@ pub struct AbuseLimits {
         value_parser = parse_rate
     )]
     pub connects_per_address: Option<Limit<Rate>>,
-    /// The maximum rate of events from one address that are published with a token or a ticket, or
-    /// `off`. The default is 50/s,burst:500. Events that are published with a key do not count.
+    /// The maximum rate of events that one address publishes with tokens, or `off`. The default is
+    /// 50/s,burst:500. A finished topic counts as an event. Events that are published with a key do
+    /// not count.
     #[arg(
         long,
         env = "DOWNLINK_PUBLISHES_PER_ADDRESS",
@@ -76,8 +77,8 @@ pub struct AbuseLimits {
     )]
     pub publishes_per_key: Option<Limit<Rate>>,
     /// The maximum rate of requests from one address with a bad credential, or `off`. The default is
-    /// 10/s,burst:100. Beyond it, the server refuses tokens, tickets and unknown keys before it checks them, and
-    /// does not ask the app of --authorize-url.
+    /// 10/s,burst:100. Beyond it, the server refuses tokens, tickets and unknown keys before it
+    /// checks them, and does not ask the app of --authorize-url.
     #[arg(
         long,
         env = "DOWNLINK_FAILURES_PER_ADDRESS",

@@ -55,6 +55,11 @@ pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refus
     if stream.finish && stream.envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
+    if stream.finish {
+        // A finished topic takes a place, as an event does, even if the stream has no events.
+        let topics = stream.envelope.topics.len();
+        app.control.count_publishes(&stream.caller, stream.address, topics)?;
+    }
     let here = Arc::new(());
     let is_here = Arc::downgrade(&here);
     if !stream.finish {

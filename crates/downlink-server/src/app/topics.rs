@@ -12,6 +12,7 @@ use downlink::{
 use serde_json::{Value, json};
 
 use super::{
+    guard::Sender,
     query::Query,
     reply::{self, Refused, bad_request, not_published, shown},
     state::App,
@@ -90,6 +91,7 @@ async fn visible(
 pub(super) async fn finish(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(sender): Extension<Sender>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["topic"])?;
@@ -97,6 +99,8 @@ pub(super) async fn finish(
     let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
     caller.check_publish(&[Address::Topic(name)])?;
+    // A finished topic takes a place, as an event does.
+    app.control.count_publishes(&caller, sender.address, 1)?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
     let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });

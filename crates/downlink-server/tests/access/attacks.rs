@@ -251,3 +251,49 @@ fn servers_that_start_together_share_the_first_keys() {
         assert_eq!(keys, 2);
     }
 }
+
+/// The server starts with a key that everyone can read, because a container may have only one user.
+/// But it says so.
+#[test]
+fn a_key_that_everyone_can_read_is_noticed() {
+    let folder = Folder::new();
+    let key = folder.file("downlink-publish.key");
+    let warned = |mode: u32| {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("the file exists");
+        // The server reads the keys, and then refuses to have so many connections.
+        let refused = Command::new(env!("CARGO_BIN_EXE_downlink"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", &folder.file("downlink.db")])
+            .args(["--connections-max", "1000000000"])
+            .output()
+            .expect("the program starts");
+        let told = String::from_utf8(refused.stderr).expect("UTF-8");
+        assert!(told.contains("--connections-max"), "{told}");
+        told.contains("every user of this machine") && told.contains("downlink-publish.key")
+    };
+    drop(Program::start(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        &folder.file("downlink.db"),
+    ]));
+    assert!(!warned(0o600) && !warned(0o640));
+    assert!(warned(0o644) && warned(0o602));
+}
+
+/// The server has a limit of topics, and a finished topic counts. A user must not use it up with
+/// finished topics, for which there was no limit.
+#[tokio::test]
+async fn finished_topics_count_as_publishes() {
+    let site = Site::of(&["--listen", "127.0.0.1:0", "--publishes-per-address", "1/h,burst:4"]);
+    let finish = |number: u32| Request::post(format!("/finish?topic=rooms/{number}"), "");
+    for number in 0..2 {
+        assert_eq!(site.outcome_as("ada", finish(number)).await, "200");
+    }
+    let stream = Request::post("/events?topic=rooms/3&topic=rooms/4&finish_on_end", "");
+    let stream = stream.header("Content-Type", "text/event-stream");
+    assert_eq!(site.outcome_as("ada", stream.clone()).await, "200");
+    for request in [finish(5), stream] {
+        assert_eq!(site.outcome_as("ada", request).await, "429 too_many_requests");
+    }
+}
