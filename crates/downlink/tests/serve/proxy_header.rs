@@ -85,11 +85,9 @@ async fn the_proxys_own_address_is_the_peer_address_if_the_header_names_no_clien
 #[tokio::test]
 async fn handlers_and_make_services_get_the_address_in_the_header() {
     let peer = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
-    let running = Running::<Tcp>::with::<Router, AsService>(
-        Router::new().route("/", get(peer)),
-        behind_proxies,
-    );
-    let mut client = running.await.connect().await;
+    let router = Router::new().route("/", get(peer));
+    let running = Running::<Tcp>::with::<Router, AsService>(router, behind_proxies).await;
+    let mut client = running.connect().await;
     client.io.write_all(&[TEXT, REQUEST].concat()).await.expect("the connection is open");
     assert_eq!(client.answer().await.body, "192.0.2.1:12345");
 
