@@ -102,7 +102,7 @@ pub(crate) struct Unix;
 #[derive(Debug)]
 pub(crate) struct Path(std::path::PathBuf);
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 impl Path {
     pub(crate) fn as_path(&self) -> &std::path::Path {
         &self.0
