@@ -1,4 +1,5 @@
-//! Verifies the credentials of requests, and ends the streams whose rights have ended.
+//! What a running server knows about access: it verifies the credentials of requests, asks the app,
+//! counts requests for the limits against abuse, and ends the streams whose rights have ended.
 
 use std::{
     borrow::Cow,
@@ -58,7 +59,7 @@ pub struct Control {
     changed: Notify,
 }
 
-/// The rights of a request without a listener of its own: see [`Control::verify`].
+/// The parts of a request that can contain a credential.
 pub(crate) struct Credentials<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) tickets: &'a [Cow<'a, str>],
@@ -295,7 +296,8 @@ impl Control {
         hub.wake_subscribers();
     }
 
-    /// The caller of a request with a bad cookie.
+    /// The caller of a request whose credential this server does not accept, although the request may
+    /// go on: the credential is a cookie, or only the app can know it.
     pub(crate) fn with_bad_cookie(
         &self,
         credentials: &Credentials<'_>,

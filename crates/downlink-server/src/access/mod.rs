@@ -15,7 +15,7 @@
 //! | `ask` | the questions to the app of `--authorize-url` |
 //! | `key_sets` | the fetches of the key set of `--jwks-url` |
 //! | `outgoing` | the HTTP client for both |
-//! | `control` | the verification of credentials, revocations and tickets |
+//! | `control` | all of the above for one running server: it verifies, asks, counts and revokes |
 
 mod ask;
 mod control;

@@ -5,13 +5,13 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::{access::Caller, hub::ClientId};
+use downlink::access::Caller;
 use downlink_access::Right;
 use serde_json::{Value, json};
 
 use super::{
     query::Query,
-    reply::{self, Refused, bad_request, shown},
+    reply::{self, Refused, bad_request},
     state::App,
 };
 
@@ -53,14 +53,8 @@ pub(super) async fn disconnect(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["client"])?;
-    let client = query.one("client")?;
+    let client = query.client()?;
     let client = client.ok_or_else(|| bad_request("No client: add ?client=ID to the address."))?;
-    let client = ClientId::new(client).map_err(|error| {
-        bad_request(format!(
-            "The parameter client is {}, which is not a client id: {error}.",
-            shown(client)
-        ))
-    })?;
     caller.verified().check_issue_for(&client)?;
     let client = client.as_str();
     Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))

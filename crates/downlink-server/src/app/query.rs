@@ -10,7 +10,11 @@
 //! - Other parameters that client libraries add are ignored, also because a browser never
 //!   reconnects after a 400.
 
-use downlink::{LastEventId, access::TICKET_PARAMETER};
+use downlink::{
+    LastEventId,
+    access::TICKET_PARAMETER,
+    hub::{ClientId, TopicSelector},
+};
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
@@ -73,6 +77,29 @@ impl Query {
             Some(_) => Err(bad_request(format!("Give the parameter {name} only once."))),
             None => Ok(first),
         }
+    }
+
+    /// The client id in the parameter `client`.
+    pub(super) fn client(&self) -> Result<Option<ClientId>, Refused> {
+        let parse = |text: &str| {
+            ClientId::new(text).map_err(|error| {
+                bad_request(format!(
+                    "The parameter client is {}, which is not a client id: {error}.",
+                    shown(text)
+                ))
+            })
+        };
+        self.one("client")?.map(parse).transpose()
+    }
+
+    /// The topics and patterns in the parameters `topic`.
+    pub(super) fn selectors(&self) -> Result<Vec<TopicSelector>, Refused> {
+        let parse = |text: &str| {
+            TopicSelector::parse(text).map_err(|error| {
+                bad_request(format!("The parameter topic is {}: {error}.", shown(text)))
+            })
+        };
+        self.all("topic").map(parse).collect()
     }
 
     /// Reads a parameter that is on (`name`, `name=1`, `name=true`) or off (`name=0`,

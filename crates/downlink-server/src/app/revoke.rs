@@ -8,10 +8,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use downlink::{
-    access::Caller,
-    hub::{ClientId, TopicSelector},
-};
+use downlink::access::Caller;
 use downlink_access::{KeyId, Revocation, Revoked, Right};
 use serde_json::json;
 
@@ -28,9 +25,8 @@ pub(super) async fn revoke(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["client", "topic", "key"])?;
-    let (client, topic, key) = (query.one("client")?, query.one("topic")?, query.one("key")?);
-    let client = client.map(parse_client).transpose()?;
-    let topic = topic.map(parse_topic).transpose()?;
+    query.one("topic")?;
+    let (client, topic, key) = (query.client()?, query.selectors()?.pop(), query.one("key")?);
     let revoked = match (client, topic, key) {
         (Some(client), topic, None) => {
             caller.verified().check_issue_for(&client)?;
@@ -57,20 +53,6 @@ pub(super) async fn revoke(
     let revocation = Revocation { revoked, at: SystemTime::now().into() };
     app.control.revoke(&app.hub, revocation).await.map_err(|error| refused(&error))?;
     Ok(reply::json(&json!({ "revoked": true })))
-}
-
-fn parse_client(text: &str) -> Result<ClientId, Refused> {
-    ClientId::new(text).map_err(|error| {
-        bad_request(format!(
-            "The parameter client is {}, which is not a client id: {error}.",
-            shown(text)
-        ))
-    })
-}
-
-fn parse_topic(text: &str) -> Result<TopicSelector, Refused> {
-    TopicSelector::parse(text)
-        .map_err(|error| bad_request(format!("The parameter topic is {}: {error}.", shown(text))))
 }
 
 fn parse_key(text: &str) -> Result<KeyId, Refused> {

@@ -10,10 +10,7 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::{
-    access::{Caller, Refusal},
-    hub::{ClientId, TopicSelector},
-};
+use downlink::access::{Caller, Refusal};
 use downlink_access::TICKET_LIFETIME_MAX;
 use serde_json::json;
 
@@ -30,8 +27,7 @@ pub(super) async fn issue(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["topic", "client", "lifetime"])?;
-    let topics = query.all("topic").map(selector).collect::<Result<Vec<_>, _>>()?;
-    let client = query.one("client")?.map(client).transpose()?;
+    let (topics, client) = (query.selectors()?, query.client()?);
     if topics.is_empty() && client.is_none() {
         return Err(bad_request("A ticket needs a topic or a client: add ?topic=NAME."));
     }
@@ -45,20 +41,6 @@ pub(super) async fn issue(
     app.control.count_ticket(&caller)?;
     let url = format!("{}/events?ticket={ticket}", app.control.public_url());
     Ok(reply::json(&json!({ "url": url, "ticket": ticket, "expires": until.as_millis() })))
-}
-
-fn selector(text: &str) -> Result<TopicSelector, Refused> {
-    TopicSelector::parse(text)
-        .map_err(|error| bad_request(format!("The parameter topic is {}: {error}.", shown(text))))
-}
-
-fn client(text: &str) -> Result<ClientId, Refused> {
-    ClientId::new(text).map_err(|error| {
-        bad_request(format!(
-            "The parameter client is {}, which is not a client id: {error}.",
-            shown(text)
-        ))
-    })
 }
 
 fn lifetime(text: &str) -> Result<Duration, Refused> {
