@@ -359,8 +359,8 @@ impl Users {
         Self { log, readers, names }
     }
 
-    /// Publishes one event to each reader in turn, and the reader reads it. Returns the processor
-    /// time per delivery in nanoseconds.
+    /// For each reader in turn, publishes one event and lets the reader read the event. Returns the
+    /// processor time per delivery in nanoseconds.
     fn round(&mut self) -> f64 {
         let before = cpu();
         for (reader, name) in self.readers.iter_mut().zip(&self.names) {
@@ -414,7 +414,7 @@ fn deliveries() {
     for (place, what) in [(1, "user/N/*"), (2, "by name beside a finished topic")] {
         let mut ratios: Vec<f64> = rounds.iter().map(|times| times[place] / times[0]).collect();
         ratios.sort_by(f64::total_cmp);
-        println!("  {what}: median {:.3} of it", ratios[ROUNDS / 2]);
+        println!("  {what}: median {:.3} of the time by name", ratios[ROUNDS / 2]);
     }
 }
 

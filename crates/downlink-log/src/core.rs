@@ -13,7 +13,7 @@ use crate::types::Payload;
 /// 3. the index
 /// 4. one ring
 /// 5. one pattern's rows
-/// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers gave
+/// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers chose
 /// 7. the wake-up slot of one reader
 ///
 /// Three locks are not in the list: the locks of the queue of commits, of the queue of replays, and

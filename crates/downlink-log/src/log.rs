@@ -332,7 +332,7 @@ impl<P: Payload> Log<P> {
     }
 
     /// Overviews of topics whose names begin with `prefix`, ordered by name: the first `count`
-    /// topics after `after`.
+    /// topics after the name `after`.
     pub fn topics(
         &self,
         now: Timestamp,

@@ -318,7 +318,7 @@ pub struct StoredEntry {
     pub offset: Offset,
     /// The time when the event was published.
     pub at: Timestamp,
-    /// The id that the event's publisher gave, if any.
+    /// The event id that the publisher chose, if any.
     pub id: Option<Box<str>>,
     /// The bytes that were stored; `None` if they are damaged.
     pub payload: Option<Vec<u8>>,
@@ -336,7 +336,7 @@ pub struct StoredEvent {
     /// store keeps only its idempotency key. If the event was read from the store, this list has
     /// only the addresses that have not evicted the event.
     pub to: SmallVec<[Address; 1]>,
-    /// The id that the event's publisher gave, if any. The log has checked that no kept event has
+    /// The event id that the publisher chose, if any. The log has checked that no kept event has
     /// the same id.
     pub id: Option<Box<str>>,
     /// The idempotency key: of several publishes with the same key, only the first adds an event.

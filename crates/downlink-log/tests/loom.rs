@@ -1,9 +1,9 @@
-//! Loom runs small programs (models) in every possible interleaving of their threads. In each
-//! interleaving, no event may be lost, and no reader may wait forever.
+//! Loom runs small programs (models) in all interleavings of their threads, up to a number of
+//! preemptions. In each interleaving, no event may be lost, and no reader may wait forever.
 //!
-//! If the log forgets to wake a waiting reader, loom reports a deadlock. With two threads, loom
-//! tries up to three preemptions per run. With three threads, it tries up to two. More preemptions
-//! take much longer and have found no further errors.
+//! If the log forgets to wake a waiting reader, loom reports a deadlock. With two threads, a run
+//! has up to three preemptions. With three threads, it has up to two. More preemptions take much
+//! longer and have found no further errors.
 //!
 //! The index is a list of all events of all topics. Normally, only readers of many topics read
 //! through the index. In these models, readers of two topics read through the index too (see
@@ -52,8 +52,7 @@ fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(selectors), &start).expect("room for a reader")
 }
 
-/// Reads until `enough` returns true or the log ends the reader. If there is nothing to read,
-/// waits.
+/// Reads until `enough` returns true or the log ends the reader. Waits if there is nothing to read.
 fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     follow_by(ALL, reader, enough)
 }
@@ -175,10 +174,10 @@ fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
     });
 }
 
-/// Each topic has a ring, which is the list of its newest events. Events to everyone have another
-/// ring. One read may find events in both rings.
+/// Each topic has a ring, which is the list of its newest events. Events that are published to
+/// everyone are in a separate ring. One read may find events in both rings.
 #[test]
-fn a_reader_of_single_events_skips_no_event_of_two_rings() {
+fn a_reader_that_reads_one_event_at_a_time_skips_no_event_of_two_rings() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -195,7 +194,7 @@ fn a_reader_of_single_events_skips_no_event_of_two_rings() {
 }
 
 #[test]
-fn a_slow_reader_of_single_events_gets_each_event_or_a_gap() {
+fn a_slow_reader_that_reads_one_event_at_a_time_gets_each_event_or_a_gap() {
     model(3, || {
         let log =
             log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
@@ -243,7 +242,7 @@ fn a_reader_of_two_topics_gets_their_common_event_once() {
 }
 
 #[test]
-fn a_pattern_reader_gets_the_event_of_a_topic_that_is_created_while_it_opens() {
+fn a_pattern_reader_gets_the_event_of_a_topic_that_is_created_while_the_reader_opens() {
     for start in [Start::Live, Start::Earliest] {
         model(3, move || {
             let log = log_with(|_| {});
@@ -263,7 +262,7 @@ fn a_pattern_reader_gets_the_event_of_a_topic_that_is_created_while_it_opens() {
 }
 
 #[test]
-fn a_dropped_reader_removes_no_event() {
+fn dropping_a_reader_removes_no_event() {
     model(3, || {
         let log = log_with(|_| {});
         let reader = open(&log, &["a/x", "a/*"], Start::Live);
@@ -282,8 +281,9 @@ fn a_dropped_reader_removes_no_event() {
     });
 }
 
-/// The first event expires at 10 ms. One reader names the event's topic. This reader is dropped
-/// while another thread publishes a second event, so the log may remove (collect) the topic.
+/// The first event expires at 10 ms. Only one reader names the event's topic, and it is dropped
+/// while another thread publishes a second event. When the topic has neither events nor readers,
+/// the log may remove (collect) it.
 #[test]
 fn no_event_is_lost_when_its_topic_is_collected_during_the_append() {
     model(2, || {
@@ -492,7 +492,7 @@ fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
 /// keeps only two rows. If the reader reads after the third publish, event 1 no longer has a row,
 /// so the reader has to search the topics.
 #[test]
-fn a_pattern_reader_behind_the_rows_of_its_pattern_misses_no_event() {
+fn a_pattern_reader_misses_no_event_that_no_longer_has_a_row() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a/*"], Start::Live);

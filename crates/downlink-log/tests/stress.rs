@@ -239,7 +239,7 @@ fn seconds() -> u64 {
 }
 
 #[test]
-fn torture_loses_no_event_and_leaves_the_log_empty() {
+fn under_torture_no_event_is_lost_and_the_log_is_empty_at_the_end() {
     let until = Instant::now() + Duration::from_secs(seconds());
     let world = World::new();
     let followed: Vec<Followed> = thread::scope(|scope| {

@@ -136,7 +136,7 @@ impl Block {
     }
 
     /// Completes the block at a blank line. A block with data becomes an event. A block without
-    /// data is no event, but its id still becomes the last event id.
+    /// data is not an event, but its id still becomes the last event id.
     fn dispatch(&mut self) -> Option<LineEffect> {
         let has_own_id = self.id.is_some();
         if let Some(id) = self.id.take() {

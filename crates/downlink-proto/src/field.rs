@@ -1,8 +1,8 @@
 //! The values of fields that take one line of an event stream: types, ids and reconnection times.
 //!
 //! The format cannot escape a line break, so the text after a line break would become a second
-//! field. The types of this module reject such values, and an [`Event`](crate::Event) takes only
-//! these types. Data and comments may have several lines; the module `text` writes them.
+//! field. The types of this module reject values with a line break, and an [`Event`](crate::Event)
+//! takes only these types. Data and comments may have several lines; the module `text` writes them.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -57,7 +57,7 @@ impl EventType {
     }
 }
 
-/// The value of an `id` field. A reader sends it back to resume after this event.
+/// The value of an `id` field. A reader sends an id back to resume after the event with this id.
 ///
 /// The empty id is legal and clears the reader's last event id. An id may have characters that are
 /// not ASCII, as the standard allows. Readers send such an id as raw UTF-8 bytes in a header, and
@@ -172,7 +172,7 @@ macro_rules! text_conversions {
 text_conversions!(EventType);
 text_conversions!(EventId);
 
-/// A value that a line of an event stream cannot carry.
+/// The error for a text that cannot be an event type or an event id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the `{field}` field {reason}")]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! A frame has the bytes of one event or comment, ready to send.
+//! A frame holds the bytes of one event or comment, ready to send.
 //!
 //! A frame is made only from checked values, and a blank line at its end completes the event. So a
 //! writer may send frames in any order, and no frame can become a part of another frame's event.

@@ -1,7 +1,7 @@
 //! Encodes and decodes Server-Sent Events, without I/O.
 //!
-//! To write a stream, encode each [`Event`] or comment as a [`Frame`], which has the bytes to send.
-//! To read a stream, give its bytes in chunks of any size to a [`Decoder`], which returns
+//! To write a stream, encode each [`Event`] or comment as a [`Frame`], which holds the bytes to
+//! send. To read a stream, give its bytes in chunks of any size to a [`Decoder`], which returns
 //! [`Item`]s. The encoder and the decoder follow the section "Server-sent events" of the WHATWG
 //! HTML standard. The module [`reconnect`] decides when a client connects again.
 //!

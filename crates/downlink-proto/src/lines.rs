@@ -33,7 +33,7 @@ pub(crate) struct LineSplitter {
     /// The beginning of a line whose end has not arrived. Invariant: at most `line_bytes_max`
     /// bytes.
     cut: Vec<u8>,
-    /// Whether `cut` was returned as a complete line. The next call then clears it.
+    /// Whether `cut` was returned as a complete line. The next call then clears `cut`.
     cut_is_read: bool,
     /// The number of bytes that were searched for a line end. Tests check this number.
     #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn v25_each_byte_of_a_large_event_is_searched_once() {
+    fn each_byte_of_a_large_event_is_searched_once() {
         let long = [b"data: ", &*vec![b'x'; 10 * 1_024 * 1_024], b"\n\n"].concat();
         assert_eq!(work(&long, 10), (long.len(), 2));
         assert_eq!(work(&long, 1), (long.len(), 2));

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The reconnection time until a `retry:` field sets another time: 3 seconds.
 ///
 /// With half the time, clients would send twice as many requests to a server that is restarting.
-/// With double the time, people would notice that a page shows nothing new.
+/// With double the time, users would notice that a page is out of date.
 pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 
 /// The shortest reconnection time that a server can set: half a second, as in Firefox.
@@ -166,7 +166,7 @@ pub enum StopReason {
     NoContent,
     /// Another attempt would fail in the same way.
     Failed,
-    /// The maximum number of attempts in a row has failed.
+    /// [`attempts_max`](ReconnectPolicy::attempts_max) attempts in a row have failed.
     AttemptsSpent,
 }
 
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_still_applies_after_a_reconnect() {
+    fn a_retry_field_still_applies_after_a_reconnect() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         reconnect.handle_retry(secs(7));
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(7));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_below_the_minimum_is_raised_to_the_minimum() {
+    fn a_retry_time_below_the_minimum_is_raised_to_the_minimum() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         let tick = Duration::from_millis(1);
         let min = RECONNECTION_TIME_MIN;
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_above_the_maximum_is_lowered_to_the_maximum() {
+    fn a_retry_time_above_the_maximum_is_lowered_to_the_maximum() {
         let max = WAIT_MAX_DEFAULT;
         let tick = Duration::from_millis(1);
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());

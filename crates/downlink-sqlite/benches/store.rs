@@ -59,7 +59,7 @@ fn main() {
         .join(format!("bench-store-{}", std::process::id()));
     let topics = std::env::var("DOWNLINK_BENCH_TOPICS").map_or(1_000, |n| n.parse().unwrap());
     fs::create_dir_all(&folder).unwrap();
-    println!("{EVENT_BYTES}-byte events over {topics} topics; microseconds a batch");
+    println!("{EVENT_BYTES}-byte events over {topics} topics; microseconds per batch");
     println!("batch    floor   commit  and trim   relaxed   floor/commit  and trim  events/s");
     for size in [1, 16, 64, 100, 256] {
         measure(&folder, size, topics);

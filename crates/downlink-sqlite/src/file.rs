@@ -127,8 +127,8 @@ fn read_once<T>(
 
 /// Opens the connection that all reads share while the disk is full. It keeps the index of the
 /// write-ahead log in its own memory, because the disk has no room for the file of the shared
-/// index. This connection never writes, not even when it is closed. When the store is opened the
-/// next time, it moves the pages of the write-ahead log into the file.
+/// index. This connection never writes, not even when it is closed. The next opening of the store
+/// moves the pages of the write-ahead log into the file.
 fn connect_alone(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -116,7 +116,8 @@ impl FileUse {
         path.metadata().is_ok_and(|found| identity(&path, &found) == self.file().identity)
     }
 
-    /// Takes the lock. If the lock is taken, returns its holder.
+    /// Takes the lock. If another store or process already has the lock, returns the holder as the
+    /// inner error.
     fn try_lock(&self, database: &Path) -> Result<Result<Arc<AtomicBool>, Holder>> {
         let LockedFile { file, writer, .. } = self.file();
         let mut writer = writer.lock();

@@ -52,7 +52,7 @@ pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// A value in the table `meta`. The values there belong to the store as a whole.
+/// A value in the table `meta`. These values belong to the whole store.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
     found

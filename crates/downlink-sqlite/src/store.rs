@@ -33,8 +33,8 @@ use crate::{
 const CHECKPOINT_PAGES: usize = 4_000;
 
 /// The maximum number of bytes that a probe writes to find out whether a full disk has room again.
-/// This number is the default maximum size of an event. A batch may be larger, but a disk with room
-/// for this many bytes takes most publishes.
+/// This number is the default maximum size of an event. A batch may be larger, but most batches fit
+/// on a disk that has room for this many bytes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
 /// After this time without a commit, the writer's cache is freed. A few hundred commits fill it
@@ -121,8 +121,8 @@ impl SqliteStore {
     /// the file has an older layout, this function changes it to the current layout, and lowers
     /// every time stamp after `now` to `now`. `now` is the time of the wall clock.
     ///
-    /// If the disk is full, a store with the current layout can still be opened and read. Its
-    /// [`Opened::refuses`] says why it accepts no events.
+    /// If the disk is full, a store with the current layout can still be opened and read. The
+    /// store's [`Opened::refuses`] says why the store accepts no events.
     ///
     /// # Errors
     ///
@@ -257,7 +257,7 @@ impl SqliteWriter {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (trimmed, evicted) = trim_step(&transaction, topics, trimming, now)?;
         // This step may have evicted the newest event. Its offset is stored, so that the store does
-        // not assign the same offset again after it is opened the next time.
+        // not assign the same offset again after the next opening.
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
         self.cache = if evicted || trimmed == Trimmed::More { Cache::Busy } else { self.cache };
@@ -270,7 +270,7 @@ impl SqliteWriter {
             return Ok(());
         }
         // The checkpoint does not wait for readers. Pages that a reader still needs stay in the
-        // log, and a later step tries again.
+        // write-ahead log, and a later step tries again.
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())

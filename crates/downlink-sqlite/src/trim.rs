@@ -48,8 +48,8 @@ const INDEX_ROWS: usize = 4_096;
 /// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After a store is opened, trimming checks the topics of this many newest events. Other topics
-/// cannot exceed their rule, because trimming runs after each commit.
+/// After a store is opened, trimming checks the topics of this many of the newest events. Other
+/// topics cannot exceed their rule, because trimming runs after each commit.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.

@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 
 /// The commit of one batch, which may still be under way. All clones stand for the same commit.
 ///
-/// While the lock of its state is held, no other lock is taken and no waker runs.
+/// While the lock of a commit's state is held, no other lock is taken and no waker runs.
 #[derive(Clone, Debug)]
 pub struct Commit(Arc<Mutex<CommitState>>);
 

@@ -68,7 +68,7 @@ pub(crate) struct CommitQueue<P: Payload> {
     /// The writer waits for a notification of this variable. It is notified when there is something
     /// to commit, and when the queue is closed.
     pub(crate) to_commit: Condvar,
-    /// Gets its outcome when the writer has closed the store.
+    /// This commit gets its outcome when the writer has closed the store.
     pub(crate) ended: Commit,
 }
 

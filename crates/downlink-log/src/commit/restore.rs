@@ -1,5 +1,5 @@
-//! When a log with a store is opened, this module reads the newest stored events into memory.
-//! There, each topic has a ring of events.
+//! When a log with a store is opened, this module reads the newest stored events into memory. In
+//! memory, each topic has a ring of events.
 //!
 //! The floor of a ring is an offset: the ring has all events of its topic from this offset on. A
 //! reader that needs events below the floor reads them from the store. The store also has a floor

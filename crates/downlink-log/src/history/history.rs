@@ -424,8 +424,8 @@ impl<P: Payload> History<P> {
         self.index.lock().first_since(since)
     }
 
-    /// Removes those of the topics from memory that nothing uses any more. The caller must hold no
-    /// lock.
+    /// Removes each of these topics from memory if nothing uses the topic any more. The caller must
+    /// hold no lock.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>]) {
         self.topics.collect(topics, |address, lost| self.patterns.note_lost(address, lost));
     }

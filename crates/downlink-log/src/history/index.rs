@@ -18,7 +18,7 @@ pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 /// Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// The index may always have this many topics more than its limits in `tidy` allow, so that the
+/// The index may always have this many more topics than its limits in `tidy` allow, so that the
 /// index of a small log is rarely tidied.
 const SLACK: usize = 64;
 

@@ -34,8 +34,8 @@ pub(crate) struct Pattern<P> {
     pub(crate) selector: TopicSelector,
 }
 
-/// The rows may be locked while a ring is locked, to note an event that is pushed into that ring or
-/// evicted from it. No other lock is taken while the rows are locked.
+/// A thread that holds the lock of a ring may also lock the rows, to note an event that it pushes
+/// into the ring or evicts from the ring. No other lock is taken while the rows are locked.
 #[derive(Debug)]
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.

@@ -22,7 +22,7 @@ pub(crate) struct Position {
     /// Whether the log has a store, which may keep events that memory has evicted.
     pub(crate) has_store: bool,
     /// The log's number of finish marks (`History::finishes`) when the reader last checked its
-    /// topics and found an unfinished one. A finish mark says that a topic gets no more events.
+    /// topics and found an unfinished topic. A finish mark says that a topic gets no more events.
     /// While this number stays the same, the reader need not check its topics again.
     pub(crate) finishes_seen: u32,
     /// Whether the reader had nothing to read when it began, because all its topics were finished
@@ -49,7 +49,8 @@ impl Position {
     }
 
     /// Moves the position to `complete`, the offset below which everything was read. If `complete`
-    /// is `None`, the position moves behind `last`, the last event that was read.
+    /// is `None`, the position moves to the offset right after `last`, the last event that was
+    /// read.
     pub(crate) fn advance(&mut self, last: Option<u64>, complete: Option<u64>) {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);

@@ -15,7 +15,7 @@ use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
 /// A reader with more patterns than this keeps the [`PatternSet`] that was made when the reader was
-/// opened, because it takes long to make a large set again.
+/// opened, because making a large set again takes a long time.
 const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]

@@ -16,8 +16,8 @@ pub enum Start {
     Last(usize),
     /// The events published at this log time or later.
     Since(Timestamp),
-    /// The events after the event with this id. The id is the text of a cursor, or an id that a
-    /// publisher gave to an event.
+    /// The events after the event with this id. The id is the text of a cursor, or an event id that
+    /// a publisher chose.
     After(Box<str>),
 }
 

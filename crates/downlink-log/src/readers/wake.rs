@@ -142,7 +142,7 @@ impl WakeSlot {
         true
     }
 
-    /// Whether the reader does not wait. This is only a hint, because it may change at any moment.
+    /// True if the reader does not wait. This is only a hint, because it may change at any moment.
     pub(crate) fn is_awake(&self) -> bool {
         self.waits.load(Ordering::Relaxed) == Waits::Nobody as u8
     }

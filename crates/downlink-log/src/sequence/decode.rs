@@ -18,14 +18,14 @@ pub type OnUnreadable = dyn Fn(Cursor) + Send + Sync;
 /// reports would tell the operator nothing new.
 const REPORTED_MAX: usize = 1_024;
 
-/// An event as a store gives it back.
+/// An event that was read from a store.
 #[derive(Debug)]
 pub struct Stored {
     /// The id of the event, as a cursor. The cursor has the epoch in which the event was published.
     pub id: Cursor,
     /// When the event was published, in log time.
     pub at: Timestamp,
-    /// The id that the event's publisher gave, if any.
+    /// The event id that the publisher chose, if any.
     pub publisher_id: Option<Box<str>>,
     /// The stored bytes.
     pub payload: Vec<u8>,

@@ -13,20 +13,20 @@ pub struct Draft<P: Payload> {
     /// The recipients. An address that is named twice counts once. A draft without addresses gets
     /// an offset, but no reader gets its event.
     pub to: SmallVec<[Address; 1]>,
-    /// The id that the publisher gave, if any. It must not [resemble a
+    /// The event id that the publisher chose, if any. It must not [resemble a
     /// cursor](crate::resembles_cursor), and must be the same as the payload's
     /// [`publisher_id`](Payload::publisher_id). It is ignored if there is no payload.
     pub id: Option<Box<str>>,
     /// The idempotency key: of several drafts with the same key, only the first is appended. A log
-    /// remembers a key for 10 minutes, but at most 65,536 keys. The caller must limit the key's
-    /// length.
+    /// remembers a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
+    /// key's length.
     pub key: Option<IdempotencyKey>,
     /// The fingerprint of the content. It is used only if there is an id or a key, to tell a
     /// repetition from another event with the same id or key.
     pub fingerprint: Fingerprint,
-    /// Whether the event finishes its topics, which may also be inboxes or everyone's topic. A
-    /// finished topic refuses events for the time
-    /// [`finished_keep`](crate::RetentionRules::finished_keep).
+    /// Whether the event finishes its topics, which may also be inboxes or everyone's topic. After
+    /// that, these topics refuse events until the time
+    /// [`finished_keep`](crate::RetentionRules::finished_keep) has passed.
     pub finish: bool,
     /// The bytes that the store keeps, if the log has a store. The log does not interpret them.
     pub body: Option<Vec<u8>>,
@@ -94,8 +94,8 @@ pub enum AppendError {
         /// The limit.
         topics_max: usize,
     },
-    /// The maximum number of events or bytes already wait for the store. The caller may try again
-    /// in a moment.
+    /// The maximum number of events or bytes is already waiting for the store. The caller may try
+    /// again in a moment.
     #[error("too many events wait for the store")]
     Busy,
     /// The store accepts no events, or did not answer.

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_below_the_end_of_its_epoch_resumes_exactly() {
+    fn a_reader_resumes_exactly_after_an_id_below_the_end_of_its_epoch() {
         let ids = ids();
         assert_eq!(ids.locate(cursor(1, 1), 9), Ok(1));
         assert_eq!(ids.locate(cursor(1, 5), 9), Ok(5));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_beyond_the_end_of_its_epoch_is_lost() {
+    fn an_id_beyond_its_epoch_or_of_an_unknown_epoch_gives_the_reason_for_a_gap() {
         let ids = ids();
         assert_eq!(ids.locate(cursor(1, 6), 9), Err((GapReason::Lost, 5)));
         assert_eq!(ids.locate(cursor(2, 6), 9), Err((GapReason::Lost, 5)));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_events_id_has_the_epoch_of_its_publication() {
+    fn the_id_of_an_event_has_the_epoch_of_the_publish() {
         let of = |offset| ids().id_of(offset).epoch;
         assert_eq!([1, 4, 5, 100].map(of), [epoch(1), epoch(1), epoch(3), epoch(3)]);
         assert_eq!(ids().id_of(4).next, Offset::new(5));

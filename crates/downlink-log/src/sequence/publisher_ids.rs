@@ -1,4 +1,4 @@
-//! The ids that publishers gave to the events that are kept in memory.
+//! The ids that publishers chose for the events that are kept in memory.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::sequence::Appended;
 use crate::sync::Mutex;
 use crate::types::Fingerprint;
 
-/// Looks up a kept event by the id that its publisher gave. An id is added before its event is
+/// Looks up a kept event by the id that its publisher chose. An id is added before its event is
 /// pushed. It is removed when the last ring that keeps the event has evicted it.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {

@@ -158,7 +158,7 @@ impl<P: Payload> Topics<P> {
         names.leave(seats, &on_lost);
     }
 
-    /// Collects those of these topics that nothing uses. For each collected topic that has losses,
+    /// Collects each of these topics that nothing uses. For each collected topic that has losses,
     /// `on_lost` is called while the lock of the names is held.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>], on_lost: impl Fn(&Address, Lost)) {
         for batch in topics.chunks(COLLECT_BATCH) {

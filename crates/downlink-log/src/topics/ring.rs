@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_buried_only_if_it_is_empty_unreserved_and_unfinished() {
+    fn a_ring_is_marked_dead_only_if_it_is_empty_unreserved_and_unfinished() {
         let mut full = ring(&[1]);
         assert!(!full.bury());
         let mut reserved = ring(&[]);

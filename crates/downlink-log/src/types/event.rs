@@ -76,7 +76,7 @@ pub enum EndReason {
     Disconnected = 3,
     /// Every topic that the reader reads is finished, and the reader has read all their events.
     Finished = 4,
-    /// The store could not be read. The reader may come back.
+    /// The store could not be read. The client may open another reader.
     Unreadable = 5,
 }
 

@@ -40,7 +40,10 @@ impl Fingerprint {
     }
 }
 
-#[expect(deprecated, reason = "this is SipHash-2-4; the algorithm of the successor may change")]
+#[expect(
+    deprecated,
+    reason = "this is always SipHash-2-4; the algorithm of its replacement may change"
+)]
 fn sip_hash(low: u64, high: u64, content: &[u8]) -> u64 {
     let mut hasher = std::hash::SipHasher::new_with_keys(low, high);
     hasher.write(content);
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_tell_contents_and_keys_apart() {
+    fn different_contents_or_keys_give_different_fingerprints() {
         let of = |key: u8, content: &[u8]| Fingerprint::keyed(&[key; 16], content);
         assert_eq!(of(1, b"a"), of(1, b"a"));
         assert_ne!(of(1, b"a"), of(1, b"b"));

@@ -19,8 +19,8 @@ pub trait Payload: Clone + Send + Sync + 'static {
     /// change. The log adds [`ENTRY_COST_BYTES`] for each event.
     fn bytes(&self) -> usize;
 
-    /// The id that the publisher gave to the event, if any. It must be the id of the draft. When
-    /// the event is evicted, another event may get this id.
+    /// The event id that the publisher chose, if any. It must be the id of the draft. When the
+    /// event is evicted, another event may get this id.
     fn publisher_id(&self) -> Option<&str> {
         None
     }

@@ -2,8 +2,7 @@
 //! pattern.
 //!
 //! `orders/*` matches every topic below `orders`, at any depth. In `orders/{id}/status`, `{id}` is
-//! a placeholder and matches any one segment. The name of a placeholder has no meaning for the
-//! match.
+//! a placeholder and matches any one segment. The name of a placeholder does not affect the match.
 
 use std::fmt;
 

@@ -81,8 +81,9 @@ impl<V> Node<V> {
                 let removed = node.remove(segments);
                 if node.is_empty() {
                     self.literals.remove(segment);
-                    // A map keeps its capacity when entries are removed. After a million patterns
-                    // have come and gone, it would still use 80 MB.
+                    // A map keeps its capacity when entries are removed, so it must be shrunk.
+                    // Without this, it would still use 80 MB after a million patterns have come and
+                    // gone.
                     if self.literals.len() < self.literals.capacity() / 4 {
                         self.literals.shrink_to(2 * self.literals.len());
                     }

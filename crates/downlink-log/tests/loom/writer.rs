@@ -55,8 +55,7 @@ fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     assert_eq!(seen.gaps, []);
 }
 
-/// Reads until `enough` returns true or the log ends the reader. If there is nothing to read,
-/// waits.
+/// Reads until `enough` returns true or the log ends the reader. Waits if there is nothing to read.
 fn follow(reader: &mut Reader<Load>, shelf: &Shelf, enough: impl Fn(&Seen) -> bool) -> Seen {
     let mut seen = Seen::default();
     block_on(poll_fn(|task| {

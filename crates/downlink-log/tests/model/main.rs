@@ -3,7 +3,7 @@
 //! The model keeps everything in plain maps and computes each result from scratch. At every step,
 //! the log must give the same answers, events, gaps and sizes as the model. A second check looks at
 //! each client across all its connections. Every event for the client must be delivered once, or
-//! lie in a gap that the client got.
+//! lie in a gap that was reported to the client.
 #![cfg(not(downlink_loom))]
 
 mod naive;
@@ -337,7 +337,7 @@ fn a_closed_log_rejects_calls_and_its_readers_end_after_the_last_event() {
 /// The reader takes one event per batch. In the index (the list of all events), it finds the row of
 /// an event that was evicted before the reader was opened. The search must go on after this row.
 #[test]
-fn a_reader_of_single_events_skips_rows_of_evicted_events() {
+fn a_reader_that_reads_one_event_at_a_time_skips_rows_of_evicted_events() {
     let append = |target| Op::Append { targets: vec![target], bytes: 0, id: None, finish: false };
     let mut ops = vec![append(Target::Topic(4)), append(Target::Topic(2)), Op::Advance { ms: 30 }];
     ops.extend([Op::Connect { client: 3, start: Start::Earliest }, append(Target::Topic(0))]);

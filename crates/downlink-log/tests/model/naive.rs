@@ -60,8 +60,8 @@ pub(crate) struct Reader {
     selection: Selection,
     next: u64,
     reported_below: u64,
-    /// An eviction number and an offset. Evictions are numbered in their order. Until the reader
-    /// has reached this offset, evictions up to this number give no gap.
+    /// An eviction number and an offset. Evictions are numbered in order. Until the reader has
+    /// reached this offset, evictions up to this number give no gap.
     past: Option<(u64, u64)>,
     gap: Option<Gap>,
     reason: GapReason,

@@ -17,8 +17,8 @@ mod support;
 
 use std::sync::{Mutex, PoisonError};
 
-/// The running test holds this lock, so that only one test runs at a time. The allocator counts the
-/// memory of the whole process, including the memory of other tests.
+/// Each test holds this lock while it runs, because the allocator counts the memory of the whole
+/// process, including the memory of other tests.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// The seed of a program. If the program fails, the seed is printed.
@@ -27,7 +27,10 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("run it again with DOWNLINK_REPLAY_SEED={} DOWNLINK_REPLAY_RUNS=1", self.0);
+            println!(
+                "run the program again with DOWNLINK_REPLAY_SEED={} DOWNLINK_REPLAY_RUNS=1",
+                self.0
+            );
         }
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn one_page_each() {
     let mut readers: Vec<_> = (0..READERS).map(|_| open(&log)).collect();
     let before = live_bytes();
     readers.iter_mut().for_each(fetch);
-    let used = usize::try_from(live_bytes() - before).expect("pages use memory");
+    let used = usize::try_from(live_bytes() - before).expect("the pages take memory");
     let events = PAGE.bytes_max.div_ceil(EVENT_BYTES);
     // The last event of a page may exceed the page's limit of bytes, so the bound allows one more
     // event.
@@ -75,8 +75,14 @@ pub(crate) fn one_page_each() {
     );
     readers.iter_mut().for_each(|reader| assert!(read_all(reader) > EVENTS / 2));
     let left = live_bytes() - before;
-    println!("afterwards, {} bytes remain for each reader", left / READERS as isize);
-    assert!(left <= (READERS * LEFT_BYTES) as isize, "{left} bytes of the pages remain allocated");
+    println!(
+        "after all pages were read, each reader still holds {} bytes",
+        left / READERS as isize
+    );
+    assert!(
+        left <= (READERS * LEFT_BYTES) as isize,
+        "the readers still hold {left} bytes of the pages"
+    );
 }
 
 fn log(folder: &Folder) -> Log<Body> {

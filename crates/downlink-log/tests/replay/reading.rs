@@ -217,8 +217,8 @@ impl Diary {
             );
         }
         for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
-            // The last event of a gap must be for this reader, because one of its topics has
-            // evicted the event. The reader may still have got this event from another topic.
+            // A gap ends at an event that one of the reader's topics has evicted, so this event
+            // must be for the reader. The reader may still have got this event from another topic.
             let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
             let exact = wanted > usize::from(is_delivered(until));
             assert!(

@@ -147,7 +147,7 @@ fn an_id_is_free_again_after_its_event_is_evicted() {
 /// The log forgets an id when it evicts the id's event, so without an event it would remember the
 /// id forever.
 #[test]
-fn a_finish_mark_does_not_take_an_id() {
+fn the_id_of_a_draft_without_an_event_stays_free() {
     let log = log();
     let mark = Draft { payload: None, finish: true, ..with_id("a", "x", 1) };
     append_all(&log, 0, [mark]).unwrap();
@@ -168,7 +168,7 @@ fn a_repetition_does_not_create_its_topic_again() {
 }
 
 #[test]
-fn a_repeated_address_counts_once_and_an_event_without_address_reaches_no_reader() {
+fn a_repeated_address_counts_once_and_an_event_without_addresses_reaches_no_reader() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["a"]), &Start::Live).unwrap();
     let answers = append_all(&log, 0, [draft(&[topic("a"), topic("a")]), draft(&[])]).unwrap();

@@ -16,7 +16,7 @@ use crate::support::{
     ALL, Count, Seen, append_all, draft, draft_of, ms, options, selection, sizes, topic,
 };
 
-/// A payload that runs a closure when the last clone of it is dropped.
+/// A payload that runs a closure when its last clone is dropped.
 #[derive(Clone)]
 struct Loud(Arc<OnDrop>);
 
@@ -141,7 +141,7 @@ impl Payload for Broken {
 }
 
 #[test]
-fn a_batch_whose_stamp_panics_is_not_appended() {
+fn a_batch_is_not_appended_if_the_method_stamp_panics() {
     let log: Log<Broken> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let before = (log.tail(), log.totals(ms(0)));

@@ -129,8 +129,8 @@ fn a_reader_gets_its_history_before_it_ends() {
     }
 }
 
-/// With few topics, `Start::Last` counts the newest events exactly. The log has more events here
-/// than it sorts at once.
+/// A reader with `Start::Last` begins with exactly the requested number of newest events. Here, the
+/// log has more events than it sorts at once.
 #[test]
 fn a_reader_can_start_with_many_of_the_newest_events() {
     let mut long = options();

@@ -45,7 +45,7 @@ fn a_durable_commit_is_flushed_before_its_answer() {
 }
 
 #[test]
-fn relaxed_events_are_visible_first_and_flushed_later() {
+fn relaxed_events_are_visible_before_they_are_flushed() {
     let world = World::new(Durability::Relaxed);
     let mut reader = world.open(&["a"], Start::Live);
     world.publish("a", [7]);
@@ -161,12 +161,12 @@ fn after_a_final_store_error_each_publish_is_rejected_and_counted() {
 }
 
 #[test]
-fn publishers_get_a_final_error_of_trimming() {
+fn publishers_get_a_final_error_that_occurs_during_trimming() {
     let world = World::new(Durability::Commit);
     let damage = StoreError::Corrupt { reason: "a page".into() };
     world.shelf.fail_trim_with(damage.clone());
-    // The writer trims the store after a commit, possibly after the first publish has got its
-    // answer.
+    // The writer trims the store after the first commit. By then, the first publish may have got
+    // its answer, so only the second publish must fail.
     let _ = world.append(vec![note("a", 1)]);
     assert_eq!(world.append(vec![note("a", 2)]), Err(AppendError::Store(damage)));
 }
@@ -406,7 +406,7 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     let bytes = to.len() * size_of::<Address>() * waiting.len();
     assert!(
         bytes < downlink_log::QUEUE_BYTES_MAX,
-        "{} waiting events are over the limit of bytes",
+        "{} waiting events exceed the limit of bytes",
         waiting.len()
     );
     // The test no longer needs the waiting events, so this makes their commit fail.

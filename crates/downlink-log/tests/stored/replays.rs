@@ -118,7 +118,7 @@ fn a_reader_gets_a_gap_for_an_event_that_can_no_longer_be_decoded() {
 }
 
 #[test]
-fn each_reader_gets_a_gap_for_a_damaged_event_and_it_is_reported_once() {
+fn each_reader_gets_a_gap_for_a_damaged_event_but_the_log_reports_the_damage_once() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..10);
     world.shelf.damage(3);

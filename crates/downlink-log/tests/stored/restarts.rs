@@ -123,7 +123,7 @@ fn restored_rings_begin_after_an_unreadable_event() {
 }
 
 #[test]
-fn keys_and_publisher_ids_survive_a_restart() {
+fn keys_and_publisher_chosen_ids_survive_a_restart() {
     let mut world = World::new(Durability::Commit);
     world.append(vec![with_key("a", 1, "k")]).unwrap();
     world.append(vec![with_id("a", 2, "x")]).unwrap();

@@ -244,7 +244,7 @@ impl State {
 
     fn read(&mut self) -> Result<&mut Self, StoreError> {
         if self.unreadable {
-            Err(StoreError::Io { reason: "a test made it fail".into() })
+            Err(StoreError::Io { reason: "a test made the shelf fail".into() })
         } else {
             Ok(self)
         }
@@ -303,7 +303,7 @@ impl Store for ShelfStore {
         let mut state = self.shelf.begin(self.is_stopped)?;
         if state.panics {
             drop(state);
-            panic!("a test made it fail");
+            panic!("a test made the shelf fail");
         }
         let state = &mut *state;
         state.commits += 1;

@@ -68,7 +68,7 @@ pub(crate) fn selection(selectors: &[&str]) -> Selection {
     Selection { selectors, client: None }
 }
 
-/// Makes a draft: an event with this payload to these addresses that is not published yet.
+/// Makes a draft, which is an unpublished event, with this payload for these addresses.
 pub(crate) fn draft_of<P: Payload<Draft = P>>(to: &[Address], payload: P) -> Draft<P> {
     Draft {
         to: to.iter().cloned().collect(),

@@ -21,7 +21,7 @@ const _: () = {
     crosses_threads::<UnstampedFrame>();
     is_error::<DecodeError>();
     is_error::<InvalidField>();
-    // An event may consist of a single line.
+    // An event of the maximum size may consist of a single line.
     assert!(LINE_BYTES_MAX_DEFAULT >= EVENT_BYTES_MAX_DEFAULT);
     // The crate `downlink` makes ids of up to 40 bytes.
     assert!(EVENT_ID_BYTES_MAX >= 40);

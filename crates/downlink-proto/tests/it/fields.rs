@@ -122,7 +122,7 @@ fn a_type_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn an_error_has_the_reason_and_the_position() {
+fn an_error_gives_the_reason_and_the_position() {
     let Err(InvalidField { field: "id", reason, .. }) = EventId::new("a\0") else {
         panic!("an id with NUL was accepted");
     };
@@ -157,7 +157,7 @@ fn e14_a_duration_is_rounded_up_to_whole_milliseconds() {
 }
 
 #[test]
-fn a_retry_converts_to_a_duration_and_prints_its_milliseconds() {
+fn a_retry_time_converts_to_a_duration_and_prints_its_milliseconds() {
     assert_eq!(Duration::from(Retry::from_millis(1_500)), Duration::from_millis(1_500));
     assert_eq!(Retry::from_millis(7).to_string(), "7 ms");
 }

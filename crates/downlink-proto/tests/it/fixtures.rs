@@ -1,8 +1,8 @@
 //! Tests with the streams in `tests/fixtures`. For each stream, a file beside it has the expected
 //! events. Other readers are tested with the same files.
 //!
-//! With `UPDATE_EXPECT=1`, the test writes the events that the naive reader finds as the new
-//! expected events. A person must then review these files.
+//! With `UPDATE_EXPECT=1`, the test replaces the expected events with the events that the naive
+//! reader finds. A person must then review these files.
 
 use std::{
     fs,

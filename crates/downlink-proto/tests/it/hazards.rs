@@ -147,7 +147,7 @@ fn e15_a_byte_order_mark_at_the_start_of_data_is_kept() {
 }
 
 #[test]
-fn e16_frames_are_utf_8() {
+fn e16_frames_are_valid_utf_8() {
     let frame = Event::new("é\u{10FFFF}").event(event_type("ü")).encode();
     assert_eq!(str::from_utf8(frame.as_bytes()), Ok("event: ü\ndata: é\u{10FFFF}\n\n"));
 }
@@ -214,7 +214,7 @@ fn an_event_takes_72_bytes() {
 }
 
 #[test]
-fn encode_into_appends_to_the_buffer() {
+fn encoding_into_a_buffer_appends_to_the_buffer() {
     let mut out = b": x\n\n".to_vec();
     Event::new("a").encode_into(&mut out);
     Event::new("b").encode_into(&mut out);

@@ -246,9 +246,9 @@ fn the_memory_of_a_chunk_of_many_items_is_released() {
     drop(decoder);
 }
 
-/// The total of the allocated bytes grows linearly with the size of an event, not quadratically.
+/// The number of allocated bytes grows linearly with the size of an event, not quadratically.
 #[test]
-fn v25_a_large_event_in_small_chunks_allocates_linearly() {
+fn v25_memory_allocated_for_a_large_event_in_small_chunks_is_linear() {
     let bytes_for = |len: usize| {
         let stream = format!("data: {}\n\n", "x".repeat(len));
         let (reading, used) = allocations_of(|| {

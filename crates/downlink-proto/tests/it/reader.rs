@@ -19,7 +19,7 @@ pub(crate) fn seen(item: Item) -> Seen {
         },
         Item::Comment(text) => Seen::Comment(text),
         Item::Retry(retry) => Seen::Retry(retry.as_millis()),
-        other => panic!("an item that this test does not know: {other:?}"),
+        other => panic!("the decoder returned an unknown item: {other:?}"),
     }
 }
 

@@ -87,7 +87,7 @@ fn rule_22_an_empty_id_clears_the_last_event_id() {
 }
 
 #[test]
-fn rule_23_retry_takes_ascii_digits_only() {
+fn rule_23_a_retry_field_takes_only_ascii_digits() {
     check("retry: 0\nretry:5\nretry: 007\n", &[retry(0), retry(5), retry(7)]);
     check("retry: +5\nretry: -5\nretry: 5 \nretry:  5\nretry: 5.0\nretry: 5ms\nretry:\n", &[]);
     check("retry: 0x10\nretry: 1e3\nretry: ٣\nretry: 5\0\nretry: \u{FF15}\n", &[]);
@@ -98,11 +98,11 @@ fn rule_23_retry_takes_ascii_digits_only() {
 }
 
 #[test]
-fn rule_24_retry_applies_at_once_and_without_data() {
+fn rule_24_a_retry_field_applies_at_once_and_without_data() {
     assert_eq!(check("retry: 5\n", &[retry(5)]).reconnection_time, Some(5));
     assert_eq!(check("retry: 5\n\n", &[retry(5)]).reconnection_time, Some(5));
     assert_eq!(check("data: a\nretry: 5\n", &[retry(5)]).reconnection_time, Some(5));
     check("retry: 5\ndata: a\nretry: 6\n\n", &[retry(5), retry(6), message("a")]);
-    // A line without a line end has no effect, because more digits might have followed.
+    // A line without a line end has no effect, because more digits might follow.
     assert_eq!(check("retry: 5", &[]).reconnection_time, None);
 }

@@ -83,8 +83,7 @@ fn encoding_allocates_once_with_the_exact_size() {
     let (frame, used) = allocations_of(|| event.encode());
     assert_eq!((used.count, used.bytes), (1, frame.len()));
 
-    // The second allocation is the frame's reference count. The frame allocates the count before it
-    // is stamped, so that stamping allocates nothing.
+    // An unstamped frame also allocates its reference count, so that stamping allocates nothing.
     let prefix = id("k3j9x0qa-");
     let (unstamped, used) = allocations_of(|| event.encode_unstamped(&prefix));
     assert_eq!(used.count, 2);

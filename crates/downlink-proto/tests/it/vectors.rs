@@ -69,19 +69,19 @@ fn v07_unknown_fields_and_comments_do_not_separate_data_lines() {
 }
 
 #[test]
-fn v08_retry_may_have_a_leading_zero() {
+fn v08_a_retry_value_may_have_a_leading_zero() {
     let reading = check("retry:03000\ndata:x\n\n", &[retry(3_000), message("x")]);
     assert_eq!(reading.reconnection_time, Some(3_000));
 }
 
 #[test]
-fn v09_retry_with_a_letter_is_ignored() {
+fn v09_a_retry_value_with_a_letter_is_ignored() {
     let reading = check("retry:3000\nretry:1000x\ndata:x\n\n", &[retry(3_000), message("x")]);
     assert_eq!(reading.reconnection_time, Some(3_000));
 }
 
 #[test]
-fn v10_empty_retry_is_ignored() {
+fn v10_an_empty_retry_value_is_ignored() {
     let reading = check("retry:3000\nretry\ndata:x\n\n", &[retry(3_000), message("x")]);
     assert_eq!(reading.reconnection_time, Some(3_000));
 }
@@ -170,14 +170,14 @@ fn v23_a_comment_may_have_two_kibibytes() {
 }
 
 #[test]
-fn v24_a_retry_above_64_bits_becomes_the_maximum() {
+fn v24_a_retry_value_above_64_bits_becomes_the_maximum() {
     let seen = [retry(u64::MAX), message("x")];
     check("retry:18446744073709551616\ndata:x\n\n", &seen);
     assert_eq!(Retry::from_millis(u64::MAX).as_millis(), u64::MAX);
 }
 
-/// This test checks only the event. Tests in `src/lines.rs` count the work that such an event
-/// takes.
+/// This test checks only the event. Tests in `src/lines.rs` check that each byte is searched only
+/// once.
 #[test]
 fn v25_an_event_of_ten_mebibytes_is_read_in_chunks_of_ten_bytes() {
     let text = "0123456789abcde\n".repeat(10 * 1_024 * 1_024 / 16);

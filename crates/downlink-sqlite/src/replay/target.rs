@@ -189,8 +189,8 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Begins to read events. If the call may read only few more rows, this raises the number to
-    /// [`EVENT_ROWS_MIN`].
+    /// Begins to read events. If the call may read fewer than [`EVENT_ROWS_MIN`] more rows, this
+    /// raises the number to [`EVENT_ROWS_MIN`].
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }

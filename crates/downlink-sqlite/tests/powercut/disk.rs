@@ -219,7 +219,7 @@ unsafe fn write_at(
 
 /// # Safety
 ///
-/// - As for the function of libc: `bytes` points to `length` readable bytes.
+/// - `bytes` points to `length` readable bytes, as the function of libc requires.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: usize) -> isize {
     // SAFETY: `lseek` takes only numbers. For an invalid descriptor it returns -1, and then nothing
@@ -233,7 +233,7 @@ unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: usiz
 
 /// # Safety
 ///
-/// - As for the function of libc: `bytes` points to `length` readable bytes.
+/// - `bytes` points to `length` readable bytes, as the function of libc requires.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(
     descriptor: c_int,
@@ -249,7 +249,7 @@ unsafe extern "C" fn pwrite64(
 
 /// # Safety
 ///
-/// - As for the function of libc: `bytes` points to `length` readable bytes.
+/// - `bytes` points to `length` readable bytes, as the function of libc requires.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(
     descriptor: c_int,
@@ -298,7 +298,7 @@ extern "C" fn fdatasync(descriptor: c_int) -> c_int {
 
 /// # Safety
 ///
-/// - As for the function of libc: `path` is a text that ends with a zero byte.
+/// - `path` is a text that ends with a zero byte, as the function of libc requires.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     if let Some((plan, disk)) = DISK.get() {

@@ -143,7 +143,7 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
             .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
             .map_err(|error| error.to_string())?;
         let Step::Done(page) = page else {
-            return Err("a page of one topic took two calls".into());
+            return Err("one call must read a page of one topic".into());
         };
         let committed: Vec<u64> = batches
             .iter()

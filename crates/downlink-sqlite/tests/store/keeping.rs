@@ -123,7 +123,7 @@ fn offsets_that_do_not_rise_are_refused() {
 }
 
 #[test]
-fn events_are_found_by_publisher_id_and_by_key() {
+fn events_are_found_by_publisher_chosen_id_and_by_key() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);

@@ -86,7 +86,7 @@ fn time_stamps_in_the_future_are_lowered_to_the_time_of_the_opening() {
 }
 
 #[test]
-fn the_next_transaction_stores_the_clock() {
+fn the_next_transaction_stores_the_state_of_the_clock() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -109,7 +109,7 @@ fn the_next_transaction_stores_the_clock() {
 /// The finish mark of the topic is newer than every event, so no row of an event has the time of
 /// the mark.
 #[test]
-fn the_stored_clock_includes_the_time_of_a_finish_mark() {
+fn the_stored_clock_is_not_behind_the_time_of_a_finish_mark() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);

@@ -237,7 +237,7 @@ fn check_rules(kept: &[Vec<u64>], now: u64) {
         let age = rule.age_max.unwrap().as_millis() as u64;
         assert!(
             kept.iter().all(|offset| offset + age > now),
-            "{address:?} keeps too old events at {now}: {kept:?}"
+            "{address:?} keeps events that are too old at {now}: {kept:?}"
         );
     }
 }

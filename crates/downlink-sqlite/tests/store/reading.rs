@@ -120,8 +120,8 @@ fn the_first_event_at_or_after_a_time_is_found() {
     assert_eq!(first(51), None);
 }
 
-/// Trimming puts events on the lists of their topics, which make reading faster. New events are not
-/// on these lists yet. A reader must get the listed events and the new events.
+/// Trimming puts events on the lists of their topics. These lists make reading faster. New events
+/// are not on these lists yet. A reader must get the listed events and the new events.
 #[test]
 fn indexed_and_unindexed_events_are_read_together() {
     let folder = Folder::new();

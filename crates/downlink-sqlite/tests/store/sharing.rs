@@ -118,8 +118,8 @@ fn a_second_writer_waits_until_the_first_is_closed() {
     assert_eq!(second.opened().next_offset, Offset::new(2));
 }
 
-/// At any moment, a reader must see the first batches completely, and no event of the later
-/// batches.
+/// At any moment, the batches that a reader sees must be complete, and no batch before them may be
+/// missing.
 #[test]
 fn readers_see_whole_batches_while_the_writer_writes() {
     const BATCH: u64 = 7;

@@ -144,7 +144,7 @@ fn floors_are_kept_when_the_store_is_opened_again_and_gets_new_events() {
 /// floors, and uses the highest forgotten floor for every topic that it does not know. So a reader
 /// may get a gap although it missed nothing. But if it missed events, it always gets a gap.
 #[test]
-fn forgotten_floors_raise_the_floor_of_names_without_a_row() {
+fn forgotten_floors_raise_the_floor_of_unknown_topics() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
