@@ -82,6 +82,7 @@ pub use jwt::{
     },
     mint::{Mint, MintError},
     parts::{TOKEN_BYTES_MAX, inspect},
+    signatures::VERIFIED_SIGNATURES_MAX,
     template::{InvalidTemplate, TokenGrant},
     tokens::{
         KEYS_TRIED_MAX, LEEWAY, TOKEN_LIFETIME_MAX_DEFAULT, TokenKeys, TokenRules, Tokens,

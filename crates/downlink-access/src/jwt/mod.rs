@@ -7,5 +7,6 @@ pub(crate) mod key;
 pub(crate) mod key_set;
 pub(crate) mod mint;
 pub(crate) mod parts;
+pub(crate) mod signatures;
 pub(crate) mod template;
 pub(crate) mod tokens;

@@ -14,6 +14,7 @@ use crate::grant_json::{client, seconds};
 use crate::jwt::key::{PublicKeyError, VerifyingKey, is_hmac};
 use crate::jwt::key_set::KeySetCache;
 use crate::jwt::parts::Parts;
+use crate::jwt::signatures::VerifiedSignatures;
 use crate::jwt::template::TokenGrant;
 use crate::secret::{KeyId, Secret};
 
@@ -69,6 +70,7 @@ pub struct Tokens {
     keys: Vec<VerifyingKey>,
     key_set: Option<Arc<KeySetCache>>,
     rules: TokenRules,
+    signatures: VerifiedSignatures,
 }
 
 /// The content of a verified token.
@@ -161,7 +163,7 @@ impl Tokens {
         if keys.iter().any(|key| alike(key) > KEYS_TRIED_MAX) {
             return Err(TokensError::TooManyKeys { keys_max: KEYS_TRIED_MAX });
         }
-        Ok(Self { keys, key_set, rules })
+        Ok(Self { keys, key_set, rules, signatures: VerifiedSignatures::new() })
     }
 
     /// Verifies a token.
@@ -212,7 +214,7 @@ impl Tokens {
 
     /// The key that verifies the signature.
     fn verifying_key(&self, parts: &Parts<'_>, now: Timestamp) -> Result<KeyId, AccessError> {
-        let own = find_key(self.keys.iter(), parts);
+        let own = self.find_key(self.keys.iter(), parts);
         let Some(cache) = self.key_set.as_ref().filter(|_| own.is_err()) else { return own };
         if is_hmac(parts.algorithm) {
             // A key set never contains a shared secret, so a fetch cannot help.
@@ -223,7 +225,7 @@ impl Tokens {
         }
         let set = cache.current(now).ok_or(AccessError::KeysUnavailable)?;
         let is_named = |key: &&VerifyingKey| parts.kid.is_none() || key.kid == parts.kid;
-        let found = find_key(set.keys().iter().filter(is_named), parts);
+        let found = self.find_key(set.keys().iter().filter(is_named), parts);
         let may_be_new = match &found {
             Err(AccessError::KeyUnknown) => true,
             Err(AccessError::Signature) => parts.kid.is_none(),
@@ -233,6 +235,49 @@ impl Tokens {
             return Err(AccessError::KeysUnavailable);
         }
         found
+    }
+
+    /// The first of these keys that verifies the token.
+    fn find_key<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a VerifyingKey>,
+        parts: &Parts<'_>,
+    ) -> Result<KeyId, AccessError> {
+        let (mut is_named, mut tried) = (false, 0);
+        for key in keys {
+            is_named = true;
+            if !key.accepts(parts.algorithm) {
+                continue;
+            }
+            if tried == KEYS_TRIED_MAX {
+                return Err(AccessError::malformed(
+                    "too many keys fit the token: it must name its key in `kid`",
+                ));
+            }
+            tried += 1;
+            if self.verifies(key, parts) {
+                return Ok(key.id);
+            }
+        }
+        Err(match (is_named, tried) {
+            (false, _) => AccessError::KeyUnknown,
+            (true, 0) => AccessError::Algorithm,
+            (true, _) => AccessError::Signature,
+        })
+    }
+
+    /// Whether the key verifies the signature. A signature of a public key is verified once, and then
+    /// recognised.
+    fn verifies(&self, key: &VerifyingKey, parts: &Parts<'_>) -> bool {
+        let place = (!key.is_secret()).then(|| self.signatures.place(key.id, parts)).flatten();
+        if place.is_some_and(|place| self.signatures.contains(place)) {
+            return true;
+        }
+        let is_valid = key.verifies(parts.algorithm, parts.message, &parts.signature);
+        if let Some(place) = place.filter(|_| is_valid) {
+            self.signatures.insert(place);
+        }
+        is_valid
     }
 
     fn times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Times, AccessError> {
@@ -299,30 +344,39 @@ struct Times {
     issued_at: Timestamp,
 }
 
-/// The first of these keys that verifies the token.
-fn find_key<'a>(
-    keys: impl Iterator<Item = &'a VerifyingKey>,
-    parts: &Parts<'_>,
-) -> Result<KeyId, AccessError> {
-    let (mut is_named, mut tried) = (false, 0);
-    for key in keys {
-        is_named = true;
-        if !key.accepts(parts.algorithm) {
-            continue;
-        }
-        if tried == KEYS_TRIED_MAX {
-            return Err(AccessError::malformed(
-                "too many keys fit the token: it must name its key in `kid`",
-            ));
-        }
-        tried += 1;
-        if key.verifies(parts.algorithm, parts.message, &parts.signature) {
-            return Ok(key.id);
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    /// The signature of this token is wrong. The verifier accepts the token only if it finds the
+    /// signature among those that it has verified.
+    #[test]
+    fn only_signatures_of_public_keys_are_recognised() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let claims = r#"{"iat":1800000000,"exp":1800000600,"iss":"i","aud":"a"}"#;
+        let secret = Secret::from_file_bytes(&[b's'; 32]).unwrap();
+        let pem = include_bytes!("../../tests/fixtures/es256.public.pem");
+        let keys = TokenKeys::new().hmac(&secret).public(pem).unwrap();
+        let rules = TokenRules {
+            issuer: Some("i".to_owned()),
+            audiences: vec!["a".to_owned()],
+            ..TokenRules::default()
+        };
+        let tokens = Tokens::new(keys, rules).unwrap();
+        for (algorithm, is_recognised) in [("HS256", false), ("ES256", true)] {
+            let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+            let header = encode(&format!(r#"{{"alg":"{algorithm}"}}"#));
+            let token = format!("{header}.{}.{}", encode(claims), "A".repeat(86));
+            let verified = || tokens.verify(&token, now).map(|verified| verified.issued_at);
+            assert_eq!(verified(), Err(AccessError::Signature), "{algorithm}");
+            let parts = Parts::parse(&token).unwrap();
+            for key in &tokens.keys {
+                tokens.signatures.insert(tokens.signatures.place(key.id, &parts).unwrap());
+            }
+            assert_eq!(verified().is_ok(), is_recognised, "{algorithm}");
         }
     }
-    Err(match (is_named, tried) {
-        (false, _) => AccessError::KeyUnknown,
-        (true, 0) => AccessError::Algorithm,
-        (true, _) => AccessError::Signature,
-    })
 }

@@ -125,6 +125,34 @@ fn a_changed_token_has_a_wrong_signature() {
     assert_eq!(code(&token(HS256, &claims(""), &key, Algorithm::HS256)), "signature");
 }
 
+/// The verifier keeps the signatures of public keys that it has verified. Such a token gets the same
+/// checks as before, and no other token profits from it.
+#[test]
+fn a_token_that_was_verified_before_is_checked_again() {
+    let tokens = public(include_bytes!("../fixtures/es256.public.pem"));
+    let es256 = |claims: &str| token(r#"{"alg":"ES256"}"#, claims, &es256(), Algorithm::ES256);
+    let known = es256(&issued());
+    let first = tokens.verify(&known, now()).unwrap();
+    assert_eq!(tokens.verify(&known, now()), Ok(first));
+    assert_eq!(tokens.verify(&known, at(NOW + 7_200)), Err(AccessError::TokenExpired));
+
+    let (message, signature) = known.rsplit_once('.').unwrap();
+    let (header, _) = message.split_once('.').unwrap();
+    let other = es256(&issued().replace("ada", "bob"));
+    let (_, other_signature) = other.rsplit_once('.').unwrap();
+    let changed = encode(&issued().replace("ada", "eve"));
+    for forged in [
+        format!("{header}.{changed}.{signature}"),
+        format!("{message}.{other_signature}"),
+        format!("{message}."),
+    ] {
+        assert_eq!(tokens.verify(&forged, now()), Err(AccessError::Signature), "{forged}");
+    }
+
+    let without_its_key = public(include_bytes!("../fixtures/es384.public.pem"));
+    assert_eq!(without_its_key.verify(&known, now()), Err(AccessError::Algorithm));
+}
+
 #[test]
 fn texts_that_are_not_tokens_are_malformed() {
     for text in ["", ".", "..", "a.b", "a.b.c.d", "é.é.é", "e30.e30.!", "bnVsbA.e30.AAAA"] {
