@@ -20,8 +20,8 @@ use crate::jwt::tokens::{Tokens, VerifiedToken};
 use crate::keys::Keys;
 use crate::revocations::{ClientTag, Revocation, Revocations, RevokedKeysFull};
 use crate::secret::KeyId;
-use crate::tickets::seal::{OpenedTicket, TicketError, TicketId, TicketKeys};
-use crate::tickets::streams::{TicketStreams, TicketStreamsFull};
+use crate::tickets::seal::{OpenedTicket, TicketError, TicketKeys};
+use crate::tickets::streams::{IssuedTicket, TicketStreams, TicketStreamsFull, TicketTag};
 use crate::tickets::ticket::{AcceptedKey, Ticket};
 use crate::verified::{Proof, Standing, Verified};
 
@@ -236,7 +236,7 @@ impl Access {
         self.check_selection(&settings, verified, asked, now)?;
         let is_granted = verified.grant().check_subscribe(&asked.selectors).is_ok();
         let public = (!is_granted).then(|| Arc::clone(&settings.public));
-        Ok(self.stream_grant(verified, public, checked))
+        Ok(self.stream_grant(verified, asked.client.as_ref(), public, checked))
     }
 
     /// Checks the right to publish to every address of an event.
@@ -390,37 +390,43 @@ impl Access {
     fn stream_grant(
         &self,
         verified: &Verified,
+        subscribed: Option<&ClientId>,
         public: Option<Arc<[TopicSelector]>>,
         checked: u32,
     ) -> StreamGrant {
-        let Standing { client, issued_at, key, sealed_with, .. } = verified.standing();
+        let Standing { issued_at, key, sealed_with, .. } = verified.standing();
         let ticket = match verified.proof() {
-            Proof::Ticket { id, .. } => id,
-            _ => NO_TICKET,
+            Proof::Ticket { id, .. } => Some(TicketTag::of(id)),
+            _ => None,
         };
         let source = self.source(SourceFacts {
             has_credential: verified.proof() != Proof::Nothing,
             hears_everyone: verified.grant().hear_everyone(),
+            client: GrantClient::new(verified.grant().client(), subscribed),
             key,
             sealed_with,
             public,
         });
-        StreamGrant { issued_at, client, source, ticket, checked }
+        StreamGrant { source, issued: IssuedTicket::new(issued_at, ticket), checked }
     }
 
     /// The shared copy of this source. A new source removes those that no stream uses any more, so
     /// the number of sources is limited by the number of keys.
     fn source(&self, facts: SourceFacts) -> Arc<Source> {
+        let new = |facts| {
+            let (access, changes) = (Arc::downgrade(&self.shared), &self.shared.changes);
+            Arc::new(Source { facts, access, changes: Arc::clone(changes) })
+        };
+        if matches!(facts.client, GrantClient::Other(_)) {
+            // Streams of different clients cannot share a source.
+            return new(facts);
+        }
         let mut sources = self.shared.sources.lock();
         if let Some(source) = sources.get(&facts) {
             return Arc::clone(source);
         }
         sources.retain(|_, source| Arc::strong_count(source) > 1);
-        let source = Arc::new(Source {
-            facts: facts.clone(),
-            access: Arc::downgrade(&self.shared),
-            changes: Arc::clone(&self.shared.changes),
-        });
+        let source = new(facts.clone());
         sources.insert(facts, Arc::clone(&source));
         source
     }
@@ -428,25 +434,19 @@ impl Access {
 
 /// The part of a [`Verified`] that a server keeps while a stream is open.
 ///
-/// [`Access::admit`] makes it. It has 40 bytes and no memory of its own: all streams that the same
-/// key verified share the rest. It does not keep the end of the grant, because the response has a
-/// timer for it.
+/// [`Access::admit`] makes it. It has 24 bytes, and the streams that the same key verified share the
+/// rest. If the grant has a client, but the subscription does not name this client, the stream has a
+/// rest of its own. The end of the grant is not kept, because the response has a timer for it.
 #[derive(Debug)]
 #[must_use]
 pub struct StreamGrant {
-    issued_at: Timestamp,
-    client: Option<ClientTag>,
     source: Arc<Source>,
-    /// [`NO_TICKET`] if the credential is not a ticket.
-    ticket: TicketId,
+    issued: IssuedTicket,
     /// The number of changes at the last check.
     checked: u32,
 }
 
-/// The id for streams without a ticket. No ticket has it, except with a chance of 2⁻⁹⁶.
-const NO_TICKET: TicketId = TicketId::from_bytes([0; TicketId::BYTES]);
-
-/// What the streams of one key share.
+/// The facts that all streams with the same key share.
 #[derive(Debug)]
 struct Source {
     facts: SourceFacts,
@@ -461,10 +461,40 @@ struct Source {
 struct SourceFacts {
     has_credential: bool,
     hears_everyone: bool,
+    client: GrantClient,
     key: Option<AcceptedKey>,
     sealed_with: Option<KeyId>,
     /// The public selectors at the time of the check, if the grant alone does not cover the stream.
     public: Option<Arc<[TopicSelector]>>,
+}
+
+/// The client of a grant, as an open stream keeps it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum GrantClient {
+    /// The grant has no client.
+    Nobody,
+    /// The grant has the client that the subscription names.
+    Subscribed,
+    /// The subscription names no client. The grant has this one.
+    Other(ClientTag),
+}
+
+impl GrantClient {
+    fn new(granted: Option<&ClientId>, subscribed: Option<&ClientId>) -> Self {
+        match granted {
+            None => Self::Nobody,
+            Some(_) if granted == subscribed => Self::Subscribed,
+            Some(granted) => Self::Other(ClientTag::of(granted)),
+        }
+    }
+
+    fn tag(self, asked: &Selection) -> Option<ClientTag> {
+        match self {
+            Self::Nobody => None,
+            Self::Subscribed => asked.client.as_ref().map(ClientTag::of),
+            Self::Other(tag) => Some(tag),
+        }
+    }
 }
 
 impl StreamGrant {
@@ -498,16 +528,19 @@ impl StreamGrant {
         }
     }
 
-    /// Registers the newest stream of a ticket by its number, which no other stream has. Returns
-    /// the number of the older stream of the same ticket, which the caller ends. Without a ticket,
-    /// nothing happens.
+    /// Registers the newest stream of a ticket by the number of its subscription. Returns the number
+    /// of the older stream of the same ticket, which the caller ends. Without a ticket, nothing
+    /// happens.
+    ///
+    /// No two streams may have the same number, and the numbers of two streams that are open at the
+    /// same time may differ by at most 2³¹.
     ///
     /// # Errors
     ///
     /// [`TicketStreamsFull`] if too many streams are open with tickets.
     pub fn register(&self, stream: u64) -> Result<Option<u64>, TicketStreamsFull> {
-        match self.source.access.upgrade().filter(|_| self.has_ticket()) {
-            Some(access) => access.ticket_streams.lock().register(self.ticket, stream),
+        match self.source.access.upgrade().zip(self.issued.ticket()) {
+            Some((access, ticket)) => access.ticket_streams.lock().register(ticket, stream),
             None => Ok(None),
         }
     }
@@ -515,20 +548,20 @@ impl StreamGrant {
     /// Removes a stream that has ended. Returns `false` if a newer stream of its ticket has displaced
     /// it.
     pub fn remove(&self, stream: u64) -> bool {
-        match self.source.access.upgrade().filter(|_| self.has_ticket()) {
-            Some(access) => access.ticket_streams.lock().remove(self.ticket, stream),
+        match self.source.access.upgrade().zip(self.issued.ticket()) {
+            Some((access, ticket)) => access.ticket_streams.lock().remove(ticket, stream),
             None => true,
         }
     }
 
     /// Whether the credential is a ticket.
     pub fn has_ticket(&self) -> bool {
-        self.ticket != NO_TICKET
+        self.issued.ticket().is_some()
     }
 
-    fn standing(&self) -> Standing {
-        let Self { issued_at, client, .. } = *self;
-        let SourceFacts { key, sealed_with, .. } = self.source.facts;
+    fn standing(&self, asked: &Selection) -> Standing {
+        let SourceFacts { client, key, sealed_with, .. } = self.source.facts;
+        let (client, issued_at) = (client.tag(asked), self.issued.issued_at());
         Standing { until: None, client, issued_at, key, sealed_with }
     }
 }
@@ -552,7 +585,7 @@ impl Access {
         match asked.selectors.iter().find(is_closed) {
             Some(_) if !has_credential => Err(AccessError::TokenMissing),
             Some(selector) => Err(AccessError::TopicDenied { selector: selector.clone() }),
-            None => self.check_standing(&settings, &stream.standing(), &asked.selectors, now),
+            None => self.check_standing(&settings, &stream.standing(asked), &asked.selectors, now),
         }
     }
 }
@@ -623,7 +656,7 @@ mod tests {
         let admit = |key: Option<u8>| {
             let key = key.map(|byte| AcceptedKey::Key(KeyId::from_bytes([byte; KeyId::BYTES])));
             let verified = Verified { key, ..Verified::trusted(Grant::all(), now) };
-            access.stream_grant(&verified, None, 0)
+            access.stream_grant(&verified, None, None, 0)
         };
         let streams: Vec<StreamGrant> = (0..100).map(|_| admit(Some(1))).collect();
         assert_eq!(sources(), 1);

@@ -100,7 +100,7 @@ pub use secret::{
 };
 pub use tickets::{
     seal::{TICKET_BYTES_MAX, TICKET_KEYS_MAX, TicketError, TicketId, TicketKeys},
-    streams::{TICKET_STREAMS_MAX_DEFAULT, TicketStreams, TicketStreamsFull},
+    streams::{TICKET_STREAMS_MAX, TicketStreamsFull},
     ticket::TICKET_LIFETIME_MAX,
 };
 pub use verified::{Proof, Verified};

@@ -44,7 +44,7 @@ pub enum Proof {
     Token,
     /// A ticket.
     Ticket {
-        /// Its id, for [`TicketStreams`](crate::TicketStreams).
+        /// The id of the ticket.
         id: TicketId,
         /// The ticket key that sealed it.
         sealed_with: KeyId,

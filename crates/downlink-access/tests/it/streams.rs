@@ -100,9 +100,9 @@ fn codes(streams: &mut [(StreamGrant, Selection); 4]) -> [&'static str; 4] {
 }
 
 #[test]
-fn the_grant_of_a_stream_takes_40_bytes() {
-    assert_eq!(size_of::<StreamGrant>(), 40);
-    assert_eq!(size_of::<Option<StreamGrant>>(), 40);
+fn the_grant_of_a_stream_takes_24_bytes() {
+    assert_eq!(size_of::<StreamGrant>(), 24);
+    assert_eq!(size_of::<Option<StreamGrant>>(), 24);
     assert!(size_of::<Verified>() <= 160, "{}", size_of::<Verified>());
 }
 

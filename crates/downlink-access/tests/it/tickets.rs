@@ -9,8 +9,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use downlink_access::{
     Access, AccessError, AccessOptions, Grant, IssueError, KeyRole, Keys, Presented, Proof,
     Revocation, Revoked, Secret, TICKET_BYTES_MAX, TICKET_KEYS_MAX, TICKET_LIFETIME_MAX,
-    TicketError, TicketId, TicketKeys, TicketStreams, TicketStreamsFull, TokenKeys, TokenRules,
-    Tokens, Verified,
+    TicketError, TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
 };
 use downlink_log::{ClientId, TopicSelector};
 
@@ -241,22 +240,6 @@ fn a_ticket_counts_as_issued_at_the_same_time_as_the_token_of_its_issuer() {
     access.revoke(revocation, at(NOW + 6)).unwrap();
     let (ticket, _) = access.issue(&ada, topics(&["a"]), None, MINUTE).unwrap();
     assert_eq!(open(&access, &ticket, NOW + 7), Err(AccessError::Revoked));
-}
-
-#[test]
-fn a_newer_stream_of_a_ticket_displaces_the_older_stream() {
-    let mut streams = TicketStreams::new(2);
-    let ids = [1, 2, 3].map(|n| TicketId::from_bytes([n; 12]));
-    assert_eq!(streams.register(ids[0], 1), Ok(None));
-    assert_eq!(streams.register(ids[0], 2), Ok(Some(1)));
-    streams.remove(ids[0], 1);
-    assert_eq!((streams.len(), streams.disputes()), (1, 1), "the newer stream must stay");
-    assert_eq!(streams.register(ids[1], 3), Ok(None));
-    assert_eq!(streams.register(ids[2], 4), Err(TicketStreamsFull { streams_max: 2 }));
-    assert_eq!(streams.register(ids[1], 5), Ok(Some(3)));
-    streams.remove(ids[0], 2);
-    assert!(streams.register(ids[2], 6).is_ok());
-    assert_eq!((streams.len(), streams.disputes()), (2, 2));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::driven;
@@ -75,26 +76,100 @@ pub(super) struct BodyClock {
 }
 
 /// The end of a response, and the timer of a body without a driver. Few bodies have an end or need
-/// a timer.
+/// a timer. It takes 16 bytes, because a stream with a credential has an end.
 #[derive(Debug)]
-struct EndAndTimer {
-    /// When the response ends.
-    end: Moment,
-    /// When the notice of the expiry is due. It is [`Moment::NEVER`] if the response announces no
-    /// expiry, and [`ANNOUNCED`] once the notice was sent. A separate flag would make each stream
-    /// that expires larger.
-    notice: Moment,
-    timer: Option<Pin<Box<Sleep>>>,
+enum EndAndTimer {
+    WithoutTimer(Times),
+    WithTimer(Pin<Box<Timed>>),
 }
 
-/// The value of `notice` after the notice of the expiry.
-const ANNOUNCED: Moment = Moment::from_millis(0);
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// When the response ends.
+    end: Moment,
+    notice: Notice,
+}
+
+/// The notice of the expiry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Notice {
+    /// The response announces no expiry.
+    Off,
+    /// The notice is due this many milliseconds before the end. They are at most 49 days.
+    Before(u32),
+    /// The notice was sent.
+    Announced,
+}
+
+pin_project! {
+    #[derive(Debug)]
+    struct Timed {
+        times: Times,
+        #[pin]
+        timer: Sleep,
+    }
+}
+
+impl Times {
+    const ENDLESS: Self = Self { end: Moment::NEVER, notice: Notice::Off };
+
+    /// When the notice of the expiry is due.
+    fn notice(self) -> Moment {
+        match self.notice {
+            Notice::Before(millis) => self.end.before(millis),
+            Notice::Off | Notice::Announced => Moment::NEVER,
+        }
+    }
+}
+
+impl EndAndTimer {
+    fn times(&self) -> Times {
+        match self {
+            Self::WithoutTimer(times) => *times,
+            Self::WithTimer(timed) => timed.times,
+        }
+    }
+
+    fn announce(&mut self) {
+        let times = match self {
+            Self::WithoutTimer(times) => times,
+            Self::WithTimer(timed) => timed.as_mut().project().times,
+        };
+        times.notice = Notice::Announced;
+    }
+
+    /// Waits until `until`, or shorter.
+    fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::WithTimer(timed) => timed.as_mut().poll_timer(until, cx),
+            Self::WithoutTimer(times) => {
+                let mut timed = Box::pin(Timed { times: *times, timer: sleep_until(until) });
+                let polled = timed.as_mut().poll_timer(until, cx);
+                *self = Self::WithTimer(timed);
+                polled
+            }
+        }
+    }
+}
+
+impl Timed {
+    /// A running timer is not set again, so this may end before `until`.
+    fn poll_timer(self: Pin<&mut Self>, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let mut timer = self.project().timer;
+        if timer.is_elapsed() {
+            timer.as_mut().reset(until);
+        }
+        timer.poll(cx)
+    }
+}
 
 impl BodyClock {
     pub(super) fn new(interval: Interval, end: Option<End>) -> Self {
         let uncommon = end.map(|End { at, notice }| {
-            let notice = notice.map_or(Moment::NEVER, Moment::at);
-            Box::new(EndAndTimer { end: Moment::at(at), notice, timer: None })
+            let notice = notice.map_or(Notice::Off, |before| {
+                Notice::Before(u32::try_from(before.as_millis()).unwrap_or(u32::MAX))
+            });
+            Box::new(EndAndTimer::WithoutTimer(Times { end: Moment::at(at), notice }))
         });
         Self { last_traffic: Now::look().moment(), interval, silence_max: draw(interval), uncommon }
     }
@@ -114,43 +189,37 @@ impl BodyClock {
 
     /// Whether the response has reached its end. Does not wait for the end.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
-        self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
+        self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.times().end))
     }
 
     /// Whether the response tells its client about its expiry.
     pub(super) fn announces_expiry(&self) -> bool {
-        self.uncommon.as_ref().is_some_and(|uncommon| uncommon.notice != Moment::NEVER)
+        self.uncommon.as_ref().is_some_and(|uncommon| uncommon.times().notice != Notice::Off)
     }
 
     /// How long the response still lasts, if the notice of its expiry is due. The next call returns
     /// `None`.
     pub(super) fn take_notice(&mut self, cx: &Context<'_>) -> Option<Duration> {
-        let uncommon = self.uncommon.as_mut().filter(|uncommon| uncommon.notice != ANNOUNCED)?;
-        let now = driven::now(cx);
-        if !now.has_reached(uncommon.notice) {
+        let uncommon = self.uncommon.as_mut()?;
+        let (times, now) = (uncommon.times(), driven::now(cx));
+        if !now.has_reached(times.notice()) {
             return None;
         }
-        uncommon.notice = ANNOUNCED;
-        let left = uncommon.end.as_millis().saturating_sub(now.moment().as_millis());
+        uncommon.announce();
+        let left = times.end.as_millis().saturating_sub(now.moment().as_millis());
         Some(Duration::from_millis(left))
     }
 
-    /// When the response ends.
-    fn end(&self) -> Moment {
-        self.uncommon.as_ref().map_or(Moment::NEVER, |uncommon| uncommon.end)
-    }
-
-    /// When the notice of the expiry is due.
-    fn notice(&self) -> Moment {
-        let notice = self.uncommon.as_ref().map(|uncommon| uncommon.notice);
-        notice.filter(|notice| *notice != ANNOUNCED).unwrap_or(Moment::NEVER)
+    fn times(&self) -> Times {
+        self.uncommon.as_ref().map_or(Times::ENDLESS, |uncommon| uncommon.times())
     }
 
     /// Waits for the next tick. If the response has neither keep-alives nor an end, it waits for
     /// ever.
     pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
-            let (end, notice, silence_ends) = (self.end(), self.notice(), self.silence_ends());
+            let times = self.times();
+            let (end, notice, silence_ends) = (times.end, times.notice(), self.silence_ends());
             let next = silence_ends.min(end).min(notice);
             let now = driven::now(cx);
             if now.has_nearly_reached(end) {
@@ -176,14 +245,8 @@ impl BodyClock {
             return Poll::Pending;
         }
         let Some(until) = until.instant() else { return Poll::Pending };
-        let endless =
-            || Box::new(EndAndTimer { end: Moment::NEVER, notice: Moment::NEVER, timer: None });
-        let uncommon = self.uncommon.get_or_insert_with(endless);
-        let timer = uncommon.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.is_elapsed() {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(cx)
+        let endless = || Box::new(EndAndTimer::WithoutTimer(Times::ENDLESS));
+        self.uncommon.get_or_insert_with(endless).poll_timer(until, cx)
     }
 
     fn silence_ends(&self) -> Moment {
@@ -204,8 +267,9 @@ fn draw(interval: Interval) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     at: Instant,
-    /// When the client gets the notice of its expiry. `None` if the response announces no expiry.
-    notice: Option<Instant>,
+    /// The time between the notice of the expiry and the end. `None` if the response announces no
+    /// expiry.
+    notice: Option<Duration>,
 }
 
 /// When the response ends: at its expiry, or when it reaches its maximum age, whichever comes first.
@@ -220,10 +284,7 @@ pub(super) fn end_of(
     let aged = age.and_then(|age| Instant::now().checked_add(age.pick()));
     let expired = expiry.and_then(|expiry| expiry.0);
     match (expired, aged) {
-        (Some(at), aged) if aged.is_none_or(|aged| at <= aged) => {
-            let notice = notice.map(|before| at.checked_sub(before).unwrap_or_else(Instant::now));
-            Some(End { at, notice })
-        }
+        (Some(at), aged) if aged.is_none_or(|aged| at <= aged) => Some(End { at, notice }),
         (_, aged) => aged.map(|at| End { at, notice: None }),
     }
 }

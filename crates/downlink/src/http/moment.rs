@@ -27,6 +27,11 @@ impl Moment {
         Self(self.0.saturating_add(millis.into()))
     }
 
+    /// The moment `millis` milliseconds before this one.
+    pub(crate) fn before(self, millis: u32) -> Self {
+        Self(self.0.saturating_sub(millis.into()))
+    }
+
     /// How long ago this moment was.
     pub(crate) fn age(self) -> Duration {
         Duration::from_millis(Self::at(Instant::now()).0.saturating_sub(self.0))
