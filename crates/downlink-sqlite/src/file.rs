@@ -222,8 +222,8 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     Ok(opened)
 }
 
-/// Reads the state that the log needs at its start. Adds the new epoch to the list of epochs,
-/// although the file does not have this epoch yet.
+/// Reads the state that the log needs at its start. The result also lists the new epoch, although
+/// the file does not have this epoch yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
     // The newest event may have no row. In this case, `meta` has the newest offset and time.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";

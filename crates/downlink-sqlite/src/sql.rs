@@ -144,7 +144,7 @@ pub(crate) fn keepers(
     })
 }
 
-/// The last evictions of one topic, or of all names without a row.
+/// The last evictions of one topic, or of all topic names without a row in `topics`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
@@ -162,9 +162,9 @@ impl TopicEvictions {
         Self { floor, lower_floor, number }
     }
 
-    /// The evictions that count for every name without a row. The store has deleted the rows of
-    /// these topics, so it no longer knows which of them has evicted which event. So all events
-    /// below the highest deleted floor count as evicted.
+    /// The evictions that count for every name without a row. When the store deleted the rows of
+    /// topics, it lost their floors. So all events below the highest of these floors count as
+    /// evicted.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
         let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
              FROM meta f, meta a, meta e

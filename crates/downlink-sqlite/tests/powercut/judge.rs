@@ -77,7 +77,7 @@ fn listen(text: &str) -> Said {
     if let Some(unknown) = said.unknown {
         assert!(
             said.kept.iter().all(|&kept| kept < unknown),
-            "the store confirmed a batch after it had stopped"
+            "the store confirmed a batch after a batch with an unknown outcome"
         );
     }
     said

@@ -1,6 +1,7 @@
-//! The plan of a run determines the events that the child process writes, and the time of the power
-//! cut. The plan depends only on the seed and the `Sort` (the kind of failure) of the run. So the
-//! parent process and the child process have the same plan.
+//! The plan of a run has the `Sort` (the kind of failure) and a seed. The seed determines the disk
+//! call at which the power is cut. The child process gets its plan from the parent process. This
+//! module also makes the events that the child process writes. These events are the same in every
+//! run.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,12 +14,12 @@ use downlink_log::{
 use downlink_sqlite::SqliteOptions;
 
 /// The number of commits in a run. Calls to the disk are numbered, and the power is cut at a call
-/// with a number below `CALLS_MAX`. A whole run has slightly fewer calls, so in some runs the power
-/// is cut only at the end.
+/// with a number below `CALLS_MAX`. A whole run has slightly fewer than `CALLS_MAX` calls. So in
+/// some runs, the power is cut only at the end.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
-/// The time of the wall clock whenever a store is opened.
+/// The time of the wall clock that each opening of a store gets.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 /// `TOPICS` is the number of topics of a run, and `EVENTS_MAX` is the number of events that each
