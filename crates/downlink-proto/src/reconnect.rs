@@ -276,7 +276,7 @@ impl Reconnect {
     }
 }
 
-/// The part of `range` that `random` selects: `range` times `random` / 2^64.
+/// Returns `range` times `random` / 2^64.
 fn part_of(range: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(range.as_nanos()).unwrap_or(u64::MAX);
     let part = (u128::from(nanos) * u128::from(random)) >> u64::BITS;

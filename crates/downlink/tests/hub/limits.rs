@@ -1,4 +1,4 @@
-//! Tests each limit with values that are below it, equal to it and above it.
+//! Tests of each limit, with values below the limit, at the limit and above the limit.
 
 use downlink::hub::{
     ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, HubRetention, InvalidName, Limits, OpenError,

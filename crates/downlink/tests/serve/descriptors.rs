@@ -1,4 +1,5 @@
-//! Tests of the number of connections that the process's limit of open descriptors allows.
+//! Tests of the limit of connections that the server derives from the process's limit of open file
+//! descriptors.
 
 use std::process::Command;
 use std::time::Duration;

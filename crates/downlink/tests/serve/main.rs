@@ -7,7 +7,8 @@
 //! other types (foreign sockets), so hyper writes their streams. A peer must not see the
 //! difference.
 //!
-//! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
+//! Tests wait until something has happened, never for a fixed time. A test that hangs fails after
+//! [`PATIENCE`].
 
 #![cfg(all(feature = "axum", feature = "serve"))]
 #![allow(clippy::duplicate_mod, reason = "the same tests run on other sockets")]
@@ -198,7 +199,7 @@ fn goodbye_in(response: &str) -> u64 {
     millis.parse().expect("the value is a number")
 }
 
-/// Sends a message to its receiver when it is dropped.
+/// Sends a signal to its receiver when it is dropped.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {
