@@ -98,7 +98,7 @@ fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
             client
         };
         let mut clients = Vec::with_capacity(STREAMS);
-        // The counts begin here.
+        // The allocator counts from here on.
         allocations_of(|| ());
         for number in 0..STREAMS {
             clients.push(open(number).await);
@@ -135,11 +135,12 @@ fn body_bytes<S>(
     used.live / SUBSCRIPTIONS as isize
 }
 
-/// An idle stream with a grant takes at most 64 bytes more than one without a grant: 40 bytes for
-/// the grant, and 24 for its end. A stream with a ticket also has a row in the table of tickets.
+/// An idle stream with a grant takes at most 64 bytes more than an idle stream without a grant: 40
+/// bytes for the grant, and 24 bytes if the grant has an end. A stream with a ticket also has a row
+/// in the table of tickets.
 #[cfg(feature = "access")]
 #[test]
-fn an_idle_stream_with_a_grant_takes_at_most_64_bytes_more() {
+fn a_grant_adds_at_most_64_bytes_to_an_idle_stream() {
     use std::time::{Duration, SystemTime};
 
     use downlink::{
