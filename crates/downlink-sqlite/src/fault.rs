@@ -57,7 +57,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// Translates an error of the system when it opens or creates a file.
+/// Translates an error that the system returns when this crate opens or creates a file.
 pub(crate) fn file_error(error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,

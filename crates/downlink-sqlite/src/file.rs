@@ -27,7 +27,7 @@ use crate::{
 
 /// How long to wait if another program has locked the database, for example a shell in a
 /// transaction. A quick query from a shell is over within this time. If the program holds the lock
-/// for longer, publishers get an error. With a longer time, they would have to wait longer for this
+/// for longer, publishers get an error. With a longer time, publishers would wait longer for this
 /// error.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -96,7 +96,8 @@ impl Pool {
     }
 
     /// Closes the shared connection, if it is open, and calls `open`. If `open` fails because the
-    /// disk is full, this opens a shared connection again, which needs no space on the disk.
+    /// disk is full, this function opens a shared connection again. A shared connection needs no
+    /// space on the disk.
     pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut alone = self.alone.lock();
         drop(alone.take());
@@ -147,7 +148,7 @@ pub struct Backup {
 
 impl Backup {
     /// Copies the store into a new file. The copy is the state of the store at one moment, and is
-    /// on the disk when this returns.
+    /// on the disk when this function returns.
     ///
     /// # Errors
     ///

@@ -52,7 +52,7 @@ pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// A value in the table `meta`. These values belong to the whole store.
+/// Reads a value from the table `meta`, which has the values that belong to the whole store.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
     found
@@ -93,7 +93,7 @@ pub(crate) fn address(kind: i64, name: &str, topic: i64) -> Result<Address> {
     address.ok_or_else(|| lost(topic))
 }
 
-/// The address of a topic, and whether its row says that the topic has neither events nor a finish
+/// The address of a topic, and whether its row says that the topic has no events and no finish
 /// mark. The finish mark records that the topic is finished.
 pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address, bool)>> {
     let found: Option<(i64, String, bool)> =

@@ -221,8 +221,8 @@ impl TrimStep<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Whether an item with the time stamp `at` is younger than `keep`. If so, this also makes the
-    /// next step run when the item reaches that age.
+    /// Whether an item with the time stamp `at` is younger than `keep`. If so, this function also
+    /// makes the next step run when the item reaches that age.
     fn is_kept(&mut self, at: u64, keep: Duration, now: Timestamp) -> bool {
         let until = Timestamp::from_millis(at).after(keep);
         if until > now {

@@ -172,7 +172,7 @@ pub(crate) struct NewestSearch {
     left: usize,
     /// The offset below which the search continues.
     below: u64,
-    /// The oldest offset found so far. When the search is over, this is its result.
+    /// The oldest offset found so far. When the search is over, this offset is the result.
     pub(super) oldest: Option<u64>,
 }
 
@@ -206,7 +206,7 @@ impl NewestSearch {
         Ok(found.into_iter().rev().any(|offset| !self.found(offset)) || low == 0)
     }
 
-    /// Counts an event. Returns `false` if it was the last event to find.
+    /// Counts an event. Returns `false` if this event was the last one to find.
     fn found(&mut self, offset: u64) -> bool {
         self.left -= 1;
         self.oldest = Some(offset);

@@ -1,6 +1,6 @@
-//! Finds the hole in the wanted topics: the range in which events were evicted. For this, it finds
-//! the floors of these topics. The floor of a topic is the offset after its last evicted event.
-//! Each call reads a bounded number of rows.
+//! Finds the hole in the wanted topics: the range in which events were evicted. For this purpose,
+//! the module reads the floors of these topics. The floor of a topic is the offset after its last
+//! evicted event. Each call reads a bounded number of rows.
 //!
 //! A complete walk over the floors has two parts, because topics may evict events during the walk.
 //! The first part reads all topics in the order of their floors, from the highest floor down.

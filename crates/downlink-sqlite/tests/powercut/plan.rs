@@ -89,7 +89,8 @@ impl Plan {
         fastrand::Rng::with_seed(self.seed).u64(1..CALLS_MAX)
     }
 
-    /// The number of the first disk call that may fail. It is at or before the power cut.
+    /// The number of the first disk call that may fail. This call is not after the call at which
+    /// the power is cut.
     pub(crate) fn fail_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed ^ 0xfa11).u64(1..=self.cut_at())
     }

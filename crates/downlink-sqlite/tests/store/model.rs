@@ -185,7 +185,7 @@ impl Reading {
         let below = page.hole.map_or(from, |hole| hole.get() + 1);
         assert!(
             missing.is_none_or(|missing| missing < below),
-            "{missing:?} is missing outside of the hole {:?}",
+            "event {missing:?} is missing, but it is not in the hole {:?}",
             page.hole
         );
         let highest = store.reader().highest_floor().unwrap().get();

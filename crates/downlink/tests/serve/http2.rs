@@ -315,8 +315,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)).route("/hello", get(|| async { "hello" })), dropped)
 }
 
-/// The peer answers pings, so its connection is alive. But it does not read one of its streams, so
-/// it opens no flow-control window for this stream.
+/// The peer answers pings, so the connection is alive. But the peer does not read one of its
+/// streams, so the flow-control window of this stream stays closed.
 #[tokio::test]
 async fn a_stream_that_the_peer_does_not_read_is_reset_and_other_streams_stay_open() {
     let (app, dropped) = firehose();

@@ -62,7 +62,7 @@ async fn an_idle_connection_may_outlast_the_header_timeout() {
 async fn the_header_timeout_applies_to_a_head_after_an_answer() {
     let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
-    assert!(client.rest().await.ends_with("hello"), "the half head got an answer");
+    assert!(client.rest().await.ends_with("hello"), "the incomplete head got an answer");
 }
 
 #[tokio::test]

@@ -186,8 +186,8 @@ impl Reader {
         }
     }
 
-    /// Begins the record of another epoch. From then on, the reader must get all events for it
-    /// whose offset is higher than `since`.
+    /// Begins the record of another epoch. From then on, the reader must get all events for it with
+    /// an offset above `since`.
     fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
         let (epoch, position) = split(&event.last_event_id);
         let seen = Seen { since, ..Seen::default() };
