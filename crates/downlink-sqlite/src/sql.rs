@@ -162,9 +162,9 @@ impl TopicEvictions {
         Self { floor, lower_floor, number }
     }
 
-    /// The evictions that count for every name without a row. When the store deleted the rows of
-    /// topics, it lost their floors. So all events below the highest of these floors count as
-    /// evicted.
+    /// The evictions that count for every name without a row. Of the floors in all deleted rows,
+    /// the store keeps only the highest. So for a name without a row, all events below this floor
+    /// count as evicted.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
         let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
              FROM meta f, meta a, meta e

@@ -1,7 +1,7 @@
 //! The plan of a run has the `Sort` (the kind of failure) and a seed. The seed determines the disk
-//! call at which the power is cut. The child process gets its plan from the parent process. This
-//! module also makes the events that the child process writes. These events are the same in every
-//! run.
+//! call at which the power is cut, and the first disk call that may fail. The child process gets
+//! its plan from the parent process. This module also makes the events that the child process
+//! writes. These events are the same in every run.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use downlink_sqlite::SqliteOptions;
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
-/// The time of the wall clock that each opening of a store gets.
+/// The time of the wall clock that the test passes when it opens a store.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 /// `TOPICS` is the number of topics of a run, and `EVENTS_MAX` is the number of events that each

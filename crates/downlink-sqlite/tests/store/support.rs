@@ -54,8 +54,8 @@ pub(crate) fn fresh_epoch() -> Epoch {
     Epoch::from_random(NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The time of the wall clock that each opening of a store gets. It is later than the time of every
-/// event in the tests.
+/// The time of the wall clock that the tests pass when they open a store. It is later than the time
+/// of every event in the tests.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 pub(crate) fn open(path: &Path) -> SqliteStore {

@@ -316,7 +316,7 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 }
 
 /// The peer answers pings, so the connection is alive. But the peer does not read one of its
-/// streams, so the flow-control window of this stream stays closed.
+/// streams, so it does not enlarge the flow-control window of this stream.
 #[tokio::test]
 async fn a_stream_that_the_peer_does_not_read_is_reset_and_other_streams_stay_open() {
     let (app, dropped) = firehose();
