@@ -144,11 +144,11 @@ pub enum Outcome {
     Ended,
     /// The open stream ended within [`EMPTY_STREAM_MAX`], and brought no event.
     EndedEmpty,
-    /// There was no answer: no connection, an error before the head, or a timeout.
+    /// There was no answer: no connection, an error before the head of the answer, or a timeout.
     Unanswered,
     /// The answer's status is not 200.
     Refused {
-        /// The status.
+        /// The HTTP status of the answer.
         status: u16,
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
