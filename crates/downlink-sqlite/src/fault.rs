@@ -35,7 +35,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let reason = error.to_string().into_boxed_str();
         let Error::SqliteFailure(failure, _) = error else {
-            // A column does not have the type of the layout, or a required row is missing.
+            // The value in a column has a wrong type, or a required row is missing.
             return Self::corrupt(reason);
         };
         Self(match (failure.code, failure.extended_code) {

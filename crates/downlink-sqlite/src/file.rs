@@ -40,8 +40,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Without this setting, SQLite may compile a statement again for each new value of a parameter,
-    // if the value decides whether a partial index can be used.
+    // The value of a parameter may decide whether SQLite can use a partial index. Without this
+    // setting, SQLite may then compile the statement again for each new value.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }

@@ -50,7 +50,7 @@ const INDEX_ROWS: usize = 4_096;
 /// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After a store is opened, trimming checks the topics of this many of the newest events. Topics
+/// The number of the newest events whose topics trimming checks after a store is opened. Topics
 /// with only older events are within their rule, because trimming ran after the commits of these
 /// events.
 const WRITTEN_LAST: i64 = 1_024;

@@ -59,7 +59,7 @@ impl PageBuilder<'_> {
         };
         let high = until.min(snapshot.indexed);
         // A look-up in the list of one topic takes about as long as reading one row. So if there
-        // are more topics than offsets in the range, the walk is faster.
+        // are more topics than offsets in the range, walking all events is faster.
         if topics < high.saturating_sub(from) {
             let limit = self.batch.events_max.min(CHUNK_MAX);
             let (found, end) = listed(snapshot, from..high, limit, false)?;
@@ -128,8 +128,9 @@ fn scan<'a>(
 /// The result has all wanted offsets below the boundary. If the result has all wanted offsets of
 /// the range, the boundary is the end of the range.
 ///
-/// If `is_down`, this returns the last offsets of the range. Then the result has all wanted offsets
-/// from the boundary on, and the boundary may be the start of the range.
+/// If `is_down`, this returns the last offsets of the range. The result then has all wanted offsets
+/// at or above the boundary. If the result has all wanted offsets of the range, the boundary is the
+/// start of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,

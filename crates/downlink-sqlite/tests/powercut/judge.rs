@@ -71,7 +71,7 @@ fn listen(text: &str) -> Said {
             "stopped" => said.stopped = true,
             "done" => said.done = true,
             "refused" => {}
-            other => panic!("the child printed an unknown word: {other}"),
+            other => panic!("the child printed `{other}`, which is not an outcome of a batch"),
         }
     }
     if let Some(unknown) = said.unknown {
@@ -128,8 +128,8 @@ fn open(path: &Path) -> Result<SqliteStore, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Checks that the store has all events of these batches and no other events. Events that the
-/// retention rule allows the store to evict may be missing.
+/// Checks that the store has all events of these batches and no other events. An event may be
+/// missing if the retention rule allows the store to evict it.
 fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
     for number in 0..TOPICS {
         let address = topic(number);

@@ -14,8 +14,8 @@ use downlink_log::{
 use downlink_sqlite::SqliteOptions;
 
 /// The number of commits in a run. Calls to the disk are numbered, and the power is cut at a call
-/// with a number below `CALLS_MAX`. A whole run has slightly fewer than `CALLS_MAX` calls. So in
-/// some runs, the power is cut only at the end.
+/// with a number below `CALLS_MAX`. A whole run has slightly fewer than `CALLS_MAX` calls. If a run
+/// ends before the call with that number, the power is cut at the end of the run.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 

@@ -1,6 +1,6 @@
-//! A hole is the range of evicted events that a reader misses. The store numbers its evictions. A
-//! reader passes the number of the last eviction before it began to read. So the reader finds only
-//! the holes of later evictions.
+//! A hole is the range of evicted events that a reader misses. The store numbers its evictions.
+//! When a reader begins to read, it takes the number of the newest eviction, and passes this number
+//! with each request for a page. So the reader finds only the holes of later evictions.
 
 use downlink_log::{
     Address, Batch, EvictionNumber, Offset, Retention,

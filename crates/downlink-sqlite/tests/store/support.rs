@@ -146,7 +146,7 @@ pub(crate) fn range(range: std::ops::Range<u64>) -> Range {
     Range { from: Offset::new(range.start), until: Offset::new(range.end) }
 }
 
-/// The size of a large page.
+/// The limits of a large page: 1,000 events, and any number of bytes.
 pub(crate) const LARGE: Batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
 
 /// Reads a page. Every eviction counts for the page's hole, as for a reader that started before the
