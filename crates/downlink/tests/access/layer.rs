@@ -1,5 +1,5 @@
-//! Tests of the access layer and of the caller. They show which credentials are accepted, and the
-//! answers to requests with other credentials.
+//! Tests of the access layer and of the caller (the sender of a request, with its rights). They
+//! show which credentials are accepted, and the answers to requests with other credentials.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const EVENT_SOURCE: &str = "Accept: text/event-stream\r\nSec-Fetch-Mode: cors\r\
 const UNKNOWN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJleHAiOjQwMDAwMDAwMDAsImlhdCI6MX0.\
                        eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eA";
 
-/// Asserts the status and the code of an answer, and returns it.
+/// Asserts the status and the code of an answer, and returns the answer.
 fn is(answer: String, status: u16, code: &str) -> String {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert!(answer.contains("content-type: application/problem+json"), "{answer}");
@@ -101,7 +101,7 @@ async fn while_the_keys_cannot_be_fetched_requests_are_refused_with_a_retry_time
 }
 
 #[tokio::test]
-async fn a_cookie_counts_only_from_pages_of_the_app_and_of_allowed_origins() {
+async fn a_cookie_is_accepted_only_from_pages_of_the_app_and_of_allowed_origins() {
     let chat = Chat::new();
     let layer = AccessLayer::new(chat.access.clone()).cookie("session");
     let layer = layer.origin("https://app.example").host("front.example");

@@ -89,7 +89,7 @@ impl Chat {
         self.token_with(grant.with_client(client(of)).with_until(until))
     }
 
-    /// A token of ada that ended a minute ago.
+    /// A token of the client `ada` that ended a minute ago.
     fn ended_token(&self) -> String {
         let ago = |seconds: u64| Timestamp::from_millis(now().as_millis() - seconds * 1_000);
         let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("rooms/7"));
@@ -113,8 +113,9 @@ impl Chat {
     }
 }
 
-/// Returns the time one second earlier. The tests issue credentials at such a time. So a revocation
-/// that follows at once applies to these credentials.
+/// Returns the time one second earlier. The tests issue credentials at such a time. A revocation
+/// applies only to credentials that were issued up to its moment. So a revocation that follows at
+/// once applies to the credentials of the tests.
 fn before(moment: Timestamp) -> Timestamp {
     Timestamp::from_millis(moment.as_millis() - 1_000)
 }

@@ -168,7 +168,7 @@ async fn a_stream_announces_the_end_of_its_grant_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_without_events_to_everyone_gets_only_events_to_its_topics_and_its_client() {
+async fn a_stream_gets_no_event_that_is_only_to_everyone_if_its_grant_excludes_such_events() {
     let chat = Chat::new();
     let app = chat.app(AccessLayer::new(chat.access.clone()));
     let grant = Grant::none().with_subscribe(selector("rooms/7")).with_client(client("ada"));

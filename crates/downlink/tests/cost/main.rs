@@ -19,8 +19,8 @@ use downlink::{
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 
-/// The number of subscriptions whose memory is counted together. The count includes the unused
-/// capacity of lists, because a list doubles its capacity when it grows.
+/// The number of subscriptions whose memory is counted together. A list doubles its capacity when
+/// it grows, so the counted memory also has unused capacity.
 const SUBSCRIPTIONS: usize = 10_000;
 
 /// Opens a subscription to one topic and to one client's inbox. The subscription has read
@@ -109,8 +109,8 @@ fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
     })
 }
 
-/// Each limit for addresses keeps a table with an entry for each address. The entries of both
-/// limits together must take little memory.
+/// The server has two limits for each peer address. Each of the two limits keeps a table with an
+/// entry for each address. The two entries of an address together must take little memory.
 #[cfg(all(feature = "axum", feature = "serve", target_os = "linux"))]
 #[test]
 fn the_limits_for_each_address_take_little_memory() {
@@ -246,7 +246,7 @@ fn the_allocations_of_a_publish_do_not_depend_on_the_number_of_topics() {
     assert_eq!(publish_beside(20_000), few);
 }
 
-/// A poll may return an error instead of a frame. The type that can hold both must be as small as
+/// A poll may return an error instead of a frame. The type that can hold either must be as small as
 /// the type for a frame alone.
 #[test]
 fn the_result_of_a_poll_is_no_larger_with_an_error_type() {

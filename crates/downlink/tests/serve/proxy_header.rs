@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::wire::{Foreign, Tcp, Unix, Wire};
 use super::{Client, Running};
 
-/// A header in version 1 that names 192.0.2.1:12345. The next constant is the same header in
-/// version 2. The two headers after it are for connections of the proxy itself.
+/// A header in version 1 that names 192.0.2.1:12345. `BINARY` is the same header in version 2.
+/// `UNKNOWN` and `LOCAL` are headers for connections of the proxy itself.
 const TEXT: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.9 12345 80\r\n";
 const BINARY: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x09\x30\x39\0\x50\

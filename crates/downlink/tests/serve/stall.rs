@@ -135,9 +135,9 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
-/// In some of these cases, the server writes the stream. In the others, such as HTTP/1.0, hyper
-/// (the HTTP library) writes it. Also, either the kernel or the server measures how long a write is
-/// blocked. The subscriber must always count as stalled.
+/// The socket type and the HTTP version decide whether the server or hyper (the HTTP library)
+/// writes the stream. The socket type also decides whether the kernel or the server measures how
+/// long a write is blocked. In every case, the subscriber must count as stalled.
 #[tokio::test]
 async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
     for version in ["1.1", "1.0"] {

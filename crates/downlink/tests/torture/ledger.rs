@@ -57,8 +57,9 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Checks the events and gaps that a reader of these places has received. It must have received
-    /// each event for one of these places, up to `until`, or a gap that covers the event.
+    /// Checks the events and gaps that a reader of these places has received. For each event up to
+    /// `until` for one of these places, the reader must have received the event, or a gap that
+    /// covers the event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -99,7 +100,7 @@ impl Ledger {
         assert_eq!(
             came.next(),
             None,
-            "{who} received an event that was not for it, or is after {until}"
+            "{who} received an event that was not for it, or an event after {until}"
         );
     }
 }
