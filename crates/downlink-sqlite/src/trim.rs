@@ -40,7 +40,7 @@ const STEP_ROWS: usize = 512;
 /// because a commit would have to write a page for each of its topics. When this many rows are
 /// missing, trimming adds them in the order of topics, so that many rows share a page. While rows
 /// are missing, every read of a topic has to read all events without rows. This takes up to two
-/// milliseconds. With a larger number, it would take longer.
+/// milliseconds. With a larger number, each such read would take longer.
 ///
 /// One step adds at most this many rows, or half of the missing rows, whichever is more. Without
 /// this limit, a step after a large batch would take too long.

@@ -125,12 +125,12 @@ fn scan<'a>(
 }
 
 /// Merges the lists of a replay's topics. Returns the first offsets of the range, and a boundary.
-/// The result has all wanted offsets below the boundary. If the result has all wanted offsets of
-/// the range, the boundary is the end of the range.
+/// The result has all wanted offsets below the boundary. If the boundary is the end of the range,
+/// the result has all wanted offsets of the range.
 ///
 /// If `is_down`, this returns the last offsets of the range. The result then has all wanted offsets
-/// at or above the boundary. If the result has all wanted offsets of the range, the boundary is the
-/// start of the range.
+/// at or above the boundary. If the boundary is the start of the range, the result has all wanted
+/// offsets of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,

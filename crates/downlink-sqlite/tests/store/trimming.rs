@@ -59,7 +59,7 @@ fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest_event() {
 }
 
 #[test]
-fn each_age_rule_evicts_its_events_and_returns_the_next_deadline() {
+fn trimming_evicts_events_by_age_and_returns_the_next_deadline() {
     let folder = Folder::new();
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(100)), ..ALL });
     options.retention.inbox.age_max = Some(Duration::from_millis(10));
