@@ -235,14 +235,14 @@ pub enum DecodeError {
     #[error("a line of the event stream is longer than {bytes_max} bytes")]
     #[non_exhaustive]
     LineTooLong {
-        /// The limit.
+        /// The maximum number of bytes in a line.
         bytes_max: usize,
     },
     /// An event is larger than [`DecoderLimits::event_bytes_max`].
     #[error("an event of the stream is larger than {bytes_max} bytes")]
     #[non_exhaustive]
     EventTooLarge {
-        /// The limit.
+        /// The maximum number of bytes in an event.
         bytes_max: usize,
     },
 }

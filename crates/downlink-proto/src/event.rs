@@ -12,9 +12,9 @@ use crate::{
 
 /// One event of a stream, as the publisher sees it.
 ///
-/// All fields are optional, and [`Event::default`] has none of them. An event without data reaches
-/// no listener, but readers still use its id and its reconnection time. An event with empty data
-/// reaches listeners, which get the data `""`.
+/// All fields are optional, and [`Event::default`] has none of them. By the standard, a reader uses
+/// the id and the reconnection time of an event without data, but reports no event to its
+/// listeners. If the data is empty, the reader does report an event, with the data `""`.
 ///
 /// Each setter has the name of the field that it sets, and replaces an earlier value.
 /// [`fields`](Event::fields) returns the values.

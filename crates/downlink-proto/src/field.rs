@@ -193,7 +193,7 @@ pub enum InvalidReason {
     #[error("cannot carry {} (byte {at}); remove it", name_of(*character))]
     #[non_exhaustive]
     Character {
-        /// Byte position of the character.
+        /// The position of the character, in bytes from the start of the value.
         at: usize,
         /// CR, LF or NUL.
         character: char,
@@ -202,16 +202,16 @@ pub enum InvalidReason {
     #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {
-        /// Byte position of the space.
+        /// The position of the space or tab, in bytes from the start of the value.
         at: usize,
     },
     /// The value has more bytes than the field may have.
     #[error("has {bytes} bytes, and at most {bytes_max} are allowed; shorten it")]
     #[non_exhaustive]
     TooLong {
-        /// Length of the value.
+        /// The length of the value, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The maximum length of the value, in bytes.
         bytes_max: usize,
     },
 }

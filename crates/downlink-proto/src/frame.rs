@@ -42,9 +42,9 @@ impl Frame {
 
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// Some readers, such as httpx-sse and openai-python, report an empty event at a blank line
-    /// that follows an id, a type or a reconnection time. A keep-alive without a blank line causes
-    /// no such event.
+    /// Some readers, such as httpx-sse and openai-python, report an empty event at every blank line
+    /// once they have read an id, a type or a reconnection time. A keep-alive without a blank line
+    /// causes no such event.
     ///
     /// ```
     /// assert_eq!(downlink_proto::Frame::comment_line("alive").as_bytes(), b": alive\n");
@@ -55,7 +55,8 @@ impl Frame {
         Self(out.into())
     }
 
-    /// Makes a frame that has only a reconnection time. Listeners get no event from this frame.
+    /// Makes a frame that has only a reconnection time. By the standard, a reader reports no event
+    /// for this frame.
     pub fn retry(retry: impl Into<Retry>) -> Self {
         let retry = retry.into();
         let mut out = Vec::with_capacity(retry.line_len() + "\n".len());

@@ -144,11 +144,11 @@ pub enum Outcome {
     Ended,
     /// The open stream ended within [`EMPTY_STREAM_MAX`], and brought no event.
     EndedEmpty,
-    /// There was no answer: no connection, an error before the head, or a timeout.
+    /// There was no answer: no connection, an error before the head of the answer, or a timeout.
     Unanswered,
     /// The answer's status is not 200.
     Refused {
-        /// The status.
+        /// The HTTP status of the answer.
         status: u16,
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
@@ -276,7 +276,7 @@ impl Reconnect {
     }
 }
 
-/// The part of `range` that `random` selects: `range` times `random` / 2^64.
+/// Returns `range` times `random` / 2^64.
 fn part_of(range: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(range.as_nanos()).unwrap_or(u64::MAX);
     let part = (u128::from(nanos) * u128::from(random)) >> u64::BITS;

@@ -23,9 +23,9 @@ use crate::{
 
 /// An encoded event that is complete except for the offset in its id.
 ///
-/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. [`stamp`](Self::stamp) and
-/// the first clone of the stamped frame allocate no memory. So a program that stamps and clones a
-/// frame under a lock holds the lock only briefly.
+/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes this value.
+/// [`stamp`](Self::stamp) and the first clone of the stamped frame allocate no memory. So a program
+/// that stamps and clones a frame under a lock holds the lock only briefly.
 ///
 /// Invariant: `room_start + U64_DIGITS_MAX` is within the buffer.
 #[derive(Debug)]

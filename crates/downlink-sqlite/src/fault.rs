@@ -35,7 +35,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let reason = error.to_string().into_boxed_str();
         let Error::SqliteFailure(failure, _) = error else {
-            // A column does not have the type of the layout, or a required row is missing.
+            // The value in a column has a wrong type, or a required row is missing.
             return Self::corrupt(reason);
         };
         Self(match (failure.code, failure.extended_code) {
@@ -57,7 +57,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// Translates an error of the system when it opens or creates a file.
+/// Translates an error that the system returns when this crate opens or creates a file.
 pub(crate) fn file_error(error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,

@@ -27,7 +27,7 @@ use crate::{
 
 /// How long to wait if another program has locked the database, for example a shell in a
 /// transaction. A quick query from a shell is over within this time. If the program holds the lock
-/// for longer, publishers get an error. With a longer time, they would have to wait longer for this
+/// for longer, publishers get an error. With a longer time, publishers would wait longer for this
 /// error.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -40,8 +40,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Without this setting, SQLite may compile a statement again for each new value of a parameter,
-    // if the value decides whether a partial index can be used.
+    // The value of a parameter may decide whether SQLite can use a partial index. Without this
+    // setting, SQLite may then compile the statement again for each new value.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
@@ -96,7 +96,8 @@ impl Pool {
     }
 
     /// Closes the shared connection, if it is open, and calls `open`. If `open` fails because the
-    /// disk is full, this opens a shared connection again, which needs no space on the disk.
+    /// disk is full, this function opens a shared connection again. A shared connection needs no
+    /// space on the disk.
     pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut alone = self.alone.lock();
         drop(alone.take());
@@ -147,7 +148,7 @@ pub struct Backup {
 
 impl Backup {
     /// Copies the store into a new file. The copy is the state of the store at one moment, and is
-    /// on the disk when this returns.
+    /// on the disk when this function returns.
     ///
     /// # Errors
     ///
@@ -222,8 +223,8 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     Ok(opened)
 }
 
-/// Reads the state that the log needs at its start. Adds the new epoch to the list of epochs,
-/// although the file does not have this epoch yet.
+/// Reads the state that the log needs at its start. The result also lists the new epoch, although
+/// the file does not have this epoch yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
     // The newest event may have no row. In this case, `meta` has the newest offset and time.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";

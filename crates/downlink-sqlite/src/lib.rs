@@ -49,8 +49,8 @@
 //! # Guarantees
 //!
 //! [`downlink_log::store`] lists the guarantees of a store. [`Durability`] says which failures a
-//! committed event survives. The test `powercut` cuts the power of a simulated disk at random
-//! calls, and checks these guarantees.
+//! committed event survives. The test `powercut` checks these guarantees: it simulates a disk, and
+//! cuts the power at a random write or flush.
 //!
 //! # Files
 //!
@@ -60,8 +60,8 @@
 //!
 //! # Limits
 //!
-//! [`SqliteOptions`] limits the bytes in the file, the history of each topic, and the number of
-//! topics without events that the store remembers. Only one process at a time can open the store.
+//! [`SqliteOptions`] limits the bytes in the file and the history of each topic. It also limits how
+//! many topics without events the store remembers. Only one process at a time can open the store.
 //!
 //! # Features and platforms
 //!

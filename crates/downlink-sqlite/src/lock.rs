@@ -173,7 +173,7 @@ impl Drop for WriterLock {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
         // The lock must be released explicitly. The lock would also end when all descriptors of the
-        // file are closed, but this may be too late. Readers of this process may still use the
+        // file are closed, but this may happen too late. Readers of this process may still use the
         // file, and a child process that is just being started may have inherited the descriptor.
         let _ = file.unlock();
         *writer = None;

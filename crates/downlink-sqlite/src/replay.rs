@@ -1,7 +1,7 @@
 //! A replay reads old events of some topics from the file, because these events are no longer in
-//! memory. It returns the events in pages. A page is a list of events. It also has the end of the
-//! hole, which is the range of evicted events that the reader has missed. Between two calls, a
-//! replay remembers its topics and how far it has searched for the hole.
+//! memory. It returns the events in pages. A page has a list of events and the end of the hole. The
+//! hole is the range of evicted events that the reader has missed. Between two calls, a replay
+//! remembers its topics and how far it has searched for the hole.
 //!
 //! Each call reads in a new transaction, and the file may have changed since the last call. The
 //! replay recognises three kinds of changes by these rules:

@@ -71,7 +71,7 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestam
     Ok(transaction.commit()?)
 }
 
-/// Whether a file has the current layout. A new file has no layout yet.
+/// Whether a file has the current layout. Returns `false` for a new file, which has no tables yet.
 ///
 /// # Errors
 ///

@@ -52,7 +52,7 @@ pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// A value in the table `meta`. These values belong to the whole store.
+/// Reads a value from the table `meta`, which has the values that belong to the whole store.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
     found
@@ -93,7 +93,7 @@ pub(crate) fn address(kind: i64, name: &str, topic: i64) -> Result<Address> {
     address.ok_or_else(|| lost(topic))
 }
 
-/// The address of a topic, and whether its row says that the topic has neither events nor a finish
+/// The address of a topic, and whether its row says that the topic has no events and no finish
 /// mark. The finish mark records that the topic is finished.
 pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address, bool)>> {
     let found: Option<(i64, String, bool)> =
@@ -144,7 +144,7 @@ pub(crate) fn keepers(
     })
 }
 
-/// The last evictions of one topic, or of all names without a row.
+/// The last evictions of one topic, or of all topic names without a row in `topics`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
@@ -162,9 +162,9 @@ impl TopicEvictions {
         Self { floor, lower_floor, number }
     }
 
-    /// The evictions that count for every name without a row. The store has deleted the rows of
-    /// these topics, so it no longer knows which of them has evicted which event. So all events
-    /// below the highest deleted floor count as evicted.
+    /// The evictions that count for every name without a row. Of the floors in all deleted rows,
+    /// the store keeps only the highest. So for a name without a row, all events below this floor
+    /// count as evicted.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
         let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
              FROM meta f, meta a, meta e

@@ -127,8 +127,8 @@ impl SqliteStore {
     /// # Errors
     ///
     /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file open
-    /// after `wait_for`. After an error, the file is unchanged, except that its layout may have
-    /// changed from an older layout to the current layout.
+    /// after `wait_for`. After an error, the file is unchanged, with one exception: an older layout
+    /// may already have been changed to the current layout.
     pub fn open(
         path: &Path,
         epoch: Epoch,
@@ -482,9 +482,9 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The numbers of the topics of an event. The row of a topic may say that the topic has neither
-    /// events nor a finish mark (the record that the topic is finished). Then this function changes
-    /// the row, because the topic now gets an event.
+    /// The numbers of the topics of an event. The row of a topic may say that the topic has no
+    /// events and no finish mark (the record that the topic is finished). This function changes
+    /// such a row, because the topic now gets an event.
     fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {

@@ -29,7 +29,7 @@ pub(crate) struct TopicState {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) retention: Retention,
-    /// Whether the topic's row says that the topic has neither events nor a finish mark (the record
+    /// Whether the topic's row says that the topic has no events and no finish mark (the record
     /// that the topic is finished).
     pub(crate) emptied: bool,
     /// Whether the topic is queued for trimming.
@@ -156,7 +156,8 @@ impl TopicCache {
         bytes: usize,
     ) -> Result<Option<i64>> {
         self.unindexed(db)?.add(number, bytes);
-        // If the topic is not in the cache, its events are counted when it is read from the file.
+        // If the topic is not in the cache, its events are counted when the topic is read from the
+        // file.
         let Some(topic) = self.states.get_mut(&number) else { return Ok(None) };
         topic.events += 1;
         topic.bytes += bytes;

@@ -1,4 +1,5 @@
-//! Trimming evicts events so that the file stays within its limits. It works in bounded steps.
+//! Trimming evicts events so that the file stays within its limits. Each step of trimming reads and
+//! evicts a bounded number of events.
 //!
 //! A topic evicts its oldest events first. The floor of a topic is the offset after its last
 //! evicted event, so the topic has all of its events from its floor on. An eviction removes an
@@ -6,13 +7,14 @@
 //! eviction number.
 //!
 //! An event may belong to several topics. The event is deleted when all of its topics have evicted
-//! it. When a topic has no events any more, its row stays and stores the floor. The number of such
-//! rows is limited. All names without a row share one floor. When trimming deletes a row, this
-//! shared floor rises at least to the floor in the row. A reader of a name without a row may then
-//! get a gap although it missed nothing. But if it missed events, it always gets a gap.
+//! it. Each topic has a row in the table `topics`. When a topic has no events any more, its row
+//! stays and stores the floor. The number of rows of such topics is limited. All topic names
+//! without a row share one floor. When trimming deletes a row, this shared floor rises at least to
+//! the floor in the row. A reader of a name without a row may then get a gap although it missed no
+//! event. But a reader that missed events always gets a gap.
 //!
-//! For each maximum age in the rules, trimming remembers how far it has checked the events. So it
-//! reads every event only once for each age.
+//! For each maximum age in the retention rules, trimming remembers how far it has checked the
+//! events. So it reads every event only once for each age.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -38,7 +40,7 @@ const STEP_ROWS: usize = 512;
 /// because a commit would have to write a page for each of its topics. When this many rows are
 /// missing, trimming adds them in the order of topics, so that many rows share a page. While rows
 /// are missing, every read of a topic has to read all events without rows. This takes up to two
-/// milliseconds. With a larger number, it would take longer.
+/// milliseconds. With a larger number, each such read would take longer.
 ///
 /// One step adds at most this many rows, or half of the missing rows, whichever is more. Without
 /// this limit, a step after a large batch would take too long.
@@ -48,8 +50,9 @@ const INDEX_ROWS: usize = 4_096;
 /// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After a store is opened, trimming checks the topics of this many of the newest events. Other
-/// topics cannot exceed their rule, because trimming runs after each commit.
+/// The number of the newest events whose topics trimming checks after a store is opened. Topics
+/// with only older events are within their rule, because trimming ran after the commits of these
+/// events.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
@@ -95,7 +98,7 @@ pub(crate) struct Trimming {
     pub(crate) over: VecDeque<i64>,
     /// Each maximum age in the rules, with the first offset that was not checked for this age.
     ages: Vec<(Duration, u64)>,
-    /// The number of topics that have neither events nor a finish mark (the record that a topic is
+    /// The number of topics with no events and no finish mark (the record that a topic is
     /// finished).
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
@@ -161,7 +164,8 @@ struct TrimStep<'a> {
 /// For each topic, the last offset to evict.
 type LastToEvict = BTreeMap<i64, u64>;
 
-/// Runs one step of trimming. Also returns whether the step evicted anything.
+/// Runs one step of trimming. Returns when the next step is due, and whether this step evicted
+/// anything.
 pub(crate) fn trim_step(
     db: &Connection,
     topics: &mut TopicCache,
@@ -217,8 +221,8 @@ impl TrimStep<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Whether an item with the time stamp `at` is younger than `keep`. If so, this also makes the
-    /// next step run when the item reaches that age.
+    /// Whether an item with the time stamp `at` is younger than `keep`. If so, this function also
+    /// makes the next step run when the item reaches that age.
     fn is_kept(&mut self, at: u64, keep: Duration, now: Timestamp) -> bool {
         let until = Timestamp::from_millis(at).after(keep);
         if until > now {
@@ -227,8 +231,8 @@ impl TrimStep<'_> {
         until > now
     }
 
-    /// Adds the rows of the next events to `memberships`, in the order of topics. If more events
-    /// have no rows, this step ends, and the next step continues.
+    /// Adds the rows of the next events to `memberships`, in the order of topics. If some events
+    /// still have no rows afterwards, this step ends, and the next step continues.
     fn index(&mut self) -> Result<()> {
         let unindexed = self.topics.unindexed(self.db)?;
         let mut members =
@@ -375,8 +379,8 @@ impl TrimStep<'_> {
         due.into_iter().try_for_each(|(number, through)| self.evict(number, through))
     }
 
-    /// Evicts the events of a topic that have rows in `memberships`, up to an offset. Raises the
-    /// topic's floor above these events.
+    /// Evicts the events of a topic up to an offset, except for events without a row in
+    /// `memberships`. Raises the topic's floor above the evicted events.
     fn evict(&mut self, topic: i64, through: u64) -> Result<()> {
         let members: Vec<(u64, usize)> = self.db.all(
             "SELECT offset, bytes FROM memberships WHERE topic = ? AND offset <= ? ORDER BY offset",
@@ -417,7 +421,7 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// If a topic has neither events nor a finish mark any more, records that in its row.
+    /// If a topic has no events and no finish mark any more, records this in its row.
     fn mark_emptied(&mut self, topic: i64) -> Result<bool> {
         if self.topics.has_unindexed(self.db, topic)? {
             return Ok(false);

@@ -1,5 +1,5 @@
-//! The compiler checks here which types can be sent between threads, and how the limits relate to
-//! each other.
+//! Checks at compile time: these types can be sent between threads, and the limits agree with each
+//! other.
 
 use downlink_proto::{
     DecodeError, DecodedEvent, Decoder, EVENT_BYTES_MAX_DEFAULT, EVENT_ID_BYTES_MAX, Event,

@@ -77,7 +77,7 @@ fn e02_an_id_must_not_have_line_breaks_or_nul() {
 }
 
 #[test]
-fn e23_an_id_must_not_begin_or_end_with_a_space() {
+fn e23_an_id_must_not_begin_or_end_with_a_space_or_tab() {
     let refusal = |at| {
         format!(
             "the `id` field begins or ends with a space or tab (byte {at}), which HTTP would cut \

@@ -1,6 +1,6 @@
 //! Hazards e03 to e20: values that a reader would misread if the encoder wrote them without care.
-//! `main.rs` explains these numbers. The values of e01, e02 and e21 to e23 are refused before they
-//! reach the encoder, and the module `fields` tests them.
+//! `main.rs` explains these numbers. Hazards e01, e02 and e21 to e23 are about the checks of ids
+//! and types, which come before the encoder. The module `fields` tests these checks.
 //!
 //! e24 and e25 are about HTTP, which this crate does not use, so they have no test in this crate.
 

@@ -103,7 +103,7 @@ fn rule_10_type_and_id_count_towards_the_size_of_the_event() {
 }
 
 #[test]
-fn other_lines_do_not_count_towards_the_size_of_the_event() {
+fn comments_and_other_fields_do_not_count_towards_the_size_of_the_event() {
     let seen = [comment("a long comment"), retry(1_000_000_000), message("x")];
     check_event(b":a long comment\nretry: 1000000000\nunknown: x x x x\ndata: x\n\n", &seen, true);
 }
@@ -248,7 +248,7 @@ fn the_memory_of_a_chunk_of_many_items_is_released() {
 
 /// The number of allocated bytes grows linearly with the size of an event, not quadratically.
 #[test]
-fn v25_memory_allocated_for_a_large_event_in_small_chunks_is_linear() {
+fn v25_allocated_memory_grows_linearly_with_the_size_of_the_event() {
     let bytes_for = |len: usize| {
         let stream = format!("data: {}\n\n", "x".repeat(len));
         let (reading, used) = allocations_of(|| {

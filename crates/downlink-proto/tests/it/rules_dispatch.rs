@@ -93,9 +93,9 @@ fn rule_33_the_id_of_an_unfinished_event_is_discarded() {
         decoder.handle_bytes(b"id: 1\ndata: a\n\n").unwrap();
         decoder.handle_bytes(unfinished.as_bytes()).unwrap();
         assert_eq!(take_all(&mut decoder), [message("a").own_id("1")]);
-        assert_eq!(decoder.last_event_id(), "1", "the stream has not ended after {unfinished:?}");
+        assert_eq!(decoder.last_event_id(), "1", "wrong id before the end of {unfinished:?}");
         decoder.handle_end();
-        assert_eq!(decoder.last_event_id(), "1", "the stream has ended after {unfinished:?}");
+        assert_eq!(decoder.last_event_id(), "1", "wrong id after the end of {unfinished:?}");
         decoder.handle_bytes(b"\ndata: c\n\n").unwrap();
         assert_eq!(take_all(&mut decoder), [message("c").kept_id("1")]);
     }

@@ -59,7 +59,7 @@ impl PageBuilder<'_> {
         };
         let high = until.min(snapshot.indexed);
         // A look-up in the list of one topic takes about as long as reading one row. So if there
-        // are more topics than offsets in the range, the walk is faster.
+        // are more topics than offsets in the range, walking all events is faster.
         if topics < high.saturating_sub(from) {
             let limit = self.batch.events_max.min(CHUNK_MAX);
             let (found, end) = listed(snapshot, from..high, limit, false)?;
@@ -125,11 +125,12 @@ fn scan<'a>(
 }
 
 /// Merges the lists of a replay's topics. Returns the first offsets of the range, and a boundary.
-/// The result has all wanted offsets below the boundary. If the result has all wanted offsets of
-/// the range, the boundary is the end of the range.
+/// The result has all wanted offsets below the boundary. If the boundary is the end of the range,
+/// the result has all wanted offsets of the range.
 ///
-/// If `is_down`, this returns the last offsets of the range. Then the result has all wanted offsets
-/// from the boundary on, and the boundary may be the start of the range.
+/// If `is_down`, this returns the last offsets of the range. The result then has all wanted offsets
+/// at or above the boundary. If the boundary is the start of the range, the result has all wanted
+/// offsets of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,
@@ -172,7 +173,7 @@ pub(crate) struct NewestSearch {
     left: usize,
     /// The offset below which the search continues.
     below: u64,
-    /// The oldest offset found so far. When the search is over, this is its result.
+    /// The oldest offset found so far. When the search is over, this offset is the result.
     pub(super) oldest: Option<u64>,
 }
 
@@ -206,7 +207,7 @@ impl NewestSearch {
         Ok(found.into_iter().rev().any(|offset| !self.found(offset)) || low == 0)
     }
 
-    /// Counts an event. Returns `false` if it was the last event to find.
+    /// Counts an event. Returns `false` if this event was the last one to find.
     fn found(&mut self, offset: u64) -> bool {
         self.left -= 1;
         self.oldest = Some(offset);

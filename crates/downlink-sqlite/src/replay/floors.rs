@@ -1,6 +1,6 @@
-//! Finds the hole in the wanted topics: the range in which events were evicted. For this, it finds
-//! the floors of these topics. The floor of a topic is the offset after its last evicted event.
-//! Each call reads a bounded number of rows.
+//! Finds the hole in the wanted topics: the range in which events were evicted. For this purpose,
+//! the module reads the floors of these topics. The floor of a topic is the offset after its last
+//! evicted event. Each call reads a bounded number of rows.
 //!
 //! A complete walk over the floors has two parts, because topics may evict events during the walk.
 //! The first part reads all topics in the order of their floors, from the highest floor down.
@@ -53,7 +53,7 @@ pub(super) const EVICTIONS_UP: &str = "
 pub(crate) struct FloorWalk {
     /// The walk ignores evictions up to this number.
     after: u64,
-    /// The evictions of names without a row, as the last call saw them.
+    /// The evictions that counted for names without a row at the last call.
     forgotten: Option<TopicEvictions>,
     /// Whether the walk is in its first part, which reads the floors from the highest down.
     is_down: bool,
@@ -67,7 +67,7 @@ impl FloorWalk {
         Self { after, forgotten: None, is_down: after == 0, floors, evictions }
     }
 
-    /// Continues the walk. Calls `each` for each wanted topic with a floor above `least`; the
+    /// Continues the walk. Calls `each` for each wanted topic with a floor above `least`. The
     /// result of `each` is the new `least`. Returns `true` if the walk is complete, and `false` if
     /// this call may read no more rows.
     pub(super) fn advance<'a>(

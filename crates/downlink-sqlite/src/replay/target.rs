@@ -39,12 +39,12 @@ const EVENT_ROWS_MIN: usize = 1_024;
 /// in order.
 pub(crate) const LISTED_MAX: usize = 64;
 
-/// The maximum number of names and prefixes to look up: twice as many as one reader may have by
-/// default. A look-up takes about as long as reading a row.
+/// The maximum number of names and prefixes to look up. A look-up takes about as long as reading a
+/// row. By default, one reader may have at most half this number of names and patterns.
 const LOOKUPS_MAX: usize = 2_000;
 
-/// The maximum number of topics in the list of a replay. New topics are added to the list until it
-/// has this many. After that, the replay walks all events.
+/// The maximum number of topics in the list of a replay. New topics are added to the list. When the
+/// list has more than this many topics, the replay walks all events instead.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
 /// The maximum number of topics for which a walk remembers whether the topic is wanted. This many

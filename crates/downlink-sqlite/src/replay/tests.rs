@@ -1,5 +1,5 @@
-//! Tests that one call of a replay reads only a limited part of the file. They count the
-//! instructions of SQLite's virtual machine.
+//! These tests check that one call of a replay reads only a limited part of the file. For this,
+//! they count the instructions of SQLite's virtual machine.
 
 use std::{
     path::PathBuf,
@@ -21,7 +21,7 @@ use super::{target::ROWS_MAX, *};
 /// The maximum number of instructions that SQLite runs for one row, including the loop around it.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
-/// A file with this many topics. Each topic has one event, and a floor below the event.
+/// Makes a file with topics. Each topic has one event, and a floor below the event.
 fn file(name: &str, topics: u64) -> (PathBuf, Arc<Pool>, Arc<AtomicU64>) {
     let folder = std::env::temp_dir().join(format!("downlink-replay-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

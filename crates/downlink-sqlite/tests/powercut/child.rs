@@ -1,5 +1,5 @@
-//! The power of this child process is cut. Until then, the process writes events to a store. For
-//! each outcome that the store reports, the process prints a line.
+//! The child process writes events to a store until its power is cut. It prints a line for each
+//! outcome that the store reports.
 
 use std::io::Write;
 
@@ -55,7 +55,7 @@ fn write(plan: &Plan, store: &mut SqliteStore) {
 }
 
 /// After a failed flush, the events of earlier batches must still be readable. If they are not,
-/// this prints `unreadable`.
+/// this prints `unreadable`, and the parent process then panics.
 fn check_readable(store: &SqliteStore, unknown: u64) {
     let batch = Batch { events_max: 1, bytes_max: usize::MAX };
     let newest = store.reader().newest(batch).map(|newest| newest.first().map(|e| e.offset.get()));

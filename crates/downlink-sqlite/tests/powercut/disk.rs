@@ -99,7 +99,8 @@ fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 
 impl File {
     /// Decides at random which unflushed writes survive. Each sector survives with the probability
-    /// `chance`. The last write is cut off at a random byte, and its other bytes are lost.
+    /// `chance`. The last write is first cut off at a random byte, and the bytes after this
+    /// position are lost.
     fn survive(&mut self, random: &mut fastrand::Rng, chance: f64) {
         let last = self.pending.len().saturating_sub(1);
         for (index, op) in self.pending.drain(..).enumerate() {

@@ -71,13 +71,13 @@ fn listen(text: &str) -> Said {
             "stopped" => said.stopped = true,
             "done" => said.done = true,
             "refused" => {}
-            other => panic!("the child printed an unknown word: {other}"),
+            other => panic!("the child printed `{other}`, which is not an outcome of a batch"),
         }
     }
     if let Some(unknown) = said.unknown {
         assert!(
             said.kept.iter().all(|&kept| kept < unknown),
-            "the store confirmed a batch after it had stopped"
+            "the store confirmed a batch after a batch with an unknown outcome"
         );
     }
     said
@@ -128,8 +128,8 @@ fn open(path: &Path) -> Result<SqliteStore, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Checks that the store has exactly the events of these batches, except for those that the
-/// retention rule evicted.
+/// Checks that the store has all events of these batches and no other events. An event may be
+/// missing if the retention rule allows the store to evict it.
 fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
     for number in 0..TOPICS {
         let address = topic(number);

@@ -1,6 +1,7 @@
-//! The plan of a run determines the events that the child process writes, and the time of the power
-//! cut. The plan depends only on the seed and the `Sort` (the kind of failure) of the run. So the
-//! parent process and the child process have the same plan.
+//! The plan of a run has the `Sort` (the kind of failure) and a seed. The seed determines the disk
+//! call at which the power is cut, and the first disk call that may fail. The child process gets
+//! its plan from the parent process. This module also makes the events that the child process
+//! writes. These events are the same in every run.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,12 +14,12 @@ use downlink_log::{
 use downlink_sqlite::SqliteOptions;
 
 /// The number of commits in a run. Calls to the disk are numbered, and the power is cut at a call
-/// with a number below `CALLS_MAX`. A whole run has slightly fewer calls, so in some runs the power
-/// is cut only at the end.
+/// with a number below `CALLS_MAX`. A whole run has slightly fewer than `CALLS_MAX` calls. If a run
+/// ends before the call with that number, the power is cut at the end of the run.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
-/// The time of the wall clock whenever a store is opened.
+/// The time of the wall clock that the test passes when it opens a store.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 /// `TOPICS` is the number of topics of a run, and `EVENTS_MAX` is the number of events that each
@@ -88,7 +89,8 @@ impl Plan {
         fastrand::Rng::with_seed(self.seed).u64(1..CALLS_MAX)
     }
 
-    /// The number of the first disk call that may fail. It is at or before the power cut.
+    /// The number of the first disk call that may fail. This call is not after the call at which
+    /// the power is cut.
     pub(crate) fn fail_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed ^ 0xfa11).u64(1..=self.cut_at())
     }

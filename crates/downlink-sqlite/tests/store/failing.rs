@@ -109,7 +109,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_full_disk_refuses_publishes_and_recovers() {
+fn commits_to_a_full_disk_fail_until_there_is_space_again() {
     let Some(disk) = Disk::mount("size=1m") else { return };
     let path = disk.0.file("a.db");
     let ballast = disk.0.file("ballast");

@@ -1,5 +1,6 @@
-//! A hole is the range of evicted events that a reader misses. The store numbers its evictions, so
-//! that a reader finds exactly the holes that arose after the reader began.
+//! A hole is the range of evicted events that a reader misses. The store numbers its evictions.
+//! When a reader begins to read, it takes the number of the newest eviction, and passes this number
+//! with each request for a page. So the reader finds only the holes of later evictions.
 
 use downlink_log::{
     Address, Batch, EvictionNumber, Offset, Retention,
@@ -67,7 +68,7 @@ fn only_evictions_above_the_given_number_make_a_hole() {
 /// has a higher floor than the slow topic. Between two pages of a reader, the slow topic evicts
 /// events that are below the floor of the fast topic. The reader must still find this hole.
 #[test]
-fn a_new_hole_below_a_higher_floor_is_found() {
+fn a_new_hole_below_the_floor_of_another_topic_is_found() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(FOUR));
     append(&mut store, 1..=4, &[topic("slow")]);
@@ -129,7 +130,7 @@ fn a_replay_reads_topics_created_between_two_pages() {
 }
 
 #[test]
-fn a_forgotten_topic_leaves_a_hole() {
+fn a_topic_whose_floor_was_forgotten_leaves_a_hole() {
     let folder = Folder::new();
     let mut options =
         keeping(Retention { age_max: Some(std::time::Duration::from_millis(10)), ..ALL });

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[test]
-fn a_batch_is_read_back_after_opening_again() {
+fn a_batch_can_be_read_after_the_store_is_opened_again() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -67,8 +67,8 @@ fn offsets_of_finish_marks_and_evicted_events_are_not_assigned_again() {
 
 /// An id consists of an epoch and an offset. In a restored store, the old epoch ends with the last
 /// event of the backup. So the id of an event that was published after the backup is beyond the end
-/// of its epoch. So this id cannot be confused with the id of a new event, which may have the same
-/// offset.
+/// of its epoch. The restored store may give the same offset to a new event. The two ids still
+/// differ, because the new event has the new epoch.
 #[test]
 fn a_restored_backup_ends_the_old_epoch_after_its_last_event() {
     let folder = Folder::new();

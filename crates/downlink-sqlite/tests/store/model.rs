@@ -1,5 +1,5 @@
-//! Runs random programs on a store, and compares the store with a list of all events that were ever
-//! committed.
+//! Runs random operations on a store, and compares the store with a list of all events that were
+//! ever committed.
 //!
 //! The floor of a topic is the offset after its last evicted event. The store must have all events
 //! of the topic at or above the floor. The retention rule must allow the eviction of each event
@@ -29,7 +29,7 @@ enum Op {
     /// Commits some events. Each event has the indices of its addresses, and a step that is added
     /// to the offset and the time of the previous event.
     Commit(Vec<(Vec<usize>, u64)>),
-    /// Lets this many milliseconds pass, and then trims until all rules hold.
+    /// Lets this many milliseconds pass, and then trims until nothing is left to do.
     Trim(u64),
     /// Runs one step of trimming.
     Step,
@@ -142,7 +142,7 @@ fn selections() -> Vec<(Wanted, Vec<usize>)> {
     ]
 }
 
-/// A reader of all events, which started at some step of the program.
+/// A reader of one selection, which started after some of the operations.
 struct Reading {
     replay: Box<dyn StoreReplay>,
     addresses: Vec<usize>,
@@ -185,7 +185,7 @@ impl Reading {
         let below = page.hole.map_or(from, |hole| hole.get() + 1);
         assert!(
             missing.is_none_or(|missing| missing < below),
-            "{missing:?} is missing outside of the hole {:?}",
+            "event {missing:?} is missing, but it is not in the hole {:?}",
             page.hole
         );
         let highest = store.reader().highest_floor().unwrap().get();
@@ -227,7 +227,8 @@ fn compare_unions(store: &SqliteStore, kept: &[Vec<u64>], until: u64) {
     assert_eq!(newest, all[all.len().saturating_sub(5)..]);
 }
 
-/// Asserts that every rule holds, which must be true after a complete trim.
+/// Asserts that every topic is within its rule. This must be true when trimming has nothing left to
+/// do.
 fn check_rules(kept: &[Vec<u64>], now: u64) {
     for (address, kept) in addresses().iter().zip(kept) {
         let rule = rule(address);

@@ -1,5 +1,5 @@
 //! Tests of reading pages, with named topics and with patterns, from stores with few and with many
-//! topics. Every page has each event once and in order.
+//! topics. The pages together must have each wanted event once and in order.
 
 use downlink_log::{
     Address, Batch, Offset,

@@ -53,7 +53,7 @@ fn a_hard_link_is_recognised_as_the_same_file() {
 /// remove the write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
-fn refused_openings_and_dropped_readers_keep_sqlites_locks() {
+fn refused_openings_and_dropped_readers_do_not_drop_the_locks_of_sqlite() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let earlier = open(&path);

@@ -54,8 +54,8 @@ pub(crate) fn fresh_epoch() -> Epoch {
     Epoch::from_random(NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The time of the wall clock whenever a store is opened. It is later than the time of every event
-/// in the tests.
+/// The time of the wall clock that the tests pass when they open a store. It is later than the time
+/// of every event in the tests.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 pub(crate) fn open(path: &Path) -> SqliteStore {
@@ -146,7 +146,7 @@ pub(crate) fn range(range: std::ops::Range<u64>) -> Range {
     Range { from: Offset::new(range.start), until: Offset::new(range.end) }
 }
 
-/// The size of a large page.
+/// The limits of a large page: 1,000 events, and any number of bytes.
 pub(crate) const LARGE: Batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
 
 /// Reads a page. Every eviction counts for the page's hole, as for a reader that started before the
@@ -169,8 +169,8 @@ pub(crate) fn first_page(
     page_of(&mut *reader.replay(wanted.clone()), offsets, batch)
 }
 
-/// Reads all wanted events in a range, in pages. Also returns the offset after the last missing
-/// event, or 1 if no event is missing.
+/// Reads all wanted events in a range, in pages. Returns the events, and the offset after the last
+/// missing event (1 if no event is missing).
 pub(crate) fn read_pages(
     reader: &dyn StoreReader,
     wanted: &Wanted,

@@ -29,7 +29,7 @@ fn floor(store: &SqliteStore, address: &Address) -> (u64, u64) {
 }
 
 #[test]
-fn a_topic_is_trimmed_by_count_when_it_exceeds_its_rule_by_an_eighth() {
+fn a_topic_is_trimmed_when_it_has_over_an_eighth_more_events_than_its_rule_allows() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));
     let a = topic("a");
@@ -59,7 +59,7 @@ fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest_event() {
 }
 
 #[test]
-fn each_age_rule_evicts_its_events_and_returns_the_next_deadline() {
+fn trimming_evicts_events_by_age_and_returns_the_next_deadline() {
     let folder = Folder::new();
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(100)), ..ALL });
     options.retention.inbox.age_max = Some(Duration::from_millis(10));

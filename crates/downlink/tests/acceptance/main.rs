@@ -2,8 +2,8 @@
 //! that some other libraries have.
 //!
 //! The name of a test has the number of the requirement and the expected behaviour. Tests about
-//! connections use real sockets. No test measures time or waits for a fixed time. Tests wait for
-//! events.
+//! connections use real sockets. No test measures time or waits for a fixed time. Tests wait until
+//! something has happened.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]

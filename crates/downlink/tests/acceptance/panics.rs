@@ -1,5 +1,4 @@
-//! Tests of requirement 14: the effects of a panic in a function that the user supplies and the hub
-//! calls.
+//! Tests of requirement 14: what happens if a function of the app panics while the hub calls it.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,5 @@
-//! Tests of the layer and the caller: which credentials count, and the answers to the others.
+//! Tests of the access layer and of the caller (the sender of a request, with its rights). They
+//! show which credentials are accepted, and the answers to requests with other credentials.
 
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use super::*;
 /// The headers of an `EventSource`.
 const EVENT_SOURCE: &str = "Accept: text/event-stream\r\nSec-Fetch-Mode: cors\r\n";
 
-/// A token whose key the server does not know. Its signature is not even read.
+/// A token that was signed with a key the server does not know. The server refuses the token before
+/// it checks the signature.
 const UNKNOWN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJleHAiOjQwMDAwMDAwMDAsImlhdCI6MX0.\
                        eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eA";
 
-/// Asserts the status and the code of an answer, and returns it.
+/// Asserts the status and the code of an answer, and returns the answer.
 fn is(answer: String, status: u16, code: &str) -> String {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert!(answer.contains("content-type: application/problem+json"), "{answer}");
@@ -35,7 +37,7 @@ async fn a_request_without_a_credential_reads_only_public_topics() {
 }
 
 #[tokio::test]
-async fn a_key_publishes_and_a_token_reads() {
+async fn a_key_allows_publishing_and_a_token_allows_reading() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let ada = bearer(&chat.token("ada", &["7"]));
@@ -50,7 +52,7 @@ async fn a_key_publishes_and_a_token_reads() {
 }
 
 #[tokio::test]
-async fn a_credential_that_is_not_accepted_is_refused_before_the_app() {
+async fn the_layer_refuses_an_invalid_credential_before_the_app_gets_the_request() {
     let chat = Chat::new();
     let server = chat.serve().await;
     for (headers, code) in [
@@ -69,7 +71,7 @@ async fn a_credential_that_is_not_accepted_is_refused_before_the_app() {
 }
 
 #[tokio::test]
-async fn two_credentials_are_a_mistake() {
+async fn a_request_with_two_credentials_is_refused() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let (token, ticket) = (bearer(&chat.token("ada", &["7"])), chat.ticket("ada", &["7"]));
@@ -82,7 +84,7 @@ async fn two_credentials_are_a_mistake() {
 }
 
 #[tokio::test]
-async fn a_program_comes_back_when_the_keys_can_be_fetched() {
+async fn while_the_keys_cannot_be_fetched_requests_are_refused_with_a_retry_time() {
     let keys = TokenKeys::new().key_set(Arc::new(KeySetCache::new()));
     let issuer = Some("https://issuer.example".to_owned());
     let rules = TokenRules { issuer, audiences: vec!["chat".to_owned()], ..TokenRules::default() };
@@ -99,7 +101,7 @@ async fn a_program_comes_back_when_the_keys_can_be_fetched() {
 }
 
 #[tokio::test]
-async fn a_cookie_counts_only_from_pages_of_the_app_and_of_allowed_origins() {
+async fn a_cookie_is_accepted_only_from_pages_of_the_app_and_of_allowed_origins() {
     let chat = Chat::new();
     let layer = AccessLayer::new(chat.access.clone()).cookie("session");
     let layer = layer.origin("https://app.example").host("front.example");
@@ -118,13 +120,14 @@ async fn a_cookie_counts_only_from_pages_of_the_app_and_of_allowed_origins() {
     assert_eq!(who("Sec-Fetch-Site: cross-site\r\n").await, "nobody");
     let twice = "Origin: https://app.example\r\nOrigin: https://chat.example\r\n";
     assert_eq!(who(twice).await, "nobody");
-    // An old browser sends neither header. Its page may read, but not write.
+    // An old browser sends no `Origin` and no `Sec-Fetch-Site`. With the cookie, its page may read,
+    // but not write.
     assert_eq!(who("").await, "nobody");
     server.get("/rooms/7", &cookie).await.sees("downlink.open").await;
 }
 
 #[tokio::test]
-async fn an_old_cookie_does_not_close_a_public_page() {
+async fn an_expired_cookie_does_not_prevent_reading_a_public_topic() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let cookie = format!("Cookie: __Host-downlink={}\r\n", chat.ended_token());
@@ -133,7 +136,7 @@ async fn an_old_cookie_does_not_close_a_public_page() {
 }
 
 #[tokio::test]
-async fn a_listener_for_users_takes_no_keys() {
+async fn a_layer_without_keys_refuses_keys_and_accepts_tokens() {
     let chat = Chat::new();
     let server = chat.serve_with(AccessLayer::new(chat.access.without_keys())).await;
     let key = bearer(&chat.publish.text());
@@ -142,15 +145,16 @@ async fn a_listener_for_users_takes_no_keys() {
 }
 
 #[tokio::test]
-async fn a_route_without_the_layer_lets_nobody_in() {
+async fn a_route_that_needs_a_caller_answers_500_without_the_layer() {
     let server = Server::new(Router::new().route("/whoami", post(name))).await;
     let answer = server.answer("POST /whoami", "").await;
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
 }
 
-/// A caller from the app's own session is revoked like any other.
+/// An app can make a caller itself, for example for one of its sessions. A revocation also applies
+/// to such a caller.
 #[test]
-fn a_caller_of_the_app_has_the_rights_of_its_grant() {
+fn a_caller_that_the_app_makes_has_the_rights_of_its_grant() {
     let access = Access::new(AccessOptions::default());
     let grant = Grant::none().with_publish(selector("rooms/7")).with_client(client("ada"));
     let caller = Caller::trusted(access.clone(), grant);

@@ -1,4 +1,4 @@
-//! Tests of `downlink::access`: the layer, the caller, and streams under grants.
+//! Tests of `downlink::access`: the layer, the caller, and streams with grants.
 //!
 //! Most tests run an axum app on `downlink::serve` and real sockets, and check the bytes of the
 //! answers. Tests that wait for the end of a grant run without sockets and with a paused clock.
@@ -89,7 +89,7 @@ impl Chat {
         self.token_with(grant.with_client(client(of)).with_until(until))
     }
 
-    /// A token of ada that ended a minute ago.
+    /// A token of the client `ada` that ended a minute ago.
     fn ended_token(&self) -> String {
         let ago = |seconds: u64| Timestamp::from_millis(now().as_millis() - seconds * 1_000);
         let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("rooms/7"));
@@ -113,7 +113,9 @@ impl Chat {
     }
 }
 
-/// A moment before, so that a revocation at once concerns a credential of this time.
+/// Returns the time one second earlier. The tests issue credentials at such a time. A revocation
+/// applies only to credentials that were issued up to its moment. So a revocation that follows at
+/// once applies to the credentials of the tests.
 fn before(moment: Timestamp) -> Timestamp {
     Timestamp::from_millis(moment.as_millis() - 1_000)
 }
@@ -140,7 +142,8 @@ async fn join(
     hub.subscribe().topic_segments(["rooms", &room]).resume(last).open_as(&caller).await
 }
 
-/// The topics of the ticket, or the events for the client alone.
+/// Opens a stream with the events for the client. If the caller has a ticket, the stream also has
+/// the topics of the ticket.
 async fn mine(
     caller: Caller,
     State(hub): State<Hub<String>>,
@@ -197,7 +200,7 @@ impl Server {
         self.send(&format!("GET {path}"), headers, "").await
     }
 
-    /// The head of the answer, in lower case, and the beginning of its body.
+    /// Sends a request with the body `hello`, and returns the whole answer.
     async fn answer(&self, line: &str, headers: &str) -> String {
         let headers = format!("{headers}Connection: close\r\n");
         let mut client = self.send(line, &headers, "hello").await;

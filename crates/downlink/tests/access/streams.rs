@@ -1,4 +1,4 @@
-//! Tests of streams under grants: how they end.
+//! Tests of streams with grants: which events they get, and when they end.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +19,7 @@ fn reader(path: &str, token: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn a_revoked_stream_ends_at_once_and_stays_away() {
+async fn the_stream_of_a_revoked_client_ends_at_once_and_the_client_cannot_reconnect() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let token = bearer(&chat.token("ada", &["7"]));
@@ -47,7 +47,7 @@ async fn a_revoked_stream_ends_at_once_and_stays_away() {
 }
 
 #[tokio::test]
-async fn a_revoked_topic_ends_only_the_streams_that_read_it() {
+async fn the_revocation_of_a_topic_ends_only_the_streams_that_read_the_topic() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let token = bearer(&chat.token("ada", &["7", "8"]));
@@ -63,7 +63,7 @@ async fn a_revoked_topic_ends_only_the_streams_that_read_it() {
 }
 
 #[tokio::test]
-async fn a_reload_without_a_key_ends_its_streams() {
+async fn a_reload_that_removes_a_key_ends_the_streams_of_the_key() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let mut app = server.get("/rooms/7", &bearer(&chat.publish.text())).await;
@@ -82,7 +82,7 @@ async fn a_reload_without_a_key_ends_its_streams() {
 }
 
 #[tokio::test]
-async fn a_ticket_reads_its_topics_and_its_inbox() {
+async fn a_stream_with_a_ticket_gets_the_topics_of_the_ticket_and_the_inbox_of_the_client() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let path = format!("/mine?ticket={}", chat.ticket("ada", &["7", "8"]));
@@ -95,7 +95,7 @@ async fn a_ticket_reads_its_topics_and_its_inbox() {
 }
 
 #[tokio::test]
-async fn the_newest_stream_of_a_ticket_ends_the_older_one() {
+async fn a_new_stream_with_a_ticket_ends_the_older_stream_with_the_same_ticket() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let path = format!("/mine?ticket={}", chat.ticket("ada", &["7"]));
@@ -109,9 +109,10 @@ async fn the_newest_stream_of_a_ticket_ends_the_older_one() {
     second.sees("data: hello\n").await;
 }
 
-/// Only a newer stream of the same ticket makes a client wait for a minute.
+/// If a newer stream with the same ticket ends a stream, the client must wait for a minute before
+/// it reconnects. If the app ends a stream, the client need not wait so long.
 #[tokio::test]
-async fn a_stream_that_the_app_ends_reconnects_soon() {
+async fn the_client_of_a_stream_that_the_app_ends_need_not_wait_a_minute() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let path = format!("/mine?ticket={}", chat.ticket("ada", &["7"]));
@@ -124,9 +125,10 @@ async fn a_stream_that_the_app_ends_reconnects_soon() {
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
 }
 
-/// A stream that has left no longer counts as the newest one.
+/// A dispute is a second stream with a ticket while the first stream is open. Here, the first
+/// stream has ended before the second stream begins.
 #[tokio::test]
-async fn a_ticket_whose_stream_has_left_causes_no_dispute() {
+async fn two_streams_one_after_the_other_with_the_same_ticket_are_no_dispute() {
     let chat = Chat::new();
     let path = format!("/mine?ticket={}", chat.ticket("ada", &["7"]));
     let app = chat.app(AccessLayer::new(chat.access.clone()));
@@ -147,7 +149,8 @@ async fn a_stream_announces_the_end_of_its_grant_and_ends() {
     let mut ada = testing::connect(&app, reader("/rooms/7", &token)).await;
     assert_eq!(ada.next_event().await.unwrap().event_type, "downlink.open");
     let next = async |ada: &mut testing::Connection<Router, Body>| {
-        // The stream is silent for longer than the test waits, but it has keep-alives.
+        // The stream has no event for almost an hour. After a minute without an event, `next_event`
+        // would panic. So each call gets only 30 seconds.
         loop {
             match tokio::time::timeout(Duration::from_secs(30), ada.next_event()).await {
                 Ok(event) => break event,
@@ -165,7 +168,7 @@ async fn a_stream_announces_the_end_of_its_grant_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_may_not_hear_everyone_gets_only_its_own_events() {
+async fn a_stream_gets_no_event_that_is_only_to_everyone_if_its_grant_excludes_such_events() {
     let chat = Chat::new();
     let app = chat.app(AccessLayer::new(chat.access.clone()));
     let grant = Grant::none().with_subscribe(selector("rooms/7")).with_client(client("ada"));
@@ -181,7 +184,8 @@ async fn a_grant_that_may_not_hear_everyone_gets_only_its_own_events() {
     assert_eq!(ada.next_event().await.unwrap().data, "to the client");
 }
 
-/// The rights end after the handler has checked them and before the stream is registered.
+/// The client is revoked after its subscription has opened and before the stream with the grant is
+/// made.
 #[tokio::test]
 async fn a_revocation_while_a_subscription_opens_is_noticed() {
     let chat = Chat::new();
@@ -195,7 +199,7 @@ async fn a_revocation_while_a_subscription_opens_is_noticed() {
 }
 
 #[tokio::test]
-async fn nothing_is_opened_without_rights() {
+async fn a_subscription_that_the_grant_does_not_allow_is_not_opened() {
     let chat = Chat::new();
     let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("rooms/7"));
     let caller = Caller::trusted(chat.access.clone(), grant);
@@ -210,8 +214,8 @@ async fn nothing_is_opened_without_rights() {
     assert_eq!(chat.hub.stats().connects, 0);
 }
 
-/// The waker of a stream is registered after the stream has checked its rights. A revocation in
-/// between wakes nobody.
+/// A poll of a stream checks the rights, and then registers the waker. A revocation between these
+/// two steps finds no waker. So the poll must check the rights again.
 #[tokio::test]
 async fn a_revocation_during_a_poll_is_noticed() {
     let hub = Hub::<String>::builder().text().keep_values(String::len).build().unwrap();

@@ -19,8 +19,8 @@ use downlink::{
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 
-/// The number of subscriptions whose memory is counted together. The count includes the unused
-/// capacity of lists, because a list doubles its capacity when it grows.
+/// The number of subscriptions whose memory is counted together. A list doubles its capacity when
+/// it grows, so the counted memory also has unused capacity.
 const SUBSCRIPTIONS: usize = 10_000;
 
 /// Opens a subscription to one topic and to one client's inbox. The subscription has read
@@ -98,7 +98,7 @@ fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
             client
         };
         let mut clients = Vec::with_capacity(STREAMS);
-        // The counts begin here.
+        // The allocator counts from here on.
         allocations_of(|| ());
         for number in 0..STREAMS {
             clients.push(open(number).await);
@@ -109,8 +109,8 @@ fn bytes_of_an_idle_stream(has_limits: bool) -> isize {
     })
 }
 
-/// Each limit for addresses keeps a table with an entry for each address. The entries of both
-/// limits together must take little memory.
+/// The server has two limits for each peer address. Each of the two limits keeps a table with an
+/// entry for each address. The two entries of an address together must take little memory.
 #[cfg(all(feature = "axum", feature = "serve", target_os = "linux"))]
 #[test]
 fn the_limits_for_each_address_take_little_memory() {
@@ -135,11 +135,12 @@ fn body_bytes<S>(
     used.live / SUBSCRIPTIONS as isize
 }
 
-/// An idle stream with a grant takes at most 64 bytes more than one without a grant: 24 bytes for
-/// the grant, and 16 for its end. A stream with a ticket also has a row in the table of tickets.
+/// An idle stream with a grant takes at most 64 bytes more than an idle stream without a grant: 24
+/// bytes for the grant, and 16 bytes if the grant has an end. A stream with a ticket also has a row
+/// in the table of tickets.
 #[cfg(feature = "access")]
 #[test]
-fn an_idle_stream_with_a_grant_takes_at_most_64_bytes_more() {
+fn a_grant_adds_at_most_64_bytes_to_an_idle_stream() {
     use std::time::{Duration, SystemTime};
 
     use downlink::{
@@ -245,7 +246,7 @@ fn the_allocations_of_a_publish_do_not_depend_on_the_number_of_topics() {
     assert_eq!(publish_beside(20_000), few);
 }
 
-/// A poll may return an error instead of a frame. The type that can hold both must be as small as
+/// A poll may return an error instead of a frame. The type that can hold either must be as small as
 /// the type for a frame alone.
 #[test]
 fn the_result_of_a_poll_is_no_larger_with_an_error_type() {

@@ -115,7 +115,7 @@ async fn a_send_that_waits_for_room_fails_if_the_stream_is_finished() {
 }
 
 #[tokio::test]
-async fn sending_a_value_that_json_cannot_encode_returns_its_own_error() {
+async fn sending_a_value_that_json_cannot_encode_is_an_error() {
     let (sender, sse) = Sse::channel(1);
     let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
     let error = sender.json(&keyed_by_lists).await.expect_err("JSON cannot encode the value");

@@ -51,7 +51,7 @@ async fn a_busy_stream_also_ends_at_its_maximum_age() {
 
 /// A grant and a session may both end a stream. The stream ends at the earlier of the two ends.
 #[tokio::test(start_paused = true)]
-async fn the_earliest_of_several_expiries_counts() {
+async fn a_stream_with_several_expiries_ends_at_the_earliest() {
     for (first, second) in [(7, 9), (9, 7)] {
         let before = Instant::now();
         let stream = endless().expires_at(before + first * SECOND);
@@ -147,7 +147,7 @@ async fn a_stream_with_the_largest_possible_maximum_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn the_end_signal_of_a_stream_ends_it_after_the_ready_events() {
+async fn when_the_future_passed_to_until_completes_the_stream_ends_after_its_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
@@ -160,7 +160,7 @@ async fn the_end_signal_of_a_stream_ends_it_after_the_ready_events() {
 }
 
 #[tokio::test]
-async fn the_end_signal_of_a_stream_ends_it_while_it_is_idle() {
+async fn when_the_future_passed_to_until_completes_an_idle_stream_ends() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });

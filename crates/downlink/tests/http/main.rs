@@ -1,6 +1,6 @@
 //! Tests of the responses of `downlink::http` through its public API, without sockets.
 //!
-//! Tests of times use tokio's paused clock, which advances only when every task waits.
+//! Tests that measure times use tokio's paused clock, which advances only when every task waits.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 

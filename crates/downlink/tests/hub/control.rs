@@ -168,7 +168,7 @@ async fn the_first_chunk_has_the_greeting_and_the_replayed_events() {
     assert_eq!(wire.next().await, expected);
 }
 
-/// A page sees only events of the types that it listens to. A page that listens only to
+/// A web page sees only events of the types that it listens to. A page that listens only to
 /// `downlink.alive` must get this event in time, even while many other events arrive.
 #[tokio::test(start_paused = true)]
 async fn keep_alives_that_pages_can_see_are_sent_even_on_a_busy_stream() {

@@ -1,4 +1,4 @@
-//! Tests of every variant of every error and its message.
+//! Tests of the errors of the hub. They check each variant and its message.
 
 use std::error::Error;
 use std::time::Duration;
@@ -114,7 +114,7 @@ fn a_publish_that_conflicts_with_earlier_calls_is_an_error() {
 }
 
 #[test]
-fn the_first_error_is_reported() {
+fn if_a_call_has_several_errors_the_first_is_reported() {
     let error = publish_error(hub().to("").event("open").id("").publish(String::new()));
     assert!(matches!(error, PublishError::InvalidTopic { .. }));
     let error = refused(hub().subscribe().topic("a").client("").topic("*"));

@@ -1,4 +1,4 @@
-//! Tests each limit with values that are below it, equal to it and above it.
+//! Tests of each limit, with values below the limit, at the limit and above the limit.
 
 use downlink::hub::{
     ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, HubRetention, InvalidName, Limits, OpenError,
@@ -22,7 +22,7 @@ fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
 fn an_event_has_a_limited_size() {
     let hub = build(|builder| builder.event_bytes_max(100));
     let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
-    // The limit is for the whole frame. This is the length of the frame without its data: a line
+    // The limit is for the whole frame. `rest` is the length of the frame without its data: a line
     // with the id, an empty line of data, and a blank line.
     let rest = 14;
     assert!(publish(100 - rest - 1).is_ok());

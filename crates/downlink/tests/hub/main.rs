@@ -77,7 +77,7 @@ fn seen<T: Send + Sync + 'static>(subscription: &mut Subscription<T>) -> Vec<Str
             Some(Delivery::Gap(gap)) => seen.push(format!("gap {}", word(gap.reason))),
             Some(_) => unreachable!("a delivery is an event or a gap"),
             None => {
-                let reason = subscription.ended().expect("an end has a reason");
+                let reason = subscription.ended().expect("an ended subscription has a reason");
                 seen.push(format!("end {}", reason.as_str()));
                 break;
             }

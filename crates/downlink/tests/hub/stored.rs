@@ -55,8 +55,8 @@ async fn publish(hub: &Hub<String>, data: impl Into<String>) -> String {
     receipt.durable().await.expect("the store commits the event").id().as_str().to_owned()
 }
 
-/// Opens a subscription and returns the frames of its first `count` events. Panics if it gets a
-/// gap.
+/// Opens a subscription and returns the frames of its first `count` events. Panics if the
+/// subscription gets a gap.
 async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
     let mut news = hub
         .subscribe()

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::Client;
 
-/// A listener that returns the given results and then waits forever. It records when it is called.
+/// A listener that returns the given results and then waits forever. It records the time of each
+/// call of `accept`.
 struct Script {
     accepts: VecDeque<io::Result<DuplexStream>>,
     asked: Arc<Mutex<Vec<Instant>>>,

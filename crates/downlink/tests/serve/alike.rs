@@ -1,8 +1,8 @@
 //! Tests that a peer gets the same answers on all types of sockets.
 //!
 //! The server is built on hyper, an HTTP library. On some types of sockets, hyper writes the
-//! streams. On all other types, the server writes the streams itself. A peer must not see the
-//! difference.
+//! streams. On all other types, the server writes the streams itself. A peer must not notice which
+//! of the two writes its stream.
 
 use std::convert::Infallible;
 use std::pin::Pin;

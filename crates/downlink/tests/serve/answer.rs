@@ -4,7 +4,7 @@
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: String,
-    /// The headers in order, except for the date. Names and values are in lower case.
+    /// All headers except for the date, sorted. The names are in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }

@@ -1,4 +1,5 @@
-//! Tests of the number of connections that the process's limit of open descriptors allows.
+//! Tests of the limit of connections that the server derives from the process's limit of open file
+//! descriptors.
 
 use std::process::Command;
 use std::time::Duration;
@@ -51,7 +52,8 @@ async fn the_server_survives_a_lack_of_descriptors() {
 /// The part of the test that runs in the child process, which may have 60 open descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
-    // The server has raised the soft limit to the hard limit. It allows half as many connections.
+    // The server has raised the soft limit to the hard limit. It allows half as many connections as
+    // descriptors.
     assert_eq!(counted, 30, "the server does not allow half of the hard limit");
 
     let running = Running::with(streams(), |serve| serve.connections_max(1_000)).await;

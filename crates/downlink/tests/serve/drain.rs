@@ -81,8 +81,8 @@ async fn a_draining_server_accepts_no_connection() {
     assert!(!running.listens().await);
 }
 
-/// A response with chunks of an event stream that were not made by this crate, as in a handler that
-/// works as a proxy.
+/// A response with an event stream whose chunks were not made by this crate. A handler that works
+/// as a proxy returns such responses.
 fn raw(chunks: mpsc::Receiver<&'static str>) -> Response {
     let stream = stream::unfold(chunks, async |mut chunks| {
         let chunk = chunks.recv().await?;
@@ -118,8 +118,8 @@ async fn a_drain_waits_for_the_end_of_a_frame() {
     running.ended().await;
 }
 
-/// Usually the server ends a stream with a frame that has a reconnection time. The server cannot
-/// compress this frame, so it must not add the frame to a compressed stream.
+/// In a drain, the server usually ends a stream with a frame that has a reconnection time. The
+/// server cannot compress this frame, so it must not add the frame to a compressed stream.
 #[tokio::test]
 async fn a_compressed_stream_ends_without_a_reconnection_time() {
     let zipped = || async {
@@ -269,14 +269,14 @@ async fn late_stream(browser: bool) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_requested_during_the_drain_is_refused() {
+async fn a_stream_that_begins_during_the_drain_is_refused() {
     let answer = late_stream(false).await;
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nretry-after: "), "{answer}");
 }
 
 #[tokio::test]
-async fn a_stream_that_a_browser_requests_during_the_drain_ends_at_once() {
+async fn a_stream_for_a_browser_that_begins_during_the_drain_ends_at_once() {
     let answer = late_stream(true).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(body_of(&answer).starts_with(": the server is shutting down\n\nretry: "), "{answer}");
@@ -328,7 +328,7 @@ async fn last_answer_to(request: &str) -> String {
 
 /// A proxy may connect before the shutdown begins, and send its first request afterwards.
 #[tokio::test]
-async fn a_first_request_after_the_signal_is_answered_and_closes_the_connection() {
+async fn a_first_request_during_the_drain_is_answered_and_closes_the_connection() {
     for request in
         ["GET / HTTP/1.1\r\nHost: test\r\n\r\n", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"]
     {
@@ -340,7 +340,7 @@ async fn a_first_request_after_the_signal_is_answered_and_closes_the_connection(
 
 /// A proxy may send a request on an idle connection at the same moment as the shutdown begins.
 #[tokio::test]
-async fn a_next_request_sent_before_the_signal_is_answered_and_closes_the_connection() {
+async fn a_later_request_sent_just_before_the_drain_is_answered_and_closes_the_connection() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(app).await;
     let mut client = running.get("/").await;
@@ -356,7 +356,7 @@ async fn a_next_request_sent_before_the_signal_is_answered_and_closes_the_connec
 }
 
 #[tokio::test]
-async fn a_first_request_sent_before_the_signal_is_answered() {
+async fn a_first_request_sent_just_before_the_drain_is_answered() {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let client = running.connect().await;
@@ -439,7 +439,7 @@ async fn stream_that_ends_with_the_server() {
 /// By chance, the stream may end before or after the shutdown begins, so the test runs several
 /// times.
 #[tokio::test]
-async fn a_connection_whose_stream_ends_with_the_server_is_closed_at_once() {
+async fn a_connection_whose_stream_ends_as_the_drain_begins_is_closed_at_once() {
     for _ in 0..16 {
         stream_that_ends_with_the_server().await;
     }

@@ -1,4 +1,4 @@
-//! Tests that the responses also work under a server of another library.
+//! A test that checks that axum's server can serve the responses of this crate.
 
 use axum::Router;
 use axum::routing::get;

@@ -27,8 +27,8 @@ struct HaProxy {
 }
 
 impl HaProxy {
-    /// Starts HAProxy in front of the address `app`. `send` is the setting for the header. Returns
-    /// `None` if HAProxy is not installed.
+    /// Starts HAProxy in front of the address `app`. `send` is the setting that makes HAProxy send
+    /// the header. Returns `None` if HAProxy is not installed.
     fn start(app: &str, send: &str) -> Option<Self> {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let front = socket.local_addr().expect("the listener is bound");
@@ -46,7 +46,7 @@ impl HaProxy {
              server app {app} {send} check check-{send} inter 200ms\n",
             socket.as_raw_fd()
         )
-        // The setting of the check is the same for both versions.
+        // The setting for health checks is the same for both versions of the header.
         .replace("check-send-proxy-v2", "check-send-proxy");
         std::fs::write(&file, text).expect("the file can be written");
         let program =

@@ -315,8 +315,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)).route("/hello", get(|| async { "hello" })), dropped)
 }
 
-/// The peer answers pings, so its connection is alive. But it does not read one of its streams, so
-/// it opens no flow-control window for this stream.
+/// The peer answers pings, so the connection is alive. But the peer does not read one of its
+/// streams, so it does not enlarge the flow-control window of this stream.
 #[tokio::test]
 async fn a_stream_that_the_peer_does_not_read_is_reset_and_other_streams_stay_open() {
     let (app, dropped) = firehose();
@@ -374,7 +374,7 @@ async fn a_long_body_that_the_peer_does_not_read_is_reset() {
     drop(unread);
 }
 
-/// Bytes that signal when the last handle of them is dropped.
+/// Bytes that send a signal when their last handle is dropped.
 struct Owned(Vec<u8>, #[allow(dead_code, reason = "its drop sends a signal")] DropSignal);
 
 impl AsRef<[u8]> for Owned {
@@ -450,7 +450,7 @@ impl Http2 {
 }
 
 #[tokio::test]
-async fn a_peer_that_never_answers_gets_a_goaway_and_does_not_delay_the_drain() {
+async fn a_peer_that_never_answers_does_not_delay_the_drain() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let mut peer = mute(&running, &[HELLO, GET]).await;
     // These bytes begin the server's SETTINGS frame, so the server now uses HTTP/2 on this

@@ -4,10 +4,11 @@
 //! Most tests run on each socket type of the module `wire`. The server is built on hyper, an HTTP
 //! library. When a response is a stream and the socket is a TCP or Unix socket, the server takes
 //! the socket over from hyper and writes the stream itself. The server does not know sockets of
-//! other types (foreign sockets), so hyper writes their streams. A peer must not see the
-//! difference.
+//! other types (foreign sockets), so hyper writes their streams. A peer must not notice which of
+//! the two writes its stream.
 //!
-//! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
+//! Tests wait until something has happened, never for a fixed time. A test that hangs fails after
+//! [`PATIENCE`].
 
 #![cfg(all(feature = "axum", feature = "serve"))]
 #![allow(clippy::duplicate_mod, reason = "the same tests run on other sockets")]
@@ -192,13 +193,13 @@ fn body_of(response: &str) -> &str {
 /// such time.
 fn goodbye_in(response: &str) -> u64 {
     let end = response.rfind("retry: ").expect("the last frame is a retry field");
-    let last = response[end..].strip_prefix("retry: ").expect("the text was found here");
+    let last = response[end..].strip_prefix("retry: ").expect("`retry: ` was found here");
     let millis =
         last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk follows the retry field");
     millis.parse().expect("the value is a number")
 }
 
-/// Sends a message to its receiver when it is dropped.
+/// Sends a signal to its receiver when it is dropped.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {

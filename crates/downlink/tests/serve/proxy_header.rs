@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::wire::{Foreign, Tcp, Unix, Wire};
 use super::{Client, Running};
 
-/// A header in version 1 that names 192.0.2.1:12345. The next constant is the same header in
-/// version 2. The two headers after it are for connections of the proxy itself.
+/// A header in version 1 that names 192.0.2.1:12345. `BINARY` is the same header in version 2.
+/// `UNKNOWN` and `LOCAL` are headers for connections of the proxy itself.
 const TEXT: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.9 12345 80\r\n";
 const BINARY: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x09\x30\x39\0\x50\
@@ -176,14 +176,16 @@ async fn a_connection_without_a_header_does_not_delay_the_drain() {
     .await;
     let mut silent = running.connect().await;
     silent.send("PROXY").await;
-    // The server has accepted the first connection when it answers a later one.
+    // The server accepts connections in order. When it answers this later connection, it has also
+    // accepted the first connection.
     peers(&running, TEXT).await;
     running.stop();
     running.ended().await;
     assert_eq!(silent.rest().await, "");
 }
 
-/// The bytes after the header may begin with the preface of HTTP/2, and may end anywhere in it.
+/// After the header, the client may send the preface of HTTP/2. The network may cut the preface at
+/// any byte.
 #[tokio::test]
 async fn a_header_may_be_followed_by_http_2() {
     let running = running::<Tcp>().await;
@@ -259,7 +261,8 @@ async fn a_proxy_gets_answers_at_the_limit_of_connections() {
     }
 }
 
-/// A listener in memory has addresses of an unknown type, so its peers are not trusted.
+/// If a listener has addresses of a type that the server does not know, the server does not trust
+/// the peers of this listener.
 #[tokio::test]
 async fn a_peer_of_an_unknown_type_is_not_trusted() {
     /// A TCP listener that hides the addresses.

@@ -62,7 +62,7 @@ async fn an_idle_connection_may_outlast_the_header_timeout() {
 async fn the_header_timeout_applies_to_a_head_after_an_answer() {
     let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
-    assert!(client.rest().await.ends_with("hello"), "the half head got an answer");
+    assert!(client.rest().await.ends_with("hello"), "the incomplete head got an answer");
 }
 
 #[tokio::test]
@@ -135,9 +135,9 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
-/// The server or hyper (the HTTP library, here for HTTP/1.0) may write the stream, and the kernel
-/// or the server may measure how long a write is blocked. In all of these cases, the subscriber
-/// must count as stalled.
+/// The socket type and the HTTP version decide whether the server or hyper (the HTTP library)
+/// writes the stream. The socket type also decides whether the kernel or the server measures how
+/// long a write is blocked. In every case, the subscriber must count as stalled.
 #[tokio::test]
 async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
     for version in ["1.1", "1.0"] {

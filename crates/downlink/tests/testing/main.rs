@@ -114,7 +114,7 @@ async fn a_drained_stream_ends_with_a_reconnection_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_body_counts_as_a_cut() {
+async fn a_connection_whose_body_fails_counts_as_cut() {
     let failing = || async {
         let items = [Ok(Event::new("one")), Err(std::io::Error::other("broken"))];
         Sse::new(stream::iter(items))

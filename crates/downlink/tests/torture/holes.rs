@@ -96,7 +96,7 @@ async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
         only.decoder = Decoder::default().with_last_event_id(last_event_id);
         let first = only.read_bytes(bytes).await;
         if types(&first).contains(&"downlink.gap") {
-            assert!(bytes > 400, "the notice has too few bytes: {first:?}");
+            assert!(bytes > 400, "the test has too few cuts: {first:?}");
             return;
         }
         let again = only.read_events(2).await;

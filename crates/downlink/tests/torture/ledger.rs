@@ -1,8 +1,8 @@
 //! The ledger records the published events and their recipients. At the end of a test, it checks
 //! the events and gaps that a reader has received.
 //!
-//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger does
-//! not use the code of the hub that finds the readers of an event, and it does not know patterns.
+//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger knows
+//! the places of each event and of each reader. So it needs no patterns, and no code of the hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -57,8 +57,9 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Checks the events and gaps that a reader of these places has received. It must have received
-    /// each event for one of these places, up to `until`, or a gap that covers the event.
+    /// Checks the events and gaps that a reader of these places has received. For each event up to
+    /// `until` for one of these places, the reader must have received the event, or a gap that
+    /// covers the event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -99,7 +100,7 @@ impl Ledger {
         assert_eq!(
             came.next(),
             None,
-            "{who} received an event that was not for it, or is after {until}"
+            "{who} received an event that was not for it, or an event after {until}"
         );
     }
 }
@@ -111,8 +112,8 @@ mod tests {
     /// The received events, the gaps, and the expected error message.
     type Wrong<'a> = (&'a [(u64, u64)], Vec<Hole>, &'a str);
 
-    /// Publishes four events. The third event is not for the reader. Then checks the events and
-    /// gaps that the reader received, and returns the error.
+    /// Records four events in a ledger. The third event is not for the reader. Then checks the
+    /// events and gaps that the reader received, and returns the error.
     fn complaint(events: &[(u64, u64)], holes: Vec<Hole>) -> Option<String> {
         let ledger = Ledger::default();
         for (offset, to) in [(1, 1), (2, 1), (3, 2), (5, EVERYONE)] {

@@ -4,8 +4,8 @@
 //! Publishers record each event and its recipients in the ledger. Each reader records the events
 //! that it received. At the end, the test compares the two records. Every event for a reader must
 //! have been delivered once and in order, or a gap that the reader received must cover it. The
-//! publishers run for a fixed time. Apart from this, tests wait only for events, and no test
-//! measures time.
+//! publishers run for a fixed time. All other waits end when something has happened, and not after
+//! a fixed time.
 //!
 //! Each test takes a few seconds, or longer if `DOWNLINK_TORTURE_SECONDS` is set. A seed determines
 //! the random choices of a test, but not the timing. Each test prints its seed, and

@@ -155,14 +155,14 @@ impl Reader {
         let is_gap = event.event_type == "downlink.gap";
         assert!(
             is_gap || !owed_a_gap,
-            "{}: after a downlink.open without an id came {event:?}",
+            "{}: a downlink.gap must follow a downlink.open without an id, not {event:?}",
             self.name
         );
         match &*event.event_type {
             "downlink.open" if !event.has_own_id => {
                 assert!(
                     !self.lives.is_empty(),
-                    "{}: downlink.open has no id, although the reader had no id either",
+                    "{}: a reader that connects without an id must get an id in downlink.open",
                     self.name
                 );
                 self.owed_a_gap = true;
@@ -182,12 +182,12 @@ impl Reader {
                 let number = event.data.split_whitespace().next().unwrap().parse().unwrap();
                 self.lives.last_mut().unwrap().seen.events.push((offset, number));
             }
-            other => panic!("{}: an event of the type {other} was not published", self.name),
+            other => panic!("{}: no event of the type {other} was published", self.name),
         }
     }
 
-    /// Begins the record of another epoch. From then on, the reader must get all events for it
-    /// whose offset is higher than `since`.
+    /// Begins the record of another epoch. From then on, the reader must get all of its events with
+    /// an offset above `since`.
     fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
         let (epoch, position) = split(&event.last_event_id);
         let seen = Seen { since, ..Seen::default() };
@@ -224,7 +224,7 @@ impl Reader {
         assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
         assert!(
             offset >= life.position,
-            "{}: an id is before offset {}: {event:?}",
+            "{}: the id of an event is before offset {}: {event:?}",
             self.name,
             life.position
         );

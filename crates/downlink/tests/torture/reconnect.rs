@@ -91,8 +91,8 @@ pub(crate) async fn part(
     readers
 }
 
-/// Runs readers, which connect and disconnect, while publishers publish. Then it compares the
-/// events that each reader received with the ledger, the record of all published events.
+/// Runs readers, which connect and disconnect, while publishers publish. Then compares the events
+/// that each reader received with the ledger, the record of all published events.
 pub(crate) async fn torture(
     builder: HubBuilder<String>,
     served_by: ServedBy,
