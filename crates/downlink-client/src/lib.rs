@@ -49,8 +49,9 @@
 //!
 //! - [`EventSource`] delivers every interruption, and every gap that the server reports, as a
 //!   value. An event source that has ended never connects again.
-//! - Every wait has a limit, with one exception: the wait for the next bytes of a server that
-//!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]).
+//! - Every wait has a limit, with two exceptions: the wait for the next bytes of a server that
+//!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]), and
+//!   [`Publisher::publish_stream`], which may take hours.
 //! - There is no background task. An [`EventSource`] makes progress only when it is polled.
 //!   Dropping it closes its socket.
 //! - Debug output and errors do not show credentials: neither the values of the headers that the

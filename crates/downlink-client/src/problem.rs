@@ -62,8 +62,8 @@ pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Opt
     Some(Problem { status, retry_after: retry_after(headers), ..problem })
 }
 
-/// Reads the problem of a refused subscription. `None` if the problem is missing, too long or too
-/// slow. A missing problem is no error, because the status already says what happened.
+/// Reads the problem of a refused subscription. `None` if the problem is missing, is too long or
+/// arrives too late. A missing problem is no error, because the status already says what happened.
 pub(crate) async fn read(mut answer: Response) -> Option<Problem> {
     if !has_media_type(answer.headers(), PROBLEM) {
         return None;

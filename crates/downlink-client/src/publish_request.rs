@@ -166,7 +166,7 @@ impl StreamIds {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamTypes {
-    /// Reserved types get the prefix `upstream.`, and types that cannot be sent are dropped.
+    /// Reserved types get the prefix `upstream.`. Types that are too long for an event are dropped.
     Prefix,
     /// Types do not change. A reserved type ends the stream.
     Keep,

@@ -21,8 +21,8 @@ use crate::{
 
 /// The default time limit for the answer to one event: 30 seconds.
 ///
-/// A commit takes milliseconds, and a busy server refuses a request at once. So if no answer has
-/// arrived after this time, the server or the network has failed.
+/// A commit takes milliseconds, and a busy server refuses a request at once with a 503. So if no
+/// answer has arrived after this time, the server or the network has failed.
 pub const PUBLISH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -107,7 +107,7 @@ impl Publisher {
     ///
     /// After a 401, [`publish`](Self::publish) calls the function again and repeats the request
     /// once. If the answer is 401 again, `publish` returns an error.
-    /// [`publish_stream`](Self::publish_stream) cannot repeat its items, so it returns an error
+    /// [`publish_stream`](Self::publish_stream) cannot send its items twice, so it returns an error
     /// after the first 401. If the function caches a token, the function must replace the token
     /// before the token expires.
     ///

@@ -45,12 +45,13 @@ const OPEN_EVENT_TYPE: &str = "downlink.open";
 const EXPIRING_EVENT_TYPE: &str = "downlink.expiring";
 const EXPIRED_EVENT_TYPE: &str = "downlink.expired";
 
-/// If new credentials do not end at least this much later than the old ones, they are not new: 1
+/// Credentials count as new only if they end at least this much later than the previous ones: 1
 /// second.
 ///
-/// The two ends of the same credentials differ by less, because the notices count in milliseconds
-/// from their arrival. Credentials that last for half the time would make the client reconnect twice
-/// a second.
+/// A notice gives the end as a number of milliseconds after its arrival. So two notices about the
+/// same credentials can give slightly different ends, but they differ by less than this value. With
+/// half the value, credentials that last for half a second would make the client reconnect twice a
+/// second.
 const LIFETIME_GAIN_MIN: Duration = Duration::from_secs(1);
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
@@ -60,11 +61,11 @@ const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 /// A lasting subscription. It reconnects after an interruption, and resumes after the last event.
 ///
 /// The event source is a [`Stream`] of [`Delivery`] values. The method [`next`](Self::next) returns
-/// the next value without the trait. If another attempt may succeed after an error, the event
-/// source delivers the error and tries again. If no attempt can succeed, the event source ends for
-/// good, and [`closed_because`](Self::closed_because) returns the reason. The event source connects
-/// when it is first polled, makes progress only while it is polled, and closes its socket when
-/// dropped.
+/// the next value, and needs no import of the trait. If another attempt may succeed after an error,
+/// the event source delivers the error and tries again. If no attempt can succeed, the event source
+/// ends for good, and [`closed_because`](Self::closed_because) returns the reason. The event source
+/// connects when it is first polled, makes progress only while it is polled, and closes its socket
+/// when dropped.
 ///
 /// Poll it within a tokio runtime with time and I/O enabled.
 ///
@@ -116,7 +117,7 @@ enum SourcePhase {
     Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(StreamBody),
-    /// The stream exceeded a limit. The items before the excess are still delivered.
+    /// The stream exceeded a limit. The items that were decoded before are still delivered.
     Failing(DecodeError),
     /// Ended for good. Every further poll returns `None`.
     Closed,
@@ -129,7 +130,7 @@ struct StreamBody {
     /// Whether the stream brought an event. Events about the connection do not count, because a
     /// server that refuses a client may send such events and then end the stream.
     brought_event: bool,
-    /// New credentials that replace those of this stream. Set after the notice of their end.
+    /// The renewal of this stream's credentials. `None` until the server announces their end.
     renewal: Option<Renewal>,
 }
 
@@ -333,8 +334,8 @@ impl EventSource {
         }
     }
 
-    /// Whether another attempt with new credentials may succeed. It may after the first 401. If
-    /// that attempt gets a 401 too, new credentials do not help.
+    /// Whether another attempt with new credentials may succeed. It may succeed after the first
+    /// 401. If it gets a 401 too, new credentials do not help.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()
@@ -387,8 +388,9 @@ impl EventSource {
     }
 
     /// Begins to get new credentials, because the server has announced the end of the present ones.
-    /// Does nothing if the next stream could not resume after the last delivery, or if the last
-    /// renewal has not moved the end.
+    /// Does nothing if the next stream could not resume after the last delivery. Also does nothing
+    /// if the present credentials come from a renewal, but do not end later than the credentials
+    /// before them.
     fn renew_before_end(&mut self, data: &str) {
         #[derive(Deserialize)]
         struct ExpiryNotice {

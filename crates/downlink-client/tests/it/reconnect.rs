@@ -103,7 +103,7 @@ async fn the_wait_grows_while_streams_bring_no_event() {
         others.push(wait_after_empty(&mut other, &server, body).await);
     }
     assert!(waits.iter().sum::<Duration>() > Duration::from_secs(20), "{waits:?}");
-    assert_ne!(waits, others, "two clients reconnect at different times");
+    assert_ne!(waits, others, "two clients must wait for different times");
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn an_unfinished_event_and_its_id_are_dropped() {
 }
 
 #[tokio::test]
-async fn an_event_without_an_id_on_a_new_stream_keeps_the_last_event_id() {
+async fn the_last_event_id_is_kept_during_a_stream_whose_events_have_no_ids() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "id: 1\ndata: x\n\nid: 9\nda").await);

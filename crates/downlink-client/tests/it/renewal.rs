@@ -25,7 +25,8 @@ fn expiring(left: Duration) -> String {
     format!("event: downlink.expiring\ndata: {{\"in_ms\":{}}}\n\n", left.as_millis())
 }
 
-/// The app's function. It counts its calls, and each call waits for the result that the test gives.
+/// The app's function that returns credentials. It counts its calls. Each call waits until the test
+/// gives it a result.
 struct App {
     calls: Arc<AtomicU32>,
     results: mpsc::UnboundedSender<Result<Credentials, io::Error>>,
@@ -70,7 +71,7 @@ async fn reconnect(source: &mut EventSource, server: &Server, body: &str) -> Con
 }
 
 #[tokio::test]
-async fn before_the_end_the_source_resumes_with_new_credentials() {
+async fn before_its_credentials_end_the_source_resumes_with_new_credentials() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -159,7 +160,7 @@ async fn a_stream_without_ids_is_not_replaced_before_the_credentials_end() {
 }
 
 #[tokio::test]
-async fn a_source_without_a_credentials_function_ignores_the_notice() {
+async fn a_source_without_a_credentials_function_ignores_an_expiry_notice() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = format!("{OPEN}{}data: x\n\n", expiring(LEFT));
@@ -170,7 +171,7 @@ async fn a_source_without_a_credentials_function_ignores_the_notice() {
 }
 
 #[tokio::test]
-async fn a_notice_that_cannot_be_parsed_is_ignored() {
+async fn an_expiry_notice_that_cannot_be_parsed_is_ignored() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -210,7 +211,7 @@ async fn after_an_expiry_a_401_is_followed_by_one_more_attempt() {
 }
 
 #[tokio::test]
-async fn after_the_server_accepts_new_credentials_a_401_is_followed_by_one_more_attempt() {
+async fn after_a_stream_with_new_credentials_a_401_is_followed_by_one_more_attempt() {
     let (app, mut source, server) = refused_after(REVOKED).await;
     drop(reconnect(&mut source, &server, "").await);
     interruption(&mut source).await;
