@@ -37,7 +37,8 @@ pub(super) struct Books {
     /// The counts within the measured period.
     pub(super) measured: MeasuredCounts,
     topics: u64,
-    /// The number of connections that are up, for each topic.
+    /// The number of connections that are up, for each topic. A connection is up while its event
+    /// stream is open.
     up: Vec<u64>,
     period: Range<u64>,
 }
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connections_that_are_up_on_the_topic_have_to_get_an_event() {
+    fn an_event_is_expected_on_each_connection_that_is_up_on_its_topic() {
         let mut books = books(2);
         for topic in [0, 0, 1] {
             books.up(topic);
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_connection_has_to_get_only_later_events() {
+    fn a_connection_is_not_expected_to_get_events_from_before_it_was_up() {
         let mut books = books(2);
         books.up(0);
         books.publish(0, 0);

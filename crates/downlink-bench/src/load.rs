@@ -30,7 +30,8 @@ use super::{
 /// The maximum number of connections that are being opened at the same time. The queue of a
 /// listening socket usually has at least 128 places, so it does not overflow.
 const CONNECTING_MAX: usize = 100;
-/// If no connection comes up for this long, the load begins without the missing connections.
+/// If no further connection comes up (gets its event stream) for this long, the load begins without
+/// the missing connections.
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The maximum duration of a drain, even if deliveries keep arriving.
 const DRAIN_MAX: Duration = Duration::from_secs(60);

@@ -54,7 +54,7 @@ impl Pace {
         }
     }
 
-    /// The time for the record of the next event, if the event is due now.
+    /// The time that the record of the next event must contain. `None` if no event is due now.
     pub(super) fn due(&self, now_ns: u64) -> Option<u64> {
         match self {
             Self::Rate { .. } => self.next_ns().filter(|due| *due <= now_ns),
@@ -122,8 +122,8 @@ impl Pace {
 }
 
 impl Window {
-    /// Subtracts this many missing deliveries of an event, and removes the oldest events without
-    /// missing deliveries.
+    /// Subtracts this many missing deliveries of an event. Then removes events from the front of
+    /// the window, as long as they have no missing deliveries.
     fn settle(&mut self, number: u64, deliveries: u64) {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(missing) = at.and_then(|at| self.missing.get_mut(at)) else { return };

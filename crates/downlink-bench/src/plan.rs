@@ -39,8 +39,8 @@ const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// The maximum rate, in events per second. At a higher rate, the tool's single thread would have no
 /// time to read.
 const RATE_MAX: f64 = 1_000_000.0;
-/// The events per second before the server is killed in a comeback. The tool can read about this
-/// many events per second for 10,000 clients.
+/// In a comeback, the rate of events per second before the server is killed. With 10,000 clients,
+/// the tool can read the deliveries of about this many events per second.
 const COMEBACK_RATE: f64 = 50.0;
 /// The size of the window, in events. The window has an entry for each event, so the maximum limits
 /// its memory.
@@ -73,7 +73,7 @@ pub(super) struct Plan {
     pub(super) quiet: Option<Box<Plan>>,
     /// The earlier run whose events are replayed during this load.
     pub(super) past: Option<EarlierRun>,
-    /// The number of the first connection, for the placeholder `{n}`.
+    /// The number that replaces the placeholder `{n}` for the first connection of this plan.
     first: usize,
     subscribe: Endpoint,
     publish: Endpoint,
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_stalled_readers_or_several_topics_are_refused() {
+    fn stalled_readers_have_a_maximum_and_like_a_comeback_need_a_single_topic() {
         for good in ["0", "1", "9999", "10000"] {
             plan(&["--stalled", good]).unwrap();
         }

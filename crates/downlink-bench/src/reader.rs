@@ -3,8 +3,8 @@
 //! The reader checks the head of the response, and finds the records in the body (a record is the
 //! part of a payload that identifies the event). By default, it only scans the bytes for records,
 //! which takes almost no time. If the reader has to resume, it decodes the events with a decoder of
-//! event streams. It keeps the decoder when the connection ends, so the next request can send the
-//! last event id.
+//! event streams. The decoder stores the last event id. So the reader keeps the decoder when the
+//! connection ends, and sends this id in its next request.
 
 use std::io;
 
@@ -77,7 +77,7 @@ impl StreamReader {
         (self.connection, self.is_up) = (Some(connection), false);
     }
 
-    /// The last event id, if the reader decodes and has one.
+    /// The last event id. `None` if the reader only scans, or has got no id.
     pub(super) fn last_event_id(&self) -> Option<&str> {
         match &self.decoding {
             Decoding::Scan(_) => None,

@@ -110,7 +110,7 @@ impl Scanner {
         carry.keep(&bytes[rest..]);
     }
 
-    /// Scans the kept bytes together with the next bytes, for records that begin in the kept bytes.
+    /// Scans the seam (the kept bytes and the next bytes) for records that begin in the kept bytes.
     /// Returns how many of `bytes` belong to these records. Returns `None` if all of `bytes` have
     /// been scanned.
     fn scan_seam(

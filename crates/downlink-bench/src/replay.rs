@@ -26,8 +26,8 @@ use super::{
 const READ_BYTES: usize = 64 << 10;
 /// A pass fails if nothing arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The interval between two measurements of the server's memory. One measurement takes some tens of
-/// microseconds.
+/// The interval between two measurements of the server's memory. One measurement takes only some
+/// tens of microseconds, so it hardly delays the load.
 const SAMPLE: Duration = Duration::from_millis(20);
 
 /// The results of the passes so far, and the current pass.

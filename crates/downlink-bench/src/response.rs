@@ -103,7 +103,7 @@ impl HttpResponse {
         matches!(self.state, ResponseState::Ended(_))
     }
 
-    /// Takes the next bytes of the connection, and calls `body` with the bytes of the body in them.
+    /// Takes the next bytes of the connection. Calls `body` with those that belong to the body.
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],

@@ -21,11 +21,12 @@ pub(super) struct Subscriber {
     /// The events that arrived. `None` until the stream is up. The value stays when the connection
     /// ends.
     pub(super) seen: Option<Seen>,
-    /// `None` if the subscription cannot resume.
+    /// The record of reported gaps. `None` if the subscription cannot resume.
     pub(super) story: Option<Box<Story>>,
 }
 
-/// The record of a subscription that can resume. Reported gaps explain its missing events.
+/// The record of a subscription that can resume. It distinguishes missing events in a reported gap
+/// from other missing events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     /// The number of gaps that the server reported.
