@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn each_connection_sends_its_line_of_the_credentials() {
+    fn each_connection_sends_its_line_of_the_credentials_file() {
         let file = std::env::temp_dir().join(format!("downlink-bench-{}", std::process::id()));
         std::fs::write(&file, "one\ntwo\n").unwrap();
         let flag = format!("--credentials={}", file.display());

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_found_byte_by_byte() {
+    fn records_are_found_if_each_byte_arrives_alone() {
         let text = record(7).payload(200) + &record(8).payload(200);
         let pieces: Vec<_> = text.as_bytes().chunks(1).collect();
         assert_eq!(scanned(&pieces), [record(7), record(8)]);

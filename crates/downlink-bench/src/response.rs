@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_tells_whether_the_body_is_an_event_stream_and_the_connection_closes() {
+    fn the_head_says_if_the_body_is_an_event_stream_and_if_the_connection_closes() {
         let head = |text: &str| {
             let mut response = HttpResponse::new();
             response.feed(text.as_bytes(), &mut |_| ()).unwrap();

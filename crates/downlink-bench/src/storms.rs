@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_connection_or_an_open_socket_is_a_flaw() {
+    fn a_missing_connection_or_a_socket_left_open_is_a_flaw() {
         assert!(!storms("100", vec![storm(99, 0.1, 0)]).flawless);
         assert!(!storms("100", vec![storm(100, 0.1, 1)]).flawless);
     }

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_agree_with_a_set_for_every_sequence_of_six_deliveries() {
+    fn the_counts_are_right_for_every_sequence_of_six_deliveries() {
         let mut orders = vec![vec![]];
         for _ in 0..6 {
             let longer = |order: &Vec<u64>| {

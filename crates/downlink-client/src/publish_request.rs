@@ -81,7 +81,8 @@ impl PublishRequest {
         self.with("finish_on_end", "true")
     }
 
-    /// Sets what happens to the ids of a published event stream. By default, they are dropped.
+    /// Sets what happens to the ids of a published event stream. By default, the server replaces
+    /// them.
     pub fn stream_ids(self, ids: StreamIds) -> Self {
         self.with("ids", ids.parameter())
     }
