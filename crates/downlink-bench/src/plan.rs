@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_readers_have_a_maximum_and_like_a_comeback_need_a_single_topic() {
+    fn stalled_readers_and_comebacks_need_a_single_topic_and_stalled_readers_have_a_maximum() {
         for good in ["0", "1", "9999", "10000"] {
             plan(&["--stalled", good]).unwrap();
         }
