@@ -148,8 +148,8 @@ impl EventSourceBuilder {
     /// [`Interruption`](crate::Interruption) with a wait of zero, and does not count the 401 for
     /// [`attempts_max`](ReconnectPolicy::attempts_max). If the server answers 401 again before a
     /// stream opens, the event source ends. With
-    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends the event source. If
-    /// the function caches a token, the function must replace the token before the token expires.
+    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends the event source. A
+    /// function that caches a token must replace the token before it expires.
     ///
     /// # Examples
     ///

@@ -43,7 +43,7 @@ pub enum GapReason {
     NewEpoch,
     /// The client read too slowly, and the server evicted the events before it could send them.
     Lagged,
-    /// The server lost the events, such as in a power cut.
+    /// The server lost the events, for example in a power cut.
     Lost,
     /// The server has the events in its store but cannot read them.
     Unreadable,

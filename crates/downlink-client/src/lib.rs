@@ -54,8 +54,8 @@
 //!   [`Publisher::publish_stream`], which may take hours.
 //! - There is no background task. An [`EventSource`] makes progress only when it is polled.
 //!   Dropping it closes its socket.
-//! - Debug output and errors do not show credentials: neither the values of the headers that the
-//!   client sends, nor the query and the user name of an address. An [`EventDataError`] may quote
+//! - Debug output and errors do not show credentials. They omit the values of the headers that the
+//!   client sends, and the query and the user name of an address. An [`EventDataError`] may quote
 //!   the start of an event's data.
 //!
 //! This crate has no server. The crate `downlink` has a server.

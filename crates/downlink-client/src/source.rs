@@ -48,14 +48,15 @@ const EXPIRED_EVENT_TYPE: &str = "downlink.expired";
 /// Credentials count as new only if they end at least this much later than the previous ones: 1
 /// second.
 ///
-/// A notice gives the end as a number of milliseconds after its arrival. So two notices about the
-/// same credentials can give slightly different ends, but they differ by less than this value. With
-/// half the value, credentials that last for half a second would make the client reconnect twice a
-/// second.
+/// The server announces the end in `downlink.expiring`, as a number of milliseconds after the
+/// arrival of this event. So two announcements for the same credentials can give slightly different
+/// ends, but these ends differ by less than this value. With half the value, credentials that last
+/// for half a second would count as new each time, and the client would reconnect twice a second.
 const LIFETIME_GAIN_MIN: Duration = Duration::from_secs(1);
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
-/// the topics in its data. Its type begins with `downlink.`, but it is an event like any other.
+/// the topics in its data. Its type begins with `downlink.`, but the event source delivers it as an
+/// ordinary event.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
 /// A lasting subscription. It reconnects after an interruption, and resumes after the last event.
@@ -127,8 +128,8 @@ struct StreamBody {
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     idle: Option<IdleTimer>,
     opened: Instant,
-    /// Whether the stream brought an event. Events about the connection do not count, because a
-    /// server that refuses a client may send such events and then end the stream.
+    /// Whether an event has arrived in the stream. Events about the connection do not count,
+    /// because a server that refuses a client may send such events and then end the stream.
     brought_event: bool,
     /// The renewal of this stream's credentials. `None` until the server announces their end.
     renewal: Option<Renewal>,
@@ -335,7 +336,7 @@ impl EventSource {
     }
 
     /// Whether another attempt with new credentials may succeed. It may succeed after the first
-    /// 401. If it gets a 401 too, new credentials do not help.
+    /// 401. If the answer to this attempt is a 401 too, new credentials do not help.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()
@@ -389,8 +390,8 @@ impl EventSource {
 
     /// Begins to get new credentials, because the server has announced the end of the present ones.
     /// Does nothing if the next stream could not resume after the last delivery. Also does nothing
-    /// if the present credentials come from a renewal, but do not end later than the credentials
-    /// before them.
+    /// if the server has announced an end before, and the new end is less than
+    /// [`LIFETIME_GAIN_MIN`] later.
     fn renew_before_end(&mut self, data: &str) {
         #[derive(Deserialize)]
         struct ExpiryNotice {
@@ -444,7 +445,7 @@ fn is_revoked(data: &str) -> bool {
 }
 
 impl StreamBody {
-    /// Whether a stream that ends now counts as empty: it was short and brought no event.
+    /// Whether a stream that ends now counts as empty: it was short, and no event arrived.
     fn is_empty(&self) -> bool {
         !self.brought_event && self.opened.elapsed() < EMPTY_STREAM_MAX
     }

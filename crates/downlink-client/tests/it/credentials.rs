@@ -159,7 +159,7 @@ async fn a_401_is_followed_by_one_attempt_with_new_credentials() {
 /// The policy of this test waits three seconds before an ordinary attempt. The function `refuse`
 /// asserts that the wait before the attempt with new credentials is zero.
 #[tokio::test]
-async fn the_attempt_with_new_credentials_does_not_wait_and_is_not_counted() {
+async fn a_401_causes_no_wait_and_does_not_count_as_a_failed_attempt() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let fetch = {
         let tokens = tokens.clone();

@@ -48,8 +48,8 @@ async fn data_of_another_type_gives_an_error_with_the_reason() {
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
 
-/// The parser's message ends with a position, which the error removes. It must not remove quoted
-/// data that looks like a position.
+/// The parser's message ends with a position, which the error removes. The error must not remove
+/// quoted data that looks like a position.
 #[tokio::test]
 async fn quoted_data_that_looks_like_a_position_stays_in_the_reason() {
     let error = error("message", r#"{"number":"x at line 1 column 33"}"#).await;

@@ -50,7 +50,7 @@ async fn an_event_is_published_by_a_post_with_its_topic_in_the_query() {
 }
 
 #[tokio::test]
-async fn an_accepted_event_is_not_yet_committed() {
+async fn an_event_answered_with_202_is_not_yet_committed() {
     let accepted = answer("202 Accepted", "application/json", RECEIPT);
     let (receipt, _) = publish(PublishRequest::to_everyone(), accepted).await;
     assert!(!receipt.unwrap().committed);

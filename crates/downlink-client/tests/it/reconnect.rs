@@ -332,7 +332,7 @@ async fn a_refusal_is_reported_even_if_its_description_never_arrives() {
 }
 
 #[tokio::test]
-async fn spec_mode_reconnects_after_the_end_of_a_stream() {
+async fn in_spec_mode_the_source_reconnects_after_a_stream_but_not_after_a_503() {
     let server = Server::bind().await;
     let policy = ReconnectPolicy::spec().reconnection_time(Duration::ZERO);
     let mut source = server.builder().reconnection(policy).build().unwrap();

@@ -71,7 +71,7 @@ async fn reconnect(source: &mut EventSource, server: &Server, body: &str) -> Con
 }
 
 #[tokio::test]
-async fn before_its_credentials_end_the_source_resumes_with_new_credentials() {
+async fn the_source_resumes_with_new_credentials_before_the_old_ones_end() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -93,13 +93,14 @@ async fn events_are_delivered_once_while_the_credentials_are_fetched() {
     let (app, mut source) = App::new(&server);
     app.give("1");
     let mut first = connect(&mut source, &server, format!("{OPEN}{}", expiring(LEFT))).await;
-    // The first call fails, and the source makes the second call while it reads.
+    // The first call for new credentials fails. The source makes the next call while it still
+    // reads.
     app.fail();
     while app.calls() < 3 {
         first.send("data: x\n\n").await;
         assert_eq!(event(&mut source).await.data, "x");
     }
-    // The end of this event is missing. The next connection must deliver the whole event.
+    // The event `e-2` is incomplete. The next connection must deliver it as a whole.
     first.send("id: e-1\ndata: y\n\nid: e-2\ndata: not").await;
     assert_eq!(event(&mut source).await.data, "y");
     app.give("2");
@@ -181,8 +182,8 @@ async fn an_expiry_notice_that_cannot_be_parsed_is_ignored() {
     assert_no_renewal(&app, &mut source, connection).await;
 }
 
-/// Lets a stream end with this notice. Returns the app's function, the source and the server, which
-/// has not answered the next request yet.
+/// Sends a stream that ends with this notice. Returns the app's function, the source and the
+/// server, which has not answered the next request yet.
 async fn refused_after(notice: &str) -> (App, EventSource, Server) {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
