@@ -1,8 +1,8 @@
 //! The books of a run record every publish and every delivery.
 //!
 //! The books read no clock: the callers pass the time, as nanoseconds since the start of the run.
-//! Latency and rates are measured only in the measured period. The counts of deliveries cover the
-//! whole run.
+//! Latency and rates are computed only for the measured period, which begins after the warm-up. The
+//! counts of deliveries cover the whole run.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -85,8 +85,8 @@ impl Books {
         self.period = period;
     }
 
-    /// The empty record of a connection that comes up now. The connection has to get all events of
-    /// its topic from the next event on.
+    /// Makes the [`Seen`] of a connection that comes up now. It contains no delivery yet. The
+    /// connection has to get all events of its topic from the next event on.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
@@ -125,8 +125,8 @@ impl Books {
         }
     }
 
-    /// Records that an event was refused, or that the connection broke before the answer. No
-    /// connection has to get this event.
+    /// Records that an event was refused, or that the publisher's connection broke before the
+    /// answer. No subscription has to get this event.
     pub(super) fn refuse(&mut self, place: TopicPosition) {
         self.counts.expected -= place.deliveries;
         self.pace.refused(place.number);

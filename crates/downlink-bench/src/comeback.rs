@@ -1,8 +1,8 @@
 //! A comeback: the tool kills the server under load and starts it again, and all clients resume.
 //!
 //! Each client has to get every acknowledged event once and in order, over all of its connections.
-//! The event that is being published during the crash gets no answer. This event may reach all
-//! clients or no client, but not only some clients.
+//! The event that is being published during the crash gets no answer. It is correct if all clients
+//! get this event, and also if no client gets it. It is a flaw if only some clients get it.
 
 use std::{
     fmt,

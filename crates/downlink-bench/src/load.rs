@@ -4,7 +4,7 @@
 //! and the clients of a comeback. The poll is edge-triggered: it reports a socket only when new
 //! bytes arrive. If a read does not fill the buffer, the socket is empty, and no second read is
 //! needed. So a delivery needs one system call. A delivery allocates memory only if the
-//! subscriptions can resume.
+//! subscriptions can resume, because the tool then decodes the events.
 
 use std::{
     io::ErrorKind,

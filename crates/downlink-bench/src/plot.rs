@@ -131,7 +131,7 @@ fn text(svg: &mut String, at: (f64, f64), anchor: &str, text: &str) {
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }
 
-/// Formats a power of ten of nanoseconds in s, ms, µs or ns.
+/// Formats a number of nanoseconds in s, ms, µs or ns. The number is a power of ten.
 fn time(ns: f64) -> String {
     match ns {
         ns if ns >= 1e9 => format!("{} s", ns / 1e9),

@@ -56,7 +56,7 @@ pub(super) struct Scanner {
     marker: Finder<'static>,
 }
 
-/// The last bytes of one stream that may be the beginning of a record.
+/// The last bytes of one stream, if they may be the beginning of a record.
 #[derive(Debug)]
 pub(super) struct Carry {
     bytes: [u8; RECORD_BYTES - 1],

@@ -25,7 +25,7 @@ pub(super) struct LoadReport {
     /// The requested events per second.
     rate: Option<f64>,
     window: Option<usize>,
-    /// The measured period.
+    /// The length of the measured period.
     seconds: f64,
     published: u64,
     /// The number of events that could not be published.
@@ -41,7 +41,7 @@ pub(super) struct LoadReport {
     wrong_topic: u64,
     foreign: u64,
     /// True if the counts are exact. The counts are not exact if a connection had more ranges of
-    /// missing events than it can remember.
+    /// missing events than it can store.
     exact: bool,
     /// True if every connection got every event once and in order, and nothing else.
     flawless: bool,

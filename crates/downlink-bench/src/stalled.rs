@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_events_without_a_report_several_reports_and_disorder_are_failures() {
+    fn unreported_missing_events_repeated_reports_and_disorder_are_failures() {
         assert_eq!(end("01789", &[]), Err("it missed 5 events without a report".to_owned()));
         assert_eq!(end("0g13", &[]), Err("it missed 1 events without a report".to_owned()));
         assert_eq!(end("0g3g7", &[]), Err("it got 2 reports of gaps".to_owned()));

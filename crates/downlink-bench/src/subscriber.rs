@@ -46,7 +46,8 @@ impl Story {
         self.is_reported = true;
     }
 
-    /// Records that the event `number` arrived. `next` is the number that would follow in order.
+    /// Records that the event `number` arrived. `next` is the number of the event that would have
+    /// been next in order.
     pub(super) fn arrival(&mut self, arrival: DeliveryOrder, number: u64, next: u64) {
         if arrival != DeliveryOrder::InOrder {
             self.disorder += 1;

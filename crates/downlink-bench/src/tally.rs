@@ -3,14 +3,14 @@
 //! The events of a topic have positions: 0, 1, 2 and so on. Invariant: each connection knows for
 //! every event of its topic whether the event has arrived. It stores the position after the newest
 //! event that arrived, and the ranges of missing positions below this position (the holes). So the
-//! counts are exact. A connection with more than [`HOLES_MAX`] holes forgets the oldest hole, and
-//! the tally counts the forgotten holes.
+//! counts are exact, with one exception: a connection stores at most [`HOLES_MAX`] holes, and
+//! forgets the oldest hole when another is added. The tally counts the forgotten holes.
 
 use std::{collections::VecDeque, ops::Range};
 
-/// The maximum number of holes that one connection stores. If a server delivers in order, there are
-/// no holes. If it drops events under load, there are a few dozen. A hole takes 16 bytes, so 10,000
-/// connections need at most 160 MB.
+/// The maximum number of holes that one connection stores. If a server delivers every event in
+/// order, there are no holes. If it drops events under load, there are a few dozen. A hole takes 16
+/// bytes, so 10,000 connections need at most 160 MB.
 pub(super) const HOLES_MAX: usize = 1_000;
 
 /// Counts over all connections.
@@ -19,7 +19,7 @@ pub(super) struct Counts {
     /// Expected deliveries. Each event counts once for each connection that was up on the event's
     /// topic.
     pub(super) expected: u64,
-    /// Deliveries that arrived, each counted once.
+    /// Expected deliveries that arrived. A repeated delivery does not count.
     pub(super) received: u64,
     /// Deliveries of an event that had already arrived.
     pub(super) duplicated: u64,
@@ -66,7 +66,8 @@ pub(super) enum DeliveryOrder {
 }
 
 impl Seen {
-    /// The empty record of a connection that has to get the events from the position `first` on.
+    /// Makes the value for a connection that has no delivery yet, and has to get the events from
+    /// the position `first` on.
     pub(super) fn starting_at(first: u64) -> Self {
         Self { next: first, holes: VecDeque::new() }
     }
