@@ -28,11 +28,11 @@ pub(super) struct Books {
     /// The latency of the events that were due in the measured period.
     pub(super) latency_ns: Histogram<u64>,
     pub(super) published: u64,
-    /// The numbers of the events that could not be published. No connection has to get these
-    /// events.
+    /// The numbers of the events that the server refused or did not answer. No connection has to
+    /// get these events.
     pub(super) refused: HashSet<u64>,
-    /// True if a refused event may still arrive. When the server crashes, it may have published an
-    /// event although it did not answer.
+    /// True if an event in `refused` may still arrive. A server that crashes may have published an
+    /// event without answering.
     pub(super) refused_may_arrive: bool,
     /// The counts within the measured period.
     pub(super) measured: MeasuredCounts,

@@ -41,7 +41,7 @@ pub(super) struct Storms {
     /// In each storm, the load tool is busy for a share of the time that it takes to connect. This
     /// is the largest of these shares.
     generator_busy_share: f64,
-    /// True if every connection came up and the server closed every socket.
+    /// True if every connection got its event stream and the server closed every socket.
     flawless: bool,
     problem: Option<String>,
 }
@@ -65,7 +65,7 @@ struct Storm {
 ///
 /// # Errors
 ///
-/// If no connection comes up, or the server's process cannot be read.
+/// If no subscription gets an event stream, or the server's process cannot be read.
 pub(super) fn run(plan: &Plan, server: &ServerProcesses, number: usize) -> anyhow::Result<Storms> {
     let descriptors = warm_up(&plan.alone(), server)?;
     let before = server.resident_bytes()?;

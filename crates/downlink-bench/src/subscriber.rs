@@ -31,7 +31,7 @@ pub(super) struct Subscriber {
 pub(super) struct Story {
     /// The number of gaps that the server reported.
     pub(super) gaps: u64,
-    /// True if a gap was reported after the newest event.
+    /// True if a gap was reported after the newest event that has arrived.
     is_reported: bool,
     /// The ranges of missing events for which no gap was reported.
     pub(super) unreported: Vec<Range<u64>>,
