@@ -140,7 +140,7 @@ impl EventSourceBuilder {
     /// A downlink server announces the end of the credentials. The event source then calls the
     /// function while it still reads the stream. When the function has returned, the event source
     /// reconnects and resumes after the last delivery, so it loses no event. If the function fails,
-    /// the event source calls it again after a wait. It stops when the stream ends, or when
+    /// the event source calls it again after a wait. These calls stop when the stream ends, or when
     /// [`attempts_max`](ReconnectPolicy::attempts_max) calls in a row have failed.
     ///
     /// An error of the function counts as a failed attempt. After a 401, the event source calls the

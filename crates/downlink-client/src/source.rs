@@ -82,9 +82,8 @@ pub struct EventSource {
     /// The decoder of the present stream. It also stores the last event id. The id changes only
     /// when an item is delivered, not when the item is decoded.
     decoder: Decoder,
-    /// Whether a 401 or a revocation has already led to an attempt with new credentials. It becomes
-    /// false again when a stream opens. If another 401 comes before a stream opens, the event
-    /// source ends.
+    /// True from a 401 or a revocation until the next stream opens. Each attempt in this time uses
+    /// new credentials. If the answer is a 401 again, the event source ends.
     is_renewed: bool,
     /// The end of the credentials that the server announced last.
     credentials_end: Option<Instant>,
