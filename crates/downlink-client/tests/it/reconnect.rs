@@ -87,7 +87,7 @@ async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str)
 /// A server may set `retry: 0` and end each stream at once. If the waits did not grow, such a
 /// server would get thousands of requests a second.
 #[tokio::test]
-async fn the_wait_grows_while_streams_bring_no_event() {
+async fn the_wait_grows_while_streams_end_at_once_without_an_event() {
     fastrand::seed(1);
     let server = Server::bind().await;
     let source = || EventSource::builder(server.url("/events")).build().unwrap();
@@ -107,7 +107,7 @@ async fn the_wait_grows_while_streams_bring_no_event() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_long_or_brings_an_event_resets_the_wait() {
+async fn a_long_stream_or_a_stream_with_an_event_resets_the_wait() {
     let server = Server::bind().await;
     for event_type in ["message", "downlink.event"] {
         let mut source = EventSource::builder(server.url("/events")).build().unwrap();
