@@ -1,8 +1,8 @@
 //! The books of a run record every publish and every delivery.
 //!
 //! The books read no clock: the callers pass the time, as nanoseconds since the start of the run.
-//! Latency and rates are measured only in the measured period. The counts of deliveries cover the
-//! whole run.
+//! Latency and rates are computed only for the measured period, which begins after the warm-up. The
+//! counts of deliveries cover the whole run.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -28,16 +28,17 @@ pub(super) struct Books {
     /// The latency of the events that were due in the measured period.
     pub(super) latency_ns: Histogram<u64>,
     pub(super) published: u64,
-    /// The numbers of the events that could not be published. No connection has to get these
-    /// events.
+    /// The numbers of the events that the server refused or did not answer. No connection has to
+    /// get these events.
     pub(super) refused: HashSet<u64>,
-    /// True if a refused event may still arrive. When the server crashes, it may have published an
-    /// event although it did not answer.
+    /// True if an event in `refused` may still arrive. A server that crashes may have published an
+    /// event without answering.
     pub(super) refused_may_arrive: bool,
     /// The counts within the measured period.
     pub(super) measured: MeasuredCounts,
     topics: u64,
-    /// The number of connections that are up, for each topic.
+    /// The number of connections that are up, for each topic. A connection is up while its event
+    /// stream is open.
     up: Vec<u64>,
     period: Range<u64>,
 }
@@ -84,8 +85,8 @@ impl Books {
         self.period = period;
     }
 
-    /// The empty record of a connection that comes up now. The connection has to get all events of
-    /// its topic from the next event on.
+    /// Makes the [`Seen`] of a connection that comes up now. It contains no delivery yet. The
+    /// connection has to get all events of its topic from the next event on.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
@@ -124,8 +125,8 @@ impl Books {
         }
     }
 
-    /// Records that an event was refused, or that the connection broke before the answer. No
-    /// connection has to get this event.
+    /// Records that an event was refused, or that the publisher's connection broke before the
+    /// answer. No subscription has to get this event.
     pub(super) fn refuse(&mut self, place: TopicPosition) {
         self.counts.expected -= place.deliveries;
         self.pace.refused(place.number);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connections_that_are_up_on_the_topic_have_to_get_an_event() {
+    fn an_event_is_expected_on_each_connection_that_is_up_on_its_topic() {
         let mut books = books(2);
         for topic in [0, 0, 1] {
             books.up(topic);
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_connection_has_to_get_only_later_events() {
+    fn a_connection_is_not_expected_to_get_events_from_before_it_was_up() {
         let mut books = books(2);
         books.up(0);
         books.publish(0, 0);

@@ -1,8 +1,8 @@
 //! A comeback: the tool kills the server under load and starts it again, and all clients resume.
 //!
 //! Each client has to get every acknowledged event once and in order, over all of its connections.
-//! The event that is being published during the crash gets no answer. This event may reach all
-//! clients or no client, but not only some clients.
+//! The event that is being published during the crash gets no answer. It is correct if all clients
+//! get this event, and also if no client gets it. It is a flaw if only some clients get it.
 
 use std::{
     fmt,
@@ -42,9 +42,9 @@ pub(super) struct Comeback {
     connections: u64,
     connections_asked: usize,
     acknowledged: u64,
-    /// The number of events that got no answer because of the crash. The next field is the number
-    /// of unanswered events that clients got.
+    /// The number of events that got no answer because of the crash.
     unanswered: u64,
+    /// The number of unanswered events that at least one client got.
     unanswered_kept: u64,
     received: u64,
     lost: u64,
@@ -251,8 +251,9 @@ impl fmt::Display for Comeback {
 mod tests {
     use super::*;
 
-    /// Judges clients that got these events. Each letter of `answers` is for one event: `k` for an
-    /// acknowledged event, `c` for an event whose answer was cut off.
+    /// Judges clients. `clients` has the numbers of the events that each client got. Each letter of
+    /// `answers` is for one event: `k` for an acknowledged event, and `c` for an event without an
+    /// answer.
     fn judged(answers: &str, clients: &[&[u64]]) -> Comeback {
         let mut books = Books::new(1, 1, Pace::window(1)).unwrap();
         books.refused_may_arrive = true;

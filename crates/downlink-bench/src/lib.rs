@@ -3,8 +3,8 @@
 //! Many subscriptions and a few publishers run in one thread. Each payload contains a record that
 //! identifies the event, so the tool counts every delivery exactly. At a fixed rate, the latency of
 //! an event is measured from the time at which it should have been published, not from the time at
-//! which it was published. So if the server stalls, the latency includes the whole stall. The tool
-//! reports lost events as figures, not as errors.
+//! which it was published. So if the server stalls, the latency includes the whole stall. Lost
+//! events do not end a run with an error. The report contains their number.
 //!
 //! ```sh
 //! downlink dev &

@@ -4,7 +4,7 @@
 //! and the clients of a comeback. The poll is edge-triggered: it reports a socket only when new
 //! bytes arrive. If a read does not fill the buffer, the socket is empty, and no second read is
 //! needed. So a delivery needs one system call. A delivery allocates memory only if the
-//! subscriptions can resume.
+//! subscriptions can resume, because the tool then decodes the events.
 
 use std::{
     io::ErrorKind,
@@ -30,7 +30,8 @@ use super::{
 /// The maximum number of connections that are being opened at the same time. The queue of a
 /// listening socket usually has at least 128 places, so it does not overflow.
 const CONNECTING_MAX: usize = 100;
-/// If no connection comes up for this long, the load begins without the missing connections.
+/// If no further connection comes up (gets its event stream) for this long, the load begins without
+/// the missing connections.
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The maximum duration of a drain, even if deliveries keep arriving.
 const DRAIN_MAX: Duration = Duration::from_secs(60);

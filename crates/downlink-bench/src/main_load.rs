@@ -18,7 +18,8 @@ pub(super) struct LoadResults {
     /// Connections that ended before the end of the run.
     pub(super) ended_early: u64,
     pub(super) measured: Period,
-    /// The period from the first attempt to connect until all connections were up.
+    /// The period from the first attempt to connect until all connections were up, which means that
+    /// their event streams had begun.
     pub(super) connects: Period,
     pub(super) resident_bytes: Option<Resident>,
     /// The books of the quiet topic.
@@ -40,7 +41,8 @@ pub(super) struct Resident {
 ///
 /// # Errors
 ///
-/// If no connection comes up, or the operating system cannot open the connections.
+/// If no connection comes up (no subscription gets an event stream), or the operating system cannot
+/// open the connections.
 pub(super) fn run<'a>(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<LoadResults> {
     let mut load = LoadRun::new(plan, server)?;
     let before = server.usage()?;

@@ -4,8 +4,9 @@
 //! The pace reads no clock: the callers pass the time, as nanoseconds since the start of the run.
 //! At a fixed rate, the record of an event contains the time at which the event should be
 //! published, even if the tool publishes it later. So if the server stalls, the latency of all
-//! waiting events includes the stall (no coordinated omission). With a window, the record contains
-//! the time at which the tool publishes the event.
+//! waiting events includes the stall. (Without this rule, the figures would have the error that is
+//! called coordinated omission.) With a window, the record contains the time at which the tool
+//! publishes the event.
 
 use std::collections::VecDeque;
 
@@ -54,7 +55,7 @@ impl Pace {
         }
     }
 
-    /// The time for the record of the next event, if the event is due now.
+    /// The time that the record of the next event must contain. `None` if no event is due now.
     pub(super) fn due(&self, now_ns: u64) -> Option<u64> {
         match self {
             Self::Rate { .. } => self.next_ns().filter(|due| *due <= now_ns),
@@ -73,7 +74,8 @@ impl Pace {
     }
 
     /// Records that an event was published, and that this many connections have to get it. The
-    /// first call is for the event 0, and each call is for the next event.
+    /// calls must be in the order of the events: the first call is for the event 0, the second for
+    /// the event 1.
     pub(super) fn published(&mut self, deliveries: u64, now_ns: u64) {
         match self {
             Self::Rate { published, .. } => *published += 1,
@@ -122,8 +124,8 @@ impl Pace {
 }
 
 impl Window {
-    /// Subtracts this many missing deliveries of an event, and removes the oldest events without
-    /// missing deliveries.
+    /// Subtracts this many missing deliveries of an event. Then removes events from the front of
+    /// the window, as long as they have no missing deliveries.
     fn settle(&mut self, number: u64, deliveries: u64) {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(missing) = at.and_then(|at| self.missing.get_mut(at)) else { return };

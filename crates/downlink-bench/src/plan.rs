@@ -29,7 +29,7 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
 /// batch.
 const BATCH: RangeInclusive<usize> = 1..=10_000;
 /// The number of connections that stop reading. When they resume, the server replays its history to
-/// all of them.
+/// all of them, so their number has a maximum.
 const STALLED: RangeInclusive<usize> = 0..=10_000;
 /// The number of topics. The maximum is the default limit of a downlink server for topics.
 const TOPICS: RangeInclusive<usize> = 1..=100_000;
@@ -39,8 +39,8 @@ const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// The maximum rate, in events per second. At a higher rate, the tool's single thread would have no
 /// time to read.
 const RATE_MAX: f64 = 1_000_000.0;
-/// The events per second before the server is killed in a comeback. The tool can read about this
-/// many events per second for 10,000 clients.
+/// With `--comeback`, the rate of events per second before the tool kills the server. With 10,000
+/// clients, the tool can read the deliveries of about this many events per second.
 const COMEBACK_RATE: f64 = 50.0;
 /// The size of the window, in events. The window has an entry for each event, so the maximum limits
 /// its memory.
@@ -73,7 +73,7 @@ pub(super) struct Plan {
     pub(super) quiet: Option<Box<Plan>>,
     /// The earlier run whose events are replayed during this load.
     pub(super) past: Option<EarlierRun>,
-    /// The number of the first connection, for the placeholder `{n}`.
+    /// The number that replaces the placeholder `{n}` for the first connection of this plan.
     first: usize,
     subscribe: Endpoint,
     publish: Endpoint,
@@ -97,7 +97,7 @@ struct Endpoint {
     path: String,
     /// The header lines, each with its line end.
     headers: String,
-    /// The values of the placeholder `{credential}`. Empty if it is not used.
+    /// The values of the placeholder `{credential}`. Empty if this endpoint has no credentials.
     credentials: Arc<[String]>,
 }
 
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn each_connection_sends_its_line_of_the_credentials() {
+    fn each_connection_sends_its_line_of_the_credentials_file() {
         let file = std::env::temp_dir().join(format!("downlink-bench-{}", std::process::id()));
         std::fs::write(&file, "one\ntwo\n").unwrap();
         let flag = format!("--credentials={}", file.display());
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_stalled_readers_or_several_topics_are_refused() {
+    fn stalled_readers_and_comebacks_need_a_single_topic_and_stalled_readers_have_a_maximum() {
         for good in ["0", "1", "9999", "10000"] {
             plan(&["--stalled", good]).unwrap();
         }

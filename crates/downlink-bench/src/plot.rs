@@ -31,7 +31,8 @@ struct Scales {
     /// The right end of the horizontal axis, as a number of nines. With 3, the axis ends at 99.9 %
     /// of the deliveries.
     nines: f64,
-    /// The minimum and the maximum latency of the chart, as powers of ten of nanoseconds.
+    /// The latencies at the lower and the upper end of the chart, as exponents: 3 stands for 10^3
+    /// nanoseconds.
     low: f64,
     high: f64,
 }
@@ -44,8 +45,8 @@ impl Scales {
         Self { nines, low, high }
     }
 
-    /// The horizontal position of a share of the deliveries. Of every `10^rarity` deliveries, the
-    /// share contains all except the slowest one.
+    /// The horizontal position of a share of the deliveries. The share contains all deliveries
+    /// except the slowest one of every `10^rarity`. With the rarity 2, it is 99 %.
     fn x(&self, rarity: f64) -> f64 {
         FIELD.left + (FIELD.right - FIELD.left) * rarity / self.nines
     }
@@ -130,7 +131,7 @@ fn text(svg: &mut String, at: (f64, f64), anchor: &str, text: &str) {
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }
 
-/// Formats a power of ten of nanoseconds in s, ms, µs or ns.
+/// Formats a number of nanoseconds in s, ms, µs or ns. The number is a power of ten.
 fn time(ns: f64) -> String {
     match ns {
         ns if ns >= 1e9 => format!("{} s", ns / 1e9),

@@ -8,8 +8,8 @@ use std::{
 
 use super::books::Books;
 
-/// The time between two updates. A quarter of a second would be too fast to read, and a whole
-/// second would look as if the program had stopped.
+/// The time between two updates. With a quarter of a second, the line would change too fast to
+/// read. With a whole second, the program would seem to have stopped.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The progress line.

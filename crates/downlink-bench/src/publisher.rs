@@ -99,7 +99,8 @@ impl PublisherConnection {
 
     fn take_answer(&mut self, is_closed: bool) {
         let PublisherState::Waiting(places) = &self.state else {
-            // Before some servers close an idle connection, they send a response (408).
+            // Some servers send a response (408) before they close an idle connection. This
+            // response answers no request, so it is ignored.
             if is_closed {
                 self.state = PublisherState::Broken;
             }

@@ -2,9 +2,9 @@
 //!
 //! The reader checks the head of the response, and finds the records in the body (a record is the
 //! part of a payload that identifies the event). By default, it only scans the bytes for records,
-//! which takes almost no time. If the reader has to resume, it decodes the events with a decoder of
-//! event streams. It keeps the decoder when the connection ends, so the next request can send the
-//! last event id.
+//! which takes almost no time. A reader that must be able to resume decodes the events with a
+//! decoder of event streams, which stores the last event id. When the connection ends, the reader
+//! keeps the decoder. The next request then contains this id.
 
 use std::io;
 
@@ -63,7 +63,8 @@ pub(super) enum SubscriptionError {
 }
 
 impl StreamReader {
-    /// A reader that scans for records, or decodes each event so that it can resume.
+    /// Makes a reader. If `is_resuming`, it decodes each event, so that it can resume. Otherwise it
+    /// only scans for records.
     pub(super) fn new(connection: HttpConnection, is_resuming: bool) -> Self {
         let decoding = match is_resuming {
             true => Decoding::Decode(Box::default()),
@@ -77,7 +78,7 @@ impl StreamReader {
         (self.connection, self.is_up) = (Some(connection), false);
     }
 
-    /// The last event id, if the reader decodes and has one.
+    /// The last event id. `None` if the reader only scans, or has got no id.
     pub(super) fn last_event_id(&self) -> Option<&str> {
         match &self.decoding {
             Decoding::Scan(_) => None,

@@ -56,7 +56,7 @@ pub(super) struct Scanner {
     marker: Finder<'static>,
 }
 
-/// The last bytes of one stream that may be the beginning of a record.
+/// The last bytes of one stream, if they may be the beginning of a record.
 #[derive(Debug)]
 pub(super) struct Carry {
     bytes: [u8; RECORD_BYTES - 1],
@@ -110,7 +110,7 @@ impl Scanner {
         carry.keep(&bytes[rest..]);
     }
 
-    /// Scans the kept bytes together with the next bytes, for records that begin in the kept bytes.
+    /// Scans the seam (the kept bytes and the next bytes) for records that begin in the kept bytes.
     /// Returns how many of `bytes` belong to these records. Returns `None` if all of `bytes` have
     /// been scanned.
     fn scan_seam(
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_found_byte_by_byte() {
+    fn records_are_found_if_each_byte_arrives_alone() {
         let text = record(7).payload(200) + &record(8).payload(200);
         let pieces: Vec<_> = text.as_bytes().chunks(1).collect();
         assert_eq!(scanned(&pieces), [record(7), record(8)]);

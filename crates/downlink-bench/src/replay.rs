@@ -26,8 +26,8 @@ use super::{
 const READ_BYTES: usize = 64 << 10;
 /// A pass fails if nothing arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The interval between two measurements of the server's memory. One measurement takes some tens of
-/// microseconds.
+/// The interval between two measurements of the server's memory. One measurement takes only some
+/// tens of microseconds, so it hardly delays the load.
 const SAMPLE: Duration = Duration::from_millis(20);
 
 /// The results of the passes so far, and the current pass.
@@ -98,7 +98,8 @@ impl<'a> ReplayPasses<'a> {
         }))
     }
 
-    /// Begins a pass if none is in progress. Then reads once. Returns true if anything arrived.
+    /// Begins a pass if none is in progress and no earlier pass has failed. Then reads once.
+    /// Returns true if anything arrived.
     pub(super) fn step(&mut self) -> anyhow::Result<bool> {
         if self.pass.is_none() && self.replays.problem.is_none() {
             let request = self.past.request.clone();
@@ -158,8 +159,8 @@ impl<'a> ReplayPasses<'a> {
         self.close();
     }
 
-    /// Ends the pass and adds it to the results. An event that arrives out of order counts as
-    /// duplicated, because a replay has to be in order.
+    /// Ends the pass and adds it to the results. A replay has to be in order. So an event that
+    /// arrives after a later event counts as lost and as duplicated.
     fn close(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         let counts = mem::take(&mut self.reading.books.counts);

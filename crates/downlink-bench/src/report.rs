@@ -25,10 +25,10 @@ pub(super) struct LoadReport {
     /// The requested events per second.
     rate: Option<f64>,
     window: Option<usize>,
-    /// The measured period.
+    /// The length of the measured period.
     seconds: f64,
     published: u64,
-    /// The number of events that could not be published.
+    /// The number of events that the server refused or did not answer.
     refused: u64,
     /// The number of events that should have been published before the end of the run, but were
     /// not.
@@ -41,9 +41,11 @@ pub(super) struct LoadReport {
     wrong_topic: u64,
     foreign: u64,
     /// True if the counts are exact. The counts are not exact if a connection had more ranges of
-    /// missing events than it can remember.
+    /// missing events than it can store.
     exact: bool,
-    /// True if every connection got every event once and in order, and nothing else.
+    /// True if every connection got every event once and in order, and nothing else. With several
+    /// publishers, the order is not checked. The other loads of the run must also be without a
+    /// flaw.
     flawless: bool,
     quiet: Option<QuietFigures>,
     stalled: Option<Returns>,
@@ -92,7 +94,8 @@ struct ServerFigures {
     acknowledged_per_cpu_s: f64,
     cpu_us_per_delivery: f64,
     cpu_user_us_per_delivery: f64,
-    /// Connections that came up per second of the server's processor time.
+    /// The number of connections that got their event stream, per second of the server's processor
+    /// time.
     connects_per_cpu_s: Option<f64>,
     resident_bytes: u64,
     resident_bytes_per_connection: f64,

@@ -103,7 +103,7 @@ impl HttpResponse {
         matches!(self.state, ResponseState::Ended(_))
     }
 
-    /// Takes the next bytes of the connection, and calls `body` with the bytes of the body in them.
+    /// Takes the next bytes of the connection. Calls `body` with the bytes that belong to the body.
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -265,8 +265,8 @@ fn size(value: u64, digits: u8, byte: u8) -> Result<Chunk, BadResponse> {
 mod tests {
     use super::*;
 
-    /// Reads a response: its status, its body, and whether it has ended. Checks that the result is
-    /// the same if the bytes arrive in pieces.
+    /// Reads a response. Returns its status, its body, and whether it has ended. Checks that the
+    /// result is the same if the bytes arrive in pieces.
     fn read(text: &str) -> Result<(Option<u16>, String, bool), BadResponse> {
         let whole = read_in_pieces(text, text.len());
         assert_eq!(whole, read_in_pieces(text, 1));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_framing_lasts_until_the_close() {
+    fn a_body_without_a_length_or_chunks_lasts_until_the_connection_closes() {
         let text = "HTTP/1.0 200 OK\r\n\r\ndata: 1\n\n";
         assert_eq!(read(text), Ok((Some(200), "data: 1\n\n".into(), false)));
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_tells_whether_the_body_is_an_event_stream_and_the_connection_closes() {
+    fn the_head_says_if_the_body_is_an_event_stream_and_if_the_connection_closes() {
         let head = |text: &str| {
             let mut response = HttpResponse::new();
             response.feed(text.as_bytes(), &mut |_| ()).unwrap();

@@ -18,8 +18,8 @@ pub(super) struct ServerProcesses {
 pub(super) struct Usage {
     /// User and system time.
     pub(super) cpu_s: f64,
-    /// Only the user time. The sum of user and system time is exact, but the system only estimates
-    /// how much of it is user time. This estimate is accurate after tens of seconds.
+    /// Only the user time. The sum of user and system time is exact. But the kernel only estimates
+    /// how much of the sum is user time. This estimate is accurate after tens of seconds.
     pub(super) cpu_user_s: f64,
     pub(super) resident_bytes: u64,
 }

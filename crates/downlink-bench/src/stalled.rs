@@ -33,14 +33,14 @@ pub(super) struct StalledReaders<'a> {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Returns {
     pub(super) readers: u64,
-    /// The number of readers whose connection the server had ended.
+    /// The number of readers that had to reconnect, because their connection had ended.
     pub(super) cut: u64,
     /// The number of sockets for stalled readers that the server still had open at the end of the
     /// load.
     pub(super) still_open: Option<usize>,
-    /// The number of readers that missed no event.
+    /// The number of readers that missed no event and got no report of a gap.
     pub(super) exact: u64,
-    /// The number of readers that missed events and got one report of a gap.
+    /// The number of readers that got one report of a gap, which explains all missing events.
     pub(super) one_gap: u64,
     /// The number of all other readers: they missed events without a report, got several reports,
     /// got events twice or out of order, or did not get the newest event.
@@ -118,7 +118,7 @@ impl<'a> StalledReaders<'a> {
     }
 }
 
-/// Returns the number of reported gaps, which is 0 or 1, or why the reader failed.
+/// Returns the number of reported gaps (0 or 1). If the reader failed, returns the reason.
 fn judge(story: &Story, books: &Books) -> Result<u64, String> {
     let is_published = |number: &u64| !books.refused.contains(number);
     let missed = story.unreported.iter().cloned().flatten().filter(is_published).count();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_events_without_a_report_are_a_failure_and_so_is_disorder() {
+    fn unreported_missing_events_repeated_reports_and_disorder_are_failures() {
         assert_eq!(end("01789", &[]), Err("it missed 5 events without a report".to_owned()));
         assert_eq!(end("0g13", &[]), Err("it missed 1 events without a report".to_owned()));
         assert_eq!(end("0g3g7", &[]), Err("it got 2 reports of gaps".to_owned()));

@@ -31,16 +31,17 @@ pub(super) struct Storms {
     storms: Vec<Storm>,
     /// The connections per second in the slowest storm.
     connects_per_s: f64,
-    /// The number of connections per second of the server's processor time, over all storms.
+    /// The number of connections of all storms, divided by the processor time that the server used
+    /// for them.
     connects_per_cpu_s: f64,
     /// The server's memory after the last storm, when all connections are closed.
     resident_after: u64,
     /// `resident_after` divided by `resident_before`.
     resident_growth: f64,
-    /// The share of the connecting time in which the load tool was busy. This is the largest share
-    /// of all storms.
+    /// In each storm, the load tool is busy for a share of the time that it takes to connect. This
+    /// is the largest of these shares.
     generator_busy_share: f64,
-    /// True if every connection came up and the server closed every socket.
+    /// True if every connection got its event stream and the server closed every socket.
     flawless: bool,
     problem: Option<String>,
 }
@@ -64,7 +65,7 @@ struct Storm {
 ///
 /// # Errors
 ///
-/// If no connection comes up, or the server's process cannot be read.
+/// If no subscription gets an event stream, or the server's process cannot be read.
 pub(super) fn run(plan: &Plan, server: &ServerProcesses, number: usize) -> anyhow::Result<Storms> {
     let descriptors = warm_up(&plan.alone(), server)?;
     let before = server.resident_bytes()?;
@@ -73,8 +74,9 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, number: usize) -> anyho
     Ok(Storms::new(plan, before, storms))
 }
 
-/// Connects a single reader and closes it. Returns the number of descriptors that the server keeps
-/// without connections, including those that it opens when it answers its first request.
+/// Connects a single reader and closes it. Returns the number of descriptors that the server has
+/// open without connections. The server opens some of them only when it answers its first request,
+/// so they are counted after this request.
 fn warm_up(plan: &Plan, server: &ServerProcesses) -> anyhow::Result<usize> {
     let mut load = LoadRun::new(plan, server)?;
     load.connect()?;
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_connection_or_an_open_socket_is_a_flaw() {
+    fn a_missing_connection_or_a_socket_left_open_is_a_flaw() {
         assert!(!storms("100", vec![storm(99, 0.1, 0)]).flawless);
         assert!(!storms("100", vec![storm(100, 0.1, 1)]).flawless);
     }

@@ -21,16 +21,17 @@ pub(super) struct Subscriber {
     /// The events that arrived. `None` until the stream is up. The value stays when the connection
     /// ends.
     pub(super) seen: Option<Seen>,
-    /// `None` if the subscription cannot resume.
+    /// The record of reported gaps. `None` if the subscription cannot resume.
     pub(super) story: Option<Box<Story>>,
 }
 
-/// The record of a subscription that can resume. Reported gaps explain its missing events.
+/// The record of a subscription that can resume. It distinguishes missing events in a reported gap
+/// from other missing events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     /// The number of gaps that the server reported.
     pub(super) gaps: u64,
-    /// True if a gap was reported after the newest event.
+    /// True if a gap was reported after the newest event that has arrived.
     is_reported: bool,
     /// The ranges of missing events for which no gap was reported.
     pub(super) unreported: Vec<Range<u64>>,
@@ -45,7 +46,8 @@ impl Story {
         self.is_reported = true;
     }
 
-    /// Records that the event `number` arrived. `next` is the number that would follow in order.
+    /// Records that the event `number` arrived. `next` is the number of the event that would have
+    /// been next in order.
     pub(super) fn arrival(&mut self, arrival: DeliveryOrder, number: u64, next: u64) {
         if arrival != DeliveryOrder::InOrder {
             self.disorder += 1;

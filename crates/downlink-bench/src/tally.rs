@@ -3,14 +3,14 @@
 //! The events of a topic have positions: 0, 1, 2 and so on. Invariant: each connection knows for
 //! every event of its topic whether the event has arrived. It stores the position after the newest
 //! event that arrived, and the ranges of missing positions below this position (the holes). So the
-//! counts are exact. A connection with more than [`HOLES_MAX`] holes forgets the oldest hole, and
-//! the tally counts the forgotten holes.
+//! counts are exact, with one exception: a connection stores at most [`HOLES_MAX`] holes, and
+//! forgets the oldest hole when another is added. The tally counts the forgotten holes.
 
 use std::{collections::VecDeque, ops::Range};
 
-/// The maximum number of holes that one connection remembers. If a server delivers in order, there
-/// are no holes. If it drops events under load, there are a few dozen. A hole takes 16 bytes, so
-/// 10,000 connections need at most 160 MB.
+/// The maximum number of holes that one connection stores. If a server delivers every event in
+/// order, there are no holes. If it drops events under load, there are a few dozen. A hole takes 16
+/// bytes, so 10,000 connections need at most 160 MB.
 pub(super) const HOLES_MAX: usize = 1_000;
 
 /// Counts over all connections.
@@ -19,11 +19,11 @@ pub(super) struct Counts {
     /// Expected deliveries. Each event counts once for each connection that was up on the event's
     /// topic.
     pub(super) expected: u64,
-    /// Deliveries that arrived, each counted once.
+    /// Expected deliveries that arrived. A repeated delivery does not count.
     pub(super) received: u64,
     /// Deliveries of an event that had already arrived.
     pub(super) duplicated: u64,
-    /// Deliveries of an event that came after a later event. They also count as received.
+    /// Deliveries that came after the delivery of a later event. They also count as received.
     pub(super) out_of_order: u64,
     /// Deliveries on a connection that did not subscribe to the topic.
     pub(super) wrong_topic: u64,
@@ -66,7 +66,8 @@ pub(super) enum DeliveryOrder {
 }
 
 impl Seen {
-    /// A connection that has to get the events from `first` on.
+    /// Makes the value for a connection that has no delivery yet, and has to get the events from
+    /// the position `first` on.
     pub(super) fn starting_at(first: u64) -> Self {
         Self { next: first, holes: VecDeque::new() }
     }
@@ -111,7 +112,7 @@ impl Seen {
         self.next = position + 1;
     }
 
-    /// Removes a position from the hole that contains it. Returns false if there is none.
+    /// Removes a position from the hole that contains it. Returns false if no hole contains it.
     fn fill(&mut self, position: u64) -> bool {
         let at = self.holes.partition_point(|hole| hole.end <= position);
         let Some(hole) = self.holes.get_mut(at).filter(|hole| hole.contains(&position)) else {
@@ -170,7 +171,7 @@ mod tests {
         let swapped = Counts { expected: 4, ..counted(&[0, 2, 1, 3]) };
         assert_eq!(swapped, Counts { expected: 4, ..counts(4, 0, 1) });
         assert!(!swapped.is_flawless(true));
-        assert!(swapped.is_flawless(false), "the order does not matter");
+        assert!(swapped.is_flawless(false), "without the check of the order");
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_before_the_first_due_position_is_a_duplicate() {
+    fn a_delivery_before_the_first_expected_position_is_a_duplicate() {
         let (mut seen, mut counts) = (Seen::starting_at(5), Counts::default());
         assert_eq!(seen.arrive(4, &mut counts), DeliveryOrder::Duplicate);
         assert_eq!(seen.arrive(5, &mut counts), DeliveryOrder::InOrder);
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_agree_with_a_set_for_every_sequence_of_six_deliveries() {
+    fn the_counts_are_right_for_every_sequence_of_six_deliveries() {
         let mut orders = vec![vec![]];
         for _ in 0..6 {
             let longer = |order: &Vec<u64>| {

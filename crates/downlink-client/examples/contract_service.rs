@@ -3,7 +3,7 @@
 //! Run `cargo run -p downlink-client --example contract_service -- 127.0.0.1:8000`, and then
 //! `sse-contract-tests --url http://127.0.0.1:8000`. Each stream is a task that owns an event
 //! source. The task reports each delivery to the tests by an HTTP request (a callback). It sends
-//! the callbacks in order, and waits for the answer to each.
+//! the callbacks in order. Before each callback, it waits for the answer to the previous callback.
 
 use axum::{
     Json, Router,

@@ -140,15 +140,16 @@ impl EventSourceBuilder {
     /// A downlink server announces the end of the credentials. The event source then calls the
     /// function while it still reads the stream. When the function has returned, the event source
     /// reconnects and resumes after the last delivery, so it loses no event. If the function fails,
-    /// the event source calls it again after a wait, until the stream ends.
+    /// the event source calls it again after a wait. These calls stop when the stream ends, or when
+    /// [`attempts_max`](ReconnectPolicy::attempts_max) calls in a row have failed.
     ///
     /// An error of the function counts as a failed attempt. After a 401, the event source calls the
     /// function again and makes another attempt at once. It delivers the 401 as an
     /// [`Interruption`](crate::Interruption) with a wait of zero, and does not count the 401 for
     /// [`attempts_max`](ReconnectPolicy::attempts_max). If the server answers 401 again before a
     /// stream opens, the event source ends. With
-    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends the event source. If
-    /// the function caches a token, the function must replace the token before the token expires.
+    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends the event source. A
+    /// function that caches a token must replace the token before it expires.
     ///
     /// # Examples
     ///
@@ -194,9 +195,11 @@ impl EventSourceBuilder {
 
     /// Sets whether the server's own events are delivered, such as `downlink.open`,
     /// `downlink.alive` and `downlink.expiring`. Their types begin with `downlink.`. By default,
-    /// they are not delivered, but they always update the last event id. Gap notices are always
-    /// delivered, as [`Delivery::Gap`](crate::Delivery::Gap). So are the events of the type
-    /// `downlink.event`, which a subscription with `meta=1` gets.
+    /// they are not delivered, but they always update the last event id.
+    ///
+    /// Two types are always delivered. Gap notices arrive as
+    /// [`Delivery::Gap`](crate::Delivery::Gap). Events of the type `downlink.event` are ordinary
+    /// events: a subscription with `meta=1` gets all its events with this type.
     pub fn control_events(mut self, shown: bool) -> Self {
         self.settings.control_events = shown;
         self

@@ -44,12 +44,13 @@ impl Credentials {
         Self::default().with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Makes credentials with the address of the next attempt, such as one that contains a ticket:
-    /// the `url` in the answer to `POST /tickets`. A relative address, such as
-    /// `/events?ticket=x`, belongs to the address of the [builder](crate::EventSource::builder).
+    /// Makes credentials with the address of the next attempt. The address usually contains a
+    /// ticket: it is the `url` in the answer to `POST /tickets`. A relative address, such as
+    /// `/events?ticket=x`, is resolved against the address of the
+    /// [builder](crate::EventSource::builder).
     ///
-    /// If the address has another origin than that of the builder, the builder's headers
-    /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent. A
+    /// If the origin of this address is not the origin of the builder's address, the builder's
+    /// headers `Authorization`, `Proxy-Authorization` and `Cookie` are not sent. A
     /// [`Publisher`](crate::Publisher) ignores the address.
     ///
     /// # Errors

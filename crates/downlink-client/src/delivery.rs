@@ -11,13 +11,12 @@ use crate::{Gap, ReceivedEvent, StreamError};
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A connection has opened. It is delivered once for each connection, before the events of the
-    /// connection.
+    /// A connection has opened. Each connection delivers this value once, before its events.
     Open(Opened),
     /// An event.
     Event(ReceivedEvent),
-    /// Events are missing, and will not be delivered. The missing events came before the next
-    /// event.
+    /// Events are missing, and will not be delivered. In the order of the stream, they come before
+    /// the next event.
     Gap(Gap),
     /// A comment. Comments are delivered only if they are
     /// [enabled](crate::EventSourceBuilder::comments).

@@ -67,8 +67,8 @@ pub enum StreamError {
     Status {
         /// The status.
         status: StatusCode,
-        /// The wait that the header `Retry-After` asks for. The event source may wait for less
-        /// time, because its waits have a maximum.
+        /// The wait from the header `Retry-After`. The event source may wait for less time, because
+        /// its waits have a maximum.
         retry_after: Option<Duration>,
         /// The server's description of the error. A downlink server sends a description.
         problem: Option<Box<Problem>>,

@@ -15,8 +15,7 @@ pub struct Gap {
     /// The reason why events are missing.
     #[serde(default = "GapReason::none")]
     pub reason: GapReason,
-    /// The last event id that the client sent. The missing events come after the event with this
-    /// id.
+    /// The last event id of the client. The missing events come after the event with this id.
     pub after: Option<String>,
     /// The id of the oldest event that the server still has. `None` if it has no event.
     pub oldest: Option<String>,
@@ -44,13 +43,14 @@ pub enum GapReason {
     NewEpoch,
     /// The client read too slowly, and the server evicted the events before it could send them.
     Lagged,
-    /// The server lost the events, such as in a power cut.
+    /// The server lost the events, for example in a power cut.
     Lost,
     /// The server has the events in its store but cannot read them.
     Unreadable,
     /// The last event id is too long for a header, or has a character that a header cannot carry.
-    /// So the client could not tell the server where to resume. This reason comes from the client,
-    /// not from a server. See [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
+    /// So the client connected without the id, and the server did not resume. This reason comes
+    /// from the client, not from a server. See
+    /// [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
     #[serde(skip)]
     UnsendableId,
     /// The notice cannot be parsed.

@@ -13,9 +13,9 @@ pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
 }
 
-/// The wait that `Retry-After` asks for, in seconds or as a date. If it is a date, the wait is
-/// counted from the `Date` header of the answer. The client's clock may differ from the server's
-/// clock.
+/// The wait from the header `Retry-After`, which contains seconds or a date. If it contains a date,
+/// the wait is counted from the `Date` header of the answer, because the client's clock may differ
+/// from the server's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -49,12 +49,13 @@
 //!
 //! - [`EventSource`] delivers every interruption, and every gap that the server reports, as a
 //!   value. An event source that has ended never connects again.
-//! - Every wait has a limit, with one exception: the wait for the next bytes of a server that
-//!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]).
+//! - Every wait has a limit, with two exceptions: the wait for the next bytes of a server that
+//!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]), and
+//!   [`Publisher::publish_stream`], which may take hours.
 //! - There is no background task. An [`EventSource`] makes progress only when it is polled.
 //!   Dropping it closes its socket.
-//! - Debug output and errors do not show credentials: neither the values of the headers that the
-//!   client sends, nor the query and the user name of an address. An [`EventDataError`] may quote
+//! - Debug output and errors do not show credentials. They omit the values of the headers that the
+//!   client sends, and the query and the user name of an address. An [`EventDataError`] may quote
 //!   the start of an event's data.
 //!
 //! This crate has no server. The crate `downlink` has a server.

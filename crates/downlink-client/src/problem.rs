@@ -17,7 +17,7 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 ///
 /// The description usually arrives right after the head of the answer. With half the time, the
 /// client would miss the description on a slow connection. With double the time, a server that
-/// sends only a head would delay the next attempt for longer.
+/// sends only a head would delay the next attempt by ten seconds.
 const PROBLEM_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PROBLEM: &str = "application/problem+json";
@@ -41,7 +41,7 @@ pub struct Problem {
     /// A description of this error, and how to fix it.
     #[serde(default)]
     pub detail: String,
-    /// The wait that `Retry-After` asks for.
+    /// The wait from the header `Retry-After`.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
 }
@@ -62,8 +62,8 @@ pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Opt
     Some(Problem { status, retry_after: retry_after(headers), ..problem })
 }
 
-/// Reads the problem of a refused subscription. `None` if the problem is missing, too long or too
-/// slow. A missing problem is no error, because the status already says what happened.
+/// Reads the problem of a refused subscription. `None` if the problem is missing, is too long or
+/// arrives too late. A missing problem is no error, because the status already says what happened.
 pub(crate) async fn read(mut answer: Response) -> Option<Problem> {
     if !has_media_type(answer.headers(), PROBLEM) {
         return None;

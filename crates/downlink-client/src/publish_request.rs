@@ -81,7 +81,8 @@ impl PublishRequest {
         self.with("finish_on_end", "true")
     }
 
-    /// Sets what happens to the ids of a published event stream. By default, they are dropped.
+    /// Sets what happens to the ids of a published event stream. By default, the server replaces
+    /// them.
     pub fn stream_ids(self, ids: StreamIds) -> Self {
         self.with("ids", ids.parameter())
     }
@@ -166,7 +167,7 @@ impl StreamIds {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamTypes {
-    /// Reserved types get the prefix `upstream.`, and types that cannot be sent are dropped.
+    /// Reserved types get the prefix `upstream.`. Types that are too long for an event are dropped.
     Prefix,
     /// Types do not change. A reserved type ends the stream.
     Keep,

@@ -1,9 +1,9 @@
 //! Publishing to a downlink server over its HTTP API.
 //!
 //! Each call sends one request. The publisher does not repeat a failed request, because only the
-//! caller knows whether a repeat is safe. A 401 is an exception, because the server has then
-//! published nothing. If the app has set a function for credentials, the publisher repeats the
-//! request once with new credentials.
+//! caller knows whether a repeat is safe. There is one exception: with a 401, the server says that
+//! it has published nothing. If the app has set a function for credentials, [`Publisher::publish`]
+//! then repeats the request once with new credentials.
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -21,8 +21,8 @@ use crate::{
 
 /// The default time limit for the answer to one event: 30 seconds.
 ///
-/// A commit takes milliseconds, and a busy server refuses a request at once. So if no answer has
-/// arrived after this time, the server or the network has failed.
+/// A commit takes milliseconds, and a busy server refuses a request at once with a 503. So if no
+/// answer has arrived after this time, the server or the network has failed.
 pub const PUBLISH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -107,9 +107,9 @@ impl Publisher {
     ///
     /// After a 401, [`publish`](Self::publish) calls the function again and repeats the request
     /// once. If the answer is 401 again, `publish` returns an error.
-    /// [`publish_stream`](Self::publish_stream) cannot repeat its items, so it returns an error
-    /// after the first 401. If the function caches a token, the function must replace the token
-    /// before the token expires.
+    /// [`publish_stream`](Self::publish_stream) cannot send its items twice, so it returns an error
+    /// after the first 401. A function that caches a token must replace the token before it
+    /// expires.
     ///
     /// # Examples
     ///

@@ -1,7 +1,8 @@
 //! New credentials for a stream whose credentials will end.
 //!
-//! The event source fetches them while it reads the stream. If the app's function fails, the stream
-//! stays open, and the event source calls the function again after a wait.
+//! The event source calls the app's function for credentials while it still reads the stream. If
+//! the function fails, the stream stays open, and the event source calls the function again after a
+//! wait.
 
 use downlink_proto::reconnect::{Outcome, Reconnect, ReconnectPolicy};
 use std::{
@@ -34,7 +35,7 @@ impl Renewal {
         Self { pacing: Reconnect::new(policy), phase }
     }
 
-    /// Returns the new credentials. Do not poll it again afterwards.
+    /// Returns the new credentials. Do not poll the renewal again afterwards.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

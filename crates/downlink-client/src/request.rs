@@ -75,8 +75,8 @@ impl StreamRequest {
         })
     }
 
-    /// Starts an attempt. Without `credentials`, it first fetches them. Dropping the future ends
-    /// the attempt and closes its socket.
+    /// Starts an attempt. If `credentials` is `None`, the attempt first fetches credentials.
+    /// Dropping the future ends the attempt and closes its socket.
     pub(crate) fn send(
         &self,
         credentials: Option<Credentials>,

@@ -45,26 +45,28 @@ const OPEN_EVENT_TYPE: &str = "downlink.open";
 const EXPIRING_EVENT_TYPE: &str = "downlink.expiring";
 const EXPIRED_EVENT_TYPE: &str = "downlink.expired";
 
-/// If new credentials do not end at least this much later than the old ones, they are not new: 1
+/// Credentials count as new only if they end at least this much later than the previous ones: 1
 /// second.
 ///
-/// The two ends of the same credentials differ by less, because the notices count in milliseconds
-/// from their arrival. Credentials that last for half the time would make the client reconnect twice
-/// a second.
+/// The server announces the end in `downlink.expiring`, as a number of milliseconds after the
+/// arrival of this event. So two announcements for the same credentials can give slightly different
+/// ends, but these ends differ by less than this value. With half the value, credentials that last
+/// for half a second would count as new each time, and the client would reconnect twice a second.
 const LIFETIME_GAIN_MIN: Duration = Duration::from_secs(1);
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
-/// the topics in its data. Its type begins with `downlink.`, but it is an event like any other.
+/// the topics in its data. Its type begins with `downlink.`, but the event source delivers it as an
+/// ordinary event.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
 /// A lasting subscription. It reconnects after an interruption, and resumes after the last event.
 ///
 /// The event source is a [`Stream`] of [`Delivery`] values. The method [`next`](Self::next) returns
-/// the next value without the trait. If another attempt may succeed after an error, the event
-/// source delivers the error and tries again. If no attempt can succeed, the event source ends for
-/// good, and [`closed_because`](Self::closed_because) returns the reason. The event source connects
-/// when it is first polled, makes progress only while it is polled, and closes its socket when
-/// dropped.
+/// the next value, and needs no import of the trait. If another attempt may succeed after an error,
+/// the event source delivers the error and tries again. If no attempt can succeed, the event source
+/// ends for good, and [`closed_because`](Self::closed_because) returns the reason. The event source
+/// connects when it is first polled, makes progress only while it is polled, and closes its socket
+/// when dropped.
 ///
 /// Poll it within a tokio runtime with time and I/O enabled.
 ///
@@ -80,9 +82,8 @@ pub struct EventSource {
     /// The decoder of the present stream. It also stores the last event id. The id changes only
     /// when an item is delivered, not when the item is decoded.
     decoder: Decoder,
-    /// Whether a 401 or a revocation has already led to an attempt with new credentials. It becomes
-    /// false again when a stream opens. If another 401 comes before a stream opens, the event
-    /// source ends.
+    /// True from a 401 or a revocation until the next stream opens. Each attempt in this time uses
+    /// new credentials. If the answer is a 401 again, the event source ends.
     is_renewed: bool,
     /// The end of the credentials that the server announced last.
     credentials_end: Option<Instant>,
@@ -116,7 +117,7 @@ enum SourcePhase {
     Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(StreamBody),
-    /// The stream exceeded a limit. The items before the excess are still delivered.
+    /// The stream exceeded a limit. The items that were decoded before are still delivered.
     Failing(DecodeError),
     /// Ended for good. Every further poll returns `None`.
     Closed,
@@ -126,10 +127,10 @@ struct StreamBody {
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     idle: Option<IdleTimer>,
     opened: Instant,
-    /// Whether the stream brought an event. Events about the connection do not count, because a
-    /// server that refuses a client may send such events and then end the stream.
+    /// Whether an event has arrived in the stream. Events about the connection do not count,
+    /// because a server that refuses a client may send such events and then end the stream.
     brought_event: bool,
-    /// New credentials that replace those of this stream. Set after the notice of their end.
+    /// The renewal of this stream's credentials. `None` until the server announces their end.
     renewal: Option<Renewal>,
 }
 
@@ -333,8 +334,8 @@ impl EventSource {
         }
     }
 
-    /// Whether another attempt with new credentials may succeed. It may after the first 401. If
-    /// that attempt gets a 401 too, new credentials do not help.
+    /// Whether another attempt with new credentials may succeed. It may succeed after the first
+    /// 401. If the answer to this attempt is a 401 too, new credentials do not help.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()
@@ -387,8 +388,9 @@ impl EventSource {
     }
 
     /// Begins to get new credentials, because the server has announced the end of the present ones.
-    /// Does nothing if the next stream could not resume after the last delivery, or if the last
-    /// renewal has not moved the end.
+    /// Does nothing if the next stream could not resume after the last delivery. Also does nothing
+    /// if the server has announced an end before, and the new end is less than
+    /// [`LIFETIME_GAIN_MIN`] later.
     fn renew_before_end(&mut self, data: &str) {
         #[derive(Deserialize)]
         struct ExpiryNotice {
@@ -442,7 +444,7 @@ fn is_revoked(data: &str) -> bool {
 }
 
 impl StreamBody {
-    /// Whether a stream that ends now counts as empty: it was short and brought no event.
+    /// Whether a stream that ends now counts as empty: it was short, and no event arrived.
     fn is_empty(&self) -> bool {
         !self.brought_event && self.opened.elapsed() < EMPTY_STREAM_MAX
     }

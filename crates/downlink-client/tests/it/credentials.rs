@@ -159,7 +159,7 @@ async fn a_401_is_followed_by_one_attempt_with_new_credentials() {
 /// The policy of this test waits three seconds before an ordinary attempt. The function `refuse`
 /// asserts that the wait before the attempt with new credentials is zero.
 #[tokio::test]
-async fn the_attempt_with_new_credentials_does_not_wait_and_is_not_counted() {
+async fn a_401_causes_no_wait_and_does_not_count_as_a_failed_attempt() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let fetch = {
         let tokens = tokens.clone();
@@ -190,7 +190,7 @@ async fn a_second_401_ends_the_event_source_even_after_a_503_between_them() {
 }
 
 #[tokio::test]
-async fn after_an_open_stream_a_401_fetches_new_credentials_again() {
+async fn after_a_stream_has_opened_a_401_leads_to_new_credentials_again() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let mut source = tokens.source(&server);
     refuse(&mut source, &server, 401).await;

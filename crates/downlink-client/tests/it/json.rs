@@ -48,10 +48,10 @@ async fn data_of_another_type_gives_an_error_with_the_reason() {
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
 
-/// The parser's message ends with a position, which is removed. A text in the data that looks like
-/// a position is kept.
+/// The parser's message ends with a position, which the error removes. The error must not remove
+/// quoted data that looks like a position.
 #[tokio::test]
-async fn the_reason_quotes_data_that_resembles_a_position() {
+async fn quoted_data_that_looks_like_a_position_stays_in_the_reason() {
     let error = error("message", r#"{"number":"x at line 1 column 33"}"#).await;
     assert_eq!((error.line, error.column), (1, 33));
     let quoted = r#"invalid type: string "x at line 1 column 33", expected u64"#;

@@ -50,7 +50,7 @@ async fn an_event_is_published_by_a_post_with_its_topic_in_the_query() {
 }
 
 #[tokio::test]
-async fn an_accepted_event_is_not_yet_committed() {
+async fn an_event_answered_with_202_is_not_yet_committed() {
     let accepted = answer("202 Accepted", "application/json", RECEIPT);
     let (receipt, _) = publish(PublishRequest::to_everyone(), accepted).await;
     assert!(!receipt.unwrap().committed);
@@ -70,7 +70,7 @@ async fn the_path_of_the_base_address_is_kept_and_headers_are_sent() {
 }
 
 #[tokio::test]
-async fn the_base_address_may_end_with_the_path_of_events() {
+async fn the_base_address_may_already_end_with_the_path_events() {
     let server = Server::bind().await;
     for path in ["/events", "/live/events/"] {
         let publisher = Publisher::new(server.url(path)).unwrap();
@@ -188,7 +188,7 @@ async fn the_receipt_of_an_event_stream_without_events_has_no_id() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_stream_to_publish_is_a_transport_error() {
+async fn an_error_of_the_published_stream_is_a_transport_error() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap();
     let items = stream::iter([Err::<Bytes, _>(io::Error::other("the model stopped"))]);

@@ -87,7 +87,7 @@ async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str)
 /// A server may set `retry: 0` and end each stream at once. If the waits did not grow, such a
 /// server would get thousands of requests a second.
 #[tokio::test]
-async fn the_wait_grows_while_streams_bring_no_event() {
+async fn the_wait_grows_while_streams_end_at_once_without_an_event() {
     fastrand::seed(1);
     let server = Server::bind().await;
     let source = || EventSource::builder(server.url("/events")).build().unwrap();
@@ -103,11 +103,11 @@ async fn the_wait_grows_while_streams_bring_no_event() {
         others.push(wait_after_empty(&mut other, &server, body).await);
     }
     assert!(waits.iter().sum::<Duration>() > Duration::from_secs(20), "{waits:?}");
-    assert_ne!(waits, others, "two clients reconnect at different times");
+    assert_ne!(waits, others, "two clients must wait for different times");
 }
 
 #[tokio::test]
-async fn a_stream_that_is_long_or_brings_an_event_resets_the_wait() {
+async fn a_long_stream_or_a_stream_with_an_event_resets_the_wait() {
     let server = Server::bind().await;
     for event_type in ["message", "downlink.event"] {
         let mut source = EventSource::builder(server.url("/events")).build().unwrap();
@@ -166,7 +166,7 @@ async fn an_unfinished_event_and_its_id_are_dropped() {
 }
 
 #[tokio::test]
-async fn an_event_without_an_id_on_a_new_stream_keeps_the_last_event_id() {
+async fn the_last_event_id_is_kept_during_a_stream_whose_events_have_no_ids() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "id: 1\ndata: x\n\nid: 9\nda").await);
@@ -332,7 +332,7 @@ async fn a_refusal_is_reported_even_if_its_description_never_arrives() {
 }
 
 #[tokio::test]
-async fn spec_mode_reconnects_after_the_end_of_a_stream() {
+async fn in_spec_mode_the_source_reconnects_after_a_stream_but_not_after_a_503() {
     let server = Server::bind().await;
     let policy = ReconnectPolicy::spec().reconnection_time(Duration::ZERO);
     let mut source = server.builder().reconnection(policy).build().unwrap();

@@ -25,7 +25,8 @@ fn expiring(left: Duration) -> String {
     format!("event: downlink.expiring\ndata: {{\"in_ms\":{}}}\n\n", left.as_millis())
 }
 
-/// The app's function. It counts its calls, and each call waits for the result that the test gives.
+/// The app's function that returns credentials. It counts its calls. Each call waits until the test
+/// gives it a result.
 struct App {
     calls: Arc<AtomicU32>,
     results: mpsc::UnboundedSender<Result<Credentials, io::Error>>,
@@ -70,7 +71,7 @@ async fn reconnect(source: &mut EventSource, server: &Server, body: &str) -> Con
 }
 
 #[tokio::test]
-async fn before_the_end_the_source_resumes_with_new_credentials() {
+async fn the_source_resumes_with_new_credentials_before_the_old_ones_end() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -92,13 +93,14 @@ async fn events_are_delivered_once_while_the_credentials_are_fetched() {
     let (app, mut source) = App::new(&server);
     app.give("1");
     let mut first = connect(&mut source, &server, format!("{OPEN}{}", expiring(LEFT))).await;
-    // The first call fails, and the source makes the second call while it reads.
+    // The first call for new credentials fails. The source makes the next call while it still
+    // reads.
     app.fail();
     while app.calls() < 3 {
         first.send("data: x\n\n").await;
         assert_eq!(event(&mut source).await.data, "x");
     }
-    // The end of this event is missing. The next connection must deliver the whole event.
+    // The event `e-2` is incomplete. The next connection must deliver it as a whole.
     first.send("id: e-1\ndata: y\n\nid: e-2\ndata: not").await;
     assert_eq!(event(&mut source).await.data, "y");
     app.give("2");
@@ -159,7 +161,7 @@ async fn a_stream_without_ids_is_not_replaced_before_the_credentials_end() {
 }
 
 #[tokio::test]
-async fn a_source_without_a_credentials_function_ignores_the_notice() {
+async fn a_source_without_a_credentials_function_ignores_an_expiry_notice() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = format!("{OPEN}{}data: x\n\n", expiring(LEFT));
@@ -170,7 +172,7 @@ async fn a_source_without_a_credentials_function_ignores_the_notice() {
 }
 
 #[tokio::test]
-async fn a_notice_that_cannot_be_parsed_is_ignored() {
+async fn an_expiry_notice_that_cannot_be_parsed_is_ignored() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -180,8 +182,8 @@ async fn a_notice_that_cannot_be_parsed_is_ignored() {
     assert_no_renewal(&app, &mut source, connection).await;
 }
 
-/// Lets a stream end with this notice. Returns the app's function, the source and the server, which
-/// has not answered the next request yet.
+/// Sends a stream that ends with this notice. Returns the app's function, the source and the
+/// server, which has not answered the next request yet.
 async fn refused_after(notice: &str) -> (App, EventSource, Server) {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
@@ -210,7 +212,7 @@ async fn after_an_expiry_a_401_is_followed_by_one_more_attempt() {
 }
 
 #[tokio::test]
-async fn after_the_server_accepts_new_credentials_a_401_is_followed_by_one_more_attempt() {
+async fn after_a_stream_with_new_credentials_a_401_is_followed_by_one_more_attempt() {
     let (app, mut source, server) = refused_after(REVOKED).await;
     drop(reconnect(&mut source, &server, "").await);
     interruption(&mut source).await;

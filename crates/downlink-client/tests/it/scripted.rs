@@ -214,8 +214,8 @@ pub(crate) async fn interrupted_by(
     interruption
 }
 
-/// Answers the first request of an event source, which must end the source for good. Returns the
-/// error.
+/// Answers the first request of an event source. The answer must end the source for good. Returns
+/// the error.
 pub(crate) async fn failed_by(
     builder: EventSourceBuilder,
     server: &Server,

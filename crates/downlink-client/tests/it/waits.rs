@@ -61,7 +61,7 @@ async fn comments_restart_the_idle_timeout() {
 }
 
 #[tokio::test]
-async fn the_idle_timeout_is_derived_from_the_servers_keep_alive() {
+async fn the_idle_timeout_is_derived_from_the_servers_keep_alive_interval() {
     assert_eq!(learned_from("15000").await, Duration::from_secs(45));
 }
 
@@ -85,7 +85,7 @@ async fn an_idle_timeout_that_the_caller_sets_overrides_the_derived_timeout() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_arrives_is_a_failed_attempt() {
+async fn an_attempt_fails_if_no_answer_arrives_within_the_first_byte_timeout() {
     let server = Server::bind().await;
     let mut source = server.builder().first_byte_timeout(LIMIT).build().unwrap();
     let silent = async {
