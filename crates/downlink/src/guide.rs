@@ -1,8 +1,9 @@
-//! The guide: a chapter for each question about the use of this crate.
+//! The guide to this crate.
 //!
-//! Each module is a chapter of the folder `guide`. The chapters are included here, so that the
-//! tests compile and run every example in them. This module exists only in the documentation. The
-//! tests run the examples only if all features are on, because the chapters use all features.
+//! Each module is one chapter, with the text of a file in the folder `guide`. The module exists
+//! only for the documentation and its tests. The tests compile and run every example of the
+//! chapters. They run the examples only if all features are on, because the chapters use all
+//! features.
 
 #![cfg(any(
     not(doctest),

@@ -16,7 +16,7 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 pub trait ToFrame<T> {
     /// Whether the frame of every event is the frame that the hub encoded when the event was
     /// published. If so, the subscription yields only frames, without the values and ids of the
-    /// events. This is faster (bench cells `rate` and `window`).
+    /// events. This is faster, as the benchmark's cells `rate` and `window` show.
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -51,15 +51,15 @@ pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
 }
 
 impl<T: Send + Sync + 'static, F> SubscriptionFrames<T, F> {
-    /// The subscription whose events these are.
+    /// The subscription that yields these frames.
     pub fn subscription(&self) -> &Subscription<T> {
         &self.subscription
     }
 }
 
 impl<T: Send + Sync + 'static, F: ToFrame<T>> SubscriptionFrames<T, F> {
-    /// The next frame. If the subscription does not hear the events for everyone, an event that has
-    /// no other address of the subscription becomes an empty comment.
+    /// The next frame. If `hears_everyone` is false, only events for the subscription's topics or
+    /// for its client become frames. Any other event becomes an empty comment.
     pub(crate) fn poll_next_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -143,13 +143,14 @@ where
 struct Driven;
 
 impl ReadMode for Driven {
-    /// The log time. The system's clock is read once for each round of the driver.
+    /// The current log time (see [`HubClock`]). The bodies that a driver polls in one round share
+    /// one reading of the system's clock.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
-    /// Registers the key (the number at the driver) of a driven body, or the waker of any other
-    /// body.
+    /// Registers a body, so that the reader can wake it. A driven body is registered by its key
+    /// (its number at the driver). Any other body is registered by its waker.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());
@@ -226,7 +227,7 @@ mod tests {
             (std::mem::take(&mut *keys.0.lock()), wakes.0.swap(0, Ordering::Relaxed))
         };
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
-        assert_eq!(read(8), (vec![], 1), "the body was registered under another key before");
+        assert_eq!(read(8), (vec![], 1), "the body already has key 7, so it leaves a waker");
         assert_eq!(read(7), (vec![7], 0));
     }
 

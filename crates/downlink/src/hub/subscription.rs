@@ -86,7 +86,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most subscriptions.
     uncommon: Option<Box<UncommonParts<T>>>,
-    /// Whether the client gave the cursor `client_next` itself, as its last event id.
+    /// Whether the client's last event id is the cursor `client_next`.
     client_next_is_given: bool,
     /// Whether the client gave a last event id that the log knew.
     resumed: bool,
@@ -106,7 +106,8 @@ struct UncommonParts<T> {
     /// The last event id that the client gave, if it is not the cursor `client_next`. It is kept
     /// until the client gets a gap or an event.
     given: Option<Box<str>>,
-    /// A gap that was found at opening, until the subscription yields it.
+    /// A gap that was found when the subscription opened. `None` once the subscription has yielded
+    /// the gap.
     missing: Option<downlink_log::Gap>,
 }
 
@@ -496,9 +497,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     /// The keep-alive as an event. `None` if the caller should send a comment instead. If the
-    /// cursor has moved past the cursor that the client knows, the id of the event is the new
-    /// cursor. If the cursor has not moved, the event has no id, and is sent only if pages listen
-    /// to keep-alives.
+    /// subscription's cursor has moved since the last id that the client got, the event has the new
+    /// cursor as its id. Otherwise the event has no id, and is sent only if `announce_alive` is on.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
         // If nothing is published, only this call evicts events that are too old.
         self.reader.expire(self.hub.clock.now());
