@@ -25,7 +25,7 @@ use super::spread::Spread;
 pub struct Expiry(Option<Instant>);
 
 impl Expiry {
-    /// The earlier of two.
+    /// The earlier of the two expiries.
     pub(super) fn min(self, other: Self) -> Self {
         let both = self.0.zip(other.0).map(|(one, other)| one.min(other));
         Self(both.or(self.0).or(other.0))
@@ -51,7 +51,7 @@ impl From<SystemTime> for Expiry {
     }
 }
 
-/// The event that a clock has waited for.
+/// The reason why a wait of the clock has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Tick {
     /// The silence has lasted so long that a keep-alive is due.
@@ -87,7 +87,7 @@ struct EndAndTimer {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The value of `notice` after the notice of the expiry.
+/// The value of `notice` once the notice of the expiry was sent.
 const ANNOUNCED: Moment = Moment::from_millis(0);
 
 impl BodyClock {
@@ -112,7 +112,7 @@ impl BodyClock {
         }
     }
 
-    /// Whether the response has reached its end. Does not wait for the end.
+    /// Whether the response has reached its end. This does not request a wake at the end.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
     }

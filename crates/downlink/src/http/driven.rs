@@ -153,8 +153,8 @@ impl Drop for OnDrop {
     }
 }
 
-/// Whether a driver prefetches. It is about to poll this body, and calls `is_end_stream` so that
-/// the body reads its memory.
+/// Whether a driver is prefetching. The driver then calls `is_end_stream` of each body that it is
+/// about to poll, so that the body reads the memory that its poll will need.
 pub(super) fn is_prefetching() -> bool {
     POLLING.with(|polling| polling.is_prefetching.get())
 }

@@ -97,7 +97,8 @@ fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();
-        // Some systems cannot represent a time before their start.
+        // Some systems cannot represent a time before their start. The second attempt goes back
+        // only an hour.
         now.checked_sub(SLACK).or_else(|| now.checked_sub(SLACK / 8_760)).unwrap_or(now)
     })
 }

@@ -52,7 +52,7 @@ pub struct Sse<S> {
     expiry: Option<Expiry>,
     expiry_notice: Option<Duration>,
     finite: bool,
-    /// `None` with default settings.
+    /// Settings that few responses have. `None` with default settings.
     uncommon: Option<Box<UncommonParts>>,
 }
 
@@ -125,18 +125,18 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Announces the expiry. This long before it, the stream sends `event: downlink.expiring`, whose
-    /// data is `{"in_ms":…}`, so that the client can get new credentials and open its next stream
-    /// before this one ends. At the expiry the stream sends `event: downlink.expired`. Default: the
-    /// stream announces nothing. A stream that ends earlier because of its age
-    /// (see [`max_age`](Self::max_age)) announces nothing either.
+    /// Announces the expiry to the client. The stream sends `event: downlink.expiring` with the
+    /// data `{"in_ms":…}`. `before` is the time between this event and the expiry. In this time,
+    /// the client can get new credentials and open its next stream. At the expiry, the stream sends
+    /// `event: downlink.expired`. Default: the stream announces nothing. A stream that ends earlier
+    /// because of its age (see [`max_age`](Self::max_age)) announces nothing either.
     pub fn expiry_notice(mut self, before: Duration) -> Self {
         self.expiry_notice = Some(before);
         self
     }
 
     /// Ends the stream when a future completes. Before the end, the stream sends one more batch of
-    /// the events that are ready. It never stops inside a frame.
+    /// the events that are ready. The stream never stops inside a frame.
     pub fn until<F>(mut self, ended: F) -> Self
     where
         F: Future + Send + 'static,
