@@ -117,14 +117,14 @@ mod tests {
         );
         assert!(
             at.is_here() || !by_byte.is_here(),
-            "a boundary was found only in single bytes: {bytes:?}"
+            "a boundary was found byte by byte, but not in one chunk: {bytes:?}"
         );
         at.is_here()
     }
 
     /// In an open frame there is no boundary, wherever the stream is cut into chunks.
     #[test]
-    fn a_cut_before_a_line_end_makes_no_boundary() {
+    fn an_open_frame_has_no_boundary_wherever_it_is_cut() {
         for stream in ["data: x\n", "data: x\n: c\n", "id: 7\r\ndata: x\r\n", "data: x\r: c\r\n:\r"]
         {
             for cut in 0..=stream.len() {

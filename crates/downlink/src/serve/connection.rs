@@ -159,15 +159,16 @@ async fn read_proxy_header<Io: PeerIo>(io: &mut Io, server: &Server) -> Result<P
     }
 }
 
-/// Replaces the address of a proxy by the address of its client, if the type of the address is that
-/// of TCP sockets.
+/// Replaces the address of a proxy by the address of its client. This does nothing if `Addr` is not
+/// `SocketAddr`, the address type of TCP sockets.
 fn set_client<Addr: Any>(peer: &mut Addr, client: SocketAddr) {
     if let Some(address) = (peer as &mut dyn Any).downcast_mut() {
         *address = client;
     }
 }
 
-/// The name of a peer in logs. If a proxy has named its client, it is the address of the client.
+/// The name of a peer in logs. If a proxy has named its client, the name is the address of the
+/// client.
 fn name_of(peer: &impl fmt::Debug, client: Option<PeerAddr>) -> String {
     match client {
         Some(PeerAddr::Tcp(client)) => client.to_string(),
@@ -441,8 +442,9 @@ fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     opens && is_browser(request.headers(), request.uri().query())
 }
 
-/// The permits of a connection that gets one answer. The first is missing if the connection is
-/// beyond `connections_max`.
+/// The permits of a connection that gets one answer. The first permit counts against
+/// `connections_max`. It is missing if the server refused the connection before the connection got
+/// such a permit.
 type RefusalPermit = (Option<Permit>, OwnedSemaphorePermit);
 
 /// Answers one request of a connection beyond a limit, and then closes the connection.

@@ -182,7 +182,7 @@ mod tests {
     fn close_is_found_anywhere_in_the_header() {
         let says = |value: &'static str| {
             let headers =
-                HeaderMap::from_iter([(CONNECTION, value.parse().expect("a valid header value"))]);
+                HeaderMap::from_iter([(CONNECTION, value.parse().expect("the value is valid"))]);
             says_close(&headers)
         };
         assert!(says("close") && says("Keep-Alive, Close"));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_methods_do_not_allow_a_handover() {
+    fn head_and_connect_and_http_1_0_do_not_allow_a_handover() {
         let allows = |method: Method, version| {
             let mut request = Request::new(());
             *request.method_mut() = method;

@@ -22,8 +22,8 @@ use super::limits::ServeLimits;
 /// sees these acknowledgements.
 ///
 /// For Linux, a peer has stalled if it keeps its receive window closed, even if it answers probes.
-/// Linux restarts the time only when the window has room for the whole next buffer. So a peer also
-/// counts as stalled if it reads only a few KiB per second of a much faster stream.
+/// Linux restarts its stall timer only when the window has room for the whole next buffer. So a
+/// peer also counts as stalled if it reads only a few KiB per second of a much faster stream.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]
@@ -141,9 +141,9 @@ mod tests {
         );
     }
 
-    /// The kernel cannot store a time this long, so the server times the writes.
+    /// The kernel cannot store `Duration::MAX` as a timeout, so the server must time the writes.
     #[tokio::test]
-    async fn the_server_times_a_socket_without_the_options() {
+    async fn the_server_times_writes_if_the_options_cannot_be_set() {
         let listener =
             TcpListener::bind("127.0.0.1:0").await.expect("the loopback address is free");
         let address = listener.local_addr().expect("the listener is bound");

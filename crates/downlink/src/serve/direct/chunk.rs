@@ -299,7 +299,7 @@ mod tests {
         let (most, more) = (&[b'x'; COPIED_BYTES_MAX][..], &[b'x'; COPIED_BYTES_MAX + 1][..]);
         let several = &[b'x'; 2 * SEND_BYTES_MAX + 1][..];
         for large in [most, more, several] {
-            let text = str::from_utf8(large).expect("ASCII");
+            let text = str::from_utf8(large).expect("the frame is ASCII");
             let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
             assert_eq!(written(&[large], AfterChunk::Nothing), chunk);
         }

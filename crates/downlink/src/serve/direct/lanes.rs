@@ -2,7 +2,7 @@
 //! which is a queue for the readers of one or more topics. The lanes take turns.
 //!
 //! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
-//! another topic may be woken right after them. Thanks to the lanes, the latter reader waits for
+//! another topic may be woken right after them. With lanes, the reader of the other topic waits for
 //! only a few of the ten thousand. Within a lane, streams are in the order of their wake-ups.
 //!
 //! The lanes are linked lists in an array with an entry for each stream. So the driver finds the

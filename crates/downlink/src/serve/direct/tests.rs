@@ -29,7 +29,7 @@ use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
 /// The maximum time of one wait. It is far more than any of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// After this many polls, a body that is always ready gives up.
+/// The number of polls after which a body that is always ready gives up.
 const RESTLESS_MAX: usize = 100_000;
 
 /// A body that polls a closure, and that may panic when it is dropped.
