@@ -14,9 +14,9 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 /// Turns a subscription's events into frames (encoded events). Every `FnMut(Published<T>) -> Frame`
 /// implements this trait, and so does [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether the frame of every event is the frame that the hub encoded when the event was
-    /// published. If so, the subscription yields only frames, without the values and ids of the
-    /// events. This is faster, as the benchmark's cells `rate` and `window` show.
+    /// Whether `to_frame` returns the frame of every event exactly as the hub encoded it. If so,
+    /// the subscription yields only frames, without the values and ids of the events. This is
+    /// faster, as the benchmark's cells `rate` and `window` show.
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 

@@ -67,8 +67,8 @@ impl DisconnectReason {
 /// panic. When the hub calls `disconnected`, the [`Stats`](super::Stats) of the hub no longer count
 /// the subscription.
 ///
-/// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold a channel
-/// instead.
+/// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold the sender
+/// of a channel instead, as in the example.
 ///
 /// # Examples
 ///

@@ -34,19 +34,19 @@ pub struct Stats {
     pub bytes: usize,
     /// The number of published events. With a store, only committed events count.
     pub published: u64,
-    /// Publishes that were refused because of the store.
+    /// The number of publishes that were refused because of the store, by reason.
     pub publishes_refused: Refusals,
     /// The number of events that subscriptions have read from the log. An event counts once for
     /// each subscription that reads it.
     pub delivered: u64,
-    /// Subscriptions opened.
+    /// The number of subscriptions opened.
     pub connects: u64,
-    /// Subscriptions that were refused because a limit was reached, because the hub was closed or
-    /// draining, or because the store could not be read.
+    /// The number of subscriptions that were refused because a limit was reached, because the hub
+    /// was closed or draining, or because the store could not be read.
     pub refused: u64,
-    /// Subscriptions ended, by reason.
+    /// The number of subscriptions ended, by reason.
     pub disconnects: Vec<(DisconnectReason, u64)>,
-    /// Gaps reported, by reason.
+    /// The number of gaps reported, by reason.
     pub gaps: Vec<(GapReason, u64)>,
 }
 
