@@ -195,8 +195,9 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Whether a keep-alive may follow a batch that has frames. It must not follow if a frame is
-    /// held for the next batch, because a keep-alive with an id must not overtake this frame.
+    /// Whether a keep-alive may follow a batch that has frames. Only the keep-alives of a source
+    /// with steady keep-alives may. They must not follow if a frame is held for the next batch,
+    /// because a keep-alive with an id must not overtake this frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())

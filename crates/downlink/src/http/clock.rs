@@ -1,10 +1,11 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the end of a silence (the time after the last bytes of the body) or for the
-//! end of the connection, whichever comes first. When the body sends something, it only records the
-//! time. The timer is set again only when it fires, so sending an event needs no timer operation.
-//! The first wait creates the timer. A body that never waits has no timer. A body that a driver
-//! polls has no timer either, because the driver keeps the time (see `driven`).
+//! The timer waits for the earliest of three times: the end of a silence (the time after the last
+//! bytes of the body), the notice of the expiry, and the end of the connection. When the body sends
+//! something, it only records the time. The timer is set again only when it fires, so sending an
+//! event needs no timer operation. The first wait creates the timer. A body that never waits has no
+//! timer. A body that a driver polls has no timer either, because the driver keeps the time (see
+//! `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -168,9 +169,9 @@ impl BodyClock {
         }
     }
 
-    /// Waits until `until`. If a driver polls the body, the driver wakes it. If there is no driver,
-    /// the timer wakes it. The timer may fire before `until`, because a running timer is not set
-    /// again.
+    /// Waits for the time `until`. If a driver polls the body, the driver wakes it. If there is no
+    /// driver, the timer wakes it. The timer may fire before `until`, because a running timer is
+    /// not set again.
     fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
         if driven::wake_at(cx, until) {
             return Poll::Pending;

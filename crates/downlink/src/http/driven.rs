@@ -87,8 +87,8 @@ thread_local! {
             is_prefetching: Cell::new(false),
         }
     };
-    /// Wakes bodies by their keys. This is not a part of `POLLING`, because it has a destructor. A
-    /// thread-local without a destructor, such as `POLLING`, is cheaper to use.
+    /// Wakes bodies by their keys. This is not a part of `POLLING`, because an `Arc` has a
+    /// destructor. A thread-local without a destructor, such as `POLLING`, is cheaper to use.
     static WAKE_MANY: Cell<Option<Arc<dyn WakeMany>>> = const { Cell::new(None) };
 }
 

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_unknown_status_has_a_title() {
-        let status = StatusCode::from_u16(599).expect("three digits");
+        let status = StatusCode::from_u16(599).expect("the status is valid");
         assert!(Problem::new(status).to_json().contains(r#""title":"Error""#));
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let text: String =
             (0..0x80).map(char::from).chain("\u{e9}\u{2028}\u{1f600}".chars()).collect();
         let json = Problem::new(StatusCode::BAD_REQUEST).detail(text.clone()).to_json();
-        let read: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("the text is JSON");
         assert_eq!(read["detail"], text);
     }
 }

@@ -147,8 +147,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Says that the source ends the stream, as for a model's answer or an export. A draining
-    /// server lets such a stream run until the deadline.
+    /// Marks the stream as finite, which means that its source ends it. Examples are the answer of
+    /// a language model and an export. A draining server lets such a stream run until the deadline.
     pub fn finite(mut self) -> Self {
         self.finite = true;
         self
