@@ -579,8 +579,8 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
             let response = app.call(request).await?;
             if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
-                // While this future yields, the connection checks the progress, before hyper gets
-                // the response.
+                // This yields once. In the meantime, the connection checks the progress and sees
+                // the upgrade, before hyper gets the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);

@@ -280,8 +280,9 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// The maximum rate at which one address opens connections. By default, there is no limit.
     ///
     /// [`connections_per_address_max`](Self::connections_per_address_max) describes which addresses
-    /// count as one, and how the server answers beyond the limit. A refused connection does not
-    /// count for the rate. The server remembers at most [`PEERS_MAX`] addresses.
+    /// count as one, and how the server answers beyond the limit. A connection that is refused
+    /// because of the rate does not count for the rate. The server remembers at most [`PEERS_MAX`]
+    /// addresses.
     pub fn connects_per_address(mut self, rate: Rate) -> Self {
         self.peers.connects = Some(rate);
         self

@@ -145,7 +145,8 @@ pub struct RateLimiter<K> {
 }
 
 /// For each key, the time at which its whole burst is available again. A key whose time has passed
-/// is like a key that was never used.
+/// is like a key that was never used. In a *turn*, `recent` becomes `older`, and the keys that were
+/// in `older` are forgotten.
 ///
 /// Invariant: a key is in at most one of the maps, and each map has at most half of `keys_max` keys
 /// (but at least one).

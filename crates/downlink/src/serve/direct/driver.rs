@@ -156,8 +156,8 @@ impl Driver {
         let slots = keys.iter().enumerate();
         let found: PerStream<_> =
             slots.map(|(slot, key)| self.poll_body(*key, slot, &round)).collect();
-        // This is read after the polls. If the drain ended a body in its poll, the response of this
-        // body must be the last response of its connection.
+        // The flag is read after the polls, because a drain may begin during the polls and end a
+        // body. The response of this body must then be the last response of its connection.
         round.drains = self.drain.has_begun();
         for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
             self.send(*key, slot, &round, found);

@@ -222,8 +222,8 @@ impl OpenStream {
     pub(super) fn into_connection(mut self) -> io::Result<ConnectionFuture> {
         let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);
         if requests.is_none() {
-            // The connection ends right after its last bytes, so that the kernel sends both
-            // together.
+            // The connection ends right after its last bytes, so that the kernel sends these bytes
+            // and the end together.
             self.socket.end()?;
         }
         Ok(self.stream.as_mut().go_on(self.socket, requests))
