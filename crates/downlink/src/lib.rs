@@ -104,8 +104,8 @@
 //! - For a reader that stops reading, the hub keeps only the reader's position, which is one
 //!   number. Such a reader holds up no publisher and no other reader.
 //! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).
-//! - A client never reads the content of one event as a second event. The types [`EventType`] and
-//!   [`EventId`] refuse text with line breaks, because a line break would begin a new field.
+//! - No text in an event can end the event early or begin another event. The types [`EventType`]
+//!   and [`EventId`] refuse text with line breaks, because a line break would begin a new field.
 //!
 //! This crate contains no client (see the crate `downlink-client`) and no TLS.
 //!

@@ -16,7 +16,7 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 pub trait ToFrame<T> {
     /// Whether `to_frame` returns the frame of every event exactly as the hub encoded it. If so,
     /// the subscription yields only frames, without the values and ids of the events. This is
-    /// faster, as the benchmark's cells `rate` and `window` show.
+    /// faster (cells `rate` and `window` of `cargo xtask bench`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -227,7 +227,7 @@ mod tests {
             (std::mem::take(&mut *keys.0.lock()), wakes.0.swap(0, Ordering::Relaxed))
         };
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
-        assert_eq!(read(8), (vec![], 1), "the body already has key 7, so it leaves a waker");
+        assert_eq!(read(8), (vec![], 1), "the body already has key 7, so it registers a waker");
         assert_eq!(read(7), (vec![7], 0));
     }
 

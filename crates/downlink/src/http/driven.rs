@@ -1,7 +1,7 @@
 //! The protocol between a driver and the bodies that it polls.
 //!
 //! A driver (see `serve::direct`) is a task that polls the bodies of many streams. Such a body is
-//! *driven*. A driven body needs no timer and no clock of its own, and leaves no waker with
+//! *driven*. A driven body needs no timer and no clock of its own, and registers no waker with
 //! publishers. Instead, its driver provides the time and wakes it. Drivers and bodies do not know
 //! each other's types: any `http_body::Body` can be driven, and middleware may wrap a body. So a
 //! driver and its bodies communicate through a thread-local, which is set during each poll.
@@ -25,7 +25,7 @@
 //! | [`is_driven`] | if true, the driver joins frames itself, so the body yields them one by one |
 //! | [`now`], [`time_of_day`] | the time of the round, read once for all its bodies |
 //! | [`wake_at`] | the driver polls the body again at that time, so the body needs no timer |
-//! | [`register_key`] | a publisher wakes the body by its key, so the body leaves no waker |
+//! | [`register_key`] | a publisher wakes the body by its key, so the body registers no waker |
 //! | [`set_lane`] | the body waits for its polls in this lane (a queue of the driver) |
 //!
 //! If the body is not driven, these calls return the real time, or return `false` to tell the body
@@ -196,7 +196,7 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
 }
 
 /// Registers the key of the body with the function `register`. Returns false if the body is not
-/// driven or if `register` returned false. The body must then leave a waker instead.
+/// driven or if `register` returned false. The body must then register a waker instead.
 #[must_use = "a body that is not woken by its key has to leave a waker"]
 pub(crate) fn register_key(
     cx: &Context<'_>,
@@ -207,7 +207,7 @@ pub(crate) fn register_key(
     };
     WAKE_MANY.with(|round| {
         // If `register` itself causes another registration, this inner registration returns false
-        // here, and its body leaves a waker.
+        // here, and its body must register a waker.
         let Some(wake_many) = round.take() else { return false };
         let registered = register(&wake_many, key);
         round.set(Some(wake_many));

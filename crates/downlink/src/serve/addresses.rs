@@ -145,7 +145,8 @@ impl AddressKey {
     /// The key of an address. An IPv4 address in IPv6 form counts as the IPv4 address.
     pub fn of(address: IpAddr) -> Self {
         let key = match address.to_canonical() {
-            // No host has an address in the network 0:1::/32, so IPv4 addresses take its place.
+            // No host has an address in the network 0:1::/32, so IPv4 addresses use the keys of
+            // this network.
             IpAddr::V4(address) => u64::from(address.to_bits()) | 1 << 32,
             IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
         };

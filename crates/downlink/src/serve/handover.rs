@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_is_found_anywhere_in_the_header() {
+    fn the_word_close_is_found_anywhere_in_the_header() {
         let says = |value: &'static str| {
             let headers =
                 HeaderMap::from_iter([(CONNECTION, value.parse().expect("the value is valid"))]);

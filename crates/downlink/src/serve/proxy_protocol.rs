@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn other_input_is_refused() {
+    fn input_that_is_not_a_header_is_refused() {
         for (input, reason) in [
             (&b"GET / HTTP/1.1\r\n"[..], "does not begin"),
             (b"PROXYTCP4", "does not begin"),
