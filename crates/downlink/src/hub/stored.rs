@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_or_foreign_body_gives_no_event() {
+    fn a_body_of_another_length_or_layout_gives_no_event() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

@@ -184,8 +184,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// request ([`LastEventId`](crate::LastEventId)), or is an id that a program has kept. Without
     /// an id, the subscription begins as [`start`](Self::start) says.
     ///
-    /// An id that the hub does not know is not an error: the subscription then begins with a gap.
-    /// Clients may send the id `earliest`, which means [`Start::Earliest`].
+    /// If the hub does not know the id, the subscription opens without an error and begins with a
+    /// gap. Clients may send the id `earliest`, which means [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self

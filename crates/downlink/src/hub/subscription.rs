@@ -39,9 +39,9 @@ const REFUSED_MAX: usize = 256;
 /// A filter of the app. It returns true if the subscription wants the value.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
-/// Reads the events of a hub. Its cursor is the position of the next event to read. A subscription
-/// is a stream of [`Delivery`], and a handler can return it as a response. Dropping a subscription
-/// ends it.
+/// Reads the events of a hub. The cursor of a subscription is the position of the next event to
+/// read. A subscription is a stream of [`Delivery`], and a handler can return it as a response.
+/// Dropping a subscription ends it.
 ///
 /// A subscription that is not dropped waits for events until its topics are finished, its client is
 /// disconnected, or the hub drains or closes. A hub with a store closes when its last handle is
@@ -258,9 +258,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The id with which a new subscription would resume at the present position of this
     /// subscription.
     ///
-    /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
-    /// client gave. If the client gave no id, the result is empty. A subscription that resumes
-    /// from the result gets the gap too.
+    /// If the subscription begins with a gap that it has not yielded yet, the result is the id that
+    /// the client gave. A new subscription that resumes after this id gets the gap too. If the
+    /// subscription begins with such a gap and the client gave no id, the result is empty.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -306,9 +306,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // The last read of a poll must come after the reader is registered, so that no event is
-        // missed. If no event is expected, the first read is probably the last, so the reader is
-        // registered first.
+        // The reader must be registered before the last read of a poll. Otherwise, an event that is
+        // published after this read would not wake the task. If no event is expected, the first
+        // read is probably also the last read. So the reader is then registered before the first
+        // read.
         let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -358,7 +359,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         if self.expects == Expectation::Nothing {
             R::register(&self.reader, cx);
-            // If the reader is not idle, `poll_delivery_by` registers again before it reads.
+            // If the reader is not idle, this returns `None`. The caller then calls
+            // `poll_delivery_by`, which registers again before it reads.
             return self.reader.is_idle().then(|| self.wait());
         }
         if mem::take(&mut self.expects) == Expectation::Anything {
@@ -441,8 +443,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // The id contains the epoch in which the event was published. This may be an earlier epoch,
-        // because the hub begins a new epoch whenever it may have lost history.
+        // The id contains the epoch in which the event was published. This epoch may be earlier
+        // than the current epoch, because the hub begins a new epoch whenever it may have lost
+        // history.
         let id = self.reader.id_of(entry.offset);
         let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
