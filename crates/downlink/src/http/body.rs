@@ -30,7 +30,7 @@ use super::source::{AnyError, FrameSource};
 use super::spread::Spread;
 
 /// The range of the reconnection times for clients whose stream has reached its maximum age or its
-/// expiry. It applies if the response sets no other time.
+/// expiry. The range applies if the response sets no other time.
 ///
 /// Without this time, a browser waits 3 to 5 s, and the page does not update meanwhile. The range
 /// can be short: the streams end at random times, so their clients do not return together. The
@@ -195,9 +195,10 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Whether a keep-alive may follow a batch that has frames. Only the keep-alives of a source
-    /// with steady keep-alives may. They must not follow if a frame is held for the next batch,
-    /// because a keep-alive with an id must not overtake this frame.
+    /// Whether a keep-alive may be added to a batch that already has frames. This is allowed if the
+    /// source has steady keep-alives and no frame is held for the next batch. The keep-alive may
+    /// have an id that is later than the id of a held frame. So the client must not get the
+    /// keep-alive before the held frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())

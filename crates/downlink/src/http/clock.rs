@@ -118,7 +118,7 @@ impl BodyClock {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
     }
 
-    /// Whether the response tells its client about its expiry.
+    /// Whether the response announces its expiry to the client.
     pub(super) fn announces_expiry(&self) -> bool {
         self.uncommon.as_ref().is_some_and(|uncommon| uncommon.notice != Moment::NEVER)
     }

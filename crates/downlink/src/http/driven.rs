@@ -11,8 +11,9 @@
 //! 1. [`PollRound::begin`], with the time and an object that wakes the driver's streams by their
 //!    keys. The key of a stream is its number at the driver.
 //! 2. [`PollRound::prefetch`], once for all bodies that the driver is about to poll. During this
-//!    call, the driver calls `is_end_stream` of each body. Middleware passes `is_end_stream` on to
-//!    the body. The call changes nothing.
+//!    call, the driver calls `is_end_stream` of each body. The body then reads the memory that its
+//!    poll will need, and changes nothing. The driver uses `is_end_stream` because middleware that
+//!    wraps a body passes this call on.
 //! 3. [`PollRound::poll`], once for each body. In this call, the driver polls the body while the
 //!    body is ready. The call returns the [`Schedule`] of the body (the time and the queue of its
 //!    next poll).

@@ -135,8 +135,8 @@ pub(crate) fn is_browser(headers: &HeaderMap, query: Option<&str>) -> bool {
 }
 
 /// Whether a browser's `EventSource` sent this request. An `EventSource` cannot read the status of
-/// a refusal. Other code in a browser can read the status, and would take a refusal without an
-/// error status for a success.
+/// a refusal. Other code in a browser can read the status. If such code got a refusal without an
+/// error status, it would treat the refusal as a success.
 #[cfg(feature = "access")]
 pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap, query: Option<&str>) -> bool {
     let accepted = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok());

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_moment_is_reached_at_the_start_of_its_millisecond() {
         let start = Moment::at(Instant::now() + Duration::from_millis(5));
-        let instant = start.instant().expect("the moment is not never");
+        let instant = start.instant().expect("the moment has an instant");
         let micros = |micros| Now::of(instant + Duration::from_micros(micros));
         assert!(!Now::of(instant - Duration::from_micros(1)).has_reached(start));
         assert!(micros(0).has_reached(start) && micros(999).has_reached(start));

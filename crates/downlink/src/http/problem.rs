@@ -70,8 +70,8 @@ impl Problem {
         format!(r#"{{"type":"about:blank","title":{title},"status":{status}{code}{detail}}}"#)
     }
 
-    /// Makes the response, which must not be cached. Its body ends with a line break, for users
-    /// of curl.
+    /// Makes the response, which must not be cached. Its body ends with a line break, so that the
+    /// output of curl ends with a complete line.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.to_json() + "\n"));
         *response.status_mut() = self.status;

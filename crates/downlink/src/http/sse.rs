@@ -97,8 +97,8 @@ impl<S: FrameSource> Sse<S> {
     }
 
     /// Before the stream ends without an error, sends the client a reconnection time that is picked
-    /// at random from `spread`. Default: no time is sent, except at the end of an age or expiry
-    /// (see [`max_age`](Self::max_age)).
+    /// at random from `spread`. Default: the stream sends a time only if it ends because of its age
+    /// or expiry (see [`max_age`](Self::max_age)).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
         self
@@ -116,7 +116,7 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Ends the stream at an instant or a time of day, such as when the credentials expire.
+    /// Ends the stream at an instant or a time of day, for example when the credentials expire.
     /// Default: the stream does not expire. If this is called several times, the earliest expiry
     /// counts. The client returns as quickly as after [`max_age`](Self::max_age).
     pub fn expires_at(mut self, expiry: impl Into<Expiry>) -> Self {
