@@ -22,8 +22,8 @@ pub(super) const LANE_TURN: u32 = 32;
 /// remainder when divided by `LANES`.
 ///
 /// One topic in 4,096 shares the lane of a busy topic by chance. Its readers then wait for the
-/// readers of the busy topic. With half as many lanes, one topic in 2,048 would do so. Twice as
-/// many lanes would take 64 KiB for each driver.
+/// readers of the busy topic. With half as many lanes, one topic in 2,048 would share this lane.
+/// Twice as many lanes would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
 /// The key that stands for no stream.
