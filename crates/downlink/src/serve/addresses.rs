@@ -71,8 +71,8 @@ impl FromStr for TrustedProxy {
         }
         let network = match text.parse::<IpAddr>() {
             Ok(address) => Some(IpNet::from(address.to_canonical())),
-            // In a text like `10.0.0.1/8`, either the address or the length is a mistake, so it is
-            // refused.
+            // In a text like `10.0.0.1/8`, either the address or the length is a mistake, so the
+            // text is refused.
             Err(_) => text.parse().ok().filter(|network: &IpNet| *network == network.trunc()),
         };
         // A network of mapped addresses (`::ffff:10.1.2.3`) would cover nothing, because a mapped

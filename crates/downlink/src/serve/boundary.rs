@@ -10,8 +10,8 @@
 /// stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
-    /// The last three bytes of the stream, with the newest byte at the end. If the stream has fewer
-    /// than three bytes yet, the missing bytes are 0.
+    /// The last three bytes of the stream, with the newest byte at the end. While the stream has
+    /// fewer than three bytes, the missing bytes are 0.
     tail: [u8; 3],
     /// Whether the stream ends with whole comments that follow a blank line. If a comment arrived
     /// in several chunks, this is false, because the beginning of its line is no longer known.
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_frame_is_no_boundary() {
+    fn the_middle_of_a_frame_is_no_boundary() {
         for bytes in ["a", "a\n", "a\r", "a\r\n", "a\n\nb", "a\n\nb\r\n", "\0", "\0\n"] {
             assert!(!after(bytes.as_bytes()), "{bytes:?}");
         }

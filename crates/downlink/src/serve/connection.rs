@@ -66,8 +66,8 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 ///
 /// A proxy under load reuses a connection within this time. The answer to its request then says
 /// that the connection closes. Half the time would be too short for a request whose packet was lost
-/// and is sent again. With twice the time, people would notice that the server ends late, since
-/// most connections are idle.
+/// and is sent again. With twice the time, people would notice that the server ends late: most
+/// connections are idle, and each of them waits for the whole time.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
 /// How long the answer to a connection beyond a limit may take. If the header timeout is

@@ -71,8 +71,9 @@ impl RequestTraits {
         }
     }
 
-    /// Sets the version of the response to HTTP/1.0 if the request has this version. In a response
-    /// of version HTTP/1.1, hyper would add `keep-alive` if the peer has requested it.
+    /// Sets the version of the response to HTTP/1.0 if the request has this version. If the peer
+    /// has requested `keep-alive`, hyper adds it to a response of version HTTP/1.1, but not to a
+    /// response of version HTTP/1.0.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;

@@ -9,9 +9,9 @@
 //! - It closes a connection if a request head does not arrive in time.
 //! - It accepts only as many connections as it has file descriptors for.
 //!
-//! The server speaks HTTP/1.1 with upgrades (WebSockets). Some peers begin with HTTP/2, such as
-//! `curl --http2-prior-knowledge`, and proxies with that setting. The server speaks HTTP/2 to these
-//! peers, without upgrades.
+//! The server speaks HTTP/1.1 with upgrades (WebSockets). Some peers use HTTP/2 from their first
+//! byte, such as `curl --http2-prior-knowledge` and proxies that are set up for this. The server
+//! speaks HTTP/2 to these peers, without upgrades.
 //!
 //! Read the files in this order: `accept` (the accept loop) → `peers` (the limits for each address)
 //! → `connection` (one peer) → `proxy_protocol` (the client of a proxy) → `outgoing`
@@ -265,8 +265,9 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
 
     /// The maximum number of open connections of one address. By default, there is no limit.
     ///
-    /// The addresses of an IPv6 network of 64 bits count as one (see [`AddressKey`]). A peer without
-    /// an IP address and a [trusted proxy](Self::trusted_proxies) are not limited.
+    /// The addresses of an IPv6 network of 64 bits count as one (see [`AddressKey`]). The limit
+    /// does not apply to [trusted proxies](Self::trusted_proxies), or to peers without an IP
+    /// address.
     ///
     /// At this limit, the server answers a request on a new connection with the status 429 and
     /// `Retry-After`, or with an empty stream for a browser, as at
@@ -299,9 +300,9 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// beginning of a connection. Default: false.
     ///
     /// The address in the header then becomes the peer's address for the limits, for logs and in
-    /// [`PeerAddr`]. On a TCP listener, it also becomes the address that axum's `ConnectInfo` and a
-    /// maker of services get. If a proxy connects for itself (`LOCAL`, `UNKNOWN`), the address of
-    /// the proxy counts.
+    /// [`PeerAddr`]. On a TCP listener, axum's `ConnectInfo` also contains this address, and an app
+    /// that makes a service for each connection gets it too. If a proxy connects for itself
+    /// (`LOCAL`, `UNKNOWN`), the address of the proxy counts.
     ///
     /// The header has to arrive within [`header_timeout`](Self::header_timeout), and its binary
     /// form may have at most [`PROXY_HEADER_BYTES_MAX`] bytes after its fixed part. A trusted proxy

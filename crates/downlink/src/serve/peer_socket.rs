@@ -46,7 +46,8 @@ const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A peer's socket, wrapped as described above. `Permit` may be any guard.
+/// A peer's socket, wrapped as described above. The permit may be any value. It is dropped together
+/// with the wrapper.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,

@@ -17,8 +17,8 @@ use super::rate::{Rate, RateLimiter};
 
 /// The maximum number of peer addresses whose connects the server remembers.
 ///
-/// They take about 2 MiB. With half as many, an attacker with some thousand addresses could sooner
-/// make the server forget other addresses. Twice as many would not keep out an attacker with an
+/// They take about 2 MiB. With half as many, an attacker would need only half as many addresses to
+/// make the server forget the other addresses. Twice as many would not keep out an attacker with an
 /// IPv6 allocation of 48 bits, which contains 65,536 networks of 64 bits.
 pub const PEERS_MAX: usize = 65_536;
 
@@ -86,7 +86,7 @@ impl Peers {
     ///
     /// # Errors
     ///
-    /// The limit that the connection exceeds. A connection that exceeds the number of open
+    /// The limit that the connection exceeds. A connection that exceeds the limit of open
     /// connections still counts for the rate.
     pub(super) fn enter(&self, peer: PeerAddr) -> Result<Option<AddressKey>, Excess> {
         let is_limited = self.connects.is_some() || self.rules.connections_max.is_some();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_addresses_that_have_left() {
+    fn the_memory_of_addresses_that_have_left_is_freed() {
         let peers = Peers::new(rules(2, None));
         let addresses = (0..20_000_u32).map(|n| peer(&std::net::Ipv4Addr::from(n).to_string()));
         let keys: Vec<_> = addresses.map(|peer| peers.enter(peer)).collect();

@@ -245,7 +245,7 @@ mod tests {
         /// Parsing the beginning of the input gives the same result as parsing the whole input, or
         /// waits for more bytes. It waits only for a bounded number of bytes.
         #[test]
-        fn the_result_does_not_depend_on_the_cuts(
+        fn the_result_does_not_depend_on_where_the_input_is_cut(
             start in prop::sample::select(vec![
                 &b"PROXY TCP4 192.0.2.1 192.0.2.9 1 80\r\n"[..], b"PROXY ", b"PROXY UNKNOWN\r\nx",
                 b"\r\n\r\n\0\r\nQUIT\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", b"",

@@ -116,10 +116,11 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 
 /// Limits the rate of each of many keys, with bounded memory.
 ///
-/// After the use of a key, the limiter remembers the key at least for the time in which a whole
-/// burst becomes available again. It remembers at most `keys_max` keys. Beyond this number, it
-/// forgets the keys that were used least recently. So a peer needs at least half of `keys_max` keys
-/// to get around the limit.
+/// After the use of a key, the limiter remembers the key for at least the time in which a whole
+/// burst becomes available again. But the limiter remembers at most `keys_max` keys. Beyond this
+/// number, it forgets the keys that were used least recently, even before this time. Before a key
+/// is forgotten in this way, at least half of `keys_max` other keys must be used. So a peer needs
+/// at least that many keys to get around the limit.
 ///
 /// # Examples
 ///
@@ -188,8 +189,9 @@ impl<K: Hash + Eq> RateLimiter<K> {
         self.measure(key, now, uses.get())
     }
 
-    /// Checks whether a key may be used, without counting a use. A limit for failures checks before
-    /// an attempt, and counts only the attempts that fail.
+    /// Checks whether a key may be used, without counting a use. For example, a limit for failed
+    /// attempts calls this before each attempt, and [`take`](Self::take) only after an attempt that
+    /// has failed.
     ///
     /// # Errors
     ///
@@ -230,9 +232,9 @@ impl<K> Keys<K> {
     /// `keys_max` keys are in `recent`. In a new turn, `recent` becomes `older`. The keys that were
     /// in `older` are forgotten and returned.
     ///
-    /// If `recovery` has passed, the forgotten keys were not used for that long, so the whole burst
-    /// of each is available again. The exception is a key for which `take_many` has counted more
-    /// uses than the burst.
+    /// If `recovery` has passed since the last turn, the forgotten keys were not used for at least
+    /// this time. So the whole burst of each of these keys is available again. The exception is a
+    /// key for which `take_many` has counted more uses than the burst.
     fn turn(&mut self, now: u64, recovery: u64, keys_max: usize) -> HashMap<K, u64> {
         let is_full = self.recent.len() >= (keys_max / 2).max(1);
         if !is_full && now.saturating_sub(self.turned) < recovery {

@@ -31,7 +31,7 @@ pub(super) struct Server {
 /// value is dropped, the connection no longer counts for the address.
 ///
 /// All connections that count for no address share one `AdmittedPeer`. So while the limits for each
-/// address are off, they need no memory for each connection.
+/// address are off, a connection needs no memory for them.
 pub(super) struct AdmittedPeer {
     pub(super) server: Arc<Server>,
     counted: Option<AddressKey>,

@@ -103,7 +103,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn the_send_buffer_of_a_unix_socket_is_bounded() {
-        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets can be made");
         let size =
             |stream| SockRef::from(stream).send_buffer_size().expect("the option can be read");
         let system = size(&theirs);
