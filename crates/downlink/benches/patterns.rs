@@ -1,6 +1,6 @@
 //! Compares the cost of a delivery to a subscription by pattern with the cost of a delivery to a
 //! subscription by name. The measured time is from the publish to the frame that a socket would
-//! get. Run it with `cargo bench -p downlink --bench patterns`.
+//! get. Run the benchmark with `cargo bench -p downlink --bench patterns`.
 //!
 //! The benchmark prints figures, but does not check them against limits. The times are the
 //! processor time of the thread.

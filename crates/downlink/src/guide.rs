@@ -1,9 +1,9 @@
 //! The guide to this crate.
 //!
 //! Each module is one chapter, with the text of a file in the folder `guide`. The module exists
-//! only for the documentation and its tests. The tests compile and run every example of the
-//! chapters. They run the examples only if all features are on, because the chapters use all
-//! features.
+//! only for the documentation and its tests. If all features are on, the tests compile and run
+//! every example of the chapters. With fewer features, the tests skip the chapters, because the
+//! examples use all features.
 
 #![cfg(any(
     not(doctest),
@@ -19,7 +19,8 @@
 ))]
 
 /// Includes the chapters. The text of `links!` defines the targets of the links between chapters.
-/// It comes before each chapter, because rustdoc uses the first definition of a link.
+/// The chapters also define these links, as links between files. Rustdoc uses the first definition
+/// of a link, so the text of `links!` comes before each chapter.
 macro_rules! chapters {
     ($($module:ident: $file:literal,)*) => {
         $(

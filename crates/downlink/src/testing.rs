@@ -5,8 +5,8 @@
 //! [`Connection::reconnect`] sends the request again with the last event id. If tokio's time is
 //! paused, waiting takes no real time, and [`advance`] also moves a hub's clock.
 //!
-//! Some behaviour shows only with real sockets, such as a peer that reads nothing. To test it, use
-//! [`serve`](crate::serve()) on port 0.
+//! Some behaviour shows only with real sockets, such as a peer that reads nothing. To test such
+//! behaviour, use [`serve`](crate::serve()) on port 0.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -16,7 +16,7 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 pub trait ToFrame<T> {
     /// Whether `to_frame` returns the frame of every event exactly as the hub encoded it. If so,
     /// the subscription yields only frames, without the values and ids of the events. This is
-    /// faster (cells `rate` and `window` of `cargo xtask bench`).
+    /// faster (`cargo xtask bench` measures the speed in the cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -81,7 +81,8 @@ impl<T: Send + Sync + 'static, F: ToFrame<T>> SubscriptionFrames<T, F> {
         })
     }
 
-    /// Whether an event reaches the subscription by a topic or by the client.
+    /// Whether the event is for a topic of the subscription or for its client, and not only for
+    /// everyone.
     fn is_addressed(&self, to: &[Address]) -> bool {
         let Selection { selectors, client } = self.subscription.selection();
         to.iter().any(|address| match address {
@@ -281,8 +282,9 @@ mod tests {
         hub.drain();
         let (short, long) = (ready(&mut short), ready(&mut long));
         assert!(short.starts_with("retry: ") && long.starts_with("retry: "), "{short}{long}");
-        // Of the nine events in a row, the retention keeps three, and the reader gets a gap for the
-        // others. The hub's own events, `downlink.open` and the gap, have JSON as their data.
+        // One step publishes nine events at once. The retention keeps three of them, and the reader
+        // gets a gap for the other six. The count leaves out the events with JSON data, which are
+        // the hub's own events: `downlink.open` and the gap.
         let count = |what| all.matches(what).count();
         assert_eq!((count("data: ") - count("data: {"), count("downlink.gap")), (11, 1));
     }
