@@ -174,7 +174,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Ends the subscription with this [`number`](super::Subscription::number), as
-    /// [`disconnect`](Self::disconnect) does. Returns `false` if it is not open.
+    /// [`disconnect`](Self::disconnect) does. Returns `false` if no open subscription has this
+    /// number.
     pub fn disconnect_subscription(&self, number: u64) -> bool {
         self.0.log.disconnect_reader(number)
     }

@@ -140,7 +140,7 @@ mod reading {
         Some(Record(Arc::new(RecordFields { frame: event.encode(), to, event_type, id, value })))
     }
 
-    /// Reads a body. It holds the bytes that are not read yet.
+    /// Reads a body piece by piece. The field holds the bytes that are not read yet.
     struct BodyReader<'a>(&'a [u8]);
 
     impl<'a> BodyReader<'a> {

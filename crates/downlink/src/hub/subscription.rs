@@ -208,9 +208,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
-    /// Finds out whether events are missing right after the cursor. The client may get the cursor
-    /// as an id only if no events are missing. A client that got this id, and then left before it
-    /// got the gap, would resume after the missing events. It would never learn of the gap.
+    /// Finds out whether events are missing right after the cursor. If events are missing, the
+    /// client must not get the cursor as an id. With this id, a client that leaves before it gets
+    /// the gap would later resume after the missing events. It would never learn of the gap.
     fn look_for_gap(&mut self) {
         // Only a gap matters here. The first poll handles every other result.
         if let Read::Gap(gap) = self.look() {
@@ -493,8 +493,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if !mem::take(&mut self.opening) {
             return None;
         }
-        // If a gap is not yielded yet, the frame has no id. A client that got the cursor as an id,
-        // and then left before it got the gap, would resume after the missing events.
+        // If a gap is not yielded yet, the frame has no id. With the cursor as its id, a client
+        // that leaves before it gets the gap would later resume after the missing events.
         let id = (!self.is_missing()).then(|| cursor_id(self.client_cursor()));
         Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
