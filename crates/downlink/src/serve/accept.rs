@@ -120,7 +120,7 @@ async fn accept<L: Listener>(
 struct Connections<A> {
     app: A,
     server: Arc<Server>,
-    /// The peer of all connections that do not count for an address.
+    /// All connections that count for no address share this value (see [`AdmittedPeer`]).
     uncounted: Arc<AdmittedPeer>,
     tasks: JoinSet<()>,
     /// The drivers: the tasks that serve event streams without hyper (see `direct`).

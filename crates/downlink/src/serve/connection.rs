@@ -443,8 +443,7 @@ fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
 }
 
 /// The permits of a connection that gets one answer. The first permit counts against
-/// `connections_max`. It is missing if the server refused the connection before the connection got
-/// such a permit.
+/// `connections_max`. It is missing if the connection was refused before it got such a permit.
 type RefusalPermit = (Option<Permit>, OwnedSemaphorePermit);
 
 /// Answers one request of a connection beyond a limit, and then closes the connection.

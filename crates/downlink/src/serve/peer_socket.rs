@@ -46,8 +46,8 @@ const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A peer's socket, wrapped as described above. The permit may be any value. It is dropped together
-/// with the wrapper.
+/// A peer's socket, wrapped as described above. The permit may be any value. The wrapper only keeps
+/// it.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
@@ -117,7 +117,7 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
         self.input = input.into();
     }
 
-    /// Times an operation while it is blocked, and fails it if it is blocked for too long.
+    /// Times an operation while it is blocked. Returns an error if it is blocked for too long.
     fn watch<T>(
         &mut self,
         on: SocketOperation,

@@ -19,7 +19,7 @@ pub(super) struct Server {
     /// The streams that drivers serve. A driver is a task that writes event streams without hyper
     /// (see `direct`).
     pub(super) streams: DirectStreams,
-    /// The permits that are left. There are `connections_max` of them in total.
+    /// The permits that are left. The server has `connections_max` permits in total.
     pub(super) permits: Semaphore,
     /// The limits for each peer address.
     pub(super) peers: Peers,
@@ -45,7 +45,7 @@ pub(super) struct Permit(pub(super) Arc<AdmittedPeer>);
 const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "a permit is one pointer");
 
 impl AdmittedPeer {
-    /// The peer of all connections that do not count for an address.
+    /// Makes the value that all connections share that count for no address.
     pub(super) fn of_all(server: Arc<Server>) -> Self {
         Self { server, counted: None, client: None }
     }

@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use super::limits::ServeLimits;
 
-/// Sets the options of an accepted socket. Returns true if the kernel fails the socket when its
-/// peer stalls.
+/// Sets the options of an accepted socket. Returns true if the kernel itself ends the connection
+/// when the peer stalls.
 ///
 /// The kernel can judge better than the server whether a peer stalls. If the peer's network is
 /// slow, the peer may acknowledge bytes long before the socket becomes writable. Only the kernel

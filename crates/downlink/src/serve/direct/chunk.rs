@@ -64,7 +64,7 @@ pub(super) struct Chunk {
     bytes: usize,
     /// Copies of small frames, after the room for the head of their chunk.
     copied: [u8; ROOM],
-    /// The frames, if they are too large together to be copied. The frames that were already copied
+    /// The frames, if together they are too large to be copied. The frames that were already copied
     /// come first, as one piece.
     frames: Vec<Bytes>,
 }

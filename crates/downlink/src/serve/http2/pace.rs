@@ -39,7 +39,7 @@ pin_project! {
         rest: Bytes,
         report: BodyReport,
         // Whether the method of the request is `HEAD`, so that the response must have no body. Over
-        // HTTP/2, hyper would send the body.
+        // HTTP/2, hyper itself does not leave out the body.
         bodiless: bool,
     }
 }
