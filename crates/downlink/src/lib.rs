@@ -79,7 +79,8 @@
 //! # A stream of your own
 //!
 //! [`Sse::new`] sends the items of any stream. [`Sse::channel`] sends the events that a task puts
-//! into a channel. The methods have the same names as the methods in `axum::response::sse`.
+//! into a channel. The methods of [`Sse`] and [`Event`] have the same names as the methods in
+//! `axum::response::sse`.
 //!
 //! ```
 //! use std::convert::Infallible;

@@ -309,7 +309,8 @@ impl Stream {
         while let Some(item) = self.decoder.poll_item() {
             match item {
                 Item::Event(event) => self.events.push_back(event),
-                // The decoder keeps the space after the colon, which belongs to the format.
+                // The decoder keeps the space after the colon. The space belongs to the format and
+                // not to the text, so it is removed here.
                 Item::Comment(text) => {
                     self.comments.push_back(text.strip_prefix(' ').unwrap_or(&text).to_owned());
                 }

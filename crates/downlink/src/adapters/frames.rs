@@ -140,7 +140,7 @@ where
     }
 }
 
-/// The read mode of a body that a driver may poll (see [`driven`]).
+/// The [`ReadMode`] of a body that a driver may poll (see [`driven`]).
 struct Driven;
 
 impl ReadMode for Driven {

@@ -123,7 +123,8 @@ impl PublishError {
 
 impl BatchError {
     /// The [`Problem`] to send as the response. Its status is 413 if the batch has too many events.
-    /// If one event cannot be published, the status is the status for the error of this event.
+    /// If one event cannot be published, the status depends on the error of this event (see
+    /// [`PublishError::to_problem`]).
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,

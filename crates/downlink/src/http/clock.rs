@@ -217,7 +217,7 @@ pub(super) fn end_of(
     notice: Option<Duration>,
     age: Option<Spread>,
 ) -> Option<End> {
-    // A sum that overflows means never.
+    // If the sum overflows, the response does not end because of its age.
     let aged = age.and_then(|age| Instant::now().checked_add(age.pick()));
     let expired = expiry.and_then(|expiry| expiry.0);
     match (expired, aged) {
