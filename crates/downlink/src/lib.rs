@@ -79,8 +79,8 @@
 //! # A stream of your own
 //!
 //! [`Sse::new`] sends the items of any stream. [`Sse::channel`] sends the events that a task puts
-//! into a channel. The methods of [`Sse`] and [`Event`] have the same names as the methods in
-//! `axum::response::sse`.
+//! into a channel. For the methods that `axum::response::sse` also has, [`Sse`] and [`Event`] use
+//! the same names.
 //!
 //! ```
 //! use std::convert::Infallible;
