@@ -1,6 +1,6 @@
 //! Compares the cost of a delivery to a subscription by pattern with the cost of a delivery to a
 //! subscription by name. The measured time is from the publish to the frame that a socket would
-//! get. Run it with `cargo bench -p downlink --bench patterns`.
+//! get. Run the benchmark with `cargo bench -p downlink --bench patterns`.
 //!
 //! The benchmark prints figures, but does not check them against limits. The times are the
 //! processor time of the thread.
@@ -17,8 +17,8 @@ use futures_util::FutureExt;
 use http_body::Body;
 
 const READERS: usize = 10_000;
-/// The first rounds fill the patterns' lists of newest events. Afterwards the lists keep their
-/// length.
+/// The number of rounds before the measurement. These rounds fill each pattern's list of newest
+/// events. Afterwards the lists keep their length.
 const FIRST_ROUNDS: usize = 65;
 const ROUNDS: usize = 60;
 
@@ -47,7 +47,7 @@ impl Users {
             let opened = opened
                 .now_or_never()
                 .expect("a hub in memory opens at once")
-                .expect("within the limits");
+                .expect("the hub has room");
             Box::pin(opened.into_http_response().into_body())
                 as Pin<Box<dyn Body<Data = _, Error = _>>>
         };
@@ -82,7 +82,7 @@ impl Users {
                 .hub
                 .to(&self.names[number])
                 .publish(payload.to_owned())
-                .expect("within the limits");
+                .expect("the hub has room");
             assert_eq!(self.frames(number), 1);
         }
         (cpu() - before) / READERS as f64

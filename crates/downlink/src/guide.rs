@@ -1,8 +1,9 @@
-//! The guide: a chapter for each question about the use of this crate.
+//! The guide to this crate.
 //!
-//! Each module is a chapter of the folder `guide`. The chapters are included here, so that the
-//! tests compile and run every example in them. This module exists only in the documentation. The
-//! tests run the examples only if all features are on, because the chapters use all features.
+//! Each module is one chapter, with the text of a file in the folder `guide`. The module exists
+//! only for the documentation and its tests. If all features are on, the tests compile and run
+//! every example of the chapters. With fewer features, the tests skip the chapters, because the
+//! examples use all features.
 
 #![cfg(any(
     not(doctest),
@@ -18,7 +19,8 @@
 ))]
 
 /// Includes the chapters. The text of `links!` defines the targets of the links between chapters.
-/// It comes before each chapter, because rustdoc uses the first definition of a link.
+/// The chapters also define these links, as links between files. Rustdoc uses the first definition
+/// of a link, so the text of `links!` comes before each chapter.
 macro_rules! chapters {
     ($($module:ident: $file:literal,)*) => {
         $(

@@ -1,4 +1,4 @@
-//! Encodes text as JSON strings. This works without the feature `json`, which adds a serializer.
+//! Encodes text as JSON strings. This module does not need the feature `json`.
 
 use std::fmt::Write;
 

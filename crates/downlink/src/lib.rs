@@ -79,7 +79,8 @@
 //! # A stream of your own
 //!
 //! [`Sse::new`] sends the items of any stream. [`Sse::channel`] sends the events that a task puts
-//! into a channel. The methods have the same names as the methods in `axum::response::sse`.
+//! into a channel. For the methods that `axum::response::sse` also has, [`Sse`] and [`Event`] use
+//! the same names.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -99,13 +100,13 @@
 //! # Guarantees
 //!
 //! - All subscriptions get their events in the same order, and each event at most once. A client
-//!   that reconnects loses no event that is still retained, and gets none twice. If events are no
-//!   longer retained, the reader gets one [`Gap`] before any later event.
-//! - For a reader that stops reading, the hub keeps only its position, which is one number. Such a
-//!   reader holds up no publisher and no other reader.
+//!   that reconnects loses no event that is still retained, and gets none twice. If events that it
+//!   missed are no longer retained, the client gets one [`Gap`] before any later event.
+//! - For a reader that stops reading, the hub keeps only the reader's position, which is one
+//!   number. Such a reader holds up no publisher and no other reader.
 //! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).
-//! - A client never reads the content of one event as a second event. The types [`EventType`] and
-//!   [`EventId`] refuse text with line breaks.
+//! - No text in an event can end the event early or begin another event. The types [`EventType`]
+//!   and [`EventId`] refuse text with line breaks, because a line break would begin a new field.
 //!
 //! This crate contains no client (see the crate `downlink-client`) and no TLS.
 //!
@@ -117,7 +118,7 @@
 //! | `json` | [`Hub::json`], [`Event::json`]: values that serde encodes | yes |
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
 //! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
-//! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end with their rights | no |
+//! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end when their rights end | no |
 //! | `metrics` | the hub's numbers as OpenMetrics text | no |
 //! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!

@@ -1,12 +1,12 @@
-//! Tests of an app's event streams, without sockets and without waiting. This module needs the
-//! feature `testing`.
+//! Tools for tests of an app's event streams, without sockets and without waiting. This module
+//! needs the feature `testing`.
 //!
 //! [`connect`] calls an app as a server would, and reads its stream as a browser would.
 //! [`Connection::reconnect`] sends the request again with the last event id. If tokio's time is
 //! paused, waiting takes no real time, and [`advance`] also moves a hub's clock.
 //!
-//! Some behaviour shows only with real sockets, such as a peer that reads nothing. To test it, use
-//! [`serve`](crate::serve()) on port 0.
+//! Some behaviour shows only with real sockets, such as a peer that reads nothing. To test such
+//! behaviour, use [`serve`](crate::serve()) on port 0.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,8 +31,9 @@ pub use downlink_proto::DecodedEvent;
 /// the test panics.
 ///
 /// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
-/// gets one. In paused time, each keep-alive moves the time forward, so a test that waits for a
-/// missing event would never end. This limit ends such a test.
+/// gets one. In paused time, whenever a test waits, tokio moves the time forward to the next
+/// keep-alive. So a test that waits for an event that never comes would wait for ever. This limit
+/// ends such a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.
@@ -308,7 +309,8 @@ impl Stream {
         while let Some(item) = self.decoder.poll_item() {
             match item {
                 Item::Event(event) => self.events.push_back(event),
-                // The decoder keeps the space after the colon, which belongs to the format.
+                // The decoder keeps the space after the colon. The space belongs to the format and
+                // not to the text, so it is removed here.
                 Item::Comment(text) => {
                     self.comments.push_back(text.strip_prefix(' ').unwrap_or(&text).to_owned());
                 }

@@ -14,9 +14,9 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 /// Turns a subscription's events into frames (encoded events). Every `FnMut(Published<T>) -> Frame`
 /// implements this trait, and so does [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether the frame of every event is the frame that the hub encoded when the event was
-    /// published. If so, the subscription yields only frames, without the values and ids of the
-    /// events. This is faster (bench cells `rate` and `window`).
+    /// Whether `to_frame` returns the frame of every event exactly as the hub encoded it. If so,
+    /// the subscription yields only frames, without the values and ids of the events. This is
+    /// faster (`cargo xtask bench` measures the speed in the cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -51,15 +51,15 @@ pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
 }
 
 impl<T: Send + Sync + 'static, F> SubscriptionFrames<T, F> {
-    /// The subscription whose events these are.
+    /// The subscription that yields these frames.
     pub fn subscription(&self) -> &Subscription<T> {
         &self.subscription
     }
 }
 
 impl<T: Send + Sync + 'static, F: ToFrame<T>> SubscriptionFrames<T, F> {
-    /// The next frame. If the subscription does not hear the events for everyone, an event that has
-    /// no other address of the subscription becomes an empty comment.
+    /// The next frame. If `hears_everyone` is false, only events for the subscription's topics or
+    /// for its client become frames. Any other event becomes an empty comment.
     pub(crate) fn poll_next_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -81,7 +81,8 @@ impl<T: Send + Sync + 'static, F: ToFrame<T>> SubscriptionFrames<T, F> {
         })
     }
 
-    /// Whether an event reaches the subscription by a topic or by the client.
+    /// Whether the event is for a topic of the subscription or for its client, and not only for
+    /// everyone.
     fn is_addressed(&self, to: &[Address]) -> bool {
         let Selection { selectors, client } = self.subscription.selection();
         to.iter().any(|address| match address {
@@ -139,17 +140,18 @@ where
     }
 }
 
-/// The read mode of a body that a driver may poll (see [`driven`]).
+/// The [`ReadMode`] of a body that a driver may poll (see [`driven`]).
 struct Driven;
 
 impl ReadMode for Driven {
-    /// The log time. The system's clock is read once for each round of the driver.
+    /// The current log time (see [`HubClock`]). The bodies that a driver polls in one round share
+    /// one reading of the system's clock.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
-    /// Registers the key (the number at the driver) of a driven body, or the waker of any other
-    /// body.
+    /// Registers a body, so that the reader can wake it. A driven body is registered by its key
+    /// (its number at the driver). Any other body is registered by its waker.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());
@@ -226,7 +228,7 @@ mod tests {
             (std::mem::take(&mut *keys.0.lock()), wakes.0.swap(0, Ordering::Relaxed))
         };
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
-        assert_eq!(read(8), (vec![], 1), "the body was registered under another key before");
+        assert_eq!(read(8), (vec![], 1), "the body already has key 7, so it registers a waker");
         assert_eq!(read(7), (vec![7], 0));
     }
 
@@ -280,8 +282,9 @@ mod tests {
         hub.drain();
         let (short, long) = (ready(&mut short), ready(&mut long));
         assert!(short.starts_with("retry: ") && long.starts_with("retry: "), "{short}{long}");
-        // Of the nine events in a row, the retention keeps three, and the reader gets a gap for the
-        // others. The hub's own events, `downlink.open` and the gap, have JSON as their data.
+        // One step publishes nine events at once. The retention keeps three of them, and the reader
+        // gets a gap for the other six. The count leaves out the events with JSON data, which are
+        // the hub's own events: `downlink.open` and the gap.
         let count = |what| all.matches(what).count();
         assert_eq!((count("data: ") - count("data: {"), count("downlink.gap")), (11, 1));
     }

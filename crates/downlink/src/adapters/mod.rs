@@ -1,7 +1,7 @@
 //! The traits of web frameworks, implemented for the types of this crate.
 //!
-//! Each framework has one file, behind a feature with its name. The file only calls the methods of
-//! other modules.
+//! Each framework has one module, behind a feature with the framework's name. The module only calls
+//! the methods of other modules.
 
 #[cfg(feature = "axum")]
 pub mod axum;

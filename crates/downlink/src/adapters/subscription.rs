@@ -103,9 +103,9 @@ impl SubscribeError {
 }
 
 impl PublishError {
-    /// The problem to answer with. Its status is 4xx for an invalid event, 500 if the value could
-    /// not be encoded, and 507 if the disk is full. If the hub cannot accept events for another
-    /// reason, the status is 503.
+    /// The [`Problem`] to send as the response. Its status is 4xx for an invalid event, 500 if the
+    /// value could not be encoded, and 507 if the disk is full. If the hub cannot accept events for
+    /// another reason, the status is 503.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -122,8 +122,9 @@ impl PublishError {
 }
 
 impl BatchError {
-    /// The problem to answer with. Its status is 413 if the batch has too many events. If an event
-    /// is invalid, it is the status of the problem of this event.
+    /// The [`Problem`] to send as the response. Its status is 413 if the batch has too many events.
+    /// If one event cannot be published, the status depends on the error of this event (see
+    /// [`PublishError::to_problem`]).
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_at_the_limit_fit_and_one_more_does_not() {
+    fn a_batch_is_full_at_its_maximum_number_of_bytes() {
         for (last, fits) in [(99, true), (100, true), (101, false)] {
             let mut batch = batch_of(&[BATCH_BYTES_MAX - 200, 100]);
             assert!(!batch.is_full());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_at_the_limit_fit_and_one_more_does_not() {
+    fn a_batch_is_full_at_its_maximum_number_of_frames() {
         let mut batch = batch_of(&[20; BATCH_FRAMES_MAX - 1]);
         assert!(!batch.is_full());
         batch.push(frame_of(20)).expect("the last frame fits");

@@ -30,12 +30,12 @@ use super::source::{AnyError, FrameSource};
 use super::spread::Spread;
 
 /// The range of the reconnection times for clients whose stream has reached its maximum age or its
-/// expiry. It applies if the response sets no other time.
+/// expiry. The range applies if the response sets no other time.
 ///
-/// Without this time, browsers would wait 3 to 5 s, and the page would not update meanwhile
-/// although nothing is wrong. The range can be short, because the streams end at random times, so
-/// their clients do not return together. A stream may have expired before it begins. With less than
-/// a second, its client would send requests in a fast loop.
+/// Without this time, a browser waits 3 to 5 s, and the page does not update meanwhile. The range
+/// can be short: the streams end at random times, so their clients do not return together. The
+/// shortest time is a second, because a stream may have expired before it begins. With a shorter
+/// time, its client would send requests in a fast loop.
 const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(2));
 
 /// Why a response was cut.
@@ -195,8 +195,10 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Whether a keep-alive may follow a batch that has frames. It must not follow if a frame is
-    /// held for the next batch, because a keep-alive with an id must not overtake this frame.
+    /// Whether a keep-alive may be added to a batch that already has frames. This is allowed if the
+    /// source has steady keep-alives and no frame is held for the next batch. The keep-alive may
+    /// have an id that is later than the id of a held frame. So the client must not get the
+    /// keep-alive before the held frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())

@@ -55,7 +55,8 @@ pub struct SseSender {
     /// The reserved place of the item `Finish`. `None` once the stream is finished.
     ///
     /// The lock is held for one push into the queue, never across an await, and no other lock is
-    /// taken meanwhile. It makes all clones agree on which events come before the item `Finish`.
+    /// taken meanwhile. Because of this lock, all clones agree on which events come before the item
+    /// `Finish`.
     finish: Arc<Mutex<Option<mpsc::OwnedPermit<ChannelItem>>>>,
 }
 

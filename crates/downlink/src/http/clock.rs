@@ -1,10 +1,11 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the end of a silence (the time after the last bytes of the body) or for the
-//! end of the connection, whichever comes first. When the body sends something, it only records the
-//! time. The timer is set again only when it fires, so sending an event needs no timer operation.
-//! The first wait creates the timer. A body that never waits has no timer. A body that a driver
-//! polls has no timer either, because the driver keeps the time (see `driven`).
+//! The timer waits for the earliest of three times: the end of a silence (the time after the last
+//! bytes of the body), the notice of the expiry, and the end of the connection. When the body sends
+//! something, it only records the time. The timer is set again only when it fires, so sending an
+//! event needs no timer operation. The first wait creates the timer. A body that never waits has no
+//! timer. A body that a driver polls has no timer either, because the driver keeps the time (see
+//! `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -26,7 +27,7 @@ use super::spread::Spread;
 pub struct Expiry(Option<Instant>);
 
 impl Expiry {
-    /// The earlier of two.
+    /// The earlier of the two expiries.
     pub(super) fn min(self, other: Self) -> Self {
         let both = self.0.zip(other.0).map(|(one, other)| one.min(other));
         Self(both.or(self.0).or(other.0))
@@ -52,7 +53,7 @@ impl From<SystemTime> for Expiry {
     }
 }
 
-/// The event that a clock has waited for.
+/// The reason why a wait of the clock has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Tick {
     /// The silence has lasted so long that a keep-alive is due.
@@ -187,12 +188,12 @@ impl BodyClock {
         }
     }
 
-    /// Whether the response has reached its end. Does not wait for the end.
+    /// Whether the response has reached its end. This does not request a wake at the end.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.times().end))
     }
 
-    /// Whether the response tells its client about its expiry.
+    /// Whether the response announces its expiry to the client.
     pub(super) fn announces_expiry(&self) -> bool {
         self.uncommon.as_ref().is_some_and(|uncommon| uncommon.times().notice != Notice::Off)
     }
@@ -237,9 +238,9 @@ impl BodyClock {
         }
     }
 
-    /// Waits until `until`. If a driver polls the body, the driver wakes it. If there is no driver,
-    /// the timer wakes it. The timer may fire before `until`, because a running timer is not set
-    /// again.
+    /// Waits for the time `until`. If a driver polls the body, the driver wakes it. If there is no
+    /// driver, the timer wakes it. The timer may fire before `until`, because a running timer is
+    /// not set again.
     fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
         if driven::wake_at(cx, until) {
             return Poll::Pending;
@@ -280,7 +281,7 @@ pub(super) fn end_of(
     notice: Option<Duration>,
     age: Option<Spread>,
 ) -> Option<End> {
-    // A sum that overflows means never.
+    // If the sum overflows, the response does not end because of its age.
     let aged = age.and_then(|age| Instant::now().checked_add(age.pick()));
     let expired = expiry.and_then(|expiry| expiry.0);
     match (expired, aged) {

@@ -1,7 +1,7 @@
 //! The protocol between a driver and the bodies that it polls.
 //!
 //! A driver (see `serve::direct`) is a task that polls the bodies of many streams. Such a body is
-//! *driven*. A driven body needs no timer and no clock of its own, and leaves no waker with
+//! *driven*. A driven body needs no timer and no clock of its own, and registers no waker with
 //! publishers. Instead, its driver provides the time and wakes it. Drivers and bodies do not know
 //! each other's types: any `http_body::Body` can be driven, and middleware may wrap a body. So a
 //! driver and its bodies communicate through a thread-local, which is set during each poll.
@@ -11,8 +11,9 @@
 //! 1. [`PollRound::begin`], with the time and an object that wakes the driver's streams by their
 //!    keys. The key of a stream is its number at the driver.
 //! 2. [`PollRound::prefetch`], once for all bodies that the driver is about to poll. During this
-//!    call, the driver calls `is_end_stream` of each body. Middleware passes `is_end_stream` on to
-//!    the body. The call changes nothing.
+//!    call, the driver calls `is_end_stream` of each body. The body then reads the memory that its
+//!    poll will need, and changes nothing. The driver uses `is_end_stream` because middleware that
+//!    wraps a body passes this call on.
 //! 3. [`PollRound::poll`], once for each body. In this call, the driver polls the body while the
 //!    body is ready. The call returns the [`Schedule`] of the body (the time and the queue of its
 //!    next poll).
@@ -25,7 +26,7 @@
 //! | [`is_driven`] | if true, the driver joins frames itself, so the body yields them one by one |
 //! | [`now`], [`time_of_day`] | the time of the round, read once for all its bodies |
 //! | [`wake_at`] | the driver polls the body again at that time, so the body needs no timer |
-//! | [`register_key`] | a publisher wakes the body by its key, so the body leaves no waker |
+//! | [`register_key`] | a publisher wakes the body by its key, so the body registers no waker |
 //! | [`set_lane`] | the body waits for its polls in this lane (a queue of the driver) |
 //!
 //! If the body is not driven, these calls return the real time, or return `false` to tell the body
@@ -87,8 +88,8 @@ thread_local! {
             is_prefetching: Cell::new(false),
         }
     };
-    /// Wakes bodies by their keys. This is not a part of `POLLING`, because it has a destructor. A
-    /// thread-local without a destructor, such as `POLLING`, is cheaper to use.
+    /// Wakes bodies by their keys. This is not a part of `POLLING`, because an `Arc` has a
+    /// destructor. A thread-local without a destructor, such as `POLLING`, is cheaper to use.
     static WAKE_MANY: Cell<Option<Arc<dyn WakeMany>>> = const { Cell::new(None) };
 }
 
@@ -153,8 +154,8 @@ impl Drop for OnDrop {
     }
 }
 
-/// Whether a driver prefetches. It is about to poll this body, and calls `is_end_stream` so that
-/// the body reads its memory.
+/// Whether a driver is prefetching. The driver then calls `is_end_stream` of each body that it is
+/// about to poll, so that the body reads the memory that its poll will need.
 pub(super) fn is_prefetching() -> bool {
     POLLING.with(|polling| polling.is_prefetching.get())
 }
@@ -196,7 +197,7 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
 }
 
 /// Registers the key of the body with the function `register`. Returns false if the body is not
-/// driven or if `register` returned false. The body must then leave a waker instead.
+/// driven or if `register` returned false. The body must then register a waker instead.
 #[must_use = "a body that is not woken by its key has to leave a waker"]
 pub(crate) fn register_key(
     cx: &Context<'_>,
@@ -207,7 +208,7 @@ pub(crate) fn register_key(
     };
     WAKE_MANY.with(|round| {
         // If `register` itself causes another registration, this inner registration returns false
-        // here, and its body leaves a waker.
+        // here, and its body must register a waker.
         let Some(wake_many) = round.take() else { return false };
         let registered = register(&wake_many, key);
         round.set(Some(wake_many));

@@ -1,7 +1,7 @@
 //! The keep-alive of a silent connection, and the length of the silence before it.
 //!
 //! Without keep-alives, a proxy would cut a silent connection. The server would also not notice
-//! that a peer has vanished, because only a write shows this. The timer is in `clock`.
+//! that a peer has vanished, because only a write shows this. The timer is in the module `clock`.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::spread::Spread;
 /// without need.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The shortest silence that can be set. After shorter silences, the keep-alives themselves would
-/// be noticeable traffic.
+/// The shortest silence that can be set. With a shorter silence, the keep-alives themselves would
+/// cause noticeable traffic.
 pub const KEEP_ALIVE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The range of a silence in percent of the interval. Each silence is picked at random, so that

@@ -134,9 +134,9 @@ pub(crate) fn is_browser(headers: &HeaderMap, query: Option<&str>) -> bool {
     !wants_status && (headers.contains_key("sec-fetch-mode") || (wants_stream() && is_agent()))
 }
 
-/// Whether an `EventSource` of a browser sent this request, which cannot read the status of a
-/// refusal. Any other request of a browser can read it, and would take a refusal without an error
-/// status for a success.
+/// Whether a browser's `EventSource` sent this request. An `EventSource` cannot read the status of
+/// a refusal. Other code in a browser can read the status. If such code got a refusal without an
+/// error status, it would treat the refusal as a success.
 #[cfg(feature = "access")]
 pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap, query: Option<&str>) -> bool {
     let accepted = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok());
@@ -217,10 +217,10 @@ mod tests {
     fn long_ids_are_cut() {
         for (len, kept) in [(1_023, 1_023), (1_024, 1_024), (1_025, 1_024)] {
             let long = "x".repeat(len);
-            let header = read(Some(long.as_bytes()), None).expect("an id");
+            let header = read(Some(long.as_bytes()), None).expect("the request has an id");
             assert_eq!(header.len(), kept);
             let escaped = format!("last_event_id={}", "%78".repeat(len));
-            assert_eq!(read(None, Some(&escaped)).expect("an id").len(), kept);
+            assert_eq!(read(None, Some(&escaped)).expect("the request has an id").len(), kept);
         }
     }
 
@@ -260,7 +260,7 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| {
             (
                 http::HeaderName::from_static(name),
-                value.parse::<HeaderValue>().expect("a valid header value"),
+                value.parse::<HeaderValue>().expect("the value is valid"),
             )
         });
         LastEventId::from_request(&headers.collect(), Some(query)).is_browser()

@@ -102,7 +102,8 @@ fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();
-        // Some systems cannot represent a time before their start.
+        // Some systems cannot represent a time before their start. The second attempt goes back
+        // only an hour.
         now.checked_sub(SLACK).or_else(|| now.checked_sub(SLACK / 8_760)).unwrap_or(now)
     })
 }
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn a_moment_is_reached_at_the_start_of_its_millisecond() {
         let start = Moment::at(Instant::now() + Duration::from_millis(5));
-        let instant = start.instant().expect("the moment is not never");
+        let instant = start.instant().expect("the moment has an instant");
         let micros = |micros| Now::of(instant + Duration::from_micros(micros));
         assert!(!Now::of(instant - Duration::from_micros(1)).has_reached(start));
         assert!(micros(0).has_reached(start) && micros(999).has_reached(start));

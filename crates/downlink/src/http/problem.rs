@@ -70,8 +70,8 @@ impl Problem {
         format!(r#"{{"type":"about:blank","title":{title},"status":{status}{code}{detail}}}"#)
     }
 
-    /// Makes the response, which must not be cached. Its body ends with a line break, for users
-    /// of curl.
+    /// Makes the response, which must not be cached. Its body ends with a line break, so that the
+    /// output of curl ends with a complete line.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.to_json() + "\n"));
         *response.status_mut() = self.status;
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_unknown_status_has_a_title() {
-        let status = StatusCode::from_u16(599).expect("three digits");
+        let status = StatusCode::from_u16(599).expect("the status is valid");
         assert!(Problem::new(status).to_json().contains(r#""title":"Error""#));
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let text: String =
             (0..0x80).map(char::from).chain("\u{e9}\u{2028}\u{1f600}".chars()).collect();
         let json = Problem::new(StatusCode::BAD_REQUEST).detail(text.clone()).to_json();
-        let read: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("the text is JSON");
         assert_eq!(read["detail"], text);
     }
 }

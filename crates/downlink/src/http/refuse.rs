@@ -19,9 +19,10 @@ use super::sse::event_stream;
 /// Makes the response for a subscriber when the server is full or about to end.
 ///
 /// If `browser` is true (see [`LastEventId::is_browser`](super::LastEventId::is_browser)), the
-/// response is a stream with the status 200. It contains the reason as a comment and a `retry:`,
-/// and then ends. If `browser` is false, the response has the status 503, a `Retry-After` in whole
-/// seconds (at least 1), and a [`Problem`] with the reason as its detail.
+/// response is a stream with the status 200. The stream contains the reason as a comment and a
+/// reconnection time (`retry:`), and then ends. If `browser` is false, the response has the status
+/// 503, a `Retry-After` in whole seconds (at least 1), and a [`Problem`] with the reason as its
+/// detail.
 ///
 /// # Examples
 ///

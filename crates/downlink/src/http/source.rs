@@ -71,9 +71,9 @@ pub trait FrameSource {
     /// Reads the memory that the next poll will read first, and changes nothing. Callers ignore the
     /// result.
     ///
-    /// Few of ten thousand streams are in the processor's cache. A server that is about to poll
-    /// many bodies first calls this for all of them. The processor then fetches their memory in
-    /// parallel.
+    /// With ten thousand streams, the memory of most streams is not in the processor's cache. A
+    /// server that is about to poll many bodies first calls this for all of them. The processor
+    /// then fetches their memory in parallel.
     #[doc(hidden)]
     fn prefetch(&self) -> bool {
         true

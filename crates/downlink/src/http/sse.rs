@@ -52,7 +52,7 @@ pub struct Sse<S> {
     expiry: Option<Expiry>,
     expiry_notice: Option<Duration>,
     finite: bool,
-    /// `None` with default settings.
+    /// Settings that few responses have. `None` with default settings.
     uncommon: Option<Box<UncommonParts>>,
 }
 
@@ -97,8 +97,8 @@ impl<S: FrameSource> Sse<S> {
     }
 
     /// Before the stream ends without an error, sends the client a reconnection time that is picked
-    /// at random from `spread`. Default: no time is sent, except at the end of an age or expiry
-    /// (see [`max_age`](Self::max_age)).
+    /// at random from `spread`. Default: the stream sends a time only if it ends because of its age
+    /// or expiry (see [`max_age`](Self::max_age)).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
         self
@@ -116,7 +116,7 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Ends the stream at an instant or a time of day, such as when the credentials expire.
+    /// Ends the stream at an instant or a time of day, for example when the credentials expire.
     /// Default: the stream does not expire. If this is called several times, the earliest expiry
     /// counts. The client returns as quickly as after [`max_age`](Self::max_age).
     pub fn expires_at(mut self, expiry: impl Into<Expiry>) -> Self {
@@ -125,18 +125,18 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Announces the expiry. This long before it, the stream sends `event: downlink.expiring`, whose
-    /// data is `{"in_ms":…}`, so that the client can get new credentials and open its next stream
-    /// before this one ends. At the expiry the stream sends `event: downlink.expired`. Default: the
-    /// stream announces nothing. A stream that ends earlier because of its age
-    /// (see [`max_age`](Self::max_age)) announces nothing either.
+    /// Announces the expiry to the client. The stream sends `event: downlink.expiring` with the
+    /// data `{"in_ms":…}`. `before` is the time between this event and the expiry. In this time,
+    /// the client can get new credentials and open its next stream. At the expiry, the stream sends
+    /// `event: downlink.expired`. Default: the stream announces nothing. A stream that ends earlier
+    /// because of its age (see [`max_age`](Self::max_age)) announces nothing either.
     pub fn expiry_notice(mut self, before: Duration) -> Self {
         self.expiry_notice = Some(before);
         self
     }
 
     /// Ends the stream when a future completes. Before the end, the stream sends one more batch of
-    /// the events that are ready. It never stops inside a frame.
+    /// the events that are ready. The stream never stops inside a frame.
     pub fn until<F>(mut self, ended: F) -> Self
     where
         F: Future + Send + 'static,
@@ -147,8 +147,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Says that the source ends the stream, as for a model's answer or an export. A draining
-    /// server lets such a stream run until the deadline.
+    /// Marks the stream as finite, which means that its source ends it. Examples are the answer of
+    /// a language model and an export. A draining server lets such a stream run until the deadline.
     pub fn finite(mut self) -> Self {
         self.finite = true;
         self

@@ -1,9 +1,9 @@
 //! Tells a body that the server drops it because its peer has read nothing for too long.
 //!
-//! The server knows that the peer has stalled, and only the source of the body knows the
-//! subscriber. Middleware may wrap the body, so the server cannot call the source. Instead, a
-//! thread-local carries the peer's address and the age of the response to the source. The
-//! thread-local is set only while the server drops the body.
+//! The server knows that the peer has stalled, but only the source of the body knows which
+//! subscription belongs to the peer. Middleware may wrap the body, so the server cannot call the
+//! source. Instead, a thread-local carries the peer's address and the age of the response to the
+//! source. The thread-local is set only while the server drops the body.
 
 use std::cell::RefCell;
 use std::time::Duration;

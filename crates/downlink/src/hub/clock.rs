@@ -54,8 +54,8 @@ impl Clock {
         }
     }
 
-    /// The time of a clock that never goes backward. On Linux, it also runs while the machine
-    /// sleeps.
+    /// The time of a clock that never goes backward. On Linux, this clock also runs while the
+    /// machine sleeps.
     fn steady(&self) -> Duration {
         match &self.0 {
             Some(manual) => Duration::from_millis(manual.load(Ordering::SeqCst)),

@@ -19,8 +19,9 @@ pub(super) fn event_type(name: &str) -> EventType {
     EventType::new(&format!("{PREFIX}{name}")).expect("the hub's own event types are short ASCII")
 }
 
-/// The first event of a subscription. Its data has the subscription's number, whether the
-/// subscription resumed, and the interval of its keep-alives. Its id is the subscription's cursor.
+/// The first event of a subscription. Its data contains the subscription's number, a flag that
+/// tells whether the subscription resumed, and the interval of its keep-alives. Its id is the
+/// subscription's cursor.
 pub(super) fn open(
     id: Option<EventId>,
     number: u64,

@@ -10,8 +10,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// subscriptions. Each client gets its own random reconnection time. Publishing still works.
     /// The call returns at once; the subscriptions end later.
     pub fn drain(&self) {
-        // `end_all` does not end a reader that opens later. Such a reader sees the flag, because
-        // the flag is set first.
+        // `end_all` does not end a reader that opens later. Instead, `Subscribe::open` checks the
+        // flag after it has opened a reader, and returns an error. So the flag must be set before
+        // the call of `end_all`.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }

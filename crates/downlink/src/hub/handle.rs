@@ -33,7 +33,7 @@ use super::{
 ///
 /// - about 300 bytes for each subscription, for at most [`Limits::subscribers_max`] subscriptions;
 /// - about 300 bytes for each topic, for at most [`Limits::topics_max`] topics;
-/// - at most 65,536 names of forgotten topics;
+/// - at most 65,536 names of topics that it has removed from memory because nothing used them;
 /// - at most 65,536 idempotency keys.
 ///
 /// [`Limits::bytes_max`]: super::Limits::bytes_max
@@ -174,12 +174,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Ends the subscription with this [`number`](super::Subscription::number), as
-    /// [`disconnect`](Self::disconnect) does. Returns `false` if it is not open.
+    /// [`disconnect`](Self::disconnect) does. Returns `false` if no open subscription has this
+    /// number.
     pub fn disconnect_subscription(&self, number: u64) -> bool {
         self.0.log.disconnect_reader(number)
     }
 
-    /// Makes the server poll every open subscription once, even those that no event has reached.
+    /// Makes the server poll every open subscription once, even if the subscription has no new
+    /// event.
     ///
     /// During the poll, a wrapper around a subscription can check whether the client may still
     /// read, for example after a revocation. The call takes a few microseconds for a hundred

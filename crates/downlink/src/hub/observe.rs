@@ -63,12 +63,12 @@ impl DisconnectReason {
 /// Observes subscriptions. The hub calls the observer in the task that connects, disconnects or
 /// gets the gap. The hub holds no lock during the call.
 ///
-/// The observer should return quickly, because a response waits for it. The hub catches and logs a
-/// panic. When the hub calls `disconnected`, the [`Stats`](super::Stats) of the hub no longer count
-/// the subscription.
+/// The observer should return quickly, because a response waits for it. If the observer panics, the
+/// hub catches and logs the panic. When the hub calls `disconnected`, the [`Stats`](super::Stats)
+/// of the hub no longer count the subscription.
 ///
-/// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold a channel
-/// instead.
+/// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold the sender
+/// of a channel instead, as in the example.
 ///
 /// # Examples
 ///

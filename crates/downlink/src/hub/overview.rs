@@ -17,12 +17,13 @@ pub struct TopicOverview {
     /// pattern that matches the topic. If a subscription selects the topic several times, it counts
     /// several times.
     pub subscribers: usize,
-    /// Retained events.
+    /// The number of retained events.
     pub events: usize,
-    /// Retained bytes.
+    /// The size of the retained events in bytes.
     pub bytes: usize,
-    /// Events published since the topic was created. The hub forgets a topic that keeps no events
-    /// and that no subscription names. If the topic is created again, the number starts from 0.
+    /// The number of events published since the topic was created. The hub forgets a topic that
+    /// keeps no events and that no subscription names. If the topic is created again, the number
+    /// starts from 0.
     pub published: u64,
     /// The hub's id of the oldest retained event.
     pub oldest: Option<EventId>,
@@ -91,8 +92,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
-        // The id contains the epoch in which the event was published. This may be an earlier epoch,
-        // because the hub begins a new epoch whenever it may have lost history.
+        // The id contains the epoch in which the event was published. This epoch may be earlier
+        // than the current epoch, because the hub begins a new epoch whenever it may have lost
+        // history.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {

@@ -192,8 +192,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self.address(Ok(Address::Everyone))
     }
 
-    /// Sets the event type. With an empty type, the event keeps the type that the encoding gave it,
-    /// if there is one.
+    /// Sets the event type. If the type is empty, the event keeps the type that it got from the
+    /// encoding, if any.
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
         self.event_type = self.checked(check_type(event_type.as_ref())).flatten();
         self

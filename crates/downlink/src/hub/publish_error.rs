@@ -117,7 +117,7 @@ pub enum PublishError {
     /// The idempotency key was used for an event with other content.
     #[error("the idempotency key was used for another event")]
     KeyReused,
-    /// The number of topics with events is at its limit.
+    /// The number of topics that have events or are finished is at its limit.
     #[error("there are {topics_max} topics, which is the limit")]
     TooManyTopics {
         /// The limit.

@@ -28,8 +28,8 @@ pub(super) struct Standalone;
 
 impl ReadMode for Standalone {}
 
-/// The expected result of the next poll. The poll only uses it to decide which step to try first. A
-/// wrong expectation costs time, but loses no event.
+/// The expected result of the next poll. The poll uses the expectation only to decide which step to
+/// try first. A wrong expectation costs time, but loses no event.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Expectation {
     #[default]

@@ -26,7 +26,7 @@ enum ReceiptState {
     },
 }
 
-/// The result of a publish that is certain: the event has an id and an offset.
+/// The final result of a publish, with the id and the offset of the event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Confirmed {
     id: EventId,

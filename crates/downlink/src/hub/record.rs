@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
 /// The memory that a frame takes in addition to its bytes. The buffer has a reference count, it has
-/// space for the longest possible offset in the id, and the allocator rounds its size up. Without
-/// this cost, a history of small events took twice the memory that the hub counted.
+/// space for the longest possible offset in the id, and the allocator rounds its size up. When this
+/// cost was not counted, a history of small events took twice the memory that the hub counted.
 const FRAME_COST_BYTES: usize = 96;
 
 /// The recipients of an event. Nearly every event has only one recipient.

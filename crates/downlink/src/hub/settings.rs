@@ -45,7 +45,8 @@ pub enum LagPolicy {
 #[derive(Clone, Debug, Default)]
 #[must_use = "retention rules do nothing until a hub is built with them"]
 pub struct HubRetention {
-    /// The rules except those in `by_selector`, which are added when the hub is built.
+    /// All rules except the rules in `by_selector`. [`checked`](Self::checked) adds the rules in
+    /// `by_selector`.
     rules: RetentionRules,
     by_selector: Vec<(String, Retention)>,
 }

@@ -23,29 +23,30 @@ pub(super) struct Counters {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Open subscriptions.
+    /// The number of open subscriptions.
     pub subscribers: usize,
     /// The number of topics and clients' inboxes. A topic counts if it has events, is finished, or
     /// has a subscription that names it.
     pub topics: usize,
-    /// Retained events. An event in several topics counts once in each of them.
+    /// The number of retained events. An event in several topics counts once in each topic.
     pub events: usize,
-    /// Retained bytes.
+    /// The size of the retained events in bytes.
     pub bytes: usize,
-    /// Published events. With a store, only committed events count.
+    /// The number of published events. With a store, only committed events count.
     pub published: u64,
-    /// Publishes that were refused because of the store.
+    /// The number of publishes that were refused because of the store, by reason.
     pub publishes_refused: Refusals,
-    /// Events that subscriptions have read from the log.
+    /// The number of events that subscriptions have read from the log. An event counts once for
+    /// each subscription that reads it.
     pub delivered: u64,
-    /// Subscriptions opened.
+    /// The number of subscriptions opened.
     pub connects: u64,
-    /// Subscriptions that were refused because a limit was reached, because the hub was closed or
-    /// draining, or because the store could not be read.
+    /// The number of subscriptions that were refused because a limit was reached, because the hub
+    /// was closed or draining, or because the store could not be read.
     pub refused: u64,
-    /// Subscriptions ended, by reason.
+    /// The number of subscriptions ended, by reason.
     pub disconnects: Vec<(DisconnectReason, u64)>,
-    /// Gaps reported, by reason.
+    /// The number of gaps reported, by reason.
     pub gaps: Vec<(GapReason, u64)>,
 }
 

@@ -140,7 +140,7 @@ mod reading {
         Some(Record(Arc::new(RecordFields { frame: event.encode(), to, event_type, id, value })))
     }
 
-    /// Reads a body. It holds the bytes that are not read yet.
+    /// Reads a body piece by piece. The field holds the bytes that are not read yet.
     struct BodyReader<'a>(&'a [u8]);
 
     impl<'a> BodyReader<'a> {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_or_foreign_body_gives_no_event() {
+    fn a_body_of_another_length_or_layout_gives_no_event() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

@@ -152,7 +152,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// What was named so far.
+    /// The topics, the patterns and the client that the caller has set so far.
     #[cfg(feature = "access")]
     pub(crate) fn selected(&self) -> &Selection {
         &self.selection
@@ -184,8 +184,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// request ([`LastEventId`](crate::LastEventId)), or is an id that a program has kept. Without
     /// an id, the subscription begins as [`start`](Self::start) says.
     ///
-    /// An id that the hub does not know is not an error: the subscription then begins with a gap.
-    /// Clients may send the id `earliest`, which means [`Start::Earliest`].
+    /// If the hub does not know the id, the subscription opens without an error and begins with a
+    /// gap. Clients may send the id `earliest`, which means [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self
@@ -231,7 +231,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the hub unchanged. The future waits only if the hub must search
+    /// Dropping the future leaves the hub unchanged. The future waits only while the hub searches
     /// the store, or the events of many topics, for the first event to read.
     pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
         let (hub, by_browser) = (self.hub.clone(), self.resume.by_browser);
@@ -267,8 +267,9 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(SubscribeErrorKind::Store)?;
-        // A drain may begin while the reader opens. The drain then ends the reader, or this check
-        // sees the drain, because it runs after the opening.
+        // A drain may begin while the reader opens. If the reader is already in the log, the drain
+        // ends the reader. Otherwise, the reader is added after the beginning of the drain, so this
+        // check sees the drain.
         if hub.is_draining() {
             return Err(SubscribeErrorKind::Draining);
         }

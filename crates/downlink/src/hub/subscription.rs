@@ -39,9 +39,9 @@ const REFUSED_MAX: usize = 256;
 /// A filter of the app. It returns true if the subscription wants the value.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
-/// Reads the events of a hub. Its cursor is the position of the next event to read. A subscription
-/// is a stream of [`Delivery`], and a handler can return it as a response. Dropping a subscription
-/// ends it.
+/// Reads the events of a hub. The cursor of a subscription is the position of the next event to
+/// read. A subscription is a stream of [`Delivery`], and a handler can return it as a response.
+/// Dropping a subscription ends it.
 ///
 /// A subscription that is not dropped waits for events until its topics are finished, its client is
 /// disconnected, or the hub drains or closes. A hub with a store closes when its last handle is
@@ -86,7 +86,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most subscriptions.
     uncommon: Option<Box<UncommonParts<T>>>,
-    /// Whether the client gave the cursor `client_next` itself, as its last event id.
+    /// Whether the client's last event id is the cursor `client_next`.
     client_next_is_given: bool,
     /// Whether the client gave a last event id that the log knew.
     resumed: bool,
@@ -106,7 +106,8 @@ struct UncommonParts<T> {
     /// The last event id that the client gave, if it is not the cursor `client_next`. It is kept
     /// until the client gets a gap or an event.
     given: Option<Box<str>>,
-    /// A gap that was found at opening, until the subscription yields it.
+    /// A gap that was found when the subscription opened. `None` once the subscription has yielded
+    /// the gap.
     missing: Option<downlink_log::Gap>,
 }
 
@@ -207,9 +208,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
-    /// Finds out whether events are missing right after the cursor. The client may get the cursor
-    /// as an id only if no events are missing. A client that got this id, and then left before it
-    /// got the gap, would resume after the missing events. It would never learn of the gap.
+    /// Finds out whether events are missing right after the cursor. If events are missing, the
+    /// client must not get the cursor as an id. With this id, a client that leaves before it gets
+    /// the gap would later resume after the missing events. It would never learn of the gap.
     fn look_for_gap(&mut self) {
         // Only a gap matters here. The first poll handles every other result.
         if let Read::Gap(gap) = self.look() {
@@ -257,9 +258,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The id with which a new subscription would resume at the present position of this
     /// subscription.
     ///
-    /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
-    /// client gave. If the client gave no id, the result is empty. A subscription that resumes
-    /// from the result gets the gap too.
+    /// If the subscription begins with a gap that it has not yielded yet, the result is the id that
+    /// the client gave. A new subscription that resumes after this id gets the gap too. If the
+    /// subscription begins with such a gap and the client gave no id, the result is empty.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -305,9 +306,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // The last read of a poll must come after the reader is registered, so that no event is
-        // missed. If no event is expected, the first read is probably the last, so the reader is
-        // registered first.
+        // The reader must be registered before the last read of a poll. Otherwise, an event that is
+        // published after this read would not wake the task. If no event is expected, the first
+        // read is probably also the last read. So the reader is then registered before the first
+        // read.
         let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -357,7 +359,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         if self.expects == Expectation::Nothing {
             R::register(&self.reader, cx);
-            // If the reader is not idle, `poll_delivery_by` registers again before it reads.
+            // If the reader is not idle, this returns `None`. The caller then calls
+            // `poll_delivery_by`, which registers again before it reads.
             return self.reader.is_idle().then(|| self.wait());
         }
         if mem::take(&mut self.expects) == Expectation::Anything {
@@ -440,8 +443,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // The id contains the epoch in which the event was published. This may be an earlier epoch,
-        // because the hub begins a new epoch whenever it may have lost history.
+        // The id contains the epoch in which the event was published. This epoch may be earlier
+        // than the current epoch, because the hub begins a new epoch whenever it may have lost
+        // history.
         let id = self.reader.id_of(entry.offset);
         let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
@@ -489,16 +493,15 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if !mem::take(&mut self.opening) {
             return None;
         }
-        // If a gap is not yielded yet, the frame has no id. A client that got the cursor as an id,
-        // and then left before it got the gap, would resume after the missing events.
+        // If a gap is not yielded yet, the frame has no id. With the cursor as its id, a client
+        // that leaves before it gets the gap would later resume after the missing events.
         let id = (!self.is_missing()).then(|| cursor_id(self.client_cursor()));
         Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
 
     /// The keep-alive as an event. `None` if the caller should send a comment instead. If the
-    /// cursor has moved past the cursor that the client knows, the id of the event is the new
-    /// cursor. If the cursor has not moved, the event has no id, and is sent only if pages listen
-    /// to keep-alives.
+    /// subscription's cursor has moved since the last id that the client got, the event has the new
+    /// cursor as its id. Otherwise the event has no id, and is sent only if `announce_alive` is on.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
         // If nothing is published, only this call evicts events that are too old.
         self.reader.expire(self.hub.clock.now());

@@ -120,7 +120,7 @@ async fn accept<L: Listener>(
 struct Connections<A> {
     app: A,
     server: Arc<Server>,
-    /// The peer of all connections that do not count for an address.
+    /// All connections that count for no address share this value (see [`AdmittedPeer`]).
     uncounted: Arc<AdmittedPeer>,
     tasks: JoinSet<()>,
     /// The drivers: the tasks that serve event streams without hyper (see `direct`).
@@ -168,7 +168,8 @@ impl<A> Connections<A> {
             }
             Err(excess) => excess,
         };
-        // A flood from some addresses must not use up the answers for the others.
+        // Connections beyond a limit of their address have their own permits. Otherwise, a flood
+        // from some addresses could use up the permits for the connections of all other addresses.
         let refusals = match excess {
             Excess::Connections => &self.refusals,
             Excess::OfAddress | Excess::Connects => &self.server.address_refusals,

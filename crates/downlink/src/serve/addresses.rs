@@ -71,10 +71,12 @@ impl FromStr for TrustedProxy {
         }
         let network = match text.parse::<IpAddr>() {
             Ok(address) => Some(IpNet::from(address.to_canonical())),
-            // In `10.0.0.1/8`, either the address or the length may be a mistake.
+            // In a text like `10.0.0.1/8`, either the address or the length is a mistake, so the
+            // text is refused.
             Err(_) => text.parse().ok().filter(|network: &IpNet| *network == network.trunc()),
         };
-        // A network of mapped addresses would cover nothing, because they count as IPv4 addresses.
+        // A network of mapped addresses (`::ffff:10.1.2.3`) would cover nothing, because a mapped
+        // address counts as an IPv4 address.
         let is_mapped = |network: &IpNet| network.addr().to_canonical() != network.addr();
         match network.filter(|network| !is_mapped(network)) {
             Some(network) => Ok(Self::Network(network)),
@@ -134,8 +136,8 @@ impl PeerAddr {
 
 /// The addresses that count as one: an IPv4 address, or an IPv6 network of 64 bits.
 ///
-/// A host usually gets a whole network of 64 bits, so it could use another address for each
-/// connection.
+/// A host usually gets a whole network of 64 bits. If each address counted separately, the host
+/// could use another address for each connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct AddressKey(NonZeroU64);
 
@@ -143,11 +145,13 @@ impl AddressKey {
     /// The key of an address. An IPv4 address in IPv6 form counts as the IPv4 address.
     pub fn of(address: IpAddr) -> Self {
         let key = match address.to_canonical() {
-            // No host has an address in the network 0:1::/32, so IPv4 addresses take its place.
+            // No host has an address in the network 0:1::/32, so IPv4 addresses use the keys of
+            // this network.
             IpAddr::V4(address) => u64::from(address.to_bits()) | 1 << 32,
             IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
         };
-        // The network of `::1` is zero. No host has an address in the network after it.
+        // The key of `::1` would be 0, which `NonZeroU64` cannot hold. The key 1 is free, because
+        // no host has an address in the network with this number.
         Self(NonZeroU64::new(key).unwrap_or(NonZeroU64::MIN))
     }
 }

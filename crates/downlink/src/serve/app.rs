@@ -24,7 +24,8 @@ use crate::http::AnyError;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// The progress of the connection. The body records here that the app has read it to its end.
+    /// The progress of the connection. When the app has read the body to its end, the body records
+    /// this here.
     progress: Arc<Progress>,
     /// The number of the request on its connection.
     number: u32,

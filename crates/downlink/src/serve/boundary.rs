@@ -10,8 +10,8 @@
 /// stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
-    /// The last three bytes of the stream, with the newest byte at the end. If the stream has fewer
-    /// than three bytes yet, the missing bytes are 0.
+    /// The last three bytes of the stream, with the newest byte at the end. While the stream has
+    /// fewer than three bytes, the missing bytes are 0.
     tail: [u8; 3],
     /// Whether the stream ends with whole comments that follow a blank line. If a comment arrived
     /// in several chunks, this is false, because the beginning of its line is no longer known.
@@ -117,14 +117,14 @@ mod tests {
         );
         assert!(
             at.is_here() || !by_byte.is_here(),
-            "a boundary was found only in single bytes: {bytes:?}"
+            "a boundary was found byte by byte, but not in one chunk: {bytes:?}"
         );
         at.is_here()
     }
 
     /// In an open frame there is no boundary, wherever the stream is cut into chunks.
     #[test]
-    fn a_cut_before_a_line_end_makes_no_boundary() {
+    fn an_open_frame_has_no_boundary_wherever_it_is_cut() {
         for stream in ["data: x\n", "data: x\n: c\n", "id: 7\r\ndata: x\r\n", "data: x\r: c\r\n:\r"]
         {
             for cut in 0..=stream.len() {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_frame_is_no_boundary() {
+    fn the_middle_of_a_frame_is_no_boundary() {
         for bytes in ["a", "a\n", "a\r", "a\r\n", "a\n\nb", "a\n\nb\r\n", "\0", "\0\n"] {
             assert!(!after(bytes.as_bytes()), "{bytes:?}");
         }

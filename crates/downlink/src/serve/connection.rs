@@ -66,8 +66,8 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 ///
 /// A proxy under load reuses a connection within this time. The answer to its request then says
 /// that the connection closes. Half the time would be too short for a request whose packet was lost
-/// and is sent again. With twice the time, people would notice that the server ends late, since
-/// most connections are idle.
+/// and is sent again. With twice the time, people would notice that the server ends late: most
+/// connections are idle, and each of them waits for the whole time.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
 /// How long the answer to a connection beyond a limit may take. If the header timeout is
@@ -159,15 +159,16 @@ async fn read_proxy_header<Io: PeerIo>(io: &mut Io, server: &Server) -> Result<P
     }
 }
 
-/// Replaces the address of a proxy by the address of its client, if the type of the address is that
-/// of TCP sockets.
+/// Replaces the address of a proxy by the address of its client. This does nothing if `Addr` is not
+/// `SocketAddr`, the address type of TCP sockets.
 fn set_client<Addr: Any>(peer: &mut Addr, client: SocketAddr) {
     if let Some(address) = (peer as &mut dyn Any).downcast_mut() {
         *address = client;
     }
 }
 
-/// The name of a peer in logs. If a proxy has named its client, it is the address of the client.
+/// The name of a peer in logs. If a proxy has named its client, the name is the address of the
+/// client.
 fn name_of(peer: &impl fmt::Debug, client: Option<PeerAddr>) -> String {
     match client {
         Some(PeerAddr::Tcp(client)) => client.to_string(),
@@ -441,8 +442,8 @@ fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     opens && is_browser(request.headers(), request.uri().query())
 }
 
-/// The permits of a connection that gets one answer. The first is missing if the connection is
-/// beyond `connections_max`.
+/// The permits of a connection that gets one answer. The first permit counts against
+/// `connections_max`. It is missing if the connection was refused before it got such a permit.
 type RefusalPermit = (Option<Permit>, OwnedSemaphorePermit);
 
 /// Answers one request of a connection beyond a limit, and then closes the connection.
@@ -577,8 +578,8 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
             let response = app.call(request).await?;
             if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
-                // While this future yields, the connection checks the progress, before hyper gets
-                // the response.
+                // This yields once. In the meantime, the connection checks the progress and sees
+                // the upgrade, before hyper gets the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);

@@ -5,7 +5,7 @@
 //! raise its limit, the default is the soft limit minus the reserve.
 
 /// Descriptors reserved for other uses. [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) of them are
-/// for connections that are being refused. The same number is for the listener, the runtime, files,
+/// for connections that are being refused. The other half is for the listener, the runtime, files,
 /// databases and name look-ups. With half the reserve, refusals alone could use it up. Twice the
 /// reserve would rarely help. A process that opens more files should set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;

@@ -48,7 +48,7 @@ impl Drain {
             let (mut woken, mut registered) = (pin!(drain.wake.notified()), false);
             poll_fn(|cx| {
                 // The task registers first and then checks the flag. If a drain begins in between,
-                // it wakes the task, or the check of the flag finds it.
+                // the drain wakes the task, or the check sees the flag.
                 registered = registered || woken.as_mut().poll(cx).is_pending();
                 if drain.has_begun() { Poll::Ready(()) } else { Poll::Pending }
             })

@@ -71,8 +71,9 @@ impl RequestTraits {
         }
     }
 
-    /// Sets the version of the response to HTTP/1.0 if the request has this version. In a response
-    /// of version HTTP/1.1, hyper would add `keep-alive` if the peer has requested it.
+    /// Sets the version of the response to HTTP/1.0 if the request has this version. If the peer
+    /// has requested `keep-alive`, hyper adds it to a response of version HTTP/1.1, but not to a
+    /// response of version HTTP/1.0.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;
@@ -179,10 +180,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_is_found_anywhere_in_the_header() {
+    fn the_word_close_is_found_anywhere_in_the_header() {
         let says = |value: &'static str| {
             let headers =
-                HeaderMap::from_iter([(CONNECTION, value.parse().expect("a valid header value"))]);
+                HeaderMap::from_iter([(CONNECTION, value.parse().expect("the value is valid"))]);
             says_close(&headers)
         };
         assert!(says("close") && says("Keep-Alive, Close"));
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_methods_do_not_allow_a_handover() {
+    fn head_and_connect_and_http_1_0_do_not_allow_a_handover() {
         let allows = |method: Method, version| {
             let mut request = Request::new(());
             *request.method_mut() = method;

@@ -103,7 +103,8 @@ where
     B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
 {
     // An HTTP/2 peer still acknowledges data after the end of its streams. If the server closed the
-    // socket with such input unread, the kernel would send a reset.
+    // socket with such input unread, the kernel would send a reset, and the peer could lose the
+    // last bytes.
     io.closes_carefully = true;
     let report = BodyReport::default();
     let mut streams = Http2Streams::new(report.clone(), peer, limits.write_stall_max);
@@ -158,8 +159,8 @@ where
 }
 
 fn builder(spawner: Spawner, write_stall_max: Duration) -> http2::Builder<Spawner> {
-    // With zero, the server would ping without a pause. With more than a year, the addition of
-    // times would overflow.
+    // With zero, the server would ping without a pause. With a time that is much longer than a
+    // year, the addition of times would overflow.
     let ping_after = write_stall_max.clamp(Duration::from_millis(1), YEAR);
     let mut builder = http2::Builder::new(spawner);
     builder

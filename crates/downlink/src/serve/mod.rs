@@ -9,9 +9,9 @@
 //! - It closes a connection if a request head does not arrive in time.
 //! - It accepts only as many connections as it has file descriptors for.
 //!
-//! The server speaks HTTP/1.1 with upgrades (WebSockets). Some peers begin with HTTP/2, such as
-//! `curl --http2-prior-knowledge`, and proxies with that setting. The server speaks HTTP/2 to these
-//! peers, without upgrades.
+//! The server speaks HTTP/1.1 with upgrades (WebSockets). Some peers use HTTP/2 from their first
+//! byte, such as `curl --http2-prior-knowledge` and proxies that are set up for this. The server
+//! speaks HTTP/2 to these peers, without upgrades.
 //!
 //! Read the files in this order: `accept` (the accept loop) → `peers` (the limits for each address)
 //! → `connection` (one peer) → `proxy_protocol` (the client of a proxy) → `outgoing`
@@ -265,13 +265,14 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
 
     /// The maximum number of open connections of one address. By default, there is no limit.
     ///
-    /// The addresses of an IPv6 network of 64 bits count as one (see [`AddressKey`]). A peer without
-    /// an IP address and a [trusted proxy](Self::trusted_proxies) are not limited.
+    /// The addresses of an IPv6 network of 64 bits count as one (see [`AddressKey`]). The limit
+    /// does not apply to [trusted proxies](Self::trusted_proxies), or to peers without an IP
+    /// address.
     ///
     /// At this limit, the server answers a request on a new connection with the status 429 and
     /// `Retry-After`, or with an empty stream for a browser, as at
     /// [`connections_max`](Self::connections_max). At most [`REFUSALS_MAX`] connections get such an
-    /// answer at the same time. The server closes the others at once.
+    /// answer at the same time. The server closes any further connection at once.
     pub fn connections_per_address_max(mut self, connections_max: NonZeroU32) -> Self {
         self.peers.connections_max = Some(connections_max);
         self
@@ -279,9 +280,10 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
 
     /// The maximum rate at which one address opens connections. By default, there is no limit.
     ///
-    /// The addresses count, and the server answers beyond the limit, as described at
-    /// [`connections_per_address_max`](Self::connections_per_address_max). A refused connection does
-    /// not count for the rate. The server remembers at most [`PEERS_MAX`] addresses.
+    /// [`connections_per_address_max`](Self::connections_per_address_max) describes which addresses
+    /// count as one, and how the server answers beyond the limit. A connection that is refused
+    /// because of the rate does not count for the rate. The server remembers at most [`PEERS_MAX`]
+    /// addresses.
     pub fn connects_per_address(mut self, rate: Rate) -> Self {
         self.peers.connects = Some(rate);
         self
@@ -298,22 +300,22 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// beginning of a connection. Default: false.
     ///
     /// The address in the header then becomes the peer's address for the limits, for logs and in
-    /// [`PeerAddr`]. On a TCP listener, it also becomes the address that axum's `ConnectInfo` and a
-    /// maker of services get. If a proxy connects for itself (`LOCAL`, `UNKNOWN`), the address of
-    /// the proxy counts.
+    /// [`PeerAddr`]. On a TCP listener, axum's `ConnectInfo` also contains this address, and an app
+    /// that makes a service for each connection gets it too. If a proxy connects for itself
+    /// (`LOCAL`, `UNKNOWN`), the address of the proxy counts.
     ///
-    /// The header has to arrive within [`header_timeout`](Self::header_timeout), and its binary form
-    /// may have at most [`PROXY_HEADER_BYTES_MAX`] bytes after its fixed part. A trusted proxy that
-    /// sends no valid header gets the status 400. The server does not look for a header of any other
-    /// peer, so such a header is an invalid request.
+    /// The header has to arrive within [`header_timeout`](Self::header_timeout), and its binary
+    /// form may have at most [`PROXY_HEADER_BYTES_MAX`] bytes after its fixed part. A trusted proxy
+    /// that sends no valid header gets the status 400. The server expects no header from any other
+    /// peer. If another peer sends a header, the header counts as an invalid request.
     pub fn proxy_protocol(mut self, is_used: bool) -> Self {
         self.peers.proxy_protocol = is_used;
         self
     }
 
     /// The paths that the app answers even when the server has reached its limit of connections, or
-    /// a peer has reached a limit for its address. They are meant for health checks and metrics,
-    /// which are needed most at that time.
+    /// a peer has reached a limit for its address. These paths are meant for health checks and
+    /// metrics, which are needed most when a limit is reached.
     ///
     /// At the limit, the server reads one request of a new connection. If the request is for one of
     /// these paths, the app has two seconds to answer it, and then the connection closes. At most

@@ -1,13 +1,13 @@
 //! The body of a response that the server sends.
 //!
 //! During a drain (a graceful shutdown), the server ends every event stream at its next blank line.
-//! The last frame of the stream is a random reconnection time (`retry:`). The rule holds for every
-//! event stream, whichever code makes it.
+//! The last frame of the stream is a random reconnection time (`retry:`). This applies to every
+//! event stream, whether this crate or the app has made it.
 //!
-//! The server cannot read or extend a stream with a content coding, such as gzip. It ends such a
-//! stream at once, and the reader discards an incomplete event. A drain does not end streams that
-//! are marked [`Finite`], streams with a known length, or other bodies. Trailers of an event stream
-//! are dropped, since readers of event streams have no use for them.
+//! The server cannot read or extend a stream with a content coding, such as gzip. The server ends
+//! such a stream at once, and the reader discards an incomplete event. A drain does not end streams
+//! that are marked [`Finite`], streams with a known length, or other bodies. Trailers of an event
+//! stream are dropped, since readers of event streams have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pin_project! {
     }
 }
 
-/// The events that can end a body.
+/// The ways in which a body can end.
 enum BodyEnd {
     /// The body ends itself.
     OfBody,

@@ -46,7 +46,8 @@ const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A peer's socket, wrapped as described above. `Permit` may be any guard.
+/// A peer's socket, wrapped as described above. The permit may be any value. The wrapper only keeps
+/// it.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
@@ -109,14 +110,14 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
         self.opening = self.input.is_empty();
     }
 
-    /// Puts back the input that follows a header in front of the first request. Unlike after
-    /// [`rewind`](Self::rewind), this input may begin with the preface.
+    /// Puts back the input that was read after a header of the PROXY protocol. Unlike input that
+    /// [`rewind`](Self::rewind) puts back, this input may begin with the preface.
     pub(super) fn begin_with(&mut self, input: Vec<u8>) {
         self.opening = is_part_of_preface(&input);
         self.input = input.into();
     }
 
-    /// Times an operation while it is blocked, and fails it if it is blocked for too long.
+    /// Times an operation while it is blocked. Returns an error if it is blocked for too long.
     fn watch<T>(
         &mut self,
         on: SocketOperation,
@@ -148,12 +149,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io,
 
     /// Sends a last answer, and closes the connection so that the peer gets it.
     pub(super) async fn close_with(mut self, answer: Bytes) {
-        // After an error, there is nobody to tell.
+        // After an error, the answer cannot be delivered, so the connection is only closed.
         let _ = self.write_all(&answer).await;
         self.close().await;
     }
 
-    /// Completes when the peer closes the connection, has sent too much, or has had enough time.
+    /// Completes when the peer has closed the connection, when [`CLOSE_DISCARD_MAX`] bytes of input
+    /// were discarded, or after [`CLOSE_LINGER`].
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closing.is_none() {
             ready!(self.poll_end(cx))?;

@@ -1,8 +1,9 @@
 //! The limits for each peer address, which are checked when a connection is accepted.
 //!
-//! The limits are off by default. They apply to peers with an IP address. A peer of a Unix socket
-//! has none, and a trusted proxy connects for many clients. If the proxy names its client (see
-//! `proxy_protocol`), the limits apply to the client's address.
+//! The limits are off by default. They do not apply to a peer without an IP address, such as a peer
+//! of a Unix socket. They do not apply to a trusted proxy either, because it connects for many
+//! clients. If the proxy names its client (see `proxy_protocol`), the limits apply to the client's
+//! address.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,9 +17,9 @@ use super::rate::{Rate, RateLimiter};
 
 /// The maximum number of peer addresses whose connects the server remembers.
 ///
-/// They take about 2 MiB. With half as many, a network that owns some thousand addresses could make
-/// the server forget the others sooner. Twice as many would not keep out an attacker with an IPv6
-/// allocation of 48 bits, which has 65,536 networks.
+/// They take about 2 MiB. With half as many, an attacker would need only half as many addresses to
+/// make the server forget the other addresses. Twice as many would not keep out an attacker with an
+/// IPv6 allocation of 48 bits, which contains 65,536 networks of 64 bits.
 pub const PEERS_MAX: usize = 65_536;
 
 /// The settings of the limits for each peer address.
@@ -33,11 +34,12 @@ pub(super) struct PeerRules {
     pub(super) proxy_protocol: bool,
 }
 
-/// The peers of a server, as far as their number is limited.
+/// The open connections and the connects of each peer address, for the limits.
 pub(super) struct Peers {
     rules: PeerRules,
     /// The number of open connections of each address that has one. The limit of all connections
-    /// bounds the number of entries. Locked for a lookup, and never together with another lock.
+    /// bounds the number of entries. The lock is held for one lookup, and never together with
+    /// another lock.
     open: Mutex<HashMap<AddressKey, NonZeroU32>>,
     connects: Option<RateLimiter<AddressKey>>,
 }
@@ -84,7 +86,7 @@ impl Peers {
     ///
     /// # Errors
     ///
-    /// The limit that the connection exceeds. A connection that exceeds the number of open
+    /// The limit that the connection exceeds. A connection that exceeds the limit of open
     /// connections still counts for the rate.
     pub(super) fn enter(&self, peer: PeerAddr) -> Result<Option<AddressKey>, Excess> {
         let is_limited = self.connects.is_some() || self.rules.connections_max.is_some();
@@ -120,7 +122,7 @@ impl Peers {
             Some(left) => drop(entry.insert(left)),
             None => drop(entry.remove()),
         }
-        // After a storm, the table must not keep the memory of its largest size.
+        // When many connections have ended, the table must not keep the memory of its largest size.
         if open.capacity() > 1_024 && open.len() < open.capacity() / 8 {
             open.shrink_to_fit();
         }
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     fn peer(text: &str) -> PeerAddr {
-        PeerAddr::Tcp(std::net::SocketAddr::new(text.parse().expect("an address"), 1))
+        PeerAddr::Tcp(std::net::SocketAddr::new(text.parse().expect("the text is an address"), 1))
     }
 
     fn rules(connections_max: u32, connects: Option<&str>) -> PeerRules {
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_addresses_that_have_left() {
+    fn the_memory_of_addresses_that_have_left_is_freed() {
         let peers = Peers::new(rules(2, None));
         let addresses = (0..20_000_u32).map(|n| peer(&std::net::Ipv4Addr::from(n).to_string()));
         let keys: Vec<_> = addresses.map(|peer| peers.enter(peer)).collect();
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_rate_of_an_address_is_limited_apart_from_its_connections() {
+    async fn connects_are_limited_even_without_a_limit_of_open_connections() {
         let peers = Peers::new(rules(0, Some("1/s,burst:2")));
         for _ in 0..2 {
             assert_eq!(peers.enter(peer("192.0.2.1")), Ok(None));
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn proxies_and_peers_without_an_address_are_not_limited() {
-        let proxies = vec!["10.0.0.0/8".parse().expect("a network")];
+        let proxies = vec!["10.0.0.0/8".parse().expect("the text is a network")];
         let peers = Peers::new(PeerRules { proxies, ..rules(1, Some("1/h")) });
         for peer in [peer("10.0.0.1"), PeerAddr::Unix, PeerAddr::Unknown] {
             for _ in 0..3 {

@@ -2,9 +2,9 @@
 //!
 //! The header comes before the first request. The text form (version 1) and the binary form
 //! (version 2) are supported. A proxy that connects for itself, such as for a health check, sends
-//! `LOCAL` or `UNKNOWN`, and then the address of the proxy itself counts. The additional fields of
-//! version 2 (TLVs) and the destination are ignored. This module finds the end of the header and
-//! bounds its length. The crate `ppp` parses the complete header.
+//! `LOCAL` or `UNKNOWN`. In this case, the address of the proxy itself counts. The additional
+//! fields of version 2 (TLVs) and the destination are ignored. This module finds the end of the
+//! header and bounds its length. The crate `ppp` parses the complete header.
 
 use std::io;
 use std::net::SocketAddr;
@@ -93,7 +93,8 @@ fn parse(input: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, ProxyHeade
     Err(ProxyHeaderError::Missing)
 }
 
-/// Whether the input begins with the prefix, as far as the input goes.
+/// Whether the input begins with the prefix. Input that is shorter than the prefix only has to be
+/// the beginning of the prefix.
 fn begins_with(input: &[u8], prefix: &[u8]) -> bool {
     let len = input.len().min(prefix.len());
     input[..len] == prefix[..len]
@@ -145,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// The result for input that arrives in one piece and ends.
+    /// Reads a header from input that arrives in one piece and then ends.
     fn read(input: &[u8]) -> Result<ProxyHeader, String> {
         let mut input = input;
         let read = futures_util::FutureExt::now_or_never(read_header(&mut input));
@@ -156,8 +157,8 @@ mod tests {
         Some(text.parse().expect("the text is an address"))
     }
 
-    /// A header of version 2. `start` is the version with the command, and the family with the
-    /// protocol.
+    /// A header of version 2. The first byte of `start` is the version with the command. The second
+    /// byte is the address family with the protocol.
     fn binary(start: [u8; 2], rest: &[u8]) -> Vec<u8> {
         let len = u16::try_from(rest.len()).expect("the rest is short");
         [v2::PROTOCOL_PREFIX, &start, &len.to_be_bytes(), rest].concat()
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn other_input_is_refused() {
+    fn input_that_is_not_a_header_is_refused() {
         for (input, reason) in [
             (&b"GET / HTTP/1.1\r\n"[..], "does not begin"),
             (b"PROXYTCP4", "does not begin"),
@@ -241,10 +242,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a peer sends, the result is the same for every cut of the input, and the input
-        /// that is kept is bounded.
+        /// Parsing the beginning of the input gives the same result as parsing the whole input, or
+        /// waits for more bytes. It waits only for a bounded number of bytes.
         #[test]
-        fn the_result_does_not_depend_on_the_cuts(
+        fn the_result_does_not_depend_on_where_the_input_is_cut(
             start in prop::sample::select(vec![
                 &b"PROXY TCP4 192.0.2.1 192.0.2.9 1 80\r\n"[..], b"PROXY ", b"PROXY UNKNOWN\r\nx",
                 b"\r\n\r\n\0\r\nQUIT\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", b"",

@@ -48,17 +48,18 @@ impl Rate {
         Self { interval: interval.max(1), burst: count }
     }
 
-    /// The maximum number of uses at once, after a pause.
+    /// Sets the burst: the maximum number of uses that may come at once, after a pause.
     pub fn with_burst(self, burst: NonZeroU32) -> Self {
         Self { burst, ..self }
     }
 
-    /// The time after which the whole burst is available again.
+    /// The time after which the whole burst is available again, in nanoseconds.
     fn recovery(self) -> u64 {
         self.interval.saturating_mul(self.burst.get().into())
     }
 
-    /// How far the uses of a key may be ahead of the rate before another use has to wait.
+    /// How far the uses of a key may be ahead of the rate before another use has to wait, in
+    /// nanoseconds.
     fn tolerance(self) -> u64 {
         self.interval.saturating_mul(u64::from(self.burst.get()) - 1)
     }
@@ -115,9 +116,11 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 
 /// Limits the rate of each of many keys, with bounded memory.
 ///
-/// The limiter keeps the keys that were used while a burst takes to become available again, and at
-/// most `keys_max` of them. Beyond `keys_max` keys, it forgets those that were used least recently,
-/// so a peer needs that many keys to get around the limit.
+/// After the use of a key, the limiter remembers the key for at least the time in which a whole
+/// burst becomes available again. But the limiter remembers at most `keys_max` keys. Beyond this
+/// number, it forgets the keys that were used least recently, even before this time. Before a key
+/// is forgotten in this way, at least half of `keys_max` other keys must be used. So a peer needs
+/// at least that many keys to get around the limit.
 ///
 /// # Examples
 ///
@@ -138,12 +141,13 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 pub struct RateLimiter<K> {
     rate: Rate,
     keys_max: usize,
-    /// Locked for a lookup, and never together with another lock.
+    /// The lock is held for one lookup, and never together with another lock.
     keys: Mutex<Keys<K>>,
 }
 
-/// For each key, the time until which its uses fill the rate. A key whose time has passed is like a
-/// key that was never used.
+/// For each key, the time at which its whole burst is available again. A key whose time has passed
+/// is like a key that was never used. In a *turn*, `recent` becomes `older`, and the keys that were
+/// in `older` are forgotten.
 ///
 /// Invariant: a key is in at most one of the maps, and each map has at most half of `keys_max` keys
 /// (but at least one).
@@ -175,7 +179,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
         self.measure(key, now, 1)
     }
 
-    /// Counts several uses of a key at once. If the key may be used now, all of them count, even if
+    /// Counts several uses of a key at once. If the key may be used now, all uses count, even if
     /// they are more than the burst. The next use then has to wait for all of them.
     ///
     /// # Errors
@@ -185,8 +189,9 @@ impl<K: Hash + Eq> RateLimiter<K> {
         self.measure(key, now, uses.get())
     }
 
-    /// Checks whether a key may be used, without counting a use. A limit for failures checks before
-    /// an attempt, and counts only the attempts that fail.
+    /// Checks whether a key may be used, without counting a use. For example, a limit for failed
+    /// attempts calls this before each attempt, and [`take`](Self::take) only after an attempt that
+    /// has failed.
     ///
     /// # Errors
     ///
@@ -223,11 +228,13 @@ impl<K: Hash + Eq> RateLimiter<K> {
 }
 
 impl<K> Keys<K> {
-    /// Makes `recent` `older` when a burst would have recovered since the last turn, or when half of
-    /// `keys_max` keys are in `recent`. Returns the keys that are forgotten.
+    /// Begins a new turn if the time `recovery` has passed since the last turn, or if half of
+    /// `keys_max` keys are in `recent`. In a new turn, `recent` becomes `older`. The keys that were
+    /// in `older` are forgotten and returned.
     ///
-    /// After the recovery, every key that is forgotten has its whole burst again, because it was not
-    /// used since the turn before the last.
+    /// If `recovery` has passed since the last turn, the forgotten keys were not used for at least
+    /// this time. So the whole burst of each of these keys is available again. The exception is a
+    /// key for which `take_many` has counted more uses than the burst.
     fn turn(&mut self, now: u64, recovery: u64, keys_max: usize) -> HashMap<K, u64> {
         let is_full = self.recent.len() >= (keys_max / 2).max(1);
         if !is_full && now.saturating_sub(self.turned) < recovery {
@@ -393,7 +400,8 @@ mod tests {
             let burst_max = NonZeroU32::new(burst).expect("the range begins at 1");
             let limiter = RateLimiter::new(rate("1/s").with_burst(burst_max), 10);
             let start = Instant::now();
-            // The bucket counts thousandths of a token, which are the milliseconds of the rate.
+            // The bucket counts thousandths of a token. At one token per second, it gets one
+            // thousandth in each millisecond.
             let (mut now, mut bucket) = (0, u64::from(burst) * 1_000);
             for (pause, counts) in steps {
                 now += pause;

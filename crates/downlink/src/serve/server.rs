@@ -19,7 +19,7 @@ pub(super) struct Server {
     /// The streams that drivers serve. A driver is a task that writes event streams without hyper
     /// (see `direct`).
     pub(super) streams: DirectStreams,
-    /// The permits that are left. There are `connections_max` of them in total.
+    /// The permits that are left. The server has `connections_max` permits in total.
     pub(super) permits: Semaphore,
     /// The limits for each peer address.
     pub(super) peers: Peers,
@@ -27,11 +27,11 @@ pub(super) struct Server {
     pub(super) address_refusals: Arc<Semaphore>,
 }
 
-/// The peer of a connection: the address under which the connection counts, and its server.
-/// Dropping it ends the counting.
+/// The peer of a connection: the address for which the connection counts, and the server. When this
+/// value is dropped, the connection no longer counts for the address.
 ///
-/// A connection that does not count shares one `AdmittedPeer` with all others. So the limits for each
-/// address cost a connection no memory while they are off.
+/// All connections that count for no address share one `AdmittedPeer`. So while the limits for each
+/// address are off, a connection needs no memory for them.
 pub(super) struct AdmittedPeer {
     pub(super) server: Arc<Server>,
     counted: Option<AddressKey>,
@@ -42,10 +42,10 @@ pub(super) struct AdmittedPeer {
 /// The permit of one open connection. Dropping the permit allows another connection.
 pub(super) struct Permit(pub(super) Arc<AdmittedPeer>);
 
-const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "each idle stream has a permit");
+const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "a permit is one pointer");
 
 impl AdmittedPeer {
-    /// The peer of all connections that do not count for an address.
+    /// Makes the value that all connections share that count for no address.
     pub(super) fn of_all(server: Arc<Server>) -> Self {
         Self { server, counted: None, client: None }
     }

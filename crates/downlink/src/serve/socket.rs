@@ -14,16 +14,16 @@ use tokio::net::TcpStream;
 
 use super::limits::ServeLimits;
 
-/// Sets the options of an accepted socket. Returns true if the kernel fails the socket when its
-/// peer stalls.
+/// Sets the options of an accepted socket. Returns true if the kernel itself ends the connection
+/// when the peer stalls.
 ///
 /// The kernel can judge better than the server whether a peer stalls. If the peer's network is
 /// slow, the peer may acknowledge bytes long before the socket becomes writable. Only the kernel
 /// sees these acknowledgements.
 ///
 /// For Linux, a peer has stalled if it keeps its receive window closed, even if it answers probes.
-/// Linux restarts the time only when the window has room for the whole next buffer. So a peer also
-/// counts as stalled if it reads only a few KiB per second of a much faster stream.
+/// Linux restarts its stall timer only when the window has room for the whole next buffer. So a
+/// peer also counts as stalled if it reads only a few KiB per second of a much faster stream.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]
@@ -103,7 +103,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn the_send_buffer_of_a_unix_socket_is_bounded() {
-        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets can be made");
         let size =
             |stream| SockRef::from(stream).send_buffer_size().expect("the option can be read");
         let system = size(&theirs);
@@ -141,9 +141,9 @@ mod tests {
         );
     }
 
-    /// The kernel cannot store a time this long, so the server times the writes.
+    /// The kernel cannot store `Duration::MAX` as a timeout, so the server must time the writes.
     #[tokio::test]
-    async fn the_server_times_a_socket_without_the_options() {
+    async fn the_server_times_writes_if_the_options_cannot_be_set() {
         let listener =
             TcpListener::bind("127.0.0.1:0").await.expect("the loopback address is free");
         let address = listener.local_addr().expect("the listener is bound");

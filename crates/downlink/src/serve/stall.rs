@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// Times the writes of one socket or stream. It has a timer only while a write is blocked.
+/// Times the writes of one socket or stream. The timer of the runtime exists only while a write is
+/// blocked.
 #[derive(Debug)]
 pub(super) struct StallTimer {
     /// `None` if the kernel times the writes.

@@ -7,7 +7,7 @@ use std::io;
 use axum::extract::ConnectInfo;
 use http::Extensions;
 
-/// Makes axum's `ConnectInfo` extractor work.
+/// Adds the peer's address to the extensions of a request, for axum's extractor `ConnectInfo`.
 pub(crate) fn insert_connect_info<Addr>(extensions: &mut Extensions, peer: &Addr)
 where
     Addr: Clone + Send + Sync + 'static,

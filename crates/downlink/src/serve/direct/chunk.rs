@@ -3,7 +3,7 @@
 //! In each round (see `driver`), all frames that a stream has are written as one chunk of the
 //! response (RFC 9112, section 7.1), in one write. Large frames are written from their places in
 //! memory. Small frames are first copied into one piece, since one short piece is cheaper for the
-//! kernel than several pieces (bench cells `rate` and `window`).
+//! kernel than several pieces (`cargo xtask bench` measures this in the cells `rate` and `window`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -33,7 +33,8 @@ const COPIED_BYTES_MAX: usize = 1_024;
 ///
 /// The kernel accepts all bytes of a send before it checks how many unsent bytes it holds. With
 /// twice the size, a peer that has stopped reading would occupy more than 64 KiB of the kernel's
-/// memory. With half the size, a large event would need more calls (bench cell `large`).
+/// memory. With half the size, a large event would need more calls (`cargo xtask bench` measures
+/// this in the cell `large`).
 const SEND_BYTES_MAX: usize = 32 * 1024;
 
 /// The number of slices (pieces of memory) in the chunk of a full batch: the frames, the head, and
@@ -63,7 +64,7 @@ pub(super) struct Chunk {
     bytes: usize,
     /// Copies of small frames, after the room for the head of their chunk.
     copied: [u8; ROOM],
-    /// The frames, if they are too large together to be copied. The frames that were already copied
+    /// The frames, if together they are too large to be copied. The frames that were already copied
     /// come first, as one piece.
     frames: Vec<Bytes>,
 }
@@ -273,7 +274,7 @@ mod tests {
     }
 
     fn pair() -> (Socket, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets can be made");
         ours.set_nonblocking(true).expect("sockets can be non-blocking");
         (Socket(ours.into()), theirs)
     }
@@ -299,7 +300,7 @@ mod tests {
         let (most, more) = (&[b'x'; COPIED_BYTES_MAX][..], &[b'x'; COPIED_BYTES_MAX + 1][..]);
         let several = &[b'x'; 2 * SEND_BYTES_MAX + 1][..];
         for large in [most, more, several] {
-            let text = str::from_utf8(large).expect("ASCII");
+            let text = str::from_utf8(large).expect("the frame is ASCII");
             let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
             assert_eq!(written(&[large], AfterChunk::Nothing), chunk);
         }

@@ -43,8 +43,9 @@ use crate::serve::drain::Drain;
 /// streams in a round, these evictions would happen twice as often.
 ///
 /// The tasks that run between two rounds include the publishers. The sooner the publishers run, the
-/// more events the waiting streams find when they are polled. With twice as many streams, a single
-/// publisher delivered fewer events to 1,000 streams (bench cell `window`).
+/// more events the waiting streams find when they are polled. With twice as many streams in a
+/// round, a single publisher delivered fewer events per second to 1,000 streams (`cargo xtask
+/// bench` measures this in the cell `window`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
@@ -156,8 +157,8 @@ impl Driver {
         let slots = keys.iter().enumerate();
         let found: PerStream<_> =
             slots.map(|(slot, key)| self.poll_body(*key, slot, &round)).collect();
-        // This is read after the polls. If the drain ended a body in its poll, the response of this
-        // body must be the last response of its connection.
+        // The flag is read after the polls, because a drain may begin during the polls and end a
+        // body. The response of this body must then be the last response of its connection.
         round.drains = self.drain.has_begun();
         for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
             self.send(*key, slot, &round, found);
@@ -167,7 +168,8 @@ impl Driver {
 
     /// Loads the memory of these streams into the processor's cache, in parallel. Without the
     /// prefetch, each poll would wait for memory, since few of ten thousand streams are in the
-    /// cache. The prefetch saves a third of the user time of a delivery (bench cell `topics`).
+    /// cache. The prefetch saves a third of the processor time that a delivery takes outside the
+    /// kernel (`cargo xtask bench` measures this in the cell `topics`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
@@ -225,7 +227,8 @@ impl Driver {
         if self.lanes.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Takes the streams that other threads have woken or sent.
+    /// Queues the streams that other threads have woken, and begins to serve the new streams in the
+    /// mailbox.
     fn take_mail(&mut self, cx: &Context<'_>) {
         let mut mail = std::mem::take(&mut self.mail);
         let any = self.mailbox.collect(&mut mail, cx.waker());
@@ -252,7 +255,8 @@ impl Driver {
         self.close_unless(watched, key);
     }
 
-    /// Takes the kernel's events.
+    /// Handles the kernel's events for the sockets. Closes the streams whose peers are gone, and
+    /// queues the streams that wait for room in their sockets.
     fn take_events(&mut self, cx: &mut Context<'_>) {
         let Self { readiness, streams, lanes, .. } = self;
         let mut gone = Vec::new();
@@ -276,7 +280,7 @@ impl Driver {
         }
     }
 
-    /// Takes the streams whose timer is due.
+    /// Queues the streams whose timer is due.
     fn take_due(&mut self, cx: &mut Context<'_>) {
         while let Some(next) = self.timers.next() {
             if self.sleep.deadline() != next {

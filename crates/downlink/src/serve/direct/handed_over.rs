@@ -30,8 +30,8 @@ pub(in crate::serve) trait HandedOver: Send {
     /// the driver cuts the response, so the peer does not get the response's regular end.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
-    /// Drops the body now, even if the peer has not yet received all bytes. So the code that made
-    /// the body learns of the end early.
+    /// Drops the body now, even if the peer has not yet received all bytes. In this way, the code
+    /// that made the body learns at once that the body has ended.
     fn drop_body(self: Pin<&mut Self>);
 
     /// Drops the body because its peer no longer reads. The driver closes the stream afterwards.

@@ -2,7 +2,7 @@
 //! which is a queue for the readers of one or more topics. The lanes take turns.
 //!
 //! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
-//! another topic may be woken right after them. Thanks to the lanes, the latter reader waits for
+//! another topic may be woken right after them. With lanes, the reader of the other topic waits for
 //! only a few of the ten thousand. Within a lane, streams are in the order of their wake-ups.
 //!
 //! The lanes are linked lists in an array with an entry for each stream. So the driver finds the
@@ -22,8 +22,8 @@ pub(super) const LANE_TURN: u32 = 32;
 /// remainder when divided by `LANES`.
 ///
 /// One topic in 4,096 shares the lane of a busy topic by chance. Its readers then wait for the
-/// readers of the busy topic. With half as many lanes, one topic in 2,048 would do so. Twice as
-/// many lanes would take 64 KiB for each driver.
+/// readers of the busy topic. With half as many lanes, one topic in 2,048 would share this lane.
+/// Twice as many lanes would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
 /// The key that stands for no stream.

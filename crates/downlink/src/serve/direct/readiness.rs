@@ -17,8 +17,8 @@ use tokio::io::unix::AsyncFd;
 use super::socket::Socket;
 
 /// The maximum number of events that one call returns. The buffer for the events takes 12 KiB.
-/// Twice as many events would save no measurable time. With half as many, one more system call
-/// would be needed when all peers leave at once.
+/// Twice as many events would save no measurable time. With half as many, twice as many system
+/// calls would be needed when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
 /// The maximum number of calls for events in a row. The driver then serves streams again, so that a

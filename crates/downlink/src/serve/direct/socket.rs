@@ -86,7 +86,7 @@ mod tests {
     /// request after them.
     #[test]
     fn the_last_bytes_and_the_end_arrive_together() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the listener is bound");
         let mut theirs = TcpStream::connect(address).expect("the listener listens");
         let (ours, _) = listener.accept().expect("a client connects");

@@ -19,8 +19,8 @@ use crate::http::BATCH_FRAMES_MAX;
 use crate::http::driven::PollRound;
 use crate::serve::socket::discard;
 
-/// A stream of a driver. It fits into one cache line, because a driver may have a hundred thousand
-/// streams.
+/// A stream of a driver. A driver may have a hundred thousand streams, so each value has the size
+/// of one cache line of the processor (64 bytes).
 #[repr(align(64))]
 pub(super) struct Stream {
     /// `None` once the stream has ended. The key of an ended stream stays in use while the stream
@@ -71,7 +71,8 @@ pub(super) enum BodyState {
 /// The next step of a driver for a stream that was served in a round.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NextStep {
-    /// Waits until the stream's waker, its peer or its timer asks for another poll.
+    /// Waits until the stream is queued again by a wake-up, an event of its socket, its timer, or a
+    /// drain.
     Wait,
     /// Serves the stream again in a later round.
     Again,
@@ -222,8 +223,8 @@ impl OpenStream {
     pub(super) fn into_connection(mut self) -> io::Result<ConnectionFuture> {
         let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);
         if requests.is_none() {
-            // The connection ends right after its last bytes, so that the kernel sends both
-            // together.
+            // The connection ends right after its last bytes, so that the kernel sends these bytes
+            // and the end together.
             self.socket.end()?;
         }
         Ok(self.stream.as_mut().go_on(self.socket, requests))

@@ -29,7 +29,7 @@ use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
 /// The maximum time of one wait. It is far more than any of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// After this many polls, a body that is always ready gives up.
+/// The number of polls after which a body that is always ready gives up.
 const RESTLESS_MAX: usize = 100_000;
 
 /// A body that polls a closure, and that may panic when it is dropped.
@@ -133,7 +133,7 @@ impl Rig {
 
     /// Hands a body over to a driver, and returns the peer's socket.
     fn hand_over(&self, body: Option<Fake>, keep_alive: bool) -> tokio::net::UnixStream {
-        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets can be made");
         ours.set_nonblocking(true).expect("sockets can be non-blocking");
         theirs.set_nonblocking(true).expect("sockets can be non-blocking");
         self.push(ours.into(), body, keep_alive);
@@ -272,7 +272,7 @@ async fn the_end_of_the_drivers_closes_all_streams_even_if_their_bodies_panic() 
 /// socket, a Unix socket that is closed with unread input sends a reset.
 async fn with_unread_input(end: fn() -> Polled, keep_alive: bool) -> String {
     let mut rig = Rig::new();
-    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets can be made");
     ours.set_nonblocking(true).expect("sockets can be non-blocking");
     theirs.set_nonblocking(true).expect("sockets can be non-blocking");
     let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime is running");

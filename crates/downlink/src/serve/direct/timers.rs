@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn now(at: Moment) -> Now {
-        Now::of(at.instant().expect("the moment is not never"))
+        Now::of(at.instant().expect("the moment has an instant"))
     }
 
     #[test]

@@ -38,8 +38,8 @@ pin_project! {
         // The part of the inner body's last chunk that was not yielded yet.
         rest: Bytes,
         report: BodyReport,
-        // Whether the request asks only for the head. Over HTTP/2, hyper would send the body of the
-        // response anyway.
+        // Whether the method of the request is `HEAD`, so that the response must have no body. Over
+        // HTTP/2, hyper itself does not leave out the body.
         bodiless: bool,
     }
 }

@@ -28,7 +28,7 @@ type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 type NewStreams = Mutex<Vec<BoxedStream>>;
 
 /// hyper's executor, to which hyper passes new streams. Each stream in the list of new streams
-/// holds a spawner. So a strong reference to the list would keep the list alive for ever, and the
+/// holds a spawner. With a strong reference, the list would keep itself alive for ever, so the
 /// reference is weak.
 #[derive(Clone, Debug)]
 pub(super) struct Spawner(Weak<NewStreams>);
@@ -73,7 +73,7 @@ impl Http2Streams {
         self.streams.is_empty()
     }
 
-    /// Makes the next poll poll every stream.
+    /// Lets the next call of `poll` poll every stream.
     pub(super) fn wake_all(&mut self) {
         self.streams = take(&mut self.streams).into_iter().collect();
     }
