@@ -184,12 +184,12 @@ impl<P: Payload> Log<P> {
         self.core.ids.id_of(offset.get())
     }
 
-    /// Appends a batch: all drafts, or none. The call waits neither for a reader nor for the store.
+    /// Appends a batch: all drafts, or none. The call does not wait for readers or for the store.
     ///
-    /// Without a store, readers see the batch at once and are woken before this returns. With a
-    /// store, the batch is queued, and readers see it when it is committed. If a draft repeats the
-    /// idempotency key or the id of an earlier event, nothing new is appended for it, and its
-    /// answer has the offset of the earlier event.
+    /// Without a store, readers see the batch at once and the readers are woken before the call
+    /// returns. With a store, the batch is queued, and readers see it when it is committed. If a
+    /// draft repeats the idempotency key or the id of an earlier event, nothing new is appended for
+    /// it, and its answer has the offset of the earlier event.
     ///
     /// # Errors
     ///
@@ -257,8 +257,8 @@ impl<P: Payload> Log<P> {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// Ends the log. Every later append and open fails. Every reader reads the events that it has
-    /// not read yet, and ends.
+    /// Ends the log. Every later append and open fails. Every reader first reads the events that it
+    /// has not read yet, and then ends.
     ///
     /// The call returns at once. A second call changes nothing. With a store, the writing thread
     /// commits the queued events before the readers end; [`poll_closed`](Self::poll_closed) tells
@@ -294,7 +294,7 @@ impl<P: Payload> Log<P> {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
-    /// Wakes every reader, as an event for everyone would, although there may be nothing to read.
+    /// Wakes every reader, even if there is nothing to read.
     pub fn wake_all(&self) {
         // Every event has an offset above 0, so a wake-up for offset 0 raises no reader's lag.
         wake_all(&self.core.history.topics.everyone.readers, 0);

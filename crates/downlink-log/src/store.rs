@@ -6,8 +6,8 @@
 //! batch.
 //!
 //! Every call may wait for the disk, so a thread that runs async tasks must not call a store. All
-//! calls are synchronous, so no call can be cancelled halfway. All times are log time, which
-//! neither goes back nor leaps ahead (see [`LogClock`](crate::LogClock)).
+//! calls are synchronous, so no call can be cancelled halfway. All times are log time, which never
+//! goes back and does not follow the jumps of the wall clock (see [`LogClock`](crate::LogClock)).
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -68,7 +68,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
     /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
     /// before the next flush or durable commit may lose it. A power cut loses only the newest
-    /// events, and never an event between two kept ones.
+    /// events: if an event is kept, all earlier events are kept too.
     ///
     /// # Errors
     ///
@@ -206,8 +206,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
     /// The finished topics whose finish marks are kept, at most `topics_max` of them, newest marks
-    /// first. A log loads the marks when it starts, so a publish never needs to ask the store for a
-    /// mark.
+    /// first. A log loads the marks when it starts, so a publish never has to read a mark from the
+    /// store.
     ///
     /// # Errors
     ///
@@ -359,7 +359,7 @@ pub enum Durability {
     #[default]
     Commit,
     /// A commit counts as done when the operating system has it. It then survives the end of the
-    /// process, but it survives a power cut only after the next flush.
+    /// process. After the next flush, it also survives a power cut.
     Relaxed,
 }
 

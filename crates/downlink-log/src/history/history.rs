@@ -1,10 +1,10 @@
 //! The history of all topics: it stores events, finds them and evicts them.
 //!
 //! The tail is the next offset that readers will see. A pushed event becomes visible when the tail
-//! rises above its offset. The index has a row for each event, with its topics. When an event is
-//! evicted, the eviction is first noted in each pattern that matches the event's topic. Only then
-//! may the event's row be removed from the index. So a reader that no longer finds the row finds
-//! the eviction in its patterns.
+//! rises above its offset. The index has a row for each event, with the event's topics. When an
+//! event is evicted, the eviction is first noted in each pattern that matches the event's topic.
+//! Only then may the event's row be removed from the index. So a reader that no longer finds the
+//! row finds the eviction in its patterns.
 
 use std::sync::Arc;
 
@@ -50,10 +50,10 @@ pub(crate) struct History<P> {
     /// reader that sees a tail above a finish mark also sees the new count, and a reader that sees
     /// the new count also sees the mark.
     finishes: AtomicU32,
-    /// The number of bytes and of events in all rings, and the number of topics that count towards
-    /// the limit of topics. Each number changes while the ring that causes the change is locked. No
-    /// other data depends on these numbers, so Relaxed is enough. A thread that reads them without
-    /// a lock may see old values.
+    /// Three numbers: the bytes in all rings, the events in all rings, and the topics that count
+    /// towards the limit of topics. Each number changes while the ring that causes the change is
+    /// locked. No other data depends on these numbers, so Relaxed is enough. A thread that reads
+    /// them without a lock may see old values.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
@@ -390,7 +390,8 @@ impl<P: Payload> History<P> {
         self.queue_age(topic, &ring);
     }
 
-    /// Raises the floor of a topic that has no events in memory, so that its readers ask the store.
+    /// Raises the floor of a topic that has no events in memory, so that readers below the floor
+    /// read from the store.
     pub(crate) fn raise_floor(&self, topic: &Topic<P>, lost: Lost) {
         topic.raise_floor(lost);
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);

@@ -18,8 +18,8 @@ pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 /// Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// The index may always have this many more topics than its limits in `tidy` allow, so that the
-/// index of a small log is rarely tidied.
+/// The limits in `tidy` allow this many additional topics, so that the index of a small log is
+/// rarely tidied.
 const SLACK: usize = 64;
 
 /// For each topic in the rows that were added to the index, `tidy` checks this many topics. With 4,
@@ -224,7 +224,7 @@ mod tests {
         let rows = 4 * CHUNK_ROWS;
         let mut index = index(rows as u64);
         index.tidy(rows, |_, _| false);
-        assert_eq!(index.places, rows, "the index has few enough rows");
+        assert_eq!(index.places, rows, "an index within its limit is not tidied");
         // The oldest event is kept, so no row of an evicted event is at the front.
         index.tidy(10, |offset, _| offset == 2 || offset.is_multiple_of(64));
         assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32 + 1);

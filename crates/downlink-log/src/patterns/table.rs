@@ -15,7 +15,7 @@ use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::{Lost, Topic};
 use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, Payload, TopicSelector};
 
-/// The patterns that match one topic. A topic rarely has more than fifteen of them.
+/// The patterns that match one topic. Most topics have one or two.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
@@ -32,8 +32,8 @@ struct PatternTable<P> {
     version: u64,
 }
 
-/// The patterns that match a topic. The topic's ring remembers them, so that an append to the topic
-/// need not search the table.
+/// The patterns that match a topic. The topic's ring stores this value, so that an append to the
+/// topic need not search the table.
 #[derive(Debug)]
 struct MatchingPatterns<P> {
     version: u64,

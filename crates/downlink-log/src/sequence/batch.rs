@@ -31,7 +31,7 @@ pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 ///
 /// When the batch gets its offsets, the topics of its new events are moved out of this value. The
 /// topics of repetitions stay in this value. If the batch is refused or some code panics, all
-/// topics stay in this value. When this value is dropped, it removes each of its topics from memory
+/// topics stay in this value. When this value is dropped, it removes from memory each of its topics
 /// that nothing uses.
 pub(crate) struct DraftTopics<'a, P: Payload> {
     history: &'a History<P>,

@@ -47,7 +47,7 @@ pub struct Appended {
     /// The number of distinct subscriptions that get the event.
     pub matched: usize,
     /// True if the draft was not appended, because it repeats an earlier event with the same id or
-    /// key. The offset is that of the earlier event.
+    /// key. `offset` is then the offset of the earlier event.
     pub repeated: bool,
 }
 

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_do_not_share_keys() {
+    fn equal_keys_of_different_credentials_are_different_keys() {
         let mut window = KeyWindow::default();
         window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
         let other = IdempotencyKey { credential: "bob".into(), key: "a".into() };

@@ -170,14 +170,14 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Notes this loss for all names that have neither a topic nor an entry in the table of
-    /// collected topics. It does so by raising the floor that these names share.
+    /// Notes this loss for all names that have no topic and no entry in the table of collected
+    /// topics. These names share one floor, which is raised.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
     }
 
-    /// The losses that a name may have if it has neither a topic nor an entry in the table of
-    /// collected topics.
+    /// The losses that a name may have if it has no topic and no entry in the table of collected
+    /// topics.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
     }

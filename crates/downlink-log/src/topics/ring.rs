@@ -244,8 +244,8 @@ impl<P: Payload> Ring<P> {
         cost
     }
 
-    /// Removes the oldest entry, and raises the floor above it. If there is an entry, `number` is
-    /// called for the number of the eviction.
+    /// Removes the oldest entry, and raises the floor above it. `number` gives the number of the
+    /// eviction. It is called only if there is an entry.
     pub(crate) fn evict(&mut self, number: impl FnOnce() -> EvictionNumber) -> Option<Kept<P>> {
         let history = self.history.as_mut()?;
         let entry = history.entries.pop_front()?;

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn each_text_becomes_one_segment_or_an_error() {
+    fn from_segments_makes_one_segment_of_each_text_or_fails() {
         let of = |segments: &[&str]| Topic::from_segments(segments);
         assert_eq!(of(&["rooms", "a b"]), Topic::new("rooms/a b"));
         assert_eq!(of(&["rooms", "a/typing"]), Err(InvalidName::Slash { at: 7 }));

@@ -1,4 +1,4 @@
-//! Log time: the time of a clock that neither goes back nor leaps ahead, whatever the wall clock
+//! Log time: the time of a clock that never goes back and never leaps ahead, even if the wall clock
 //! does.
 //!
 //! The ages of events, the time for which a topic stays finished, and the time stamps of events are
@@ -29,13 +29,14 @@ pub const SLACK_MS: u64 = 10_000;
 const COMPARE_EVERY_MS: u64 = 1_000;
 
 /// The maximum downtime between two runs of a log, in milliseconds. It is 30 days. If the wall
-/// clock says that more time has passed, it is more likely that the wall clock is wrong.
+/// clock says that more time has passed, the wall clock is probably wrong.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Called with the milliseconds by which the wall clock jumped.
 pub type OnJump = dyn Fn(i64) + Send + Sync;
 
-/// Turns wall-clock time into log time.
+/// Turns wall-clock time into log time. In this example, the wall clock jumps ahead by a year while
+/// 500 milliseconds pass.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,8 +49,8 @@ pub type OnJump = dyn Fn(i64) + Send + Sync;
 /// assert_eq!(clock.shown(later).as_millis(), 1_000_500 + year);
 /// ```
 pub struct LogClock {
-    /// The newest log time. It only rises. It is read and raised without a lock. Relaxed is enough,
-    /// because no other data depends on it.
+    /// The newest log time. It only rises. It is read and raised without a lock. Relaxed ordering
+    /// is enough, because no other data depends on it.
     last: AtomicU64,
     /// Wall time minus log time. It changes only while `compared` is locked.
     delta: AtomicI64,

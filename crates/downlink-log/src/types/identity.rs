@@ -28,13 +28,13 @@ impl Fingerprint {
         Self(sip_hash(low, high, content), sip_hash(!low, !high, content))
     }
 
-    /// The fingerprint with these bytes, as a store kept them.
+    /// Makes a fingerprint from the bytes that a store has kept.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let number = u128::from_le_bytes(bytes);
         Self(number as u64, (number >> 64) as u64)
     }
 
-    /// The bytes of the fingerprint, as a store keeps them.
+    /// The bytes of the fingerprint, for a store to keep.
     pub fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }

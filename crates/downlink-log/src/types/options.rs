@@ -60,7 +60,7 @@ pub struct LogOptions {
     /// The limits.
     pub limits: Limits,
     /// The maximum number of topics that the log remembers by name after it has removed them from
-    /// memory. For each of these topics, it remembers up to which offset the topic's events were
+    /// memory. For each of these topics, it keeps the offset up to which the topic's events were
     /// evicted. `None` means 65,536.
     pub collected_max: Option<usize>,
 }

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_selector_matches_itself() {
+    fn an_exact_selector_matches_only_its_own_topic() {
         check("orders/1", &["orders/1"], &["orders", "orders/1/a", "orders/2"]);
     }
 

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_stops_at_the_first_match_if_the_visitor_returns_false() {
+    fn a_set_matches_a_name_if_one_of_its_patterns_matches() {
         let set = PatternSet::new(PATTERNS.map(selector));
         assert!(set.matches("x/y"));
         assert!(!PatternSet::new([selector("a/{x}")]).matches("a"));
