@@ -325,7 +325,7 @@ impl<P: Payload> Log<P> {
     }
 
     /// An overview of the topic at one address. `None` if the topic has no events and no finish
-    /// mark, and no reader has named it.
+    /// mark, and no open reader names it.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)

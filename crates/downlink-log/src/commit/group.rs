@@ -4,7 +4,7 @@
 //! batch after another, decides which of its drafts are new, and gives the new drafts their
 //! offsets. A later batch may repeat an event id or an idempotency key of an earlier batch, or
 //! publish to a topic that the earlier batch finishes. The store does not know these ids, keys and
-//! topics yet, so the group remembers them.
+//! topics yet, so the group keeps them.
 
 use std::collections::{HashMap, HashSet};
 

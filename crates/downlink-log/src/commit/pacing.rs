@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 /// usual lateness of a timer.
 const CHECKS: u32 = 4;
 
-/// The writer estimates the time until all publishers are back. If this time is longer than the
-/// last commit took, the writer commits at once. There is one exception: if this time is at least
-/// this many times as long as the last commit took, the writer goes on waiting. In this case, a
-/// commit at once would contain only a few events, and most publishers would still be working when
-/// it ends. With 2 instead of 3, all publishers would be back while the commit runs, and would have
-/// to wait for its end.
+/// The writer estimates the time until all publishers are back, and compares this estimate with the
+/// time that the last commit took. If the estimate is longer, the writer commits at once. There is
+/// one exception: if the estimate is at least `LARGE` times as long, the writer goes on waiting. A
+/// commit at once would then contain only a few events, and most publishers would still be away
+/// when it ends. With 2 instead of 3, all publishers would be back while the commit runs, and would
+/// have to wait for its end.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be

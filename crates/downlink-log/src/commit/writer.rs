@@ -30,8 +30,8 @@ use crate::types::{ClockState, EndReason, Payload};
 /// time, people would notice the loss.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The maximum sleep of a writer that has nothing to do. So the store evicts an event at most this
-/// long after the event has become too old.
+/// The maximum sleep of a writer that has nothing to do. The writer evicts old events each time it
+/// wakes, so the store evicts an event at most this long after the event has become too old.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// The minimum time between two evictions by age, so that the writer does not call the store all

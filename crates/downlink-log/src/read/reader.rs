@@ -488,8 +488,9 @@ impl<P: Payload> Reader<P> {
     /// was registered before with another key or another server. In that case the caller must
     /// [`register`](Self::register) a waker.
     ///
-    /// Only the last registration is used, whether it was with a server or with a waker. But a
-    /// reader can never be registered with another server or another key.
+    /// Only the last registration is used, whether it was with a server or with a waker. After a
+    /// registration with a server, the reader can never be registered with another server or
+    /// another key.
     #[must_use = "if this returns `false`, register a waker"]
     pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         self.state.slot.register_with(many, key)

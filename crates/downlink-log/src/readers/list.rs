@@ -1,9 +1,9 @@
 //! The list of the readers of one topic or pattern. An append wakes these readers.
 //!
 //! An open reader is on several lists: the lists of its topics and patterns, of its client's inbox,
-//! and of everyone's topic (`Address::Everyone`). For each list, the reader remembers a key, which
-//! is its index in the list. So the list can remove the reader without a search, however many other
-//! readers it has.
+//! and of everyone's topic (`Address::Everyone`). For each list, the reader keeps a key, which is
+//! the index of its place in the list. So the list can remove the reader without a search, however
+//! many other readers it has.
 
 use std::{hint::black_box, sync::Arc};
 

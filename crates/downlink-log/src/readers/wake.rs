@@ -96,8 +96,8 @@ impl WakeSlot {
         }
     }
 
-    /// Tells the reader to end. If this is called twice, the first reason counts. The caller must
-    /// then wake the reader.
+    /// Tells the reader to end. If this is called twice, the first reason counts. After this call,
+    /// the caller must wake the reader.
     pub(crate) fn end(&self, reason: EndReason) {
         let _ = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
     }
