@@ -388,8 +388,8 @@ fn finish(log: &Log<Load>, name: &str) {
 
 /// Compares three kinds of readers: readers by name, readers by pattern, and readers by name in a
 /// log that also has a finished topic. The three kinds take turns, so that a busy machine slows all
-/// of them equally. The first rounds fill the lists of newest events that the patterns keep.
-/// Afterwards, the lists keep their length.
+/// of them equally. The first rounds are not measured: they fill the lists of newest events that
+/// the patterns keep. Afterwards, the lists keep their length.
 fn deliveries() {
     const FIRST_ROUNDS: usize = 65;
     const ROUNDS: usize = 60;

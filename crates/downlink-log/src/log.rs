@@ -178,8 +178,8 @@ impl<P: Payload> Log<P> {
         Cursor { epoch: self.core.ids.current(), next }
     }
 
-    /// The id of the event at an offset, as a cursor. The epoch of this cursor is the one in which
-    /// the event was published.
+    /// The id of the event at an offset, as a cursor. The cursor has the epoch in which the event
+    /// was published.
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
     }
@@ -187,9 +187,9 @@ impl<P: Payload> Log<P> {
     /// Appends a batch: all drafts, or none. The call does not wait for readers or for the store.
     ///
     /// Without a store, readers see the batch at once and the readers are woken before the call
-    /// returns. With a store, the batch is queued, and readers see it when it is committed. If a
-    /// draft repeats the idempotency key or the id of an earlier event, nothing new is appended for
-    /// it, and its answer has the offset of the earlier event.
+    /// returns. With a store, the batch is queued, and readers see it when it is committed. A draft
+    /// may repeat the idempotency key or the id of an earlier event. Then the draft is not
+    /// appended, and its answer has the offset of the earlier event.
     ///
     /// # Errors
     ///
@@ -212,9 +212,8 @@ impl<P: Payload> Log<P> {
 
     /// Opens a reader. The reader misses no event that is appended after this returns.
     ///
-    /// The reader may not know its first offset yet, because finding the offset may need a search
-    /// in the store or through the events of many topics. [`poll_begun`](Reader::poll_begun) does
-    /// this search.
+    /// The reader may not know its first offset yet. To find this offset, it may have to search the
+    /// store or the events of many topics. [`poll_begun`](Reader::poll_begun) does this search.
     ///
     /// # Errors
     ///

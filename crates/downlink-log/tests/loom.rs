@@ -1,9 +1,10 @@
 //! Loom runs small programs (models) in all interleavings of their threads, up to a number of
-//! preemptions. In each interleaving, no event may be lost, and no reader may wait forever.
+//! preemptions. A preemption stops a thread that could go on, and runs another thread. In each
+//! interleaving, no event may be lost, and no reader may wait forever.
 //!
-//! If the log forgets to wake a waiting reader, loom reports a deadlock. With two threads, a run
-//! has up to three preemptions. With three threads, it has up to two. More preemptions take much
-//! longer and have found no further errors.
+//! If the log does not wake a waiting reader, loom reports a deadlock. With two threads, a run has
+//! up to three preemptions. With three threads, it has up to two. More preemptions take much longer
+//! and have found no further errors.
 //!
 //! The index is a list of all events of all topics. Normally, only readers of many topics read
 //! through the index. In these models, readers of two topics read through the index too (see

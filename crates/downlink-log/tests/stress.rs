@@ -173,7 +173,7 @@ struct Followed {
     first: u64,
     /// The offset of the client's cursor, if the client was disconnected when the log was closed.
     /// The client could not ask for the events from this offset on, so the test does not expect
-    /// these events.
+    /// these events. For other clients, the value is `u64::MAX`.
     refused_at: u64,
 }
 
@@ -239,7 +239,7 @@ fn seconds() -> u64 {
 }
 
 #[test]
-fn under_torture_no_event_is_lost_and_the_log_is_empty_at_the_end() {
+fn with_many_threads_no_event_is_lost_and_the_log_is_empty_at_the_end() {
     let until = Instant::now() + Duration::from_secs(seconds());
     let world = World::new();
     let followed: Vec<Followed> = thread::scope(|scope| {

@@ -13,9 +13,9 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tests of whether the store accepts events again. It is short enough for a
-/// person who has freed some space and waits for the result, and long enough to put little load on
-/// a failing disk.
+/// The time between two tests of whether the store accepts events again. It is short, so that a
+/// person who has freed some space does not wait long for the result. It is long enough to put
+/// little load on a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two reports that the store accepts no events. With one report a minute,

@@ -40,15 +40,15 @@ pub(crate) struct History<P> {
     /// event is locked.
     evictions: AtomicU64,
     /// The offset of the newest event in any inbox. It is raised (AcqRel) before the tail moves. A
-    /// reader first loads the tail. If this offset is then below the reader's cursor, and
-    /// `floor_max` is not above the cursor, the reader's inbox has no event to read and no missing
-    /// event. So the reader need not load its inbox from memory.
+    /// reader that has loaded the tail need not look at its inbox if two conditions hold: this
+    /// offset is below the reader's cursor, and `floor_max` is not above the cursor. The inbox then
+    /// has no event to read and no missing event.
     newest_of_inboxes: AtomicU64,
     /// The number of finish marks set so far. A finish mark says that a topic gets no more events.
     /// A publisher first sets the topic's finish mark, then increments this count (Release), and
     /// then stores the tail. A reader loads the count (Acquire) before it checks its topics. So a
-    /// reader that sees a tail above a finish mark also sees the new count, and a reader that sees
-    /// the new count also sees the mark.
+    /// reader that sees a tail above a finish mark also sees the new count. A reader that sees the
+    /// new count also sees the mark.
     finishes: AtomicU32,
     /// Three numbers: the bytes in all rings, the events in all rings, and the topics that count
     /// towards the limit of topics. Each number changes while the ring that causes the change is

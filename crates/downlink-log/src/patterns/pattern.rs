@@ -34,8 +34,9 @@ pub(crate) struct Pattern<P> {
     pub(crate) selector: TopicSelector,
 }
 
-/// A thread that holds the lock of a ring may also lock the rows, to note an event that it pushes
-/// into the ring or evicts from the ring. No other lock is taken while the rows are locked.
+/// A thread that holds the lock of a ring may also lock the rows. It does so to note that it pushes
+/// an event into the ring, or evicts an event from it. No other lock is taken while the rows are
+/// locked.
 #[derive(Debug)]
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.

@@ -14,8 +14,8 @@ use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
 /// If a reader of few topics wants at most this many of the newest events, the search sorts the
-/// events' offsets, which takes at most about a millisecond. If the reader wants more, the search
-/// goes through the index in several steps.
+/// offsets of these events. This takes at most about a millisecond. If the reader wants more
+/// events, the search goes through the index in several steps.
 const SORTED_MAX: usize = 4_096;
 
 /// The search for the offset where one reader begins. The reader is already registered with its

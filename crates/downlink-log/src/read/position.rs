@@ -84,8 +84,8 @@ impl Position {
     /// The last missing offset in the topics that the reader names.
     fn hole_of_topics<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let (from, after) = (self.missing_from(), self.evicted_after());
-        // If the newest offset of a topic is below the position, all its evicted events are below
-        // the position too, so the topic need not be checked.
+        // If the newest offset of a topic is below the position, all evicted events of the topic
+        // are below the position too. Such a topic need not be checked.
         let with_news = seats.topics.iter().filter(|seat| seat.topic.newest() >= self.next);
         let lost = with_news.map(|seat| seat.topic.ring.read().lost());
         let mut lost: SmallVec<[Lost; 3]> =

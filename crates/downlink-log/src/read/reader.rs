@@ -291,7 +291,7 @@ impl<P: Payload> Reader<P> {
     ///
     /// A reader of patterns may have to skip many events of other topics. One call skips events for
     /// about a millisecond, or longer if events are evicted during the call. If the call has then
-    /// neither found an event nor reached the end of the log, it wakes the reader and returns
+    /// found no event and has not reached the end of the log, it wakes the reader and returns
     /// [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // The end reason is loaded before the tail (the end of the log). So the reader reads all

@@ -26,7 +26,8 @@ pub(crate) struct Replayed<P> {
     next: u64,
     /// The highest offset at which an event is known to be missing, if any.
     hole: Option<Offset>,
-    /// Reads the pages of this reader from the store, and remembers how far it has read.
+    /// Reads the pages of this reader from the store, and keeps the place where the next page
+    /// begins.
     pub(crate) replay: Box<dyn StoreReplay>,
 }
 

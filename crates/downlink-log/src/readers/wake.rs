@@ -36,9 +36,9 @@ pub trait WakeMany: Send + Sync {
     /// Makes the readers with these keys read again.
     ///
     /// Like a [`Waker`], this can be called from any thread and at any time, even with the key of a
-    /// reader that has left. If the server has given such a key to another reader, the other reader
-    /// reads once without need. The caller holds no lock of the log. The call must not block and
-    /// must not panic.
+    /// reader that has left. If the key now belongs to another reader, that reader reads once
+    /// without need. The caller holds no lock of the log. The call must not block and must not
+    /// panic.
     fn wake_many(&self, keys: &[u32]);
 }
 

@@ -21,8 +21,8 @@ pub struct Draft<P: Payload> {
     /// remembers a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
     /// key's length.
     pub key: Option<IdempotencyKey>,
-    /// The fingerprint of the content. It is used only if there is an id or a key, to tell a
-    /// repetition from another event with the same id or key.
+    /// The fingerprint of the content. It is used only if there is an id or a key. If an earlier
+    /// event has the same id or key, equal fingerprints show that the draft repeats this event.
     pub fingerprint: Fingerprint,
     /// Whether the event finishes its topics, which may also be inboxes or everyone's topic. After
     /// that, these topics refuse events until the time

@@ -1,6 +1,6 @@
-//! The ring of one topic: the events that memory keeps, in offset order, the floor, and the finish
-//! mark, which says that the topic gets no more events. The floor is the offset after the last
-//! evicted event, so the ring has no event below the floor.
+//! The ring of one topic. It has the topic's events in memory, in offset order, and the topic's
+//! floor and finish mark. A finish mark says that the topic gets no more events. The floor is the
+//! offset after the last evicted event, so the ring has no event below the floor.
 //!
 //! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
 //! dropping them. Dropping a payload may run a user's code, which must not happen while the ring is
@@ -390,8 +390,8 @@ mod tests {
         assert_eq!((ring.floor(), ring.bytes()), (8, 0));
     }
 
-    /// The last offset that is missing for a reader at `from`, if evictions up to `after` do not
-    /// count and another topic of the reader keeps the offsets `elsewhere`.
+    /// The last offset that is missing for a reader at `from`. Evictions up to `after` do not
+    /// count. Another topic of the reader keeps the offsets `elsewhere`.
     fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
         ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at))
     }

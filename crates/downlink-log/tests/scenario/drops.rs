@@ -1,5 +1,5 @@
-//! Tests with unusual payloads. The user of the log chooses the type of the payloads, so their code
-//! may panic, or call the log when a payload is dropped.
+//! Tests with unusual payloads. The user of the log chooses the type of the payloads, so the code
+//! of a payload may panic. It may also call the log when the payload is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -99,7 +99,7 @@ fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
 }
 
 #[test]
-fn an_append_is_complete_even_if_an_evicted_payload_panics() {
+fn an_append_is_complete_even_if_the_drop_of_an_evicted_payload_panics() {
     let log = log_of_one_event();
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let angry = || loud(|| panic!("dropped"));
