@@ -128,7 +128,7 @@ fn deep_topic(number: usize) -> String {
     format!("{}/{number}", SEGMENTS.join("/"))
 }
 
-/// Returns different patterns. Each of them matches every topic of 12 segments.
+/// Returns different patterns. Each of them matches every topic that `deep_topic` makes.
 fn deep_patterns() -> Vec<String> {
     let mut patterns = BTreeSet::new();
     for len in (5..=SEGMENTS.len()).rev() {

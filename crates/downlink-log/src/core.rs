@@ -6,7 +6,7 @@ use crate::sequence::{Epochs, Sequencer};
 use crate::types::Payload;
 
 /// The shared parts of a log. The list below is the order of the log's locks. While a thread holds
-/// a lock of this list, it takes only locks that come later.
+/// a lock of this list, it takes only locks that come later in the list.
 ///
 /// 1. the sequence, or the names of topics, but never both
 /// 2. the table of patterns

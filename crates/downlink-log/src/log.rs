@@ -186,10 +186,10 @@ impl<P: Payload> Log<P> {
 
     /// Appends a batch: all drafts, or none. The call does not wait for readers or for the store.
     ///
-    /// Without a store, readers see the batch at once and the readers are woken before the call
-    /// returns. With a store, the batch is queued, and readers see it when it is committed. A draft
-    /// may repeat the idempotency key or the id of an earlier event. Then the draft is not
-    /// appended, and its answer has the offset of the earlier event.
+    /// Without a store, readers see the batch at once, and they are woken before the call returns.
+    /// With a store, the batch is queued, and readers see it when it is committed. A draft may
+    /// repeat the idempotency key or the id of an earlier event. Then the draft is not appended,
+    /// and its answer has the offset of the earlier event.
     ///
     /// # Errors
     ///

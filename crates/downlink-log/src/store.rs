@@ -68,7 +68,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
     /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
     /// before the next flush or durable commit may lose it. A power cut loses only the newest
-    /// events: if an event is kept, all earlier events are kept too.
+    /// events. It never loses an event and keeps a newer one.
     ///
     /// # Errors
     ///

@@ -276,7 +276,7 @@ fn with_many_threads_no_event_is_lost_and_the_log_is_empty_at_the_end() {
     );
     assert!(delivered > 0 && gaps > 0);
     let end = ms(u64::MAX - 1);
-    // One call of `expire` evicts at most a few hundred events.
+    // One call of `expire` evicts at most 128 events.
     (0..16).for_each(|_| world.log.expire(end));
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }

@@ -1,10 +1,10 @@
 //! An outage is a time in which the store accepts no events.
 //!
-//! The writer is the thread that writes to the store. It reports the beginning and the end of an
-//! outage. While the outage lasts, the writer repeats the first report at most once a minute. Every
-//! few seconds, the writer tests whether the store accepts events again. The next publish would
-//! also test the store, but it may never come: during an outage, a server may report that it is not
-//! ready, and then it gets no events to publish.
+//! The writer is the thread that writes to the store. The writer reports the beginning and the end
+//! of an outage. While the outage lasts, the writer repeats the first report at most once a minute.
+//! Every few seconds, the writer tests whether the store accepts events again. The next publish
+//! would also test the store, but it may never come: during an outage, a server may report that it
+//! is not ready, and then it gets no events to publish.
 
 use std::{
     ops::Range,

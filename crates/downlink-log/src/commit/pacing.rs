@@ -22,8 +22,9 @@ const CHECKS: u32 = 4;
 /// time that the last commit took. If the estimate is longer, the writer commits at once. There is
 /// one exception: if the estimate is at least `LARGE` times as long, the writer goes on waiting. A
 /// commit at once would then contain only a few events, and most publishers would still be away
-/// when it ends. With 2 instead of 3, all publishers would be back while the commit runs, and would
-/// have to wait for its end.
+/// when it ends. With 2 instead of 3, the writer would also wait when the estimate is just twice as
+/// long. Then all publishers would be back while the commit after the wait runs, and would have to
+/// wait for its end.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be
@@ -141,6 +142,6 @@ mod tests {
         assert!(is_waited_for(25), "all publishers will be back in time");
         assert!(!is_waited_for(24), "the last publisher will be back a little too late");
         assert!(!is_waited_for(9));
-        assert!(is_waited_for(8), "most publishers would not even be back after the commit");
+        assert!(is_waited_for(8), "most publishers would still be away after the commit");
     }
 }

@@ -203,7 +203,7 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             // Ten thousand readers do not fit into a processor's cache. In this first pass, the
             // processor loads several readers from memory at the same time. The atomic swaps of the
             // second pass alone would load them one after another. The first pass saves a tenth of
-            // the user CPU time (measured by the benchmark cell `rate`).
+            // the user CPU time (measured with `cargo xtask bench --only rate`).
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

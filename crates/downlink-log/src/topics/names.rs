@@ -41,7 +41,7 @@ struct NamedTopics<P> {
     topics: BTreeMap<Address, Arc<Topic<P>>>,
     collected: Collected,
     readers: usize,
-    /// The number of topics and inboxes that at least one reader has named.
+    /// The number of topics and inboxes that at least one open reader names.
     subscribed: usize,
     closed: bool,
     /// The number of the next reader.

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn downtime_counts_up_to_thirty_days() {
+    fn log_time_goes_forward_by_a_downtime_of_up_to_thirty_days() {
         let kept = |at, delta_ms| Some(ClockState { at: wall(at), delta_ms });
         let start = |kept| {
             let clock = clock(kept);

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_match_one_segment() {
+    fn a_placeholder_matches_one_segment() {
         check("orders/{id}/status", &["orders/1/status"], &["orders/status", "orders/1/2/status"]);
         check("{a}/{b}", &["x/y"], &["x", "x/y/z"]);
     }

@@ -232,7 +232,7 @@ mod tests {
         ["*", "a/*", "a/{x}/c", "a/b/*", "b/*", "{x}", "{x}/b", "a/{x}/{y}/*", "a/b"];
 
     #[test]
-    fn a_name_finds_the_patterns_that_match_it() {
+    fn a_search_finds_the_patterns_that_match_a_name() {
         let mut trie = PatternTrie::new();
         for text in PATTERNS {
             trie.get_or_insert_with(&selector(text), || text);

@@ -191,10 +191,10 @@ fn a_reader_of_several_addresses_of_an_event_is_counted_once() {
     assert_eq!(matched(&[topic("c"), Address::Everyone]), 4);
 }
 
-/// If a single batch exceeds the byte bound, the log still keeps all events of the batch, so that
+/// If a single batch exceeds the byte limit, the log still keeps all events of the batch, so that
 /// readers get them.
 #[test]
-fn a_batch_over_the_byte_bound_is_kept_completely() {
+fn a_batch_over_the_byte_limit_is_kept_completely() {
     let mut small = options();
     small.limits.bytes_max = 1;
     let log: Log<Load> = Log::new(LogOptions { ..small });

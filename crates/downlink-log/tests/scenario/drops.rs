@@ -55,7 +55,7 @@ fn log_of_one_event() -> Log<Loud> {
     Log::new(options)
 }
 
-/// The log evicts events by count, by the byte bound and by age. In each case, it drops the
+/// The log evicts events by count, by the byte limit and by age. In each case, it drops the
 /// payloads while it holds no lock.
 #[test]
 fn a_dropped_payload_may_call_the_log() {
@@ -78,7 +78,7 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(calls.load(Ordering::Relaxed), 1, "the limit of events must evict one event");
     event("b");
     event("c");
-    assert!(calls.load(Ordering::Relaxed) > 1, "the byte bound must evict an event");
+    assert!(calls.load(Ordering::Relaxed) > 1, "the byte limit must evict an event");
     log.totals(ms(10));
     assert_eq!(calls.load(Ordering::Relaxed), 4, "the maximum age must evict the other events");
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));

@@ -103,7 +103,7 @@ fn subscribers_with_too_many_new_patterns_are_rejected() {
 }
 
 #[test]
-fn events_above_the_byte_bound_evict_older_events() {
+fn events_above_the_byte_limit_evict_older_events() {
     let log = log(|limits| limits.bytes_max = 2 * EVENT_COST_BYTES);
     let events = |name| {
         append(&log, 0, &[name]).unwrap();
