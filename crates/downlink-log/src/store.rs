@@ -221,7 +221,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
 }
 
 /// Reads some topics of a store in pages, which are bounded lists of events. Between two pages, a
-/// replay remembers how far it has read.
+/// replay keeps the place that it has reached.
 ///
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
 /// the call has made progress but has no answer yet. The caller lets other replays work, and then

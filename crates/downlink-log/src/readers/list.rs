@@ -171,7 +171,8 @@ pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize 
     ended
 }
 
-/// Tells the reader with this number to end, and wakes it. Returns `false` if it is not on the list.
+/// Tells the reader with this number to end, and wakes it. Returns `false` if the list does not
+/// have this reader.
 pub(crate) fn end_one(readers: &Mutex<ReaderList>, number: u64, reason: EndReason) -> bool {
     let mut waiting = WakeBatch::default();
     {
@@ -203,7 +204,7 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             // Ten thousand readers do not fit into a processor's cache. In this first pass, the
             // processor loads several readers from memory at the same time. The atomic swaps of the
             // second pass alone would load them one after another. The first pass saves a tenth of
-            // the user CPU time (measured with `cargo xtask bench --only rate`).
+            // the user CPU time. The measurement is `cargo xtask bench --only rate`.
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

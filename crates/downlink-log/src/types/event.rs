@@ -33,7 +33,8 @@ pub struct Gap {
     /// Why events are missing.
     pub reason: GapReason,
     /// The last offset that the reader had before the gap. `None` if the log does not know this
-    /// offset: the reader began at a time, or after an id that the log does not know or has lost.
+    /// offset: the reader began at a given time, or after an id that the log does not know or has
+    /// lost.
     pub after: Option<Offset>,
     /// The last missing offset; `None` if it is not known.
     pub until: Option<Offset>,
