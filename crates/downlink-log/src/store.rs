@@ -205,9 +205,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
-    /// The finished topics whose finish marks are kept, at most `topics_max` of them, newest marks
-    /// first. A log loads the marks when it starts, so a publish never has to read a mark from the
-    /// store.
+    /// The topics whose [finish marks](Finished) the store keeps: at most `topics_max` topics,
+    /// newest marks first. A log loads the marks when it starts, so a publish never has to read a
+    /// mark from the store.
     ///
     /// # Errors
     ///

@@ -23,8 +23,8 @@ pub(crate) struct CommitGroup {
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
     ids: HashMap<Box<str>, (Fingerprint, usize)>,
-    /// The identities of the topics that the group finishes. The batches keep these topics alive,
-    /// so no other topic can get the same identity.
+    /// The topics that the group finishes, by [`Topic::identity`]. The batches keep these topics
+    /// alive, so no new topic can get the same identity.
     finishing: HashSet<usize>,
 }
 

@@ -13,9 +13,9 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tests of whether the store accepts events again. It is short, so that a
-/// person who has freed some space does not wait long for the result. It is long enough to put
-/// little load on a failing disk.
+/// During an outage, the time between two tests of the store. It is short, so that a person who has
+/// freed some space does not wait long for the result. It is long enough to put little load on a
+/// failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two reports that the store accepts no events. With one report a minute,
@@ -46,8 +46,8 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 
 /// An outage that has begun.
 pub(crate) struct Outage {
-    /// Why the store accepts no events: the latest error. A final error is never replaced by a
-    /// later one, because the store must be opened again after it.
+    /// Why the store accepts no events: the latest error. After a final error, the store must be
+    /// opened again, so no later error replaces it.
     pub(crate) error: StoreError,
     /// The number of bytes in the last write that was refused. A test writes the same number of
     /// bytes. With far fewer bytes, the test could succeed on a disk that still refuses most

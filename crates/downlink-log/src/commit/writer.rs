@@ -55,9 +55,9 @@ pub(crate) struct Writer<P: Payload> {
     pub(crate) shared: Shared<P>,
 }
 
-/// The state that a writer shares with its log. When the writer ends, this is dropped, even if the
-/// store has panicked. The drop reports the end of the writer to the publishers, to the readers,
-/// and to the task that closes the log.
+/// The state that a writer shares with its log. When the writer ends, this state is dropped, even
+/// if the store has panicked. The drop reports the end of the writer to the publishers, to the
+/// readers, and to the task that closes the log.
 pub(crate) struct Shared<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) queue: Arc<CommitQueue<P>>,

@@ -20,7 +20,7 @@ pub(crate) struct Ages<P> {
     /// caller may read an old value. Such a caller looks into the queue needlessly, or leaves an
     /// eviction to the next call.
     next: AtomicU64,
-    /// Ordered by deadline, then by the topic's identity. The lock is taken while the topic's ring
+    /// Ordered by deadline, then by [`Topic::identity`]. The lock is taken while the topic's ring
     /// is locked, or while no ring is locked. No other lock is taken while this lock is held.
     queue: Mutex<Deadlines<P>>,
 }

@@ -1,8 +1,9 @@
 //! The index: a list of the events of all topics, in the order of their offsets. It has a row for
 //! each event, with the event's topics.
 //!
-//! A reader of patterns that is far behind goes through the index to find its events. When the log
-//! exceeds its limit of bytes, it finds its oldest event in the index.
+//! Readers of many topics, and readers of patterns that are far behind, go through the index to
+//! find their events. When the log exceeds its limit of bytes, it finds its oldest event in the
+//! index.
 
 use std::{collections::VecDeque, sync::Arc};
 

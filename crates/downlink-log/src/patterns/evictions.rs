@@ -26,7 +26,7 @@ pub(crate) struct Evictions {
 }
 
 impl Evictions {
-    /// Notes that the eviction with this number evicted an offset.
+    /// Notes that the eviction with this number evicted the event at `offset`.
     pub(crate) fn note(&mut self, number: EvictionNumber, offset: u64) {
         let is_covered = |step: &(EvictionNumber, u64)| step.0 >= number && step.1 >= offset;
         if self.steps.iter().any(is_covered) {

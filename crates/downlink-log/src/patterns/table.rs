@@ -47,14 +47,16 @@ struct MatchingPatterns<P> {
 /// KiB to remember them.
 const MATCHING_MAX: usize = 2;
 
-/// A pattern, and the reader's key in the pattern's list of readers.
+/// A seat: one reader's place in the list of readers of one pattern. `key` identifies the reader in
+/// this list.
 #[derive(Debug)]
 pub(crate) struct PatternSeat<P> {
     pub(crate) pattern: Arc<Pattern<P>>,
     key: u32,
 }
 
-/// The seats of the patterns that a reader named. Most readers with patterns name only one pattern.
+/// The seats of one reader: one for each pattern that it named. Most readers with patterns name
+/// only one pattern.
 pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
 /// The table with its read lock held.

@@ -196,8 +196,8 @@ impl<P: Payload> StartSearch<P> {
     }
 }
 
-/// Returns the offset after the event with this id. If memory does not know the id, the reader must
-/// get a gap. Then `Err` has the reason for the gap, and the offset where the reader continues.
+/// Returns the offset after the event with this id. If memory does not know the id, `Err` has the
+/// reason for a gap, and the offset where the reader continues after the gap.
 pub(crate) fn locate<P: Payload>(
     core: &Core<P>,
     id: &str,

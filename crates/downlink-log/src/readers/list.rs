@@ -133,8 +133,8 @@ impl Many {
         (self.places.len() - 1) as u32
     }
 
-    /// Notes that a place became free, and removes all free places at the end of the list. So the
-    /// list does not keep memory for ten thousand readers that have left.
+    /// Notes that a place became free, and removes all free places at the end of the list. So a
+    /// list that once had many readers does not keep their memory after they have left.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {
             self.free.push(key);
@@ -204,7 +204,7 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             // Ten thousand readers do not fit into a processor's cache. In this first pass, the
             // processor loads several readers from memory at the same time. The atomic swaps of the
             // second pass alone would load them one after another. The first pass saves a tenth of
-            // the user CPU time. The measurement is `cargo xtask bench --only rate`.
+            // the user CPU time, measured with `cargo xtask bench --only rate`.
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

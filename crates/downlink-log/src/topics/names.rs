@@ -6,7 +6,7 @@
 //! losses, which say up to which offset its events were evicted.
 //!
 //! The topics that readers name and the topics that have events have separate limits, so readers
-//! never use up the limit of publishers.
+//! never use up the limit that publishers need.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -48,7 +48,8 @@ struct NamedTopics<P> {
     reader_number: u64,
 }
 
-/// A topic that a reader named, and the reader's key in the topic's list of readers.
+/// A seat: one reader's place in the list of readers of one topic. `key` identifies the reader in
+/// this list.
 #[derive(Debug)]
 pub(crate) struct TopicSeat<P> {
     pub(crate) topic: Arc<Topic<P>>,
@@ -58,8 +59,8 @@ pub(crate) struct TopicSeat<P> {
     pub(crate) is_inbox: bool,
 }
 
-/// The topics that a reader named, its client's inbox, and everyone's topic. Most readers name one
-/// topic, so three seats are usual.
+/// The seats of one reader: in the topics that it named, in its client's inbox, and in everyone's
+/// topic. Most readers name one topic, so three seats are usual.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
 
 /// The topics or losses that one call has found in a range of names. `next` is where the next call

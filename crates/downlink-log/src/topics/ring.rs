@@ -296,12 +296,12 @@ impl<P: Payload> Ring<P> {
         only.then_some(newest)
     }
 
-    /// The first retained offset at or above `from`.
+    /// The offset of the first entry at or above `from`.
     pub(crate) fn next_from(&self, from: u64) -> Option<u64> {
         self.from(from).next().map(|entry| entry.offset)
     }
 
-    /// Retained offsets, newest first.
+    /// The offsets of the entries, newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = u64> {
         self.entries()
             .into_iter()

@@ -99,7 +99,8 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The owner of a subscription: 1 to 256 bytes of UTF-8 without control characters.
+/// The id of a client, which owns subscriptions. It has 1 to 256 bytes of UTF-8 without control
+/// characters.
 ///
 /// One client may have several subscriptions, for example one in each browser tab. Each of them
 /// gets the events that are addressed to the client.

@@ -2,9 +2,9 @@
 //! does.
 //!
 //! The ages of events, the time for which a topic stays finished, and the time stamps of events are
-//! measured in log time. So no event is evicted too early because the wall clock has jumped. The
-//! difference between wall clock and log time is kept separately. It is only used to show times to
-//! users, and to convert the times that users give.
+//! measured in log time. So no event is evicted too early when the wall clock jumps. The difference
+//! between wall clock and log time is kept separately. It is only used to show times to users, and
+//! to convert the times that users give.
 //!
 //! The steady clock is the system's clock that only goes forward. Log time follows the wall clock
 //! while the wall clock stays within [`SLACK_MS`] of the steady clock. A larger step of the wall
@@ -67,7 +67,7 @@ struct Compared {
     steady: Duration,
 }
 
-/// The state of a clock that a store keeps across restarts.
+/// The part of a clock's state that a store keeps across restarts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ClockState {
     /// The newest log time.
@@ -78,9 +78,9 @@ pub struct ClockState {
 
 impl LogClock {
     /// A clock that begins now. `kept` is the state of the previous clock, from the store. If at
-    /// most 30 days have passed since the state was stored, log time goes forward by this time. If
-    /// more time has passed, or if the wall clock has gone back, log time continues at the stored
-    /// time.
+    /// most 30 days have passed since the state was stored, log time goes forward by the time that
+    /// has passed. If more time has passed, or if the wall clock has gone back, log time continues
+    /// at the stored time.
     pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
         let wall = wall.as_millis();
         let (log, delta) = match kept {
@@ -111,7 +111,8 @@ impl LogClock {
     }
 
     /// The log time. `steady` reads a clock that only goes forward and also counts while the
-    /// machine sleeps. It is called about once a second, and when the wall clock seems wrong.
+    /// machine sleeps. `now` calls `steady` about once a second, and when the wall clock seems
+    /// wrong.
     pub fn now(&self, wall: Timestamp, steady: impl FnOnce() -> Duration) -> Timestamp {
         let candidate = less(wall.as_millis(), self.delta.load(Ordering::Relaxed));
         let last = self.last.load(Ordering::Relaxed);
@@ -237,15 +238,15 @@ mod tests {
     }
 
     #[test]
-    fn a_step_ahead_above_the_slack_is_a_jump() {
+    fn a_step_ahead_of_more_than_ten_seconds_is_a_jump() {
         let exact = clock(None);
         assert_eq!(at(&exact, T0 + 1_000 + SLACK_MS, 1_000), T0 + 1_000 + SLACK_MS);
         let above = clock(None);
         assert_eq!(at(&above, T0 + 1_001 + SLACK_MS, 1_000), T0 + 1_000);
     }
 
-    /// A busy log asks for the time again and again. A wall clock that drifts by a minute a day
-    /// makes no jump.
+    /// A busy log calls `now` again and again. A wall clock that drifts by a minute a day makes no
+    /// jump.
     #[test]
     fn a_drift_never_adds_up_to_a_jump() {
         let clock = clock(None);

@@ -38,7 +38,7 @@ pub struct Gap {
     pub after: Option<Offset>,
     /// The last missing offset; `None` if it is not known.
     pub until: Option<Offset>,
-    /// The first retained offset after the gap; `None` if there is none yet.
+    /// The offset of the first kept event after the gap; `None` if there is no such event yet.
     pub oldest: Option<Offset>,
     /// The offset where the reader continues.
     pub next: Offset,

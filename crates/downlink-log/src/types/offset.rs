@@ -1,7 +1,7 @@
 //! The position of an event in a log: the offset, the epoch, the cursor, and the event id that
 //! clients see.
 //!
-//! A cursor contains the next offset to read. The id of a cursor contains the offset before it,
+//! A cursor contains the next offset to read. The id of a cursor contains the offset before that,
 //! which is the last offset that was delivered. So `<epoch>-0` is the id of a reader that has read
 //! nothing.
 

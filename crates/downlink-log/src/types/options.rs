@@ -18,7 +18,7 @@ pub struct Limits {
     pub topics_max: usize,
     /// The maximum number of distinct topics and inboxes that open readers name, with or without
     /// events. A topic or inbox counts towards `topics_max` only if it has events or is finished,
-    /// so readers cannot use up the limit of publishers.
+    /// so readers cannot use up the limit that publishers need.
     pub subscribed_names_max: usize,
     /// The maximum number of bytes of history in all topics together.
     pub bytes_max: usize,
@@ -30,7 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     /// The default limits:
     ///
-    /// - a million readers, each with a pattern and an inbox
+    /// - a million readers, a million patterns, and a million names of topics and inboxes
     /// - a thousand readers for one client
     /// - a thousand topics and patterns for one reader
     /// - a hundred thousand topics

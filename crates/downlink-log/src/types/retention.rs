@@ -53,7 +53,7 @@ pub struct RetentionRules {
     pub default: Retention,
     /// The rule of each client's inbox.
     pub inbox: Retention,
-    /// The rule of everyone's topic.
+    /// The rule of everyone's topic, which has the events with the address [`Address::Everyone`].
     pub everyone: Retention,
     /// How long a finished topic stays finished. After that time, its history is evicted, and it
     /// accepts events again.
@@ -127,7 +127,7 @@ mod tests {
     use crate::types::address::Topic;
 
     #[test]
-    fn the_first_matching_rule_counts() {
+    fn a_topic_follows_the_first_rule_that_matches_it() {
         let keep = |events_max| Retention { events_max, ..Retention::DEFAULT };
         let rules = RetentionRules {
             rules: vec![

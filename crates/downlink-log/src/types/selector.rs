@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_literal_prefix_ends_at_a_segment() {
+    fn the_literal_prefix_ends_with_a_whole_segment() {
         let prefix = |text| TopicSelector::parse(text).unwrap().literal_prefix().to_owned();
         assert_eq!(prefix("orders/*"), "orders/");
         assert_eq!(prefix("orders/{id}/status"), "orders/");

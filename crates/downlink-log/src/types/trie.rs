@@ -94,6 +94,7 @@ impl<V> Node<V> {
     }
 
     /// Visits the matching patterns until `visit` returns `false`, and counts the visited nodes.
+    /// Returns `false` if `visit` has returned `false`.
     fn each_match<'a>(
         &'a self,
         rest: Option<&str>,

@@ -62,7 +62,7 @@ impl Payload for Numbered {
     }
 }
 
-/// The published events by offset. Each has the number in its payload, and its addresses.
+/// The published events by offset: for each event, the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
 /// The retention and durability of a program, which its seed determines.

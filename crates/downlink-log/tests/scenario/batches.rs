@@ -154,8 +154,8 @@ fn the_id_of_a_draft_without_an_event_stays_free() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("b", "x", 2)]).unwrap()), [(2, false)]);
 }
 
-/// The log remembers an idempotency key for longer than the topic of the first publish. If the
-/// publish is repeated with this key, the log must not create the topic again.
+/// The log still remembers an idempotency key after it has removed the topic of the first publish.
+/// If the publish is repeated with this key, the log must not create the topic again.
 #[test]
 fn a_repetition_does_not_create_its_topic_again() {
     let mut short = options();

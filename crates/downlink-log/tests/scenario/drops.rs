@@ -84,7 +84,7 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
-/// If a draft repeats an earlier draft, the log drops the payload of the draft at once.
+/// If a draft repeats an earlier draft, the log drops the payload of the repetition at once.
 #[test]
 fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
     let log = log_of_one_event();

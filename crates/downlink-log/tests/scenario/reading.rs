@@ -191,7 +191,7 @@ fn a_finished_topic_is_open_again_after_its_finish_mark_has_expired() {
 }
 
 #[test]
-fn a_reader_that_starts_at_a_time_gets_a_gap_for_evicted_events_after_this_time() {
+fn a_reader_that_starts_at_a_given_time_gets_a_gap_for_evicted_events_after_this_time() {
     let mut two = options();
     two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(two);

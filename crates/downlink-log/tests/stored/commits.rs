@@ -446,7 +446,7 @@ fn a_log_whose_handles_are_dropped_commits_waiting_events() {
 }
 
 #[test]
-fn the_store_keeps_the_clock_difference() {
+fn the_store_keeps_the_difference_between_wall_clock_and_log_time() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [1]);
     world.reopen();

@@ -118,7 +118,7 @@ impl Shelf {
         self.await_until(|state| state.flushed_below >= below);
     }
 
-    /// Begins a commit or a flush. Blocks between `hold` and `let_go`.
+    /// Begins a commit or a flush. After a call of `hold`, this waits until `let_go` is called.
     fn begin(&self, is_stopped: bool) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
         while state.held {
