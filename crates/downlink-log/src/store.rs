@@ -228,7 +228,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
 /// calls again.
 pub trait StoreReplay: Send + fmt::Debug {
     /// The events of the wanted topics in the range, in offset order, each once. For
-    /// [`Page::hole`], only events evicted after `evicted_after` count as missing.
+    /// [`Page::hole`], only events that were evicted after the eviction `evicted_after` count as
+    /// missing.
     ///
     /// The end of the range must not be above the log's tail, which is the offset of the next event
     /// that readers will see. With a higher end, the replay would skip events that are committed

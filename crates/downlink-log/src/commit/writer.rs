@@ -64,7 +64,8 @@ pub(crate) struct Shared<P: Payload> {
 }
 
 impl<P: Payload> Writer<P> {
-    /// Starts the writer's thread. It runs until the log is closed or its last handle is dropped.
+    /// Starts the writer's thread. The thread runs until the log is closed or the log's last handle
+    /// is dropped.
     #[cfg(not(downlink_loom))]
     pub(crate) fn start(self) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name("downlink-store".to_owned());

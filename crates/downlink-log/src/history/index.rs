@@ -15,8 +15,8 @@ use crate::types::Timestamp;
 /// The topics of one event, nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in about ten microseconds.
-/// Loom's tests use chunks of one row.
+/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in about ten microseconds,
+/// so the index is locked only briefly. Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
 /// The limits in `tidy` allow this many additional topics, so that the index of a small log is

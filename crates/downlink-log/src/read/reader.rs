@@ -51,7 +51,7 @@ pub enum Read {
     Ended(EndReason),
 }
 
-/// Reads a log from a cursor on. A reader that is dropped leaves the log. The threads of a store
+/// Reads a log from a cursor on. Dropping a reader removes it from the log. The threads of a store
 /// end when the last handle of the log is dropped, even if there are still readers.
 ///
 /// Call [`read`](Self::read) until it returns [`Read::CaughtUp`] or [`Read::Fetching`]. Then call

@@ -16,7 +16,8 @@ use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 
 /// The maximum number of rows to copy while the index is locked. Every publisher needs the lock of
-/// the index. Copying 256 rows takes about ten microseconds. In loom's tests, the number is 1.
+/// the index. Copying 256 rows takes about ten microseconds, so publishers wait only briefly. In
+/// loom's tests, the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
 /// The prefix of a pattern is the text before its first `*` or placeholder. If the names of at most

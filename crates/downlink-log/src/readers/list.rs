@@ -16,7 +16,7 @@ use crate::types::EndReason;
 pub(crate) struct ReaderList {
     places: ReaderSlots,
     /// The number of readers on this list for which `has_several` is true. Such a reader is also on
-    /// another list, apart from the list of everyone's topic.
+    /// another list. The list of everyone's topic does not count, because every reader is on it.
     several: u32,
 }
 
@@ -56,8 +56,8 @@ impl ReaderList {
         self.len() == 0
     }
 
-    /// Whether any reader on this list is also on another list, apart from the list of everyone's
-    /// topic.
+    /// Whether any reader on this list is also on another list. The list of everyone's topic does
+    /// not count.
     pub(crate) fn has_several(&self) -> bool {
         self.several > 0
     }

@@ -10,8 +10,8 @@ use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
-/// The earlier event or draft that a draft repeats. A draft repeats an earlier event or draft that
-/// has the same id or idempotency key.
+/// The earlier event or draft that a draft repeats: both have the same id or the same idempotency
+/// key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
     /// The draft repeats an event that was appended earlier. The publisher of that event got this

@@ -86,7 +86,7 @@ pub enum AppendError {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
-    /// The log already has the maximum number of topics that have events or are finished.
+    /// With this draft, more topics would have events or be finished than the limit allows.
     #[error("there are {topics_max} topics, which is the limit")]
     TooManyTopics {
         /// The number of the draft in the batch, from 0.
@@ -94,8 +94,8 @@ pub enum AppendError {
         /// The limit.
         topics_max: usize,
     },
-    /// The maximum number of events or bytes is already waiting for the store. The caller may try
-    /// again in a moment.
+    /// With this batch, more events or bytes would wait for the store than the limits allow. The
+    /// caller may try again in a moment.
     #[error("too many events wait for the store")]
     Busy,
     /// The store accepts no events, or did not answer.

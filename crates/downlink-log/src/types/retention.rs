@@ -2,7 +2,8 @@
 //!
 //! A retention rule limits the number, the bytes and the age of a topic's events. When a topic
 //! exceeds one of these limits, its oldest events are evicted. The newest event of a topic is
-//! evicted only if it is too old, or if all topics together exceed the log's limit of bytes.
+//! evicted only in three cases: the event is too old, all topics together exceed the log's limit of
+//! bytes, or the topic was finished and the time `finished_keep` has passed.
 
 use std::time::Duration;
 

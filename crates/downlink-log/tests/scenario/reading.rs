@@ -66,8 +66,8 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// The log's index has a row for each event of any topic. Each time a reader takes the lock, it may
-/// visit only a limited number of rows. In this test, more rows than this limit are between two
+/// The log's index has a row for each event of any topic. Each time a reader locks the index, it
+/// may visit only a limited number of rows. In this test, more rows than this limit are between two
 /// events for the reader.
 #[test]
 fn a_reader_gets_past_many_rows_of_other_topics() {
