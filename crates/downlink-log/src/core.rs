@@ -16,10 +16,10 @@ use crate::types::Payload;
 /// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers chose
 /// 7. the wake-up slot of one reader
 ///
-/// Some locks are not in the list: the locks of the queue of commits, of the outcome of a commit,
-/// of the queue of replays, of the answer to a replay, of the reported unreadable events, and of
-/// the clock. A thread that holds one of these locks holds no other lock. No lock is held while a
-/// waker runs, while a payload is dropped, or across an await.
+/// Six locks are not in the list: the queue of commits, the outcome of a commit, the queue of
+/// replays, the answer to a replay, the reported unreadable events, and the clock. A thread that
+/// holds one of these six locks holds no other lock. No lock is held while a waker runs, while a
+/// payload is dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,

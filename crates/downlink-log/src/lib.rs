@@ -7,7 +7,7 @@
 //! than a fast one.
 //!
 //! When the log evicts an event, it stores the offset after that event. This offset is the floor of
-//! the event's topic. A reader that asks for evicted events gets a [`Gap`], so the reader learns
+//! the event's topic. A reader that requests evicted events gets a [`Gap`], so the reader learns
 //! that events are missing.
 //!
 //! Most programs use `downlink::Hub`, which adds typed values, ids and HTTP.

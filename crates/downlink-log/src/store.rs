@@ -215,7 +215,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
 
     /// Closes the read side. Every later call fails with [`StoreError::Stopped`]. A log calls this
-    /// when its last handle is dropped, so that a subscription that still holds the read side does
+    /// when its last handle is dropped. A subscription may still hold the read side then, and must
     /// not keep the file open.
     fn close(&self);
 }

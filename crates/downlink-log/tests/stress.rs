@@ -172,7 +172,7 @@ struct Followed {
     seen: Seen,
     first: u64,
     /// The offset of the client's cursor, if the client was disconnected when the log was closed.
-    /// The client could not ask for the events from this offset on, so the test does not expect
+    /// The client could not request the events from this offset on, so the test does not expect
     /// these events. For other clients, the value is `u64::MAX`.
     refused_at: u64,
 }

@@ -2,10 +2,10 @@
 //! durable commit ends with a flush, in which the disk confirms that it has the data.
 //!
 //! Some publishers send the next event only after their last event was committed. Such a publisher
-//! comes back a moment after each commit ends. If the writer began the next commit at once, the
-//! publisher's event would miss this commit and wait for the following commit. If the writer waits
-//! for a moment, the events of all these publishers go into the next commit. On a slow disk, this
-//! nearly doubles the number of events that they publish.
+//! comes back with its next event a moment after each commit ends. If the writer began the next
+//! commit at once, the publisher's event would miss this commit and wait for the following commit.
+//! If the writer waits for a moment, the events of all these publishers go into the next commit. On
+//! a slow disk, this nearly doubles the number of events that they publish.
 //!
 //! A lone publisher is not delayed. No wait is longer than the last commit took, and no wait is
 //! longer than a tenth of a second.

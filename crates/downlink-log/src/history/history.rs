@@ -154,7 +154,7 @@ impl<P: Payload> History<P> {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// The topic of an address, which is created if it does not exist.
+    /// The topic of an address. If the topic does not exist, it is created.
     pub(crate) fn topic(&self, address: &Address) -> Arc<Topic<P>> {
         self.topics.find_or_create(address, |address, lost| self.patterns.note_lost(address, lost))
     }
@@ -438,8 +438,8 @@ mod tests {
     use crate::types::{Epoch, address::Topic as Name};
 
     /// The deadlines of many topics have passed, but none of these topics has an event to evict.
-    /// This is possible because a topic stays in the queue with its earlier deadline when the event
-    /// with that deadline was evicted for another reason.
+    /// This is possible: when an event is evicted for another reason than its age, its topic stays
+    /// in the queue with the deadline of that event.
     #[test]
     fn a_step_checks_a_bounded_number_of_topics_even_if_there_is_nothing_to_evict() {
         let history: History<&'static str> =

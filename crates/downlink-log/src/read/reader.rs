@@ -148,7 +148,7 @@ impl<P: Payload> Reader<P> {
     /// Moves the reader to the offset where it begins.
     fn begin_at(&mut self, beginning: Beginning) {
         let Beginning { next, gap, asked, past, at_end } = beginning;
-        // A reader that asked for no old events can miss events only because it reads too slowly.
+        // A reader that requested no old events can miss events only because it reads too slowly.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         let position = &mut self.position;
@@ -267,9 +267,9 @@ impl<P: Payload> Reader<P> {
         self.state.slot.is_awake()
     }
 
-    /// Whether all topics of the reader are finished and the reader has read all their events. If
-    /// the reader asked the store about this when it began, the result is the store's answer from
-    /// that time.
+    /// Whether all topics of the reader are finished and the reader has read all their events. If a
+    /// search in the store found the reader's beginning, the result is from the time of that
+    /// search.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -367,7 +367,7 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// Asks the store for the next page.
+    /// Requests the next page from the store.
     fn ask(&mut self, batch: Batch) {
         let Some(replays) = &self.replays else { return };
         let replay = match self.before.take().map(|before| *before) {

@@ -86,8 +86,8 @@ impl<P: Payload> StoreStartSearch<P> {
     ) -> Self {
         let mut wanted = seats.wanted();
         if start == Start::Live {
-            // A reader that asked for no old events may still get the kept events of finished
-            // topics, but it gets no kept events of its inbox or of everyone's topic.
+            // A reader that requested no old events may still get the kept events of finished
+            // topics. But it gets no kept events of its inbox or of everyone's topic.
             wanted.addresses.retain(|address| address.topic().is_some());
         }
         let (tail, is_finished) = (core.history.tail(), seats.all_finished());

@@ -64,9 +64,9 @@ pub(crate) struct WakeSlot {
     /// The swaps in `take`, `register` and `register_with` pair with each other and order the
     /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
     /// the publisher sees the registration. If the publisher's swap comes first, the reader sees
-    /// the log's new tail, which the publisher stored before its swap. If the reader used a plain
-    /// store instead of a swap, it might not see the new tail, because a store does not read the
-    /// value that it overwrites.
+    /// the log's new tail, which the publisher stored before its swap. A plain store does not read
+    /// the value that it overwrites. So with a plain store instead of the swap, the reader might
+    /// not see the new tail.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
     /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it

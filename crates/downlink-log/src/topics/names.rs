@@ -91,9 +91,8 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// The topic of an address, which is created if it does not exist. If the topic is created, and
-    /// an earlier topic of the same name had losses, `on_lost` is called while the lock of the
-    /// names is held.
+    /// The topic of an address. If the topic does not exist, it is created. If an earlier topic of
+    /// the same name had losses, `on_lost` is then called while the lock of the names is held.
     pub(crate) fn find_or_create(
         &self,
         address: &Address,

@@ -276,8 +276,8 @@ impl<P: Payload> Ring<P> {
     /// The entry with an offset.
     pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
         let entries = self.entries()?;
-        // The newest entry is compared first, because a reader that keeps up asks for the newest
-        // entry.
+        // The newest entry is compared first, because a reader that keeps up searches for the
+        // newest entry.
         let newest = entries.back().filter(|entry| entry.offset == offset);
         newest
             .or_else(|| entries.get(start(entries, offset)).filter(|entry| entry.offset == offset))

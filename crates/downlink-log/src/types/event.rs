@@ -24,7 +24,7 @@ pub struct Entry<P> {
     pub payload: P,
 }
 
-/// A range of offsets that the reader asked for and in which events are missing.
+/// A range of offsets that the reader requested, and in which events are missing.
 ///
 /// If other topics of the reader still keep events of the range, the reader gets those events after
 /// the gap.

@@ -27,8 +27,8 @@ impl Floor {
 /// they happen.
 ///
 /// When a reader begins to read history, it remembers the number of the newest eviction. Events
-/// that were evicted by then do not count as missing, because the reader never asked for them.
-/// Events that are evicted later are missing for this reader.
+/// that were evicted by then do not count as missing, because the reader requests only the events
+/// that are still kept. Events that are evicted later are missing for this reader.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct EvictionNumber(u64);
 
