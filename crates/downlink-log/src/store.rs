@@ -86,7 +86,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn flush(&mut self) -> Result<(), StoreError>;
 
     /// Does one bounded step of the work that keeps the store within its limits. The store evicts
-    /// events by each topic's rule, by age, and by its own limit of bytes. It forgets old
+    /// events by each topic's rule, by age, and by its own limit of bytes. It deletes old
     /// idempotency keys, and it moves committed data from its write-ahead log into the main file.
     ///
     /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. A

@@ -83,7 +83,7 @@ enum Before<P> {
     /// Wait for a page of events that the store's threads are reading.
     PageRequested(Arc<Slot<Replayed<P>>>),
     /// Return the events of this page. A page without further events is kept, because it holds the
-    /// state with which the store reads the next page.
+    /// replay that reads the next page.
     Page(Replayed<P>),
 }
 

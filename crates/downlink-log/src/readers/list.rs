@@ -31,8 +31,8 @@ enum ReaderSlots {
     Many(Box<Many>),
 }
 
-/// Invariant: the last place is taken, and `count` places are taken in all. `free` holds the index
-/// of each free place once. It may also hold indexes of places that were removed.
+/// Invariant: the last place is taken, and the number of taken places is `count`. `free` holds the
+/// index of each free place once. It may also hold indexes of places that were removed.
 #[derive(Debug)]
 struct Many {
     places: Vec<ReaderSlot>,

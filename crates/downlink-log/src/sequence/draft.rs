@@ -18,7 +18,7 @@ pub struct Draft<P: Payload> {
     /// [`publisher_id`](Payload::publisher_id). It is ignored if there is no payload.
     pub id: Option<Box<str>>,
     /// The idempotency key: of several drafts with the same key, only the first is appended. A log
-    /// remembers a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
+    /// keeps a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
     /// key's length.
     pub key: Option<IdempotencyKey>,
     /// The fingerprint of the content. It is used only if there is an id or a key. If an earlier

@@ -2,7 +2,7 @@
 //!
 //! A topic is created when a publisher or a reader first names it. A finish mark says that a topic
 //! gets no more events. A topic that has no events, no finish mark and no readers is collected,
-//! which means that it is removed from memory. The table in `collected` then remembers the topic's
+//! which means that it is removed from memory. The table in `collected` then stores the topic's
 //! losses, which say up to which offset its events were evicted.
 //!
 //! The topics that readers name and the topics that have events have separate limits, so readers

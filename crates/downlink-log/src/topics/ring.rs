@@ -188,8 +188,8 @@ impl<P: Payload> Ring<P> {
         self.history.as_ref()?.matching.as_ref()?.downcast_ref()
     }
 
-    /// Remembers the patterns that match the topic. A topic that never had an event remembers none,
-    /// so that unused inboxes stay small.
+    /// Stores the patterns that match the topic. A topic that never had an event stores none, so
+    /// that unused inboxes stay small.
     pub(crate) fn set_matching(&mut self, matching: Box<dyn Any + Send + Sync>) {
         if let Some(history) = &mut self.history {
             history.matching = Some(matching);

@@ -2,12 +2,12 @@
 
 use std::{hash::Hasher, time::Duration};
 
-/// How long an idempotency key is remembered. Publishers usually stop retrying before ten minutes
-/// are over.
+/// How long an idempotency key is kept. Publishers usually stop retrying before ten minutes are
+/// over.
 pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// The maximum number of idempotency keys that are remembered. When another key is added, the
-/// oldest key is forgotten. This many keys of ordinary length take about 10 MiB.
+/// The maximum number of idempotency keys that are kept. When another key is added, the oldest key
+/// is removed. This many keys of ordinary length take about 10 MiB.
 pub const KEYS_MAX: usize = 65_536;
 
 /// A number that stands for the content of a published event. Equal contents have equal numbers.

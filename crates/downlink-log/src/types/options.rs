@@ -59,9 +59,9 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// The maximum number of topics that the log remembers by name after it has removed them from
-    /// memory. For each of these topics, it keeps the offset up to which the topic's events were
-    /// evicted. `None` means 65,536.
+    /// When the log removes a topic from memory, it keeps the topic's name, and the offset up to
+    /// which the topic's events were evicted. This is the maximum number of these names. `None`
+    /// means 65,536.
     pub collected_max: Option<usize>,
 }
 

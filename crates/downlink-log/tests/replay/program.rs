@@ -72,8 +72,8 @@ struct Keeping {
     /// The maximum age of an event in milliseconds of the program's clock, which advances by one
     /// for each batch. `None` means no limit.
     age_max: Option<u64>,
-    /// Whether the log and the store remember the floors of only two empty topics. The floor of a
-    /// topic is the offset after its last evicted event.
+    /// Whether the log and the store keep the floors of only two empty topics. The floor of a topic
+    /// is the offset after its last evicted event.
     forgets: bool,
 }
 

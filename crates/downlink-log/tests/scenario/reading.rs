@@ -129,10 +129,12 @@ fn a_gap_of_a_live_reader_has_the_reason_lagged() {
     assert_eq!(reason(&mut back), Some(GapReason::Evicted));
 }
 
-/// The log may forget which events a topic has evicted. A reader may then get a gap although it has
-/// missed nothing. But a reader that has missed events always gets a gap.
+/// The floor of a topic is the offset after its last evicted event. After the topics were removed
+/// from memory, the log keeps the floor of one topic, and one common floor for all other names. A
+/// reader may then get a gap although it has missed nothing. But a reader that has missed events
+/// always gets a gap.
 #[test]
-fn forgotten_topics_never_hide_a_gap() {
+fn a_floor_that_several_removed_topics_share_hides_no_gap() {
     let mut few = options();
     few.collected_max = Some(1);
     few.retention.default.age_max = Some(Duration::from_millis(10));
