@@ -1,8 +1,8 @@
 //! Measures the cost of many topics and many patterns. Run it with
 //! `cargo bench -p downlink-log --bench patterns`.
 //!
-//! The benchmark prints figures and does not compare them with limits. For single calls, it
-//! measures the processor time of the thread.
+//! The benchmark prints figures and does not compare them with limits. Times that come from `cpu`
+//! are processor time of the thread. All other times are wall-clock time.
 #![allow(clippy::print_stdout, reason = "the output is the result")]
 
 use std::{
@@ -97,7 +97,7 @@ fn selection(selectors: &[String]) -> Selection {
     Selection { selectors: selectors.collect(), client: None }
 }
 
-/// Processor time of this thread.
+/// The processor time that this thread has used.
 fn cpu() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     #[allow(unsafe_code, reason = "the standard library has no such clock")]
@@ -128,7 +128,7 @@ fn deep_topic(number: usize) -> String {
     format!("{}/{number}", SEGMENTS.join("/"))
 }
 
-/// Returns different patterns. Each of them matches every topic of 12 segments.
+/// Returns different patterns. Each of them matches every topic that `deep_topic` makes.
 fn deep_patterns() -> Vec<String> {
     let mut patterns = BTreeSet::new();
     for len in (5..=SEGMENTS.len()).rev() {
@@ -179,8 +179,8 @@ fn every_start() {
     for number in 0..TOPICS {
         append(&log, number as u64 / 1_000, &deep_topic(number));
     }
-    // Some readers have to search through evictions when they start, so this makes several thousand
-    // evictions.
+    // Some readers have to search through evictions when they start, so this loop makes several
+    // thousand evictions.
     (0..5_000).for_each(|number| {
         append(&log, 200, &deep_topic(number * 20));
     });
@@ -388,8 +388,8 @@ fn finish(log: &Log<Load>, name: &str) {
 
 /// Compares three kinds of readers: readers by name, readers by pattern, and readers by name in a
 /// log that also has a finished topic. The three kinds take turns, so that a busy machine slows all
-/// of them equally. The first rounds fill the lists of newest events that the patterns keep.
-/// Afterwards, the lists keep their length.
+/// of them equally. The first rounds are not measured: they fill the lists of newest events that
+/// the patterns keep. Afterwards, the lists keep their length.
 fn deliveries() {
     const FIRST_ROUNDS: usize = 65;
     const ROUNDS: usize = 60;

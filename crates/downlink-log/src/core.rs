@@ -5,8 +5,8 @@ use crate::history::{Evicted, History};
 use crate::sequence::{Epochs, Sequencer};
 use crate::types::Payload;
 
-/// The parts, and the order of all locks of a log. While a thread holds a lock of this list, it
-/// takes only locks that come later in the list.
+/// The shared parts of a log. The list below is the order of the log's locks. While a thread holds
+/// a lock of this list, it takes only locks that come later in the list.
 ///
 /// 1. the sequence, or the names of topics, but never both
 /// 2. the table of patterns
@@ -16,9 +16,10 @@ use crate::types::Payload;
 /// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers chose
 /// 7. the wake-up slot of one reader
 ///
-/// Three locks are not in the list: the locks of the queue of commits, of the queue of replays, and
-/// of the clock. A thread that holds one of these three holds no other lock. No lock is held while
-/// a waker runs, while a payload is dropped, or across an await.
+/// Six locks are not in the list: the queue of commits, the outcome of a commit, the queue of
+/// replays, the answer to a replay, the reported unreadable events, and the clock. A thread that
+/// holds one of these six locks holds no other lock. No lock is held while a waker runs, while a
+/// payload is dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,

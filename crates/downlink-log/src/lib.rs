@@ -6,9 +6,9 @@
 //! reader reads old events and new events in the same way, and a slow reader takes no more memory
 //! than a fast one.
 //!
-//! When the log evicts an event because of the topic's retention rule, it remembers the offset
-//! after that event as the floor of the topic. A reader that asks for evicted events gets a
-//! [`Gap`], so the reader learns that events are missing.
+//! When the log evicts an event, it stores the offset after that event. This offset is the floor of
+//! the event's topic. A reader that requests evicted events gets a [`Gap`], so the reader learns
+//! that events are missing.
 //!
 //! Most programs use `downlink::Hub`, which adds typed values, ids and HTTP.
 //!
@@ -68,13 +68,13 @@
 //! the last handle of the log is dropped. The writing thread sleeps until there are events to
 //! write, or until one of these times comes:
 //!
-//! - the time when relaxed commits must be flushed ([`RELAXED_WITHIN`]);
+//! - the time when commits with relaxed durability must be flushed ([`RELAXED_WITHIN`]);
 //! - the time when a store that failed is checked again ([`RETRY_EVERY`]);
 //! - the time when the next event becomes too old.
 //!
-//! Before a durable commit, the thread may also wait a moment for publishers that are about to
-//! publish again. It reads the log's time from [`StoreOptions::clock`], and measures its waits with
-//! the system's monotonic clock.
+//! With [`Durability::Commit`](store::Durability::Commit), the writing thread may also wait a
+//! moment before a commit, for publishers that are about to publish again. It reads the log's time
+//! from [`StoreOptions::clock`], and measures its waits with the system's monotonic clock.
 //!
 //! This crate has no event streams, no HTTP and no async tasks.
 //!
@@ -87,8 +87,8 @@
 //!
 //! # Features and platforms
 //!
-//! The crate has no features. It works on all platforms that have the standard library. Its tests
-//! run on Linux.
+//! The crate has no Cargo features. It works on all platforms that have the standard library. Its
+//! tests run on Linux.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

@@ -178,18 +178,18 @@ impl<P: Payload> Log<P> {
         Cursor { epoch: self.core.ids.current(), next }
     }
 
-    /// The id of the event at an offset, as a cursor. The epoch of this cursor is the one in which
-    /// the event was published.
+    /// The id of the event at an offset, as a cursor. The cursor has the epoch in which the event
+    /// was published.
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
     }
 
-    /// Appends a batch: all drafts, or none. The call waits neither for a reader nor for the store.
+    /// Appends a batch: all drafts, or none. The call does not wait for readers or for the store.
     ///
-    /// Without a store, readers see the batch at once and are woken before this returns. With a
-    /// store, the batch is queued, and readers see it when it is committed. If a draft repeats the
-    /// idempotency key or the id of an earlier event, nothing new is appended for it, and its
-    /// answer has the offset of the earlier event.
+    /// Without a store, readers see the batch at once, and they are woken before the call returns.
+    /// With a store, the batch is queued, and readers see it when it is committed. A draft may
+    /// repeat the idempotency key or the id of an earlier event. Then the draft is not appended,
+    /// and its answer has the offset of the earlier event.
     ///
     /// # Errors
     ///
@@ -212,9 +212,8 @@ impl<P: Payload> Log<P> {
 
     /// Opens a reader. The reader misses no event that is appended after this returns.
     ///
-    /// The reader may not know its first offset yet, because finding the offset may need a search
-    /// in the store or through the events of many topics. [`poll_begun`](Reader::poll_begun) does
-    /// this search.
+    /// The reader may not know its first offset yet. To find this offset, it may have to search the
+    /// store or the events of many topics. [`poll_begun`](Reader::poll_begun) does this search.
     ///
     /// # Errors
     ///
@@ -257,8 +256,8 @@ impl<P: Payload> Log<P> {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// Ends the log. Every later append and open fails. Every reader reads the events that it has
-    /// not read yet, and ends.
+    /// Ends the log. Every later append and open fails. Every reader first reads the events that it
+    /// has not read yet, and then ends.
     ///
     /// The call returns at once. A second call changes nothing. With a store, the writing thread
     /// commits the queued events before the readers end; [`poll_closed`](Self::poll_closed) tells
@@ -294,7 +293,7 @@ impl<P: Payload> Log<P> {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
-    /// Wakes every reader, as an event for everyone would, although there may be nothing to read.
+    /// Wakes every reader, even if there is nothing to read.
     pub fn wake_all(&self) {
         // Every event has an offset above 0, so a wake-up for offset 0 raises no reader's lag.
         wake_all(&self.core.history.topics.everyone.readers, 0);
@@ -325,7 +324,7 @@ impl<P: Payload> Log<P> {
     }
 
     /// An overview of the topic at one address. `None` if the topic has no events and no finish
-    /// mark, and no reader has named it.
+    /// mark, and no open reader names it.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)

@@ -6,8 +6,8 @@
 //! batch.
 //!
 //! Every call may wait for the disk, so a thread that runs async tasks must not call a store. All
-//! calls are synchronous, so no call can be cancelled halfway. All times are log time, which
-//! neither goes back nor leaps ahead (see [`LogClock`](crate::LogClock)).
+//! calls are synchronous, so no call can be cancelled halfway. All times are log time, which never
+//! goes back and does not follow the jumps of the wall clock (see [`LogClock`](crate::LogClock)).
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -68,7 +68,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
     /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
     /// before the next flush or durable commit may lose it. A power cut loses only the newest
-    /// events, and never an event between two kept ones.
+    /// events. It never loses an event and keeps a newer one.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn flush(&mut self) -> Result<(), StoreError>;
 
     /// Does one bounded step of the work that keeps the store within its limits. The store evicts
-    /// events by each topic's rule, by age, and by its own limit of bytes. It forgets old
+    /// events by each topic's rule, by age, and by its own limit of bytes. It deletes old
     /// idempotency keys, and it moves committed data from its write-ahead log into the main file.
     ///
     /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. A
@@ -205,9 +205,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
-    /// The finished topics whose finish marks are kept, at most `topics_max` of them, newest marks
-    /// first. A log loads the marks when it starts, so a publish never needs to ask the store for a
-    /// mark.
+    /// The topics whose [finish marks](Finished) the store keeps: at most `topics_max` topics,
+    /// newest marks first. A log loads the marks when it starts, so a publish never has to read a
+    /// mark from the store.
     ///
     /// # Errors
     ///
@@ -215,20 +215,21 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
 
     /// Closes the read side. Every later call fails with [`StoreError::Stopped`]. A log calls this
-    /// when its last handle is dropped, so that a subscription that still holds the read side does
+    /// when its last handle is dropped. A subscription may still hold the read side then, and must
     /// not keep the file open.
     fn close(&self);
 }
 
 /// Reads some topics of a store in pages, which are bounded lists of events. Between two pages, a
-/// replay remembers how far it has read.
+/// replay keeps the place that it has reached.
 ///
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
 /// the call has made progress but has no answer yet. The caller lets other replays work, and then
 /// calls again.
 pub trait StoreReplay: Send + fmt::Debug {
     /// The events of the wanted topics in the range, in offset order, each once. For
-    /// [`Page::hole`], only events evicted after `evicted_after` count as missing.
+    /// [`Page::hole`], only events that were evicted after the eviction `evicted_after` count as
+    /// missing.
     ///
     /// The end of the range must not be above the log's tail, which is the offset of the next event
     /// that readers will see. With a higher end, the replay would skip events that are committed
@@ -359,7 +360,7 @@ pub enum Durability {
     #[default]
     Commit,
     /// A commit counts as done when the operating system has it. It then survives the end of the
-    /// process, but it survives a power cut only after the next flush.
+    /// process. After the next flush, it also survives a power cut.
     Relaxed,
 }
 

@@ -19,7 +19,7 @@ pub(crate) use {
 #[cfg(downlink_loom)]
 mod model {
     //! loom's locks with `parking_lot`'s signatures. A model is one test under loom. A panic ends
-    //! the model, so no thread meets a lock that a panic has poisoned.
+    //! the model, so no other thread takes a lock that the panic has poisoned.
 
     use std::ops::{Deref, DerefMut};
 

@@ -1,9 +1,10 @@
 //! Loom runs small programs (models) in all interleavings of their threads, up to a number of
-//! preemptions. In each interleaving, no event may be lost, and no reader may wait forever.
+//! preemptions. A preemption stops a thread that could go on, and runs another thread. In each
+//! interleaving, no event may be lost, and no reader may wait forever.
 //!
-//! If the log forgets to wake a waiting reader, loom reports a deadlock. With two threads, a run
-//! has up to three preemptions. With three threads, it has up to two. More preemptions take much
-//! longer and have found no further errors.
+//! If the log does not wake a waiting reader, loom reports a deadlock. With two threads, a run has
+//! up to three preemptions. With three threads, it has up to two. More preemptions take much longer
+//! and have found no further errors.
 //!
 //! The index is a list of all events of all topics. Normally, only readers of many topics read
 //! through the index. In these models, readers of two topics read through the index too (see
@@ -281,9 +282,9 @@ fn dropping_a_reader_removes_no_event() {
     });
 }
 
-/// The first event expires at 10 ms. Only one reader names the event's topic, and it is dropped
-/// while another thread publishes a second event. When the topic has neither events nor readers,
-/// the log may remove (collect) it.
+/// The first event expires at 10 ms. Only one reader names the event's topic. This reader is
+/// dropped while another thread publishes a second event. When the topic has no events and no
+/// readers, the log may remove (collect) it.
 #[test]
 fn no_event_is_lost_when_its_topic_is_collected_during_the_append() {
     model(2, || {
@@ -328,10 +329,10 @@ fn a_slow_reader_gets_each_event_or_a_gap() {
     });
 }
 
-/// To stay within its byte bound, the log evicts the oldest event. The log finds this event through
+/// To stay within its byte limit, the log evicts the oldest event. The log finds this event through
 /// the index, which the reader reads at the same time.
 #[test]
-fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_bound() {
+fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_limit() {
     model(3, || {
         let log = log_with(|o| o.limits.bytes_max = EVENT_COST_BYTES);
         let mut reader = open(&log, &["a", "b", "c"], Start::Live);

@@ -172,8 +172,8 @@ struct Followed {
     seen: Seen,
     first: u64,
     /// The offset of the client's cursor, if the client was disconnected when the log was closed.
-    /// The client could not ask for the events from this offset on, so the test does not expect
-    /// these events.
+    /// The client could not request the events from this offset on, so the test does not expect
+    /// these events. For other clients, the value is `u64::MAX`.
     refused_at: u64,
 }
 
@@ -239,7 +239,7 @@ fn seconds() -> u64 {
 }
 
 #[test]
-fn under_torture_no_event_is_lost_and_the_log_is_empty_at_the_end() {
+fn with_many_threads_no_event_is_lost_and_the_log_is_empty_at_the_end() {
     let until = Instant::now() + Duration::from_secs(seconds());
     let world = World::new();
     let followed: Vec<Followed> = thread::scope(|scope| {
@@ -276,7 +276,7 @@ fn under_torture_no_event_is_lost_and_the_log_is_empty_at_the_end() {
     );
     assert!(delivered > 0 && gaps > 0);
     let end = ms(u64::MAX - 1);
-    // One call of `expire` evicts at most a few hundred events.
+    // One call of `expire` evicts at most 128 events.
     (0..16).for_each(|_| world.log.expire(end));
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }

@@ -4,7 +4,7 @@
 //! batch after another, decides which of its drafts are new, and gives the new drafts their
 //! offsets. A later batch may repeat an event id or an idempotency key of an earlier batch, or
 //! publish to a topic that the earlier batch finishes. The store does not know these ids, keys and
-//! topics yet, so the group remembers them.
+//! topics yet, so the group keeps them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,8 +23,8 @@ pub(crate) struct CommitGroup {
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
     ids: HashMap<Box<str>, (Fingerprint, usize)>,
-    /// The identities of the topics that the group finishes. The batches keep these topics alive,
-    /// so no other topic can get the same identity.
+    /// The topics that the group finishes, by [`Topic::identity`]. The batches keep these topics
+    /// alive, so no new topic can get the same identity.
     finishing: HashSet<usize>,
 }
 

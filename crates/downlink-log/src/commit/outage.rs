@@ -1,9 +1,9 @@
 //! An outage is a time in which the store accepts no events.
 //!
-//! The writer is the thread that writes to the store. It reports the beginning and the end of an
-//! outage. While the outage lasts, the writer repeats the first report at most once a minute. Every
-//! few seconds, the writer tests whether the store accepts events again. The writer does not wait
-//! for the next publish, because it may never come: during an outage, a server may report that it
+//! The writer is the thread that writes to the store. The writer reports the beginning and the end
+//! of an outage. While the outage lasts, the writer repeats the first report at most once a minute.
+//! Every few seconds, the writer tests whether the store accepts events again. The next publish
+//! would also test the store, but it may never come: during an outage, a server may report that it
 //! is not ready, and then it gets no events to publish.
 
 use std::{
@@ -13,9 +13,9 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tests of whether the store accepts events again. It is short enough for a
-/// person who has freed some space and waits for the result, and long enough to put little load on
-/// a failing disk.
+/// During an outage, the time between two tests of the store. It is short, so that a person who has
+/// freed some space does not wait long for the result. It is long enough to put little load on a
+/// failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two reports that the store accepts no events. With one report a minute,
@@ -46,8 +46,8 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 
 /// An outage that has begun.
 pub(crate) struct Outage {
-    /// Why the store accepts no events: the latest error. A final error is never replaced by a
-    /// later one, because the store must be opened again after it.
+    /// Why the store accepts no events: the latest error. After a final error, the store must be
+    /// opened again, so no later error replaces it.
     pub(crate) error: StoreError,
     /// The number of bytes in the last write that was refused. A test writes the same number of
     /// bytes. With far fewer bytes, the test could succeed on a disk that still refuses most

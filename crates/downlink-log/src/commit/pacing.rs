@@ -2,10 +2,10 @@
 //! durable commit ends with a flush, in which the disk confirms that it has the data.
 //!
 //! Some publishers send the next event only after their last event was committed. Such a publisher
-//! comes back a moment after each commit ends. If the writer began the next commit at once, the
-//! publisher's event would miss this commit and wait for the following commit. If the writer waits
-//! for a moment, the events of all these publishers go into the next commit. On a slow disk, this
-//! nearly doubles the number of events that they publish.
+//! comes back with its next event a moment after each commit ends. If the writer began the next
+//! commit at once, the publisher's event would miss this commit and wait for the following commit.
+//! If the writer waits for a moment, the events of all these publishers go into the next commit. On
+//! a slow disk, this nearly doubles the number of events that they publish.
 //!
 //! A lone publisher is not delayed. No wait is longer than the last commit took, and no wait is
 //! longer than a tenth of a second.
@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 /// usual lateness of a timer.
 const CHECKS: u32 = 4;
 
-/// The writer estimates the time until all publishers are back. If this time is longer than the
-/// last commit took, the writer commits at once. There is one exception: if this time is at least
-/// this many times as long as the last commit took, the writer goes on waiting. In this case, a
-/// commit at once would contain only a few events, and most publishers would still be working when
-/// it ends. With 2 instead of 3, all publishers would be back while the commit runs, and would have
-/// to wait for its end.
+/// The writer estimates the time until all publishers are back, and compares this estimate with the
+/// time that the last commit took. If the estimate is longer, the writer commits at once. There is
+/// one exception: if the estimate is at least `LARGE` times as long, the writer goes on waiting. A
+/// commit at once would then contain only a few events, and most publishers would still be away
+/// when it ends. With 2 instead of 3, the writer would also wait when the estimate is just twice as
+/// long. Then all publishers would be back while the commit after the wait runs, and would have to
+/// wait for its end.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be
@@ -141,6 +142,6 @@ mod tests {
         assert!(is_waited_for(25), "all publishers will be back in time");
         assert!(!is_waited_for(24), "the last publisher will be back a little too late");
         assert!(!is_waited_for(9));
-        assert!(is_waited_for(8), "most publishers would not even be back after the commit");
+        assert!(is_waited_for(8), "most publishers would still be away after the commit");
     }
 }

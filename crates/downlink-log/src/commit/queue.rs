@@ -54,7 +54,7 @@ impl<P: Payload> Drop for Queued<P> {
     }
 }
 
-/// The size of a batch, as it counts towards the limits of the queue.
+/// The size of a batch, which counts towards the limits of the queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     events: usize,
@@ -72,10 +72,11 @@ pub(crate) struct CommitQueue<P: Payload> {
     pub(crate) ended: Commit,
 }
 
-/// The batches that are not committed yet, including those that the writer has taken.
+/// The batches that wait for the writer, and the size of all batches that are not committed yet.
 pub(crate) struct Queue<P: Payload> {
     waiting: VecDeque<Queued<P>>,
-    /// The total size of all batches that are not committed yet.
+    /// The total size of all batches that are not committed yet, including those that the writer
+    /// has taken.
     size: Size,
     /// The writer stops waiting for more batches when the queue has this many batches.
     pub(crate) awaited: usize,
@@ -214,7 +215,7 @@ impl<P: Payload> Queue<P> {
         self.size.events >= GROUP_EVENTS_MAX || self.size.bytes >= GROUP_BYTES_MAX
     }
 
-    /// Whether the queue is more than half full. The writer then waits no longer for other
+    /// Whether the queue is more than half full. The writer then stops waiting for other
     /// publishers, because the queue might soon refuse batches.
     pub(crate) fn is_half_full(&self) -> bool {
         2 * self.size.events > QUEUE_EVENTS_MAX || 2 * self.size.bytes > QUEUE_BYTES_MAX

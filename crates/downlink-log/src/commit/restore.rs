@@ -25,7 +25,7 @@ const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 /// stay only in the store.
 ///
 /// If an event cannot be decoded, the rings begin after this event. A reader that needs this event
-/// asks the store, and gets a gap for the event.
+/// reads from the store, and gets a gap for the event.
 pub(crate) fn restore<P: Payload>(
     core: &Core<P>,
     reader: &dyn StoreReader,
@@ -68,9 +68,9 @@ pub(crate) fn restore<P: Payload>(
     drop(held);
     core.settle(Some(evicted));
     // A topic that has no ring now may have lost events that are newer than the oldest event in
-    // memory. So the floor of all these topics is raised to the store's highest floor, and their
-    // readers ask the store, which knows the lost events. With a lower floor, the readers would
-    // skip the lost events without a gap.
+    // memory. So the floor of all these topics is raised to the store's highest floor. Their
+    // readers then read from the store, which reports lost events. With a lower floor, the readers
+    // would skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // After the restart, finished topics must still refuse events.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {

@@ -30,8 +30,8 @@ use crate::types::{ClockState, EndReason, Payload};
 /// time, people would notice the loss.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The maximum sleep of a writer that has nothing to do. So the store evicts an event at most this
-/// long after the event has become too old.
+/// The maximum sleep of a writer that has nothing to do. The writer evicts old events each time it
+/// wakes, so the store evicts an event at most this long after the event has become too old.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// The minimum time between two evictions by age, so that the writer does not call the store all
@@ -55,16 +55,17 @@ pub(crate) struct Writer<P: Payload> {
     pub(crate) shared: Shared<P>,
 }
 
-/// The state that a writer shares with its log. When the writer ends, this is dropped, even if the
-/// store has panicked. The drop reports the end of the writer to the publishers, to the readers,
-/// and to the task that closes the log.
+/// The state that a writer shares with its log. When the writer ends, this state is dropped, even
+/// if the store has panicked. The drop reports the end of the writer to the publishers, to the
+/// readers, and to the task that closes the log.
 pub(crate) struct Shared<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) queue: Arc<CommitQueue<P>>,
 }
 
 impl<P: Payload> Writer<P> {
-    /// Starts the writer's thread. It runs until the log is closed or its last handle is dropped.
+    /// Starts the writer's thread. The thread runs until the log is closed or the log's last handle
+    /// is dropped.
     #[cfg(not(downlink_loom))]
     pub(crate) fn start(self) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name("downlink-store".to_owned());

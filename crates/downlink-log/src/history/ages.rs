@@ -1,6 +1,6 @@
-//! The queue of evictions by age. A finish mark says that a topic gets no more events. A topic's
-//! deadline is the time at which its oldest event or its finish mark becomes too old. The queue has
-//! all topics that have a deadline. The topic with the earliest deadline is first.
+//! The queue of evictions by age. A topic's deadline is the time at which its oldest event or its
+//! finish mark becomes too old. A finish mark says that a topic gets no more events. The queue has
+//! all topics that have a deadline, and the topic with the earliest deadline is first.
 //!
 //! No thread waits for a deadline. Instead, every append, open and read first checks whether a
 //! deadline has passed. This check is almost always one atomic load.
@@ -20,7 +20,7 @@ pub(crate) struct Ages<P> {
     /// caller may read an old value. Such a caller looks into the queue needlessly, or leaves an
     /// eviction to the next call.
     next: AtomicU64,
-    /// Ordered by deadline, then by the topic's identity. The lock is taken while the topic's ring
+    /// Ordered by deadline, then by [`Topic::identity`]. The lock is taken while the topic's ring
     /// is locked, or while no ring is locked. No other lock is taken while this lock is held.
     queue: Mutex<Deadlines<P>>,
 }
@@ -111,8 +111,8 @@ mod tests {
     }
 
     /// An app may use one topic for each answer of a language model. Such a topic is used only for
-    /// a moment, but its events may be kept for a day. If the topic stayed in the queue for that
-    /// day although it has no events any more, the queue would become long.
+    /// a moment, but its deadline may be a day away. If the topic stayed in the queue until its
+    /// deadline although its events were already evicted, the queue would become long.
     #[test]
     fn a_topic_without_a_deadline_leaves_the_queue() {
         let (ages, topic) = (Ages::new(), topic());

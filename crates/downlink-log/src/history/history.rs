@@ -1,10 +1,10 @@
 //! The history of all topics: it stores events, finds them and evicts them.
 //!
 //! The tail is the next offset that readers will see. A pushed event becomes visible when the tail
-//! rises above its offset. The index has a row for each event, with its topics. When an event is
-//! evicted, the eviction is first noted in each pattern that matches the event's topic. Only then
-//! may the event's row be removed from the index. So a reader that no longer finds the row finds
-//! the eviction in its patterns.
+//! rises above its offset. The index has a row for each event, with the event's topics. When an
+//! event is evicted, the eviction is first noted in each pattern that matches the event's topic.
+//! Only then may the event's row be removed from the index. So a reader that no longer finds the
+//! row finds the eviction in its patterns.
 
 use std::sync::Arc;
 
@@ -40,20 +40,20 @@ pub(crate) struct History<P> {
     /// event is locked.
     evictions: AtomicU64,
     /// The offset of the newest event in any inbox. It is raised (AcqRel) before the tail moves. A
-    /// reader first loads the tail. If this offset is then below the reader's cursor, and
-    /// `floor_max` is not above the cursor, the reader's inbox has no event to read and no missing
-    /// event. So the reader need not load its inbox from memory.
+    /// reader that has loaded the tail need not look at its inbox if two conditions hold: this
+    /// offset is below the reader's cursor, and `floor_max` is not above the cursor. The inbox then
+    /// has no event to read and no missing event.
     newest_of_inboxes: AtomicU64,
     /// The number of finish marks set so far. A finish mark says that a topic gets no more events.
     /// A publisher first sets the topic's finish mark, then increments this count (Release), and
     /// then stores the tail. A reader loads the count (Acquire) before it checks its topics. So a
-    /// reader that sees a tail above a finish mark also sees the new count, and a reader that sees
-    /// the new count also sees the mark.
+    /// reader that sees a tail above a finish mark also sees the new count. A reader that sees the
+    /// new count also sees the mark.
     finishes: AtomicU32,
-    /// The number of bytes and of events in all rings, and the number of topics that count towards
-    /// the limit of topics. Each number changes while the ring that causes the change is locked. No
-    /// other data depends on these numbers, so Relaxed is enough. A thread that reads them without
-    /// a lock may see old values.
+    /// Three numbers: the bytes in all rings, the events in all rings, and the topics that count
+    /// towards the limit of topics. Each number changes while the ring that causes the change is
+    /// locked. No other data depends on these numbers, so Relaxed is enough. A thread that reads
+    /// them without a lock may see old values.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
@@ -154,7 +154,7 @@ impl<P: Payload> History<P> {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// The topic of an address, which is created if it does not exist.
+    /// The topic of an address. If the topic does not exist, it is created.
     pub(crate) fn topic(&self, address: &Address) -> Arc<Topic<P>> {
         self.topics.find_or_create(address, |address, lost| self.patterns.note_lost(address, lost))
     }
@@ -390,7 +390,8 @@ impl<P: Payload> History<P> {
         self.queue_age(topic, &ring);
     }
 
-    /// Raises the floor of a topic that has no events in memory, so that its readers ask the store.
+    /// Raises the floor of a topic that has no events in memory, so that readers below the floor
+    /// read from the store.
     pub(crate) fn raise_floor(&self, topic: &Topic<P>, lost: Lost) {
         topic.raise_floor(lost);
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
@@ -437,8 +438,8 @@ mod tests {
     use crate::types::{Epoch, address::Topic as Name};
 
     /// The deadlines of many topics have passed, but none of these topics has an event to evict.
-    /// This is possible because a topic stays in the queue with its earlier deadline when the event
-    /// with that deadline was evicted for another reason.
+    /// This is possible: when an event is evicted for another reason than its age, its topic stays
+    /// in the queue with the deadline of that event.
     #[test]
     fn a_step_checks_a_bounded_number_of_topics_even_if_there_is_nothing_to_evict() {
         let history: History<&'static str> =

@@ -1,8 +1,9 @@
 //! The index: a list of the events of all topics, in the order of their offsets. It has a row for
 //! each event, with the event's topics.
 //!
-//! A reader of patterns that is far behind goes through the index to find its events. When the log
-//! exceeds its limit of bytes, it finds its oldest event in the index.
+//! Readers of many topics, and readers of patterns that are far behind, go through the index to
+//! find their events. When the log exceeds its limit of bytes, it finds its oldest event in the
+//! index.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -14,12 +15,12 @@ use crate::types::Timestamp;
 /// The topics of one event, nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in about ten microseconds.
-/// Loom's tests use chunks of one row.
+/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in about ten microseconds,
+/// so the index is locked only briefly. Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// The index may always have this many more topics than its limits in `tidy` allow, so that the
-/// index of a small log is rarely tidied.
+/// The limits in `tidy` allow this many additional topics, so that the index of a small log is
+/// rarely tidied.
 const SLACK: usize = 64;
 
 /// For each topic in the rows that were added to the index, `tidy` checks this many topics. With 4,
@@ -224,7 +225,7 @@ mod tests {
         let rows = 4 * CHUNK_ROWS;
         let mut index = index(rows as u64);
         index.tidy(rows, |_, _| false);
-        assert_eq!(index.places, rows, "the index has few enough rows");
+        assert_eq!(index.places, rows, "an index within its limit is not tidied");
         // The oldest event is kept, so no row of an evicted event is at the front.
         index.tidy(10, |offset, _| offset == 2 || offset.is_multiple_of(64));
         assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32 + 1);

@@ -1,10 +1,10 @@
 //! A short summary of the evictions from all topics that a pattern matches. A log numbers its
 //! evictions in the order in which they happen.
 //!
-//! For a given eviction, the summary gives the highest offset that was evicted after it. It is a
-//! list of steps. A step holds the number of an eviction and the offset of the evicted event. A
-//! step is removed when a later eviction has a higher offset, because the offset of the step is
-//! then never the highest. So from step to step, the numbers rise and the offsets fall.
+//! For a given eviction, the summary gives the highest offset that was evicted later. The summary
+//! is a list of steps. A step holds the number of an eviction and the offset of the evicted event.
+//! When a later eviction has a higher offset, the earlier step is removed, because its offset can
+//! no longer be the highest. So from step to step, the numbers rise and the offsets fall.
 //!
 //! The list has at most [`STEPS_MAX`] steps. If it gets longer, two neighbouring steps are replaced
 //! by one step with the higher number and the higher offset of the two. So an answer may be too
@@ -26,7 +26,7 @@ pub(crate) struct Evictions {
 }
 
 impl Evictions {
-    /// Notes that the eviction with this number evicted an offset.
+    /// Notes that the eviction with this number evicted the event at `offset`.
     pub(crate) fn note(&mut self, number: EvictionNumber, offset: u64) {
         let is_covered = |step: &(EvictionNumber, u64)| step.0 >= number && step.1 >= offset;
         if self.steps.iter().any(is_covered) {

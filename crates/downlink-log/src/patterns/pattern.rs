@@ -24,24 +24,25 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pattern<P> {
-    /// The offset of the newest event whose topic matches. For a new pattern, it may be a higher
-    /// offset. A publisher stores it (Release) before it stores the log's tail, which is the next
-    /// offset that readers will see. A reader loads it (Acquire) after it has loaded the tail. So a
-    /// reader that sees a tail also sees the newest offset below that tail.
+    /// The offset of the newest event whose topic matches. In a new pattern, the value may be
+    /// higher (see `begin`). A publisher stores it (Release) before it stores the log's tail, which
+    /// is the next offset that readers will see. A reader loads it (Acquire) after it has loaded
+    /// the tail. So a reader that sees a tail also sees the newest offset below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
     pub(crate) selector: TopicSelector,
 }
 
-/// A thread that holds the lock of a ring may also lock the rows, to note an event that it pushes
-/// into the ring or evicts from the ring. No other lock is taken while the rows are locked.
+/// A thread that holds the lock of a ring may also lock the rows. It does so to note that it pushes
+/// an event into the ring, or evicts an event from it. No other lock is taken while the rows are
+/// locked.
 #[derive(Debug)]
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.
     complete_from: u64,
-    /// The offsets of the events, in order. Each offset is stored with a topic of its event that
-    /// the pattern matches.
+    /// The offsets of the events, in order. Each offset is stored with one topic of the event, a
+    /// topic that the pattern matches.
     rows: VecDeque<(u64, Arc<Topic<P>>)>,
     evictions: Evictions,
 }

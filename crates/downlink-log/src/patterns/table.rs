@@ -15,7 +15,7 @@ use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::{Lost, Topic};
 use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, Payload, TopicSelector};
 
-/// The patterns that match one topic. A topic rarely has more than fifteen of them.
+/// The patterns that match one topic. Most topics have one or two.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
@@ -32,8 +32,8 @@ struct PatternTable<P> {
     version: u64,
 }
 
-/// The patterns that match a topic. The topic's ring remembers them, so that an append to the topic
-/// need not search the table.
+/// The patterns that match a topic. The topic's ring stores this value, so that an append to the
+/// topic need not search the table.
 #[derive(Debug)]
 struct MatchingPatterns<P> {
     version: u64,
@@ -42,19 +42,21 @@ struct MatchingPatterns<P> {
     patterns: SmallVec<[Weak<Pattern<P>>; MATCHING_MAX]>,
 }
 
-/// A topic with more matching patterns than this remembers none of them. Most topics have one or
-/// two matching patterns. Without this limit, a topic that a thousand patterns match would need 8
-/// KiB to remember them.
+/// A topic with more matching patterns than this stores none of them. Most topics have one or two
+/// matching patterns. Without this limit, a topic that a thousand patterns match would need 8 KiB
+/// to store them.
 const MATCHING_MAX: usize = 2;
 
-/// A pattern, and the reader's key in the pattern's list of readers.
+/// A seat: one reader's place in the list of readers of one pattern. `key` identifies the reader in
+/// this list.
 #[derive(Debug)]
 pub(crate) struct PatternSeat<P> {
     pub(crate) pattern: Arc<Pattern<P>>,
     key: u32,
 }
 
-/// The seats of the patterns that a reader named. Most readers with patterns name only one pattern.
+/// The seats of one reader: one for each pattern that it named. Most readers with patterns name
+/// only one pattern.
 pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
 /// The table with its read lock held.
@@ -186,7 +188,7 @@ mod tests {
         patterns.enter(&[selector], &reader(1)).expect("within the limits")
     }
 
-    /// A topic with an event, because a topic without events does not remember patterns.
+    /// A topic with an event, because a topic without events does not store patterns.
     fn topic(name: &str) -> Arc<Topic<&'static str>> {
         let options = LogOptions::new(Epoch::from_random(7));
         let name = Address::Topic(address::Topic::new(name).expect("a name"));
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_remembers_its_patterns_until_a_pattern_is_added_or_removed() {
+    fn a_topic_stores_its_patterns_until_a_pattern_is_added_or_removed() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));
         assert_eq!(matching(&patterns, &topic), [""; 0]);
         let first = enter(&patterns, "a/*");
@@ -214,8 +216,8 @@ mod tests {
         assert_eq!(matching(&patterns, &topic), ["a/*", "{x}/b"]);
         patterns.leave(&first);
         assert_eq!(matching(&patterns, &topic), ["{x}/b"]);
-        // A second reader of a pattern does not change the table, so the topic still remembers its
-        // patterns.
+        // A second reader of a pattern does not change the table, so the topic keeps the patterns
+        // that it has stored.
         let third = enter(&patterns, "{x}/b");
         assert!(patterns.hold().remembered(&topic).is_some());
         patterns.leave(&second);
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_with_many_patterns_remembers_none() {
+    fn a_topic_with_many_patterns_stores_none() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));
         let _seats = ["*", "a/*", "a/b/*", "a/{x}"].map(|selector| enter(&patterns, selector));
         assert_eq!(matching(&patterns, &topic), ["*", "a/*", "a/{x}"]);
@@ -235,7 +237,7 @@ mod tests {
     /// The rows of a pattern have strong references to its topics, so a topic must not have strong
     /// references to patterns.
     #[test]
-    fn a_removed_pattern_is_freed_although_a_topic_remembers_it() {
+    fn a_removed_pattern_is_freed_although_a_topic_stores_it() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));
         let seats = enter(&patterns, "a/*");
         let pattern = Arc::downgrade(&seats[0].pattern);

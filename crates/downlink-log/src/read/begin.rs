@@ -14,8 +14,8 @@ use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
 /// If a reader of few topics wants at most this many of the newest events, the search sorts the
-/// events' offsets, which takes at most about a millisecond. If the reader wants more, the search
-/// goes through the index in several steps.
+/// offsets of these events. This takes at most about a millisecond. If the reader wants more
+/// events, the search goes through the index in several steps.
 const SORTED_MAX: usize = 4_096;
 
 /// The search for the offset where one reader begins. The reader is already registered with its
@@ -196,8 +196,8 @@ impl<P: Payload> StartSearch<P> {
     }
 }
 
-/// Returns the offset after the event with this id. If memory does not know the id, the reader must
-/// get a gap. Then `Err` has the reason for the gap, and the offset where the reader continues.
+/// Returns the offset after the event with this id. If memory does not know the id, `Err` has the
+/// reason for a gap, and the offset where the reader continues after the gap.
 pub(crate) fn locate<P: Payload>(
     core: &Core<P>,
     id: &str,

@@ -25,9 +25,9 @@ use crate::read::{Position, SearchProgress, Seats, WorkBudget, walk};
 use crate::topics::{Kept, Ring, Topic};
 use crate::types::{Batch, Entry, Gap, Offset, Payload};
 
-/// For at most this many topics, it is cheaper to merge the events of their rings than to lock the
-/// index of the log, which lists the events of all topics. The number is lower in loom's tests, so
-/// that these tests also use the index.
+/// For a reader of at most this many topics and no patterns, a look always merges the events of
+/// their rings. This is cheaper than locking the index of the log, which lists the events of all
+/// topics. The number is lower in loom's tests, so that these tests also use the index.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
 
 /// The maximum number of rows that a look takes from the patterns of a reader. If several patterns

@@ -1,5 +1,5 @@
-//! How a reader finds the offset where it begins, reads events in memory, and asks the store for
-//! older events.
+//! How a reader finds the offset where it begins, reads events in memory, and requests older events
+//! from the store.
 
 pub(crate) mod begin;
 pub(crate) mod look;

@@ -25,8 +25,9 @@ pub(crate) struct Position {
     /// topics and found an unfinished topic. A finish mark says that a topic gets no more events.
     /// While this number stays the same, the reader need not check its topics again.
     pub(crate) finishes_seen: u32,
-    /// Whether the reader had nothing to read when it began, because all its topics were finished
-    /// and the store had no further event for it. `None` if the store was not asked.
+    /// Whether the reader had nothing to read when it began: all its topics were finished, and the
+    /// store had no further event for it. `None` if the reader's beginning was found without the
+    /// store.
     pub(crate) at_end: Option<bool>,
     /// Tells which evicted events count as missing while the reader reads old events. `None` after
     /// that, and for a reader that reads only new events.
@@ -41,9 +42,9 @@ impl Position {
     }
 
     /// The last eviction that does not count for the reader. Events evicted up to this eviction are
-    /// not missing, because the reader never asked for them. `None` if every evicted event counts
-    /// as missing. With a store, this is always `None`, because the reader asks the store for the
-    /// events that memory has evicted.
+    /// not missing, because the reader requested only the events that were still kept. `None` if
+    /// every evicted event counts as missing. With a store, this is always `None`, because the
+    /// reader reads from the store what memory has evicted.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }
@@ -84,8 +85,8 @@ impl Position {
     /// The last missing offset in the topics that the reader names.
     fn hole_of_topics<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let (from, after) = (self.missing_from(), self.evicted_after());
-        // If the newest offset of a topic is below the position, all its evicted events are below
-        // the position too, so the topic need not be checked.
+        // If the newest offset of a topic is below the position, all evicted events of the topic
+        // are below the position too. Such a topic need not be checked.
         let with_news = seats.topics.iter().filter(|seat| seat.topic.newest() >= self.next);
         let lost = with_news.map(|seat| seat.topic.ring.read().lost());
         let mut lost: SmallVec<[Lost; 3]> =

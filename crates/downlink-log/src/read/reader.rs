@@ -51,7 +51,7 @@ pub enum Read {
     Ended(EndReason),
 }
 
-/// Reads a log from a cursor on. A reader that is dropped leaves the log. The threads of a store
+/// Reads a log from a cursor on. Dropping a reader removes it from the log. The threads of a store
 /// end when the last handle of the log is dropped, even if there are still readers.
 ///
 /// Call [`read`](Self::read) until it returns [`Read::CaughtUp`] or [`Read::Fetching`]. Then call
@@ -83,7 +83,7 @@ enum Before<P> {
     /// Wait for a page of events that the store's threads are reading.
     PageRequested(Arc<Slot<Replayed<P>>>),
     /// Return the events of this page. A page without further events is kept, because it holds the
-    /// state with which the store reads the next page.
+    /// replay that reads the next page.
     Page(Replayed<P>),
 }
 
@@ -148,7 +148,7 @@ impl<P: Payload> Reader<P> {
     /// Moves the reader to the offset where it begins.
     fn begin_at(&mut self, beginning: Beginning) {
         let Beginning { next, gap, asked, past, at_end } = beginning;
-        // A reader that asked for no old events can miss events only because it reads too slowly.
+        // A reader that requested no old events can miss events only because it reads too slowly.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         let position = &mut self.position;
@@ -267,9 +267,9 @@ impl<P: Payload> Reader<P> {
         self.state.slot.is_awake()
     }
 
-    /// Whether all topics of the reader are finished and the reader has read all their events. If
-    /// the reader asked the store about this when it began, the result is the store's answer from
-    /// that time.
+    /// Whether all topics of the reader are finished and the reader has read all their events. If a
+    /// search in the store found the reader's beginning, the result is from the time of that
+    /// search.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -291,7 +291,7 @@ impl<P: Payload> Reader<P> {
     ///
     /// A reader of patterns may have to skip many events of other topics. One call skips events for
     /// about a millisecond, or longer if events are evicted during the call. If the call has then
-    /// neither found an event nor reached the end of the log, it wakes the reader and returns
+    /// found no event and has not reached the end of the log, it wakes the reader and returns
     /// [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // The end reason is loaded before the tail (the end of the log). So the reader reads all
@@ -367,7 +367,7 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// Asks the store for the next page.
+    /// Requests the next page from the store.
     fn ask(&mut self, batch: Batch) {
         let Some(replays) = &self.replays else { return };
         let replay = match self.before.take().map(|before| *before) {
@@ -488,8 +488,9 @@ impl<P: Payload> Reader<P> {
     /// was registered before with another key or another server. In that case the caller must
     /// [`register`](Self::register) a waker.
     ///
-    /// Only the last registration is used, whether it was with a server or with a waker. But a
-    /// reader can never be registered with another server or another key.
+    /// Only the last registration is used, whether it was with a server or with a waker. After a
+    /// registration with a server, the reader can never be registered with another server or
+    /// another key.
     #[must_use = "if this returns `false`, register a waker"]
     pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         self.state.slot.register_with(many, key)

@@ -20,8 +20,8 @@ const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Seats<P> {
-    /// Invariant: sorted by the identity of the topics, so that `mine` can find a topic with a
-    /// binary search.
+    /// Invariant: sorted by [`Topic::identity`], so that `mine` can find a topic with a binary
+    /// search.
     pub(crate) topics: TopicSeats<P>,
     /// `None` for most readers, because they name only topics.
     patterns: Option<Box<NamedPatterns<P>>>,

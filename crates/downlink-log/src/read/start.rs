@@ -27,12 +27,12 @@ pub(crate) struct Beginning {
     pub(crate) next: u64,
     /// The gap to report before the first event.
     pub(crate) gap: Option<Gap>,
-    /// False if the reader asked for no old events. The reader then gets only events that are
+    /// False if the reader requested no old events. The reader then gets only events that are
     /// appended from now on.
     pub(crate) asked: bool,
     pub(crate) past: Option<Box<PastLosses>>,
-    /// Whether the reader has nothing to read, because all its topics are finished and the store
-    /// has no further event for it. `None` if the store was not asked.
+    /// Whether the reader has nothing to read: all its topics are finished, and the store has no
+    /// further event for it. `None` if the beginning was found without the store.
     pub(crate) at_end: Option<bool>,
 }
 
@@ -41,8 +41,9 @@ pub(crate) struct Beginning {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PastLosses {
     /// The number of the newest eviction before the reader began. Events evicted up to this
-    /// eviction are not missing, because the reader did not ask for them. `None` for a reader that
-    /// continues after an id, because every evicted event after that id is missing.
+    /// eviction are not missing, because the reader requested only the events that were still kept.
+    /// `None` for a reader that continues after an id, because every evicted event after that id is
+    /// missing.
     pub(crate) evicted: Option<EvictionNumber>,
     /// The offset of the log's next event when the reader was opened. Events at or above this
     /// offset are appended while the reader is open. So if they are evicted before the reader has
@@ -55,7 +56,7 @@ pub(crate) struct PastLosses {
 }
 
 impl PastLosses {
-    /// For a reader that asks for old events: events evicted up to `evicted` do not count.
+    /// For a reader that requests old events: events evicted up to `evicted` do not count.
     pub(crate) fn of_history(evicted: EvictionNumber, until: u64) -> Self {
         Self { evicted: Some(evicted), until, hole: None }
     }

@@ -1,6 +1,6 @@
 //! Finds the offset where a new reader begins, in a log with a store.
 //!
-//! Memory has only the newest events, so the search asks the store, in bounded steps.
+//! Memory has only the newest events, so the search reads the store, in bounded steps.
 
 use std::sync::Arc;
 
@@ -86,8 +86,8 @@ impl<P: Payload> StoreStartSearch<P> {
     ) -> Self {
         let mut wanted = seats.wanted();
         if start == Start::Live {
-            // A reader that asked for no old events may still get the kept events of finished
-            // topics, but it gets no kept events of its inbox or of everyone's topic.
+            // A reader that requested no old events may still get the kept events of finished
+            // topics. But it gets no kept events of its inbox or of everyone's topic.
             wanted.addresses.retain(|address| address.topic().is_some());
         }
         let (tail, is_finished) = (core.history.tail(), seats.all_finished());
@@ -204,8 +204,8 @@ impl<P: Payload> StoreStartSearch<P> {
         self.stage = StoreStartStage::FinishedTopics { from: next };
     }
 
-    /// Whether all topics of the reader are finished, and there is neither an event nor a gap for
-    /// the reader. Returns `None` if the answer is not known yet.
+    /// Whether all topics of the reader are finished, and there is no event and no gap for the
+    /// reader. Returns `None` if the answer is not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));

@@ -16,7 +16,7 @@ use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Offset, Payload
 /// an empty page, and its next request continues.
 const EMPTY_PAGES_MAX: usize = 16;
 
-/// A page of the store, with the reading state for the next page.
+/// A page of the store, and the replay that reads the next page.
 #[derive(Debug)]
 pub(crate) struct Replayed<P> {
     /// The events in offset order. An event that is damaged or cannot be decoded has no payload.
@@ -26,7 +26,8 @@ pub(crate) struct Replayed<P> {
     next: u64,
     /// The highest offset at which an event is known to be missing, if any.
     hole: Option<Offset>,
-    /// Reads the pages of this reader from the store, and remembers how far it has read.
+    /// Reads the pages of this reader from the store, and keeps the place where the next page
+    /// begins.
     pub(crate) replay: Box<dyn StoreReplay>,
 }
 

@@ -1,5 +1,6 @@
-//! Finds events for a reader of patterns in the index of the log, which lists the events of all
-//! topics. A pattern notes only its newest events, so older events must be searched in the index.
+//! Finds events in the index of the log, which lists the events of all topics. Readers of many
+//! topics use the index. Readers of patterns use it for older events, because a pattern has rows
+//! only for its newest events.
 //!
 //! The patterns of a reader form a tree, in which the search finds out whether a pattern matches a
 //! topic. One call visits a bounded number of rows of the index and of nodes of the tree. If the
@@ -15,11 +16,13 @@ use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 
 /// The maximum number of rows to copy while the index is locked. Every publisher needs the lock of
-/// the index. Copying 256 rows takes about ten microseconds. In loom's tests, the number is 1.
+/// the index. Copying 256 rows takes about ten microseconds, so publishers wait only briefly. In
+/// loom's tests, the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
-/// If the patterns of a reader can match at most this many topics, the index is not used. Instead,
-/// the reader searches the ring of each topic, which holds the topic's events.
+/// The prefix of a pattern is the text before its first `*` or placeholder. If the names of at most
+/// this many topics begin with the prefixes of a reader's patterns, the reader does not use the
+/// index. Instead, it searches the ring of each topic, which holds the topic's events.
 pub(crate) const FEW_TOPICS: usize = 64;
 
 /// The number of rows and nodes that one call may still visit. A call that uses its whole budget
@@ -140,8 +143,8 @@ fn is_kept<P: Payload>(seats: &Seats<P>, row: &IndexRow<P>, work: &mut WorkBudge
     found
 }
 
-/// The topics that the reader reads, or `None` if its patterns can match more than [`FEW_TOPICS`]
-/// topics.
+/// The topics that the reader reads. `None` if the names of more than [`FEW_TOPICS`] topics begin
+/// with the prefixes of its patterns.
 pub(crate) fn few_topics<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,

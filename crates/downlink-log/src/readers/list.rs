@@ -1,9 +1,9 @@
 //! The list of the readers of one topic or pattern. An append wakes these readers.
 //!
 //! An open reader is on several lists: the lists of its topics and patterns, of its client's inbox,
-//! and of everyone's topic (`Address::Everyone`). For each list, the reader remembers a key, which
-//! is its index in the list. So the list can remove the reader without a search, however many other
-//! readers it has.
+//! and of everyone's topic (`Address::Everyone`). For each list, the reader keeps a key, which is
+//! the index of its place in the list. So the list can remove the reader without a search, however
+//! many other readers it has.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::types::EndReason;
 pub(crate) struct ReaderList {
     places: ReaderSlots,
     /// The number of readers on this list for which `has_several` is true. Such a reader is also on
-    /// another list, apart from the list of everyone's topic.
+    /// another list. The list of everyone's topic does not count, because every reader is on it.
     several: u32,
 }
 
@@ -31,8 +31,8 @@ enum ReaderSlots {
     Many(Box<Many>),
 }
 
-/// Invariant: the last place is taken, and `count` places are taken in all. `free` holds the index
-/// of each free place once. It may also hold indexes of places that were removed.
+/// Invariant: the last place is taken, and the number of taken places is `count`. `free` holds the
+/// index of each free place once. It may also hold indexes of places that were removed.
 #[derive(Debug)]
 struct Many {
     places: Vec<ReaderSlot>,
@@ -56,8 +56,8 @@ impl ReaderList {
         self.len() == 0
     }
 
-    /// Whether any reader on this list is also on another list, apart from the list of everyone's
-    /// topic.
+    /// Whether any reader on this list is also on another list. The list of everyone's topic does
+    /// not count.
     pub(crate) fn has_several(&self) -> bool {
         self.several > 0
     }
@@ -133,8 +133,8 @@ impl Many {
         (self.places.len() - 1) as u32
     }
 
-    /// Notes that a place became free, and removes all free places at the end of the list. So the
-    /// list does not keep memory for ten thousand readers that have left.
+    /// Notes that a place became free, and removes all free places at the end of the list. So a
+    /// list that once had many readers does not keep their memory after they have left.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {
             self.free.push(key);
@@ -171,7 +171,8 @@ pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize 
     ended
 }
 
-/// Tells the reader with this number to end, and wakes it. Returns `false` if it is not on the list.
+/// Tells the reader with this number to end, and wakes it. Returns `false` if the list does not
+/// have this reader.
 pub(crate) fn end_one(readers: &Mutex<ReaderList>, number: u64, reason: EndReason) -> bool {
     let mut waiting = WakeBatch::default();
     {
@@ -203,7 +204,7 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             // Ten thousand readers do not fit into a processor's cache. In this first pass, the
             // processor loads several readers from memory at the same time. The atomic swaps of the
             // second pass alone would load them one after another. The first pass saves a tenth of
-            // the user CPU time (measured by the benchmark cell `rate`).
+            // the user CPU time, measured with `cargo xtask bench --only rate`.
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

@@ -29,7 +29,8 @@ pub(crate) struct ReaderState {
     pub(crate) client: Option<ClientId>,
     /// The number of topics and patterns that the reader subscribed to, for overviews.
     pub(crate) selectors: u32,
-    /// Whether the reader is on more than one list, apart from the list for `Address::Everyone`.
+    /// Whether the reader is on more than one list. The list of everyone's topic does not count,
+    /// because every reader is on it.
     pub(crate) has_several: bool,
 }
 

@@ -36,9 +36,9 @@ pub trait WakeMany: Send + Sync {
     /// Makes the readers with these keys read again.
     ///
     /// Like a [`Waker`], this can be called from any thread and at any time, even with the key of a
-    /// reader that has left. If the server has given such a key to another reader, the other reader
-    /// reads once without need. The caller holds no lock of the log. The call must not block and
-    /// must not panic.
+    /// reader that has left. If the key now belongs to another reader, that reader reads once
+    /// without need. The caller holds no lock of the log. The call must not block and must not
+    /// panic.
     fn wake_many(&self, keys: &[u32]);
 }
 
@@ -64,9 +64,9 @@ pub(crate) struct WakeSlot {
     /// The swaps in `take`, `register` and `register_with` pair with each other and order the
     /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
     /// the publisher sees the registration. If the publisher's swap comes first, the reader sees
-    /// the log's new tail, which the publisher stored before its swap. If the reader used a plain
-    /// store instead of a swap, it might not see the new tail, because a store does not read the
-    /// value that it overwrites.
+    /// the log's new tail, which the publisher stored before its swap. A plain store does not read
+    /// the value that it overwrites. So with a plain store instead of the swap, the reader might
+    /// not see the new tail.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
     /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
@@ -96,8 +96,8 @@ impl WakeSlot {
         }
     }
 
-    /// Tells the reader to end. If this is called twice, the first reason counts. The caller must
-    /// then wake the reader.
+    /// Tells the reader to end. If this is called twice, the first reason counts. After this call,
+    /// the caller must wake the reader.
     pub(crate) fn end(&self, reason: EndReason) {
         let _ = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
     }

@@ -10,8 +10,8 @@ use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
-/// The earlier event or draft that a draft repeats. A draft repeats an earlier event or draft that
-/// has the same id or idempotency key.
+/// The earlier event or draft that a draft repeats: both have the same id or the same idempotency
+/// key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
     /// The draft repeats an event that was appended earlier. The publisher of that event got this
@@ -31,7 +31,7 @@ pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 ///
 /// When the batch gets its offsets, the topics of its new events are moved out of this value. The
 /// topics of repetitions stay in this value. If the batch is refused or some code panics, all
-/// topics stay in this value. When this value is dropped, it removes each of its topics from memory
+/// topics stay in this value. When this value is dropped, it removes from memory each of its topics
 /// that nothing uses.
 pub(crate) struct DraftTopics<'a, P: Payload> {
     history: &'a History<P>,

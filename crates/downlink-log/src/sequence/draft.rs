@@ -18,11 +18,11 @@ pub struct Draft<P: Payload> {
     /// [`publisher_id`](Payload::publisher_id). It is ignored if there is no payload.
     pub id: Option<Box<str>>,
     /// The idempotency key: of several drafts with the same key, only the first is appended. A log
-    /// remembers a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
+    /// keeps a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
     /// key's length.
     pub key: Option<IdempotencyKey>,
-    /// The fingerprint of the content. It is used only if there is an id or a key, to tell a
-    /// repetition from another event with the same id or key.
+    /// The fingerprint of the content. It is used only if there is an id or a key. If an earlier
+    /// event has the same id or key, equal fingerprints show that the draft repeats this event.
     pub fingerprint: Fingerprint,
     /// Whether the event finishes its topics, which may also be inboxes or everyone's topic. After
     /// that, these topics refuse events until the time
@@ -47,7 +47,7 @@ pub struct Appended {
     /// The number of distinct subscriptions that get the event.
     pub matched: usize,
     /// True if the draft was not appended, because it repeats an earlier event with the same id or
-    /// key. The offset is that of the earlier event.
+    /// key. `offset` is then the offset of the earlier event.
     pub repeated: bool,
 }
 
@@ -86,7 +86,7 @@ pub enum AppendError {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
-    /// The log already has the maximum number of topics that have events or are finished.
+    /// With this draft, more topics would have events or be finished than the limit allows.
     #[error("there are {topics_max} topics, which is the limit")]
     TooManyTopics {
         /// The number of the draft in the batch, from 0.
@@ -94,8 +94,8 @@ pub enum AppendError {
         /// The limit.
         topics_max: usize,
     },
-    /// The maximum number of events or bytes is already waiting for the store. The caller may try
-    /// again in a moment.
+    /// With this batch, more events or bytes would wait for the store than the limits allow. The
+    /// caller may try again in a moment.
     #[error("too many events wait for the store")]
     Busy,
     /// The store accepts no events, or did not answer.

@@ -1,8 +1,9 @@
-//! The epochs of a log, each with its first offset. With the epochs, an offset can be turned into
-//! an id or a cursor, which also contains the epoch, and back.
+//! The epochs of a log, each with its first offset. An id contains an epoch and an offset. So a log
+//! needs this list to make the id of an event from its offset, and to find the offset that belongs
+//! to an id.
 //!
 //! A log in memory has one epoch. In a log with a store, a new epoch begins each time the store is
-//! opened. Such a log knows all old epochs that the store remembers.
+//! opened. Such a log also knows the older epochs that the store has kept.
 
 use crate::sequence::Appended;
 use crate::types::{Cursor, Epoch, GapReason, Offset};
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_resumes_exactly_after_an_id_below_the_end_of_its_epoch() {
+    fn a_reader_continues_after_an_id_that_is_within_its_epoch() {
         let ids = ids();
         assert_eq!(ids.locate(cursor(1, 1), 9), Ok(1));
         assert_eq!(ids.locate(cursor(1, 5), 9), Ok(5));

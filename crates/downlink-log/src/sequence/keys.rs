@@ -1,7 +1,7 @@
 //! The idempotency keys of the last ten minutes, with the answers that their publishers got.
 //!
-//! Each key is remembered for a fixed time, even if its event is evicted earlier, because the
-//! publisher may still repeat the publish.
+//! Each key is kept for a fixed time, even if its event is evicted earlier, because the publisher
+//! may still repeat the publish.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_forgotten_after_ten_minutes() {
+    fn a_key_is_removed_after_ten_minutes() {
         let mut window = KeyWindow::default();
         window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
         window.expire(Timestamp::from_millis(10 * 60_000 - 1));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_do_not_share_keys() {
+    fn equal_keys_of_different_credentials_are_different_keys() {
         let mut window = KeyWindow::default();
         window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
         let other = IdempotencyKey { credential: "bob".into(), key: "a".into() };

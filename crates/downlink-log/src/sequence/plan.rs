@@ -16,8 +16,8 @@ use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
-/// Looks up earlier events and drafts by their ids and keys, and knows the topics that are about to
-/// be finished.
+/// Looks up earlier events and drafts by their ids and keys, and tells which topics are about to be
+/// finished.
 pub(crate) trait Earlier<P> {
     /// The earlier event or draft with this idempotency key, and its fingerprint.
     fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;

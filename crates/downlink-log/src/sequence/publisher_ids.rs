@@ -56,7 +56,7 @@ mod tests {
     use crate::types::{Epoch, Offset};
 
     #[test]
-    fn an_id_is_free_again_when_the_last_ring_has_evicted_it() {
+    fn an_id_is_free_again_when_the_last_ring_has_evicted_its_event() {
         let ids = PublisherIds::new();
         let answer = Appended {
             offset: Offset::new(7),

@@ -178,7 +178,7 @@ impl Sequencer {
         wakes
     }
 
-    /// Frees the ids of evicted events, and removes topics from memory that became empty. The
+    /// Frees the ids of evicted events, and removes the topics that became empty from memory. The
     /// caller must hold no lock.
     pub(crate) fn settle<P: Payload>(&self, history: &History<P>, evicted: &Evicted<P>) {
         for entry in &evicted.entries {

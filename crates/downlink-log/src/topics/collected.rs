@@ -46,8 +46,8 @@ impl Collected {
         }
     }
 
-    /// Remembers the losses of a collected topic. Does nothing if the floor that all names outside
-    /// the table share covers these losses already.
+    /// Stores the losses of a collected topic. Does nothing if the floor that all names outside the
+    /// table share covers these losses already.
     pub(crate) fn remember(&mut self, address: Address, lost: Lost) {
         if lost.floor.offset <= self.others.floor.offset {
             return;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_remembered_until_it_is_recalled() {
+    fn a_name_is_in_the_table_until_it_is_recalled() {
         let mut collected = Collected::new(2);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("a")), floor(5));
@@ -151,7 +151,7 @@ mod tests {
     /// A client may connect again and again to a topic without events. Each time the client leaves,
     /// the topic is collected with the same floor.
     #[test]
-    fn a_name_that_is_remembered_twice_is_in_the_table_once() {
+    fn a_name_that_is_stored_twice_is_in_the_table_once() {
         let mut collected = Collected::new(4);
         for _ in 0..1_000 {
             collected.remember(topic("a"), floor(5));

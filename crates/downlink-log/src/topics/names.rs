@@ -2,11 +2,11 @@
 //!
 //! A topic is created when a publisher or a reader first names it. A finish mark says that a topic
 //! gets no more events. A topic that has no events, no finish mark and no readers is collected,
-//! which means that it is removed from memory. The table in `collected` then remembers the topic's
+//! which means that it is removed from memory. The table in `collected` then stores the topic's
 //! losses, which say up to which offset its events were evicted.
 //!
 //! The topics that readers name and the topics that have events have separate limits, so readers
-//! never use up the limit of publishers.
+//! never use up the limit that publishers need.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -41,14 +41,15 @@ struct NamedTopics<P> {
     topics: BTreeMap<Address, Arc<Topic<P>>>,
     collected: Collected,
     readers: usize,
-    /// The number of topics and inboxes that at least one reader has named.
+    /// The number of topics and inboxes that at least one open reader names.
     subscribed: usize,
     closed: bool,
     /// The number of the next reader.
     reader_number: u64,
 }
 
-/// A topic that a reader named, and the reader's key in the topic's list of readers.
+/// A seat: one reader's place in the list of readers of one topic. `key` identifies the reader in
+/// this list.
 #[derive(Debug)]
 pub(crate) struct TopicSeat<P> {
     pub(crate) topic: Arc<Topic<P>>,
@@ -58,8 +59,8 @@ pub(crate) struct TopicSeat<P> {
     pub(crate) is_inbox: bool,
 }
 
-/// The topics that a reader named, its client's inbox, and everyone's topic. Most readers name one
-/// topic, so three seats are usual.
+/// The seats of one reader: in the topics that it named, in its client's inbox, and in everyone's
+/// topic. Most readers name one topic, so three seats are usual.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
 
 /// The topics or losses that one call has found in a range of names. `next` is where the next call
@@ -90,9 +91,8 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// The topic of an address, which is created if it does not exist. If it is created and an
-    /// earlier topic of the same name had losses, `on_lost` is called while the lock of the names
-    /// is held.
+    /// The topic of an address. If the topic does not exist, it is created. If an earlier topic of
+    /// the same name had losses, `on_lost` is then called while the lock of the names is held.
     pub(crate) fn find_or_create(
         &self,
         address: &Address,
@@ -170,14 +170,14 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Notes this loss for all names that have neither a topic nor an entry in the table of
-    /// collected topics. It does so by raising the floor that these names share.
+    /// Notes this loss for all names that have no topic and no entry in the table of collected
+    /// topics. These names share one floor, which is raised.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
     }
 
-    /// The losses that a name may have if it has neither a topic nor an entry in the table of
-    /// collected topics.
+    /// The losses that a name may have if it has no topic and no entry in the table of collected
+    /// topics.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
     }

@@ -1,6 +1,6 @@
-//! The ring of one topic: the events that memory keeps, in offset order, the floor, and the finish
-//! mark, which says that the topic gets no more events. The floor is the offset after the last
-//! evicted event, so the ring has no event below the floor.
+//! The ring of one topic. It has the topic's events in memory, in offset order, and the topic's
+//! floor and finish mark. A finish mark says that the topic gets no more events. The floor is the
+//! offset after the last evicted event, so the ring has no event below the floor.
 //!
 //! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
 //! dropping them. Dropping a payload may run a user's code, which must not happen while the ring is
@@ -188,8 +188,8 @@ impl<P: Payload> Ring<P> {
         self.history.as_ref()?.matching.as_ref()?.downcast_ref()
     }
 
-    /// Remembers the patterns that match the topic. A topic that never had an event remembers none,
-    /// so that unused inboxes stay small.
+    /// Stores the patterns that match the topic. A topic that never had an event stores none, so
+    /// that unused inboxes stay small.
     pub(crate) fn set_matching(&mut self, matching: Box<dyn Any + Send + Sync>) {
         if let Some(history) = &mut self.history {
             history.matching = Some(matching);
@@ -244,8 +244,8 @@ impl<P: Payload> Ring<P> {
         cost
     }
 
-    /// Removes the oldest entry, and raises the floor above it. If there is an entry, `number` is
-    /// called for the number of the eviction.
+    /// Removes the oldest entry, and raises the floor above it. `number` gives the number of the
+    /// eviction. It is called only if there is an entry.
     pub(crate) fn evict(&mut self, number: impl FnOnce() -> EvictionNumber) -> Option<Kept<P>> {
         let history = self.history.as_mut()?;
         let entry = history.entries.pop_front()?;
@@ -276,8 +276,8 @@ impl<P: Payload> Ring<P> {
     /// The entry with an offset.
     pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
         let entries = self.entries()?;
-        // The newest entry is compared first, because a reader that keeps up asks for the newest
-        // entry.
+        // The newest entry is compared first, because a reader that keeps up searches for the
+        // newest entry.
         let newest = entries.back().filter(|entry| entry.offset == offset);
         newest
             .or_else(|| entries.get(start(entries, offset)).filter(|entry| entry.offset == offset))
@@ -296,12 +296,12 @@ impl<P: Payload> Ring<P> {
         only.then_some(newest)
     }
 
-    /// The first retained offset at or above `from`.
+    /// The offset of the first entry at or above `from`.
     pub(crate) fn next_from(&self, from: u64) -> Option<u64> {
         self.from(from).next().map(|entry| entry.offset)
     }
 
-    /// Retained offsets, newest first.
+    /// The offsets of the entries, newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = u64> {
         self.entries()
             .into_iter()
@@ -390,8 +390,8 @@ mod tests {
         assert_eq!((ring.floor(), ring.bytes()), (8, 0));
     }
 
-    /// The last offset that is missing for a reader at `from`, if evictions up to `after` do not
-    /// count and another topic of the reader keeps the offsets `elsewhere`.
+    /// The last offset that is missing for a reader at `from`. Evictions up to `after` do not
+    /// count. Another topic of the reader keeps the offsets `elsewhere`.
     fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
         ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at))
     }

@@ -16,8 +16,8 @@ use crate::types::{Address, LogOptions, Payload, Timestamp};
 /// matters. It is 128 bytes on 64-bit machines, including the two counters of the `Arc`.
 #[derive(Debug)]
 pub(crate) struct Topic<P> {
-    /// In loom's tests, this number identifies the topic instead of its address in memory, so that
-    /// a test runs the same way each time.
+    /// In loom's tests, this number identifies the topic, so that a test runs the same way each
+    /// time.
     #[cfg(downlink_loom)]
     number: usize,
     pub(crate) address: Address,

@@ -99,7 +99,8 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The owner of a subscription: 1 to 256 bytes of UTF-8 without control characters.
+/// The id of a client, which owns subscriptions. It has 1 to 256 bytes of UTF-8 without control
+/// characters.
 ///
 /// One client may have several subscriptions, for example one in each browser tab. Each of them
 /// gets the events that are addressed to the client.
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn each_text_becomes_one_segment_or_an_error() {
+    fn from_segments_makes_one_segment_of_each_text_or_fails() {
         let of = |segments: &[&str]| Topic::from_segments(segments);
         assert_eq!(of(&["rooms", "a b"]), Topic::new("rooms/a b"));
         assert_eq!(of(&["rooms", "a/typing"]), Err(InvalidName::Slash { at: 7 }));

@@ -1,10 +1,10 @@
-//! Log time: the time of a clock that neither goes back nor leaps ahead, whatever the wall clock
+//! Log time: the time of a clock that never goes back and never leaps ahead, even if the wall clock
 //! does.
 //!
 //! The ages of events, the time for which a topic stays finished, and the time stamps of events are
-//! measured in log time. So no event is evicted too early because the wall clock has jumped. The
-//! difference between wall clock and log time is kept separately. It is only used to show times to
-//! users, and to convert the times that users give.
+//! measured in log time. So no event is evicted too early when the wall clock jumps. The difference
+//! between wall clock and log time is kept separately. It is only used to show times to users, and
+//! to convert the times that users give.
 //!
 //! The steady clock is the system's clock that only goes forward. Log time follows the wall clock
 //! while the wall clock stays within [`SLACK_MS`] of the steady clock. A larger step of the wall
@@ -29,13 +29,14 @@ pub const SLACK_MS: u64 = 10_000;
 const COMPARE_EVERY_MS: u64 = 1_000;
 
 /// The maximum downtime between two runs of a log, in milliseconds. It is 30 days. If the wall
-/// clock says that more time has passed, it is more likely that the wall clock is wrong.
+/// clock says that more time has passed, the wall clock is probably wrong.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Called with the milliseconds by which the wall clock jumped.
 pub type OnJump = dyn Fn(i64) + Send + Sync;
 
-/// Turns wall-clock time into log time.
+/// Turns wall-clock time into log time. In this example, the wall clock jumps ahead by a year while
+/// 500 milliseconds pass.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,8 +49,8 @@ pub type OnJump = dyn Fn(i64) + Send + Sync;
 /// assert_eq!(clock.shown(later).as_millis(), 1_000_500 + year);
 /// ```
 pub struct LogClock {
-    /// The newest log time. It only rises. It is read and raised without a lock. Relaxed is enough,
-    /// because no other data depends on it.
+    /// The newest log time. It only rises. It is read and raised without a lock. Relaxed ordering
+    /// is enough, because no other data depends on it.
     last: AtomicU64,
     /// Wall time minus log time. It changes only while `compared` is locked.
     delta: AtomicI64,
@@ -66,7 +67,7 @@ struct Compared {
     steady: Duration,
 }
 
-/// The state of a clock that a store keeps across restarts.
+/// The part of a clock's state that a store keeps across restarts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ClockState {
     /// The newest log time.
@@ -77,9 +78,9 @@ pub struct ClockState {
 
 impl LogClock {
     /// A clock that begins now. `kept` is the state of the previous clock, from the store. If at
-    /// most 30 days have passed since the state was stored, log time goes forward by this time. If
-    /// more time has passed, or if the wall clock has gone back, log time continues at the stored
-    /// time.
+    /// most 30 days have passed since the state was stored, log time goes forward by the time that
+    /// has passed. If more time has passed, or if the wall clock has gone back, log time continues
+    /// at the stored time.
     pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
         let wall = wall.as_millis();
         let (log, delta) = match kept {
@@ -110,7 +111,8 @@ impl LogClock {
     }
 
     /// The log time. `steady` reads a clock that only goes forward and also counts while the
-    /// machine sleeps. It is called about once a second, and when the wall clock seems wrong.
+    /// machine sleeps. `now` calls `steady` about once a second, and when the wall clock seems
+    /// wrong.
     pub fn now(&self, wall: Timestamp, steady: impl FnOnce() -> Duration) -> Timestamp {
         let candidate = less(wall.as_millis(), self.delta.load(Ordering::Relaxed));
         let last = self.last.load(Ordering::Relaxed);
@@ -236,15 +238,15 @@ mod tests {
     }
 
     #[test]
-    fn a_step_ahead_above_the_slack_is_a_jump() {
+    fn a_step_ahead_of_more_than_ten_seconds_is_a_jump() {
         let exact = clock(None);
         assert_eq!(at(&exact, T0 + 1_000 + SLACK_MS, 1_000), T0 + 1_000 + SLACK_MS);
         let above = clock(None);
         assert_eq!(at(&above, T0 + 1_001 + SLACK_MS, 1_000), T0 + 1_000);
     }
 
-    /// A busy log asks for the time again and again. A wall clock that drifts by a minute a day
-    /// makes no jump.
+    /// A busy log calls `now` again and again. A wall clock that drifts by a minute a day makes no
+    /// jump.
     #[test]
     fn a_drift_never_adds_up_to_a_jump() {
         let clock = clock(None);
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn downtime_counts_up_to_thirty_days() {
+    fn log_time_goes_forward_by_a_downtime_of_up_to_thirty_days() {
         let kept = |at, delta_ms| Some(ClockState { at: wall(at), delta_ms });
         let start = |kept| {
             let clock = clock(kept);

@@ -24,7 +24,7 @@ pub struct Entry<P> {
     pub payload: P,
 }
 
-/// A range of offsets that the reader asked for and in which events are missing.
+/// A range of offsets that the reader requested, and in which events are missing.
 ///
 /// If other topics of the reader still keep events of the range, the reader gets those events after
 /// the gap.
@@ -32,12 +32,13 @@ pub struct Entry<P> {
 pub struct Gap {
     /// Why events are missing.
     pub reason: GapReason,
-    /// The last offset that the reader had before the gap; `None` if the log did not understand the
-    /// reader's id.
+    /// The last offset that the reader had before the gap. `None` if the log does not know this
+    /// offset: the reader began at a given time, or after an id that the log does not know or has
+    /// lost.
     pub after: Option<Offset>,
     /// The last missing offset; `None` if it is not known.
     pub until: Option<Offset>,
-    /// The first retained offset after the gap; `None` if there is none yet.
+    /// The offset of the first kept event after the gap; `None` if there is no such event yet.
     pub oldest: Option<Offset>,
     /// The offset where the reader continues.
     pub next: Offset,

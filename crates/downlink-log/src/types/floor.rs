@@ -26,9 +26,9 @@ impl Floor {
 /// The number of an eviction. A log or a store numbers its evictions from 1 in the order in which
 /// they happen.
 ///
-/// When a reader begins to read history, it remembers the number of the newest eviction. Events
-/// that were evicted up to that number do not count as missing, because the reader never asked for
-/// them. Events that are evicted later are missing for this reader.
+/// When a reader begins to read history, it stores the number of the newest eviction. Events that
+/// were evicted by then do not count as missing, because the reader requests only the events that
+/// are still kept. Events that are evicted later are missing for this reader.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct EvictionNumber(u64);
 

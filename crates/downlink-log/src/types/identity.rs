@@ -2,12 +2,12 @@
 
 use std::{hash::Hasher, time::Duration};
 
-/// How long an idempotency key is remembered. Publishers usually stop retrying before ten minutes
-/// are over.
+/// How long an idempotency key is kept. Publishers usually stop retrying before ten minutes are
+/// over.
 pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// The maximum number of idempotency keys that are remembered. When another key is added, the
-/// oldest key is forgotten. This many keys of ordinary length take about 10 MiB.
+/// The maximum number of idempotency keys that are kept. When another key is added, the oldest key
+/// is removed. This many keys of ordinary length take about 10 MiB.
 pub const KEYS_MAX: usize = 65_536;
 
 /// A number that stands for the content of a published event. Equal contents have equal numbers.
@@ -28,13 +28,13 @@ impl Fingerprint {
         Self(sip_hash(low, high, content), sip_hash(!low, !high, content))
     }
 
-    /// The fingerprint with these bytes, as a store kept them.
+    /// Makes a fingerprint from the bytes that a store has kept.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let number = u128::from_le_bytes(bytes);
         Self(number as u64, (number >> 64) as u64)
     }
 
-    /// The bytes of the fingerprint, as a store keeps them.
+    /// The bytes of the fingerprint, for a store to keep.
     pub fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }

@@ -1,8 +1,8 @@
 //! The position of an event in a log: the offset, the epoch, the cursor, and the event id that
 //! clients see.
 //!
-//! A cursor contains the next offset to read. An id contains the offset before the cursor's offset.
-//! This is the last offset that was delivered. So `<epoch>-0` is the id of a reader that has read
+//! A cursor contains the next offset to read. The id of a cursor contains the offset before that,
+//! which is the last offset that was delivered. So `<epoch>-0` is the id of a reader that has read
 //! nothing.
 
 use std::fmt;
@@ -162,7 +162,8 @@ impl fmt::Display for Cursor {
 }
 
 /// Whether an id consists of an epoch, `-` and digits, like the ids that a log writes. The number
-/// may have leading zeros or be too large, so [`Cursor::parse_id`] accepts fewer ids.
+/// may have leading zeros or be too large, so [`Cursor::parse_id`] refuses some ids for which this
+/// function returns `true`.
 ///
 /// Publishers must not give such ids to events, because a log would take them for cursors.
 pub fn resembles_cursor(id: &str) -> bool {

@@ -29,7 +29,8 @@ pub enum OpenError {
         /// The limit.
         selectors_max: usize,
     },
-    /// All readers together already name the maximum number of topics and clients.
+    /// With this reader, all readers together would name more topics and clients than the limit
+    /// allows.
     #[error(
         "the open subscriptions name {subscribed_names_max} topics and clients, which is the limit"
     )]
@@ -37,7 +38,7 @@ pub enum OpenError {
         /// The limit.
         subscribed_names_max: usize,
     },
-    /// All readers together already have the maximum number of patterns.
+    /// With this reader, all readers together would have more patterns than the limit allows.
     #[error("the open subscriptions name {patterns_max} patterns, which is the limit")]
     TooManyPatterns {
         /// The limit.

@@ -16,9 +16,9 @@ pub struct Limits {
     /// The maximum number of topics and inboxes that have events or are finished. An inbox is the
     /// topic of one client.
     pub topics_max: usize,
-    /// The maximum number of distinct topics and inboxes that readers have named, with or without
-    /// events. They do not count towards `topics_max` until they have events, so readers cannot use
-    /// up the limit of publishers.
+    /// The maximum number of distinct topics and inboxes that open readers name, with or without
+    /// events. A topic or inbox counts towards `topics_max` only if it has events or is finished,
+    /// so readers cannot use up the limit that publishers need.
     pub subscribed_names_max: usize,
     /// The maximum number of bytes of history in all topics together.
     pub bytes_max: usize,
@@ -30,7 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     /// The default limits:
     ///
-    /// - a million readers, each with a pattern and an inbox
+    /// - a million readers, a million patterns, and a million names of topics and inboxes
     /// - a thousand readers for one client
     /// - a thousand topics and patterns for one reader
     /// - a hundred thousand topics
@@ -59,9 +59,9 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// The maximum number of topics that the log remembers by name after it has removed them from
-    /// memory. For each of these topics, it remembers up to which offset the topic's events were
-    /// evicted. `None` means 65,536.
+    /// When the log removes a topic from memory, it keeps the topic's name, and the offset up to
+    /// which the topic's events were evicted. This is the maximum number of these names. `None`
+    /// means 65,536.
     pub collected_max: Option<usize>,
 }
 

@@ -19,8 +19,9 @@ pub trait Payload: Clone + Send + Sync + 'static {
     /// change. The log adds [`ENTRY_COST_BYTES`] for each event.
     fn bytes(&self) -> usize;
 
-    /// The event id that the publisher chose, if any. It must be the id of the draft. When the
-    /// event is evicted, another event may get this id.
+    /// The event id that the publisher chose, if any. It must equal the `id` of the
+    /// [`Draft`](crate::Draft) from which the payload was made. When the event is evicted, another
+    /// event may get this id.
     fn publisher_id(&self) -> Option<&str> {
         None
     }

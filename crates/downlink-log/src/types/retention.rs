@@ -2,7 +2,8 @@
 //!
 //! A retention rule limits the number, the bytes and the age of a topic's events. When a topic
 //! exceeds one of these limits, its oldest events are evicted. The newest event of a topic is
-//! evicted only if it is too old, or if all topics together exceed the log's limit of bytes.
+//! evicted only in three cases: the event is too old, all topics together exceed the log's limit of
+//! bytes, or the topic was finished and the time `finished_keep` has passed.
 
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub struct RetentionRules {
     pub default: Retention,
     /// The rule of each client's inbox.
     pub inbox: Retention,
-    /// The rule of everyone's topic.
+    /// The rule of everyone's topic, which has the events with the address [`Address::Everyone`].
     pub everyone: Retention,
     /// How long a finished topic stays finished. After that time, its history is evicted, and it
     /// accepts events again.
@@ -127,7 +128,7 @@ mod tests {
     use crate::types::address::Topic;
 
     #[test]
-    fn the_first_matching_rule_counts() {
+    fn a_topic_follows_the_first_rule_that_matches_it() {
         let keep = |events_max| Retention { events_max, ..Retention::DEFAULT };
         let rules = RetentionRules {
             rules: vec![

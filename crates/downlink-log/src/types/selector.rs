@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_selector_matches_itself() {
+    fn an_exact_selector_matches_only_its_own_topic() {
         check("orders/1", &["orders/1"], &["orders", "orders/1/a", "orders/2"]);
     }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_match_one_segment() {
+    fn a_placeholder_matches_one_segment() {
         check("orders/{id}/status", &["orders/1/status"], &["orders/status", "orders/1/2/status"]);
         check("{a}/{b}", &["x/y"], &["x", "x/y/z"]);
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_literal_prefix_ends_at_a_segment() {
+    fn the_literal_prefix_ends_with_a_whole_segment() {
         let prefix = |text| TopicSelector::parse(text).unwrap().literal_prefix().to_owned();
         assert_eq!(prefix("orders/*"), "orders/");
         assert_eq!(prefix("orders/{id}/status"), "orders/");

@@ -94,6 +94,7 @@ impl<V> Node<V> {
     }
 
     /// Visits the matching patterns until `visit` returns `false`, and counts the visited nodes.
+    /// Returns `false` if `visit` has returned `false`.
     fn each_match<'a>(
         &'a self,
         rest: Option<&str>,
@@ -232,7 +233,7 @@ mod tests {
         ["*", "a/*", "a/{x}/c", "a/b/*", "b/*", "{x}", "{x}/b", "a/{x}/{y}/*", "a/b"];
 
     #[test]
-    fn a_name_finds_the_patterns_that_match_it() {
+    fn a_search_finds_the_patterns_that_match_a_name() {
         let mut trie = PatternTrie::new();
         for text in PATTERNS {
             trie.get_or_insert_with(&selector(text), || text);
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_stops_at_the_first_match_if_the_visitor_returns_false() {
+    fn a_set_matches_a_name_if_one_of_its_patterns_matches() {
         let set = PatternSet::new(PATTERNS.map(selector));
         assert!(set.matches("x/y"));
         assert!(!PatternSet::new([selector("a/{x}")]).matches("a"));

@@ -2,7 +2,7 @@
 //! get each event once, and only after the event's commit. If the commit fails, no reader may get
 //! the event.
 //!
-//! No time passes in a model, so the writer never wakes by a timer. If the writer misses a publish,
+//! No time passes in a model, so no timer wakes the writer. If a publish does not wake it either,
 //! loom reports a deadlock.
 
 use std::{collections::BTreeSet, future::poll_fn, task::Poll};

@@ -232,7 +232,7 @@ impl World {
         for id in ids {
             self.connect(id, Start::Live);
             if self.clients.get(&id).is_none_or(|client| client.reader.is_none()) {
-                continue; // The limit of topics is reached.
+                continue; // The log has refused the reader.
             }
             for _ in 0..10_000 {
                 let Some(client) = self.clients.get_mut(&id) else { break };

@@ -1,5 +1,5 @@
-//! The model of a log. The model keeps every published event. For each address, it keeps the lists
-//! of the kept and of the evicted events. The model computes every result from scratch.
+//! The model of a log. The model keeps every published event. For each address, it has a list of
+//! the kept events and a list of the evicted events. The model computes every result from scratch.
 
 use std::{
     cell::RefCell,
@@ -73,7 +73,8 @@ impl Reader {
         state.hole(&self.selection, self.next.max(self.reported_below), after)
     }
 
-    /// The first offset of the reader.
+    /// The offset from which the reader gets events. If the reader begins with a gap, this offset
+    /// is after the gap.
     pub(crate) fn start(&self) -> u64 {
         self.gap.map_or(self.next, |gap| gap.next.get())
     }

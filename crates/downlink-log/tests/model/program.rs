@@ -93,8 +93,8 @@ pub(crate) fn retention() -> RetentionRules {
     }
 }
 
-/// The names of many further topics. They force a reader of a pattern to search the index, which is
-/// a list of all events.
+/// The names of many further topics. With so many topics, a reader of a pattern searches the index
+/// (a list of all events) instead of each topic.
 pub(crate) fn crowd() -> Vec<String> {
     ["", "a/", "b/"]
         .iter()

@@ -71,7 +71,7 @@ pub(crate) fn one_page_each() {
     );
     assert!(
         used >= READERS * (PAGE.bytes_max / 2),
-        "the readers hold only {used} bytes together, which is less than a page for each"
+        "the readers hold only {used} bytes together, which is less than half a page for each"
     );
     readers.iter_mut().for_each(|reader| assert!(read_all(reader) > EVENTS / 2));
     let left = live_bytes() - before;

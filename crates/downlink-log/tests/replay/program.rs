@@ -62,7 +62,7 @@ impl Payload for Numbered {
     }
 }
 
-/// The published events by offset. Each has the number in its payload, and its addresses.
+/// The published events by offset: for each event, the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
 /// The retention and durability of a program, which its seed determines.
@@ -72,8 +72,8 @@ struct Keeping {
     /// The maximum age of an event in milliseconds of the program's clock, which advances by one
     /// for each batch. `None` means no limit.
     age_max: Option<u64>,
-    /// Whether the log and the store remember the floors of only two empty topics. The floor of a
-    /// topic is the offset after its last evicted event.
+    /// Whether the log and the store keep the floors of only two empty topics. The floor of a topic
+    /// is the offset after its last evicted event.
     forgets: bool,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Diary {
     /// The field `oldest` of the last gap: the offset of the next event that the reader gets.
     /// `None` after this event has arrived.
     oldest: Option<u64>,
-    /// The last offset in the last gap since the reader connected.
+    /// The last offset in the last gap since the reader connected; 0 if there was no gap.
     reported: u64,
     /// Whether the program's last event was delivered.
     is_over: bool,

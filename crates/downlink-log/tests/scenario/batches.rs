@@ -125,7 +125,7 @@ fn repeated_drafts_get_the_answer_of_the_first_draft() {
 }
 
 #[test]
-fn a_key_is_remembered_for_ten_minutes() {
+fn a_key_is_kept_for_ten_minutes() {
     let log = log();
     let repeated = |now| append_all(&log, now, [with_key("a", "k", 1)]).unwrap()[0].repeated;
     assert!(!repeated(0));
@@ -143,9 +143,9 @@ fn an_id_is_free_again_after_its_event_is_evicted() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("a", "x", 2)]).unwrap()), [(3, false)]);
 }
 
-/// A draft without an event may finish a topic. The log does not remember the id of such a draft.
-/// The log forgets an id when it evicts the id's event, so without an event it would remember the
-/// id forever.
+/// A draft without an event may finish a topic. The log does not keep the id of such a draft. The
+/// log removes an id when it evicts the id's event, so it would keep an id without an event
+/// forever.
 #[test]
 fn the_id_of_a_draft_without_an_event_stays_free() {
     let log = log();
@@ -154,7 +154,7 @@ fn the_id_of_a_draft_without_an_event_stays_free() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("b", "x", 2)]).unwrap()), [(2, false)]);
 }
 
-/// The log remembers an idempotency key for longer than the topic of the first publish. If the
+/// The log still has an idempotency key after it has removed the topic of the first publish. If the
 /// publish is repeated with this key, the log must not create the topic again.
 #[test]
 fn a_repetition_does_not_create_its_topic_again() {
@@ -191,10 +191,10 @@ fn a_reader_of_several_addresses_of_an_event_is_counted_once() {
     assert_eq!(matched(&[topic("c"), Address::Everyone]), 4);
 }
 
-/// If a single batch exceeds the byte bound, the log still keeps all events of the batch, so that
+/// If a single batch exceeds the byte limit, the log still keeps all events of the batch, so that
 /// readers get them.
 #[test]
-fn a_batch_over_the_byte_bound_is_kept_completely() {
+fn a_batch_over_the_byte_limit_is_kept_completely() {
     let mut small = options();
     small.limits.bytes_max = 1;
     let log: Log<Load> = Log::new(LogOptions { ..small });

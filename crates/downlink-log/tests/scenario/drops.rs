@@ -1,5 +1,5 @@
-//! Tests with unusual payloads. The user of the log chooses the type of the payloads, so their code
-//! may panic, or call the log when a payload is dropped.
+//! Tests with unusual payloads. The user of the log chooses the type of the payloads, so the code
+//! of a payload may panic. It may also call the log when the payload is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -55,7 +55,7 @@ fn log_of_one_event() -> Log<Loud> {
     Log::new(options)
 }
 
-/// The log evicts events by count, by the byte bound and by age. In each case, it drops the
+/// The log evicts events by count, by the byte limit and by age. In each case, it drops the
 /// payloads while it holds no lock.
 #[test]
 fn a_dropped_payload_may_call_the_log() {
@@ -78,13 +78,13 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(calls.load(Ordering::Relaxed), 1, "the limit of events must evict one event");
     event("b");
     event("c");
-    assert!(calls.load(Ordering::Relaxed) > 1, "the byte bound must evict an event");
+    assert!(calls.load(Ordering::Relaxed) > 1, "the byte limit must evict an event");
     log.totals(ms(10));
     assert_eq!(calls.load(Ordering::Relaxed), 4, "the maximum age must evict the other events");
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
-/// If a draft repeats an earlier draft, the log drops the payload of the draft at once.
+/// If a draft repeats an earlier draft, the log drops the payload of the repetition at once.
 #[test]
 fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
     let log = log_of_one_event();
@@ -99,7 +99,7 @@ fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
 }
 
 #[test]
-fn an_append_is_complete_even_if_an_evicted_payload_panics() {
+fn an_append_is_complete_even_if_the_drop_of_an_evicted_payload_panics() {
     let log = log_of_one_event();
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let angry = || loud(|| panic!("dropped"));

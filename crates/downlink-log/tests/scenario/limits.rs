@@ -1,5 +1,5 @@
-//! Tests each limit with a number that is one below the limit, equal to the limit, and one above
-//! the limit.
+//! Tests each limit with three numbers: one below the limit, the limit itself, and one above the
+//! limit.
 
 use downlink_log::{AppendError, Limits, Log, OpenError, Selection, Start};
 
@@ -61,7 +61,7 @@ fn events_to_too_many_topics_are_rejected() {
     assert_eq!(
         append(&log, 0, &["d"]),
         Err(full.clone()),
-        "topic `d` has a reader but no events, so it is one topic too many"
+        "topic `d` has a reader but no events, so it does not count yet and would exceed the limit"
     );
     assert_eq!(append(&log, 0, &["g"]), Err(full), "topic `g` is new");
     assert!(append(&log, 0, &["f"]).is_ok());
@@ -103,7 +103,7 @@ fn subscribers_with_too_many_new_patterns_are_rejected() {
 }
 
 #[test]
-fn events_above_the_byte_bound_evict_older_events() {
+fn events_above_the_byte_limit_evict_older_events() {
     let log = log(|limits| limits.bytes_max = 2 * EVENT_COST_BYTES);
     let events = |name| {
         append(&log, 0, &[name]).unwrap();

@@ -49,8 +49,8 @@ fn begin(reader: &mut Reader<Load>) -> usize {
     pending
 }
 
-/// Reads everything in the way that a task does. Returns the events, and the number of reads that
-/// stopped early because they had reached the limit of work.
+/// Reads everything. Like a task, it registers a waker before each read. Returns the events, and
+/// the number of reads that stopped early because they had reached the limit of work.
 fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));

@@ -66,8 +66,8 @@ fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// The log's index has a row for each event of any topic. Each time a reader takes the lock, it may
-/// visit only a limited number of rows. In this test, more rows than this limit are between two
+/// The log's index has a row for each event of any topic. Each time a reader locks the index, it
+/// may visit only a limited number of rows. In this test, more rows than this limit are between two
 /// events for the reader.
 #[test]
 fn a_reader_gets_past_many_rows_of_other_topics() {
@@ -129,10 +129,12 @@ fn a_gap_of_a_live_reader_has_the_reason_lagged() {
     assert_eq!(reason(&mut back), Some(GapReason::Evicted));
 }
 
-/// The log may forget which events a topic has evicted. A reader may then get a gap although it has
-/// missed nothing. But a reader that has missed events always gets a gap.
+/// The floor of a topic is the offset after its last evicted event. After the topics were removed
+/// from memory, the log keeps the floor of one topic, and one common floor for all other names. A
+/// reader may then get a gap although it has missed nothing. But a reader that has missed events
+/// always gets a gap.
 #[test]
-fn forgotten_topics_never_hide_a_gap() {
+fn a_floor_that_several_removed_topics_share_hides_no_gap() {
     let mut few = options();
     few.collected_max = Some(1);
     few.retention.default.age_max = Some(Duration::from_millis(10));
@@ -191,7 +193,7 @@ fn a_finished_topic_is_open_again_after_its_finish_mark_has_expired() {
 }
 
 #[test]
-fn a_reader_that_starts_at_a_time_gets_a_gap_for_evicted_events_after_this_time() {
+fn a_reader_that_starts_at_a_given_time_gets_a_gap_for_evicted_events_after_this_time() {
     let mut two = options();
     two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(two);

@@ -190,7 +190,7 @@ fn a_panic_of_the_store_ends_all_waits() {
     }
 }
 
-/// A value whose drop may panic.
+/// A payload whose drop may panic.
 #[derive(Clone)]
 struct Angry(bool);
 
@@ -212,9 +212,9 @@ impl Payload for Angry {
     }
 }
 
-/// The log's writer thread drops the value after it has woken publishers and readers.
+/// The log's writer thread drops the evicted payload after it has woken publishers and readers.
 #[test]
-fn a_panic_of_an_evicted_value_ends_all_waits() {
+fn a_panic_in_the_drop_of_an_evicted_payload_ends_all_waits() {
     let mut options = options();
     options.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     let clock = || ClockState { at: ms(0), delta_ms: 0 };
@@ -446,7 +446,7 @@ fn a_log_whose_handles_are_dropped_commits_waiting_events() {
 }
 
 #[test]
-fn the_store_keeps_the_clock_difference() {
+fn the_store_keeps_the_difference_between_wall_clock_and_log_time() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [1]);
     world.reopen();

@@ -155,7 +155,7 @@ fn a_reader_of_history_gets_a_gap_only_for_events_evicted_while_it_reads() {
 /// For a slow reader, the log keeps one page of events in memory. The log reads the next page from
 /// the store only after the reader has read this page.
 #[test]
-fn a_replay_reads_ahead_by_one_page() {
+fn a_replay_reads_a_page_only_after_the_reader_has_read_the_page_before() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..60);
     let mut reader = world.open(&["a"], Start::Earliest);

@@ -1,5 +1,5 @@
-//! A log is closed, and a new log is opened over the same store. The new log still knows ids,
-//! idempotency keys and finished topics. It fills the rings (the lists of the newest events in
+//! A log is closed, and a new log is opened over the same store. The new log still has the ids, the
+//! idempotency keys and the finished topics. It fills the rings (the lists of the newest events in
 //! memory) from the store. Readers get a gap for events that the store has lost.
 
 use downlink_log::{
@@ -95,10 +95,10 @@ fn a_reader_gets_a_gap_for_an_event_evicted_between_restored_events() {
     );
 }
 
-/// The floor of an address is the offset after its last evicted event. A store may forget the
-/// floor of an address that has no events any more.
+/// The floor of an address is the offset after its last evicted event. A store may delete the floor
+/// of an address that has no events any more.
 #[test]
-fn a_reader_gets_a_gap_for_an_evicted_event_to_everyone_after_the_floor_is_forgotten() {
+fn a_reader_gets_a_gap_for_an_evicted_event_to_everyone_after_the_store_has_deleted_the_floor() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [0]);
     world.append(vec![note_to(&[Address::Everyone], 1, None)]).unwrap();

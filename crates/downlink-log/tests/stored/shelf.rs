@@ -55,8 +55,8 @@ struct State {
 /// The eviction of one event from one topic.
 #[derive(Clone, Debug)]
 struct Eviction {
-    /// `None` if the shelf has forgotten the address. The eviction then counts for every address
-    /// that the shelf does not know.
+    /// `None` if `forget` has removed the address. The eviction then counts for every address of
+    /// which the shelf has no event and no eviction.
     address: Option<Address>,
     offset: u64,
     at: Timestamp,
@@ -118,7 +118,7 @@ impl Shelf {
         self.await_until(|state| state.flushed_below >= below);
     }
 
-    /// Begins a commit or a flush. Blocks between `hold` and `let_go`.
+    /// Begins a commit or a flush. After a call of `hold`, this waits until `let_go` is called.
     fn begin(&self, is_stopped: bool) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
         while state.held {
@@ -180,8 +180,8 @@ impl Shelf {
         state.events.retain(|_, event| !event.to.is_empty());
     }
 
-    /// Forgets which address has evicted which events. A store may do this for an address without
-    /// events if it has too many addresses.
+    /// Removes an address from the list of evictions. A store may do this for an address without
+    /// events if the store has too many addresses.
     pub(crate) fn forget(&self, address: &Address) {
         let mut state = self.state();
         assert!(!state.keeps(address), "the address still keeps events");
