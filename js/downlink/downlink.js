@@ -8,7 +8,8 @@
 // before. It calls `onGap` if events were lost.
 
 /** The feed replaces a connection that brings nothing for this many keep-alive intervals. The
- * server sends something in each interval. So one keep-alive may be lost, but not two in a row. */
+ * server sends something in each interval. So the feed keeps a connection if one keep-alive is
+ * missing, and replaces it if two in a row are missing. */
 const SILENT_INTERVALS_MAX = 2.5;
 /** When the page becomes visible or comes online, the feed replaces a connection that has brought
  * nothing for this many intervals. The number is not nearer to 1, because the server makes each
@@ -31,18 +32,18 @@ const BACKOFF_STEP_MS = 1_000;
 /** The random wait is never longer than this. A longer wait would keep a page offline after the
  * server is back; with a shorter one, all pages together could overload the server. */
 const BACKOFF_MS_MAX = 30_000;
-/** If a server asks for a longer wait with `Retry-After` or `retry:`, the feed waits for this
- * time. A server may ask for an hour during maintenance. A mistyped number must not stop a page
- * for days. */
+/** If a server asks for a longer wait with `Retry-After` or `retry:`, the feed waits only for this
+ * time. An hour is enough for maintenance of the server. A longer time may be a mistyped number,
+ * and must not stop a page for days. */
 const WAIT_MS_MAX = 3_600_000;
 /** The longest delay that `setTimeout` accepts. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
-/** The feed remembers the ids of this many events. If the server does not know the feed's last id,
- * it replays its newest events, at most 1,000. The feed then drops the replayed events whose ids it
- * remembers. */
+/** The feed keeps the ids of this many events. If the server does not know the feed's last id, the
+ * server replays its newest events, at most 1,000. The feed then drops the replayed events whose
+ * ids it has kept. */
 const SEEN_MAX = 1_000;
-/** While the next connection opens, the present one delivers events, and the feed remembers their
- * ids. After this many events, it closes the present connection, and waits for the next one. */
+/** While the next connection opens, the present one delivers events, and the feed keeps their ids.
+ * After this many events, the feed closes the present connection, and waits for the next one. */
 const OVERLAP_MAX = 1_000;
 /** The feed keeps only this many characters of an unfinished line. They are enough for every id and
  * event type. */
@@ -133,7 +134,7 @@ export class Feed {
   #successorTimer;
   /** The number of successors since the server last announced a new end of the credentials. */
   #successors = 0;
-  /** The end of the credentials, on the wall clock, that the server last announced. */
+  /** The end of the credentials that the server last announced, as a time of the wall clock. */
   #endsAt = 0;
   /** @type {Set<string>} the ids of events that the previous connection has delivered, and that the
    * present one delivers again */
@@ -281,8 +282,9 @@ export class Feed {
 
   /**
    * Called when the server has announced the end of the credentials. The feed renews them, and opens
-   * a successor of the connection. Without `renew`, the successor would have the same end. Without a
-   * last id, the successor could not continue where the connection is.
+   * a successor of the connection. The feed does nothing if it has no `renew`, because the successor
+   * would have the same end. It also does nothing if it has no last id, because the successor could
+   * not continue after the last event.
    * @param {number} leftMs
    */
   #expiring(leftMs) {
@@ -326,7 +328,8 @@ export class Feed {
       if (!attempt.signal.aborted) successor.source = this.#open(url, attempt);
     } catch (error) {
       if (attempt.signal.aborted) return;
-      // If the app refuses for good, it refuses again when the feed reconnects after the end.
+      // The present connection stays until its end. When the feed then reconnects, it calls `renew`
+      // again. If the app still refuses, the feed ends.
       if (error instanceof Refusal) return this.#abandon();
       reportError(error);
       this.#postponeSuccessor();
@@ -334,8 +337,9 @@ export class Feed {
   }
 
   /**
-   * Replaces the present connection with its successor. Called at the first event of the successor:
-   * a stream without events may be a refusal.
+   * Replaces the present connection with its successor. Called at the first event of the successor,
+   * and not when the successor opens, because a stream without events may be a refusal. Also called
+   * when the present connection has delivered `OVERLAP_MAX` events since the successor began.
    * @param {Successor} successor
    */
   #takeOver({ attempt, source, heard }) {
@@ -363,8 +367,8 @@ export class Feed {
 
   /**
    * Called when a connection has ended or an attempt has failed. After a short connection the feed
-   * makes the next one. The browser would wait for the same time after each failure, and that time
-   * may be zero.
+   * makes the next one itself. The browser would wait for the same time after each failure, and that
+   * time may be zero.
    * @param {EventSource} source @param {() => void} askWhy @param {AbortSignal} signal
    */
   #lost(source, askWhy, signal) {
@@ -437,8 +441,8 @@ export class Feed {
     }
     if (id === this.#lastEventId) return;
     this.#lastEventId = id;
-    // The new connection repeats events of the previous one. A page that is reloaded meanwhile must
-    // not get them again.
+    // While the new connection repeats events of the previous one, the feed stores no ids. A stored
+    // id would be too old, and a page that is reloaded meanwhile would get events again.
     const behind = this.#overlap.size > 0 && (control || repeated);
     if (!behind) this.#storage((store, key) => store.setItem(key, id));
   }
