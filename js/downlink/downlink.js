@@ -7,18 +7,19 @@
 // server still has it. The feed drops an event only if the listeners got an event with the same id
 // before. It calls `onGap` if events were lost.
 
-/** The feed replaces a connection that brings nothing for this many keep-alive intervals. The
+/** The feed replaces a connection that delivers nothing for this many keep-alive intervals. The
  * server sends something in each interval. So the feed keeps a connection if one keep-alive is
  * missing, and replaces it if two in a row are missing. */
 const SILENT_INTERVALS_MAX = 2.5;
-/** When the page becomes visible or comes online, the feed replaces a connection that has brought
+/** When the page becomes visible or comes online, the feed replaces a connection that has delivered
  * nothing for this many intervals. The number is not nearer to 1, because the server makes each
  * interval up to 20 % longer or shorter at random. */
 const SILENT_INTERVALS_ON_WAKE = 1.5;
 /** The limit of silence doubles after each silent connection, but at most this many times. */
 const SILENT_DOUBLINGS_MAX = 4;
 /** If a connection has not opened after this time, the feed replaces it. When the browser
- * reconnects, the time includes the browser's wait. Most servers send a shorter `retry:`. */
+ * reconnects, this time includes the wait that the server has set with `retry:`. Most servers set a
+ * shorter wait, so the feed does not cut it short. */
 const CONNECTING_MS_MAX = 60_000;
 /** The shortest wait before the feed makes a connection after a failed connection. So even a server
  * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
@@ -111,8 +112,8 @@ export class Feed {
   #lastEventId;
   /** @type {Map<string, Set<Listener>>} */
   #listeners = new Map();
-  /** Belongs to the current attempt, and is aborted when the next attempt begins. The callbacks of
-   * an aborted attempt do nothing. */
+  /** The current attempt. The feed aborts it when the next attempt begins. The callbacks of an
+   * aborted attempt do nothing. */
   #attempt = new AbortController();
   /** @type {EventSource | undefined} */
   #source;
@@ -303,7 +304,8 @@ export class Feed {
     this.#successorTimer = setTimeout(() => this.#beginSuccessor(), waitMs);
   }
 
-  /** Begins another successor after a wait, because the last one failed or has the same end. */
+  /** Begins another successor after a wait, because the last successor failed, or its credentials
+   * have the same end as those of the present connection. */
   #postponeSuccessor() {
     const rangeMs = backoffMsMax(this.#successors - 1);
     this.#prepareSuccessor(RECONNECTION_MS_MIN + rangeMs * Math.random());
