@@ -46,8 +46,8 @@ const SEEN_MAX = 1_000;
 /** While the next connection opens, the present one delivers events, and the feed keeps their ids.
  * After this many events, the feed closes the present connection, and waits for the next one. */
 const OVERLAP_MAX = 1_000;
-/** The feed keeps only this many characters of an unfinished line. They are enough for every id and
- * event type. */
+/** When the feed reads a stream with `fetch`, it keeps only this many characters of an unfinished
+ * line. They are enough for every id and event type. */
 const LINE_CHARACTERS_MAX = 1_024;
 /** These refusals are temporary, so the feed tries again: timeout, too early, too many requests. */
 const PASSING = [408, 425, 429];
