@@ -7,17 +7,19 @@
 // server still has it. The feed drops an event only if the listeners got an event with the same id
 // before. It calls `onGap` if events were lost.
 
-/** The feed replaces a connection that brings nothing for this many keep-alive intervals. The
- * server sends something in each interval. So one keep-alive may be lost, but not two in a row. */
+/** The feed replaces a connection that delivers nothing for this many keep-alive intervals. The
+ * server sends something in each interval. So the feed keeps a connection if one keep-alive is
+ * missing, and replaces it if two in a row are missing. */
 const SILENT_INTERVALS_MAX = 2.5;
-/** When the page becomes visible or comes online, the feed replaces a connection that has brought
+/** When the page becomes visible or comes online, the feed replaces a connection that has delivered
  * nothing for this many intervals. The number is not nearer to 1, because the server makes each
  * interval up to 20 % longer or shorter at random. */
 const SILENT_INTERVALS_ON_WAKE = 1.5;
 /** The limit of silence doubles after each silent connection, but at most this many times. */
 const SILENT_DOUBLINGS_MAX = 4;
 /** If a connection has not opened after this time, the feed replaces it. When the browser
- * reconnects, the time includes the browser's wait. Most servers send a shorter `retry:`. */
+ * reconnects, this time includes the wait that the server has set with `retry:`. Most servers set a
+ * shorter wait, so the feed does not cut it short. */
 const CONNECTING_MS_MAX = 60_000;
 /** The shortest wait before the feed makes a connection after a failed connection. So even a server
  * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
@@ -31,21 +33,21 @@ const BACKOFF_STEP_MS = 1_000;
 /** The random wait is never longer than this. A longer wait would keep a page offline after the
  * server is back; with a shorter one, all pages together could overload the server. */
 const BACKOFF_MS_MAX = 30_000;
-/** If a server asks for a longer wait with `Retry-After` or `retry:`, the feed waits for this
- * time. A server may ask for an hour during maintenance. A mistyped number must not stop a page
- * for days. */
+/** If a server asks for a longer wait with `Retry-After` or `retry:`, the feed waits only for this
+ * time. An hour is enough for maintenance of the server. A longer time may be a mistyped number,
+ * and must not stop a page for days. */
 const WAIT_MS_MAX = 3_600_000;
 /** The longest delay that `setTimeout` accepts. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
-/** The feed remembers the ids of this many events. If the server does not know the feed's last id,
- * it replays its newest events, at most 1,000. The feed then drops the replayed events whose ids it
- * remembers. */
+/** The feed keeps the ids of this many events. If the server does not know the feed's last id, the
+ * server replays its newest events, at most 1,000. The feed then drops the replayed events whose
+ * ids it has kept. */
 const SEEN_MAX = 1_000;
-/** While the next connection opens, the present one delivers events, and the feed remembers their
- * ids. After this many events, it closes the present connection, and waits for the next one. */
+/** While the next connection opens, the present one delivers events, and the feed keeps their ids.
+ * After this many events, the feed closes the present connection, and waits for the next one. */
 const OVERLAP_MAX = 1_000;
-/** The feed keeps only this many characters of an unfinished line. They are enough for every id and
- * event type. */
+/** When the feed reads a stream with `fetch`, it keeps only this many characters of an unfinished
+ * line. They are enough for every id and event type. */
 const LINE_CHARACTERS_MAX = 1_024;
 /** These refusals are temporary, so the feed tries again: timeout, too early, too many requests. */
 const PASSING = [408, 425, 429];
@@ -110,8 +112,8 @@ export class Feed {
   #lastEventId;
   /** @type {Map<string, Set<Listener>>} */
   #listeners = new Map();
-  /** Belongs to the current attempt, and is aborted when the next attempt begins. The callbacks of
-   * an aborted attempt do nothing. */
+  /** The current attempt. The feed aborts it when the next attempt begins. The callbacks of an
+   * aborted attempt do nothing. */
   #attempt = new AbortController();
   /** @type {EventSource | undefined} */
   #source;
@@ -133,7 +135,7 @@ export class Feed {
   #successorTimer;
   /** The number of successors since the server last announced a new end of the credentials. */
   #successors = 0;
-  /** The end of the credentials, on the wall clock, that the server last announced. */
+  /** The end of the credentials that the server last announced, as a time of the wall clock. */
   #endsAt = 0;
   /** @type {Set<string>} the ids of events that the previous connection has delivered, and that the
    * present one delivers again */
@@ -281,8 +283,9 @@ export class Feed {
 
   /**
    * Called when the server has announced the end of the credentials. The feed renews them, and opens
-   * a successor of the connection. Without `renew`, the successor would have the same end. Without a
-   * last id, the successor could not continue where the connection is.
+   * a successor of the connection. The feed does nothing if it has no `renew`, because the successor
+   * would have the same end. It also does nothing if it has no last id, because the successor could
+   * not continue after the last event.
    * @param {number} leftMs
    */
   #expiring(leftMs) {
@@ -301,7 +304,8 @@ export class Feed {
     this.#successorTimer = setTimeout(() => this.#beginSuccessor(), waitMs);
   }
 
-  /** Begins another successor after a wait, because the last one failed or has the same end. */
+  /** Begins another successor after a wait, because the last successor failed, or its credentials
+   * have the same end as those of the present connection. */
   #postponeSuccessor() {
     const rangeMs = backoffMsMax(this.#successors - 1);
     this.#prepareSuccessor(RECONNECTION_MS_MIN + rangeMs * Math.random());
@@ -326,7 +330,8 @@ export class Feed {
       if (!attempt.signal.aborted) successor.source = this.#open(url, attempt);
     } catch (error) {
       if (attempt.signal.aborted) return;
-      // If the app refuses for good, it refuses again when the feed reconnects after the end.
+      // The present connection stays until its end. When the feed then reconnects, it calls `renew`
+      // again. If the app still refuses, the feed ends.
       if (error instanceof Refusal) return this.#abandon();
       reportError(error);
       this.#postponeSuccessor();
@@ -334,8 +339,9 @@ export class Feed {
   }
 
   /**
-   * Replaces the present connection with its successor. Called at the first event of the successor:
-   * a stream without events may be a refusal.
+   * Replaces the present connection with its successor. Called at the first event of the successor,
+   * and not when the successor opens, because a stream without events may be a refusal. Also called
+   * when the present connection has delivered `OVERLAP_MAX` events since the successor began.
    * @param {Successor} successor
    */
   #takeOver({ attempt, source, heard }) {
@@ -363,8 +369,8 @@ export class Feed {
 
   /**
    * Called when a connection has ended or an attempt has failed. After a short connection the feed
-   * makes the next one. The browser would wait for the same time after each failure, and that time
-   * may be zero.
+   * makes the next one itself. The browser would wait for the same time after each failure, and that
+   * time may be zero.
    * @param {EventSource} source @param {() => void} askWhy @param {AbortSignal} signal
    */
   #lost(source, askWhy, signal) {
@@ -437,8 +443,8 @@ export class Feed {
     }
     if (id === this.#lastEventId) return;
     this.#lastEventId = id;
-    // The new connection repeats events of the previous one. A page that is reloaded meanwhile must
-    // not get them again.
+    // While the new connection repeats events of the previous one, the feed stores no ids. A stored
+    // id would be too old, and a page that is reloaded meanwhile would get events again.
     const behind = this.#overlap.size > 0 && (control || repeated);
     if (!behind) this.#storage((store, key) => store.setItem(key, id));
   }
