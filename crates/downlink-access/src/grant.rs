@@ -1,8 +1,8 @@
 //! The grant: the rights of verified credentials, and their end.
 //!
-//! Handlers see grants, never credentials. A grant starts without rights, and each right is added
-//! by name. A check compares whole selectors (see [`contains`]). Its error names the first selector
-//! that is not covered.
+//! Handlers get grants, never credentials. A new grant has only the right to receive the events for
+//! everyone. Every other right is added by name. A check compares whole selectors (see
+//! [`contains`]). Its error names the first selector that is not covered.
 
 use downlink_log::{Address, ClientId, Timestamp, Topic, TopicSelector};
 
@@ -146,8 +146,9 @@ impl Grant {
         }
     }
 
-    /// Checks the right to read the inbox of a client. A grant with a client may read the inbox of
-    /// this client. A grant without a client that may issue tickets may read every inbox.
+    /// Checks the right to read the inbox of a client. A grant with a client may read only the
+    /// inbox of this client. A grant without a client may read every inbox if it has the right to
+    /// issue tickets.
     ///
     /// # Errors
     ///
@@ -170,7 +171,7 @@ impl Grant {
                 is_granted.then_some(()).ok_or_else(denied)
             }
             Address::Client(_) => self.check(Right::PublishClients),
-            // A kind of address that this version does not know needs the widest right.
+            // An address of an unknown kind needs the widest right to publish.
             _ => self.check(Right::Everyone),
         }
     }
@@ -227,7 +228,7 @@ impl Default for Grant {
     }
 }
 
-/// The selector of every topic.
+/// The selector that matches every topic.
 fn every_topic() -> Vec<TopicSelector> {
     TopicSelector::parse("*").into_iter().collect()
 }

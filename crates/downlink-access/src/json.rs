@@ -1,6 +1,8 @@
-//! Reads JSON from other parties: one object in which no object repeats a member, at any depth.
+//! Reads JSON from other parties. The document must be one object. No object in it may repeat a
+//! member, at any depth.
 //!
-//! If a member is repeated, two programs may read different values. So such a document is refused.
+//! If a member is repeated, two programs may read different values of it. So such a document is
+//! refused.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -20,12 +20,13 @@ pub const KEYS_MAX: usize = 64;
 pub enum KeyRole {
     /// An app, which publishes anywhere and issues tickets ([`Grant::app`]).
     Publish,
-    /// An operator, who may do everything ([`Grant::all`]).
+    /// An operator with every right ([`Grant::all`]).
     Admin,
 }
 
 impl KeyRole {
-    /// A part of the id. So a key that gets another role also gets another id.
+    /// A part of the text that is hashed to the id. So the same key has a different id in each
+    /// role.
     const fn purpose(self) -> &'static str {
         match self {
             Self::Publish => "publish key",
@@ -52,7 +53,7 @@ pub enum AddKeyError {
     /// The same key was added before, in this or in another role.
     #[error("the key {key} is given twice: each role and each app needs its own")]
     Repeated {
-        /// The key.
+        /// The id of the key.
         key: KeyId,
     },
     /// There are too many keys.

@@ -1,8 +1,9 @@
 //! Keys that verify tokens, each bound to the algorithms of its type.
 //!
-//! A shared secret verifies only HMAC signatures, and a public key never does. So a public key
-//! cannot be used as a shared secret to sign tokens. Every key is parsed when it is added. A point
-//! that is not on the curve or a short RSA key is refused then, and not at a request.
+//! A shared secret verifies only HMAC signatures, and a public key verifies none of them. So an
+//! attacker cannot sign a token with a public key as the shared secret. Every key is parsed when it
+//! is added. So a short RSA key, or a point that is not on its curve, is refused before the first
+//! request.
 
 use std::fmt;
 
@@ -195,8 +196,8 @@ impl VerifyingKey {
         self.algorithms == other.algorithms
     }
 
-    /// Verifies a signature. The call names the provider, because the process may have set another
-    /// one as its default.
+    /// Verifies a signature. The call names the provider of the cryptography, because the process
+    /// may have another default provider.
     pub(crate) fn verifies(
         &self,
         algorithm: Algorithm,
@@ -221,7 +222,7 @@ impl fmt::Debug for VerifyingKey {
 /// The algorithm with this name. `none` and every other name have no algorithm.
 pub(crate) fn algorithm(name: &str) -> Option<Algorithm> {
     match name {
-        // RFC 9864 gave EdDSA with this curve its own name.
+        // RFC 9864 gave this name to EdDSA with the curve Ed25519.
         "Ed25519" => Some(Algorithm::EdDSA),
         name => name.parse().ok(),
     }

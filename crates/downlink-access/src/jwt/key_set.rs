@@ -1,8 +1,8 @@
 //! Key sets (JWKS, RFC 7517): reading them, and deciding when a server fetches them again.
 //!
-//! A key set is a document with the public keys of an issuer of tokens. Nothing here fetches. The
-//! server asks [`poll_fetch`](KeySetCache::poll_fetch) whether to fetch now, fetches, and reports
-//! the outcome. If a new document lacks a key, this key verifies nothing from then on. If the
+//! A key set is a document with the public keys of an issuer of tokens. This module does not fetch
+//! it. The server asks [`poll_fetch`](KeySetCache::poll_fetch) whether to fetch now, fetches, and
+//! reports the outcome. A key that is missing in the newest document verifies nothing. If the
 //! server cannot fetch, it uses the newest document for a day, and then refuses the tokens of the
 //! issuer.
 
@@ -23,15 +23,16 @@ pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
 /// The maximum number of keys in one set. Large issuers have about ten.
 pub const KEY_SET_KEYS_MAX: usize = 100;
 
-/// The time between two regular fetches. A removed key verifies tokens for at most this time.
+/// The time between two regular fetches. A key that the issuer removed is used for at most this
+/// time.
 pub const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// The minimum time between two fetches. It limits the fetches that tokens with invented key names
 /// can cause.
 pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
-/// The maximum time of a fetch. Without an outcome until then, it counts as failed. The server
-/// should end a fetch after this time, because a late outcome could replace a newer key set.
+/// The maximum time of a fetch. A fetch without an outcome after this time counts as failed. The
+/// server should then end the fetch, because a late outcome could replace a newer key set.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each request reads the clock when it begins. So a call may get an older time than the call
@@ -167,7 +168,7 @@ impl KeySet {
 /// ```
 #[derive(Debug, Default)]
 pub struct KeySetCache(
-    /// Held alone, and only to read or to replace the state.
+    /// The lock is held only to read or to replace the state. No other lock is taken meanwhile.
     Mutex<State>,
 );
 
@@ -208,13 +209,13 @@ impl KeySetCache {
         self.0.lock().next_fetch_at(now)
     }
 
-    /// Replaces the set by a fetched document. Keys that the document lacks verify nothing from now
-    /// on.
+    /// Replaces the set by a fetched document. From now on, a key that is not in the document
+    /// verifies nothing.
     ///
     /// # Errors
     ///
-    /// With [`KeySetError::NoUsableKey`], the set now has no keys. With any other error, the
-    /// document is refused and the older set stays in use.
+    /// After [`KeySetError::NoUsableKey`], the cache holds a set without keys. After any other
+    /// error, the document is refused and the older set stays in use.
     pub fn fetched(&self, now: Timestamp, document: &[u8]) -> Result<(), KeySetError> {
         let set = KeySet::read(document);
         let mut state = self.0.lock();
