@@ -1,4 +1,5 @@
-//! Which pages may use the server: the origin of a request, and the headers that tell a browser.
+//! Decides which pages may use the server, from the origin of a request, and tells the browser with
+//! CORS headers.
 //!
 //! A browser names the origin of a page in `Origin`, or says in `Sec-Fetch-Site` how the page
 //! relates to the server. A page of the server's own origin needs no permission. A page of a listed
@@ -39,8 +40,9 @@ const PREFLIGHT_SECONDS: &str = "7200";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 impl Origins {
-    /// These origins, such as `https://app.example`. With `*` among them, every page may use the
-    /// server, but only the pages of the other listed origins with credentials.
+    /// These origins, such as `https://app.example`. If `*` is among them, every page may use the
+    /// server. A page of another origin may then send credentials only if its own origin is listed
+    /// too.
     pub fn new(listed: &[String]) -> Self {
         let every = listed.iter().any(|origin| origin == "*");
         Self { listed: listed.iter().filter(|origin| *origin != "*").cloned().collect(), every }
@@ -60,13 +62,15 @@ impl Origins {
     ) -> Result<Origin, HeaderName> {
         let site = single_value(headers, &SEC_FETCH_SITE)?;
         let origin = single_value(headers, &header::ORIGIN)?;
-        // The browser compares the real names. A proxy may have changed `Host` since then.
+        // The browser has compared the page with the name that it connected to. `Host` is less
+        // reliable, because a proxy may have changed it.
         if site == Some("same-origin") {
             return Ok(Origin::Own);
         }
         if let Some(origin) = origin {
-            // The browser knows that the page is not the server's own. It may have the same name, but
-            // another scheme or port, or the name that a proxy puts into `Host`.
+            // The browser has found that the page is not the server's own, even if the names are
+            // equal: the scheme or the port may differ, or a proxy may have put the name into
+            // `Host`.
             let is_foreign = site.is_some_and(|site| site != "none");
             return Ok(self.of_header(origin, own.filter(|_| !is_foreign)));
         }
@@ -123,8 +127,9 @@ impl Origins {
 }
 
 impl Origin {
-    /// Whether a cookie of this request counts as a credential. Without `Origin` and
-    /// `Sec-Fetch-Site`, the request may come from an old browser, so it may only read.
+    /// Whether a cookie of this request counts as a credential. If the request has neither `Origin`
+    /// nor `Sec-Fetch-Site`, it may come from an old browser. Its cookie then counts only for a
+    /// `GET`.
     pub fn may_use_cookies(&self, headers: &HeaderMap, method: &Method) -> bool {
         match self {
             Self::Own | Self::Listed(_) => true,
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_server_is_its_own() {
+    fn a_page_is_own_if_its_origin_has_a_name_of_the_server() {
         let own = |text, names: &[&str]| origin(text, names) == Origin::Own;
         assert!(own("http://127.0.0.1:8080", &["127.0.0.1:8080"]));
         assert!(own("https://push.example", &["127.0.0.1:8080", "push.example"]));
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_comparison_of_the_browser_decides() {
+    fn sec_fetch_site_overrides_the_comparison_of_names() {
         let (own, foreign) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
         let behind = ("origin", "https://behind.a.proxy");
         assert_eq!(of(&[own, behind], &Method::POST, &[]), Origin::Own);
@@ -229,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_count_only_for_known_pages_and_for_reading() {
+    fn a_cookie_counts_for_a_known_page_or_for_a_get_that_names_no_page() {
         let (get, post) = (Method::GET, Method::POST);
         let none = HeaderMap::new();
         assert!(Origin::Own.may_use_cookies(&none, &post));
