@@ -1,8 +1,8 @@
 //! Comparison of two selectors: whether one contains the other, and whether they overlap.
 //!
-//! A granted selector has to contain the requested selector. It is not enough that it matches some
-//! of the requested topics. For example, a request for `orders/*` also asks for `orders/7/status`.
-//! A grant for `orders/{id}` does not match this topic, so it does not cover the request.
+//! A granted selector has to contain the requested selector. It is not enough to match some of the
+//! requested topics. For example, a request for `orders/*` also asks for `orders/7/status`. A grant
+//! for `orders/{id}` does not match this topic, so it does not cover the request.
 //!
 //! Both functions read each segment once and allocate nothing. They compare bytes. They do not fold
 //! case, decode or normalise.

@@ -17,7 +17,7 @@
 //! - Each requested selector must be contained in one granted selector: see [`contains`].
 //! - Every input has a limit in bytes, and no input makes this crate panic.
 //! - Every error has a code and a status. An error about the time, the audience, the issuer or a
-//! revocation is returned only after the signature was verified.
+//!   revocation is returned only after the signature was verified.
 //! - A revoked credential never becomes valid again.
 //!
 //! Deliberately not here: web frameworks, sockets, tasks and clocks. Time is a parameter of every

@@ -203,7 +203,8 @@ impl KeyId {
         Some(Self(number.to_be_bytes()))
     }
 
-    /// The id of a key. The purpose of the key is part of the hash.
+    /// The id of some bytes, such as a key. The purpose is part of the hash, so the same bytes have
+    /// a different id for each purpose.
     pub(crate) fn of(purpose: &str, material: &[u8]) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(purpose.as_bytes());

@@ -82,9 +82,9 @@ impl Verified {
         self.key.map(AcceptedKey::id)
     }
 
-    /// The name space of the publisher's event ids and idempotency keys. Each user with a token has
-    /// its own name space, so that no user can take the id of another publisher's event. `None` for
-    /// all other callers, which share one name space.
+    /// The name space of the publisher's event ids and idempotency keys. A token has the name space
+    /// of its client id, or of its key if it has no client id. So a user cannot take the id of
+    /// another publisher's event. `None` for every other proof: those callers share one name space.
     pub fn publisher(&self) -> Option<KeyId> {
         if self.proof != Proof::Token {
             return None;

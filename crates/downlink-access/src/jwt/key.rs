@@ -80,7 +80,7 @@ pub enum PublicKeyError {
         /// Bits of the modulus.
         bits: usize,
     },
-    /// A key of a set is a shared secret, a private key, or for encryption.
+    /// A key of a set is a shared secret, a private key, or a key for encryption.
     #[error("the key is not a public key for signatures")]
     NotForVerification,
 }

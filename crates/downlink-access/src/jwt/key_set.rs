@@ -23,8 +23,8 @@ pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
 /// The maximum number of keys in one set. Large issuers have about ten.
 pub const KEY_SET_KEYS_MAX: usize = 100;
 
-/// The time between two regular fetches. A key that the issuer removed is used for at most this
-/// time.
+/// The time between two regular fetches. If the fetches succeed, a key that the issuer removed is
+/// used for at most this time.
 pub const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// The minimum time between two fetches. It limits the fetches that tokens with invented key names
@@ -60,7 +60,7 @@ pub enum KeySetError {
     /// The set has more keys than the limit.
     #[error("the key set has {keys} keys, at most {keys_max} are allowed")]
     TooManyKeys {
-        /// Keys of the set.
+        /// The number of keys in the set.
         keys: usize,
         /// The limit.
         keys_max: usize,
@@ -68,7 +68,7 @@ pub enum KeySetError {
     /// No key of the set can verify tokens.
     #[error("none of the {refused} keys of the set can verify tokens")]
     NoUsableKey {
-        /// Keys of the set.
+        /// The number of keys in the set.
         refused: usize,
     },
 }

@@ -90,7 +90,7 @@ fn open_streams(access: &Access) -> [(StreamGrant, Selection); 4] {
     ]
 }
 
-/// The codes of the streams of [`open_streams`], or `open`.
+/// For each stream of [`open_streams`], the code of the error that ends it, or `open`.
 fn codes(streams: &mut [(StreamGrant, Selection); 4]) -> [&'static str; 4] {
     let later = at(NOW + 10);
     streams.each_mut().map(|(stream, asked)| {
@@ -288,7 +288,7 @@ fn a_client_cannot_publish_to_a_topic_that_was_revoked_for_it() {
     assert_eq!(publish(&["orders"]).unwrap_err().code(), "topic_denied");
 }
 
-/// The app's proxy has verified these users, so their grants belong to no key.
+/// The app's proxy has verified these users, and no key has. So their grants belong to no key.
 #[test]
 fn a_trusted_grant_can_be_revoked_like_any_other_grant() {
     let access = Server::new().access();

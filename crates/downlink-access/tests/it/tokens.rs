@@ -164,8 +164,8 @@ fn tokens_that_were_made_for_other_purposes_are_refused() {
 
 #[test]
 fn a_token_longer_than_the_limit_is_malformed() {
-    // Base64 of one part cannot have every length, so `padded` varies the lengths of both the
-    // header and the claims until the token has exactly this many bytes.
+    // The length of one part in base64 cannot have every value. So `padded` varies the lengths of
+    // both the header and the claims until the token has exactly this many bytes.
     let padded = |bytes: usize| {
         let pads = (0..4).flat_map(|header| (5_900..6_100).map(move |claims| (header, claims)));
         let token = |(header, body): (usize, usize)| {
@@ -402,9 +402,9 @@ fn a_token_can_be_inspected_without_a_key() {
     assert_eq!(inspect("a.b").unwrap_err().code(), "token_malformed");
 }
 
-/// This token was issued before the revocation of its client, and ends ten days later. A token
-/// lives for at most a day. Without an `iat`, a server could therefore accept this token on the
-/// last day before its end. By then, the server has forgotten the revocation.
+/// A token without `iat` could be accepted after its revocation was forgotten. A token lives for at
+/// most a day after its `iat`, and a server forgets a revocation after about a day. A token without
+/// `iat` may end ten days after the revocation. By then, the server has forgotten the revocation.
 #[test]
 fn a_token_without_the_time_of_its_issue_is_malformed() {
     assert_eq!(code(&hs256(&format!(r#"{{"exp":{}}}"#, NOW + 60))), "token_malformed");
