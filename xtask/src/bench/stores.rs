@@ -8,7 +8,8 @@ use super::table::{Figure, Row};
 
 /// The size of an event in `durable`.
 pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
-/// The seconds of a run are divided by this number, because `durable` has four ways to publish.
+/// The seconds of each run in `durable` are divided by this number, because the cell has more runs
+/// than other cells.
 const DURABLE_SHARE: u64 = 3;
 /// The body of an event in a batch.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";

@@ -62,7 +62,7 @@ fn reachable(graph: &Graph<'_>, file: usize) -> BTreeSet<usize> {
     reached
 }
 
-/// The shortest path of imports from a file back to itself, without the second mention of the file.
+/// The shortest path of imports from a file back to the file, which is listed only at the start.
 fn shortest_cycle(graph: &Graph<'_>, file: usize) -> Option<Vec<usize>> {
     let mut ways = VecDeque::from([vec![file]]);
     let mut seen = BTreeSet::new();
@@ -87,7 +87,8 @@ fn finding(crate_: &Crate<'_>, graph: &Graph<'_>, group: &BTreeSet<usize>) -> Op
     let names: Vec<&str> = cycle.iter().chain([&first]).map(|file| crate_.path(*file)).collect();
     let mut subject = names.join(" -> ");
     if group.len() > cycle.len() {
-        // With the count in the subject, an exception no longer matches when the group grows.
+        // An exception has this subject. With the number, it no longer matches when the group
+        // grows.
         subject = format!("{subject} (one cycle among {} files)", group.len());
     }
     let advice = format!("`{subject}`: move `{}`, or the code that uses it", import.path);

@@ -1,9 +1,9 @@
 //! The imports between the files of one crate. The rules for layers and for cycles use them.
 //!
 //! The target of an import is the file that defines the item, even if the path leads through a
-//! re-export. For an item of another crate, the target is the file of this crate that imports the
-//! item from the other crate. If this file is a parent of the importing file, such as `lib.rs`, the
-//! import does not count.
+//! re-export. An item of another crate has no such file. Its target is the file of this crate that
+//! imports it from the other crate. If this file is a parent of the importing file, such as
+//! `lib.rs`, the import does not count.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -84,7 +84,7 @@ fn imports(folder: &str, files: &[&Source]) -> Vec<Import> {
     for (from, contents) in contents.iter().enumerate() {
         for reference in &contents.references {
             let Resolved { files: mut targets, outside, is_imported } = modules.resolve(reference);
-            // A parent that re-exports another crate's item is not the file that defines it.
+            // A re-export of another crate's item in a parent does not make the parent the target.
             let is_parent = |file: &usize| is_parent(files[*file], files[from]);
             targets.extend(outside.into_iter().filter(|file| !is_parent(file)));
             for to in targets.into_iter().filter(|to| *to != from) {

@@ -24,7 +24,7 @@ const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "record"];
 struct Turn {
     name: &'static str,
     pattern: &'static str,
-    /// A hit does not count if this pattern matches the text from the group `next` on.
+    /// If this pattern matches the text from the group `next` on, the turn is not a hit.
     unless: Option<&'static str>,
 }
 
