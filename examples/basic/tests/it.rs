@@ -1,4 +1,5 @@
-//! Tests of the stream without a socket on a paused clock, and of the program.
+//! Tests of the stream and of the program. The tests of the stream use no socket, and a paused
+//! clock.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Tests of the endpoints without a socket, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use no socket.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -125,7 +125,7 @@ async fn reconnecting_client_gets_the_missed_messages() {
 }
 
 #[tokio::test]
-async fn client_that_reconnects_before_the_first_message_gets_it() {
+async fn reconnecting_client_gets_the_first_message_of_the_room() {
     let app = app();
     let id = last_id(open(&app, "/events", "").await.sees("keep_alive_ms").await);
     say(&app, "first").await;

@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket on a paused clock, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use no socket, and a
+//! paused clock.
 
 mod started;
 #[expect(dead_code, reason = "a client has to start a job before it can open a stream")]

@@ -136,7 +136,8 @@ impl Opened {
             return Ok(self);
         };
         // `offset` may be in the middle of a line. So reading starts one byte before `offset`, and
-        // the first line read is skipped. If that byte is a line feed, only this byte is skipped.
+        // the rest of the line is skipped. If the byte before `offset` is a line feed, only this
+        // byte is skipped.
         let mut opened = self.at(offset - 1).await?;
         opened.lines.next().await?;
         Ok(opened)

@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket over real files, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use real files, but no
+//! socket.
 
 #[cfg(unix)]
 #[expect(dead_code, reason = "clients of this program send no POST")]

@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket on a paused clock, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use no socket, and a
+//! paused clock.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -51,7 +52,7 @@ fn last_id(seen: &str) -> String {
 }
 
 #[tokio::test]
-async fn hello_reaches_every_connection_of_a_client_and_no_other() {
+async fn hello_reaches_every_connection_of_a_client_and_no_other_client() {
     let hub = targeted::hub().expect("the settings are valid");
     let app = targeted::app(hub.clone());
     let mut tabs = [open(&app, "/sse?id=alice", "").await, open(&app, "/sse?id=alice", "").await];
