@@ -18,7 +18,7 @@ const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
 const MAKING_WINDOW: u64 = 65_536;
 /// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
-/// The number of the run that makes the history.
+/// The number that marks the events of the history, so that a later run recognizes them.
 const PAST_RUN: &str = "7";
 /// The number of events in the history of `replay` and of `open`.
 const PAST_EVENTS: &str = "1000000";
