@@ -57,7 +57,7 @@ pub enum AccessError {
     /// The credential was revoked.
     #[error("the credential was revoked")]
     Revoked,
-    /// No selector of the grant contains a requested selector.
+    /// No selector of the grant contains one of the requested selectors.
     #[error("the grant does not cover the topic `{selector}`")]
     TopicDenied {
         /// The first selector that is not covered.

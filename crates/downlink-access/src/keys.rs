@@ -92,7 +92,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Keys {
-    /// No keys.
+    /// Makes an empty list.
     pub const fn new() -> Self {
         Self(Vec::new())
     }

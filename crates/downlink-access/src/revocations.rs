@@ -63,7 +63,8 @@ pub enum Revoked {
 pub struct Revocation {
     /// The rights that it ends.
     pub revoked: Revoked,
-    /// Its moment. Credentials that are issued later are not revoked.
+    /// The time of the revocation. Credentials that are issued later are revoked only if `revoked` is
+    /// a key.
     pub at: Timestamp,
 }
 
@@ -131,7 +132,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// No revocations, for tokens that live at most this long.
+    /// Makes an empty list, for tokens that live at most this long.
     ///
     /// Revocations are remembered for at least [`TOKEN_LIFETIME_MAX_DEFAULT`], because a ticket may
     /// live longer than a token.
@@ -139,7 +140,7 @@ impl Revocations {
         Self::with_entries_max(lifetime_max, REVOCATIONS_MAX)
     }
 
-    /// No revocations, and a lower limit of entries.
+    /// Makes an empty list that has at most `entries_max` entries for clients and topics.
     pub fn with_entries_max(lifetime_max: Duration, entries_max: usize) -> Self {
         Self {
             by_client: BTreeMap::new(),
