@@ -13,7 +13,7 @@
 //!
 //! Guarantees:
 //!
-//! - A request without a credential may only read public topics.
+//! - A request without a credential may only read public topics and the events for everyone.
 //! - Each requested selector must be contained in one granted selector: see [`contains`].
 //! - Every input has a limit in bytes, and no input makes this crate panic.
 //! - Every error has a code and a status. An error about the time, the audience, the issuer or a

@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 ///
 /// The [`AccessLayer`](super::AccessLayer) puts a caller into the extensions of each request. With
 /// the feature `axum`, this type is an extractor. A request without a credential has a caller too.
-/// This caller may only read public topics.
+/// This caller may only read public topics and the events for everyone.
 ///
 /// Each check also finds out whether the rights of the caller have ended since the request began. A
 /// handler that runs for a long time can check the rights again.

@@ -25,9 +25,10 @@ use crate::http::is_event_source;
 /// of the query, or a token in a cookie. If the credential is not accepted, the layer answers with
 /// a [`Refusal`], and the request does not reach the app.
 ///
-/// A request without a credential reaches the app with a caller that may only read public topics.
-/// So every route has to check the rights of its caller. A request with a cookie that is not
-/// accepted is treated in the same way, so that an old cookie does not close a public page.
+/// A request without a credential reaches the app with a caller that may only read public topics
+/// and the events for everyone. So every route has to check the rights of its caller. A request
+/// with a cookie that is not accepted is treated in the same way, so that an old cookie does not
+/// close a public page.
 ///
 /// A cookie counts only if it comes from a page of the app's own origin or of an allowed
 /// [origin](Self::origin). Otherwise every page on the web could send requests with the cookies of
@@ -61,7 +62,7 @@ impl AccessLayer {
         Self { access, cookie, origins: Vec::new(), hosts: Vec::new() }
     }
 
-    /// Sets the name of the cookie with a token. Default:
+    /// Sets the name of the cookie that holds a token. Default:
     /// [`COOKIE_NAME_DEFAULT`].
     pub fn cookie(mut self, name: impl Into<String>) -> Self {
         self.cookie = name.into();
