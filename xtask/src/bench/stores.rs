@@ -210,7 +210,8 @@ fn past_events(round: &Round<'_>) -> &'static str {
     if round.is_quick { PAST_EVENTS_QUICK } else { PAST_EVENTS }
 }
 
-/// Publishes this many small events. One reader accounts for the events of its topic.
+/// Publishes this many small events. One reader checks that each event of its topic arrives once
+/// and in order.
 fn making(batch: u64, events: &str) -> Load {
     let load = Load::on(1).window(MAKING_WINDOW).seconds(MAKING_SECONDS_MAX);
     let load = load.with(&["--events", events, "--payload-bytes", "64"]);

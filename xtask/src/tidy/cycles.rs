@@ -62,7 +62,8 @@ fn reachable(graph: &Graph<'_>, file: usize) -> BTreeSet<usize> {
     reached
 }
 
-/// The shortest path of imports from a file back to the file, which is listed only at the start.
+/// The shortest path of imports that leads from a file back to the file. The path contains the file
+/// only once, at its beginning.
 fn shortest_cycle(graph: &Graph<'_>, file: usize) -> Option<Vec<usize>> {
     let mut ways = VecDeque::from([vec![file]]);
     let mut seen = BTreeSet::new();
