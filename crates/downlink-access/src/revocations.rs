@@ -63,8 +63,8 @@ pub enum Revoked {
 pub struct Revocation {
     /// The rights that it ends.
     pub revoked: Revoked,
-    /// The time of the revocation. Credentials that are issued later are revoked only if `revoked` is
-    /// a key.
+    /// The time of the revocation. Credentials that are issued later are revoked only if `revoked`
+    /// is a key.
     pub at: Timestamp,
 }
 
