@@ -2,8 +2,8 @@
 //!
 //! The rule reads comments, documents and messages. Some hits of its patterns are good sentences.
 //! So the rule only limits the number of hits per 10,000 words. Above the limit, each hit is a
-//! finding.
-//! Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3 hits per 10,000 words.
+//! finding. Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3 hits per 10,000
+//! words.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
