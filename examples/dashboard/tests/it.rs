@@ -1,5 +1,5 @@
-//! Tests of the endpoints and of the program. The tests of the endpoints use no socket, and a
-//! paused clock.
+//! Tests of the endpoints and of the program. The tests of the endpoints use a paused clock and no
+//! socket.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;

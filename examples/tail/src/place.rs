@@ -1,8 +1,8 @@
 //! Places in files as event ids: `tail-<file>-<offset>`.
 //!
 //! `<file>` is the number that the operating system gives to the file (its inode). If another file
-//! takes the name of the file, its number is different. So the server notices that an old id is not
-//! a place in the new file.
+//! takes the file's name, the new file has another number. So the server notices that an old id is
+//! not a place in the new file.
 
 use std::{fmt, fs::Metadata};
 

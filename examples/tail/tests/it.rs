@@ -229,7 +229,7 @@ async fn client_with_an_unknown_id_starts_near_the_end() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn file_that_cannot_be_read_is_a_problem() {
+async fn file_that_cannot_be_read_is_answered_with_500() {
     let file = Growing::new("");
     let request = Request::get("/events").body(Body::empty()).expect("the request is valid");
     let response = send(&tail::app(file.0.join("below a file")), request).await;

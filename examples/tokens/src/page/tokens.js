@@ -2,8 +2,8 @@
 // stop the answer. The answer's id is in the page's URL, so a reloaded page reads the answer from
 // its beginning. The script shows tokens as text, never as HTML.
 
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
 
 const STATES = {
