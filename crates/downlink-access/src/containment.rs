@@ -1,8 +1,8 @@
 //! Comparison of two selectors: whether one contains the other, and whether they overlap.
 //!
-//! A granted selector has to contain the requested selector. It is not enough to match some of the
-//! requested topics. For example, a request for `orders/*` also asks for `orders/7/status`. A grant
-//! for `orders/{id}` does not match this topic, so it does not cover the request.
+//! A granted selector has to contain the requested selector: it has to match every topic that the
+//! request can match. For example, a request for `orders/*` also asks for `orders/7/status`. A
+//! grant for `orders/{id}` does not match this topic, so the grant does not cover the request.
 //!
 //! Both functions read each segment once and allocate nothing. They compare bytes. They do not fold
 //! case, decode or normalise.
@@ -38,7 +38,8 @@ pub fn contains(granted: &TopicSelector, asked: &TopicSelector) -> bool {
 
 /// Whether at least one topic is matched by both selectors.
 ///
-/// A revocation of `rooms/7` also ends a subscription to `rooms/*`, because the two overlap.
+/// A revocation of `rooms/7` also ends a subscription to `rooms/*`, because the two selectors
+/// overlap.
 ///
 /// ```
 /// use downlink_access::overlaps;

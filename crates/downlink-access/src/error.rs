@@ -1,8 +1,8 @@
 //! The reasons for refused requests, each with the code and the status of the answer.
 //!
 //! No error contains any part of a credential. Errors about the time, the audience, the issuer or a
-//! revocation are returned only after the signature was verified. So the answer to a forged token
-//! reveals nothing about them.
+//! revocation are returned only after the signature was verified. So an attacker cannot use a
+//! forged token to find out which issuer is accepted or which credentials are revoked.
 
 use downlink_log::{ClientId, InvalidName, TopicSelector};
 use thiserror::Error;
@@ -39,7 +39,7 @@ pub enum AccessError {
     /// No key verifies this credential.
     #[error("the key of the credential is not known here")]
     KeyUnknown,
-    /// The signature or the seal is wrong.
+    /// The signature of a token or the seal of a ticket is wrong.
     #[error("the signature of the credential is wrong")]
     Signature,
     /// The credential has ended.

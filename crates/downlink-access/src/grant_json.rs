@@ -1,4 +1,5 @@
-//! Grants as JSON, in the claim `downlink` of a token and in the answer of an app.
+//! Grants as JSON. A grant is the claim `downlink` of a token, or the answer of an app that the
+//! server has asked for the rights of a request.
 //!
 //! An unknown member is an error. If it were ignored, a restriction with a misspelt name would have
 //! no effect.
@@ -14,8 +15,8 @@ use crate::json;
 /// grant for so many topics should use patterns.
 pub const GRANT_SELECTORS_MAX: usize = 256;
 
-/// The maximum length of a document in bytes. It is enough for two full lists of selectors with 100
-/// bytes each.
+/// The maximum length of a document in bytes. It is enough for two full lists in which each
+/// selector has 100 bytes.
 pub const GRANT_BYTES_MAX: usize = 64 * 1024;
 
 const LISTS: &str = "a list of selectors";
@@ -24,9 +25,9 @@ const FLAG: &str = "true or false";
 impl Grant {
     /// Reads a grant from JSON.
     ///
-    /// Each member has the name of an accessor, and every member may be left out. `subscribe` and
-    /// `publish` are lists of selectors, `client` is a client id, `until` is a number of seconds
-    /// since the Unix epoch, and the others are true or false.
+    /// Each member has the name of a method of `Grant`, and every member may be left out.
+    /// `subscribe` and `publish` are lists of selectors, `client` is a client id, `until` is a
+    /// number of seconds since the Unix epoch, and all other members are true or false.
     ///
     /// # Errors
     ///

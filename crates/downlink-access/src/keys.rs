@@ -25,8 +25,8 @@ pub enum KeyRole {
 }
 
 impl KeyRole {
-    /// A part of the text that is hashed to the id. So the same key has a different id in each
-    /// role.
+    /// The text that is hashed together with a key in this role. The hash is the key's id, so the
+    /// same key has a different id in each role.
     const fn purpose(self) -> &'static str {
         match self {
             Self::Publish => "publish key",

@@ -1,4 +1,5 @@
-//! Access control for event streams: the rights to subscribe and to publish, and their end.
+//! Access control for event streams: the rights to subscribe and to publish, and the time at which
+//! they end.
 //!
 //! Verified credentials become a [`Grant`]: selectors to subscribe and to publish, a client id, a
 //! few rights, and an end. A selector is the name of a topic, or a pattern. Handlers get grants,

@@ -54,7 +54,7 @@ pub enum KeyFileError {
     /// The key cannot be sent in a header.
     #[error("the key has a space, a control character or a byte outside ASCII at byte {at}")]
     NotPrintable {
-        /// Byte position.
+        /// The position of this byte in the key, counted from 0.
         at: usize,
     },
     /// The file is a PEM file. It may hold a public key, and a public key is not secret.

@@ -38,7 +38,7 @@ pub struct Verified {
 pub enum Proof {
     /// The request had no credential.
     Nothing,
-    /// The request came over a trusted socket, or the app answered for it.
+    /// No credential: the request came over a trusted socket, or the app has decided its rights.
     Trusted,
     /// A key.
     Key,
@@ -54,8 +54,8 @@ pub enum Proof {
 }
 
 impl Verified {
-    /// A grant without a credential, for a request over a trusted socket, or from the answer of an
-    /// app. Revocations treat the grant as issued now.
+    /// A grant without a credential, for a request over a trusted socket, or for a request whose
+    /// rights the app has decided. Revocations treat the grant as issued now.
     pub const fn trusted(grant: Grant, now: Timestamp) -> Self {
         Self { grant, proof: Proof::Trusted, key: None, issued_at: now, verified_at: now }
     }
@@ -84,7 +84,8 @@ impl Verified {
 
     /// The name space of the publisher's event ids and idempotency keys. A token has the name space
     /// of its client id, or of its key if it has no client id. So a user cannot take the id of
-    /// another publisher's event. `None` for every other proof: those callers share one name space.
+    /// another publisher's event. `None` if the proof is not a token: all callers without a token
+    /// share one name space.
     pub fn publisher(&self) -> Option<KeyId> {
         if self.proof != Proof::Token {
             return None;
@@ -165,7 +166,7 @@ impl Verified {
 /// The facts that decide whether a verified grant still holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    /// The end. `None` for an open stream, because the response ends the stream in time.
+    /// The end. `None` for an open stream, because the response has its own timer for the end.
     pub(crate) until: Option<Timestamp>,
     pub(crate) client: Option<ClientTag>,
     pub(crate) issued_at: Timestamp,

@@ -62,7 +62,7 @@ pub enum PublicKeyError {
     /// The file has no section `PUBLIC KEY`, or a broken section.
     #[error("the file is no PEM file with a section `PUBLIC KEY`")]
     NoPublicKey,
-    /// The file has a private key. A verifier does not need it.
+    /// The file has a private key. A verifier needs only the public key.
     #[error("the file has a private key: give the server the public key only")]
     PrivateKey,
     /// The file has more keys than the limit.
@@ -191,7 +191,7 @@ impl VerifyingKey {
         self.algorithms == HMAC
     }
 
-    /// Whether both keys can verify the same tokens.
+    /// Whether the other key is for the same algorithms.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.algorithms == other.algorithms
     }
@@ -219,7 +219,8 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// The algorithm with this name. `none` and every other name have no algorithm.
+/// The algorithm with this name. `None` if the name is unknown. The name `none`, which marks a
+/// token without a signature, is unknown too.
 pub(crate) fn algorithm(name: &str) -> Option<Algorithm> {
     match name {
         // RFC 9864 gave this name to EdDSA with the curve Ed25519.

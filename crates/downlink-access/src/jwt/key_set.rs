@@ -35,11 +35,13 @@ pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// server should then end the fetch, because a late outcome could replace a newer key set.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Each request reads the clock when it begins. So a call may get an older time than the call
-/// before it. If the time is older by more than this, the clock was set back.
+/// The maximum difference between the times of two calls that are out of order. Each request reads
+/// the clock when it begins, so a call may get an older time than the call before it. If the time
+/// is older by more than this, the clock was set back.
 const REORDERED_MAX: Duration = Duration::from_secs(10);
 
-/// The maximum age of a set. Without a newer set, the tokens of the issuer are then refused.
+/// The maximum age of a set. If no newer set was fetched by then, the tokens of the issuer are
+/// refused.
 pub const KEY_SET_STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A document is refused as a key set.
@@ -197,8 +199,8 @@ impl KeySetCache {
         let is_due = state.next_fetch_at(now) <= now;
         if is_due {
             (state.began, state.in_flight, state.is_due) = (Some(now), true, true);
-            // If the clock was set back, the age of the set is unknown. It may be used for one more
-            // day at most.
+            // If the clock was set back, the age of the set is unknown. The set may be used for one
+            // more day at most.
             state.newest = state.newest.take().map(|(set, fetched)| (set, fetched.min(now)));
         }
         is_due
@@ -230,8 +232,8 @@ impl KeySetCache {
         usable
     }
 
-    /// The number of fetched sets that lacked a key of the set before them. When it has grown, a
-    /// server [lets the open streams check their rights](crate::Access::note_change).
+    /// The number of fetched sets that lacked a key of the set before them. When this number has
+    /// grown, a server [lets the open streams check their rights](crate::Access::note_change).
     pub fn removals(&self) -> u64 {
         self.0.lock().removals
     }

@@ -262,7 +262,7 @@ fn a_clone_shares_the_revocations_of_the_original() {
     assert_eq!(other.revocations().len(), 1);
 }
 
-/// These types can be sent between threads.
+/// Threads can send these types to each other and share them.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Access>();

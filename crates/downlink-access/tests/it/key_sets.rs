@@ -339,7 +339,7 @@ fn rsa_keys_with_an_unsafe_exponent_or_modulus_are_refused() {
 }
 
 #[test]
-fn keys_with_an_unsuitable_use_type_or_list_of_operations_are_refused() {
+fn keys_whose_members_do_not_allow_verification_are_refused() {
     let usable = |member: &str| {
         let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
         let key = set["keys"][1].as_object_mut().unwrap();

@@ -113,7 +113,7 @@ fn a_revoked_token_is_never_accepted_again() {
 }
 
 #[test]
-fn above_the_limit_the_time_of_the_oldest_entry_applies_to_every_client() {
+fn above_the_limit_the_oldest_entry_is_forgotten_and_its_time_becomes_the_floor() {
     let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), 2);
     add(&mut revocations, of("ada"), NOW);
     add(&mut revocations, of("bob"), NOW + 10);

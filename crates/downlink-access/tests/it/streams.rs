@@ -288,7 +288,7 @@ fn a_client_cannot_publish_to_a_topic_that_was_revoked_for_it() {
     assert_eq!(publish(&["orders"]).unwrap_err().code(), "topic_denied");
 }
 
-/// The app's proxy has verified these users, and no key has. So their grants belong to no key.
+/// A trusted grant belongs to no key, because the app itself has verified the user.
 #[test]
 fn a_trusted_grant_can_be_revoked_like_any_other_grant() {
     let access = Server::new().access();
@@ -300,7 +300,7 @@ fn a_trusted_grant_can_be_revoked_like_any_other_grant() {
     assert_eq!(stream.check(&asked, at(NOW + 2)), Err(AccessError::Revoked));
 }
 
-/// These types can be sent between threads.
+/// Threads can send these types to each other and share them.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<StreamGrant>();

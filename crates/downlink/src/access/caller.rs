@@ -144,9 +144,9 @@ impl Caller {
         self.access().issue(self.verified(), topics, client, lifetime)
     }
 
-    /// Completes what a request asks for. If it names no topics and its credential is a ticket,
-    /// this adds the topics of the ticket. If it names no client, this adds the client of the
-    /// grant, so that the caller gets the events for this client.
+    /// Completes the selection of a request. If the selection has no topics and the credential is a
+    /// ticket, the topics of the ticket are added. If the selection has no client, the client of
+    /// the grant is added, so that the caller gets the events for this client.
     #[must_use]
     pub fn completed(&self, mut asked: Selection) -> Selection {
         let is_ticket = matches!(self.verified().proof(), Proof::Ticket { .. });
@@ -165,7 +165,7 @@ impl Caller {
     }
 }
 
-/// The time of day. The crate `downlink-access` has no clock.
+/// The current time. The crate `downlink-access` has no clock, so its calls get the time from here.
 pub(super) fn now() -> Timestamp {
     SystemTime::now().into()
 }

@@ -33,15 +33,16 @@ const NOTICE_PARTS: (u32, u32) = (20, 10);
 /// other's streams all the time.
 const DISPLACED_RETRY: Duration = Duration::from_secs(60);
 
-/// If the rights of a stream were taken away, the client reconnects after this time. The answer
-/// tells the client the reason.
+/// If the rights of a stream were taken away, the client reconnects after this time. The answer to
+/// the new request tells the client the reason.
 const REVOKED_RETRY: Duration = Duration::from_secs(1);
 
 /// The frames of a subscription, as long as its client has the right to read them.
 ///
-/// [`Caller::stream`] makes it. After a revocation, the stream sends `event: downlink.expired` with
-/// the code of the reason, such as `{"code":"revoked"}`, and ends. If a newer stream of the same
-/// ticket begins, the older one ends with a long reconnection time.
+/// [`Caller::stream`] makes this value. After a revocation, the stream sends
+/// `event: downlink.expired` with the code of the reason, such as `{"code":"revoked"}`, and ends.
+/// If a newer stream of the same ticket begins, the older stream ends with a long reconnection
+/// time.
 pub struct GrantedFrames<T: Send + Sync + 'static, F = AsPublished> {
     frames: SubscriptionFrames<T, F>,
     /// `None` once the stream has ended.
@@ -175,7 +176,7 @@ impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
     }
 }
 
-/// The event that tells a client that its credential no longer counts.
+/// The event that tells a client that its credential is no longer accepted.
 fn expired(code: &str) -> Frame {
     let event = Event::new(format!(r#"{{"code":"{code}"}}"#));
     let event = event.event(EventType::from_static("downlink.expired"));

@@ -26,13 +26,13 @@ use crate::http::is_event_source;
 /// a [`Refusal`], and the request does not reach the app.
 ///
 /// A request without a credential reaches the app with a caller that may only read public topics
-/// and the events for everyone. So every route has to check the rights of its caller. A request
-/// with a cookie that is not accepted is treated in the same way, so that an old cookie does not
-/// close a public page.
+/// and the events for everyone. So every route has to check the rights of its caller. If a cookie
+/// is not accepted, the layer treats the request like a request without a credential, so that
+/// public topics can be read even with an old cookie.
 ///
 /// A cookie counts only if it comes from a page of the app's own origin or of an allowed
-/// [origin](Self::origin). Otherwise every page on the web could send requests with the cookies of
-/// its visitors.
+/// [origin](Self::origin). Without this rule, every page on the web could send requests with the
+/// cookies of its visitors.
 ///
 /// # Examples
 ///

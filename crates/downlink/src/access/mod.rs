@@ -4,8 +4,9 @@
 //! The crate [`downlink-access`](downlink_access) verifies keys, tokens and tickets, and turns them
 //! into a [`Grant`](downlink_access::Grant). This module connects it with HTTP and with the hub:
 //!
-//! - [`AccessLayer`] verifies the credentials of each request, and refuses those that are not
-//!   accepted. It inserts a [`Caller`] into the extensions of the request.
+//! - [`AccessLayer`] verifies the credentials of each request, and inserts a [`Caller`] into the
+//!   extensions of the request. It refuses a request if a key, a token in a header, or a ticket is
+//!   not accepted.
 //! - [`Caller`] is the sender of a request. With the feature `axum`, it is an extractor. Its methods
 //!   check its rights.
 //! - [`Subscribe::open_as`](crate::hub::Subscribe::open_as) opens a subscription for a caller, and
@@ -22,8 +23,8 @@
 //! # Memory
 //!
 //! A stream with a grant takes 40 bytes more than a stream without, and 24 bytes more if the grant
-//! has an end. A stream with a ticket takes about 35 further bytes in a table, which finds the older
-//! stream of the ticket.
+//! has an end. A stream with a ticket takes about 35 further bytes in a table. With this table, a
+//! new stream of the ticket can end the older one.
 //!
 //! # Examples
 //!

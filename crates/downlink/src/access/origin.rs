@@ -1,5 +1,5 @@
-//! Decides which pages may use the server, from the origin of a request, and tells the browser with
-//! CORS headers.
+//! Decides from the origin of a request whether the page may use the server, and tells the browser
+//! the decision in CORS headers.
 //!
 //! A browser names the origin of a page in `Origin`, or says in `Sec-Fetch-Site` how the page
 //! relates to the server. A page of the server's own origin needs no permission. A page of a listed
@@ -19,19 +19,22 @@ pub struct Origins {
 /// The page that has sent a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
-    /// The request names no page. A program has sent it, or a browser that navigates to the server.
+    /// The request names no page. A program has sent it, or a browser whose user has entered the
+    /// address.
     None,
     /// A page of the server itself.
     Own,
     /// A page of a listed origin, which may use its user's credentials.
     Listed(HeaderValue),
-    /// A page of any other origin, if every page may use the server. Its cookies do not count.
+    /// A page of any other origin, if every page may use the server. Or a browser that navigates to
+    /// the server from a page of another origin, for example by a link. The cookies of the request
+    /// do not count.
     Any,
     /// A page that may not use the server.
     Foreign(String),
 }
 
-/// The headers of requests that a page of another origin may set.
+/// The request headers that a page of another origin may set.
 const ALLOWED_HEADERS: &str = "authorization, content-type, last-event-id, idempotency-key";
 const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 /// How long a browser may remember the answer to a preflight, in seconds. Browsers allow at most
@@ -63,15 +66,15 @@ impl Origins {
     ) -> Result<Origin, HeaderName> {
         let site = single_value(headers, &SEC_FETCH_SITE)?;
         let origin = single_value(headers, &header::ORIGIN)?;
-        // The browser has compared the page with the name that it connected to. `Host` is less
-        // reliable, because a proxy may have changed it.
+        // The browser has compared the origin of the page with the address of the request. `Host`
+        // is less reliable, because a proxy may have changed it.
         if site == Some("same-origin") {
             return Ok(Origin::Own);
         }
         if let Some(origin) = origin {
-            // The browser has found that the page is not the server's own, even if the names are
-            // equal: the scheme or the port may differ, or a proxy may have put the name into
-            // `Host`.
+            // If the browser says that the page is not the server's own, the names are not
+            // compared. Equal names would prove nothing: the scheme or the port may differ, or a
+            // proxy may have put the page's name into `Host`.
             let is_foreign = site.is_some_and(|site| site != "none");
             return Ok(self.of_header(origin, own.filter(|_| !is_foreign)));
         }
@@ -100,7 +103,7 @@ impl Origins {
     /// Adds the CORS headers to an answer.
     pub fn mark(&self, origin: &Origin, headers: &mut HeaderMap) {
         if !self.listed.is_empty() {
-            // The answer to one page must not be used for another.
+            // A cache must not use the answer to one page for another page.
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         let allowed = match origin {

@@ -55,7 +55,7 @@ impl Refusal {
         Self { reason: Reason::Access(error), is_event_source }
     }
 
-    /// The status of the response to a program.
+    /// The status of the response, if the client is not an `EventSource`.
     pub fn status(&self) -> StatusCode {
         let status = match &self.reason {
             Reason::Access(error) => error.status(),
@@ -119,7 +119,7 @@ impl Refusal {
     }
 }
 
-/// The refusal for a program, or for a page that can read the status.
+/// The refusal for a client that is not an `EventSource`.
 impl From<AccessError> for Refusal {
     fn from(error: AccessError) -> Self {
         Self::new(error, false)
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_cannot_be_issued_is_a_mistake_of_the_request() {
+    fn a_ticket_that_cannot_be_issued_is_answered_with_400() {
         let refusal = Refusal::from(IssueError::NoKey);
         assert_eq!((refusal.status().as_u16(), refusal.code()), (400, None));
         let denied = Refusal::from(IssueError::Denied(AccessError::TokenMissing));
