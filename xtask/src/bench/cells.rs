@@ -11,9 +11,9 @@ const SEND_BUFFER: &str = "--unsent-bytes-max";
 /// The limit for stalled writes in the cell `stalled`. It is short, so that the server disconnects
 /// the stalled readers even in short runs.
 const WRITE_STALL_MAX: &str = "2s";
-/// The minimum seconds of the cell `stalled`. The buffers fill in about one second, and then the
-/// sockets stall. The system probes stalled sockets at increasing intervals, so it may notice some
-/// seconds late that a socket has stalled for too long.
+/// The minimum duration of the cell `stalled` in seconds. The buffers fill in about one second, and
+/// then the sockets stall. The system probes stalled sockets at increasing intervals, so it may
+/// notice some seconds late that a socket has stalled for too long.
 const STALLED_SECONDS_MIN: u64 = 10;
 /// The rate at which latency is compared, as a share of the floor's capacity. The floor is a bare
 /// loop of writes, and its capacity is its highest rate.

@@ -13,8 +13,8 @@ pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
 const DURABLE_SHARE: u64 = 3;
 /// The body of an event in a batch.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// The maximum number of events in flight while history is made. It is so large that only the
-/// publishers' waits for answers limit the rate.
+/// The maximum number of events in flight while history is made. It is so large that it does not
+/// limit the rate. Only the time until each publisher gets its answer limits the rate.
 const MAKING_WINDOW: u64 = 65_536;
 /// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
@@ -22,7 +22,7 @@ const MAKING_SECONDS_MAX: u64 = 300;
 const PAST_RUN: &str = "7";
 /// The number of events in the history of `replay` and of `open`.
 const PAST_EVENTS: &str = "1000000";
-/// The same number in a quick run.
+/// The number of these events in a quick run.
 const PAST_EVENTS_QUICK: &str = "100000";
 /// Retention for `durable`. 256 publishers with batches of 100 have 25,600 events in flight. This
 /// retention is larger, so the reader misses no event.

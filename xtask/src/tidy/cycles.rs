@@ -1,8 +1,8 @@
 //! The rule against circular imports. Without cycles, the files of a crate can be read one after
 //! the other.
 //!
-//! The rule covers all files of a crate. These are not imports: the `mod` lines of a file, its
-//! re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of files that
+//! The rule covers all files of a crate. The following do not count as imports: the `mod` lines of a
+//! file, its re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of files that
 //! import each other, directly or through other files, is one finding. The finding names the
 //! shortest cycle in the group.
 
@@ -88,8 +88,8 @@ fn finding(crate_: &Crate<'_>, graph: &Graph<'_>, group: &BTreeSet<usize>) -> Op
     let names: Vec<&str> = cycle.iter().chain([&first]).map(|file| crate_.path(*file)).collect();
     let mut subject = names.join(" -> ");
     if group.len() > cycle.len() {
-        // An exception has this subject. With the number, it no longer matches when the group
-        // grows.
+        // An exception in `allow.rs` has the same subject as its finding. If the group grows, the
+        // number in the subject changes, so an old exception no longer matches.
         subject = format!("{subject} (one cycle among {} files)", group.len());
     }
     let advice = format!("`{subject}`: move `{}`, or the code that uses it", import.path);

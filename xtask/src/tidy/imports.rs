@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn circular_imports_of_names_end() {
+    fn the_search_for_a_definition_ends_at_circular_imports() {
         let files = [("a.rs", "pub use crate::b::X;"), ("b.rs", "pub use crate::a::*;"), ROOT];
         assert_eq!(edges(&files), ["b.rs -> a.rs", "lib.rs -> b.rs"]);
     }

@@ -225,7 +225,7 @@ mod tests {
         findings.map(|finding| format!("{}: {}", file(&finding), finding.subject)).collect()
     }
 
-    /// The findings for a file of the library with the table's order, as subjects.
+    /// The subjects of the findings for one file of the library.
     fn in_library(path: &str, text: &str) -> Vec<String> {
         let all =
             ["adapters/mod.rs", "guide.rs", "http/mod.rs", "hub/mod.rs", "json_text.rs", "lib.rs"];

@@ -219,7 +219,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
     }
 
     fn visit_pat_ident(&mut self, pattern: &'ast PatIdent) {
-        // `None` or a constant, not a variable.
+        // A pattern that begins with a capital letter is `None` or a constant, not a variable.
         if begins_upper(&pattern.ident.to_string()) {
             self.add_reference(vec![pattern.ident.to_string()], Kind::Use, pattern.span());
         }
