@@ -57,7 +57,7 @@ pub enum AccessError {
     /// The credential was revoked.
     #[error("the credential was revoked")]
     Revoked,
-    /// No selector of the grant contains one of the requested selectors.
+    /// One of the requested selectors is not contained in any selector of the grant.
     #[error("the grant does not cover the topic `{selector}`")]
     TopicDenied {
         /// The first selector that is not covered.

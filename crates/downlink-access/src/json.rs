@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn other_documents_are_refused() {
+    fn documents_that_are_not_one_valid_object_are_refused() {
         assert!(!reads("[]"));
         assert!(!reads("{} {}"));
         assert!(!reads("{'a':1}"));

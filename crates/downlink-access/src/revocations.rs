@@ -61,7 +61,7 @@ pub enum Revoked {
 /// One revocation, as a store keeps it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revocation {
-    /// The rights that it ends.
+    /// The rights that this revocation ends.
     pub revoked: Revoked,
     /// The time of the revocation. Credentials that are issued later are revoked only if `revoked`
     /// is a key.

@@ -192,8 +192,9 @@ async fn body_above_the_limit_is_refused() {
     assert!(answer.contains("at most 32768 bytes"), "{answer}");
 }
 
-/// A page of another site can post any body. But the browser sends the media type of JSON only after
-/// a preflight request, which this server does not allow. So the server requires this media type.
+/// A page of another site can post any body. But the browser sends the media type of JSON only
+/// after a preflight request, which this server does not allow. So the server requires this media
+/// type.
 #[tokio::test]
 async fn media_type_other_than_json_is_refused() {
     let request = Request::post("/messages").header("content-type", "text/plain");

@@ -73,7 +73,7 @@ pub enum Progress {
 pub enum Refused {
     /// The request has too few or too many numbers.
     Steps {
-        /// The number of numbers given.
+        /// How many numbers the request has.
         given: usize,
     },
     /// [`JOBS_MAX`] jobs are already running.

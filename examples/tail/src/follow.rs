@@ -28,7 +28,7 @@ pub const POLL_EVERY: Duration = Duration::from_millis(250);
 /// these events take one to three megabytes of memory.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
-/// A new client gets at most this many bytes from the end of the file. This is enough for some
+/// A new client gets at most this many bytes from the end of the file. This is enough for a few
 /// hundred lines.
 pub const START_BYTES_MAX: u64 = 64 * 1_024;
 

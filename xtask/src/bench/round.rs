@@ -151,8 +151,8 @@ impl Round<'_> {
         Ok(report)
     }
 
-    /// Measures how fast the floor (a bare loop of writes) appends events to a plain file. The floor
-    /// flushes the file after this many events. Keeps the report under the label.
+    /// Measures how fast the floor (a bare loop of writes) appends events to a plain file. The
+    /// floor flushes the file after this many events. Keeps the report under the label.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
         let bytes = super::stores::DURABLE_EVENT_BYTES;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The processors for the server and for the load tool, if the machine has two or more.
+/// The processors for the server and for the load tool, if the machine has two or more processors.
 const SERVER_CPU: &str = "0";
 const TOOL_CPU: &str = "1";
 

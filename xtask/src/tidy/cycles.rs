@@ -1,10 +1,10 @@
 //! The rule against circular imports. Without cycles, the files of a crate can be read one after
 //! the other.
 //!
-//! The rule covers all files of a crate. The following do not count as imports: the `mod` lines of a
-//! file, its re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of files that
-//! import each other, directly or through other files, is one finding. The finding names the
-//! shortest cycle in the group.
+//! The rule covers all files of a crate. The following do not count as imports: the `mod` lines of
+//! a file, its re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of
+//! files that import each other, directly or through other files, is one finding. The finding names
+//! the shortest cycle in the group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
-/// For each file, the files that it imports, each with one of the imports.
+/// For each file, the files that it imports. Each imported file has one of the references to it.
 type Graph<'a> = BTreeMap<usize, BTreeMap<usize, &'a Import>>;
 
 pub(super) fn check(crate_: &Crate<'_>) -> Vec<Finding> {

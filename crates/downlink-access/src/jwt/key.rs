@@ -31,7 +31,7 @@ pub const RSA_BITS_MAX: usize = 8_192;
 /// The maximum length of a PEM file in bytes. It has room for 16 keys and their comments.
 pub const PEM_BYTES_MAX: usize = 64 * 1024;
 
-/// The maximum number of public keys in one PEM file. A rotation needs two.
+/// The maximum number of public keys in one PEM file. A rotation needs two keys.
 pub const PEM_KEYS_MAX: usize = 16;
 
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];

@@ -193,7 +193,7 @@ impl KeySetCache {
         Self::default()
     }
 
-    /// Whether the caller must fetch the set now. If the answer is true, the fetch has begun.
+    /// Whether the caller must fetch the set now. If the answer is true, the fetch counts as begun.
     pub fn poll_fetch(&self, now: Timestamp) -> bool {
         let mut state = self.0.lock();
         let is_due = state.next_fetch_at(now) <= now;

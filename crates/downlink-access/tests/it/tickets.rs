@@ -233,8 +233,8 @@ fn a_ticket_counts_as_issued_at_the_same_time_as_the_token_of_its_issuer() {
     let more = r#","sub":"ada","downlink":{"issue":true,"subscribe":["a"]}"#;
     let header = format!("Bearer {}", hs256(&claims(more)));
     let presented = Presented::new().authorization(header.as_bytes());
-    // The server verifies the token at 5 s. At 6 s it gets a revocation of the client for all
-    // tokens issued up to 2 s.
+    // The server verifies the token at 5 s. At 6 s the server gets a revocation of the client. The
+    // revocation ends all tokens of the client that were issued at 2 s or earlier.
     let ada = access.verify(&presented, at(NOW + 5)).unwrap();
     let revoked = downlink_access::Revoked::Client(client("ada"));
     let revocation = downlink_access::Revocation { revoked, at: at(NOW + 2) };

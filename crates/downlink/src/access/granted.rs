@@ -22,10 +22,10 @@ use crate::adapters::{AsPublished, SubscriptionFrames, ToFrame};
 use crate::http::{AnyError, FrameSource, Spread, Sse};
 use crate::hub::{DisconnectReason, Hub, Subscribe, SubscribeError};
 
-/// The range for the notice of an expiry. The notice comes at a random time before the end: at
-/// least a twentieth and at most a tenth of the stream's life. So the clients of one page get new
-/// credentials at different times. After the notice, a client has the rest of the life to get new
-/// credentials and to open its next stream.
+/// The range for the time between the expiry notice and the end of a stream: a twentieth to a tenth
+/// of the stream's life. The time is random, so the clients of one page get new credentials at
+/// different times. After the notice, a client has this time to get new credentials and to open its
+/// next stream.
 const NOTICE_PARTS: (u32, u32) = (20, 10);
 
 /// If a newer stream of the same ticket has ended a stream, the client of the older stream

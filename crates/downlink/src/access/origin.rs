@@ -3,8 +3,8 @@
 //!
 //! A browser names the origin of a page in `Origin`, or says in `Sec-Fetch-Site` how the page
 //! relates to the server. A page of the server's own origin needs no permission. A page of a listed
-//! origin gets the CORS headers with every answer. Every other page is refused. If the list
-//! contains `*`, other pages may use the server too, but without credentials.
+//! origin gets the CORS headers with every answer. If the list contains `*`, every other page may
+//! use the server too, but without credentials. Without `*`, every other page is refused.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 

@@ -65,8 +65,8 @@ function hear({ token, end }) {
 }
 
 /** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
- * request again to learn why. If the answer does not exist, the function shows the error. In
- * all other cases it reads the answer again later. */
+ * request again to learn why. If the response is a 404, the answer does not exist, and the function
+ * shows the error. After any other response, it reads the answer again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
