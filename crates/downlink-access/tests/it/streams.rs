@@ -227,7 +227,7 @@ fn the_newest_stream_of_a_ticket_displaces_the_older_one() {
     assert_eq!(
         open().register(9),
         Ok(Some(8)),
-        "the end of the first stream must not remove the second"
+        "the end of the first stream must not remove the second stream"
     );
     assert_eq!(access.ticket_disputes(), 2);
     open().remove(9);

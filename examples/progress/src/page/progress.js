@@ -55,7 +55,7 @@ function hear(progress) {
 
 /** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
  * request again to learn why. If the response is a 404, the job does not exist, and the function
- * shows the error. After any other response, it watches the job again later. */
+ * shows the error. After any other outcome, it watches the job again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

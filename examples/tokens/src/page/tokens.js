@@ -66,7 +66,7 @@ function hear({ token, end }) {
 
 /** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
  * request again to learn why. If the response is a 404, the answer does not exist, and the function
- * shows the error. After any other response, it reads the answer again later. */
+ * shows the error. After any other outcome, it reads the answer again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
