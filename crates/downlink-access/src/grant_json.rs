@@ -1,5 +1,5 @@
-//! Grants as JSON. A grant is the claim `downlink` of a token, or the answer of an app that the
-//! server has asked for the rights of a request.
+//! Grants as JSON. Such a grant is the claim `downlink` of a token. A server can also ask the app
+//! for the rights of a request, and the app answers with such a grant.
 //!
 //! An unknown member is an error. If it were ignored, a restriction with a misspelt name would have
 //! no effect.

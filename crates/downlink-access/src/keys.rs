@@ -1,7 +1,8 @@
 //! Keys that a program sends as `Authorization: Bearer`: publish keys and admin keys.
 //!
-//! Only the SHA-256 hashes of the keys are kept. A key in a request is compared with all of them in
-//! constant time, so the duration of the comparison reveals nothing about the keys.
+//! Only the SHA-256 hashes of the keys are kept. The hash of a key in a request is compared with
+//! all of these hashes in constant time. So the duration of the comparison reveals nothing about
+//! the keys.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};

@@ -96,8 +96,8 @@ fn tokens_without_a_signature_are_refused() {
 #[test]
 fn a_key_verifies_no_algorithm_of_another_key_type() {
     let pem: &[u8] = include_bytes!("../fixtures/rs256.public.pem");
-    // A well-known attack: the token is signed with the public key as a shared secret, in the hope
-    // that the server uses its public key as a shared secret too.
+    // A well-known attack: the attacker signs the token with the public key as a shared secret. The
+    // attack works if the server uses its public key as a shared secret too.
     let confused =
         token(HS256, &issued(), &EncodingKey::from_secret(pem).unwrap(), Algorithm::HS256);
     assert_eq!(public(pem).verify(&confused, now()).unwrap_err(), AccessError::Algorithm);
