@@ -121,7 +121,7 @@ async fn publishing_the_time_ends_when_the_hub_is_closed() {
 }
 
 #[tokio::test]
-async fn client_gets_a_gap_only_if_it_missed_more_times_than_the_hub_keeps() {
+async fn client_gets_a_gap_only_if_it_missed_more_events_than_the_hub_keeps() {
     for (times, is_gap) in [(TIMES_MAX - 1, false), (TIMES_MAX, false), (TIMES_MAX + 1, true)] {
         let hub = targeted::hub().expect("the settings are valid");
         let app = targeted::app(hub.clone());

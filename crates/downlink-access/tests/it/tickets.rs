@@ -69,7 +69,7 @@ fn a_ticket_can_be_used_for_reconnects_until_it_ends() {
 }
 
 #[test]
-fn a_ticket_ends_at_the_latest_with_the_rights_of_its_issuer_or_after_an_hour() {
+fn a_ticket_lasts_at_most_an_hour_and_not_longer_than_the_rights_of_its_issuer() {
     let until = |issuer: &Verified, lifetime| {
         let (ticket, end) = shop().issue(issuer, topics(&["a"]), None, lifetime).unwrap();
         assert_eq!(open(&shop(), &ticket, NOW).unwrap().grant().until(), Some(end));

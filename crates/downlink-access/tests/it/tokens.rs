@@ -196,7 +196,7 @@ fn repeated_claims_are_malformed() {
 }
 
 #[test]
-fn a_token_needs_an_end_and_is_accepted_for_a_short_time_after_it() {
+fn a_token_needs_an_end_and_is_accepted_for_a_short_time_after_its_end() {
     let ends = |exp: u64| hs256(&format!(r#"{{"iat":{},"exp":{exp}}}"#, NOW - 100));
     assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW}}}"#))), "token_malformed");
     assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW},"exp":"{}"}}"#, NOW + 9))), "token_malformed");
