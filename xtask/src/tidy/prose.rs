@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn indefinite_persons_are_found() {
+    fn words_such_as_nobody_are_found() {
         let sentence = "Nobody reads, somebody waits, anybody may, everybody does; a busybody";
         assert_eq!(turns(sentence), ["nobody, somebody"; 4]);
     }
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_have_no_prose() {
+    fn files_of_other_types_have_no_prose() {
         assert_eq!(prose("a.toml", "# nobody").words, 0);
         assert_eq!(prose("rs", "// nobody").words, 0);
     }
