@@ -72,8 +72,8 @@ pub(crate) fn steps() -> Vec<Step> {
     steps
 }
 
-/// Builds the binaries. The step `tests` uses the same flags, so after that step everything is
-/// already compiled.
+/// Builds the binaries. The step `tests` uses the same flags, so it has already compiled everything
+/// if it ran before.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["build", "--workspace", "--all-features", "--bins", "--tests"];
     command::run(&mut workspace.cargo(&words))?;

@@ -12,12 +12,12 @@ const TORTURE_SECONDS: &str = "60";
 /// The number of runs for each kind of power cut. All runs together take about five minutes.
 const POWER_CUTS: &str = "300";
 
-/// The number of random programs in which readers replay from a store while events are published
-/// and evicted. All programs together take about five minutes.
+/// The number of random tests in which readers replay from a store while events are published and
+/// evicted. All of them together take about five minutes.
 const REPLAYS: &str = "1000";
 
-/// The number of random programs on which the log and its model must agree. All programs together
-/// take about an hour.
+/// The number of random sequences of operations on which the log and its model must agree. All
+/// sequences together take about an hour.
 const MODEL_PROGRAMS: &str = "200000";
 
 /// How many times a server is killed while it works. In `ci` it is killed a few times.

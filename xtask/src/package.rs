@@ -58,9 +58,9 @@ fn published(workspace: &Workspace) -> Vec<&Package> {
     workspace.packages.iter().filter(|package| package.is_published).collect()
 }
 
-/// The command that packages all packages together, so that they can depend on each other although
-/// no registry has them. The command also packages changes that are not committed, because `ci`
-/// checks these changes.
+/// The command that packages all packages together. The packages depend on each other, and no
+/// registry has them. So cargo can find a dependency only among the packages of the same command.
+/// The command also packages changes that are not committed, because `ci` checks these changes.
 fn package(workspace: &Workspace, packages: &[&Package]) -> Command {
     let mut cargo = workspace.cargo(&["package", "--allow-dirty"]);
     cargo.args(packages.iter().map(|package| format!("-p={}", package.name)));

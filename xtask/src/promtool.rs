@@ -105,7 +105,7 @@ impl Server {
         self.send(&format!("GET {target} HTTP/1.1\r\n{fields}"), "")
     }
 
-    /// Sends a request. Adds the fields that all requests have to the head.
+    /// Sends a request. Completes the head with the fields that every request has.
     fn send(&self, head: &str, body: &str) -> anyhow::Result<BufReader<TcpStream>> {
         let mut socket = TcpStream::connect(&self.address)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;

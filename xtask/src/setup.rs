@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_forbidden_only_while_xtask_lives() {
+    fn services_are_forbidden_only_while_xtask_runs() {
         let code = |process| {
             let policy = no_services_while(process);
             command(Path::new("/"), "sh", &["-c", &policy]).status().unwrap().code()

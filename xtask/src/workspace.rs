@@ -1,6 +1,6 @@
 //! The workspace: packages, features, dependencies, targets.
 //!
-//! All of this comes from `cargo metadata`, so this program needs no list of crates or features.
+//! All of this comes from `cargo metadata`, so this program has no list of crates or features.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,16 +1,18 @@
 //! Comparison of two selectors: whether one contains the other, and whether they overlap.
 //!
-//! A granted selector has to contain the requested selector. To match single topics would not be
-//! enough: a request for `orders/*` asks for `orders/7/status` too, which a granted `orders/{id}`
-//! does not match. Both functions read the segments once and allocate nothing. They compare bytes,
-//! and do not fold case, decode or normalise.
+//! A granted selector has to contain the requested selector: it has to match every topic that the
+//! request can match. For example, a request for `orders/*` also asks for `orders/7/status`. A
+//! grant for `orders/{id}` does not match this topic, so the grant does not cover the request.
+//!
+//! Both functions read each segment once and allocate nothing. They compare bytes. They do not fold
+//! case, decode or normalise.
 
 use downlink_log::TopicSelector;
 
 /// Whether every topic that `asked` can match is also matched by `granted`.
 ///
-/// One granted selector must contain the whole request. `{a}` and `{a}/*` together match every
-/// topic that `*` matches, but neither of them contains `*`.
+/// One granted selector alone must contain the request. For example, `{a}` and `{a}/*` together
+/// match every topic that `*` matches, but neither of the two contains `*`.
 ///
 /// ```
 /// use downlink_access::contains;
@@ -23,7 +25,7 @@ use downlink_log::TopicSelector;
 pub fn contains(granted: &TopicSelector, asked: &TopicSelector) -> bool {
     let (mut granted, mut asked) = (granted.as_str().split('/'), asked.as_str().split('/'));
     loop {
-        // The order of the arms is the order of the rules.
+        // The first arm that matches decides, so the order of the arms matters.
         match (granted.next(), asked.next()) {
             (Some("*"), asked) => return asked.is_some(),
             (None, None) => return true,
@@ -36,7 +38,8 @@ pub fn contains(granted: &TopicSelector, asked: &TopicSelector) -> bool {
 
 /// Whether at least one topic is matched by both selectors.
 ///
-/// A revocation of `rooms/7` also ends a subscription to `rooms/*`, because the two overlap.
+/// A revocation of `rooms/7` also ends a subscription to `rooms/*`, because the two selectors
+/// overlap.
 ///
 /// ```
 /// use downlink_access::overlaps;

@@ -1,21 +1,21 @@
 //! Finds the credential of a request among its headers and its query.
 //!
 //! A cookie is used only if the request has no `Authorization: Bearer` and no ticket. A request
-//! with both of them is refused, because it is not clear whose request it is.
+//! with both a bearer token and a ticket is refused, because they may belong to different users.
 
 use std::{fmt, str};
 
 use crate::error::AccessError;
 
-/// The default name of the cookie with a token. Browsers accept a cookie with the prefix `__Host-`
-/// only from the host itself, and only over TLS.
+/// The default name of the cookie that holds a token. Browsers accept a cookie with the prefix
+/// `__Host-` only from the host itself, and only over TLS.
 pub const COOKIE_NAME_DEFAULT: &str = "__Host-downlink";
 
 /// The credentials of a request.
 ///
 /// Add every `Authorization` header, every ticket of the query and every `Cookie` header. Schemes
-/// other than `Bearer` are ignored. For example, a proxy before the server may ask for a password
-/// with `Basic`.
+/// other than `Bearer` are ignored, because they may be meant for another program. For example, a
+/// proxy in front of the server may ask for a password with `Basic`.
 ///
 /// ```
 /// use downlink_access::{Credential, Presented};
@@ -33,7 +33,7 @@ pub struct Presented<'a> {
 
 type Found<'a> = Result<Credential<'a>, Malformed>;
 
-/// The credential breaks its format.
+/// The rule that a malformed credential breaks.
 #[derive(Clone, Copy, Debug)]
 struct Malformed(&'static str);
 

@@ -1,7 +1,8 @@
 //! The reasons for refused requests, each with the code and the status of the answer.
 //!
-//! No reason contains any part of a credential. A verifier only names the time, the audience, the
-//! issuer or a revocation after it has verified the signature. So a forged token reveals nothing.
+//! No error contains any part of a credential. Errors about the time, the audience, the issuer or a
+//! revocation are returned only after the signature was verified. So an attacker cannot use a
+//! forged token to find out which issuer is accepted or which credentials are revoked.
 
 use downlink_log::{ClientId, InvalidName, TopicSelector};
 use thiserror::Error;
@@ -23,7 +24,7 @@ pub enum AccessError {
     /// The request needs a credential and has none.
     #[error("this needs a credential: a token in `Authorization: Bearer`, or a ticket")]
     TokenMissing,
-    /// The credential breaks its format, or a rule for every token.
+    /// The credential breaks its format, or a rule that holds for every token.
     #[error("the credential cannot be accepted: {reason}")]
     TokenMalformed {
         /// The broken rule.
@@ -38,7 +39,7 @@ pub enum AccessError {
     /// No key verifies this credential.
     #[error("the key of the credential is not known here")]
     KeyUnknown,
-    /// The signature or the seal is wrong.
+    /// The signature of a token or the seal of a ticket is wrong.
     #[error("the signature of the credential is wrong")]
     Signature,
     /// The credential has ended.
@@ -56,7 +57,7 @@ pub enum AccessError {
     /// The credential was revoked.
     #[error("the credential was revoked")]
     Revoked,
-    /// No selector of the grant contains this one.
+    /// One of the requested selectors is not contained in any selector of the grant.
     #[error("the grant does not cover the topic `{selector}`")]
     TopicDenied {
         /// The first selector that is not covered.
@@ -68,7 +69,7 @@ pub enum AccessError {
         /// The client that was asked for.
         client: ClientId,
     },
-    /// The grant lacks a right other than the right to a topic.
+    /// The grant lacks a right that does not depend on a topic.
     #[error("the grant does not cover this: {}", right.meaning())]
     RightMissing {
         /// The missing right.
@@ -167,26 +168,26 @@ pub enum InvalidGrant {
     /// The document is not one JSON object, or repeats a member.
     #[error("the grant is not a JSON object in which each member is given once")]
     NoObject,
-    /// No right has this name.
+    /// The document has an unknown member.
     #[error("a grant has no member `{}`", member.escape_debug())]
     UnknownMember {
-        /// The name.
+        /// The name of the unknown member.
         member: String,
     },
     /// The value has the wrong type.
     #[error("the member `{member}` must be {expected}")]
     WrongType {
-        /// The name.
+        /// The name of the member.
         member: &'static str,
-        /// The right type.
+        /// The expected type.
         expected: &'static str,
     },
     /// A list is longer than the limit.
     #[error("`{member}` has {selectors} selectors, at most {selectors_max} are allowed")]
     TooManySelectors {
-        /// The name.
+        /// The name of the member with the list.
         member: &'static str,
-        /// Selectors of the list.
+        /// The number of selectors in the list.
         selectors: usize,
         /// The limit.
         selectors_max: usize,

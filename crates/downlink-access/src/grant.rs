@@ -1,8 +1,8 @@
-//! The grant: the rights of verified credentials, and their end.
+//! The grant: the rights of a verified credential, and the time at which they end.
 //!
-//! Handlers see grants, never credentials. A grant starts without rights, and each right is added
-//! by name. A check compares whole selectors (see [`contains`]). Its error names the first selector
-//! that is not covered.
+//! Handlers get grants, never credentials. A new grant has only the right to receive the events for
+//! everyone. Every other right has to be added. A check compares whole selectors (see
+//! [`contains`]). The error of a check names the first selector that is not covered.
 
 use downlink_log::{Address, ClientId, Timestamp, Topic, TopicSelector};
 
@@ -90,7 +90,8 @@ impl Grant {
         self
     }
 
-    /// Sets the client whose inbox the grant reads.
+    /// Sets the client. The grant then gives the right to read the events for this client (its
+    /// inbox).
     pub fn with_client(self, client: impl Into<Option<ClientId>>) -> Self {
         Self { client: client.into(), ..self }
     }
@@ -100,17 +101,17 @@ impl Grant {
         Self { until: Some(self.until.map_or(until, |end| end.min(until))), ..self }
     }
 
-    /// The selectors that the grant may subscribe to.
+    /// The selectors that the grant allows for subscriptions.
     pub fn subscribe(&self) -> &[TopicSelector] {
         &self.subscribe
     }
 
-    /// The selectors that the grant may publish to.
+    /// The selectors that the grant allows for publishing.
     pub fn publish(&self) -> &[TopicSelector] {
         &self.publish
     }
 
-    /// The client whose inbox the grant reads.
+    /// The client whose inbox the holder of the grant may read.
     pub const fn client(&self) -> Option<&ClientId> {
         self.client.as_ref()
     }
@@ -125,7 +126,8 @@ impl Grant {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// Whether the grant may see the topic in a list of topics, or among the addresses of an event.
+    /// Whether a caller with this grant may see the topic in a list of topics, or among the
+    /// addresses of an event.
     pub fn covers_topic(&self, topic: &Topic) -> bool {
         self.subscribe.iter().any(|granted| granted.matches(topic))
     }
@@ -146,8 +148,9 @@ impl Grant {
         }
     }
 
-    /// Checks the right to read the inbox of a client. A grant with a client may read the inbox of
-    /// this client. A grant without a client that may issue tickets may read every inbox.
+    /// Checks the right to read the inbox of a client. A grant with a client may read only the
+    /// inbox of this client. A grant without a client may read every inbox if it has the right to
+    /// issue tickets.
     ///
     /// # Errors
     ///
@@ -170,7 +173,7 @@ impl Grant {
                 is_granted.then_some(()).ok_or_else(denied)
             }
             Address::Client(_) => self.check(Right::PublishClients),
-            // A kind of address that this version does not know needs the widest right.
+            // An address of an unknown kind needs the widest right to publish.
             _ => self.check(Right::Everyone),
         }
     }
@@ -227,7 +230,7 @@ impl Default for Grant {
     }
 }
 
-/// The selector of every topic.
+/// The selector that matches every topic.
 fn every_topic() -> Vec<TopicSelector> {
     TopicSelector::parse("*").into_iter().collect()
 }

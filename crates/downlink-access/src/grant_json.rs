@@ -1,4 +1,5 @@
-//! Grants as JSON, in the claim `downlink` of a token and in the answer of an app.
+//! Grants as JSON. Such a grant is the claim `downlink` of a token. A server can also ask the app
+//! for the rights of a request, and the app answers with such a grant.
 //!
 //! An unknown member is an error. If it were ignored, a restriction with a misspelt name would have
 //! no effect.
@@ -10,12 +11,12 @@ use crate::error::InvalidGrant;
 use crate::grant::Grant;
 use crate::json;
 
-/// The maximum number of selectors in one list. A token of 8 KiB has room for a few more, but a
-/// grant with so many topics should use patterns.
+/// The maximum number of selectors in one list. A token of 8 KiB has room for a few more selectors,
+/// but a grant for so many topics should use patterns.
 pub const GRANT_SELECTORS_MAX: usize = 256;
 
-/// The maximum length of a document in bytes. It is enough for two full lists of names with 100
-/// bytes.
+/// The maximum length of a document in bytes. It is enough for two full lists in which each
+/// selector has 100 bytes.
 pub const GRANT_BYTES_MAX: usize = 64 * 1024;
 
 const LISTS: &str = "a list of selectors";
@@ -24,9 +25,9 @@ const FLAG: &str = "true or false";
 impl Grant {
     /// Reads a grant from JSON.
     ///
-    /// The members are the names of the accessors, all of them optional. `subscribe` and `publish`
-    /// are lists of selectors, `client` is a client id, `until` a number of seconds since the Unix
-    /// epoch, and the others are true or false.
+    /// Each member has the name of a method of `Grant`, and every member may be left out.
+    /// `subscribe` and `publish` are lists of selectors, `client` is a client id, `until` is a
+    /// number of seconds since the Unix epoch, and all other members are true or false.
     ///
     /// # Errors
     ///
@@ -50,7 +51,8 @@ impl Grant {
         Self::from_members(&json::object(bytes).ok_or(InvalidGrant::NoObject)?)
     }
 
-    /// Reads a grant from the members of an object that repeats none.
+    /// Reads a grant from the members of an object. The caller has checked that no member is
+    /// repeated.
     pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, InvalidGrant> {
         let mut grant = Self::none();
         for (member, value) in members {
@@ -116,7 +118,7 @@ pub(crate) fn seconds(value: &Value) -> Option<Timestamp> {
     if let Some(seconds) = value.as_u64() {
         return Some(Timestamp::from_millis(seconds.saturating_mul(1_000)));
     }
-    // A cast of a float to an integer saturates.
+    // The cast turns a negative number into 0, and a number that is too large into the maximum.
     let millis = value.as_f64().filter(|seconds| seconds.is_finite())? * 1_000.0;
     Some(Timestamp::from_millis(millis as u64))
 }

@@ -1,6 +1,8 @@
-//! Reads JSON from other parties: one object in which no object repeats a member, at any depth.
+//! Reads JSON from other parties. The document must be one object. No object in it may repeat a
+//! member, at any depth.
 //!
-//! If a member is repeated, two programs may read different values. So such a document is refused.
+//! If a member is repeated, two programs may read different values of it. So such a document is
+//! refused.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn other_documents_are_refused() {
+    fn documents_that_are_not_one_valid_object_are_refused() {
         assert!(!reads("[]"));
         assert!(!reads("{} {}"));
         assert!(!reads("{'a':1}"));

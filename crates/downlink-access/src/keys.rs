@@ -1,7 +1,8 @@
 //! Keys that a program sends as `Authorization: Bearer`: publish keys and admin keys.
 //!
-//! Only the SHA-256 hashes of the keys are kept. A key in a request is compared with all of them in
-//! constant time, so the duration of the comparison reveals nothing about the keys.
+//! Only the SHA-256 hashes of the keys are kept. The hash of a key in a request is compared with
+//! all of these hashes in constant time. So the duration of the comparison reveals nothing about
+//! the keys.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -20,12 +21,13 @@ pub const KEYS_MAX: usize = 64;
 pub enum KeyRole {
     /// An app, which publishes anywhere and issues tickets ([`Grant::app`]).
     Publish,
-    /// An operator, who may do everything ([`Grant::all`]).
+    /// An operator with every right ([`Grant::all`]).
     Admin,
 }
 
 impl KeyRole {
-    /// A part of the id. So a key that gets another role also gets another id.
+    /// The text that is hashed together with a key in this role. The hash is the key's id, so the
+    /// same key has a different id in each role.
     const fn purpose(self) -> &'static str {
         match self {
             Self::Publish => "publish key",
@@ -52,7 +54,7 @@ pub enum AddKeyError {
     /// The same key was added before, in this or in another role.
     #[error("the key {key} is given twice: each role and each app needs its own")]
     Repeated {
-        /// The key.
+        /// The id of the key.
         key: KeyId,
     },
     /// There are too many keys.
@@ -91,7 +93,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Keys {
-    /// No keys.
+    /// Makes an empty list.
     pub const fn new() -> Self {
         Self(Vec::new())
     }

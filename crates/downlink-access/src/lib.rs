@@ -1,8 +1,9 @@
-//! Access control for event streams: the rights to subscribe and to publish, and their end.
+//! Access control for event streams: the rights to subscribe and to publish, and the time at which
+//! they end.
 //!
 //! Verified credentials become a [`Grant`]: selectors to subscribe and to publish, a client id, a
-//! few rights, and an end. Handlers see grants, never credentials. [`Access`] has the configuration
-//! and verifies requests. A selector is the name of a topic, or a pattern.
+//! few rights, and an end. A selector is the name of a topic, or a pattern. Handlers get grants,
+//! never credentials. [`Access`] holds the configuration and verifies requests.
 //!
 //! | credential | used by | sent in |
 //! |---|---|---|
@@ -13,11 +14,11 @@
 //!
 //! Guarantees:
 //!
-//! - A request without a credential may only read public topics.
+//! - A request without a credential may only read public topics and the events for everyone.
 //! - Each requested selector must be contained in one granted selector: see [`contains`].
 //! - Every input has a limit in bytes, and no input makes this crate panic.
-//! - Every error has a code and a status. An error says nothing about time, audience, issuer or
-//!   revocation before the signature is verified.
+//! - Every error has a code and a status. An error about the time, the audience, the issuer or a
+//!   revocation is returned only after the signature was verified.
 //! - A revoked credential never becomes valid again.
 //!
 //! Deliberately not here: web frameworks, sockets, tasks and clocks. Time is a parameter of every

@@ -1,11 +1,12 @@
 //! Revocations, which end credentials early.
 //!
-//! A revocation of a client ends the credentials that were issued to this client until the moment
-//! of the revocation. The server forgets a revocation after the longest life of a token, and the
-//! oldest revocation if there are more than [`REVOCATIONS_MAX`]. The moment of a forgotten
-//! revocation becomes the floor: every credential of a client that was issued until the floor
-//! counts as revoked, whatever the client. So a revoked credential never becomes valid again, even
-//! if the clock of the server was wrong when the server forgot the revocation.
+//! A revocation of a client ends the credentials that were issued to this client at or before the
+//! moment of the revocation. The server forgets a revocation after the longest life of a token. If
+//! there are more than [`REVOCATIONS_MAX`], it also forgets the oldest one.
+//!
+//! The latest moment of a forgotten revocation is the floor. A credential of any client counts as
+//! revoked if it was issued at or before the floor. So a revoked credential never becomes valid
+//! again, even if the clock of the server was wrong when the server forgot the revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
@@ -24,7 +25,8 @@ pub const REVOCATIONS_MAX: usize = 100_000;
 
 /// The maximum number of topics that one client is revoked for. With a further topic, all
 /// credentials of the client are revoked instead. Without this limit, a user who may revoke its own
-/// rights could fill the list, and every other client would lose its credentials to the floor.
+/// rights could fill the list with topics. The server would then forget older revocations, the
+/// floor would rise, and every other client would lose its credentials.
 pub const REVOKED_TOPICS_PER_CLIENT_MAX: usize = 256;
 
 /// The maximum number of revoked keys. A key does not expire, so its revocation cannot be
@@ -59,9 +61,10 @@ pub enum Revoked {
 /// One revocation, as a store keeps it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revocation {
-    /// The rights that it ends.
+    /// The rights that this revocation ends.
     pub revoked: Revoked,
-    /// Its moment. Credentials that are issued later are not revoked.
+    /// The time of the revocation. Credentials that are issued later are revoked only if `revoked`
+    /// is a key.
     pub at: Timestamp,
 }
 
@@ -82,7 +85,7 @@ impl ClientTag {
 #[derive(Clone, Copy, Debug)]
 pub struct Issued {
     pub(crate) client: Option<ClientTag>,
-    /// The key that verified the credential, and the key that sealed the ticket.
+    /// The key that verified the credential. For a ticket, also the ticket key that sealed it.
     pub(crate) keys: [Option<KeyId>; 2],
     pub(crate) at: Timestamp,
 }
@@ -93,8 +96,9 @@ impl Issued {
         Self { client: client.map(ClientTag::of), keys: [key, None], at }
     }
 
-    /// Whether the credential may have been issued at or before a moment. If its time of issue is
-    /// in the future, some clock is wrong, so it may have been.
+    /// Whether the credential may have been issued at or before the moment. The answer is also true
+    /// if the time of issue is in the future: some clock is wrong then, so the real time of issue
+    /// is unknown.
     fn is_until(&self, moment: Timestamp, now: Timestamp) -> bool {
         self.at <= moment || self.at > now.after(LEEWAY)
     }
@@ -128,7 +132,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// No revocations, for tokens that live at most this long.
+    /// Makes an empty list, for tokens that live at most this long.
     ///
     /// Revocations are remembered for at least [`TOKEN_LIFETIME_MAX_DEFAULT`], because a ticket may
     /// live longer than a token.
@@ -136,7 +140,7 @@ impl Revocations {
         Self::with_entries_max(lifetime_max, REVOCATIONS_MAX)
     }
 
-    /// No revocations, and a lower limit of entries.
+    /// Makes an empty list that has at most `entries_max` entries for clients and topics.
     pub fn with_entries_max(lifetime_max: Duration, entries_max: usize) -> Self {
         Self {
             by_client: BTreeMap::new(),
@@ -148,14 +152,14 @@ impl Revocations {
         }
     }
 
-    /// Remembers revocations for the longest life of these tokens. A shorter life changes nothing,
-    /// because tokens with a longer life may still be in use.
+    /// Remembers revocations at least for the longest life of these tokens. A shorter life than
+    /// before changes nothing, because tokens with a longer life may still be in use.
     pub(crate) fn remember_for(&mut self, tokens: Option<&Tokens>) {
         self.lifetime_max =
             tokens.map_or(self.lifetime_max, |tokens| tokens.lifetime_max().max(self.lifetime_max));
     }
 
-    /// Adds a revocation. Its moment is earlier than `now` if it comes from a store.
+    /// Adds a revocation. The moment of a revocation from a store is earlier than `now`.
     ///
     /// If the same entry already has a later moment, nothing changes. Entries that are no longer
     /// needed are forgotten first.
@@ -233,7 +237,8 @@ impl Revocations {
             .any(|((_, revoked), at)| issued.is_until(*at, now) && concerns(revoked))
     }
 
-    /// Everything that a store must keep. At the next start, each entry is revoked again.
+    /// Everything that a store must keep. At its next start, the server has to revoke each entry
+    /// again.
     pub fn entries(&self) -> impl Iterator<Item = Revocation> + '_ {
         let clients = self.by_client.iter().map(|((_, revoked), at)| (revoked.clone(), *at));
         let keys = self.keys.iter().map(|(key, at)| (Revoked::Key(*key), *at));
@@ -264,7 +269,7 @@ impl Revocations {
         topics.map(|(entry, at)| (entry.clone(), *at)).collect()
     }
 
-    /// Revokes a client instead of these topics and a further one.
+    /// Revokes a whole client, and removes the entries for its topics.
     fn revoke_whole(
         &mut self,
         client: ClientId,
@@ -325,7 +330,7 @@ impl Revocation {
         };
         match &self.revoked {
             Revoked::Client(client) => add(CLIENT, &[client.as_str().as_bytes()]),
-            // No client id has a NUL.
+            // A NUL separates the two names, because no client id contains a NUL.
             Revoked::Topic(client, topic) => {
                 add(TOPIC, &[client.as_str().as_bytes(), b"\0", topic.as_str().as_bytes()]);
             }

@@ -54,10 +54,10 @@ pub enum KeyFileError {
     /// The key cannot be sent in a header.
     #[error("the key has a space, a control character or a byte outside ASCII at byte {at}")]
     NotPrintable {
-        /// Byte position.
+        /// The position of this byte in the key, counted from 0.
         at: usize,
     },
-    /// The file is a PEM file. Everyone may know a public key, so it is no secret.
+    /// The file is a PEM file. It may hold a public key, and a public key is not secret.
     #[error("the file is a PEM file: a secret key is one line of random text")]
     Pem,
     /// The file cannot be read.
@@ -139,7 +139,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`io::Error`], also if the file exists.
+    /// [`io::Error`] if the file exists already, or if it cannot be written.
     pub fn create_file(&self, path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
@@ -186,12 +186,12 @@ impl KeyId {
     /// about 1 in 10^15.
     pub const BYTES: usize = 8;
 
-    /// The id with these bytes.
+    /// Makes an id from its bytes.
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
@@ -203,7 +203,8 @@ impl KeyId {
         Some(Self(number.to_be_bytes()))
     }
 
-    /// The id of key material that is used for `purpose`.
+    /// The id of some bytes, such as a key. The purpose is part of the hash, so the same bytes have
+    /// a different id for each purpose.
     pub(crate) fn of(purpose: &str, material: &[u8]) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(purpose.as_bytes());

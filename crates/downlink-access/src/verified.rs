@@ -1,4 +1,4 @@
-//! The outcome of verification: a grant and its proof.
+//! The outcome of verification: a grant, and the kind of credential that proves it.
 //!
 //! [`Verified`] is for one request. For an open stream, the server keeps a
 //! [`StreamGrant`](crate::StreamGrant), which needs less memory.
@@ -14,29 +14,31 @@ use crate::secret::KeyId;
 use crate::tickets::seal::TicketId;
 use crate::tickets::ticket::{AcceptedKey, TICKET_LIFETIME_MAX, Ticket};
 
-/// A grant with its proof. A revocation or the removal of a key can end it.
+/// A grant, and its [proof](Proof). A revocation or the removal of a key can end the grant.
 ///
-/// The checks are those of [`Grant`]. If the request had no credential, the error for a missing
-/// right is [`TokenMissing`](AccessError::TokenMissing), because a credential may give the right.
+/// The checks are those of [`Grant`], with one difference. If the request had no credential, the
+/// error for a missing right is [`TokenMissing`](AccessError::TokenMissing), because a credential
+/// may give the right.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Verified {
     pub(crate) grant: Grant,
     pub(crate) proof: Proof,
-    /// The key that verified the credential. For a ticket, the key that verified its issuer.
+    /// The key that verified the credential. For a ticket, the key that verified the ticket's
+    /// issuer.
     pub(crate) key: Option<AcceptedKey>,
     /// The time when the credential was issued. For a key, the time of its use.
     pub(crate) issued_at: Timestamp,
     pub(crate) verified_at: Timestamp,
 }
 
-/// The proof of a grant.
+/// The kind of credential that proves a grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Proof {
     /// The request had no credential.
     Nothing,
-    /// The request came over a trusted socket, or the app answered for it.
+    /// No credential: the request came over a trusted socket, or the app has decided its rights.
     Trusted,
     /// A key.
     Key,
@@ -46,14 +48,14 @@ pub enum Proof {
     Ticket {
         /// The id of the ticket.
         id: TicketId,
-        /// The ticket key that sealed it.
+        /// The ticket key that sealed the ticket.
         sealed_with: KeyId,
     },
 }
 
 impl Verified {
-    /// A grant without a credential, for a request over a trusted socket, or from the answer of an
-    /// app. For revocations it counts as issued now.
+    /// A grant without a credential, for a request over a trusted socket, or for a request whose
+    /// rights the app has decided. Revocations treat the grant as issued now.
     pub const fn trusted(grant: Grant, now: Timestamp) -> Self {
         Self { grant, proof: Proof::Trusted, key: None, issued_at: now, verified_at: now }
     }
@@ -74,14 +76,16 @@ impl Verified {
         self.proof
     }
 
-    /// The key that verified the credential. For a ticket, the key that verified its issuer.
+    /// The key that verified the credential. For a ticket, the key that verified the ticket's
+    /// issuer.
     pub fn key(&self) -> Option<KeyId> {
         self.key.map(AcceptedKey::id)
     }
 
-    /// The name space of the publisher's event ids and idempotency keys. So a user cannot take the
-    /// id of another publisher's event. `None` for keys and for trusted requests, which share one
-    /// name space.
+    /// The name space of the publisher's event ids and idempotency keys. A token has the name space
+    /// of its client id, or of its key if it has no client id. So a user cannot take the id of
+    /// another publisher's event. `None` if the proof is not a token: all callers without a token
+    /// share one name space.
     pub fn publisher(&self) -> Option<KeyId> {
         if self.proof != Proof::Token {
             return None;
@@ -117,7 +121,8 @@ impl Verified {
         self.refusal(self.grant.check_client(client))
     }
 
-    /// If the request had no credential, every refusal becomes a request for a credential.
+    /// Replaces every error by [`TokenMissing`](AccessError::TokenMissing) if the request had no
+    /// credential.
     pub(crate) fn refusal(&self, outcome: Result<(), AccessError>) -> Result<(), AccessError> {
         match (self.proof, outcome) {
             (Proof::Nothing, Err(_)) => Err(AccessError::TokenMissing),
@@ -161,7 +166,7 @@ impl Verified {
 /// The facts that decide whether a verified grant still holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    /// The end. `None` for an open stream, which its response ends.
+    /// The end. `None` for an open stream, because the response has its own timer for the end.
     pub(crate) until: Option<Timestamp>,
     pub(crate) client: Option<ClientTag>,
     pub(crate) issued_at: Timestamp,

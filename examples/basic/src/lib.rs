@@ -18,8 +18,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The text before the number in an event id.
 const ID_PREFIX: &str = "evt-";
 
-/// The highest number accepted from a client. JavaScript represents all integers up to this number
-/// exactly. At one event a second, no client reaches it.
+/// The highest number that the app accepts in a `Last-Event-ID`. JavaScript represents all integers
+/// up to this number exactly. At one event a second, no stream reaches it.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// Makes the app. `now` returns the current time.

@@ -1,4 +1,4 @@
-//! Tests of the endpoints without a socket, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use no socket.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -125,7 +125,7 @@ async fn reconnecting_client_gets_the_missed_messages() {
 }
 
 #[tokio::test]
-async fn client_that_reconnects_before_the_first_message_gets_it() {
+async fn client_that_left_an_empty_room_gets_the_first_message_when_it_reconnects() {
     let app = app();
     let id = last_id(open(&app, "/events", "").await.sees("keep_alive_ms").await);
     say(&app, "first").await;
@@ -192,10 +192,11 @@ async fn body_above_the_limit_is_refused() {
     assert!(answer.contains("at most 32768 bytes"), "{answer}");
 }
 
-/// A form on another site's page can send any body. But it cannot send the media type of JSON
-/// without a preflight request, so the server requires this media type.
+/// A page of another site can post any body. But the browser sends the media type of JSON only
+/// after a preflight request, which this server does not allow. So the server requires this media
+/// type.
 #[tokio::test]
-async fn body_of_another_media_type_than_json_is_refused() {
+async fn media_type_other_than_json_is_refused() {
     let request = Request::post("/messages").header("content-type", "text/plain");
     let request = request.body(Body::from(r#"{"text":"x"}"#)).expect("the request is valid");
     let (status, answer) = answer(&app(), request).await;

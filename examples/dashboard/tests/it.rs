@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket on a paused clock, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use a paused clock and no
+//! socket.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;

@@ -29,8 +29,8 @@ pub const NUMBERS_MAX: usize = 50;
 /// divisions, which take a few milliseconds.
 pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
-/// How long clients can read a job after its end. A user may reload the page or open a closed
-/// laptop within this time.
+/// How long clients can read a job after its end. Within this time, a user may reload the page, or
+/// the computer may wake up from sleep.
 const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
 
 /// The maximum number of jobs that the hub keeps, including ended jobs. If the hub has this many
@@ -73,7 +73,7 @@ pub enum Progress {
 pub enum Refused {
     /// The request has too few or too many numbers.
     Steps {
-        /// The number of numbers given.
+        /// How many numbers the request has.
         given: usize,
     },
     /// [`JOBS_MAX`] jobs are already running.

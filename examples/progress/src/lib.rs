@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use job::{JOBS_MAX, Jobs, NUMBER_MAX, NUMBERS_MAX, Progress, Refused};
 
-/// The largest request body in bytes. The largest valid request takes about half of it.
+/// The largest request body in bytes. The largest valid request has about half as many bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024;
 
 /// Makes the app that runs these jobs.

@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket on a paused clock, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use a paused clock and no
+//! socket.
 
 mod started;
 #[expect(dead_code, reason = "a client has to start a job before it can open a stream")]
@@ -114,7 +115,7 @@ async fn reconnecting_reader_gets_each_missed_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_that_has_read_the_end_gets_204() {
+async fn reader_of_the_last_event_gets_204_when_it_reconnects() {
     let app = app();
     let path = start(&app, "2").await;
     let (_, seen) = reconnect(&app, &path, "").await;

@@ -80,7 +80,7 @@ impl Sessions {
         let token = token()?;
         let now = Instant::now();
         let mut table = self.lock();
-        // Sessions that have ended take memory until the table is full. Only then are they removed.
+        // Ended sessions are removed only when the table is full.
         if table.by_token.len() >= SESSIONS_MAX {
             table.by_token.retain(|_, session| session.ends > now);
         }

@@ -1,4 +1,4 @@
-//! Tests of the endpoints without a socket, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use no socket.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]

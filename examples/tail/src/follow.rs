@@ -28,7 +28,7 @@ pub const POLL_EVERY: Duration = Duration::from_millis(250);
 /// these events take one to three megabytes of memory.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
-/// A new client gets at most this many bytes from the end of the file. This is enough for some
+/// A new client gets at most this many bytes from the end of the file. This is enough for a few
 /// hundred lines.
 pub const START_BYTES_MAX: u64 = 64 * 1_024;
 
@@ -136,7 +136,8 @@ impl Opened {
             return Ok(self);
         };
         // `offset` may be in the middle of a line. So reading starts one byte before `offset`, and
-        // the first line read is skipped. If that byte is a line feed, only this byte is skipped.
+        // the rest of the line is skipped. If the byte before `offset` is a line feed, only this
+        // byte is skipped.
         let mut opened = self.at(offset - 1).await?;
         opened.lines.next().await?;
         Ok(opened)

@@ -1,8 +1,8 @@
 //! Places in files as event ids: `tail-<file>-<offset>`.
 //!
-//! `<file>` is the number that the operating system gives to the file (its inode). When another
-//! file replaces the file, its number is different. So the server notices that an old id is not a
-//! place in the new file.
+//! `<file>` is the number that the operating system gives to the file (its inode). If another file
+//! takes the file's name, the new file has another number. So the server notices that an old id is
+//! not a place in the new file.
 
 use std::{fmt, fs::Metadata};
 
@@ -49,7 +49,7 @@ fn number_of(metadata: &Metadata) -> u64 {
 }
 
 /// On systems without inodes, all files have the number 0. If another file replaces the file, a
-/// stream then notices only files that are shorter.
+/// stream notices this only if the new file is shorter than the part that the stream has read.
 #[cfg(not(unix))]
 fn number_of(_: &Metadata) -> u64 {
     0

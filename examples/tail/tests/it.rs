@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket over real files, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use real files, but no
+//! socket.
 
 #[cfg(unix)]
 #[expect(dead_code, reason = "clients of this program send no POST")]
@@ -228,7 +229,7 @@ async fn client_with_an_unknown_id_starts_near_the_end() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn file_that_cannot_be_read_is_a_problem() {
+async fn file_that_cannot_be_read_is_answered_with_500() {
     let file = Growing::new("");
     let request = Request::get("/events").body(Body::empty()).expect("the request is valid");
     let response = send(&tail::app(file.0.join("below a file")), request).await;

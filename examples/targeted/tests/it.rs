@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket on a paused clock, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use a paused clock and no
+//! socket.
 
 #[path = "../../basic/tests/support/mod.rs"]
 mod support;
@@ -51,7 +52,7 @@ fn last_id(seen: &str) -> String {
 }
 
 #[tokio::test]
-async fn hello_reaches_every_connection_of_a_client_and_no_other() {
+async fn hello_reaches_every_connection_of_a_client_and_no_other_client() {
     let hub = targeted::hub().expect("the settings are valid");
     let app = targeted::app(hub.clone());
     let mut tabs = [open(&app, "/sse?id=alice", "").await, open(&app, "/sse?id=alice", "").await];
@@ -120,7 +121,7 @@ async fn publishing_the_time_ends_when_the_hub_is_closed() {
 }
 
 #[tokio::test]
-async fn client_gets_a_gap_only_if_it_missed_more_times_than_the_hub_keeps() {
+async fn client_gets_a_gap_only_if_it_missed_more_events_than_the_hub_keeps() {
     for (times, is_gap) in [(TIMES_MAX - 1, false), (TIMES_MAX, false), (TIMES_MAX + 1, true)] {
         let hub = targeted::hub().expect("the settings are valid");
         let app = targeted::app(hub.clone());

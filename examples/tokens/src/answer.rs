@@ -31,8 +31,8 @@ pub const TOKEN_EVERY: Duration = Duration::from_millis(60);
 /// answer.
 pub const UNHEARD_MAX: Duration = Duration::from_secs(5);
 
-/// The maximum number of answers that run at the same time. A server with a real model would also
-/// need a small limit.
+/// The maximum number of answers that run at the same time. It is small, because a server with a
+/// real model would also need a small limit.
 pub const RUNNING_MAX: usize = 16;
 
 /// How long clients can read an answer after its end.

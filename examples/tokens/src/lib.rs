@@ -1,7 +1,7 @@
 //! The answer of a language model, token by token. A reloaded page loses no token and repeats none.
 //!
-//! The model is simulated (see [`pretend`]). With a real model, the rest of the example works the
-//! same. Each answer has a topic, and the last event of the answer finishes the topic. A client
+//! The model is simulated (see [`pretend`]). The rest of the example would also work with a real
+//! model. Each answer has a topic, and the last event of the answer finishes the topic. A client
 //! that opens an ended answer gets the whole answer. If a client that has read the end reconnects,
 //! it gets a 204 and then stops reconnecting. A client can stop an answer, and an answer without
 //! readers stops by itself.

@@ -1,4 +1,5 @@
-//! Tests of the endpoints without a socket on a paused clock, and of the program.
+//! Tests of the endpoints and of the program. The tests of the endpoints use a paused clock and no
+//! socket.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]
@@ -55,7 +56,7 @@ async fn ask(app: &Router, prompt: &str) -> String {
     format!("/answers/{}", begun["id"].as_str().expect("the answer has an id"))
 }
 
-/// Reads a stream after this id to its end.
+/// Reads a stream to its end. The stream begins after the event with this id.
 async fn whole(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
     let request = Request::get(path).header("last-event-id", id).body(Body::empty());
     answer(app, request.expect("the request is valid")).await

@@ -1,6 +1,5 @@
-//! The cells. A cell is a measurement: its loads and servers, its figures, and the bars.
-//!
-//! A bar is the limit for a figure. A figure without a bar is shown, but not judged.
+//! The cells. A cell is one measurement: its loads and servers, its figures, and the bars. A bar is
+//! the limit for a figure. A figure without a bar is shown, but not judged.
 
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
@@ -9,17 +8,19 @@ use super::table::{Figure, Row};
 
 /// The flag for the size of the send buffer. With 0 the system chooses the size.
 const SEND_BUFFER: &str = "--unsent-bytes-max";
-/// The limit for stalled writes in the cell `stalled`. It is short, so that the server cuts the
-/// stalled readers even in short runs.
+/// The limit for stalled writes in the cell `stalled`. It is short, so that the server disconnects
+/// the stalled readers even in short runs.
 const WRITE_STALL_MAX: &str = "2s";
-/// The minimum seconds of the cell `stalled`. The buffers fill in about one second, and then the
-/// sockets stall. The system probes stalled sockets at increasing intervals.
+/// The minimum duration of the cell `stalled` in seconds. The buffers fill in about one second, and
+/// then the sockets stall. The system probes stalled sockets at increasing intervals, so it may
+/// notice some seconds late that a socket has stalled for too long.
 const STALLED_SECONDS_MIN: u64 = 10;
-/// Latency is compared at this share of the floor's capacity. The floor is a bare loop of writes,
-/// and its capacity is its highest rate.
+/// The rate at which latency is compared, as a share of the floor's capacity. The floor is a bare
+/// loop of writes, and its capacity is its highest rate.
 const LATENCY_LOAD: f64 = 0.6;
 
-/// The flag that allows the largest event of the cell `large`, with its overhead.
+/// The flag that raises the size limit for events, so that the server accepts the largest event of
+/// the cell `large`.
 const EVENT_BYTES_MAX: [&str; 2] = ["--event-bytes-max", "2097152"];
 
 const DELIVERIES: &str = "/deliveries_per_s";
@@ -39,7 +40,8 @@ pub(super) struct Cell {
     pub(super) what: &'static str,
     pub(super) rows: &'static [Row],
     pub(super) measure: fn(&mut Round<'_>) -> anyhow::Result<()>,
-    /// Returns a flag that the cell needs if this build of the server lacks it.
+    /// A flag that the cell needs and that this build of the server lacks. `None` if no flag is
+    /// missing.
     pub(super) lacks: fn(&Round<'_>) -> Option<&'static str>,
 }
 

@@ -1,10 +1,11 @@
 //! `cargo xtask bench` measures downlink, axum and a bare loop of writes with the same load. A cell
 //! is one measurement, and a bar is the limit for a figure of a cell.
 //!
-//! The servers take turns in each round, so other load on the machine affects all of them. The
-//! result is the median of the rounds' ratios. Every run starts a new server, so its memory does
-//! not depend on earlier runs. The figures come from `downlink bench`. Only the kernel's memory for
-//! sockets comes from `ss`. A missed bar is reported, but the command does not fail.
+//! The servers take turns in each round, so other load on the machine affects all of them alike.
+//! Each round gives the ratio of two servers, and the result is the median of these ratios. Every
+//! run starts a new server, so its memory does not depend on earlier runs. The figures come from
+//! `downlink bench`, except the kernel's memory for sockets, which comes from `ss`. A missed bar is
+//! reported, but the command does not fail.
 
 mod cells;
 mod machine;

@@ -106,9 +106,10 @@ pub(super) struct Round<'a> {
     pub(super) seconds: u64,
     /// True in a quick run.
     pub(super) is_quick: bool,
-    /// The beginning of the pictures' paths. `None` if no pictures are drawn.
+    /// The path of each chart begins with this path. The label of the run and `.svg` follow. `None`
+    /// if no charts are drawn.
     pub(super) pictures: Option<PathBuf>,
-    /// The lines for the record that show the drawn pictures.
+    /// The lines for the record that show the drawn charts.
     pub(super) drawn: String,
     pub(super) reports: Vec<(String, Value)>,
 }
@@ -150,8 +151,8 @@ impl Round<'_> {
         Ok(report)
     }
 
-    /// Measures how fast the floor, which is a bare loop of writes, appends to a plain file if it
-    /// flushes after this many events. Keeps the report under the label.
+    /// Measures how fast the floor (a bare loop of writes) appends events to a plain file. The
+    /// floor flushes the file after this many events. Keeps the report under the label.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
         let bytes = super::stores::DURABLE_EVENT_BYTES;
@@ -259,7 +260,7 @@ pub(super) fn remarks(report: &Value) -> String {
     text
 }
 
-/// True if an event was lost, repeated, out of order or refused, or if a connection did not come up
+/// True if an event was lost, repeated, out of order or refused, or if a connection was not opened
 /// or ended early.
 pub(super) fn is_flawed(report: &Value) -> bool {
     let any = |name: &str| report[name].as_u64().unwrap_or_default() > 0;

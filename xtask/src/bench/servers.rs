@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The processors for the server and for the load tool, if the machine has two or more.
+/// The processors for the server and for the load tool, if the machine has two or more processors.
 const SERVER_CPU: &str = "0";
 const TOOL_CPU: &str = "1";
 
@@ -113,8 +113,8 @@ impl<'a> Programs<'a> {
         self.on(SERVER_CPU, server.binary, words)
     }
 
-    /// The command that runs a program on this processor, with the highest possible limit of
-    /// descriptors.
+    /// The command that runs a program on this processor, with the highest possible limit of open
+    /// files.
     fn on(&self, cpu: &str, binary: &str, words: &[String]) -> Command {
         let path = self.workspace.target.join("release").join(binary);
         let raised = ["-c", "ulimit -n \"$(ulimit -Hn)\"; exec \"$0\" \"$@\""];

@@ -9,8 +9,8 @@ use crate::steps::Choice;
 /// two outliers do not change the median much.
 const ROUNDS: u64 = 5;
 /// The measured seconds of each load. The system divides the processor time into user and system
-/// time with about 100 samples a second. In 30 seconds there are 3,000 samples, which are exact to
-/// a few percent.
+/// time with about 100 samples a second. In 30 seconds there are 3,000 samples, so both times are
+/// exact to a few percent.
 const SECONDS: u64 = 30;
 /// The settings of a recorded run.
 const FULL: Settings = Settings { rounds: ROUNDS, seconds: SECONDS, is_quick: false };

@@ -8,29 +8,30 @@ use super::table::{Figure, Row};
 
 /// The size of an event in `durable`.
 pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
-/// The seconds of a run are divided by this number, because `durable` has four ways to publish.
+/// The seconds of each run in `durable` are divided by this number, because the cell has more runs
+/// than other cells.
 const DURABLE_SHARE: u64 = 3;
 /// The body of an event in a batch.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// The maximum number of events in flight while history is made. It is so large that only the
-/// publishers' waits for answers limit the rate.
+/// The maximum number of events in flight while history is made. It is so large that it does not
+/// limit the rate. Only the time until each publisher gets its answer limits the rate.
 const MAKING_WINDOW: u64 = 65_536;
 /// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
-/// The number of the run that makes the history.
+/// The number that marks the events of the history, so that a later run recognizes them.
 const PAST_RUN: &str = "7";
 /// The number of events in the history of `replay` and of `open`.
 const PAST_EVENTS: &str = "1000000";
-/// The same number in a quick run.
+/// The number of these events in a quick run.
 const PAST_EVENTS_QUICK: &str = "100000";
 /// Retention for `durable`. 256 publishers with batches of 100 have 25,600 events in flight. This
 /// retention is larger, so the reader misses no event.
 const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67108864"];
 /// Retention so large that no event of the prepared history is evicted.
 const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
-/// The maximum growth of memory in `replay`: 12 MiB for the store's connections (see
-/// `docs/LIMITS.md`), and 1 MiB for a page, a batch of a socket, the events published during the
-/// replay, and the allocator.
+/// The maximum growth of memory in `replay`, in bytes: 12 MiB for the store's connections (see
+/// `docs/LIMITS.md`) and 1 MiB for everything else. Everything else is a page that the store reads,
+/// a batch of a socket, the events published during the replay, and the allocator.
 const REPLAY_GROWTH_MAX: f64 = 13_631_488.0;
 
 const ACKNOWLEDGED: &str = "/acknowledged_per_s";
@@ -209,7 +210,8 @@ fn past_events(round: &Round<'_>) -> &'static str {
     if round.is_quick { PAST_EVENTS_QUICK } else { PAST_EVENTS }
 }
 
-/// Publishes this many small events. One reader accounts for the events of its topic.
+/// Publishes this many small events. One reader checks that each event of its topic arrives once
+/// and in order.
 fn making(batch: u64, events: &str) -> Load {
     let load = Load::on(1).window(MAKING_WINDOW).seconds(MAKING_SECONDS_MAX);
     let load = load.with(&["--events", events, "--payload-bytes", "64"]);

@@ -34,7 +34,7 @@ struct Peak {
     send_bytes: u64,
     /// The largest number of queued bytes of a stalled socket. `None` if no socket has stalled.
     stalled_send_bytes: Option<u64>,
-    /// The bytes acknowledged by each peer at the last sample with queued bytes.
+    /// For each peer with queued bytes in the last sample, the bytes that it had acknowledged.
     acked: HashMap<String, u64>,
 }
 

@@ -1,10 +1,10 @@
 //! The rule against circular imports. Without cycles, the files of a crate can be read one after
 //! the other.
 //!
-//! The rule covers all files of a crate. These are not imports: the `mod` lines of a file, its
-//! re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of files that
-//! import each other, directly or through other files, is one finding. The finding names the
-//! shortest cycle in the group.
+//! The rule covers all files of a crate. The following do not count as imports: the `mod` lines of
+//! a file, its re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of
+//! files that import each other, directly or through other files, is one finding. The finding names
+//! the shortest cycle in the group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
-/// For each file, the files that it imports, each with one of the imports.
+/// For each file, the files that it imports. Each imported file has one of the references to it.
 type Graph<'a> = BTreeMap<usize, BTreeMap<usize, &'a Import>>;
 
 pub(super) fn check(crate_: &Crate<'_>) -> Vec<Finding> {
@@ -62,7 +62,8 @@ fn reachable(graph: &Graph<'_>, file: usize) -> BTreeSet<usize> {
     reached
 }
 
-/// The shortest path of imports from a file back to itself, without the second mention of the file.
+/// The shortest path of imports that leads from a file back to the file. The path contains the file
+/// only once, at its beginning.
 fn shortest_cycle(graph: &Graph<'_>, file: usize) -> Option<Vec<usize>> {
     let mut ways = VecDeque::from([vec![file]]);
     let mut seen = BTreeSet::new();
@@ -87,7 +88,8 @@ fn finding(crate_: &Crate<'_>, graph: &Graph<'_>, group: &BTreeSet<usize>) -> Op
     let names: Vec<&str> = cycle.iter().chain([&first]).map(|file| crate_.path(*file)).collect();
     let mut subject = names.join(" -> ");
     if group.len() > cycle.len() {
-        // With the count in the subject, an exception no longer matches when the group grows.
+        // An exception in `allow.rs` has the same subject as its finding. If the group grows, the
+        // number in the subject changes, so an old exception no longer matches.
         subject = format!("{subject} (one cycle among {} files)", group.len());
     }
     let advice = format!("`{subject}`: move `{}`, or the code that uses it", import.path);

@@ -1,9 +1,9 @@
 //! The imports between the files of one crate. The rules for layers and for cycles use them.
 //!
 //! The target of an import is the file that defines the item, even if the path leads through a
-//! re-export. For an item of another crate, the target is the file of this crate that imports the
-//! item from the other crate. If this file is a parent of the importing file, such as `lib.rs`, the
-//! import does not count.
+//! re-export. No file of the crate defines an item of another crate. The target is then the file
+//! that imports the item from the other crate. If a file gets such an item from one of its parents,
+//! such as `lib.rs`, the import does not count.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,15 +24,16 @@ pub(super) struct Crate<'a> {
 /// A reference from one file to another.
 #[derive(Debug)]
 pub(super) struct Import {
-    /// The number of the importing file in its crate.
+    /// The index of the importing file in [`Crate::files`].
     pub(super) from: usize,
-    /// The number of the file that defines the item.
+    /// The index of the target in [`Crate::files`].
     pub(super) to: usize,
     pub(super) line: usize,
     /// The path as it is written.
     pub(super) path: String,
     pub(super) kind: Kind,
-    /// True if the path begins with a name that a `use` imported. That `use` is another import.
+    /// True if the path begins with a name that a `use` imported. That `use` is a separate import
+    /// in the list.
     pub(super) is_imported: bool,
 }
 
@@ -84,7 +85,7 @@ fn imports(folder: &str, files: &[&Source]) -> Vec<Import> {
     for (from, contents) in contents.iter().enumerate() {
         for reference in &contents.references {
             let Resolved { files: mut targets, outside, is_imported } = modules.resolve(reference);
-            // A parent that re-exports another crate's item is not the file that defines it.
+            // A re-export of another crate's item in a parent does not make the parent the target.
             let is_parent = |file: &usize| is_parent(files[*file], files[from]);
             targets.extend(outside.into_iter().filter(|file| !is_parent(file)));
             for to in targets.into_iter().filter(|to| *to != from) {
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn circular_imports_of_names_end() {
+    fn the_search_for_a_definition_ends_at_circular_imports() {
         let files = [("a.rs", "pub use crate::b::X;"), ("b.rs", "pub use crate::a::*;"), ROOT];
         assert_eq!(edges(&files), ["b.rs -> a.rs", "lib.rs -> b.rs"]);
     }

@@ -150,7 +150,7 @@ impl Layers {
         absent.map(finding).collect()
     }
 
-    /// The imports that the order forbids.
+    /// The imports that break the order, or a `without` of the table.
     fn banned(&self, crate_: &Crate<'_>, places: &[Option<usize>]) -> Vec<Finding> {
         let mut findings = Vec::new();
         // If a file imports a name, report the import and not each use of the name. So the loop
@@ -225,7 +225,7 @@ mod tests {
         findings.map(|finding| format!("{}: {}", file(&finding), finding.subject)).collect()
     }
 
-    /// The findings for a file of the library with the table's order, as subjects.
+    /// The subjects of the findings for one file of the library.
     fn in_library(path: &str, text: &str) -> Vec<String> {
         let all =
             ["adapters/mod.rs", "guide.rs", "http/mod.rs", "hub/mod.rs", "json_text.rs", "lib.rs"];
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_exempt() {
+    fn test_code_may_import_every_layer() {
         let text = "#[cfg(test)]\nmod tests { use crate::read; }";
         assert_eq!(in_log(&[("types/mod.rs", text)]), [""; 0]);
     }
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forbidden_layers_of_a_layer_are_below_it() {
+    fn the_exceptions_of_a_layer_name_only_lower_layers() {
         for Layers { order, .. } in TABLE {
             for (place, layer) in order.iter().enumerate() {
                 let below: Vec<&str> = order[..place].iter().map(|layer| layer.name).collect();

@@ -13,8 +13,8 @@ use crate::workspace::{Package, Workspace};
 const PROGRAM: &str = "downlink-server";
 /// Crates that use no clock, no sockets and no tasks.
 const SANS_IO: [&str; 3] = ["downlink-proto", "downlink-log", "downlink-access"];
-/// Crates with clocks, sockets or tasks. `tokio` also stands for all names that begin with
-/// `tokio-`.
+/// Crates with clocks, sockets or tasks. Each name also stands for the names that begin with it and
+/// a hyphen. For example, `tokio` also stands for `tokio-util`.
 const IO: [&str; 12] = [
     "actix", "async", "axum", "futures", "http", "hyper", "mio", "reqwest", "rustix", "socket2",
     "tokio", "tower",
@@ -146,7 +146,7 @@ mod tests {
         }
     }
 
-    /// The directory of one test. Removed when dropped.
+    /// The directory of one test. Dropping this value removes the directory.
     struct Folder(PathBuf);
 
     impl Folder {

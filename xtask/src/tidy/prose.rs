@@ -1,8 +1,9 @@
 //! The rule for plain English: it limits turns of phrase that a colleague would not use.
 //!
-//! The rule reads comments, documents and messages. Not every hit of a pattern is wrong, so the
-//! rule limits the number of hits per 10,000 words. Above the limit, each hit is a finding.
-//! Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3 hits per 10,000 words.
+//! The rule reads comments, documents and messages. Some hits of its patterns are good sentences.
+//! So the rule only limits the number of hits per 10,000 words. Above the limit, each hit is a
+//! finding. Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3 hits per 10,000
+//! words.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
@@ -24,7 +25,7 @@ const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "record"];
 struct Turn {
     name: &'static str,
     pattern: &'static str,
-    /// A hit does not count if this pattern matches the text from the group `next` on.
+    /// If this pattern matches the text from the group `next` on, the turn is not a hit.
     unless: Option<&'static str>,
 }
 
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn indefinite_persons_are_found() {
+    fn words_such_as_nobody_are_found() {
         let sentence = "Nobody reads, somebody waits, anybody may, everybody does; a busybody";
         assert_eq!(turns(sentence), ["nobody, somebody"; 4]);
     }
@@ -370,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_have_no_prose() {
+    fn files_of_other_types_have_no_prose() {
         assert_eq!(prose("a.toml", "# nobody").words, 0);
         assert_eq!(prose("rs", "// nobody").words, 0);
     }

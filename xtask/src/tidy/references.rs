@@ -4,7 +4,8 @@
 //! the tokens of macros. Test-only code is left out. `modules.rs` finds the targets of the paths.
 //!
 //! A path of one segment may be a local variable. So the collection leaves out the names that a
-//! function binds. In macros, it leaves out single lower-case words, except those that are called.
+//! function binds. In macros, it leaves out single lower-case words, except the names of
+//! called functions and macros.
 
 use std::collections::HashSet;
 
@@ -218,7 +219,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
     }
 
     fn visit_pat_ident(&mut self, pattern: &'ast PatIdent) {
-        // `None` or a constant, not a variable.
+        // A pattern that begins with a capital letter is `None` or a constant, not a variable.
         if begins_upper(&pattern.ident.to_string()) {
             self.add_reference(vec![pattern.ident.to_string()], Kind::Use, pattern.span());
         }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn submodules_of_a_root_file_are_in_its_folder_and_others_in_a_subfolder() {
+    fn submodules_of_a_root_file_are_beside_it_and_other_submodules_in_a_subfolder() {
         let folder = |path| Source::new(path, "").folder_of_modules();
         assert_eq!(folder("crates/x/src/lib.rs"), "crates/x/src/");
         assert_eq!(folder("crates/x/src/a/mod.rs"), "crates/x/src/a/");

@@ -1,8 +1,8 @@
 //! Finds the paths in a sequence of tokens, such as the input of a macro.
 //!
 //! The tokens have no syntax tree, so a path is a chain of words with `::` between them. Fields,
-//! methods and lifetimes are not paths. A single word is a path if it begins with a capital letter
-//! or is called.
+//! methods and lifetimes are not paths. A single word is a path if it begins with a capital letter,
+//! or if it is called as a function or as a macro.
 
 use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
 

@@ -30,8 +30,8 @@ const BANNED: [Specimen; 6] = [
 ];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
-    // Few files contain all tokens of a specimen. Comparing the tokens of other files would be
-    // slow.
+    // Few files contain all tokens of a banned sequence. Comparing the tokens of the other files
+    // would be slow.
     if !BANNED.iter().any(|specimen| specimen.tokens.iter().all(|word| source.text.contains(word)))
     {
         return Vec::new();

@@ -1,8 +1,9 @@
 //! Keys that verify tokens, each bound to the algorithms of its type.
 //!
-//! A shared secret verifies only HMAC signatures, and a public key never does. So a public key
-//! cannot be used as a shared secret to sign tokens. Every key is parsed when it is added. A point
-//! that is not on the curve or a short RSA key is refused then, and not at a request.
+//! A shared secret verifies only HMAC signatures, and a public key verifies none of them. So an
+//! attacker cannot sign a token with a public key as the shared secret. Every key is parsed when it
+//! is added. So a short RSA key, or a point that is not on its curve, is refused before the first
+//! request.
 
 use std::fmt;
 
@@ -30,7 +31,7 @@ pub const RSA_BITS_MAX: usize = 8_192;
 /// The maximum length of a PEM file in bytes. It has room for 16 keys and their comments.
 pub const PEM_BYTES_MAX: usize = 64 * 1024;
 
-/// The maximum number of public keys in one PEM file. A rotation needs two.
+/// The maximum number of public keys in one PEM file. A rotation needs two keys.
 pub const PEM_KEYS_MAX: usize = 16;
 
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
@@ -61,7 +62,7 @@ pub enum PublicKeyError {
     /// The file has no section `PUBLIC KEY`, or a broken section.
     #[error("the file is no PEM file with a section `PUBLIC KEY`")]
     NoPublicKey,
-    /// The file has a private key. A verifier does not need it.
+    /// The file has a private key. A verifier needs only the public key.
     #[error("the file has a private key: give the server the public key only")]
     PrivateKey,
     /// The file has more keys than the limit.
@@ -79,7 +80,7 @@ pub enum PublicKeyError {
         /// Bits of the modulus.
         bits: usize,
     },
-    /// A key of a set is a shared secret, a private key, or for encryption.
+    /// A key of a set is a shared secret, a private key, or a key for encryption.
     #[error("the key is not a public key for signatures")]
     NotForVerification,
 }
@@ -190,13 +191,13 @@ impl VerifyingKey {
         self.algorithms == HMAC
     }
 
-    /// Whether both keys can verify the same tokens.
+    /// Whether the other key is for the same algorithms.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.algorithms == other.algorithms
     }
 
-    /// Verifies a signature. The call names the provider, because the process may have set another
-    /// one as its default.
+    /// Verifies a signature. The call names the provider of the cryptography, because the process
+    /// may have another default provider.
     pub(crate) fn verifies(
         &self,
         algorithm: Algorithm,
@@ -218,10 +219,11 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// The algorithm with this name. `none` and every other name have no algorithm.
+/// The algorithm with this name. `None` if the name is unknown. The name `none`, which marks a
+/// token without a signature, is unknown too.
 pub(crate) fn algorithm(name: &str) -> Option<Algorithm> {
     match name {
-        // RFC 9864 gave EdDSA with this curve its own name.
+        // RFC 9864 gave this name to EdDSA with the curve Ed25519.
         "Ed25519" => Some(Algorithm::EdDSA),
         name => name.parse().ok(),
     }

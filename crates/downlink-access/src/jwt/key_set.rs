@@ -1,8 +1,8 @@
 //! Key sets (JWKS, RFC 7517): reading them, and deciding when a server fetches them again.
 //!
-//! A key set is a document with the public keys of an issuer of tokens. Nothing here fetches. The
-//! server asks [`poll_fetch`](KeySetCache::poll_fetch) whether to fetch now, fetches, and reports
-//! the outcome. If a new document lacks a key, this key verifies nothing from then on. If the
+//! A key set is a document with the public keys of an issuer of tokens. This module does not fetch
+//! it. The server asks [`poll_fetch`](KeySetCache::poll_fetch) whether to fetch now, fetches, and
+//! reports the outcome. A key that is missing in the newest document verifies nothing. If the
 //! server cannot fetch, it uses the newest document for a day, and then refuses the tokens of the
 //! issuer.
 
@@ -23,22 +23,25 @@ pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
 /// The maximum number of keys in one set. Large issuers have about ten.
 pub const KEY_SET_KEYS_MAX: usize = 100;
 
-/// The time between two regular fetches. A removed key verifies tokens for at most this time.
+/// The time between two regular fetches. If the fetches succeed, a key that the issuer removed is
+/// used for at most this time.
 pub const FETCH_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// The minimum time between two fetches. It limits the fetches that tokens with invented key names
 /// can cause.
 pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 
-/// The maximum time of a fetch. Without an outcome until then, it counts as failed. The server
-/// should end a fetch after this time, because a late outcome could replace a newer key set.
+/// The maximum time of a fetch. A fetch without an outcome after this time counts as failed. The
+/// server should then end the fetch, because a late outcome could replace a newer key set.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Each request reads the clock when it begins. So a call may get an older time than the call
-/// before it. If the time is older by more than this, the clock was set back.
+/// The maximum difference between the times of two calls that are out of order. Each request reads
+/// the clock when it begins, so a call may get an older time than the call before it. If the time
+/// is older by more than this, the clock was set back.
 const REORDERED_MAX: Duration = Duration::from_secs(10);
 
-/// The maximum age of a set. Without a newer set, the tokens of the issuer are then refused.
+/// The maximum age of a set. If no newer set was fetched by then, the tokens of the issuer are
+/// refused.
 pub const KEY_SET_STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A document is refused as a key set.
@@ -59,7 +62,7 @@ pub enum KeySetError {
     /// The set has more keys than the limit.
     #[error("the key set has {keys} keys, at most {keys_max} are allowed")]
     TooManyKeys {
-        /// Keys of the set.
+        /// The number of keys in the set.
         keys: usize,
         /// The limit.
         keys_max: usize,
@@ -67,7 +70,7 @@ pub enum KeySetError {
     /// No key of the set can verify tokens.
     #[error("none of the {refused} keys of the set can verify tokens")]
     NoUsableKey {
-        /// Keys of the set.
+        /// The number of keys in the set.
         refused: usize,
     },
 }
@@ -167,7 +170,7 @@ impl KeySet {
 /// ```
 #[derive(Debug, Default)]
 pub struct KeySetCache(
-    /// Held alone, and only to read or to replace the state.
+    /// The lock is held only to read or to replace the state. No other lock is taken meanwhile.
     Mutex<State>,
 );
 
@@ -190,14 +193,14 @@ impl KeySetCache {
         Self::default()
     }
 
-    /// Whether the caller must fetch the set now. If the answer is true, the fetch has begun.
+    /// Whether the caller must fetch the set now. If the answer is true, the fetch counts as begun.
     pub fn poll_fetch(&self, now: Timestamp) -> bool {
         let mut state = self.0.lock();
         let is_due = state.next_fetch_at(now) <= now;
         if is_due {
             (state.began, state.in_flight, state.is_due) = (Some(now), true, true);
-            // If the clock was set back, the age of the set is unknown. It may be used for one more
-            // day at most.
+            // If the clock was set back, the age of the set is unknown. The set may be used for one
+            // more day at most.
             state.newest = state.newest.take().map(|(set, fetched)| (set, fetched.min(now)));
         }
         is_due
@@ -208,13 +211,13 @@ impl KeySetCache {
         self.0.lock().next_fetch_at(now)
     }
 
-    /// Replaces the set by a fetched document. Keys that the document lacks verify nothing from now
-    /// on.
+    /// Replaces the set by a fetched document. From now on, a key that is not in the document
+    /// verifies nothing.
     ///
     /// # Errors
     ///
-    /// With [`KeySetError::NoUsableKey`], the set now has no keys. With any other error, the
-    /// document is refused and the older set stays in use.
+    /// After [`KeySetError::NoUsableKey`], the cache holds a set without keys. After any other
+    /// error, the document is refused and the older set stays in use.
     pub fn fetched(&self, now: Timestamp, document: &[u8]) -> Result<(), KeySetError> {
         let set = KeySet::read(document);
         let mut state = self.0.lock();
@@ -229,8 +232,8 @@ impl KeySetCache {
         usable
     }
 
-    /// The number of fetched sets that lacked a key of the set before them. When it has grown, a
-    /// server [lets the open streams check their rights](crate::Access::note_change).
+    /// The number of fetched sets that lacked a key of the set before them. When this number has
+    /// grown, a server [lets the open streams check their rights](crate::Access::note_change).
     pub fn removals(&self) -> u64 {
         self.0.lock().removals
     }

@@ -57,8 +57,8 @@ impl Mint {
         Self { audience: Some(audience.into()), ..self }
     }
 
-    /// Makes a token for the grant, issued at this time. The client of the grant becomes `sub`, and
-    /// its end `exp`. Fractions of a second are cut off.
+    /// Makes a token for the grant, issued at this time. The client of the grant becomes the claim
+    /// `sub`, and the end of the grant becomes `exp`. Fractions of a second are cut off.
     ///
     /// # Errors
     ///

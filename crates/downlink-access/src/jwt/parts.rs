@@ -12,12 +12,12 @@ use crate::jwt::key::algorithm;
 /// The maximum length of a token in bytes. Many servers accept headers of at most 8 KiB.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// The refused members of a header. With one of the first three a token could choose its own key.
-/// With `crit` it could demand an extension.
+/// The refused members of a header. With one of the first three, a token could choose its own key.
+/// With `crit`, it could demand an extension of the token format.
 const REFUSED_MEMBERS: [&str; 4] = ["jku", "jwk", "x5u", "crit"];
 
-/// The accepted types (RFC 8725, section 3.11). Without this rule, a logout token of the same
-/// issuer would be accepted as a credential.
+/// The accepted values of `typ` in the header (RFC 8725, section 3.11). Without this rule, a logout
+/// token of the same issuer would be accepted as a credential.
 const TYPES: [&str; 2] = ["JWT", "at+jwt"];
 
 /// A token whose header was read. Its signature is not verified, and its claims are not read.

@@ -45,7 +45,7 @@ fn subscribe(presented: Presented<'_>, topics: &[&str], of: Option<&str>) -> &'s
 fn strangers_read_only_public_topics() {
     let stranger = Presented::new();
     assert_eq!(subscribe(stranger, &["news/{city}"], None), "ok");
-    assert_eq!(subscribe(stranger, &[], None), "ok", "a request for only the events for everyone");
+    assert_eq!(subscribe(stranger, &[], None), "ok", "a request without topics is allowed");
     assert_eq!(subscribe(stranger, &["news/a", "orders/1"], None), "token_missing");
     assert_eq!(subscribe(stranger, &["news"], None), "token_missing");
     assert_eq!(subscribe(stranger, &["news/a"], Some("ada")), "token_missing");
@@ -150,8 +150,8 @@ fn a_listener_without_keys_accepts_tokens_and_tickets() {
     assert_eq!(public.verify(&key, now()), Err(AccessError::KeyUnknown));
     let header = format!("Bearer {}", user_token());
     assert!(public.verify(&Presented::new().authorization(header.as_bytes()), now()).is_ok());
-    // A server may have a second listener, on which no key is valid. The second listener still
-    // accepts a ticket that the app has issued over the first one.
+    // A server may have a second listener, on which no key is valid. It still accepts a ticket that
+    // the app has issued over the first listener.
     let app = access().verify(&key, now()).unwrap();
     let topics = vec![selector("a")];
     let (ticket, _) = public.issue(&app, topics, None, std::time::Duration::from_secs(60)).unwrap();
@@ -262,7 +262,7 @@ fn a_clone_shares_the_revocations_of_the_original() {
     assert_eq!(other.revocations().len(), 1);
 }
 
-/// These types can be sent between threads.
+/// Threads can send these types to each other and share them.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Access>();

@@ -24,7 +24,7 @@ fn the_scheme_may_have_upper_and_lower_case_letters() {
 }
 
 #[test]
-fn other_schemes_are_ignored() {
+fn schemes_other_than_bearer_are_ignored() {
     assert_eq!(authorization("Basic dTpw"), Ok(None));
     assert_eq!(authorization("BearerX abc"), Ok(None));
     assert_eq!(authorization(""), Ok(None));

@@ -319,7 +319,7 @@ fn a_key_set_is_used_for_at_most_a_day_after_the_clock_was_set_back() {
     assert!(cache.current(back.after(KEY_SET_STALE_MAX)).is_none());
 }
 
-/// With the exponent 1, every number is its own signature.
+/// With the exponent 1, every number is its own signature, so everyone could sign tokens.
 #[test]
 fn rsa_keys_with_an_unsafe_exponent_or_modulus_are_refused() {
     let refused = |n: &str, e: &str| {
@@ -339,7 +339,7 @@ fn rsa_keys_with_an_unsafe_exponent_or_modulus_are_refused() {
 }
 
 #[test]
-fn keys_with_an_unsuitable_use_type_or_list_of_operations_are_refused() {
+fn keys_whose_members_do_not_allow_verification_are_refused() {
     let usable = |member: &str| {
         let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
         let key = set["keys"][1].as_object_mut().unwrap();
@@ -385,7 +385,7 @@ fn all_keys_with_the_same_name_are_tried() {
     assert!(tokens.verify(&rs256, now()).is_ok());
 }
 
-/// Does what a server does: asks each second whether a fetch is due, and fetches if so.
+/// Like a server, this test asks each second whether a fetch is due, and fetches if so.
 #[test]
 fn a_server_that_asks_each_second_fetches_at_the_expected_times() {
     let (tokens, cache) = tokens();

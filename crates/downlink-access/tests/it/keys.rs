@@ -46,7 +46,7 @@ fn new_keys_are_random_and_begin_with_a_prefix() {
 }
 
 #[test]
-fn random_bytes_differ() {
+fn two_calls_give_different_random_bytes() {
     let (mut one, mut other) = ([0; 32], [0; 32]);
     fill_random(&mut one).unwrap();
     fill_random(&mut other).unwrap();

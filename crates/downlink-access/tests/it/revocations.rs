@@ -87,8 +87,8 @@ fn the_later_of_two_revocations_counts() {
 #[test]
 fn an_entry_is_kept_as_long_as_a_token_may_live() {
     let mut revocations = revoked(&[(of("ada"), NOW)]);
-    // A token lives for at most a day. Clocks may differ by 30 s, so 30 s are added for the start
-    // of the token's life and 30 s for its end.
+    // A token lives for at most a day. Clocks may differ by 30 s at the start of the token's life,
+    // and by 30 s at its end.
     let last = NOW + DAY + 60;
     revocations.prune(at(last));
     assert_eq!(revocations.len(), 1);
@@ -113,7 +113,7 @@ fn a_revoked_token_is_never_accepted_again() {
 }
 
 #[test]
-fn above_the_limit_the_time_of_the_oldest_entry_applies_to_every_client() {
+fn above_the_limit_the_oldest_entry_is_forgotten_and_its_time_becomes_the_floor() {
     let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), 2);
     add(&mut revocations, of("ada"), NOW);
     add(&mut revocations, of("bob"), NOW + 10);
@@ -140,11 +140,11 @@ fn the_default_limit_of_revocations_applies() {
     assert_eq!((revocations.len(), revocations.floor()), (REVOCATIONS_MAX, Some(now())));
 }
 
-/// A user may revoke its own topics. It must not end the credentials of other users by doing so
-/// more often than the list has room.
+/// A user may revoke its own topics. Even if a user revokes more topics than the list can hold, the
+/// credentials of other users must stay valid.
 #[test]
-fn the_topics_of_one_client_at_and_above_the_limit() {
-    // All topics of Ada, Ada as a whole, and Bob.
+fn a_client_above_its_limit_of_topics_is_revoked_as_a_whole() {
+    // Room for all topics of Ada, for Ada as a whole client, and for Bob.
     const ENTRIES_MAX: usize = REVOKED_TOPICS_PER_CLIENT_MAX + 2;
     let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), ENTRIES_MAX);
     let (ada, bob) = (client("ada"), client("bob"));

@@ -90,7 +90,7 @@ fn open_streams(access: &Access) -> [(StreamGrant, Selection); 4] {
     ]
 }
 
-/// The codes of the streams of [`open_streams`], or `open`.
+/// For each stream of [`open_streams`], the code of the error that ends it, or `open`.
 fn codes(streams: &mut [(StreamGrant, Selection); 4]) -> [&'static str; 4] {
     let later = at(NOW + 10);
     streams.each_mut().map(|(stream, asked)| {
@@ -227,7 +227,7 @@ fn the_newest_stream_of_a_ticket_displaces_the_older_one() {
     assert_eq!(
         open().register(9),
         Ok(Some(8)),
-        "the end of the first stream must not remove the second"
+        "the end of the first stream must not remove the second stream"
     );
     assert_eq!(access.ticket_disputes(), 2);
     open().remove(9);
@@ -288,7 +288,7 @@ fn a_client_cannot_publish_to_a_topic_that_was_revoked_for_it() {
     assert_eq!(publish(&["orders"]).unwrap_err().code(), "topic_denied");
 }
 
-/// The app's proxy has verified these users, so their grants belong to no key.
+/// A trusted grant belongs to no key, because the app itself has verified the user.
 #[test]
 fn a_trusted_grant_can_be_revoked_like_any_other_grant() {
     let access = Server::new().access();
@@ -300,7 +300,7 @@ fn a_trusted_grant_can_be_revoked_like_any_other_grant() {
     assert_eq!(stream.check(&asked, at(NOW + 2)), Err(AccessError::Revoked));
 }
 
-/// These types can be sent between threads.
+/// Threads can send these types to each other and share them.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<StreamGrant>();

@@ -68,7 +68,7 @@ fn a_ticket_can_be_used_for_reconnects_until_it_ends() {
 }
 
 #[test]
-fn a_ticket_ends_at_the_latest_with_the_rights_of_its_issuer_or_after_an_hour() {
+fn a_ticket_lasts_at_most_an_hour_and_not_longer_than_the_rights_of_its_issuer() {
     let until = |issuer: &Verified, lifetime| {
         let (ticket, end) = shop().issue(issuer, topics(&["a"]), None, lifetime).unwrap();
         assert_eq!(open(&shop(), &ticket, NOW).unwrap().grant().until(), Some(end));
@@ -232,8 +232,8 @@ fn a_ticket_counts_as_issued_at_the_same_time_as_the_token_of_its_issuer() {
     let more = r#","sub":"ada","downlink":{"issue":true,"subscribe":["a"]}"#;
     let header = format!("Bearer {}", hs256(&claims(more)));
     let presented = Presented::new().authorization(header.as_bytes());
-    // The server verifies the token at 5 s. At 6 s it gets a revocation of the client for all
-    // tokens issued up to 2 s.
+    // The server verifies the token at 5 s. At 6 s the server gets a revocation of the client. The
+    // revocation ends all tokens of the client that were issued at 2 s or earlier.
     let ada = access.verify(&presented, at(NOW + 5)).unwrap();
     let revoked = downlink_access::Revoked::Client(client("ada"));
     let revocation = downlink_access::Revocation { revoked, at: at(NOW + 2) };

@@ -96,8 +96,8 @@ fn tokens_without_a_signature_are_refused() {
 #[test]
 fn a_key_verifies_no_algorithm_of_another_key_type() {
     let pem: &[u8] = include_bytes!("../fixtures/rs256.public.pem");
-    // A well-known attack: the token is signed with the public key as a shared secret, in the hope
-    // that the server uses its public key as a shared secret too.
+    // A well-known attack: the attacker signs the token with the public key as a shared secret. The
+    // attack works if the server uses its public key as a shared secret too.
     let confused =
         token(HS256, &issued(), &EncodingKey::from_secret(pem).unwrap(), Algorithm::HS256);
     assert_eq!(public(pem).verify(&confused, now()).unwrap_err(), AccessError::Algorithm);
@@ -192,8 +192,8 @@ fn tokens_that_were_made_for_other_purposes_are_refused() {
 
 #[test]
 fn a_token_longer_than_the_limit_is_malformed() {
-    // Base64 of one part cannot have every length, so `padded` varies the lengths of both the
-    // header and the claims until the token has exactly this many bytes.
+    // The length of one part in base64 cannot have every value. So `padded` varies the lengths of
+    // both the header and the claims until the token has exactly this many bytes.
     let padded = |bytes: usize| {
         let pads = (0..4).flat_map(|header| (5_900..6_100).map(move |claims| (header, claims)));
         let token = |(header, body): (usize, usize)| {
@@ -224,7 +224,7 @@ fn repeated_claims_are_malformed() {
 }
 
 #[test]
-fn a_token_needs_an_end_and_is_accepted_for_a_short_time_after_it() {
+fn a_token_needs_an_end_and_is_accepted_for_a_short_time_after_its_end() {
     let ends = |exp: u64| hs256(&format!(r#"{{"iat":{},"exp":{exp}}}"#, NOW - 100));
     assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW}}}"#))), "token_malformed");
     assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW},"exp":"{}"}}"#, NOW + 9))), "token_malformed");
@@ -430,9 +430,9 @@ fn a_token_can_be_inspected_without_a_key() {
     assert_eq!(inspect("a.b").unwrap_err().code(), "token_malformed");
 }
 
-/// This token was issued before the revocation of its client, and ends ten days later. A token
-/// lives for at most a day. Without an `iat`, a server could therefore accept this token on the
-/// last day before its end. By then, the server has forgotten the revocation.
+/// A token without `iat` could be accepted after its revocation was forgotten. A token lives for at
+/// most a day after its `iat`, and a server forgets a revocation after about a day. A token without
+/// `iat` may end ten days after the revocation. By then, the server has forgotten the revocation.
 #[test]
 fn a_token_without_the_time_of_its_issue_is_malformed() {
     assert_eq!(code(&hs256(&format!(r#"{{"exp":{}}}"#, NOW + 60))), "token_malformed");

@@ -47,7 +47,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn any_file_or_entry_causes_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_file_or_revocation_causes_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = Secret::from_file_bytes(&bytes);
         let _ = TokenKeys::new().public(&bytes);
         prop_assert!(KeySet::parse(&bytes).is_err());

@@ -1,4 +1,4 @@
-//! The traits of axum: the extractor of the caller, and the responses of refusals.
+//! Implements the traits of axum: a [`Caller`] is an extractor, and a refusal is a response.
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -10,7 +10,7 @@ use super::{Caller, Refusal, StreamRefusal};
 use crate::http::Problem;
 
 impl<S: Sync> FromRequestParts<S> for Caller {
-    /// The route has no [`AccessLayer`](super::AccessLayer). The status is 500.
+    /// A problem with the status 500, if the route has no [`AccessLayer`](super::AccessLayer).
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {

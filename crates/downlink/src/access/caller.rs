@@ -11,15 +11,15 @@ use super::refusal::Refusal;
 /// The sender of a request, with verified rights. Clones are cheap.
 ///
 /// The [`AccessLayer`](super::AccessLayer) puts a caller into the extensions of each request. With
-/// the feature `axum`, this type is an extractor. A request without a credential has a caller too,
-/// who may only read public topics.
+/// the feature `axum`, this type is an extractor. A request without a credential has a caller too.
+/// This caller may only read public topics and the events for everyone.
 ///
-/// Each check also finds out whether the rights of the caller have ended since the beginning of the
-/// request. A handler that runs for long can check them again.
+/// Each check also finds out whether the rights of the caller have ended since the request began. A
+/// handler that runs for a long time can check the rights again.
 ///
 /// # Examples
 ///
-/// An app that knows its users by a session of its own makes the caller itself:
+/// An app that identifies its users by its own sessions makes the caller itself:
 ///
 /// ```
 /// use downlink::access::Caller;
@@ -42,8 +42,8 @@ pub struct Caller(Arc<Parts>);
 struct Parts {
     access: Access,
     verified: Verified,
-    /// Why the cookie of the request is not accepted. Such a cookie counts as none where everything
-    /// that the request asks for is public.
+    /// The reason why the cookie of the request is not accepted. The caller then has the rights of
+    /// a request without a credential, and this reason is the error of every failed check.
     bad_cookie: Option<AccessError>,
     is_event_source: bool,
 }
@@ -55,8 +55,8 @@ impl Caller {
         Self(Arc::new(Parts { access, verified, bad_cookie: None, is_event_source }))
     }
 
-    /// The caller of a request whose cookie is not accepted. It has the rights of a request without
-    /// a credential. If a check fails, the error says what is wrong with the cookie.
+    /// The caller of a request whose cookie is not accepted. The caller has the rights of a request
+    /// without a credential. If a check fails, the error says what is wrong with the cookie.
     pub fn with_bad_cookie(access: Access, error: AccessError, is_event_source: bool) -> Self {
         let (verified, bad_cookie) = (Verified::nobody(now()), Some(error));
         Self(Arc::new(Parts { access, verified, bad_cookie, is_event_source }))
@@ -91,7 +91,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// [`AccessError::TokenMissing`], or what is wrong with the cookie.
+    /// [`AccessError::TokenMissing`], or the error of the cookie if it is not accepted.
     pub fn check_credential(&self) -> Result<(), Refusal> {
         match self.verified().proof() {
             Proof::Nothing => Err(self.refusal(AccessError::TokenMissing)),
@@ -144,9 +144,9 @@ impl Caller {
         self.access().issue(self.verified(), topics, client, lifetime)
     }
 
-    /// Completes what a request asks for. Without topics, a ticket asks for its own topics. Without
-    /// a client, the request asks for the client of its grant, so that it gets the events for this
-    /// client.
+    /// Completes the selection of a request. If the selection has no topics and the credential is a
+    /// ticket, the topics of the ticket are added. If the selection has no client, the client of
+    /// the grant is added, so that the caller gets the events for this client.
     #[must_use]
     pub fn completed(&self, mut asked: Selection) -> Selection {
         let is_ticket = matches!(self.verified().proof(), Proof::Ticket { .. });
@@ -157,14 +157,15 @@ impl Caller {
         asked
     }
 
-    /// The refusal for an error of this caller. If its cookie is not accepted, this is the reason.
+    /// The refusal for an error of this caller. If the cookie is not accepted, its error replaces
+    /// `error`.
     pub fn refusal(&self, error: AccessError) -> Refusal {
         let error = self.0.bad_cookie.clone().unwrap_or(error);
         Refusal::new(error, self.0.is_event_source)
     }
 }
 
-/// The time of day. The crate `downlink-access` has no clock.
+/// The current time. The crate `downlink-access` has no clock, so its calls get the time from here.
 pub(super) fn now() -> Timestamp {
     SystemTime::now().into()
 }

@@ -1,8 +1,8 @@
 //! A stream under a grant: it ends when the rights of its client end.
 //!
-//! The response has a timer for the end of the grant. A revocation can come earlier. It increases a
-//! number and wakes every stream, and each stream that has seen a smaller number checks its own
-//! rights again. So nobody needs a list of the streams.
+//! The response has a timer for the end of the grant. A revocation can end the rights earlier. It
+//! increases a number and wakes every stream. A stream that last saw a smaller number then checks
+//! its own rights again. So the server needs no list of the streams of a client.
 
 use std::error::Error;
 use std::fmt;
@@ -22,23 +22,27 @@ use crate::adapters::{AsPublished, SubscriptionFrames, ToFrame};
 use crate::http::{AnyError, FrameSource, Spread, Sse};
 use crate::hub::{DisconnectReason, Hub, Subscribe, SubscribeError};
 
-/// The notice of an expiry comes at a random time in this range before the end, as parts of the
-/// stream's life. So the clients of one page get new credentials at different times. A client needs
-/// the rest of the time to get them and to open its next stream.
+/// The range for the time between the expiry notice and the end of a stream: a twentieth to a tenth
+/// of the stream's life. The time is random, so the clients of one page get new credentials at
+/// different times. After the notice, a client has this time to get new credentials and to open its
+/// next stream.
 const NOTICE_PARTS: (u32, u32) = (20, 10);
 
-/// A stream that a newer stream of its ticket has ended reconnects after this time. Two pages that
-/// use one ticket would otherwise end each other's streams all the time.
+/// If a newer stream of the same ticket has ended a stream, the client of the older stream
+/// reconnects after this time. With a short time, two pages that use one ticket would end each
+/// other's streams all the time.
 const DISPLACED_RETRY: Duration = Duration::from_secs(60);
 
-/// A stream whose rights were taken away reconnects after this time, to learn why from the answer.
+/// If the rights of a stream were taken away, the client reconnects after this time. The answer to
+/// the new request tells the client the reason.
 const REVOKED_RETRY: Duration = Duration::from_secs(1);
 
 /// The frames of a subscription, as long as its client has the right to read them.
 ///
-/// [`Caller::stream`] makes it. After a revocation, the stream sends `event: downlink.expired` with
-/// the code of the reason, such as `{"code":"revoked"}`, and ends. If a newer stream of the same
-/// ticket begins, the older one ends with a long reconnection time.
+/// [`Caller::stream`] makes this value. After a revocation, the stream sends
+/// `event: downlink.expired` with the code of the reason, such as `{"code":"revoked"}`, and ends.
+/// If a newer stream of the same ticket begins, the older stream ends with a long reconnection
+/// time.
 pub struct GrantedFrames<T: Send + Sync + 'static, F = AsPublished> {
     frames: SubscriptionFrames<T, F>,
     /// `None` once the stream has ended.
@@ -46,12 +50,12 @@ pub struct GrantedFrames<T: Send + Sync + 'static, F = AsPublished> {
 }
 
 impl Caller {
-    /// Makes the response for a subscription of the caller. The stream ends at the end of the grant,
-    /// which it announces (see [`Sse::expiry_notice`]), and when the rights of the caller are taken
-    /// away.
+    /// Makes the response for a subscription of the caller. The stream announces the end of the
+    /// grant (see [`Sse::expiry_notice`]) and ends at that time. It ends earlier if the rights of
+    /// the caller are taken away.
     ///
-    /// This call checks the rights of the caller, even if they were checked before the subscription
-    /// was opened: a revocation may have come in between.
+    /// This call checks the rights of the caller again, because they may have been revoked while
+    /// the subscription was opened.
     ///
     /// # Errors
     ///
@@ -106,10 +110,10 @@ impl Caller {
 
 impl<T: Send + Sync + 'static> Subscribe<T> {
     /// Opens the subscription for a caller, and makes the response, as [`Caller::stream`] does. The
-    /// rights are checked first, and nothing is opened without them.
+    /// rights are checked first. Without them, no subscription is opened.
     ///
     /// A caller with a client id also gets the events for this client. If the builder names no
-    /// topics, a caller with a ticket gets those of the ticket.
+    /// topics, a caller with a ticket gets the topics of the ticket.
     ///
     /// This needs the feature `access`.
     ///
@@ -132,9 +136,9 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Revokes a credential now, and ends its streams.
     ///
-    /// A store of your own has to keep the revocation (see [`Access::revocations`]), otherwise it
-    /// holds until the end of the process. After [`Access::reload`], call
-    /// [`wake_subscribers`](Self::wake_subscribers) for the same effect.
+    /// The revocation holds until the end of the process. To make it last longer, keep it in a
+    /// store of your own (see [`Access::revocations`]). After [`Access::reload`], call
+    /// [`wake_subscribers`](Self::wake_subscribers) to end the streams whose rights have ended.
     ///
     /// This needs the feature `access`.
     ///
@@ -149,8 +153,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
-    /// Checks the rights again if any may have ended since the last check. Returns the last frame of
-    /// the stream if its own rights have ended.
+    /// Checks the rights again if the access has changed since the last check. Returns the last
+    /// frame of the stream if its rights have ended.
     fn check(&mut self) -> Option<Frame> {
         let grant = self.grant.as_mut().filter(|grant| grant.is_outdated())?;
         let error = grant.check(&self.frames.subscription().selection(), now()).err()?;
@@ -172,7 +176,7 @@ impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
     }
 }
 
-/// The event that tells a client that its credential no longer counts.
+/// The event that tells a client that its credential is no longer accepted.
 fn expired(code: &str) -> Frame {
     let event = Event::new(format!(r#"{{"code":"{code}"}}"#));
     let event = event.event(EventType::from_static("downlink.expired"));
@@ -201,7 +205,8 @@ where
         let frame = match polled {
             Poll::Ready(Some(frame)) => Some(frame),
             Poll::Ready(None) => this.last_frame(),
-            // A revocation between the check and the registration of the waker has woken nobody.
+            // A revocation after the first check and before the registration of the waker woke no
+            // task. So the rights are checked once more.
             Poll::Pending => match this.check() {
                 Some(last) => Some(last),
                 None => return Poll::Pending,

@@ -22,15 +22,17 @@ use crate::http::is_event_source;
 /// Verifies the credentials of each request, and inserts a [`Caller`] into its extensions.
 ///
 /// A credential is a key or a token in `Authorization: Bearer`, a ticket in the parameter `ticket`
-/// of the query, or a token in a cookie. If the credential is not accepted, the layer answers with a
-/// [`Refusal`], and the request does not reach the app. A request without a credential reaches the
-/// app with a caller who may only read public topics. So every route has to check the rights of its
-/// caller. A request whose cookie is not accepted also counts as one without a credential, so that
-/// an old cookie does not close a public page.
+/// of the query, or a token in a cookie. If the credential is not accepted, the layer answers with
+/// a [`Refusal`], and the request does not reach the app.
+///
+/// A request without a credential reaches the app with a caller that may only read public topics
+/// and the events for everyone. So every route has to check the rights of its caller. If a cookie
+/// is not accepted, the layer treats the request like a request without a credential, so that
+/// public topics can be read even with an old cookie.
 ///
 /// A cookie counts only if it comes from a page of the app's own origin or of an allowed
-/// [origin](Self::origin). Otherwise every page on the web could send requests with the cookies of
-/// its visitors.
+/// [origin](Self::origin). Without this rule, every page on the web could send requests with the
+/// cookies of its visitors.
 ///
 /// # Examples
 ///
@@ -53,14 +55,14 @@ pub struct AccessLayer {
 }
 
 impl AccessLayer {
-    /// Verifies requests with this access. Its clones share the revocations, so keep a clone to
-    /// revoke with.
+    /// Verifies requests with this access. Clones of an access share their revocations. So keep a
+    /// clone, and revoke credentials with it.
     pub fn new(access: Access) -> Self {
         let cookie = COOKIE_NAME_DEFAULT.to_owned();
         Self { access, cookie, origins: Vec::new(), hosts: Vec::new() }
     }
 
-    /// Sets the name of the cookie with a token. Default:
+    /// Sets the name of the cookie that holds a token. Default:
     /// [`COOKIE_NAME_DEFAULT`].
     pub fn cookie(mut self, name: impl Into<String>) -> Self {
         self.cookie = name.into();
@@ -74,8 +76,8 @@ impl AccessLayer {
         self
     }
 
-    /// Adds a name of the app, such as `push.example`, besides the name in the header `Host`. An app
-    /// behind a proxy that changes `Host` needs it. May be called several times.
+    /// Adds a name of the app, such as `push.example`, besides the name in the header `Host`. An
+    /// app needs this behind a proxy that changes `Host`. May be called several times.
     pub fn host(mut self, name: impl Into<String>) -> Self {
         self.hosts.push(name.into());
         self
@@ -149,7 +151,8 @@ impl Verifier {
         }
     }
 
-    /// Whether a cookie of this request counts. If a header is given twice, it does not.
+    /// Whether a cookie of this request counts. It does not count if the request has two `Host`,
+    /// `Origin` or `Sec-Fetch-Site` headers.
     fn may_use_cookies(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
         let Ok(host) = single_value(headers, &header::HOST) else { return false };
         let host = host.or(uri.authority().map(|authority| authority.as_str()));

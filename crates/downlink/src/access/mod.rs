@@ -1,16 +1,18 @@
-//! Access control for your own app: who sends a request, what the request may do, and streams that
-//! end when their rights end. This module needs the feature `access`.
+//! Access control for your own app: the sender of a request, the rights of the sender, and streams
+//! that end when these rights end. This module needs the feature `access`.
 //!
 //! The crate [`downlink-access`](downlink_access) verifies keys, tokens and tickets, and turns them
 //! into a [`Grant`](downlink_access::Grant). This module connects it with HTTP and with the hub:
 //!
-//! - [`AccessLayer`] verifies the credentials of each request, and refuses those that are not
-//!   accepted. It inserts a [`Caller`] into the extensions of the request.
+//! - [`AccessLayer`] verifies the credentials of each request, and inserts a [`Caller`] into the
+//!   extensions of the request. It refuses a request if a key, a token in a header, or a ticket is
+//!   not accepted.
 //! - [`Caller`] is the sender of a request. With the feature `axum`, it is an extractor. Its methods
 //!   check its rights.
 //! - [`Subscribe::open_as`](crate::hub::Subscribe::open_as) opens a subscription for a caller, and
-//!   makes the response. The stream ends at the end of the grant, and when its rights are taken
-//!   away. [`Caller::stream`] does the same for a subscription with frames of your own.
+//!   makes the response. The stream ends at the end of the grant, or earlier if the rights of the
+//!   caller are taken away. [`Caller::stream`] does the same for a subscription with frames of your
+//!   own.
 //! - [`Refusal`] is the response to a request that is not allowed.
 //!
 //! The app decides which keys exist ([`AccessOptions`](downlink_access::AccessOptions)), keeps the
@@ -20,14 +22,14 @@
 //!
 //! # Memory
 //!
-//! A stream with a grant takes 40 bytes more than a stream without, and 24 bytes more if the grant
-//! has an end. A stream with a ticket takes about 35 further bytes in a table, which finds the older
-//! stream of the ticket.
+//! A stream with a grant takes 40 bytes more than a stream without a grant. If the grant has an
+//! end, the stream takes another 24 bytes. A stream with a ticket takes about 35 further bytes in a
+//! table. With this table, a new stream of the ticket can end the older stream.
 //!
 //! # Examples
 //!
-//! The app publishes with a key, and issues a ticket with which a page subscribes. A page gets the
-//! ticket because `EventSource` sends no headers.
+//! The app publishes with a key, and issues a ticket with which a page subscribes. The page needs
+//! the ticket, because `EventSource` cannot send a key or a token in a header.
 //!
 //! ```
 //! # #[cfg(all(feature = "axum", feature = "testing"))]

@@ -1,8 +1,10 @@
-//! Which pages may use the server: the origin of a request, and the headers that tell a browser.
+//! Decides from the origin of a request whether the page may use the server, and tells the browser
+//! the decision in CORS headers.
 //!
 //! A browser names the origin of a page in `Origin`, or says in `Sec-Fetch-Site` how the page
 //! relates to the server. A page of the server's own origin needs no permission. A page of a listed
-//! origin gets the CORS headers with every answer. Every other page is refused.
+//! origin gets the CORS headers with every answer. If the list contains `*`, every other page may
+//! use the server too, but without credentials. Without `*`, every other page is refused.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
@@ -17,19 +19,22 @@ pub struct Origins {
 /// The page that has sent a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
-    /// The request names no page. A program has sent it, or a browser that navigates to the server.
+    /// The request names no page. A program has sent it, or a browser whose user has entered the
+    /// address.
     None,
     /// A page of the server itself.
     Own,
     /// A page of a listed origin, which may use its user's credentials.
     Listed(HeaderValue),
-    /// A page of any other origin, if every page may use the server. Its cookies do not count.
+    /// A page of any other origin, if every page may use the server. Or a browser that navigates to
+    /// the server from a page of another origin, for example by a link. The cookies of the request
+    /// do not count.
     Any,
     /// A page that may not use the server.
     Foreign(String),
 }
 
-/// The headers of requests that a page of another origin may set.
+/// The request headers that a page of another origin may set.
 const ALLOWED_HEADERS: &str = "authorization, content-type, last-event-id, idempotency-key";
 const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 /// How long a browser may remember the answer to a preflight, in seconds. Browsers allow at most
@@ -39,8 +44,9 @@ const PREFLIGHT_SECONDS: &str = "7200";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 impl Origins {
-    /// These origins, such as `https://app.example`. With `*` among them, every page may use the
-    /// server, but only the pages of the other listed origins with credentials.
+    /// These origins, such as `https://app.example`. If `*` is among them, every page may use the
+    /// server. A page of another origin may then send credentials only if its own origin is listed
+    /// too.
     pub fn new(listed: &[String]) -> Self {
         let every = listed.iter().any(|origin| origin == "*");
         Self { listed: listed.iter().filter(|origin| *origin != "*").cloned().collect(), every }
@@ -60,13 +66,15 @@ impl Origins {
     ) -> Result<Origin, HeaderName> {
         let site = single_value(headers, &SEC_FETCH_SITE)?;
         let origin = single_value(headers, &header::ORIGIN)?;
-        // The browser compares the real names. A proxy may have changed `Host` since then.
+        // The browser has compared the origin of the page with the address of the request. `Host`
+        // is less reliable, because a proxy may have changed it.
         if site == Some("same-origin") {
             return Ok(Origin::Own);
         }
         if let Some(origin) = origin {
-            // The browser knows that the page is not the server's own. It may have the same name, but
-            // another scheme or port, or the name that a proxy puts into `Host`.
+            // If the browser says that the page is not the server's own, the names are not
+            // compared. Equal names would prove nothing: the scheme or the port may differ, or a
+            // proxy may have put the page's name into `Host`.
             let is_foreign = site.is_some_and(|site| site != "none");
             return Ok(self.of_header(origin, own.filter(|_| !is_foreign)));
         }
@@ -95,7 +103,7 @@ impl Origins {
     /// Adds the CORS headers to an answer.
     pub fn mark(&self, origin: &Origin, headers: &mut HeaderMap) {
         if !self.listed.is_empty() {
-            // The answer to one page must not be used for another.
+            // A cache must not use the answer to one page for another page.
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         let allowed = match origin {
@@ -123,8 +131,9 @@ impl Origins {
 }
 
 impl Origin {
-    /// Whether a cookie of this request counts as a credential. Without `Origin` and
-    /// `Sec-Fetch-Site`, the request may come from an old browser, so it may only read.
+    /// Whether a cookie of this request counts as a credential. If the request has neither `Origin`
+    /// nor `Sec-Fetch-Site`, it may come from an old browser. Its cookie then counts only for a
+    /// `GET`.
     pub fn may_use_cookies(&self, headers: &HeaderMap, method: &Method) -> bool {
         match self {
             Self::Own | Self::Listed(_) => true,
@@ -176,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_server_is_its_own() {
+    fn a_page_is_own_if_its_origin_has_a_name_of_the_server() {
         let own = |text, names: &[&str]| origin(text, names) == Origin::Own;
         assert!(own("http://127.0.0.1:8080", &["127.0.0.1:8080"]));
         assert!(own("https://push.example", &["127.0.0.1:8080", "push.example"]));
@@ -217,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_comparison_of_the_browser_decides() {
+    fn sec_fetch_site_overrides_the_comparison_of_names() {
         let (own, foreign) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
         let behind = ("origin", "https://behind.a.proxy");
         assert_eq!(of(&[own, behind], &Method::POST, &[]), Origin::Own);
@@ -229,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_count_only_for_known_pages_and_for_reading() {
+    fn a_cookie_counts_for_a_known_page_or_for_a_get_that_names_no_page() {
         let (get, post) = (Method::GET, Method::POST);
         let none = HeaderMap::new();
         assert!(Origin::Own.may_use_cookies(&none, &post));

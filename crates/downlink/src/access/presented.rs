@@ -9,7 +9,8 @@ use percent_encoding::percent_decode;
 /// The name of the query parameter with a ticket.
 pub const TICKET_PARAMETER: &str = "ticket";
 
-/// The tickets of a query. A value that is not UTF-8 is changed, so it is no valid ticket.
+/// The tickets of a query. Bytes that are not UTF-8 are replaced, so such a value is no valid
+/// ticket.
 pub fn tickets(query: Option<&str>) -> Vec<Cow<'_, str>> {
     let pairs = query.unwrap_or_default().split('&');
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -18,8 +19,8 @@ pub fn tickets(query: Option<&str>) -> Vec<Cow<'_, str>> {
     tickets.map(|(_, value)| percent_decode(value.as_bytes()).decode_utf8_lossy()).collect()
 }
 
-/// The credentials of a request. `tickets` are those of the query, and `cookie` is the name of the
-/// cookie with a token, if the cookies of this request count.
+/// The credentials of a request. `tickets` are the tickets of the query. `cookie` is the name of
+/// the cookie that holds a token, or `None` if the cookies of this request do not count.
 pub fn presented<'a>(
     headers: &'a HeaderMap,
     tickets: &'a [Cow<'_, str>],

@@ -19,9 +19,11 @@ const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_sec
 /// A request that is not allowed, and the response to it.
 ///
 /// The response is a [`Problem`] with the code of the error. A 401 has the header
-/// `WWW-Authenticate`, and a 503 has `Retry-After`. An `EventSource` never reconnects after an
-/// error. So it gets a stream without events and a reconnection time instead of a 503. After a
-/// revocation it gets a 204, because it need not try again.
+/// `WWW-Authenticate`, and a 503 has `Retry-After`.
+///
+/// An `EventSource` never reconnects after an error. So instead of a 503 it gets a stream without
+/// events, with a reconnection time. After a revocation it gets an empty 204, because a new attempt
+/// cannot succeed.
 ///
 /// # Examples
 ///
@@ -53,7 +55,7 @@ impl Refusal {
         Self { reason: Reason::Access(error), is_event_source }
     }
 
-    /// The status of the response to a program.
+    /// The status of the response, if the client is not an `EventSource`.
     pub fn status(&self) -> StatusCode {
         let status = match &self.reason {
             Reason::Access(error) => error.status(),
@@ -62,8 +64,8 @@ impl Refusal {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The code for programs, such as `topic_denied`. `None` for a ticket that cannot be issued for
-    /// a reason other than rights.
+    /// The code for programs, such as `topic_denied`. `None` if a ticket cannot be issued although
+    /// the caller has the rights.
     pub fn code(&self) -> Option<&'static str> {
         self.access_error().map(AccessError::code)
     }
@@ -117,7 +119,7 @@ impl Refusal {
     }
 }
 
-/// The refusal for a program, or for a page that can read the status.
+/// The refusal for a client that is not an `EventSource`.
 impl From<AccessError> for Refusal {
     fn from(error: AccessError) -> Self {
         Self::new(error, false)
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_learns_what_to_do() {
+    fn the_response_to_a_program_has_the_status_and_its_headers() {
         let all = ["content-type", "www-authenticate", "retry-after"];
         assert_eq!(response(AccessError::TwoCredentials, false), (400, vec![all[0]]));
         assert_eq!(response(AccessError::TokenExpired, false), (401, all[..2].to_vec()));
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_cannot_be_issued_is_a_mistake_of_the_request() {
+    fn a_ticket_that_cannot_be_issued_is_answered_with_400() {
         let refusal = Refusal::from(IssueError::NoKey);
         assert_eq!((refusal.status().as_u16(), refusal.code()), (400, None));
         let denied = Refusal::from(IssueError::Denied(AccessError::TokenMissing));
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_source_comes_back_only_if_it_can_succeed() {
+    fn an_event_source_reconnects_only_while_the_keys_are_missing() {
         assert_eq!(response(AccessError::KeysUnavailable, true), (200, vec!["content-type"]));
         assert_eq!(response(AccessError::Revoked, true), (204, vec![]));
         assert_eq!(response(AccessError::TokenExpired, true).0, 401);

@@ -1,6 +1,7 @@
 //! The tests of all examples share this code. It reads event streams and runs the real program.
 //!
-//! Tests wait for events, never for a fixed time. [`PATIENCE`] only turns a hang into a failure.
+//! Tests wait until something has happened, never for a fixed time. If a test hangs, [`PATIENCE`]
+//! ends the test with a failure.
 
 pub(crate) mod program;
 

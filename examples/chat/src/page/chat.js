@@ -3,11 +3,11 @@
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
-/** If nothing arrives for this many keep-alive intervals, the connection is dead. With a lower
- * number, one late keep-alive might end a working connection. */
+/** If nothing arrives for this many keep-alive intervals, the page replaces the connection. With a
+ * lower number, one late keep-alive might end a working connection. */
 const SILENT_KEEP_ALIVES = 3;
 /** If the user has scrolled up by at most this many pixels, new messages scroll into view. */
 const NEAR_BOTTOM = 60;
@@ -119,7 +119,7 @@ function element(tag, className, content = '') {
   return made;
 }
 
-/** The colour of a name. It depends only on the name, so it is the same for all users. */
+/** The colour of a name. It depends only on the name, so all users see the same colour. */
 function hueOf(name) {
   let hue = 0;
   for (const character of name) hue = (hue * 31 + character.codePointAt(0)) % 360;

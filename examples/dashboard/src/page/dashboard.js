@@ -6,8 +6,8 @@
 const POINTS_MAX = 240;
 /** The width and height of a plot in SVG units. The style sheet scales the plot to the card. */
 const [WIDTH, HEIGHT] = [300, 80];
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
 
 const STATES = { connecting: 'Connecting…', open: 'Live', reconnecting: 'Reconnecting…' };

@@ -1,8 +1,8 @@
 // The script of the page. It starts a job and shows the job's progress. The job's id is in the
 // page's URL, so a reloaded page shows the same job. The script shows input as text, never as HTML.
 
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -54,8 +54,8 @@ function hear(progress) {
 }
 
 /** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
- * request again to learn why. If the job does not exist, the function shows the error. In all
- * other cases it watches the job again later. */
+ * request again to learn why. If the response is a 404, the job does not exist, and the function
+ * shows the error. After any other outcome, it watches the job again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

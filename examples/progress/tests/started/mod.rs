@@ -79,7 +79,7 @@ impl Started {
         patiently(socket.read_to_string(&mut seen)).await.expect("the connection is not reset");
         assert!(
             seen.ends_with("\n\n\r\n0\r\n\r\n"),
-            "the last chunk comes after a whole frame: {seen}"
+            "the last chunk must come after a whole event: {seen}"
         );
         let status = patiently(self.child.wait()).await.expect("the process can be awaited");
         assert!(status.success(), "{status}");

@@ -4,8 +4,8 @@
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
 /** How long the page shows that a user is typing, after the last typing notice of this user. */
 const TYPING_MS = 3000;

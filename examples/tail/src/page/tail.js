@@ -2,8 +2,8 @@
 
 /** The maximum number of lines and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 1000;
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
 /** If the user has scrolled up by at most this many pixels, new lines scroll into view. */
 const NEAR_BOTTOM = 60;

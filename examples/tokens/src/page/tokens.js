@@ -2,8 +2,8 @@
 // stop the answer. The answer's id is in the page's URL, so a reloaded page reads the answer from
 // its beginning. The script shows tokens as text, never as HTML.
 
-/** If the browser has stopped reconnecting, the page connects again after this time. Browsers also
- * wait a few seconds before they reconnect. */
+/** If the browser has stopped reconnecting, the page connects again after this time. A browser
+ * waits a similar time before it reconnects. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -65,8 +65,8 @@ function hear({ token, end }) {
 }
 
 /** Called when the stream fails. If the browser has stopped reconnecting, this function sends the
- * request again to learn why. If the answer does not exist, the function shows the error. In
- * all other cases it reads the answer again later. */
+ * request again to learn why. If the response is a 404, the answer does not exist, and the function
+ * shows the error. After any other outcome, it reads the answer again later. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
