@@ -1,7 +1,7 @@
-//! Access control: who may do what on which listener.
+//! Access control: decides which rights a request has.
 //!
-//! A request comes in through a listener, which has a role. [`Control`] verifies the credentials of
-//! the request and answers with its rights. The routes in `app` check these rights.
+//! Each listener has a role. [`Control`] verifies the credentials of a request and returns the
+//! rights of the request. The routes in `app` check these rights.
 //!
 //! | module | owns |
 //! |---|---|
