@@ -2,9 +2,9 @@
 //!
 //! A browser silently ignores text that it does not understand. This parser returns an error,
 //! because the publisher should learn of its mistake from the server's answer. A body that is not
-//! UTF-8 is an error. So is an event stream in which the parser finds no event, no comment and no
-//! reconnection time, although the body is not empty. At the end of the body, the last event is
-//! complete even without a blank line after it.
+//! UTF-8 is an error. If an event stream is not empty, but has no event, no comment and no
+//! reconnection time, this is also an error. At the end of the body, the last event is complete
+//! even without a blank line after it.
 
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::value::RawValue;
