@@ -1,5 +1,6 @@
-//! The header `Host`. An attacker can let a foreign name resolve to the address of the server, and
-//! a page of that name then sends its requests here.
+//! The header `Host`. An attacker can make a foreign host name resolve to the address of the
+//! server. A page from this host name can then send requests to the server, and the browser treats
+//! them as requests to the origin of the page.
 
 use crate::{
     program::{Folder, Program},
@@ -45,7 +46,7 @@ async fn each_listener_on_loopback_refuses_foreign_hosts() {
 }
 
 #[tokio::test]
-async fn the_admin_listener_stays_closed_when_the_public_one_accepts_every_name() {
+async fn the_admin_listener_refuses_foreign_hosts_even_if_the_public_listener_accepts_every_host() {
     let site = Site::of(&["--listen", "0.0.0.0:0", "--admin-listen", "127.0.0.1:0"]);
     for host in FOREIGN {
         assert_denied(site.admin(), host).await;

@@ -66,7 +66,8 @@ async fn after_the_start_of_the_issuer_tokens_are_accepted() {
     site.assert_comes_back(cookie.clone()).await;
     let publish = Request::post("/events?topic=rooms/1", "x").bearer(&token);
     assert_eq!(publish.ask(site.public()).await.outcome(), "503 keys_unavailable");
-    // Keys, public topics and wrong tokens do not need the key set.
+    // The server needs no key set for requests with keys, for public topics, and for malformed
+    // tokens.
     site.publish("topic=news", "x").await;
     let public = Request::get("/events?topic=news").header("Cookie", "__Host-downlink=a.b.c");
     site.subscribe(public).await;
@@ -126,11 +127,12 @@ async fn a_key_set_can_be_a_file() {
     let new = with(&site.keys.named_token(Signer::Rs256, "rs256", "ada"));
     tokio::select! {
         () = assert_ended(stream, "key_unknown") => {}
-        () = until(&site, &new, "200") => panic!("the set has no key"),
+        () = until(&site, &new, "200") => panic!("the server accepts a token, but the set has no key"),
     }
 }
 
-/// The requests wait for the answer of the issuer. Meanwhile they hold nothing that others need.
+/// The requests wait for the answer of the issuer. Meanwhile, the server must answer other
+/// requests.
 #[tokio::test]
 async fn requests_that_wait_for_the_key_set_share_one_fetch() {
     const WAITING: usize = 100;

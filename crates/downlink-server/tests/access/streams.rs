@@ -54,7 +54,7 @@ async fn a_stream_announces_its_end_and_ends_with_its_ticket() {
     let stream = site.subscribe(Request::get(url)).await;
     let ends_at = issued["expires"].as_u64().expect("milliseconds");
     assert_expires(stream, ends_at.into()).await;
-    // The page learns that its URL has ended.
+    // If a browser uses the same URL again, the error says that the ticket has expired.
     let answer = Request::get(url).of_browser().ask(site.public()).await;
     assert_eq!(answer.outcome(), "401 token_expired");
 }

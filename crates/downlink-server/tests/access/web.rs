@@ -1,5 +1,5 @@
-//! A web server on this machine that the server asks: the app of `--authorize-url`, or the issuer of
-//! `--jwks-url`.
+//! A web server on this machine that answers the requests of the tested server. It is the app of
+//! `--authorize-url`, or the issuer of `--jwks-url`.
 //!
 //! It runs in a thread with its own runtime. When it stops, all its connections break, as they do
 //! when a process ends.
@@ -130,7 +130,7 @@ impl Web {
         format!("http://{}/", self.address)
     }
 
-    /// Sets the reply to each request, also to those that wait.
+    /// Sets the reply to each request, including requests that wait.
     pub(crate) fn reply(&self, reply: Reply) {
         self.shared.reply.send_replace(reply);
     }
@@ -160,7 +160,7 @@ impl Drop for Web {
     }
 }
 
-/// Counts an open request while it lives.
+/// Counts a request as open until this value is dropped.
 struct Open(Arc<Shared>);
 
 impl Open {
