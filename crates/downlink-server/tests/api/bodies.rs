@@ -35,7 +35,7 @@ async fn an_event_above_the_size_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_has_the_same_limit() {
+async fn a_chunked_body_has_the_same_size_limit() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let before = server.hub.stats();
     let large = "x".repeat(150);
@@ -104,7 +104,8 @@ async fn a_refusal_before_a_body_says_that_the_connection_closes() {
     }
 }
 
-/// curl asks before it sends a large file, and then sends the whole file before it reads the answer.
+/// Before curl sends a large file, it waits for `100 Continue`. Then it sends the whole file before
+/// it reads the answer.
 #[tokio::test]
 async fn a_client_that_was_asked_for_its_body_can_send_all_of_it() {
     const BYTES: usize = 48 << 20;

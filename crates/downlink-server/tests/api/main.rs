@@ -174,7 +174,7 @@ impl Server {
         Self { address, hub, credential, stop, ended, _keys: None }
     }
 
-    /// The same server, whose requests send no credential from now on.
+    /// The same server. Its requests send no credential from now on.
     fn without_key(self) -> Self {
         Self { credential: String::new(), ..self }
     }

@@ -15,8 +15,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, production, run, through_a_shell};
 
-/// A folder for sockets, stores and key files. Dropping it removes the folder. Its path is short, because
-/// operating systems limit the paths of sockets to about 100 bytes.
+/// A folder for sockets, stores and key files. Dropping it removes the folder. The path of the
+/// folder is short, because operating systems limit the paths of sockets to about 100 bytes.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
