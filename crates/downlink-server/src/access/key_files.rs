@@ -1,9 +1,9 @@
 //! The key files. If the settings name no file for a kind of key, the first start of `downlink
 //! serve` makes one.
 //!
-//! Only their owner can read the files that the server makes. `downlink publish` and `downlink
-//! subscribe` use the publish key if its file is in the current folder and the server is on this
-//! machine. They then need no further set-up.
+//! Only the owner of a key file that the server made can read the file. `downlink publish` and
+//! `downlink subscribe` use the publish key if its file is in the current folder and the server is
+//! on this machine. They then need no further set-up.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub(crate) const PUBLISH_KEY_FILE: &str = "downlink-publish.key";
 /// The name of the file with the ticket key that the first start makes.
 const TICKET_KEY_FILE: &str = "downlink-ticket.key";
 
-/// The key files that the server names when it starts.
+/// The key files whose paths the server prints when it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFiles {
     /// A file with a publish key, which the settings give or the server made.

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_may_be_cut_anywhere_and_the_last_needs_no_line_end() {
+    fn chunks_may_split_lines_anywhere_and_the_last_line_needs_no_line_end() {
         let read = lines(&["{\"a\":1}\n\n[2", "]\r\n\"x\""]).unwrap();
         assert_eq!(read, ["{\"a\":1}", "[2]", "\"x\""]);
     }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_does_not_inherit_the_type_and_id_of_the_event_before() {
+    fn an_event_does_not_inherit_the_type_and_id_of_the_previous_event() {
         let mut reader = Reader::new(Format::EventStream, 100);
         let stream = "event: t\nid: 1\ndata: a\n\ndata: b\n\n";
         let read = reader.read(Some(stream.as_bytes())).events;

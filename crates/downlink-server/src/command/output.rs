@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_stay_and_controls_are_escaped() {
+    fn letters_are_unchanged_and_control_characters_are_escaped() {
         for text in ["plain", "two\nlines\tand a tab", "Grüße 你好 שלום", "می\u{200c}خواهم"]
         {
             assert!(matches!(escaped(text), Cow::Borrowed(same) if same == text), "{text}");

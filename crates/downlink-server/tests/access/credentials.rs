@@ -218,7 +218,7 @@ impl Credentials {
         format!("{message}.{first}{}", &signature[1..])
     }
 
-    /// A token without a signature, whose algorithm is `none`.
+    /// A token without a signature. The algorithm in its header is `none`.
     pub(crate) fn unsigned(&self, claims: &Value) -> String {
         format!("{}.", message("none", None, claims))
     }

@@ -127,7 +127,7 @@ async fn a_key_set_can_be_a_file() {
     let new = with(&site.keys.named_token(Signer::Rs256, "rs256", "ada"));
     tokio::select! {
         () = assert_ended(stream, "key_unknown") => {}
-        () = until(&site, &new, "200") => panic!("the server accepts a token, but the set has no key"),
+        () = until(&site, &new, "200") => panic!("accepted, but the set has no key"),
     }
 }
 

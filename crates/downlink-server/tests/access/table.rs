@@ -155,7 +155,7 @@ async fn a_development_server_answers_as_its_table_says() {
     let keys = Credentials::new(&folder);
     let program = Program::start(&["dev", "--listen", "127.0.0.1:0", "--store", "none"]);
     let listener = &program.public;
-    // Only the server knows its ticket key. So the test asks the server for the tickets.
+    // Only the server knows its ticket key. So the server issues the tickets of this test.
     let tickets = Tickets {
         good: issued(listener, ADA, "30m").await,
         expired: expired(listener).await,

@@ -34,7 +34,7 @@ async fn a_line_may_have_every_field() {
 }
 
 #[tokio::test]
-async fn a_wrong_line_is_named_and_the_whole_batch_is_refused() {
+async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
     let server = Server::start().await;
     server.publish("topic=finished&last=1", "x").await;
     server.publish("topic=a&id=taken", "x").await;

@@ -107,7 +107,7 @@ async fn a_refusal_before_a_body_says_that_the_connection_closes() {
 /// Before curl sends a large file, it waits for `100 Continue`. Then it sends the whole file before
 /// it reads the answer.
 #[tokio::test]
-async fn a_client_that_was_asked_for_its_body_can_send_all_of_it() {
+async fn a_client_that_got_100_continue_can_send_its_whole_body() {
     const BYTES: usize = 48 << 20;
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let mut io = server.connect().await;

@@ -60,7 +60,7 @@ async fn a_subscription_resumes_after_an_id_in_the_header_or_the_query() {
 /// Some client libraries put the newest id into the URL, which may already have an older id. They
 /// use different names for the parameter.
 #[tokio::test]
-async fn the_last_id_of_the_query_counts_under_each_of_its_names() {
+async fn the_last_id_in_the_query_is_used_under_each_of_its_names() {
     let (server, [first, second, _]) = with_three().await;
     for query in [
         format!("last_event_id={first}&last_event_id={second}"),
@@ -106,7 +106,7 @@ async fn resumed_is_true_only_after_a_known_id() {
 }
 
 #[tokio::test]
-async fn the_header_wins_over_the_query_and_both_over_start() {
+async fn the_header_overrides_the_query_and_both_override_start() {
     let (server, [first, second, _]) = with_three().await;
     let header = format!("Last-Event-ID: {second}\r\n");
     let query = format!("last_event_id={first}&start=earliest");

@@ -334,7 +334,7 @@ fn a_development_server_takes_no_inherited_socket_that_others_can_reach() {
 }
 
 #[test]
-fn an_inherited_socket_on_all_addresses_needs_a_credential_from_strangers() {
+fn requests_over_an_inherited_socket_on_all_addresses_need_a_credential() {
     let folder = Folder::new("open");
     let socket = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let port = socket.local_addr().expect("the listener is bound").port();

@@ -206,7 +206,7 @@ fn waiting_for_its_store(folder: &Folder, socket: &Path, store: &Path) -> Comman
 /// address, and must not wait for the store.
 #[cfg(unix)]
 #[test]
-fn a_start_fails_at_its_address_before_it_opens_the_store() {
+fn a_server_fails_because_of_its_address_before_it_opens_the_store() {
     let folder = Folder::new("no-store");
     let path = folder.path("a.db");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

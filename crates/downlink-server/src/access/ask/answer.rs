@@ -32,7 +32,7 @@ pub(crate) struct Granted {
     pub(crate) asked_at: Timestamp,
 }
 
-/// The outcome of a question without a grant.
+/// The outcome of a question for which there is no grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
     /// The app does not know the user (401), or the credentials of the request are invalid or too

@@ -18,7 +18,7 @@ use super::settings::AskOptions;
 pub(crate) const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
 /// The maximum number of bytes of the JSON text of a question, which has the topics, the client,
-/// the address and the origin. As many topics as a grant may have fit.
+/// the address and the origin. A question may name as many topics as a grant.
 pub(crate) const QUESTION_BYTES_MAX: usize = 128 * 1024;
 
 /// A request to subscribe.
