@@ -74,8 +74,8 @@ pub(crate) struct Credentials<'a> {
 
 impl Control {
     /// Makes the access control of a development server. The listener of this server gives every
-    /// right. Its tickets become invalid when the server ends, because the ticket key is only in
-    /// memory.
+    /// right. The tickets of this server become invalid when the server ends, because the ticket
+    /// key is only in memory.
     pub fn development() -> Self {
         let secret = Secret::generate().ok();
         let tickets = secret.and_then(|secret| TicketKeys::new(HUB_NAME, &[secret]).ok());
@@ -236,9 +236,9 @@ impl Control {
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts a ticket that a caller gets. If a user with a token gets a ticket, only the tickets
-    /// of this user count. The key of the token cannot be counted instead, because the same key
-    /// verifies the tokens of all users.
+    /// Counts a ticket that a caller gets. If the caller has a token, the ticket counts for the
+    /// user of the token. It does not count for the key of the token, because the same key verifies
+    /// the tokens of all users.
     pub(crate) fn count_ticket(&self, caller: &Caller) -> Result<(), Exceeded> {
         let verified = caller.verified();
         match (&self.rates, verified.publisher().or_else(|| verified.key())) {

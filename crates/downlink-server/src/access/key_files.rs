@@ -39,9 +39,9 @@ impl KeyFiles {
     }
 }
 
-/// Returns the files for one kind of key. If the settings give no file, the server's own file is
-/// used, and this function makes it if it does not exist. The second value is the path of the
-/// server's own file, or `None` if the settings give files.
+/// Returns the files for one kind of key. If the settings give no file, the server uses its own
+/// file. If its own file does not exist, this function makes it. The second value is the path of
+/// the server's own file, or `None` if the settings give files.
 fn files(
     given: &[PathBuf],
     own: PathBuf,
@@ -112,7 +112,7 @@ pub(super) fn secret(file: &Path) -> anyhow::Result<Secret> {
 }
 
 /// Logs a warning if every user of this machine can read or replace the key. There is no warning if
-/// a group can read the key, because the app may run as another user.
+/// the group of the file can read the key, because the app may run as another user of this group.
 fn warn_if_open(file: &Path) {
     #[cfg(unix)]
     if let Ok(found) = fs::metadata(file)

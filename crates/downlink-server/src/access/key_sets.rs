@@ -101,7 +101,7 @@ impl KeySets {
     }
 
     /// Waits until the fetch that is in flight or due has ended. If no fetch is in flight or due,
-    /// returns at once. An example is a call shortly after a failed fetch. In this case, the server
+    /// returns at once. For example, shortly after a failed fetch, no fetch is due. The server then
     /// cannot verify the request now.
     ///
     /// The wait ends after [`FETCH_TIMEOUT`] at the latest, even if no task runs
@@ -155,8 +155,8 @@ impl KeySets {
     }
 }
 
-/// A fetch in flight. Dropping this value ends the fetch. The fetch counts as failed if the cache
-/// has not got the document before.
+/// A fetch in flight. Dropping this value ends the fetch. If the cache has not got the document by
+/// then, the fetch counts as failed.
 struct InFlight<'a>(&'a KeySets);
 
 impl Drop for InFlight<'_> {

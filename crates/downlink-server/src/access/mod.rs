@@ -14,7 +14,7 @@
 //! | `rates` | the limits against abuse: their flags, and the limiters of requests |
 //! | `ask` | the questions to the app of `--authorize-url` |
 //! | `key_sets` | the fetches of the key set of `--jwks-url` |
-//! | `outgoing` | the HTTP client for both |
+//! | `outgoing` | the HTTP client of `ask` and `key_sets` |
 //! | `control` | all of the above for one running server: it verifies, asks, counts and revokes |
 
 mod ask;

@@ -24,8 +24,8 @@ use super::key_files;
 const SUFFIX: &str = "-revocations";
 
 /// The maximum number of lines. At this number, the server writes the file again, without the
-/// revocations that are no longer needed. If an app revokes ten clients per second, this happens a
-/// few times a day.
+/// revocations that are no longer needed. If an app revokes ten clients per second, this happens
+/// about once a day.
 const LINES_MAX: usize = 1_000_000;
 
 /// The maximum length of a line. A client id and a topic have at most a few hundred bytes.
@@ -44,7 +44,7 @@ struct Open {
     lines: usize,
     /// The length of the file up to the last complete revocation, in bytes.
     bytes: u64,
-    /// Whether the file may have an incomplete revocation after the complete ones.
+    /// Whether an incomplete revocation may follow the complete revocations in the file.
     is_torn: bool,
 }
 

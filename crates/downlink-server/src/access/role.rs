@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_listener_beside_an_admin_listener_serves_no_overviews() {
+    fn a_public_listener_beside_an_admin_listener_serves_only_the_public_paths() {
         for path in ["/topics", "/clients", "/metrics", "/finish", "/revoke", "/", "/events/"] {
             assert!(!Role::Public.serves(path) && Role::Only.serves(path), "{path}");
         }

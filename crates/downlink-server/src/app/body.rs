@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_may_have_bytes_up_to_the_limit() {
+    async fn a_body_is_accepted_up_to_its_size_limit() {
         assert_eq!(status(Body::from("xx"), 3).await, 200);
         assert_eq!(status(Body::from("xxx"), 3).await, 200);
         assert_eq!(status(Body::from("xxxx"), 3).await, 413);

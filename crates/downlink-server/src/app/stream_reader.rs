@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_may_have_bytes_up_to_the_limit() {
+    fn a_line_is_accepted_up_to_its_size_limit() {
         let line = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         assert!(lines(&[&line(19)]).is_ok());
         assert!(lines(&[&line(20)]).is_ok());

@@ -18,9 +18,9 @@ use super::{
     state::App,
 };
 
-/// The number of topics in the answer to a request without `limit=`. The next constant is the
-/// maximum of `limit=`.
+/// The number of topics in the answer to a request without `limit=`.
 const LISTED: usize = 100;
+/// The maximum value of `limit=`.
 const LISTED_MAX: usize = 10_000;
 
 pub(super) async fn topics(
@@ -56,8 +56,9 @@ pub(super) async fn topics(
 }
 
 /// The topics that the caller may read, in the order of their names. The answer must not reveal the
-/// name of any other topic. The last topic of a page is in the answer as `next`. So this function
-/// reads on until it has `limit` topics that the caller may read.
+/// name of any other topic. But the last topic of a page is in the answer as `next`. So a page must
+/// end with a topic that the caller may read: this function reads on until it has `limit` such
+/// topics, or until there are no more topics.
 async fn visible(
     app: &App,
     caller: &Caller,

@@ -6,9 +6,10 @@
 //! sockets, the server uses exactly one.
 //!
 //! The server sets the permissions of a Unix socket's file before any client can connect. Without a
-//! setting, the umask decides the permissions, except that only the owner can connect to an admin
-//! socket. The server replaces a file that a crashed server left behind. At its end, the server
-//! removes the file that it made, unless another file has replaced this file.
+//! setting, only the owner can connect to an admin socket, and the umask decides the permissions of
+//! any other socket. The server replaces a file that a crashed server left behind. When the server
+//! ends, it removes the file that it made. If another file has replaced this file, the server
+//! removes nothing.
 
 use std::io;
 
@@ -294,7 +295,8 @@ mod unix {
     ///
     /// Everyone who can connect to an admin socket has every right. So by default, only the owner
     /// of its file can connect. If `--listen` is also a Unix socket, the settings of mode and group
-    /// apply only to the socket of `--listen`, because they are there to let a proxy connect.
+    /// apply only to the socket of `--listen`, because the purpose of these settings is to let a
+    /// proxy connect.
     fn permit(path: &Path, flag: &str, settings: &Settings) -> anyhow::Result<()> {
         let shown = path.display();
         let is_admin = flag == "--admin-listen";

@@ -190,8 +190,8 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     Ok(())
 }
 
-/// The limit of open files allows a number of connections. This number divided by
-/// `ADMIN_CONNECTIONS_PART` is the maximum number of connections to the admin listener.
+/// Of the connections that the limit of open files allows, one in this many is for the admin
+/// listener.
 const ADMIN_CONNECTIONS_PART: usize = 8;
 
 /// The addresses of the listeners.

@@ -120,7 +120,8 @@ fn max_age(value: &str) -> Option<Duration> {
     is_number.then(|| Duration::from_secs(seconds()).min(REUSE_MAX))
 }
 
-/// The beginning of a message about an invalid grant. The message escapes texts of the app.
+/// The first [`REASON_CHARS_MAX`] characters of the message about an invalid grant. Quoted text of
+/// the app is already escaped in this message.
 fn reason(error: &InvalidGrant) -> String {
     error.to_string().chars().take(REASON_CHARS_MAX).collect()
 }

@@ -17,8 +17,8 @@ pub(crate) const CACHE_ENTRIES_MAX: usize = 50_000;
 /// The maximum number of bytes of all grants in the cache. 50,000 grants with four topics each fit.
 pub(crate) const CACHE_BYTES_MAX: usize = 32 << 20;
 
-/// The number of bytes of a grant without its selectors and its client id. This includes the
-/// entries in both maps.
+/// The number of bytes of a grant without its selectors and its client id. This includes its
+/// entries in `entries` and in `order`.
 const ENTRY_BYTES: usize = 384;
 /// The number of bytes of a selector without its text.
 const SELECTOR_BYTES: usize = 48;
@@ -51,8 +51,8 @@ impl GrantCache {
         (now < *until && !granted.grant.is_over(wall)).then_some(granted)
     }
 
-    /// Stores a grant, which may be used until this time. If the cache is above its limits, removes
-    /// the oldest grants.
+    /// Stores a grant that may be used again before the time `until`. If the cache is then above
+    /// its limits, removes the oldest grants.
     pub(super) fn insert(&mut self, key: Key, granted: Granted, until: Instant) {
         let (number, bytes) = (self.next, bytes(&granted.grant));
         self.next += 1;

@@ -1,8 +1,8 @@
 //! Asks the app which rights a subscription has: `--authorize-url`.
 //!
 //! For a subscription without a token or a ticket, the server POSTs a question to the app. The
-//! question includes cookies of the request, and the `Authorization` header if the server itself
-//! verifies no tokens. The app answers with a grant.
+//! question includes the cookies that `--authorize-cookie` names. If the server itself verifies no
+//! tokens, the question also includes the `Authorization` header. The app answers with a grant.
 //!
 //! | answer of the app | outcome |
 //! |---|---|
@@ -11,12 +11,13 @@
 //! | 403 | [`Answer::Forbidden`], which is final |
 //! | anything else, or no answer in [`CALL_TIMEOUT`] | [`Answer::Unavailable`]: try again |
 //!
-//! The server may use a grant again for the same question. The `max-age` of its `Cache-Control`
-//! says for how long. Refusals are never used again, because the user may sign in at any moment. A
-//! call is one request to the app. Equal questions at the same time share one call. At most
-//! [`CALLS_MAX`] calls run at once, and other calls wait in order. A call in flight runs to its end
-//! even if all of its requests have ended. So clients that disconnect early cannot cause more than
-//! [`CALLS_MAX`] calls at once.
+//! The server may use a grant again for the same question. The `max-age` in the `Cache-Control`
+//! header of the answer says for how long. Refusals are never used again, because the user may sign
+//! in at any moment. A call is one request to the app. Equal questions at the same time share one
+//! call. At most [`CALLS_MAX`] calls run at once, and other calls wait in order. A call in flight
+//! runs to its end even if no request waits for its answer any more. If the server dropped such a
+//! call and started the next one, the app would still work on the dropped call. Clients that
+//! disconnect early could then cause more than [`CALLS_MAX`] calls at once.
 //!
 //! | module | owns |
 //! |---|---|
@@ -55,7 +56,8 @@ pub(crate) use self::{
     settings::AskOptions,
 };
 
-/// The maximum time for one call. The stream of a browser opens only after the answer.
+/// The maximum time for one call. It is short, because the stream of a browser opens only after the
+/// answer.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The maximum number of calls at once. An app that uses one process for each call seldom has more

@@ -57,9 +57,9 @@ struct Body<'a> {
 }
 
 impl Message {
-    /// The message for a question. `None` if a header is given twice or has invalid characters, or
-    /// if a part is above its limit. Such a part is not left out, because the app would then decide
-    /// about a different request.
+    /// The message for a question. `None` if `Origin` or `Authorization` is given twice, if a
+    /// header has invalid characters, or if a part of the message is above its limit. This function
+    /// does not leave out such a part, because the app would then decide about a different request.
     pub(super) fn new(question: &Question<'_>, options: &AskOptions) -> Option<Self> {
         let Question { asked, address, headers, may_use_cookies } = question;
         let body = Body {
@@ -148,8 +148,8 @@ fn bytes_of(value: &Option<HeaderValue>) -> Option<&[u8]> {
     value.as_ref().map(HeaderValue::as_bytes)
 }
 
-/// The cookies with these names, as the value of one `Cookie` header. If a name is there twice, the
-/// app gets both cookies in their order, as it would from the browser.
+/// The cookies with these names, as the value of one `Cookie` header. If the request has two
+/// cookies with the same name, the app gets both in their order, as it would from the browser.
 fn chosen_cookies(headers: &HeaderMap, names: &[String]) -> Vec<u8> {
     let mut chosen: Vec<u8> = Vec::new();
     for header in headers.get_all(header::COOKIE) {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_may_have_bytes_up_to_the_limit() {
+    fn credentials_are_accepted_up_to_their_size_limit() {
         let text = |length: usize| format!("sid={}", "a".repeat(length - 4));
         for name in [header::COOKIE, header::AUTHORIZATION] {
             assert!(message(&[(name.clone(), &text(CREDENTIAL_BYTES_MAX))]).is_some());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_may_have_bytes_up_to_the_limit() {
+    fn a_question_is_accepted_up_to_its_size_limit() {
         let origin = |length: usize| message(&[(header::ORIGIN, &"a".repeat(length))]);
         let room = QUESTION_BYTES_MAX - origin(1).unwrap().body().len() + 1;
         assert_eq!(origin(room).unwrap().body().len(), QUESTION_BYTES_MAX);

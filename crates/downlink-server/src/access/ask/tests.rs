@@ -221,7 +221,7 @@ async fn a_200_without_a_valid_grant_counts_as_no_answer() {
 }
 
 #[tokio::test]
-async fn rights_other_than_to_read_are_dropped() {
+async fn only_the_rights_to_read_of_an_answer_are_used() {
     let all = r#"{"subscribe":["a"],"client":"ada","publish":["*"],"publish_clients":true,
         "everyone":true,"issue":true,"follow":true,"admin":true}"#;
     assert_eq!(answer_to(move |_| json(200, all)).await, Ok(grant()));
@@ -282,7 +282,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn an_answer_may_have_bytes_up_to_the_limit() {
+async fn an_answer_is_accepted_up_to_its_size_limit() {
     let (fits, above) = (padded(GRANT_BYTES_MAX), padded(GRANT_BYTES_MAX + 1));
     let (short, long) = (fits.clone(), above.clone());
     assert_eq!(answer_to(move |_| json(200, short.clone())).await, Ok(grant()));
@@ -332,7 +332,7 @@ async fn a_broken_answer_counts_as_no_answer() {
 }
 
 #[tokio::test]
-async fn the_call_of_a_body_that_stops_ends_at_the_timeout() {
+async fn a_call_ends_at_the_timeout_if_the_body_of_the_answer_stops_arriving() {
     let stops = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
     let ask = raw_app(stops, true).await;
     tokio::time::pause();
@@ -342,7 +342,7 @@ async fn the_call_of_a_body_that_stops_ends_at_the_timeout() {
 }
 
 #[tokio::test]
-async fn the_call_of_a_slow_app_ends_at_the_timeout() {
+async fn a_call_ends_at_the_timeout_if_the_app_is_slow() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let ask = site.ask.clone();
     let mut waiting = Box::pin(user(&ask, "1"));
@@ -573,7 +573,7 @@ async fn above_the_limit_of_calls_a_question_waits_for_its_turn() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_too_long_for_its_turn_gets_no_answer() {
+async fn a_call_that_waits_too_long_for_its_turn_is_not_sent() {
     let site = Site::new(|_| json(200, GRANT));
     // Takes all permits, as if the maximum number of calls were in flight and no call ended.
     assert_eq!(site.ask.shared.turns.forget_permits(CALLS_MAX), CALLS_MAX);
@@ -585,7 +585,7 @@ async fn a_call_that_waits_too_long_for_its_turn_gets_no_answer() {
 }
 
 #[tokio::test]
-async fn a_waiting_call_does_not_begin_after_its_requests_have_ended() {
+async fn a_call_that_waits_for_its_turn_is_dropped_when_no_request_waits_for_it() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let (ask, names) = (site.ask.clone(), names(CALLS_MAX));
     let _calls = occupy(&mut site, &ask, &names).await;

@@ -252,7 +252,7 @@ async fn a_removed_key_is_gone_after_the_next_fetch() {
 }
 
 #[tokio::test]
-async fn keys_come_only_with_the_status_200() {
+async fn only_an_answer_with_the_status_200_gives_keys() {
     assert_eq!(fetch(|| with_status(200, KEYS)).await, Some(4));
     assert_eq!(fetch(|| with_status(203, KEYS)).await, None);
     assert_eq!(fetch(|| with_status(404, KEYS)).await, None);
@@ -272,7 +272,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn a_key_set_may_have_bytes_up_to_the_limit() {
+async fn a_key_set_is_accepted_up_to_its_size_limit() {
     assert_eq!(fetch(|| with_status(200, padded(KEY_SET_BYTES_MAX))).await, Some(4));
     assert_eq!(fetch(|| with_status(200, padded(KEY_SET_BYTES_MAX + 1))).await, None);
     assert_eq!(fetch(|| with_status(200, streamed(padded(KEY_SET_BYTES_MAX)))).await, Some(4));
@@ -327,7 +327,7 @@ async fn an_issuer_that_is_down_is_asked_again() {
 
 /// A task that is aborted during a fetch must not leave requests waiting for the outcome.
 #[tokio::test]
-async fn requests_stop_waiting_if_the_task_is_aborted_and_a_new_task_fetches() {
+async fn aborting_the_task_ends_the_waits_of_requests_and_a_new_task_fetches_again() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     issuer.close_gate();
     let server = serve(&issuer);
@@ -346,7 +346,7 @@ async fn requests_stop_waiting_if_the_task_is_aborted_and_a_new_task_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_task_the_wait_ends_at_the_timeout() {
+async fn if_no_task_fetches_a_request_stops_waiting_at_the_timeout() {
     let source = Source::new("http://127.0.0.1:1/").unwrap();
     let keys = KeySets::from_source(source, Arc::default(), Clock::manual());
     let start = Instant::now();
@@ -381,7 +381,7 @@ impl Drop for KeyFile {
 }
 
 #[tokio::test]
-async fn a_file_may_have_bytes_up_to_the_limit() {
+async fn a_file_is_accepted_up_to_its_size_limit() {
     let file = KeyFile::new("limit", &padded(KEY_SET_BYTES_MAX));
     assert_eq!(Fetching::new(&file.url()).fetched().await, Some(4));
     file.write(&padded(KEY_SET_BYTES_MAX + 1));
