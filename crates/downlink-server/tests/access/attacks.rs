@@ -226,7 +226,7 @@ fn socket_mode_does_not_let_other_users_connect_to_the_admin_socket() {
 /// has another origin. Anyone in the network can change such a page, so it must not use the cookies
 /// of a user.
 #[tokio::test]
-async fn a_page_that_the_browser_calls_foreign_cannot_use_cookies() {
+async fn a_page_of_another_origin_with_the_same_host_name_cannot_use_cookies() {
     let site = Site::start(&[]);
     let host = site.public().host();
     for fetch_site in ["cross-site", "same-site"] {
@@ -240,9 +240,10 @@ async fn a_page_that_the_browser_calls_foreign_cannot_use_cookies() {
     assert_eq!(site.events("rooms/1").await, 0);
 }
 
-/// Servers that start at the same time in an empty folder make one pair of keys.
+/// Servers that start at the same time in an empty folder make only one publish key and one ticket
+/// key.
 #[test]
-fn servers_that_start_together_share_the_first_keys() {
+fn servers_that_start_together_use_the_same_key_files() {
     for _ in 0..5 {
         let folder = Folder::new();
         let store = |number: u32| folder.file(&format!("{number}.db"));

@@ -51,7 +51,7 @@ fn with(token: &str) -> Request {
 }
 
 #[tokio::test]
-async fn after_the_start_of_the_issuer_tokens_are_accepted() {
+async fn tokens_are_accepted_after_the_issuer_has_started() {
     let mut issuer = Web::start(reply(&["es256"]));
     issuer.stop();
     let site = Site::with_key_set(&issuer.url(), &["--public", "news"]);

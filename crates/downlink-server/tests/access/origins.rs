@@ -45,8 +45,8 @@ async fn a_listed_page_can_read_every_answer() {
         let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
         assert!(exposed.contains("retry-after"), "{request:?}");
     }
-    // An answer without an origin must also have the header `Vary`. Otherwise, a cache could give
-    // this answer to the listed page.
+    // The answer to a request without `Origin` must also have the header `Vary`. Otherwise, a cache
+    // could give this answer to the listed page, which could not read it.
     let answer = Request::get("/events?topic=rooms/1").bearer(&ada).ask(site.public()).await;
     assert_eq!(cors(&answer), (None, None, Some("origin")));
     let metrics = get("/metrics").bearer(&site.keys.admin_key()).ask(site.admin()).await;

@@ -140,7 +140,7 @@ async fn a_user_can_revoke_only_its_own_client() {
 }
 
 #[tokio::test]
-async fn a_revocation_concerns_the_tokens_that_were_issued_before_it() {
+async fn a_revocation_applies_only_to_tokens_that_were_issued_before_it() {
     let site = Site::start(&[]);
     let earlier = claims(Some("ada"), of_a_user());
     let issued_at = earlier["iat"].as_i64().expect("a number");

@@ -118,7 +118,7 @@ impl Site {
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Revokes, and checks that the server confirms it.
+    /// Sends a revocation, and checks that the server confirms it.
     pub(crate) async fn revoke(&self, query: &str) {
         let revoked = self.operate(Request::post(format!("/revoke?{query}"), "")).await.json();
         assert_eq!(revoked, serde_json::json!({ "revoked": true }));

@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-/// The cells of one line, without the marks of code.
+/// The cells of one line, without backticks.
 fn cells_of(line: &str) -> Vec<String> {
     let line = line.trim().trim_start_matches('|').trim_end_matches('|');
     line.split('|').map(|cell| cell.trim().replace('`', "")).collect()

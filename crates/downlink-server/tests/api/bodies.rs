@@ -85,8 +85,9 @@ async fn a_client_that_expects_100_continue_gets_the_error_before_it_sends() {
     assert!(answer.problem(413).contains("larger than 200 bytes"));
 }
 
-/// Proxies keep connections to the server. After the server had closed a connection without saying
-/// so, Apache and Caddy answered 502 to the next request.
+/// Proxies keep connections to the server open for further requests. If the server closes a
+/// connection and its last answer has no `Connection: close`, Apache and Caddy answer 502 to the
+/// next request.
 #[tokio::test]
 async fn a_refusal_before_a_body_says_that_the_connection_closes() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;

@@ -46,7 +46,7 @@ async fn subscriptions_above_their_limit_are_refused() {
 /// The server usually recognizes a browser by `Sec-Fetch-Mode`. But over plain HTTP to another
 /// machine, a browser does not send this header.
 #[tokio::test]
-async fn a_browser_is_recognized_by_its_agent_and_may_request_a_status() {
+async fn a_browser_is_recognized_by_its_user_agent_and_may_request_an_error_status() {
     let server = Server::with(&["--subscribers-max", "0"]).await;
     let firefox =
         "Accept: text/event-stream\r\nUser-Agent: Mozilla/5.0 (X11; Linux) Firefox/128\r\n";

@@ -210,7 +210,7 @@ async fn a_client_that_disconnects_before_its_first_event_misses_no_event() {
 }
 
 #[tokio::test]
-async fn a_reconnecting_client_gets_missed_events_of_its_inbox_and_to_everyone() {
+async fn a_reconnecting_client_gets_missed_events_to_itself_and_to_everyone() {
     let server = Server::start().await;
     let mut stream = server.subscribe("client=alice").await;
     server.publish("everyone", "seen").await;

@@ -139,7 +139,7 @@ async fn events_of_an_incomplete_stream_stay_published() {
 
 /// Without the event `upstream.broken`, subscribers would not know that the stream is incomplete.
 #[tokio::test]
-async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_fails() {
+async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_breaks_off() {
     let server = Server::start().await;
     for (topic, rest) in [("cut", None), ("wrong", Some("{\n"))] {
         let mut stream = server.subscribe(&format!("topic={topic}")).await;

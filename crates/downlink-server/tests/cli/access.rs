@@ -33,8 +33,8 @@ impl Production {
         Self { _running: running, greeting }
     }
 
-    /// The address in the line of the greeting with this text. An address has the form
-    /// `127.0.0.1:40000`.
+    /// Returns the address in the line of the greeting that contains this text. The address has the
+    /// form `127.0.0.1:40000`.
     fn address(&self, text: &str) -> String {
         let line = self.greeting.iter().find(|line| line.contains(text)).expect("an address");
         line.rsplit("//").next().expect("an address").to_owned()

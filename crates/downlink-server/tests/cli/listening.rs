@@ -104,7 +104,7 @@ fn permissions(path: &Path) -> (u32, u32) {
 
 /// A proxy that runs as another user can connect only if it may write to the socket's file.
 #[test]
-fn the_file_has_the_mode_of_the_flag_socket_mode() {
+fn the_socket_file_has_the_mode_of_the_flag_socket_mode() {
     let folder = Folder::new("mode");
     for (umask, mode, expected) in [("077", "660", 0o660), ("000", "600", 0o600)] {
         let path = folder.path(mode);
@@ -123,7 +123,7 @@ fn the_file_has_the_mode_of_the_flag_socket_mode() {
 /// As root, the test uses a group other than root's own. Other users can give a file only to a
 /// group that they belong to. So without root, the test uses the user's own group.
 #[test]
-fn the_file_has_the_group_of_the_flag_socket_group() {
+fn the_socket_file_has_the_group_of_the_flag_socket_group() {
     let folder = Folder::new("group");
     fs::write(folder.path("own"), "").expect("a file");
     let own = permissions(&folder.path("own")).1;

@@ -428,7 +428,7 @@ fn a_url_must_be_safe() {
 
 #[cfg(feature = "https")]
 mod https {
-    //! Fetches over TLS, with a certificate for localhost that only these tests use.
+    //! Fetches over TLS, with a certificate for localhost that only tests use.
 
     use std::net::TcpListener as StdListener;
 
