@@ -1,6 +1,6 @@
 //! The access control of a running server. [`Control`] verifies the credentials of requests, and
-//! asks the app of `--authorize-url` about subscriptions. It counts requests for the limits against
-//! abuse. It ends streams when their rights have ended.
+//! asks the app of `--authorize-url` about subscriptions. It counts requests, so that the limits
+//! against abuse can apply. It ends streams when their rights have ended.
 
 use std::{
     borrow::Cow,

@@ -6,8 +6,8 @@
 //! address of the client. The entries to the left of this address came from the client, which may
 //! have invented them. Other headers with addresses (`Forwarded`, `X-Real-IP`) are not read.
 //!
-//! A trusted proxy must set the header. If it only passes the header on, a client can invent its
-//! address.
+//! A trusted proxy must set the header. If a proxy only passes on the header of the client, the
+//! client can invent an address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,7 +25,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The address of the client that has sent a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct ClientAddress {
-    /// `None` for a client on a Unix socket.
+    /// `None` if the client has no known IP address, for example on a Unix socket.
     ip: Option<IpAddr>,
     /// Whether the limits for each address do not apply.
     is_exempt: bool,
@@ -125,7 +125,7 @@ mod tests {
             ["198.51.100.7", "10.0.0.9", "127.0.0.1", "::1", "garbage", "", ",,,", "10.0.0.9, x"]
         {
             assert_eq!(behind(&[&format!("{invented}, 192.0.2.1")]), "192.0.2.1");
-            // Some proxies add a second header in place of an entry.
+            // Some proxies add a second `X-Forwarded-For` header instead of an entry.
             assert_eq!(behind(&[invented, "192.0.2.1"]), "192.0.2.1");
             assert_eq!(behind(&[invented, "192.0.2.1", "10.0.0.2"]), "192.0.2.1");
         }

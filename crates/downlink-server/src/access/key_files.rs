@@ -1,9 +1,9 @@
 //! The key files. If the settings name no file for a kind of key, the first start of `downlink
-//! serve` makes one.
+//! serve` makes a file for it.
 //!
-//! Only the owner of a key file that the server made can read the file. `downlink publish` and
-//! `downlink subscribe` use the publish key if its file is in the current folder and the server is
-//! on this machine. They then need no further set-up.
+//! If the server has made a key file, only the owner of the file can read it. `downlink publish`
+//! and `downlink subscribe` use the publish key if its file is in the current folder and the server
+//! is on this machine. They then need no further set-up.
 
 use std::{
     fs,

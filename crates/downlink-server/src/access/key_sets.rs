@@ -78,7 +78,8 @@ impl KeySets {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, a fetch in flight counts as failed. A later call continues.
+    /// If the future is dropped, a fetch in flight counts as failed. A later call of this function
+    /// fetches again.
     pub(crate) async fn run(&self, removed: impl Fn()) {
         loop {
             let now = self.clock.now();
@@ -101,8 +102,8 @@ impl KeySets {
     }
 
     /// Waits until the fetch that is in flight or due has ended. If no fetch is in flight or due,
-    /// returns at once. For example, shortly after a failed fetch, no fetch is due. The server then
-    /// cannot verify the request now.
+    /// returns at once. For example, shortly after a failed fetch, no fetch is due. Until the next
+    /// fetch, the server cannot verify the request.
     ///
     /// The wait ends after [`FETCH_TIMEOUT`] at the latest, even if no task runs
     /// [`run`](Self::run).
@@ -208,7 +209,7 @@ impl Source {
     }
 }
 
-/// Reads a key set from a file, up to one byte more than the limit. With this byte, the cache sees
+/// Reads a key set from a file, up to one byte more than the limit. This extra byte shows the cache
 /// that the file is too large.
 fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     // Opening a pipe would block until another program writes to it.

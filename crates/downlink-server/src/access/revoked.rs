@@ -2,8 +2,8 @@
 //!
 //! The server appends a revocation to the file and flushes the file before it answers the request.
 //! When the server starts, it reads the file. Then it replaces the file with a new file, without
-//! the revocations that are no longer needed. The server does this only after it has opened the
-//! store, because until then another server may append to the file.
+//! the revocations that are no longer needed. The server reads and replaces the file only after it
+//! has opened the store, because until then another server may append to the file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,9 +23,9 @@ use super::key_files;
 /// servers may have their stores in one folder.
 const SUFFIX: &str = "-revocations";
 
-/// The maximum number of lines. At this number, the server writes the file again, without the
-/// revocations that are no longer needed. If an app revokes ten clients per second, this happens
-/// about once a day.
+/// The maximum number of lines. When the file has this many lines, the server replaces it with a
+/// new file, without the revocations that are no longer needed. If an app revokes ten clients per
+/// second, this happens about once a day.
 const LINES_MAX: usize = 1_000_000;
 
 /// The maximum length of a line. A client id and a topic have at most a few hundred bytes.
@@ -99,8 +99,8 @@ fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
         if (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        // A crash can cut the last line. The server had not confirmed this revocation, so the line
-        // is ignored.
+        // A crash can leave the last line incomplete. The server had not confirmed this revocation,
+        // so the line is ignored.
         let Some(line) = line.strip_suffix(b"\n") else { return Ok(()) };
         let revocation = BASE64.decode(line).ok();
         let revocation = revocation.and_then(|bytes| Revocation::from_bytes(&bytes));

@@ -1,10 +1,10 @@
 //! Parses the body of a streamed publish: it takes chunks of bytes and returns events.
 //!
-//! A browser silently ignores text that it does not understand. This parser returns an error,
-//! because the publisher should learn of its mistake from the server's answer. A body that is not
-//! UTF-8 is an error. If an event stream is not empty, but has no event, no comment and no
-//! reconnection time, this is also an error. At the end of the body, the last event is complete
-//! even without a blank line after it.
+//! A browser silently ignores text that it does not understand. But a publisher should learn of a
+//! mistake from the server's answer. So this parser returns an error for a body that is not UTF-8.
+//! It also returns an error for an event stream that is not empty, but has no event, no comment and
+//! no reconnection time. At the end of the body, the last event is complete even without a blank
+//! line after it.
 
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::value::RawValue;

@@ -120,7 +120,7 @@ enum Next {
     Chunk(Option<Bytes>),
     /// The stream stops before its end.
     Stop(Refused),
-    /// The server starts to shut down.
+    /// The server has begun to shut down.
     ShuttingDown,
 }
 
@@ -297,8 +297,8 @@ impl Publishing<'_> {
 
     /// Finishes the topics of a stream that broke off. The last event of each topic tells the
     /// subscribers that the stream broke off. Without this event, they would wait for ever. Each
-    /// topic gets a separate event. The hub would refuse an event for all topics if one of the
-    /// topics is already finished.
+    /// topic gets a separate event, because the hub would refuse a single event for all topics if
+    /// one of them is already finished.
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
         for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
@@ -334,12 +334,12 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// The value for a stream that stops at its next event.
+    /// The [`Stopped`] of a stream that stops at its next event.
     fn at_next(&self, why: Refused) -> Stopped {
         Stopped { number: self.sent + 1, why, is_shutdown: false }
     }
 
-    /// The value for a stream that stops because the server is shutting down.
+    /// The [`Stopped`] of a stream that stops because the server is shutting down.
     fn at_shutdown(&self) -> Stopped {
         Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }
     }

@@ -251,8 +251,8 @@ impl Serving<'_> {
     }
 }
 
-/// Makes the hub, which opens the store. This takes long if another server still has the store
-/// open.
+/// Makes the hub, which opens the store. If another server still has the store open, this can take
+/// long.
 async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
     let owned = settings.clone();
     let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));
@@ -342,7 +342,8 @@ fn greet(
     out.flush().context("cannot write to stdout")
 }
 
-/// A path as one word of a shell's command line. The user may paste it in another folder.
+/// A path as one word of a shell's command line. The path becomes absolute, because the user may
+/// paste the command in another folder.
 fn quoted(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))

@@ -62,7 +62,7 @@ async fn the_app_gets_the_question_and_its_grant_gives_the_rights() {
 }
 
 #[tokio::test]
-async fn the_app_gets_the_chosen_cookies_only() {
+async fn the_app_gets_only_the_cookies_of_the_setting() {
     let (app, site) = start(rooms(), &[]);
     for (cookie, passed) in
         [("theme=dark; sid=1; x=2", Some("sid=1")), ("theme=dark", None), ("xsid=1", None)]

@@ -8,7 +8,7 @@ use crate::{
     site::Site,
 };
 
-/// Asserts that a listener refuses this host everywhere, except for health checks.
+/// Asserts that a listener refuses this host on all paths except those of health checks.
 async fn assert_denied(listener: &Place, host: &str) {
     for request in [
         Request::get("/events?topic=rooms/1"),
@@ -74,7 +74,7 @@ async fn the_names_of_the_settings_are_accepted_on_a_loopback_address() {
 }
 
 #[tokio::test]
-async fn two_hosts_are_refused() {
+async fn a_request_with_two_host_headers_is_refused() {
     let site = Site::start(&[]);
     let request = Request::get("/events?topic=rooms/1").bearer(&site.keys.user("ada"));
     let answer = request.header("Host", "evil.example").ask(site.public()).await;

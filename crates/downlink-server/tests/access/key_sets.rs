@@ -122,7 +122,7 @@ async fn a_key_set_can_be_a_file() {
     let url = format!("file://{}", file.replace(' ', "%20"));
     let site = Site::with_key_set(&url, &[]);
     let stream = site.subscribe(with(&site.keys.named_token(Signer::Es256, "es256", "ada"))).await;
-    // Without a usable key in the set, all tokens end.
+    // Without a usable key in the set, no token is valid any more.
     std::fs::write(&file, r#"{"keys":[]}"#).expect("the file");
     let new = with(&site.keys.named_token(Signer::Rs256, "rs256", "ada"));
     tokio::select! {

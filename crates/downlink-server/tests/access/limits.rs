@@ -306,7 +306,7 @@ async fn the_connections_of_an_address_are_limited() {
     assert!(answer.header("retry-after").is_some());
     site.assert_comes_back(Request::get("/events?topic=news")).await;
     assert_eq!(Request::get("/healthz").ask(site.public()).await.status, 200);
-    // The admin listener has its own connections.
+    // The limit does not apply to the admin listener.
     site.publish("topic=news", "hello").await;
     assert_eq!(second.data().await, "hello");
     drop(first);

@@ -28,7 +28,7 @@ async fn two_credentials_in_one_request_are_refused() {
         (Request::get(rooms).bearer(&ada).bearer(&ada), "400 two_credentials"),
         (Request::get(rooms).bearer(&ada).bearer(&key), "400 two_credentials"),
         (Request::post(rooms, "x").bearer(&ada).bearer(&key), "400 two_credentials"),
-        // The password of a staging site is not a credential of this server.
+        // A staging site may need a password (`Authorization: Basic`). This server ignores it.
         (with_ticket(rooms).header(basic.0, basic.1), "200"),
         (Request::get(rooms).bearer(&ada).header(basic.0, basic.1), "200"),
         (Request::get(rooms).header(basic.0, basic.1), "401 token_missing"),

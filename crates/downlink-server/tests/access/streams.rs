@@ -26,7 +26,10 @@ async fn assert_expires(mut stream: Stream, ends_at: u128) {
     assert_eq!(notice.event_type, "downlink.expiring");
     let notice: Value = serde_json::from_str(&notice.data).expect("JSON");
     let left = notice["in_ms"].as_u64().expect("a number");
-    assert!((1..=LIFE as u64 * 100).contains(&left), "the notice came {left} ms before the end, not in the last tenth of the lifetime");
+    assert!(
+        (1..=LIFE as u64 * 100).contains(&left),
+        "the notice came {left} ms before the end, not in the last tenth of the lifetime"
+    );
     let expired = stream.next().await.expect("the last event");
     assert_eq!((&*expired.event_type, &*expired.data), ("downlink.expired", "{}"));
     assert!(now_ms() >= ends_at, "the stream ended before the end of its grant");

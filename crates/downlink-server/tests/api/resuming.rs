@@ -23,9 +23,9 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     let mut got = Vec::new();
     loop {
         match stream.next().await.expect("an event") {
+            // If the subscription starts early, this may be the event of an earlier call of this
+            // function.
             event if event.data == "end" => return got,
-            // A subscription that starts early may also get the `end` events of earlier calls of
-            // this function.
             event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
             event => got.push(event.data),
         }

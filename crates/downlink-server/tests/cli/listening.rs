@@ -219,7 +219,7 @@ fn the_socket_of_a_successor_is_not_removed() {
 }
 
 /// The command of a server that a supervisor starts. The server inherits these environment
-/// variables, and `count` copies of the descriptor, with numbers from 3 on.
+/// variables, and `count` copies of the descriptor. The copies have the numbers 3, 4 and so on.
 fn supervised(
     server: &Command,
     descriptor: impl Into<OwnedFd>,

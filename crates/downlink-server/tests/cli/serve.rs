@@ -79,7 +79,8 @@ fn errors_about_the_address_say_what_to_do() {
     assert!(refused.stderr.contains("--listen 127.0.0.1:"), "{}", refused.stderr);
 }
 
-/// A proxy can forward the requests of strangers to a Unix socket, so it is refused too.
+/// A proxy can forward the requests of strangers to a Unix socket, so a development server refuses
+/// a Unix socket too.
 #[test]
 fn a_development_server_listens_only_on_loopback_addresses() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080", "unix:/run/downlink.sock"] {

@@ -1,6 +1,6 @@
-//! In these tests, an older copy replaces the store, so newer events are lost. Readers get a gap
-//! for the lost events, which is a notice that events are missing. A reader that resumes after the
-//! id of a lost event misses none of the events in the copy.
+//! In these tests, an older copy replaces the store, so newer events are lost. For the lost events,
+//! readers get a gap, which is a notice that events are missing. A reader that resumes after the id
+//! of a lost event misses none of the events in the copy.
 
 use std::{
     fs,

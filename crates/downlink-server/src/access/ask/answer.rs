@@ -15,7 +15,8 @@ use reqwest::{
 
 use crate::access::outgoing;
 
-/// The maximum time for which a grant is used again. A longer `max-age` counts as this time.
+/// The maximum time for which a grant is used again. The server reduces a longer `max-age` to this
+/// time.
 pub(crate) const REUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The maximum number of characters in a log message about an invalid grant. The message may quote
@@ -27,12 +28,12 @@ const REASON_CHARS_MAX: usize = 200;
 pub(crate) struct Granted {
     /// The rights to read. Other rights in the answer of the app are dropped.
     pub(crate) grant: Grant,
-    /// The time at which the server sent the question. It must become the issue time of the
-    /// subscription, so that a revocation at this time or later also applies to the subscription.
+    /// The time at which the server sent the question. The caller must use it as the issue time of
+    /// the subscription. Then a revocation at this time or later also applies to the subscription.
     pub(crate) asked_at: Timestamp,
 }
 
-/// The outcome of a question for which there is no grant.
+/// The outcome of a question that the app has not answered with a grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
     /// The app does not know the user (401), or the credentials of the request are invalid or too
@@ -44,7 +45,7 @@ pub(crate) enum Answer {
     Unavailable,
 }
 
-/// The app's decision.
+/// A grant of the app, and the time for which the grant may be used again.
 #[derive(Debug)]
 pub(super) enum Decision {
     Granted {

@@ -17,8 +17,8 @@ pub(crate) const CACHE_ENTRIES_MAX: usize = 50_000;
 /// The maximum number of bytes of all grants in the cache. 50,000 grants with four topics each fit.
 pub(crate) const CACHE_BYTES_MAX: usize = 32 << 20;
 
-/// The number of bytes of a grant without its selectors and its client id. This includes its
-/// entries in `entries` and in `order`.
+/// The number of bytes of a grant without its selectors and its client id. This includes the space
+/// in the maps `entries` and `order`.
 const ENTRY_BYTES: usize = 384;
 /// The number of bytes of a selector without its text.
 const SELECTOR_BYTES: usize = 48;

@@ -18,7 +18,7 @@ use super::settings::AskOptions;
 pub(crate) const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
 /// The maximum number of bytes of the JSON text of a question, which has the topics, the client,
-/// the address and the origin. A question may name as many topics as a grant.
+/// the address and the origin. A question with all topics of the largest grant fits.
 pub(crate) const QUESTION_BYTES_MAX: usize = 128 * 1024;
 
 /// A request to subscribe.
@@ -93,7 +93,7 @@ impl Message {
         let mut hash = digest::Context::new(&digest::SHA256);
         let parts = [Some(&*self.body), bytes_of(&self.cookie), bytes_of(&self.authorization)];
         for part in parts {
-            // An absent part counts with a length that no part can have.
+            // For an absent part, the hash takes a length that no part can have.
             let length = part.map_or(u64::MAX, |part| part.len() as u64);
             hash.update(&length.to_le_bytes());
             hash.update(part.unwrap_or_default());
@@ -133,8 +133,8 @@ impl Message {
     }
 }
 
-/// The number of bytes of a call in memory besides the body and the credentials of its message.
-/// This includes the task of the call.
+/// The number of bytes that a call takes in memory, besides the body and the credentials of its
+/// message. This includes the task of the call.
 const MESSAGE_BYTES: usize = 1_024;
 
 #[cfg(test)]

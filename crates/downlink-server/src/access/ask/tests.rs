@@ -502,7 +502,7 @@ async fn refusals_and_failures_are_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_dropped_request_does_not_end_the_call_of_the_others() {
+async fn a_dropped_request_does_not_end_the_call_for_other_requests() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let ask = site.ask.clone();
     let mut dropped = Box::pin(user(&ask, "1"));

@@ -414,7 +414,7 @@ async fn a_changed_file_is_read_without_a_request() {
 }
 
 #[test]
-fn a_url_must_be_safe() {
+fn the_url_of_a_key_set_is_https_a_file_or_on_this_machine() {
     let source = |text: &str| Source::new(text).map(drop).map_err(|error| error.to_string());
     assert_eq!(source("http://127.0.0.1:8000/keys"), Ok(()));
     assert_eq!(source("http://localhost/keys"), Ok(()));
