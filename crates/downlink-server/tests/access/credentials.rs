@@ -247,13 +247,14 @@ const HUB: &str = "downlink";
 /// Tickets for [`ROOMS`]: a good one, and some with one fault.
 pub(crate) struct Tickets {
     pub(crate) good: String,
-    /// The server does not know the ticket key.
+    /// The server does not know the ticket key of this ticket.
     pub(crate) unknown: String,
     pub(crate) expired: String,
     /// Issued in the future.
     pub(crate) early: String,
     pub(crate) of_another_hub: String,
-    /// Another server with the same ticket key issued it to an app that this server does not know.
+    /// Another server with the same ticket key issued this ticket to an app that the tested server
+    /// does not know.
     pub(crate) of_another_issuer: String,
     pub(crate) revoked: String,
 }

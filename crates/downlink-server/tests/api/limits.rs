@@ -1,5 +1,5 @@
-//! What clients get if the server has reached its limit of connections, subscriptions or topics,
-//! and if it shuts down.
+//! The answers that clients get if the server has reached a limit of connections, subscriptions or
+//! topics, or if it shuts down.
 
 use tokio::io::AsyncReadExt as _;
 

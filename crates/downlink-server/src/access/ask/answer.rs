@@ -45,13 +45,13 @@ pub(crate) enum Answer {
     Unavailable,
 }
 
-/// A grant of the app, and the time for which the grant may be used again.
+/// The decision in a response of the app.
 #[derive(Debug)]
 pub(super) enum Decision {
     Granted {
         /// The rights to read.
         grant: Grant,
-        /// The time for which the grant may be used again.
+        /// The time for which the grant may be used again. `None` if it may not be used again.
         lasts: Option<Duration>,
     },
     Refused(Answer),
