@@ -271,7 +271,7 @@ async fn many_subscriptions_at_once_cause_few_questions() {
     app.asked_times(64).await;
     app.reply(Reply::json(&json!({ "subscribe": ["rooms/*", "rooms"] })));
     for answer in same.into_iter().chain(different) {
-        let status = patiently(answer).await.expect("no panic");
+        let status = patiently(answer).await.expect("the task did not panic");
         // On a busy machine, a question may wait for too long. The subscription then gets a 503.
         assert!(matches!(status, 200 | 503), "{status}");
     }
@@ -329,7 +329,7 @@ async fn an_answer_from_before_a_revocation_is_not_used() {
     app.asked_times(1).await;
     site.revoke("client=ada").await;
     app.reply(lasting_rooms());
-    let answer = patiently(answer).await.expect("no panic");
+    let answer = patiently(answer).await.expect("the task did not panic");
     assert_eq!((answer.status, app.asked().len()), (200, 2));
     // Only the second answer is in the cache.
     site.subscribe(request).await;

@@ -156,7 +156,7 @@ async fn requests_that_wait_for_the_key_set_share_one_fetch() {
     dropped.abort();
     issuer.reply(reply(&["es256"]));
     for answer in waiting {
-        assert_eq!(patiently(answer).await.expect("no panic"), "200");
+        assert_eq!(patiently(answer).await.expect("the task did not panic"), "200");
     }
     assert_eq!(issuer.asked().len(), 1);
 }

@@ -250,7 +250,7 @@ async fn begin(site: &Site, request: Request) -> Upload {
 }
 
 #[tokio::test]
-async fn a_limited_publish_is_refused_before_its_body_arrives() {
+async fn a_publish_above_its_limit_is_refused_before_its_body_arrives() {
     let site = Site::start(&["--publishes-per-address", "1/h,burst:1"]);
     assert_eq!(publish(&site, "ada").ask(site.public()).await.outcome(), "200");
     for target in ["/events?topic=rooms/1", "/events/batch"] {
@@ -261,7 +261,7 @@ async fn a_limited_publish_is_refused_before_its_body_arrives() {
 }
 
 #[tokio::test]
-async fn a_publish_is_refused_if_its_rights_end_before_its_body() {
+async fn a_publish_is_refused_if_its_rights_end_before_its_body_has_arrived() {
     let site = Site::start(&[]);
     let publish = Request::post("/events?topic=rooms/1", "x".repeat(999));
     let mut upload = begin(&site, publish.bearer(&site.keys.user("ada"))).await;

@@ -97,7 +97,7 @@ async fn a_preflight_needs_no_credential_and_lists_the_headers_that_pages_send()
 }
 
 #[tokio::test]
-async fn every_page_may_use_the_server_but_without_cookies() {
+async fn with_cors_origin_star_every_page_may_use_the_server_without_cookies() {
     let site = Site::start(&["--cors-origin", &format!("*,{PAGE}"), "--public", "public/*"]);
     let token = site.keys.token(Signer::Es256, &operator_but(&[]));
     let cookie = format!("{COOKIE}={token}");

@@ -174,7 +174,7 @@ async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
 }
 
 #[tokio::test]
-async fn open_connections_end_properly_when_the_server_stops() {
+async fn open_streams_and_idle_connections_end_without_an_error_when_the_server_stops() {
     let mut server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut idle = server.connect().await;

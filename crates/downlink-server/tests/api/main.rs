@@ -188,7 +188,7 @@ impl Server {
     }
 
     async fn ended(self) {
-        patiently(self.ended).await.expect("no panic").expect("no error");
+        patiently(self.ended).await.expect("the task did not panic").expect("no error");
     }
 
     async fn connect(&self) -> TcpStream {

@@ -99,7 +99,7 @@ async fn a_chunk_with_many_events_does_not_block_other_tasks() {
         assert_eq!(publishing.end().await.json()["events"], 4_000);
         // The handler lets other tasks run after each `at_once` events. But hyper (the HTTP
         // library) may poll the handler up to 16 times before other tasks run.
-        let most = patiently(watching).await.expect("no panic");
+        let most = patiently(watching).await.expect("the task did not panic");
         assert!((at_once..=16 * at_once).contains(&most), "{most}");
     }
 }

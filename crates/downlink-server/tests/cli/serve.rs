@@ -96,7 +96,7 @@ fn a_development_server_listens_only_on_loopback_addresses() {
 }
 
 #[test]
-fn a_signal_ends_streams_properly() {
+fn a_signal_ends_the_bodies_of_streams_and_then_the_server() {
     for signal in ["TERM", "INT"] {
         let server = Server::start(&["--drain-within", "20s"]);
         let mut stream = open_stream(&server);

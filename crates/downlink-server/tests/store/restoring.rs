@@ -80,7 +80,7 @@ async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     })
     .await;
     stop.store(1, Ordering::Relaxed);
-    let published = publishing.await.expect("no panic");
+    let published = publishing.await.expect("the task did not panic");
     Arc::into_inner(server).expect("the last reference").stop();
     restore(&copy, &store);
 

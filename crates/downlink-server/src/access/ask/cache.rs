@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_used_until_its_time_is_over() {
+    fn a_grant_is_used_until_its_time_in_the_cache_is_over() {
         let (mut cache, start) = (GrantCache::default(), Instant::now());
         let end = start + Duration::from_secs(60);
         cache.insert(key(1), granted("a"), end);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_that_has_ended_is_not_used() {
+    fn a_grant_is_not_used_after_its_own_end() {
         let (mut cache, start) = (GrantCache::default(), Instant::now());
         let until = WALL.after(Duration::from_secs(1));
         let grant = granted("a").grant.with_until(until);

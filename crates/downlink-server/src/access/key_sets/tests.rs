@@ -193,7 +193,7 @@ async fn a_dropped_waiter_does_not_end_the_fetch() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_causes_at_most_one_fetch_in_the_interval() {
+async fn an_unknown_key_causes_at_most_one_fetch_per_interval() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     let server = serve(&issuer);
     let fetching = Fetching::new(&server.url("/keys"));
