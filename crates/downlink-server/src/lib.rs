@@ -12,8 +12,8 @@
 //! curl -d 'hello' 'http://127.0.0.1:8080/events?topic=news'
 //! ```
 //!
-//! [`command`] is the command line, and [`config`] has the settings. [`app`] serves the HTTP API of
-//! one hub, which is the log of events and its subscriptions:
+//! [`command`] is the command line. [`app`] serves the HTTP API of one hub, which is the log of
+//! events and its subscriptions. [`config`] has the settings. This example reads them from flags:
 //!
 //! ```
 //! use clap::{Args, Command, FromArgMatches};

@@ -2,8 +2,8 @@
 //!
 //! While the server reads the request of a connection, the connection needs a hundred times as much
 //! memory as an idle stream. After many clients have connected at once, the allocator still holds
-//! the memory of the peak. It returns this memory only if the program asks. Each thread must ask
-//! for the memory that it used.
+//! the memory of the peak. It returns this memory to the system only when the program calls a
+//! function of the allocator. Each thread must make this call for the memory that the thread used.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,7 @@ use std::{
 
 /// The minimum time between two calls in which a thread returns memory. One such call takes some
 /// tens of microseconds. With half the time, the calls would cost too much while many clients
-/// connect. With double the time, the program would hold unused memory for longer.
+/// connect. With twice the time, the program would hold unused memory for longer.
 const EVERY: Duration = Duration::from_millis(500);
 
 thread_local! {

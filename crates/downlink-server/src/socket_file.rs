@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 /// The file with the names of the system's groups. Groups of a directory service such as LDAP are
-/// not in this file, so a user must give their numbers.
+/// not in this file, so a user must give the number of such a group.
 const GROUPS: &str = "/etc/group";
 
 /// Parses the value of `--socket-mode`: permissions in octal digits, such as `660`.

@@ -388,7 +388,7 @@ fn stalled_readers_resume_without_a_loss() {
 }
 
 #[test]
-fn missing_events_without_a_gap_are_a_flaw_for_a_stalled_reader() {
+fn events_that_a_stalled_reader_misses_without_a_gap_are_a_fault() {
     let script: Script = |subscription, events| match (subscription, events.len() - 1) {
         (2, 4 | 5) => vec![],
         (_, newest) => vec![events[newest].clone()],
@@ -402,7 +402,7 @@ fn missing_events_without_a_gap_are_a_flaw_for_a_stalled_reader() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn reconnect_storms_leave_no_socket() {
+fn reconnect_storms_leave_no_socket_open() {
     let server = ServerProcess::start();
     let pid = format!("--server-pid={}", server.child.id());
     let report = report(server.address, &["-c20", "--storms=2", &pid]);

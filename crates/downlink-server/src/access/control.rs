@@ -1,5 +1,6 @@
-//! What a running server knows about access: it verifies the credentials of requests, asks the app,
-//! counts requests for the limits against abuse, and ends the streams whose rights have ended.
+//! The access control of a running server. [`Control`] verifies the credentials of requests, and
+//! asks the app of `--authorize-url` about subscriptions. It counts requests, so that the limits
+//! against abuse can apply. It ends streams when their rights have ended.
 
 use std::{
     borrow::Cow,
@@ -32,14 +33,14 @@ use super::{
 };
 use crate::config::Settings;
 
-/// The hub name in tickets. A ticket of another hub is refused.
+/// The name of the hub in every ticket. The server refuses tickets with another name.
 const HUB_NAME: &str = "downlink";
 
-/// Everything that a server knows about access.
+/// The state of access control.
 #[derive(Debug)]
 pub struct Control {
     access: Access,
-    /// The same access for a listener that takes no keys.
+    /// The same as `access`, but accepts no keys. For the public listener beside an admin listener.
     without_keys: Access,
     origins: Origins,
     host_names: Vec<String>,
@@ -47,7 +48,8 @@ pub struct Control {
     public: Vec<TopicSelector>,
     public_url: String,
     key_files: Option<KeyFiles>,
-    /// The file of the revocations. Without a store there is none, and a restart forgets them.
+    /// The file of the revocations. A server without a store has no file, so its revocations are
+    /// lost at a restart.
     revoked: OnceLock<RevokedFile>,
     /// The app that decides about subscriptions without a token or a ticket.
     ask: Option<AskApp>,
@@ -55,7 +57,8 @@ pub struct Control {
     /// The limits of requests. A development server has none.
     rates: Option<Rates>,
     trusted_proxies: Vec<TrustedProxy>,
-    /// Wakes the publishers of streams when rights may have ended.
+    /// Wakes the tasks of streamed publishes when rights may have ended, so that they check their
+    /// rights again.
     changed: Notify,
 }
 
@@ -70,8 +73,9 @@ pub(crate) struct Credentials<'a> {
 }
 
 impl Control {
-    /// The access of a development server, whose listener gives every right. Its tickets end with
-    /// the server, because the key of the tickets is only in memory.
+    /// Makes the access control of a development server. The listener of this server gives every
+    /// right. The tickets of this server become invalid when the server ends, because the ticket
+    /// key is only in memory.
     pub fn development() -> Self {
         let secret = Secret::generate().ok();
         let tickets = secret.and_then(|secret| TicketKeys::new(HUB_NAME, &[secret]).ok());
@@ -94,8 +98,9 @@ impl Control {
         }
     }
 
-    /// The access that the settings describe. Reads the key files, and makes the server's own ones
-    /// if none are given and they do not exist.
+    /// Makes the access control that the settings describe. Reads the key files. If the settings
+    /// give no file for a kind of key, the server uses its own file, and makes this file if it does
+    /// not exist.
     ///
     /// # Errors
     ///
@@ -132,8 +137,8 @@ impl Control {
         })
     }
 
-    /// Revokes what an earlier run has revoked. The caller has the store, so no other server appends
-    /// to the file of the revocations, or will replace it.
+    /// Restores the revocations of earlier runs from their file. The caller must have opened the
+    /// store. Then no other server appends to this file or replaces it.
     pub(crate) fn restore_revocations(&self, settings: &Settings) -> anyhow::Result<()> {
         let (Some(_), Some(store)) = (&self.key_files, settings.store()) else { return Ok(()) };
         let file = RevokedFile::open(store, &self.access, now())?;
@@ -158,9 +163,10 @@ impl Control {
         self.key_files.as_ref()
     }
 
-    /// Verifies the credentials of a request. A request without credentials has no rights, except
-    /// those that its listener gives. A request with a ticket has the rights of the ticket on every
-    /// listener, so that a ticket means the same in development and in production.
+    /// Verifies the credentials of a request. A request without credentials has only the rights
+    /// that its listener gives. A request with a ticket has only the rights of the ticket, even on
+    /// a listener that gives every right. So a ticket has the same effect in development and in
+    /// production.
     pub(crate) async fn verify(
         &self,
         role: Role,
@@ -202,8 +208,8 @@ impl Control {
         self.rates.as_ref()
     }
 
-    /// Checks whether a caller may publish at this moment. A route calls this before it reads a
-    /// body.
+    /// Checks whether the limits of publishes allow the caller to publish now. A route calls this
+    /// function before it reads a body.
     pub(crate) fn check_publishes(
         &self,
         caller: &Caller,
@@ -212,7 +218,7 @@ impl Control {
         self.count_publishes(caller, address, 0)
     }
 
-    /// Counts events that a caller publishes.
+    /// Counts events that a caller publishes, for the limits of publishes.
     pub(crate) fn count_publishes(
         &self,
         caller: &Caller,
@@ -223,15 +229,16 @@ impl Control {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let key = match caller.verified().proof() {
             Proof::Key => caller.verified().key(),
-            // The listener has given the rights, and everyone who can connect has them.
+            // The listener gives every right to everyone who can connect. The limits do not apply.
             Proof::Trusted => return Ok(()),
             _ => None,
         };
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts a ticket that a caller gets. The key that verified a token has verified the tokens of
-    /// all users, so each user counts alone.
+    /// Counts a ticket that a caller gets. If the caller has a token, the ticket counts for the
+    /// user of the token. It does not count for the key of the token, because the same key verifies
+    /// the tokens of all users.
     pub(crate) fn count_ticket(&self, caller: &Caller) -> Result<(), Exceeded> {
         let verified = caller.verified();
         match (&self.rates, verified.publisher().or_else(|| verified.key())) {
@@ -242,9 +249,9 @@ impl Control {
 
     /// The address of the client of a request.
     ///
-    /// Only programs on this machine can reach an admin listener, so it has no limits for each
-    /// address. A proxy on this machine may send the requests of strangers from the same address,
-    /// and the strangers must not use up the limits of the apps.
+    /// The limits for each address do not apply to an admin listener. Only programs on this machine
+    /// can reach it, so a proxy may have the same address as the apps. If the proxy forwards the
+    /// requests of strangers, the strangers must not use up the limits of the apps.
     pub(crate) fn client_address(
         &self,
         role: Role,
@@ -265,8 +272,9 @@ impl Control {
         let ask = self.ask.as_ref()?;
         let verified = |Granted { grant, asked_at }| Verified::trusted(grant, asked_at);
         let mut granted = ask.grant(question).await.map(verified);
-        // A revocation may have come while the app answered. The app decides again, because a 204
-        // would stop the `EventSource` of a user who may still read something.
+        // If a revocation came while the app answered, the server asks the app again. With the
+        // first answer, the `EventSource` would get a 204 and never reconnect, although the user
+        // may still have rights to read.
         if granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question)) {
             granted = ask.grant(question).await.map(verified);
         }
@@ -279,8 +287,9 @@ impl Control {
         holds == Err(AccessError::Revoked)
     }
 
-    /// Fetches the key sets whenever a fetch is due, and ends the streams of keys that were removed.
-    /// Never ends if there are any key sets.
+    /// Fetches the key set of `--jwks-url` whenever a fetch is due. When a fetch has removed a key,
+    /// ends the streams that depend on this key. This future completes only if there is no key set
+    /// to fetch.
     pub(crate) async fn fetch_key_sets(&self, hub: &Hub<String>) {
         let Some(key_sets) = &self.key_sets else { return };
         let removed = || {
@@ -290,14 +299,14 @@ impl Control {
         key_sets.run(removed).await;
     }
 
-    /// Lets every open stream and every streamed publish check its rights again.
+    /// Makes every open stream and every streamed publish check its rights again.
     fn check_open(&self, hub: &Hub<String>) {
         self.changed.notify_waiters();
         hub.wake_subscribers();
     }
 
-    /// The caller of a request whose credential this server does not accept, although the request may
-    /// go on: the credential is a cookie, or only the app can know it.
+    /// The caller of a request whose credential this server does not accept. The request may still
+    /// go on in two cases: the credential is a cookie, or the app may know the credential.
     pub(crate) fn with_bad_cookie(
         &self,
         credentials: &Credentials<'_>,
@@ -306,14 +315,15 @@ impl Control {
         Caller::with_bad_cookie(self.access.clone(), error, credentials.by_event_source)
     }
 
-    /// Whether the credential that counts is a cookie. A bad cookie does not close a public page.
+    /// Whether the credential that the server uses is a cookie. A request with a bad cookie may
+    /// still read public topics.
     pub(crate) fn is_cookie(&self, credentials: &Credentials<'_>) -> bool {
         self.presented(credentials).is_cookie()
     }
 
-    /// Whether the app decides about a credential that this server does not know: it can be a token
-    /// of the app's own. A public listener does not accept the server's keys, but it must not pass
-    /// them on either.
+    /// Whether the app decides about a credential that this server does not know, because the app
+    /// may have issued the credential. A key of this server must never reach the app. This also
+    /// holds for a public listener, which does not accept keys.
     pub(crate) fn is_for_app(&self, credentials: &Credentials<'_>, error: &AccessError) -> bool {
         let passes = self.ask.as_ref().is_some_and(AskApp::passes_authorization);
         let is_unknown = *error == AccessError::KeyUnknown && credentials.tickets.is_empty();
@@ -336,7 +346,7 @@ impl Control {
         if role.takes_keys() { &self.access } else { &self.without_keys }
     }
 
-    /// Whether a caller may see a topic, in a list or in the addresses of an event.
+    /// Whether a caller may see a topic in a list of topics, or among the addresses of an event.
     pub(crate) fn covers_topic(&self, caller: &Caller, topic: &Topic) -> bool {
         caller.grant().covers_topic(topic) || self.public.iter().any(|public| public.matches(topic))
     }
@@ -348,7 +358,8 @@ impl Control {
             // A change after this line is not missed.
             changed.as_mut().enable();
             match caller.access().check_publish(caller.verified(), addresses, now()) {
-                // The keys of the issuer cannot be fetched. This says nothing against the publisher.
+                // The server cannot fetch the keys of the issuer now. The publisher may still have
+                // its rights.
                 Ok(()) | Err(AccessError::KeysUnavailable) => {}
                 Err(error) => return error,
             }
@@ -365,8 +376,9 @@ impl Control {
         }
     }
 
-    /// Revokes, and lets every open stream check its rights again. Then writes the revocation to the
-    /// disk. If that fails, the revocation holds until the server ends.
+    /// Applies a revocation, and makes every open stream check its rights again. Then writes the
+    /// revocation to the disk. If the write fails, the revocation is in force only until the server
+    /// ends.
     pub(crate) async fn revoke(
         self: &Arc<Self>,
         hub: &Hub<String>,
@@ -387,7 +399,7 @@ impl Control {
     }
 }
 
-/// A revocation has failed.
+/// The error of a revocation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RevokeError {
     #[error("the revocation cannot be written to the disk")]
@@ -396,7 +408,8 @@ pub(crate) enum RevokeError {
     TooManyKeys,
 }
 
-/// The verifier of tokens, and the key sets to fetch for it. `None` if no key is configured.
+/// Makes the verifier of tokens, and the key set that the server fetches for it. Both are `None` if
+/// the settings give no key for tokens.
 fn tokens(settings: &AccessSettings) -> anyhow::Result<(Option<Tokens>, Option<KeySets>)> {
     let AccessSettings { jwt_key_file, jwt_public_key, jwks_url, .. } = settings;
     if jwt_key_file.is_empty() && jwt_public_key.is_empty() && jwks_url.is_none() {

@@ -1,23 +1,23 @@
 //! The address of the client that has sent a request.
 //!
-//! Without a trusted proxy, it is the address of the peer. A trusted proxy adds the address of its
-//! own peer at the end of `X-Forwarded-For`, so the header is read from the right. Each address of a
-//! trusted proxy is skipped, and the first other address is the client. Everything to the left of it
-//! was sent by the client, and may be invented. Other headers with addresses (`Forwarded`,
-//! `X-Real-IP`) are not read.
+//! If the peer is not a trusted proxy, the client's address is the address of the peer. A trusted
+//! proxy adds the address of its own peer at the end of `X-Forwarded-For`, so the server reads the
+//! header from the right. It skips the addresses of trusted proxies. The first other address is the
+//! address of the client. The entries to the left of this address came from the client, which may
+//! have invented them. Other headers with addresses (`Forwarded`, `X-Real-IP`) are not read.
 //!
-//! A trusted proxy must set the header. If it only passes the header on, a client can invent its
-//! address.
+//! A trusted proxy must set the header. If a proxy only passes on the header of the client, the
+//! client can invent an address.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use downlink::serve::{AddressKey, PeerAddr, TrustedProxy};
 
-/// The maximum number of entries that are read.
+/// The maximum number of entries of `X-Forwarded-For` that the server reads.
 ///
-/// Requests pass through two or three proxies. With fewer entries, a long chain of proxies would
-/// hide the client. More entries would only cost time.
+/// Most requests pass through two or three proxies. With a lower maximum, the server would not find
+/// the client behind a long chain of proxies. A higher maximum would only cost time.
 const ENTRIES_MAX: usize = 16;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -25,7 +25,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The address of the client that has sent a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct ClientAddress {
-    /// `None` for a client on a Unix socket.
+    /// `None` if the client has no known IP address, for example on a Unix socket.
     ip: Option<IpAddr>,
     /// Whether the limits for each address do not apply.
     is_exempt: bool,
@@ -38,7 +38,7 @@ impl ClientAddress {
         let values = headers.get_all(X_FORWARDED_FOR).iter().rev().map(HeaderValue::as_bytes);
         let entries = values.flat_map(|value| value.rsplit(|byte| *byte == b','));
         for entry in entries.take(ENTRIES_MAX) {
-            // An entry that is no address hides everything to its left.
+            // The server ignores an invalid entry and all entries to the left of it.
             let Some(address) = parse(entry).filter(|_| is_proxy) else { break };
             ip = Some(address);
             is_proxy = proxies.iter().any(|proxy| proxy.covers(address));
@@ -56,9 +56,10 @@ impl ClientAddress {
         self.ip
     }
 
-    /// The key of the address in the limits for each address. `None` if the limits do not apply: to
-    /// a client without an address, to a trusted proxy, which may have sent the requests of many
-    /// clients, and to an [exempt](Self::exempt) client.
+    /// The key under which the limits for each address count this client. `None` if these limits do
+    /// not apply. They do not apply to a client without an address or to an [exempt](Self::exempt)
+    /// client. They also do not apply if the address is that of a trusted proxy, because the proxy
+    /// may have sent the requests of many clients.
     pub(crate) fn key(self) -> Option<AddressKey> {
         self.ip.filter(|_| !self.is_exempt).map(AddressKey::of)
     }
@@ -124,7 +125,7 @@ mod tests {
             ["198.51.100.7", "10.0.0.9", "127.0.0.1", "::1", "garbage", "", ",,,", "10.0.0.9, x"]
         {
             assert_eq!(behind(&[&format!("{invented}, 192.0.2.1")]), "192.0.2.1");
-            // Some proxies add a header instead of an entry.
+            // Some proxies add a second `X-Forwarded-For` header instead of an entry.
             assert_eq!(behind(&[invented, "192.0.2.1"]), "192.0.2.1");
             assert_eq!(behind(&[invented, "192.0.2.1", "10.0.0.2"]), "192.0.2.1");
         }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_no_address_hides_what_is_left_of_it() {
+    fn an_invalid_entry_and_the_entries_to_the_left_of_it_are_ignored() {
         for entry in [
             "unknown",
             "_hidden",
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_text_hide_what_is_left_of_them() {
+    fn bytes_that_are_not_text_count_as_an_invalid_entry() {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_bytes(b"192.0.2.9, \xff").unwrap();
         headers.append(X_FORWARDED_FOR, value);

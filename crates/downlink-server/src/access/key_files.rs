@@ -1,8 +1,9 @@
 //! The key files. If the settings name no file for a kind of key, the first start of `downlink
-//! serve` makes one.
+//! serve` makes a file for it.
 //!
-//! Only their owner can read the files that the server makes. `downlink publish` and `downlink
-//! subscribe` on the same machine read the publish key, so they need no further set-up.
+//! If the server has made a key file, only the owner of the file can read it. `downlink publish`
+//! and `downlink subscribe` use the publish key if its file is in the current folder and the server
+//! is on this machine. They then need no further set-up.
 
 use std::{
     fs,
@@ -18,17 +19,19 @@ pub(crate) const PUBLISH_KEY_FILE: &str = "downlink-publish.key";
 /// The name of the file with the ticket key that the first start makes.
 const TICKET_KEY_FILE: &str = "downlink-ticket.key";
 
-/// The key files that the server made itself. The server prints their paths when it starts.
+/// The key files whose paths the server prints when it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFiles {
-    /// A file with a key that publishes.
+    /// A file with a publish key, which the settings give or the server made.
     pub(crate) publish: PathBuf,
-    /// The server's own files.
+    /// The files that the server made itself: the publish key and the ticket key. `None` for a kind
+    /// of key whose files the settings give.
     made: [Option<PathBuf>; 2],
 }
 
 impl KeyFiles {
-    /// The server's own files, each with the words that introduce it.
+    /// The files that the server made itself. Each comes with the words that the server prints
+    /// before its path.
     pub(crate) fn made(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let words = ["the key for your app is in", "the key of tickets is in"];
         let files = self.made.iter().map(Option::as_deref);
@@ -36,8 +39,9 @@ impl KeyFiles {
     }
 }
 
-/// The files of one kind: those that are given, or the server's own file, which this call makes if
-/// it does not exist. The second value is the server's own file.
+/// Returns the files for one kind of key. If the settings give no file, the server uses its own
+/// file. If its own file does not exist, this function makes it. The second value is the path of
+/// the server's own file, or `None` if the settings give files.
 fn files(
     given: &[PathBuf],
     own: PathBuf,
@@ -58,24 +62,27 @@ fn files(
     Ok((vec![own.clone()], Some(own)))
 }
 
-/// Makes a key file, unless another server has just made it. The file never has a part of a key:
-/// the server writes another file, and gives it the name when it is complete.
+/// Makes a key file, unless another server has just made it. A program that reads the file must
+/// never find an incomplete key. So the server writes the key to a temporary file, and then links
+/// the complete file to its final name.
 fn make(own: &Path, secret: &Secret) -> io::Result<()> {
     let fresh = PathBuf::from(format!("{}.{}.new", own.display(), std::process::id()));
-    // A server with the same process id may have ended in this function.
+    // An earlier server with the same process id may have ended in this function and left this
+    // file.
     let _ = fs::remove_file(&fresh);
     secret.create_file(&fresh)?;
     let made = fs::hard_link(&fresh, own);
     fs::remove_file(&fresh)?;
     match made {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // Some file systems have no links.
+        // Some file systems have no hard links. There, the key is written to the final file
+        // directly.
         Err(_) => secret.create_file(own),
         Ok(()) => Ok(()),
     }
 }
 
-/// Reads all keys.
+/// Reads all keys from their files. Makes the server's own files if the settings give no files.
 pub(super) fn read(
     folder: &Path,
     publish: &[PathBuf],
@@ -98,14 +105,14 @@ pub(super) fn read(
     Ok((keys, ticket_keys, KeyFiles { publish, made: [made_publish, made_ticket] }))
 }
 
-/// Reads a key file, and warns if it is not secret.
+/// Reads a key file. Logs a warning if every user of this machine can read or write the file.
 pub(super) fn secret(file: &Path) -> anyhow::Result<Secret> {
     warn_if_open(file);
     Secret::read(file).with_context(|| format!("cannot use the key file {}", file.display()))
 }
 
-/// Warns if every user of this machine can read or replace the key. A group may read it, because the
-/// app may run as another user.
+/// Logs a warning if every user of this machine can read or replace the key. There is no warning if
+/// the group of the file can read the key, because the app may run as another user of this group.
 fn warn_if_open(file: &Path) {
     #[cfg(unix)]
     if let Ok(found) = fs::metadata(file)
@@ -127,7 +134,8 @@ fn add(keys: &mut Keys, role: KeyRole, file: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// The folder of the server's own key files: that of the store, or the working folder.
+/// The folder of the server's own key files: the folder of the store, or the current folder if
+/// there is no store.
 pub(super) fn folder(store: Option<&Path>) -> PathBuf {
     let parent = store.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
     parent.unwrap_or_else(|| Path::new(".")).to_owned()

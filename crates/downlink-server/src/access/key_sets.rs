@@ -2,7 +2,7 @@
 //!
 //! A [`KeySetCache`] decides when a fetch is due: every five minutes, and earlier for a token with
 //! an unknown key. One task fetches, so there is never more than one fetch at a time. Requests that
-//! need the outcome wait for it, and their end does not end the fetch.
+//! need the result wait for the fetch. If such a request ends early, the fetch continues.
 //!
 //! A fetch reads at most [`KEY_SET_BYTES_MAX`] bytes, follows no redirect and ends after
 //! [`FETCH_TIMEOUT`]. If a fetch fails, the older set stays in use.
@@ -32,12 +32,12 @@ pub(crate) struct KeySets {
     clock: Clock,
     /// Wakes the task that fetches.
     wanted: Notify,
-    /// Invariant: `in_flight` changes together with the cache, under the lock of this channel.
+    /// Invariant: `in_flight` changes together with the cache, under the lock of this sender.
     progress: watch::Sender<Progress>,
     failures: FailureLog,
 }
 
-/// The place of the key set.
+/// Where the server reads the key set: from a URL or from a file.
 #[derive(Debug)]
 enum Source {
     Http { client: Client, url: Url },
@@ -53,7 +53,7 @@ struct Progress {
 }
 
 impl KeySets {
-    /// Key sets from a URL: `https://`, `file://`, or `http://` for this machine.
+    /// Makes the key set of a URL: `https://`, `file://`, or `http://` for this machine.
     ///
     /// # Errors
     ///
@@ -73,12 +73,13 @@ impl KeySets {
         }
     }
 
-    /// Fetches whenever a fetch is due, and calls `removed` after each fetch that has removed a key.
-    /// Never ends.
+    /// Fetches whenever a fetch is due, and calls `removed` after each fetch that has removed a
+    /// key. This future never completes.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, a fetch in flight counts as failed. A later call continues.
+    /// If the future is dropped, a fetch in flight counts as failed. A later call of this function
+    /// fetches again.
     pub(crate) async fn run(&self, removed: impl Fn()) {
         loop {
             let now = self.clock.now();
@@ -100,10 +101,12 @@ impl KeySets {
         }
     }
 
-    /// Waits until a fetch that is in flight or due has ended. Returns at once if there is none, for
-    /// example shortly after a failed fetch. Then the request cannot be verified now.
+    /// Waits until the fetch that is in flight or due has ended. If no fetch is in flight or due,
+    /// returns at once. For example, shortly after a failed fetch, no fetch is due. Until the next
+    /// fetch, the server cannot verify the request.
     ///
-    /// The wait ends after [`FETCH_TIMEOUT`] at the latest, also if [`run`](Self::run) does not run.
+    /// The wait ends after [`FETCH_TIMEOUT`] at the latest, even if no task runs
+    /// [`run`](Self::run).
     ///
     /// # Cancel safety
     ///
@@ -120,7 +123,7 @@ impl KeySets {
         };
         self.wanted.notify_one();
         let outcome = progress.wait_for(|progress| progress.ended != ended);
-        // After the timeout, the caller finds the cache as it was.
+        // The result is not needed, because the caller looks at the cache again.
         let _ = timeout(FETCH_TIMEOUT, outcome).await;
     }
 
@@ -153,8 +156,8 @@ impl KeySets {
     }
 }
 
-/// A fetch in flight. It ends when this value is dropped, and then counts as failed unless the cache
-/// has its document.
+/// A fetch in flight. Dropping this value ends the fetch. If the cache has not got the document by
+/// then, the fetch counts as failed.
 struct InFlight<'a>(&'a KeySets);
 
 impl Drop for InFlight<'_> {
@@ -191,7 +194,8 @@ impl Source {
                 }
             }
             Self::File { path, reading } => {
-                // A read from a broken network drive cannot be cancelled. It must not be repeated.
+                // A read from a broken network drive may never end, and cannot be cancelled. So the
+                // server does not start another read before this one has ended.
                 let permit = Arc::clone(reading).try_acquire_owned();
                 let permit = permit.context("the read before has not ended")?;
                 let path = path.clone();
@@ -205,9 +209,10 @@ impl Source {
     }
 }
 
-/// Reads a key set from a file, up to one byte more than is allowed.
+/// Reads a key set from a file, up to one byte more than the limit. This extra byte shows the cache
+/// that the file is too large.
 fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until another program writes to it.
     if !path.metadata()?.is_file() {
         bail!("this is not a regular file");
     }

@@ -1,7 +1,7 @@
-//! Access control: who may do what on which listener.
+//! Access control: decides which rights a request has.
 //!
-//! A request comes in through a listener, which has a role. [`Control`] verifies the credentials of
-//! the request and answers with its rights. The routes in `app` check these rights.
+//! Each listener has a role. [`Control`] verifies the credentials of a request and returns the
+//! rights of the request. The routes in `app` check these rights.
 //!
 //! | module | owns |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | `rates` | the limits against abuse: their flags, and the limiters of requests |
 //! | `ask` | the questions to the app of `--authorize-url` |
 //! | `key_sets` | the fetches of the key set of `--jwks-url` |
-//! | `outgoing` | the HTTP client for both |
+//! | `outgoing` | the HTTP client of `ask` and `key_sets` |
 //! | `control` | all of the above for one running server: it verifies, asks, counts and revokes |
 
 mod ask;

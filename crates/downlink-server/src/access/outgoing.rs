@@ -1,9 +1,9 @@
-//! Parts of the requests that the server itself sends: to the issuer of tokens, and to the app that
-//! decides about subscriptions.
+//! Shared functions for the requests that the server itself sends. It sends requests to the issuer
+//! of tokens, and to the app that decides about subscriptions.
 //!
 //! The client follows no redirect, uses no proxy, keeps no cookies and never sends a request twice.
-//! A body is read only up to a limit, whatever its `Content-Length` says. Not here: the time limits
-//! of a request, since each caller has its own.
+//! A body is read only up to a limit, whatever its `Content-Length` says. The callers of this
+//! module set the time limits of their requests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -15,15 +15,17 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Response, Url, redirect, retry};
 use tokio::{sync::Semaphore, time::Instant};
 
-/// The time for which an unused connection stays open. Common app servers close one after 2 seconds
-/// or more. A request on a connection that is just being closed would fail.
+/// The time for which an unused connection stays open. Common app servers close an unused
+/// connection after 2 seconds or more. The client closes it earlier, because a request would fail
+/// if the app closed the connection at the same moment.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// The number of simultaneous lookups of host names. A lookup cannot be cancelled, so without a
-/// limit a silent name server would occupy all threads for blocking work.
+/// The maximum number of simultaneous lookups of host names. A lookup cannot be cancelled. Without
+/// this limit, lookups at a name server that does not answer would occupy all threads for blocking
+/// work.
 const LOOKUPS_MAX: usize = 4;
 
-/// The least time between two messages about failures of the same kind.
+/// The minimum time between two log messages about failures of the same kind.
 const FAILURE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
 
 /// The name of the server in `User-Agent`.
@@ -88,8 +90,8 @@ pub(super) async fn read_body(mut response: Response, bytes_max: usize) -> anyho
     Ok(body)
 }
 
-/// Looks up host names with the system's resolver, a few at a time. `localhost` always is this
-/// machine.
+/// Looks up host names with the system's resolver, at most [`LOOKUPS_MAX`] at a time. The name
+/// `localhost` always means this machine and needs no lookup.
 #[derive(Debug)]
 struct Resolver(Arc<Semaphore>);
 
@@ -110,7 +112,8 @@ impl Resolve for Resolver {
             }
             let permit = permits.acquire_owned().await?;
             let look_up = move || {
-                // The permit returns when the lookup ends, even if the request has ended before.
+                // The permit is released when the lookup ends. The request may have ended before
+                // that.
                 let _permit = permit;
                 (name.as_str(), 0).to_socket_addrs()
             };
@@ -123,26 +126,27 @@ fn is_localhost(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
 }
 
-/// Limits the messages about repeated failures: the first one is shown, and then at most one in each
-/// [`FAILURE_MESSAGE_EVERY`].
+/// Limits the log messages about repeated failures. The first failure is logged. After that, at
+/// most one message is logged in each period of [`FAILURE_MESSAGE_EVERY`].
 #[derive(Debug, Default)]
 pub(super) struct FailureLog(
-    /// Held alone, and only to read or change what it guards.
+    /// A thread that holds this lock takes no other lock. It holds the lock only to read or change
+    /// the counts.
     Mutex<Failures>,
 );
 
 #[derive(Debug, Default)]
 struct Failures {
     shown_at: Option<Instant>,
-    /// Failures since the newest message.
+    /// The number of failures since the last message.
     count: u64,
-    /// A message was shown since the last success.
+    /// Whether a message was logged since the last success.
     announced: bool,
 }
 
 impl FailureLog {
-    /// Counts a failure. If a message is due, returns the number of failures since the message
-    /// before.
+    /// Counts a failure. If a message is due, returns the number of failures since the previous
+    /// message, including this failure.
     pub(super) fn failed(&self, now: Instant) -> Option<u64> {
         let mut failures = self.0.lock();
         failures.count += 1;
@@ -153,7 +157,8 @@ impl FailureLog {
         Some(std::mem::take(&mut failures.count))
     }
 
-    /// Notes a success. Returns whether a message about failures was shown since the last success.
+    /// Records a success. Returns whether a message about failures was logged since the previous
+    /// success.
     pub(super) fn succeeded(&self) -> bool {
         std::mem::take(&mut self.0.lock().announced)
     }
@@ -164,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_has_a_scheme_of_http_and_no_password() {
+    fn a_url_begins_with_http_or_https_and_has_no_password() {
         assert!(parse_url("http://app.example/may-i?x=1").is_ok());
         assert_eq!(parse_url("https://app.example").is_ok(), cfg!(feature = "https"));
         for text in ["app.example", "ftp://app", "file:///a", "http://", "http://u:p@app", ""] {
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_hosts() {
+    fn a_url_is_loopback_only_if_its_host_is_this_machine() {
         let is = |text: &str| is_loopback(&Url::parse(text).unwrap());
         assert!(is("http://127.0.0.1:8000/") && is("http://127.9/") && is("http://[::1]/"));
         assert!(is("http://localhost/") && is("http://LOCALHOST:1/"));
@@ -189,21 +194,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_lookup_gives_its_permit_back() {
+    async fn a_failed_lookup_releases_its_permit() {
         let resolver = Resolver::default();
         assert!(resolver.resolve("a\0b".parse().unwrap()).await.is_err());
         assert_eq!(resolver.0.available_permits(), LOOKUPS_MAX);
     }
 
     #[test]
-    fn messages_about_failures_have_a_rate() {
+    fn at_most_one_message_about_failures_is_logged_in_an_interval() {
         let (log, start) = (FailureLog::default(), Instant::now());
         assert!(!log.succeeded());
         assert_eq!(log.failed(start), Some(1));
         assert_eq!(log.failed(start), None);
         assert!(log.succeeded() && !log.succeeded());
         assert_eq!(log.failed(start + FAILURE_MESSAGE_EVERY - Duration::from_millis(1)), None);
-        assert!(!log.succeeded(), "the failure was not shown");
+        assert!(!log.succeeded(), "the failure was not logged");
         assert_eq!(log.failed(start + FAILURE_MESSAGE_EVERY), Some(3));
     }
 }

@@ -1,8 +1,9 @@
 //! The file with the revocations, beside the store: one revocation in each line, as base64.
 //!
-//! A revocation is appended and flushed before its request is answered. At a start, the server
-//! reads the file, and writes it again without the revocations that are no longer needed. It does
-//! so once it has the store, because until then another server may append to the file.
+//! The server appends a revocation to the file and flushes the file before it answers the request.
+//! When the server starts, it reads the file. Then it replaces the file with a new file, without
+//! the revocations that are no longer needed. The server reads and replaces the file only after it
+//! has opened the store, because until then another server may append to the file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -18,16 +19,16 @@ use parking_lot::Mutex;
 
 use super::key_files;
 
-/// The end of the name of the file. It begins with the name of the store, because several servers
-/// may have their stores in one folder.
+/// The end of the name of the file. The name begins with the name of the store, because several
+/// servers may have their stores in one folder.
 const SUFFIX: &str = "-revocations";
 
-/// The maximum number of lines. The file has one line for each revocation since it was written
-/// anew, and one for each that was still needed then. They are written anew a few times a day if
-/// an app revokes ten clients in each second.
+/// The maximum number of lines. When the file has this many lines, the server replaces it with a
+/// new file, without the revocations that are no longer needed. If an app revokes ten clients per
+/// second, this happens about once a day.
 const LINES_MAX: usize = 1_000_000;
 
-/// The longest line. A client id and a topic have at most a few hundred bytes.
+/// The maximum length of a line. A client id and a topic have at most a few hundred bytes.
 const LINE_BYTES_MAX: u64 = 4 << 10;
 
 /// The file of the revocations.
@@ -41,14 +42,14 @@ pub(super) struct RevokedFile {
 struct Open {
     file: File,
     lines: usize,
-    /// The length of the file without the revocation that is being appended.
+    /// The length of the file up to the last complete revocation, in bytes.
     bytes: u64,
-    /// Whether there may be a part of a revocation after these bytes.
+    /// Whether an incomplete revocation may follow the complete revocations in the file.
     is_torn: bool,
 }
 
 impl RevokedFile {
-    /// Revokes in `access` what an earlier run has revoked, and opens the file for new ones.
+    /// Applies the revocations of earlier runs to `access`, and opens the file for new revocations.
     pub(super) fn open(store: &Path, access: &Access, now: Timestamp) -> anyhow::Result<Self> {
         let path = path(store);
         let failed = || format!("cannot use the file of revocations {}", path.display());
@@ -57,8 +58,9 @@ impl RevokedFile {
         Ok(Self { path, open })
     }
 
-    /// Appends a revocation, which `access` already has. Returns when it is on the disk. The thread
-    /// waits for the disk.
+    /// Appends a revocation, and blocks the thread until the revocation is on the disk. The caller
+    /// must have applied the revocation to `access`. If the file is full, this function writes all
+    /// revocations of `access` to a new file.
     pub(super) fn append(&self, revocation: &Revocation, access: &Access) -> io::Result<()> {
         let line = line_of(revocation);
         let mut open = self.open.lock();
@@ -67,7 +69,8 @@ impl RevokedFile {
             return Ok(());
         }
         if open.is_torn {
-            // Otherwise this line would continue the torn one.
+            // An earlier append failed and left a part of a line. The new line must not continue
+            // that line.
             open.file.set_len(open.bytes)?;
         }
         open.is_torn = true;
@@ -96,7 +99,8 @@ fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
         if (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        // A crash can cut the last line. The server did not confirm that revocation.
+        // A crash can leave the last line incomplete. The server had not confirmed this revocation,
+        // so the line is ignored.
         let Some(line) = line.strip_suffix(b"\n") else { return Ok(()) };
         let revocation = BASE64.decode(line).ok();
         let revocation = revocation.and_then(|bytes| Revocation::from_bytes(&bytes));
@@ -106,7 +110,7 @@ fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
     anyhow::bail!("it has more than {LINES_MAX} lines")
 }
 
-/// Replaces the file by one with the present revocations only.
+/// Replaces the file with a new file that has only the present revocations of `access`.
 fn rewrite(path: &Path, access: &Access) -> io::Result<Open> {
     let fresh = PathBuf::from(format!("{}.new", path.display()));
     let mut options = OpenOptions::new();
@@ -136,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_at_its_limit_is_written_anew() {
+    fn a_file_with_the_maximum_number_of_lines_is_replaced() {
         let folder = std::env::temp_dir().join(format!("downlink-revoked-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (store, now) = (folder.join("downlink.db"), Timestamp::from_millis(1_000));
@@ -155,7 +159,7 @@ mod tests {
         revoke("ada");
         assert_eq!((lines(), file.open.lock().lines), (2, LINES_MAX));
         revoke("bob");
-        assert_eq!((lines(), file.open.lock().lines), (2, 2), "ada and bob");
+        assert_eq!((lines(), file.open.lock().lines), (2, 2), "the new file has ada and bob");
         revoke("cy");
         assert_eq!(lines(), 3);
         RevokedFile::open(&store, &after, now).unwrap();

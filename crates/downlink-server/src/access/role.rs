@@ -6,12 +6,14 @@
 pub enum Role {
     /// `downlink dev`: gives every right to programs on this machine.
     Development,
-    /// The only listener of `downlink serve`. It serves all paths, and the credentials decide.
+    /// The only listener of `downlink serve`. It serves all paths, and gives a request the rights
+    /// of its credential.
     Only,
     /// The public listener beside an admin listener. It serves the paths for pages and programs of
-    /// users, and takes no keys.
+    /// users, and accepts no keys.
     Public,
-    /// The admin listener on a TCP address. It serves all paths, and the credentials decide.
+    /// The admin listener on a TCP address. It serves all paths, and gives a request the rights of
+    /// its credential.
     Admin,
     /// The admin listener on a Unix socket. It gives every right, because the permissions of the
     /// socket's file decide who can connect.
@@ -22,8 +24,8 @@ pub enum Role {
 const PUBLIC_PATHS: [&str; 6] =
     ["/events", "/events/batch", "/tickets", "/downlink.js", "/healthz", "/readyz"];
 
-/// The paths that need no right on any listener: a health check has no credential, and the module
-/// for pages contains nothing secret.
+/// The paths that need no right on any listener. A health check sends no credential, and the script
+/// `downlink.js` contains nothing secret.
 const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/downlink.js"];
 
 impl Role {
@@ -32,7 +34,7 @@ impl Role {
         self != Self::Public || PUBLIC_PATHS.contains(&path)
     }
 
-    /// Whether a request has every right because of the listener that it came through.
+    /// Whether a listener with this role gives every right to requests without a credential.
     pub(crate) fn gives_all_rights(self) -> bool {
         matches!(self, Self::Development | Self::AdminSocket)
     }
@@ -42,7 +44,7 @@ impl Role {
         matches!(self, Self::Only | Self::Public)
     }
 
-    /// Whether a key is a credential on this listener.
+    /// Whether a listener with this role accepts keys as credentials.
     pub(crate) fn takes_keys(self) -> bool {
         self != Self::Public
     }
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_listener_beside_an_admin_listener_serves_no_overviews() {
+    fn a_public_listener_beside_an_admin_listener_serves_only_the_public_paths() {
         for path in ["/topics", "/clients", "/metrics", "/finish", "/revoke", "/", "/events/"] {
             assert!(!Role::Public.serves(path) && Role::Only.serves(path), "{path}");
         }
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn only_development_and_the_admin_socket_give_rights() {
+    fn only_development_and_the_admin_socket_give_rights_without_a_credential() {
         assert!(Role::Development.gives_all_rights() && Role::AdminSocket.gives_all_rights());
         for role in [Role::Only, Role::Public, Role::Admin] {
             assert!(!role.gives_all_rights(), "{role:?}");

@@ -29,9 +29,10 @@ use super::{
     state::App,
 };
 
-/// The maximum number of topics and clients that all events of a batch name together. The largest
-/// batch can have ten names for each event. Each name takes memory, and the hub holds its lock
-/// longer for each name. Without this limit, a batch could have millions of names.
+/// The maximum number of topics and clients that all events of a batch name together. A batch with
+/// the maximum number of events can have ten names for each event. Each name takes memory, and the
+/// hub holds its lock longer for each name. Without this limit, a batch could have millions of
+/// names.
 const ADDRESSES_MAX: usize = 100_000;
 
 /// After this many lines, the task lets other requests of the same thread run.
@@ -128,9 +129,9 @@ struct Line<'a> {
     data: &'a RawValue,
 }
 
-/// A list of topics or clients in one line. It stores at most one name more than an event may have:
-/// this extra name is enough to refuse the event. It skips further names, because a line may have
-/// millions of names, and a stored name takes more memory than its text.
+/// A list of topics or clients in one line. The list stores at most one name more than an event may
+/// have. This extra name is enough to refuse the event. Further names are skipped, because a line
+/// may have millions of names, and a stored name takes more memory than its text.
 #[derive(Debug, Default)]
 struct Names(Vec<String>);
 
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_from_a_line_are_short_and_escaped() {
+    fn an_error_quotes_a_line_shortened_and_escaped() {
         let long = wrong(&format!("{{\"{}\u{7f}\":1}}", "n".repeat(1 << 20)));
         assert!(long.len() < 500, "{} bytes", long.len());
         assert!(long.contains("Unknown field") && long.contains("`topics`"), "{long}");

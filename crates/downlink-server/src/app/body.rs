@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use super::reply::{Refused, bad_request};
 
 /// The maximum time for a whole body, as a multiple of the maximum pause. With the default pause of
-/// 30 seconds, the maximum is five minutes. In five minutes, a client with 60 kB/s can send 16 MiB.
-/// Without this limit, a client could send a byte every 29 seconds and hold a connection for a
-/// year.
+/// 30 seconds, the maximum is five minutes. In five minutes, a client with 60 kB/s can send 16 MiB,
+/// which is the default limit of a batch. Without this limit, a client could send a byte every 29
+/// seconds and hold a connection for a year.
 const PAUSES_MAX: u32 = 10;
 
 /// Reads the next chunk of a body. `None` if the body has ended.
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_may_have_bytes_up_to_the_limit() {
+    async fn a_body_is_accepted_up_to_its_size_limit() {
         assert_eq!(status(Body::from("xx"), 3).await, 200);
         assert_eq!(status(Body::from("xxx"), 3).await, 200);
         assert_eq!(status(Body::from("xxxx"), 3).await, 413);

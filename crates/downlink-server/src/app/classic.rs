@@ -6,6 +6,7 @@
 //! - The help and type lines of a counter use the name of its samples, which ends with `_total`.
 //! - There are no lines for units, and no line that marks the end.
 //! - There is no type `info`, so a metric of this type becomes a gauge.
+//! - The type `unknown` has the name `untyped`.
 
 use std::fmt::Write as _;
 

@@ -15,9 +15,9 @@ use super::{
     state::App,
 };
 
-/// The number of subscriptions in the answer to a request without `limit=`. The next constant is
-/// the maximum of `limit=`.
+/// The number of subscriptions in the answer to a request without `limit=`.
 const LISTED: usize = 100;
+/// The maximum value of `limit=`.
 const LISTED_MAX: usize = 10_000;
 
 pub(super) async fn clients(

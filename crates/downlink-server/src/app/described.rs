@@ -36,7 +36,8 @@ struct Described<'a> {
     data: &'a str,
 }
 
-/// The events of a subscription as its caller may see them.
+/// The caller of a subscription. The rights of the caller decide which addresses the described
+/// events show.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) control: Arc<Control>,

@@ -54,8 +54,8 @@ pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
 /// A body whose rest is read and discarded after the body was dropped.
 struct DiscardedBody {
     body: Body,
-    /// Whether the client sends the body. A client that waits for `100 Continue` sends it after the
-    /// first read, because this read asks for it.
+    /// Whether the client sends the body. A client that waits for `100 Continue` sends the body
+    /// only after the first read of the body, because the server sends `100 Continue` at this read.
     sent: bool,
     /// Whether the body has ended or has returned an error. In both cases, there is no rest to
     /// read.
@@ -94,7 +94,7 @@ impl Drop for DiscardedBody {
         }
         self.cut.store(true, Ordering::Relaxed);
         if !self.sent {
-            // Reading the rest would ask the client for it.
+            // A read would ask the client to send the body.
             return;
         }
         let rest = std::mem::take(&mut self.body);

@@ -25,7 +25,8 @@ pub(super) struct Envelope {
     pub(super) id: Option<String>,
     pub(super) retry_ms: Option<u64>,
     pub(super) last: bool,
-    /// The name space of the ids and idempotency keys. Empty for the keys of the app.
+    /// The name space of the event id and the idempotency key. A publisher with a token has its own
+    /// name space. For other publishers, this text is empty.
     pub(super) publisher: String,
 }
 

@@ -1,8 +1,8 @@
 //! Converts the ids and types of a stream that another server wrote.
 //!
 //! Such a stream may use types that this server reserves for events about the connection, and its
-//! ids come from the other server. By default, reserved types get a prefix, and each event gets a
-//! new id. So a stream can be published with any types and ids.
+//! ids come from the other server. By default, reserved types get a prefix, types that cannot be
+//! sent are dropped, and each event gets a new id. So by default, no type or id stops the stream.
 
 use downlink::hub::is_reserved_type;
 use downlink_proto::EventType;
@@ -38,6 +38,7 @@ enum Types {
     Prefix,
     /// A reserved type stops the stream.
     Keep,
+    /// All types are dropped.
     Drop,
 }
 

@@ -45,7 +45,7 @@ const FILES: [(&str, &str, &str); 10] = [
 pub(super) fn routes() -> Router<App> {
     FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
         let answer = move |caller: Option<Extension<Caller>>, RawQuery(query)| async move {
-            // The guard lets requests for the module for pages through without a caller.
+            // `/downlink.js` needs no right, so its requests may have no caller.
             caller.map_or(Ok(()), |Extension(caller)| caller.check(Right::Admin))?;
             file(query.as_deref(), content_type, text)
         };

@@ -6,7 +6,7 @@
 //! - Names that begin with `_` are ignored, because other programs add such parameters.
 //! - `last_event_id` may have any value, because a browser never reconnects after a 400. Client
 //!   libraries spell this name in several ways, and the server accepts them all. The library
-//!   `downlink` reads this parameter.
+//!   `downlink` reads the value.
 //! - Other parameters that client libraries add are ignored, also because a browser never
 //!   reconnects after a 400.
 

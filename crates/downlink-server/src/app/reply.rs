@@ -32,7 +32,8 @@ pub(super) struct Refused {
     code: Option<&'static str>,
     /// The value of `WWW-Authenticate`.
     challenge: Option<&'static str>,
-    /// When the client should try again. Only a temporary refusal has it.
+    /// The time after which the client should try again. `None` for a refusal that is not
+    /// temporary.
     later: Option<Spread>,
 }
 
@@ -56,8 +57,9 @@ impl Refused {
         Self { detail: change(&self.detail), ..self }
     }
 
-    /// The answer to a subscription. A browser never reconnects after an error. So after a temporary
-    /// refusal it gets a stream that ends at once, and after a revocation it gets `204`.
+    /// The answer to a subscription. A browser never reconnects after an error. So after a
+    /// temporary refusal, it gets a stream that ends at once, and it reconnects later. After a
+    /// revocation, it gets `204`, and does not reconnect.
     pub(super) fn into_response_for(self, browser: bool) -> Response {
         match self.later {
             Some(later) if browser => refuse(&self.detail, later, true).into_response(),
@@ -89,7 +91,8 @@ impl IntoResponse for Refused {
 impl From<Exceeded> for Refused {
     fn from(Exceeded { flag, wait }: Exceeded) -> Self {
         let detail = format!("Too many requests: the limit is the server's setting {flag}.");
-        // Clients that were refused together do not all return at the same time.
+        // The time is random, so that clients that were refused together do not all return at the
+        // same time.
         let later = Some(Spread::between(wait, wait + wait / 4));
         let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, detail).code("too_many_requests");
         Self { later, ..refused }

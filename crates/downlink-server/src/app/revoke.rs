@@ -1,4 +1,5 @@
-//! `POST /revoke`: ends the credentials of a client, of a client for some topics, or of a key.
+//! `POST /revoke`: revokes the credentials of a client, the rights of a client to a topic or
+//! pattern, or a key.
 
 use std::{slice, time::SystemTime};
 
@@ -32,7 +33,8 @@ pub(super) async fn revoke(
             caller.verified().check_issue_for(&client)?;
             match topic {
                 Some(topic) => {
-                    // A user whose right is revoked already cannot revoke it again and again.
+                    // Refuses a user whose right is already revoked. Otherwise, the user could
+                    // repeat the revocation without end.
                     let (access, now) = (caller.access(), SystemTime::now().into());
                     access.recheck(caller.verified(), slice::from_ref(&topic), now)?;
                     Revoked::Topic(client, topic)

@@ -1,10 +1,10 @@
 //! Parses the body of a streamed publish: it takes chunks of bytes and returns events.
 //!
-//! A browser silently ignores text that it does not understand. This parser returns an error,
-//! because the publisher should learn of its mistake from the server's answer. A body that is not
-//! UTF-8 is an error. So is an event stream in which the parser finds no event, no comment and no
-//! reconnection time, although the body is not empty. At the end of the body, the last event is
-//! complete even without a blank line after it.
+//! A browser silently ignores text that it does not understand. But a publisher should learn of a
+//! mistake from the server's answer. So this parser returns an error for a body that is not UTF-8.
+//! It also returns an error for an event stream that is not empty, but has no event, no comment and
+//! no reconnection time. At the end of the body, the last event is complete even without a blank
+//! line after it.
 
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::value::RawValue;
@@ -247,13 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_may_be_cut_anywhere_and_the_last_needs_no_line_end() {
+    fn chunks_may_split_lines_anywhere_and_the_last_line_needs_no_line_end() {
         let read = lines(&["{\"a\":1}\n\n[2", "]\r\n\"x\""]).unwrap();
         assert_eq!(read, ["{\"a\":1}", "[2]", "\"x\""]);
     }
 
     #[test]
-    fn a_line_may_have_bytes_up_to_the_limit() {
+    fn a_line_is_accepted_up_to_its_size_limit() {
         let line = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         assert!(lines(&[&line(19)]).is_ok());
         assert!(lines(&[&line(20)]).is_ok());
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_does_not_inherit_the_type_and_id_of_the_event_before() {
+    fn an_event_does_not_inherit_the_type_and_id_of_the_previous_event() {
         let mut reader = Reader::new(Format::EventStream, 100);
         let stream = "event: t\nid: 1\ndata: a\n\ndata: b\n\n";
         let read = reader.read(Some(stream.as_bytes())).events;

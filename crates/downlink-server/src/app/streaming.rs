@@ -56,7 +56,8 @@ pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refus
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
     if stream.finish {
-        // A finished topic takes a place, as an event does, even if the stream has no events.
+        // A finished topic counts as one publish, even if the stream has no events, because it
+        // counts towards the server's limit of topics.
         let topics = stream.envelope.topics.len();
         app.control.count_publishes(&stream.caller, stream.address, topics)?;
     }
@@ -119,7 +120,7 @@ enum Next {
     Chunk(Option<Bytes>),
     /// The stream stops before its end.
     Stop(Refused),
-    /// The server starts to shut down.
+    /// The server has begun to shut down.
     ShuttingDown,
 }
 
@@ -191,8 +192,8 @@ const WAITING_MAX: usize = 256;
 /// thread run.
 const PUSHED_AT_ONCE: usize = 64;
 
-/// A stream that would have to wait for longer than this until the limits of publishes allow its
-/// next event stops with an error.
+/// The maximum wait until the limits of publishes allow the next event of a stream. If the wait
+/// would be longer, the stream stops with an error.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl Publishing<'_> {
@@ -249,15 +250,16 @@ impl Publishing<'_> {
     }
 
     /// Waits until the limits of publishes allow the next event. Meanwhile the server does not read
-    /// the body, so the client sends more slowly. The wait ends early with the rights of the client,
-    /// and at the shutdown of the server.
+    /// the body, so the client sends more slowly. The wait ends early if the rights of the client
+    /// end or the server shuts down.
     async fn wait_for_turn(&self) -> Result<(), Stopped> {
         let count = || self.app.control.count_publishes(&self.caller, self.address, 1);
         while let Err(exceeded) = count() {
             if exceeded.wait > TURN_WAIT_MAX {
                 return Err(self.at_next(exceeded.into()));
             }
-            // The events of one chunk may wait for minutes.
+            // The waits for all events of one chunk may together take minutes. So each wait also
+            // checks for the end of the rights and for the shutdown.
             tokio::select! {
                 biased;
                 () = self.hub.draining() => return Err(self.at_shutdown()),
@@ -295,8 +297,8 @@ impl Publishing<'_> {
 
     /// Finishes the topics of a stream that broke off. The last event of each topic tells the
     /// subscribers that the stream broke off. Without this event, they would wait for ever. Each
-    /// topic gets a separate event. The hub would refuse an event for all topics if one of the
-    /// topics is already finished.
+    /// topic gets a separate event, because the hub would refuse a single event for all topics if
+    /// one of them is already finished.
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
         for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
@@ -332,12 +334,12 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// The value for a stream that stops at its next event.
+    /// The [`Stopped`] of a stream that stops at its next event.
     fn at_next(&self, why: Refused) -> Stopped {
         Stopped { number: self.sent + 1, why, is_shutdown: false }
     }
 
-    /// The value for a stream that stops because the server is shutting down.
+    /// The [`Stopped`] of a stream that stops because the server is shutting down.
     fn at_shutdown(&self) -> Stopped {
         Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }
     }

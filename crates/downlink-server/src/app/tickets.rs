@@ -37,7 +37,8 @@ pub(super) async fn issue(
     };
     let issued = caller.issue(topics, client, lifetime);
     let (ticket, until) = issued.map_err(Refusal::from)?;
-    // A refused request does not count. Otherwise a user could use up the tickets of the app.
+    // Requests that are refused before this line do not count. Otherwise, a user could use up the
+    // limit of the app with refused requests.
     app.control.count_ticket(&caller)?;
     let url = format!("{}/events?ticket={ticket}", app.control.public_url());
     Ok(reply::json(&json!({ "url": url, "ticket": ticket, "expires": until.as_millis() })))

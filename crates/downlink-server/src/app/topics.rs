@@ -18,9 +18,9 @@ use super::{
     state::App,
 };
 
-/// The number of topics in the answer to a request without `limit=`. The next constant is the
-/// maximum of `limit=`.
+/// The number of topics in the answer to a request without `limit=`.
 const LISTED: usize = 100;
+/// The maximum value of `limit=`.
 const LISTED_MAX: usize = 10_000;
 
 pub(super) async fn topics(
@@ -55,8 +55,10 @@ pub(super) async fn topics(
     Ok(reply::json(&json!({ "topics": rows, "next": next })))
 }
 
-/// The topics that the caller may read, in the order of their names. The answer to a request must
-/// not reveal the name of any other topic, so this function reads on until it has `limit` topics.
+/// The topics that the caller may read, in the order of their names. The answer must not reveal the
+/// name of any other topic. But the last topic of a page is in the answer as `next`. So a page must
+/// end with a topic that the caller may read: this function reads on until it has `limit` such
+/// topics, or until there are no more topics.
 async fn visible(
     app: &App,
     caller: &Caller,
@@ -72,7 +74,8 @@ async fn visible(
         for topic in found {
             let Ok(name) = Topic::new(&topic.topic) else { continue };
             let is_granted = app.control.covers_topic(caller, &name);
-            // A covered topic may have been revoked for the client.
+            // The grant may cover a topic although the right to this topic was revoked for the
+            // client.
             if is_granted && check_topic(caller, &name).is_ok() {
                 visible.push(topic);
             }
@@ -99,7 +102,8 @@ pub(super) async fn finish(
     let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
     caller.check_publish(&[Address::Topic(name)])?;
-    // A finished topic takes a place, as an event does.
+    // A finished topic counts as one publish, because it counts towards the server's limit of
+    // topics.
     app.control.count_publishes(&caller, sender.address, 1)?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;

@@ -9,7 +9,7 @@ use downlink_access::KEY_FILE_BYTES_MAX;
 use super::{exit, server_url::ServerUrl};
 use crate::access::PUBLISH_KEY_FILE;
 
-/// The longest file with a token.
+/// The maximum number of bytes that the program reads from a file with a key or a token.
 const FILE_BYTES_MAX: u64 = 2 * KEY_FILE_BYTES_MAX as u64;
 
 #[derive(Args, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Credential {
     key_file: Option<PathBuf>,
 }
 
-/// The advice for a command that has sent no credential and gets a `401`.
+/// The advice in the error message of a command that sent no credential and got a `401`.
 pub(super) const ADVICE: &str = "give a key or a token with --key-file FILE";
 
 impl Credential {

@@ -37,8 +37,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Checks that no variable sets something that only `downlink serve` knows. A development server
-/// would ignore it, and then everything would be allowed.
+/// Checks that no variable sets a setting that only `downlink serve` has. A development server
+/// would ignore this setting and allow every request.
 ///
 /// # Errors
 ///
@@ -63,9 +63,9 @@ pub(super) fn check_dev(
     Ok(())
 }
 
-/// Whether Kubernetes or Docker set the variable. If a service is called `downlink` or
-/// `downlink-…`, they set variables with its address in other containers, such as
-/// `DOWNLINK_SERVICE_HOST`.
+/// Whether the name is one that Kubernetes or Docker sets. For a service with the name `downlink`
+/// or `downlink-…`, they set variables such as `DOWNLINK_SERVICE_HOST` in other containers. These
+/// variables have the address of the service.
 fn is_service(name: &str) -> bool {
     ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| name.ends_with(end))
         || ["_SERVICE_PORT_", "_PORT_"].iter().any(|part| name.contains(part))

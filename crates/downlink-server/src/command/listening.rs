@@ -2,12 +2,14 @@
 //!
 //! An inherited socket (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`,
 //! descriptors from 3 on) stays open in the parent process while servers start and end. While no
-//! server runs, new connections wait in the socket's queue and are not refused. The server uses
-//! exactly one socket.
+//! server runs, new connections wait in the socket's queue and are not refused. Of the inherited
+//! sockets, the server uses exactly one.
 //!
 //! The server sets the permissions of a Unix socket's file before any client can connect. Without a
-//! setting, the umask decides. The server replaces a file that a crashed server left behind. It
-//! removes its own file at the end, unless another file has replaced it.
+//! setting, only the owner can connect to an admin socket, and the umask decides the permissions of
+//! any other socket. The server replaces a file that a crashed server left behind. When the server
+//! ends, it removes the file that it made. If another file has replaced this file, the server
+//! removes nothing.
 
 use std::io;
 
@@ -30,7 +32,7 @@ pub(super) enum Listening {
 }
 
 impl Listening {
-    /// Binds an address, which the setting `flag` gives.
+    /// Binds an address. `flag` is the flag that sets this address. Error messages name the flag.
     pub(super) async fn bind(
         address: &Address,
         flag: &str,
@@ -291,9 +293,10 @@ mod unix {
 
     /// Sets the group and the permissions of a socket's file.
     ///
-    /// Those who can connect to an admin socket have every right, so only its owner can, unless the
-    /// settings say otherwise. If --listen is a Unix socket too, the settings are for that one: they
-    /// let a proxy connect.
+    /// Everyone who can connect to an admin socket has every right. So by default, only the owner
+    /// of its file can connect. If `--listen` is also a Unix socket, the settings of mode and group
+    /// apply only to the socket of `--listen`, because the purpose of these settings is to let a
+    /// proxy connect.
     fn permit(path: &Path, flag: &str, settings: &Settings) -> anyhow::Result<()> {
         let shown = path.display();
         let is_admin = flag == "--admin-listen";

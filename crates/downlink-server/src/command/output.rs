@@ -50,9 +50,9 @@ fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character is escaped: control characters, text directions, separators, tags and other
-/// invisible characters. The two joiners U+200C and U+200D are not escaped, because Persian text
-/// and emoji need them.
+/// Whether a character is escaped. This applies to control characters and to invisible characters,
+/// such as tags, line separators, and characters that set the direction of text. The two joiners
+/// U+200C and U+200D are not escaped, because Persian text and emoji need them.
 fn is_escaped(letter: char) -> bool {
     match letter {
         '\n' | '\t' | '\u{200c}' | '\u{200d}' => false,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_stay_and_controls_are_escaped() {
+    fn letters_are_unchanged_and_control_characters_are_escaped() {
         for text in ["plain", "two\nlines\tand a tab", "Grüße 你好 שלום", "می\u{200c}خواهم"]
         {
             assert!(matches!(escaped(text), Cow::Borrowed(same) if same == text), "{text}");

@@ -1,10 +1,10 @@
-//! `downlink serve` and `downlink dev`: binds or inherits a socket, opens the store, prints the address, and serves
-//! until a signal arrives.
+//! `downlink serve` and `downlink dev`: these commands bind or inherit a socket, open the store,
+//! print the address, and serve until a signal arrives.
 //!
 //! The program binds the socket before it opens the store. So if the address is in use, the program
-//! ends at once. It neither creates a store nor waits for a store that another server has open. The
-//! server accepts connections only when the store is open. Clients that connect earlier wait in the
-//! socket's queue.
+//! ends at once. It then creates no store, and does not wait for a store that another server has
+//! open. The server accepts connections only when the store is open. Clients that connect earlier
+//! wait in the socket's queue.
 //!
 //! With an inherited socket, a new server can replace an old one, and no connection is refused. The
 //! old server stops accepting connections at once, ends its streams, answers its open requests,
@@ -45,8 +45,8 @@ use crate::{
 /// would wait too long without any output.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Runs a production server with these settings of access control, or a development server without
-/// them.
+/// Runs a production server with the settings of access control in `access`. If `access` is `None`,
+/// runs a development server.
 pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> anyhow::Result<()> {
     log_to_stderr().map_err(exit::configuration)?;
     memory::keep_pages_small();
@@ -89,7 +89,7 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
     served
 }
 
-/// What a server needs to know besides its settings.
+/// The properties of a server that are not in its [`Settings`].
 struct Mode {
     is_development: bool,
     /// The address of the admin listener.
@@ -99,8 +99,8 @@ struct Mode {
     abuse: Option<AbuseLimits>,
 }
 
-/// Checks that only programs on this machine can reach a development server. A Unix socket is not
-/// enough, because a proxy can forward the requests of strangers to it.
+/// Checks that only programs on this machine can reach a development server. A Unix socket is also
+/// refused, because a proxy can forward the requests of strangers to it.
 fn check_development(settings: &Settings) -> anyhow::Result<()> {
     match &settings.listen {
         Address::Tcp(address) if address.ip().is_loopback() => Ok(()),
@@ -190,8 +190,8 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     Ok(())
 }
 
-/// The admin listener takes at most this part of the connections that the limit of open files
-/// allows.
+/// Of the connections that the limit of open files allows, one in this many is for the admin
+/// listener.
 const ADMIN_CONNECTIONS_PART: usize = 8;
 
 /// The addresses of the listeners.
@@ -251,8 +251,8 @@ impl Serving<'_> {
     }
 }
 
-/// Makes the hub, which opens the store. This takes long if another server still has the store
-/// open.
+/// Makes the hub, which opens the store. If another server still has the store open, this can take
+/// long.
 async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
     let owned = settings.clone();
     let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));
@@ -300,8 +300,8 @@ fn greet(
     if let Some(admin) = &admin {
         writeln!(out, "  for apps and operators: {}", admin.place)?;
     }
-    // The commands go to the admin listener, because the public one takes no keys. An admin socket
-    // needs no key.
+    // If there is an admin listener, the commands use it, because the public listener then accepts
+    // no keys. On an admin socket, the commands need no key.
     let is_trusted = matches!(addresses.admin, Some(Address::Unix(_)));
     let (curl, url) = match &admin {
         Some(admin) => (&admin.curl, &admin.url),
@@ -342,7 +342,8 @@ fn greet(
     out.flush().context("cannot write to stdout")
 }
 
-/// A path as one word of a shell's command line. The user may paste it in another folder.
+/// A path as one word of a shell's command line. The path becomes absolute, because the user may
+/// paste the command in another folder.
 fn quoted(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))

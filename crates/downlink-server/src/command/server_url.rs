@@ -25,7 +25,7 @@ pub(super) struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Whether an argument is an address. A topic never contains `//`.
+    /// Whether an argument is an address and not a topic. A topic never contains `//`.
     pub(super) fn is_meant(text: &str) -> bool {
         text.contains("://") || text.starts_with("unix:/")
     }

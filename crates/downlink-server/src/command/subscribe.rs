@@ -108,7 +108,7 @@ fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&Stri
     Ok((url, topics))
 }
 
-/// Opens the event source. The second value says whether it sends a key or a token.
+/// Opens the event source. The second value says whether the event source sends a key or a token.
 fn open(arguments: &Arguments) -> anyhow::Result<(EventSource, bool)> {
     let (url, topics) = url_and_topics(arguments).map_err(exit::usage)?;
     let mut query = form_urlencoded::Serializer::new(String::new());

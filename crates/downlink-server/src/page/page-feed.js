@@ -2,7 +2,7 @@
 // them. This file neither parses nor draws events, so that receiving ten thousand events a second
 // takes little time.
 
-/** The maximum number of events that wait to be drawn, such as while the page is paused. */
+/** The maximum number of events that wait to be drawn, for example while the page is paused. */
 const WAITING_MAX = 10_000;
 /** The maximum number of characters in the waiting events. Without this limit, large events could
  * take all memory. */

@@ -12,11 +12,11 @@ use crate::{
     web::{Reply, Web},
 };
 
-/// The longest time for an answer of the server, if the app never answers. The server waits for two
-/// seconds. Another second is for a busy machine.
+/// The maximum time until the server answers a request if the app never answers. The server waits
+/// for the app for two seconds. The third second allows for a busy machine.
 const SLOW_MAX: Duration = Duration::from_secs(3);
 
-/// An app that grants this, and a server that asks it.
+/// Starts an app that gives this reply, and a server that asks the app.
 fn start(reply: Reply, flags: &[&str]) -> (Web, Site) {
     let app = Web::start(reply);
     let url = app.url();
@@ -33,13 +33,13 @@ fn lasting_rooms() -> Reply {
     Reply::lasting(&json!({ "subscribe": ["rooms/*"], "client": "ada" }))
 }
 
-/// A request of a user who is logged in.
+/// A request with the session cookie of the user ada.
 fn of_ada(target: &str) -> Request {
     Request::get(target).header("Cookie", "theme=dark; sid=1")
 }
 
 #[tokio::test]
-async fn the_app_gets_the_question_and_its_grant_counts() {
+async fn the_app_gets_the_question_and_its_grant_gives_the_rights() {
     let (app, site) = start(rooms(), &["--trusted-proxy", "127.0.0.1"]);
     let request = of_ada("/events?topic=rooms/1&topic=rooms/2")
         .header("X-Forwarded-For", "198.51.100.1, 203.0.113.7")
@@ -62,7 +62,7 @@ async fn the_app_gets_the_question_and_its_grant_counts() {
 }
 
 #[tokio::test]
-async fn the_app_gets_the_chosen_cookies_only() {
+async fn the_app_gets_only_the_cookies_of_the_setting() {
     let (app, site) = start(rooms(), &[]);
     for (cookie, passed) in
         [("theme=dark; sid=1; x=2", Some("sid=1")), ("theme=dark", None), ("xsid=1", None)]
@@ -72,7 +72,8 @@ async fn the_app_gets_the_chosen_cookies_only() {
         site.subscribe(request).await;
         assert_eq!(app.asked_times(times).await.header("cookie"), passed, "{cookie}");
     }
-    // The cookies do not count for the page of another site, although the site may use the server.
+    // The server does not pass on the cookies of a request from a page of another site, although
+    // this page may use the server.
     let (app, site) = start(rooms(), &["--cors-origin", "*"]);
     let request = of_ada("/events?topic=rooms/1").header("Origin", "https://other.example");
     site.subscribe(request).await;
@@ -170,7 +171,7 @@ async fn a_token_of_the_app_is_passed_on_only_if_the_server_verifies_none() {
     site.subscribe(basic).await;
     let asked = app.asked_times(1).await;
     assert_eq!((asked.header("authorization"), asked.header("cookie")), (None, Some("sid=1")));
-    // A token and a ticket of the server need no answer.
+    // For tokens and tickets, the server does not ask the app.
     site.subscribe_as("ada", "topic=rooms/1").await;
     let ticket = site.ticket("topic=rooms/1").await;
     site.subscribe(Request::get(format!("/events?ticket={ticket}"))).await;
@@ -235,7 +236,7 @@ async fn an_answer_is_used_again_until_its_client_is_revoked() {
     site.revoke("client=ada").await;
     assert_revoked(first).await;
     assert_revoked(second).await;
-    // The app is asked again, and its answer from now on counts.
+    // The server asks the app again, and uses the new answer.
     app.reply(Reply::status(401));
     let refused = request.clone().of_browser().ask(site.public()).await;
     assert_eq!(refused.outcome(), "401 app_unauthenticated");
@@ -270,18 +271,19 @@ async fn many_subscriptions_at_once_cause_few_questions() {
     app.asked_times(64).await;
     app.reply(Reply::json(&json!({ "subscribe": ["rooms/*", "rooms"] })));
     for answer in same.into_iter().chain(different) {
-        let status = patiently(answer).await.expect("no panic");
-        // On a busy machine, a question can wait for too long.
+        let status = patiently(answer).await.expect("the task did not panic");
+        // On a busy machine, a question may wait for too long. The subscription then gets a 503.
         assert!(matches!(status, 200 | 503), "{status}");
     }
-    assert!(app.open_max() <= 64, "{} calls at once", app.open_max());
+    assert!(app.open_max() <= 64, "{} calls were open at once", app.open_max());
     let asked = app.asked();
     let same = asked.iter().filter(|asked| asked.json()["topics"] == json!(["rooms/1"])).count();
     assert!(same < 10, "{same} questions for the same subscription");
     assert!(asked.len() - same <= SUBSCRIPTIONS, "{} questions", asked.len());
 }
 
-/// The public listener accepts no keys, so it does not know the key. Still, the app must not get it.
+/// The public listener accepts no keys, so for this listener the key is an unknown credential. The
+/// server must still not pass the key on to the app.
 #[tokio::test]
 async fn a_key_of_the_server_is_not_passed_on() {
     let (app, site) = start(rooms(), &[]);
@@ -316,10 +318,10 @@ async fn after_too_many_refusals_the_app_is_not_asked() {
     assert_eq!(app.asked().len(), 3);
 }
 
-/// The app has answered before it knew of the revocation. Its answer does not count, so the server
-/// asks it once more. With a 204, the `EventSource` would stop for good.
+/// The client is revoked while the app answers. The server must not use this answer, and must ask
+/// the app once more. If the request got a 204, the `EventSource` would stop for good.
 #[tokio::test]
-async fn an_answer_from_before_a_revocation_does_not_count() {
+async fn an_answer_from_before_a_revocation_is_not_used() {
     let (app, site) = start(Reply::Wait, &[]);
     let request = of_ada("/events?topic=rooms/1").of_browser();
     let (place, asking) = (site.public().clone(), request.clone());
@@ -327,14 +329,15 @@ async fn an_answer_from_before_a_revocation_does_not_count() {
     app.asked_times(1).await;
     site.revoke("client=ada").await;
     app.reply(lasting_rooms());
-    let answer = patiently(answer).await.expect("no panic");
+    let answer = patiently(answer).await.expect("the task did not panic");
     assert_eq!((answer.status, app.asked().len()), (200, 2));
-    // Only the second answer is kept.
+    // Only the second answer is in the cache.
     site.subscribe(request).await;
     assert_eq!(app.asked().len(), 2);
 }
 
-/// The app does not know the user of a token, so its answer would close the page for good.
+/// The app does not know the user of a token, so it would refuse the subscription. This refusal
+/// would be final, and the page would not reconnect.
 #[tokio::test]
 async fn the_app_is_not_asked_about_a_token_whose_keys_cannot_be_fetched() {
     let app = Web::start(Reply::status(401));

@@ -1,4 +1,5 @@
-//! Attacks that once had an effect: each test is one attack, and the server stands it.
+//! Attacks that succeeded against earlier versions of the server. Each test makes one attack, which
+//! must have no effect.
 
 use std::{
     fs,
@@ -28,8 +29,9 @@ fn tickets() -> Request {
     Request::post("/tickets?topic=rooms/1", "")
 }
 
-/// A reader has no right to issue tickets. Its attempts must not take tickets away from the app
-/// that has issued its own ticket, or from the users whose tokens have the same key.
+/// A reader has no right to issue tickets. The refused attempts of a reader must not count towards
+/// the limit of the app that issued the ticket of the reader. They must also not count towards the
+/// limits of other users whose tokens have the same key.
 #[tokio::test]
 async fn a_reader_cannot_use_up_the_tickets_of_others() {
     let site = Site::start(&["--tickets-per-key", "2/h"]);
@@ -49,8 +51,8 @@ async fn a_reader_cannot_use_up_the_tickets_of_others() {
     assert_eq!(site.outcome_as("bob", tickets()).await, "200", "another user of the same key");
 }
 
-/// A user who is about to be logged out begins a request, and sends the last byte of the body when
-/// the revocation is in force.
+/// A user begins a publish, and sends the last bytes of the body after the rights of the user are
+/// revoked.
 #[tokio::test]
 async fn a_slow_body_does_not_outlive_the_rights_of_its_publisher() {
     let site = Site::start(&[]);
@@ -58,7 +60,7 @@ async fn a_slow_body_does_not_outlive_the_rights_of_its_publisher() {
     slow.body = "la".into();
     let Place::Tcp(address) = site.public() else { panic!("the public listener is on TCP") };
     let mut io = tokio::net::TcpStream::connect(address).await.expect("the server listens");
-    // The server asks for the body once it has checked the rights and begins to read.
+    // The server sends `100 Continue` when it has checked the rights and begins to read the body.
     let head = slow
         .text(site.public(), "Connection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n");
     io.write_all(head.split_inclusive("\r\n\r\n").next().expect("a head").as_bytes())
@@ -78,10 +80,11 @@ async fn a_slow_body_does_not_outlive_the_rights_of_its_publisher() {
     assert_eq!(site.events("rooms/1").await, 0);
 }
 
-/// A second server with the same store does not start, and another server in the same folder has
-/// its own store. Neither may replace the file to which the first server appends its revocations.
+/// The test starts a second server with the same store, which must fail, and another server with
+/// its own store in the same folder. These servers must not replace the file to which the first
+/// server appends its revocations.
 #[tokio::test]
-async fn a_second_server_takes_no_revocation_from_the_first() {
+async fn other_servers_do_not_replace_the_file_of_revocations() {
     let mut site = Site::start(&[]);
     let second = Command::new(env!("CARGO_BIN_EXE_downlink"))
         .args(["serve", "--listen", "127.0.0.1:0", "--store", &site.folder.file("downlink.db")])
@@ -91,7 +94,7 @@ async fn a_second_server_takes_no_revocation_from_the_first() {
         .stderr(Stdio::null())
         .status()
         .expect("the program starts");
-    assert!(!second.success(), "two servers with one store");
+    assert!(!second.success(), "two servers have opened the same store");
     site.revoke("client=ada").await;
     let other = site.folder.file("other.db");
     let _other = Program::start(&["serve", "--listen", "127.0.0.1:0", "--store", &other]);
@@ -104,8 +107,9 @@ async fn a_second_server_takes_no_revocation_from_the_first() {
     }
 }
 
-/// On a full disk, only the beginning of a revocation fits. The next one must not become a part of
-/// its line, otherwise the server would not start again.
+/// On a full disk, the server may write only the beginning of a revocation. The next revocation
+/// must not continue this incomplete line. Otherwise, the file would be damaged, and the server
+/// would not start again.
 #[tokio::test]
 async fn a_full_disk_does_not_damage_the_file_of_revocations() {
     let folder = Folder::new();
@@ -115,7 +119,8 @@ async fn a_full_disk_does_not_damage_the_file_of_revocations() {
         Folder::at(disk.file("site")),
         &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
     );
-    // The file gets its first page of memory while there is room.
+    // The first revocation is written while the disk has room, so that the file already has a block
+    // of the disk.
     site.revoke("client=first").await;
     let filler = disk.file("filler");
     let _ = fs::write(&filler, vec![0; 8 << 20]);
@@ -136,7 +141,8 @@ async fn a_full_disk_does_not_damage_the_file_of_revocations() {
     assert_eq!(site.outcome_as("bob", rooms).await, "200");
 }
 
-/// An app that knows nobody, and the number of its questions.
+/// Starts an app that refuses every user. Returns the URL of the app, and the number of questions
+/// that the app got.
 async fn strict_app() -> (String, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
@@ -150,8 +156,8 @@ async fn strict_app() -> (String, Arc<AtomicUsize>) {
     (url, asked)
 }
 
-/// Each invented cookie is another question to the app. A stranger must not occupy the app with
-/// them.
+/// For each invented cookie, the server asks the app. A stranger must not be able to flood the app
+/// in this way.
 #[tokio::test]
 async fn invented_cookies_do_not_flood_the_app() {
     let (url, asked) = strict_app().await;
@@ -167,8 +173,8 @@ async fn invented_cookies_do_not_flood_the_app() {
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
-/// The requests of an app and of a stranger may have one address, for example behind a proxy. The
-/// failures of the stranger must not keep the app from publishing.
+/// The requests of an app and of a stranger may have the same address, for example behind a proxy.
+/// The failures of the stranger must not keep the app from publishing.
 #[tokio::test]
 async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
     let site = Site::start(&["--failures-per-address", "1/h"]);
@@ -179,7 +185,11 @@ async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
     assert_eq!(bad.ask(site.admin()).await.outcome(), "401 key_unknown");
     site.publish("topic=rooms/1", "still here").await;
     let on_public = tickets().bearer(&site.keys.publish_key()).ask(site.public()).await;
-    assert_eq!(on_public.outcome(), "429 too_many_requests", "no oracle where keys do not count");
+    assert_eq!(
+        on_public.outcome(),
+        "429 too_many_requests",
+        "the answer does not reveal whether the key is right"
+    );
 
     let site = Site::of(&["--listen", "127.0.0.1:0", "--failures-per-address", "1/h"]);
     assert_eq!(bad.ask(site.public()).await.outcome(), "401 key_unknown");
@@ -189,10 +199,10 @@ async fn the_failures_of_a_stranger_do_not_lock_out_an_app() {
     assert_eq!(published.outcome(), "200");
 }
 
-/// `--socket-mode` lets a proxy connect to the public socket. It must not open the socket that gives
-/// every right.
+/// `--socket-mode` lets a proxy connect to the public socket. The flag must not let the proxy
+/// connect to the admin socket, which gives every right.
 #[test]
-fn a_wide_public_socket_does_not_open_the_admin_socket() {
+fn socket_mode_does_not_let_other_users_connect_to_the_admin_socket() {
     let folder = Folder::new();
     let (public, admin) = (folder.file("public.sock"), folder.file("admin.sock"));
     let (listen, admin_listen) = (format!("unix:{public}"), format!("unix:{admin}"));
@@ -212,10 +222,11 @@ fn a_wide_public_socket_does_not_open_the_admin_socket() {
     assert_eq!((mode(&public), mode(&admin)), (0o666, 0o600));
 }
 
-/// A page of `http://`, into which anyone in the network can write, has another origin than the
-/// server behind a TLS proxy, although both have the same name.
+/// Behind a TLS proxy, the server has an `https` origin. A page from `http` with the same host name
+/// has another origin. Anyone in the network can change such a page, so it must not use the cookies
+/// of a user.
 #[tokio::test]
-async fn a_page_that_the_browser_calls_foreign_has_no_cookies() {
+async fn a_page_of_another_origin_with_the_same_host_name_cannot_use_cookies() {
     let site = Site::start(&[]);
     let host = site.public().host();
     for fetch_site in ["cross-site", "same-site"] {
@@ -229,16 +240,17 @@ async fn a_page_that_the_browser_calls_foreign_has_no_cookies() {
     assert_eq!(site.events("rooms/1").await, 0);
 }
 
-/// Servers that start at the same time in an empty folder make one pair of keys.
+/// Servers that start at the same time in an empty folder make only one publish key and one ticket
+/// key.
 #[test]
-fn servers_that_start_together_share_the_first_keys() {
+fn servers_that_start_together_use_the_same_key_files() {
     for _ in 0..5 {
         let folder = Folder::new();
         let store = |number: u32| folder.file(&format!("{number}.db"));
         std::thread::scope(|scope| {
             for number in 0..4 {
                 let store = store(number);
-                // Starting fails the test if a server does not start.
+                // `Program::start` panics if the server does not start.
                 scope.spawn(move || {
                     Program::start(&["serve", "--listen", "127.0.0.1:0", "--store", &store])
                 });
@@ -252,15 +264,15 @@ fn servers_that_start_together_share_the_first_keys() {
     }
 }
 
-/// The server starts with a key that everyone can read, because a container may have only one user.
-/// But it says so.
+/// The server must start with a key file that everyone can read, because a container may have only
+/// one user. But the server must log a warning.
 #[test]
-fn a_key_that_everyone_can_read_is_noticed() {
+fn a_key_file_that_everyone_can_read_or_write_causes_a_warning() {
     let folder = Folder::new();
     let key = folder.file("downlink-publish.key");
     let warned = |mode: u32| {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("the file exists");
-        // The server reads the keys, and then refuses to have so many connections.
+        // The server reads the keys, and then ends with an error because of `--connections-max`.
         let refused = Command::new(env!("CARGO_BIN_EXE_downlink"))
             .args(["serve", "--listen", "127.0.0.1:0", "--store", &folder.file("downlink.db")])
             .args(["--connections-max", "1000000000"])
@@ -281,8 +293,8 @@ fn a_key_that_everyone_can_read_is_noticed() {
     assert!(warned(0o644) && warned(0o602));
 }
 
-/// The server has a limit of topics, and a finished topic counts. A user must not use it up with
-/// finished topics, for which there was no limit.
+/// A finished topic counts towards the server's limit of topics. Without a limit of finished
+/// topics, a user could use up the limit of topics.
 #[tokio::test]
 async fn finished_topics_count_as_publishes() {
     let site = Site::of(&["--listen", "127.0.0.1:0", "--publishes-per-address", "1/h,burst:4"]);

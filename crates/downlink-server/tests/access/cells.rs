@@ -1,5 +1,5 @@
-//! The requests of the tables in `docs/ACCESS.md`: what each row asks for, and what each column
-//! sends as a credential.
+//! The requests of the tables in `docs/ACCESS.md`. Each row of a table is an endpoint, and each
+//! column is a credential.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -101,8 +101,8 @@ impl Endpoint {
         matches!(self, Self::Clients | Self::Metrics | Self::Page)
     }
 
-    /// The request without a credential. It names this client and this topic where the endpoint
-    /// takes them.
+    /// The request without a credential. It names this client and this topic if the endpoint takes
+    /// them.
     fn request(self, client: &str, topic: &str, is_other_client: bool) -> Request {
         // An ordinary token may not publish to any client.
         let to = if is_other_client { format!("&client={client}") } else { String::new() };
@@ -135,8 +135,8 @@ impl Endpoint {
     }
 }
 
-/// A user and a topic of one request. No other request uses them, because a topic can be finished
-/// only once and a revocation concerns every token of its client.
+/// A user and a topic for one request. No other request uses this user or this topic, because a
+/// topic can be finished only once, and a revocation applies to every token of its client.
 struct Fresh {
     user: String,
     number: usize,
@@ -229,7 +229,8 @@ impl Sender {
         }
     }
 
-    /// A ticket with the fault that the column names, and the rest of the query.
+    /// A ticket with the fault that the column names. For some columns, another parameter of the
+    /// query follows the ticket.
     fn ticket(&self, credential: Credential) -> String {
         let tickets = &self.tickets;
         match credential {
@@ -238,7 +239,7 @@ impl Sender {
             Credential::BadSignature => tampered(&tickets.good),
             // The first byte is the version of the format, which decides the cipher.
             Credential::WrongAlgorithm => format!("B{}", &tickets.good[1..]),
-            // A token does not become a ticket because it is in the query.
+            // The server must not accept a token in the place of a ticket.
             Credential::AlgorithmNone | Credential::PublicKeyAsSecret => self.bad_token(credential),
             Credential::Expired => tickets.expired.clone(),
             Credential::Early => tickets.early.clone(),

@@ -1,4 +1,4 @@
-//! Keys, tokens and tickets: right ones, and ones with exactly one fault.
+//! Makes keys, tokens and tickets. Each is valid or has exactly one fault.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,8 +32,8 @@ pub(crate) enum Signer {
     Hs256,
     /// A good key that the server does not know.
     Es384,
-    /// The attack on a verifier that does not bind algorithms to keys: the public RSA key is the
-    /// secret of HS256.
+    /// An attack: the token is signed with HS256, and the secret is the public RSA key. A verifier
+    /// that lets the token choose the algorithm for a key would accept the token.
     PublicKeyAsSecret,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// The present time in seconds since 1970, moved by some seconds.
+/// The present time plus `offset`, in seconds since 1970.
 fn seconds(offset: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right");
     i64::try_from(now.as_secs()).expect("a small number") + offset
@@ -119,7 +119,8 @@ pub(crate) fn of_an_operator() -> Value {
     })
 }
 
-/// The claims of an operator with other members. The only fault of a bad token is one of these.
+/// The claims of an operator, with these members added or replaced. For a bad token, one of these
+/// members is the only fault.
 pub(crate) fn operator_but(members: &[(&str, Value)]) -> Value {
     let mut claims = claims(None, of_an_operator());
     for (name, value) in members {
@@ -128,12 +129,12 @@ pub(crate) fn operator_but(members: &[(&str, Value)]) -> Value {
     claims
 }
 
-/// The claims of a token that has expired an hour ago.
+/// The claims of a token that expired an hour ago.
 pub(crate) fn expired() -> Value {
     operator_but(&[("iat", seconds(-7_200).into()), ("exp", seconds(-3_600).into())])
 }
 
-/// The claims of a token that is valid in an hour.
+/// The claims of a token that becomes valid in an hour.
 pub(crate) fn early() -> Value {
     operator_but(&[("nbf", seconds(3_600).into()), ("exp", seconds(7_200).into())])
 }
@@ -217,7 +218,7 @@ impl Credentials {
         format!("{message}.{first}{}", &signature[1..])
     }
 
-    /// A token without a signature, whose algorithm is `none`.
+    /// A token without a signature. The algorithm in its header is `none`.
     pub(crate) fn unsigned(&self, claims: &Value) -> String {
         format!("{}.", message("none", None, claims))
     }
@@ -246,18 +247,19 @@ const HUB: &str = "downlink";
 /// Tickets for [`ROOMS`]: a good one, and some with one fault.
 pub(crate) struct Tickets {
     pub(crate) good: String,
-    /// The server does not know the ticket key.
+    /// The server does not know the ticket key of this ticket.
     pub(crate) unknown: String,
     pub(crate) expired: String,
     /// Issued in the future.
     pub(crate) early: String,
     pub(crate) of_another_hub: String,
-    /// Another server with the same ticket key issued it to an app that this server does not know.
+    /// Another server with the same ticket key issued this ticket to an app that the tested server
+    /// does not know.
     pub(crate) of_another_issuer: String,
     pub(crate) revoked: String,
 }
 
-/// A ticket that a server issues when its clock shows `moved` milliseconds from now.
+/// A ticket from a server whose clock is `moved` milliseconds ahead of the present time.
 fn ticket(app: &Secret, hub: &str, key: &Secret, client: &str, moved: i64) -> String {
     let mut keys = Keys::new();
     keys.add(KeyRole::Publish, app).expect("a good key");

@@ -1,5 +1,6 @@
-//! The header `Host`. An attacker can let a foreign name resolve to the address of the server, and
-//! a page of that name then sends its requests here.
+//! The header `Host`. An attacker can make a foreign host name resolve to the address of the
+//! server. A page from this host name can then send requests to the server, and the browser treats
+//! them as requests to the origin of the page.
 
 use crate::{
     program::{Folder, Program},
@@ -7,7 +8,7 @@ use crate::{
     site::Site,
 };
 
-/// Asserts that a listener refuses this host everywhere, except for health checks.
+/// Asserts that a listener refuses this host on all paths except those of health checks.
 async fn assert_denied(listener: &Place, host: &str) {
     for request in [
         Request::get("/events?topic=rooms/1"),
@@ -45,7 +46,7 @@ async fn each_listener_on_loopback_refuses_foreign_hosts() {
 }
 
 #[tokio::test]
-async fn the_admin_listener_stays_closed_when_the_public_one_accepts_every_name() {
+async fn the_admin_listener_refuses_foreign_hosts_even_if_the_public_listener_accepts_every_host() {
     let site = Site::of(&["--listen", "0.0.0.0:0", "--admin-listen", "127.0.0.1:0"]);
     for host in FOREIGN {
         assert_denied(site.admin(), host).await;
@@ -73,7 +74,7 @@ async fn the_names_of_the_settings_are_accepted_on_a_loopback_address() {
 }
 
 #[tokio::test]
-async fn two_hosts_are_refused() {
+async fn a_request_with_two_host_headers_is_refused() {
     let site = Site::start(&[]);
     let request = Request::get("/events?topic=rooms/1").bearer(&site.keys.user("ada"));
     let answer = request.header("Host", "evil.example").ask(site.public()).await;

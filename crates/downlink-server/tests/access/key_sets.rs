@@ -51,7 +51,7 @@ fn with(token: &str) -> Request {
 }
 
 #[tokio::test]
-async fn after_the_start_of_the_issuer_tokens_are_accepted() {
+async fn tokens_are_accepted_after_the_issuer_has_started() {
     let mut issuer = Web::start(reply(&["es256"]));
     issuer.stop();
     let site = Site::with_key_set(&issuer.url(), &["--public", "news"]);
@@ -66,7 +66,8 @@ async fn after_the_start_of_the_issuer_tokens_are_accepted() {
     site.assert_comes_back(cookie.clone()).await;
     let publish = Request::post("/events?topic=rooms/1", "x").bearer(&token);
     assert_eq!(publish.ask(site.public()).await.outcome(), "503 keys_unavailable");
-    // Keys, public topics and wrong tokens do not need the key set.
+    // The server needs no key set for requests with keys, for public topics, and for malformed
+    // tokens.
     site.publish("topic=news", "x").await;
     let public = Request::get("/events?topic=news").header("Cookie", "__Host-downlink=a.b.c");
     site.subscribe(public).await;
@@ -121,16 +122,17 @@ async fn a_key_set_can_be_a_file() {
     let url = format!("file://{}", file.replace(' ', "%20"));
     let site = Site::with_key_set(&url, &[]);
     let stream = site.subscribe(with(&site.keys.named_token(Signer::Es256, "es256", "ada"))).await;
-    // Without a usable key in the set, all tokens end.
+    // Without a usable key in the set, no token is valid any more.
     std::fs::write(&file, r#"{"keys":[]}"#).expect("the file");
     let new = with(&site.keys.named_token(Signer::Rs256, "rs256", "ada"));
     tokio::select! {
         () = assert_ended(stream, "key_unknown") => {}
-        () = until(&site, &new, "200") => panic!("the set has no key"),
+        () = until(&site, &new, "200") => panic!("accepted, but the set has no key"),
     }
 }
 
-/// The requests wait for the answer of the issuer. Meanwhile they hold nothing that others need.
+/// The requests wait for the answer of the issuer. Meanwhile, the server must answer other
+/// requests.
 #[tokio::test]
 async fn requests_that_wait_for_the_key_set_share_one_fetch() {
     const WAITING: usize = 100;
@@ -154,7 +156,7 @@ async fn requests_that_wait_for_the_key_set_share_one_fetch() {
     dropped.abort();
     issuer.reply(reply(&["es256"]));
     for answer in waiting {
-        assert_eq!(patiently(answer).await.expect("no panic"), "200");
+        assert_eq!(patiently(answer).await.expect("the task did not panic"), "200");
     }
     assert_eq!(issuer.asked().len(), 1);
 }

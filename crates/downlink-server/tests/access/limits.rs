@@ -26,8 +26,8 @@ fn from(request: Request, address: &str) -> Request {
     request.header("X-Forwarded-For", address)
 }
 
-/// Asserts that a request is refused by the limit of this flag, and that its sender learns when to
-/// send it again.
+/// Asserts that the limit of this flag has refused a request, and that the answer says when to
+/// repeat the request.
 #[track_caller]
 fn assert_limited(answer: &Answer, flag: &str) {
     assert_eq!(answer.outcome(), "429 too_many_requests", "{answer:?}");
@@ -48,7 +48,8 @@ async fn an_address_with_too_many_bad_credentials_has_to_wait() {
         let answer = guess("203.0.113.7").ask(site.public()).await;
         assert_eq!(answer.outcome(), "401 key_unknown");
     }
-    // Whatever the client has invented is to the left of its address.
+    // The proxy adds the address of the client at the right. Addresses that the client invented are
+    // to the left of it.
     for address in ["203.0.113.7", "198.51.100.1, 203.0.113.7", "127.0.0.1, 203.0.113.7"] {
         for credential in ["guess", &good] {
             let answer = from(subscribe(credential), address).ask(site.public()).await;
@@ -61,7 +62,8 @@ async fn an_address_with_too_many_bad_credentials_has_to_wait() {
         let nobody = from(Request::get("/events?topic=rooms/1"), address).ask(site.public()).await;
         assert_eq!(nobody.outcome(), "401 token_missing");
     }
-    // Other addresses do not wait. The addresses of an IPv6 network count as one.
+    // Clients with other addresses need not wait. All addresses of an IPv6 network count as one
+    // address.
     site.subscribe(from(subscribe(&good), "203.0.113.8")).await;
     for host in 1..=3 {
         let answer = guess(&format!("2001:db8:0:7::{host}")).ask(site.public()).await;
@@ -70,7 +72,8 @@ async fn an_address_with_too_many_bad_credentials_has_to_wait() {
     let answer = guess("2001:db8:0:7::4").ask(site.public()).await;
     assert_limited(&answer, "--failures-per-address");
     site.subscribe(from(subscribe(&good), "2001:db8:0:8::1")).await;
-    // A proxy without the header may have sent the requests of many clients.
+    // The limit does not apply to requests of the proxy without the header, because they may come
+    // from many clients.
     for _ in 0..5 {
         assert_eq!(subscribe("guess").ask(site.public()).await.outcome(), "401 key_unknown");
     }
@@ -89,7 +92,7 @@ async fn the_proxy_protocol_gives_the_address_of_a_client() {
         Upload(io).answer().await
     };
     for n in 0..3 {
-        // The client itself is no trusted proxy, so its header does not count.
+        // The client is not a trusted proxy, so the server ignores the header of the client.
         let request = from(subscribe("guess"), &format!("198.51.100.{n}"));
         assert_eq!(ask("203.0.113.7", request).await.outcome(), "401 key_unknown");
     }
@@ -108,7 +111,7 @@ async fn an_address_publishes_at_the_rate_of_its_limit() {
     }
     let limited = from(publish(&site, "carol"), "203.0.113.7").ask(site.public()).await;
     assert_limited(&limited, "--publishes-per-address");
-    // A batch counts as a whole, and the next publish waits for all of its events.
+    // Every event of a batch counts, so the next publish has to wait.
     let lines = |count: usize| "{\"topic\":\"rooms/1\",\"data\":1}\n".repeat(count);
     let batch = |count, address| {
         let request = Request::post("/events/batch", lines(count)).bearer(&site.keys.user("ada"));
@@ -117,7 +120,7 @@ async fn an_address_publishes_at_the_rate_of_its_limit() {
     assert_eq!(batch(3, "203.0.113.8").ask(site.public()).await.outcome(), "200");
     let limited = batch(1, "203.0.113.8").ask(site.public()).await;
     assert_limited(&limited, "--publishes-per-address");
-    // A stream stops, and says how far it came.
+    // A stream stops at the limit, and the answer says how many events were published.
     let stream = Request::post("/events?topic=rooms/1", "1\n2\n3\n4\n5\n")
         .header("Content-Type", "application/x-ndjson")
         .bearer(&site.keys.user("ada"));
@@ -127,7 +130,7 @@ async fn an_address_publishes_at_the_rate_of_its_limit() {
     assert!(detail.starts_with("Event 4 of the stream: "), "{detail}");
     assert!(detail.contains(" Published: 3, "), "{detail}");
     assert_eq!(site.events("rooms/1").await, 9);
-    // Events with a key do not count.
+    // Events that are published with a key do not count towards the limit of the address.
     for _ in 0..5 {
         site.publish("topic=rooms/1", "x").await;
     }
@@ -175,7 +178,7 @@ async fn a_key_issues_tickets_at_the_rate_of_its_limit() {
     let issue = |query: &str| Request::post(format!("/tickets?{query}"), "");
     let key = site.keys.publish_key();
     let ticket = site.ticket("topic=rooms/1").await;
-    // The limit of the app is not for strangers to use up.
+    // Refused requests do not count towards the limit of the app.
     for _ in 0..3 {
         let refused = issue(&format!("topic=rooms/1&ticket={ticket}")).ask(site.public()).await;
         assert_eq!(refused.outcome(), "403 right_missing");
@@ -194,7 +197,7 @@ async fn a_key_issues_tickets_at_the_rate_of_its_limit() {
 }
 
 #[tokio::test]
-async fn users_without_the_right_to_issue_tickets_do_not_count() {
+async fn refused_requests_for_tickets_do_not_count() {
     let site = Site::start(&["--tickets-per-key", "1/h,burst:1"]);
     let issue = || Request::post("/tickets?topic=rooms/1", "");
     let denied = Request::post("/tickets?topic=orders", "").bearer(&site.keys.user("eve"));
@@ -207,9 +210,10 @@ async fn users_without_the_right_to_issue_tickets_do_not_count() {
     assert_limited(&limited, "--tickets-per-key");
 }
 
-/// The events of one chunk may wait for minutes.
+/// All events come in one chunk, and may wait for minutes. The end of the rights must stop the
+/// stream earlier.
 #[tokio::test]
-async fn a_streamed_publish_that_waits_for_its_turn_notices_the_end_of_its_rights() {
+async fn a_streamed_publish_that_waits_for_its_turn_stops_at_the_end_of_its_rights() {
     const EVENTS: usize = 100;
     let mut site = Site::start(&["--publishes-per-address", "2/s,burst:2"]);
     let lines = vec!["1"; EVENTS].join("\n");
@@ -246,7 +250,7 @@ async fn begin(site: &Site, request: Request) -> Upload {
 }
 
 #[tokio::test]
-async fn a_limited_publish_is_refused_before_its_body_arrives() {
+async fn a_publish_above_its_limit_is_refused_before_its_body_arrives() {
     let site = Site::start(&["--publishes-per-address", "1/h,burst:1"]);
     assert_eq!(publish(&site, "ada").ask(site.public()).await.outcome(), "200");
     for target in ["/events?topic=rooms/1", "/events/batch"] {
@@ -257,7 +261,7 @@ async fn a_limited_publish_is_refused_before_its_body_arrives() {
 }
 
 #[tokio::test]
-async fn a_publish_is_refused_if_its_rights_end_before_its_body() {
+async fn a_publish_is_refused_if_its_rights_end_before_its_body_has_arrived() {
     let site = Site::start(&[]);
     let publish = Request::post("/events?topic=rooms/1", "x".repeat(999));
     let mut upload = begin(&site, publish.bearer(&site.keys.user("ada"))).await;
@@ -293,7 +297,7 @@ async fn connect(site: &Site) -> Stream {
 }
 
 #[tokio::test]
-async fn an_address_has_at_most_so_many_connections() {
+async fn the_connections_of_an_address_are_limited() {
     let flags = ["--connections-per-address-max", "2", "--public", "news"];
     let site = Site::start(&flags);
     let (first, mut second) = (connect(&site).await, connect(&site).await);
@@ -302,7 +306,7 @@ async fn an_address_has_at_most_so_many_connections() {
     assert!(answer.header("retry-after").is_some());
     site.assert_comes_back(Request::get("/events?topic=news")).await;
     assert_eq!(Request::get("/healthz").ask(site.public()).await.status, 200);
-    // The admin listener has its own connections.
+    // The limit does not apply to the admin listener.
     site.publish("topic=news", "hello").await;
     assert_eq!(second.data().await, "hello");
     drop(first);
@@ -324,7 +328,7 @@ async fn an_address_connects_at_the_rate_of_its_limit() {
     let answer = Request::get("/events?topic=news").ask(site.public()).await;
     assert_eq!(answer.outcome(), "429 too_many_requests");
     site.assert_comes_back(Request::get("/events?topic=news")).await;
-    // A trusted proxy has the connections of many clients.
+    // The limit does not apply to a trusted proxy, because its connections are from many clients.
     let flags = ["--connects-per-address", "1/h,burst:2", "--public", "news"];
     let site = Site::start(&[&flags[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
     for _ in 0..4 {

@@ -1,5 +1,5 @@
 //! Tests of access control, over real sockets and against the real program: every cell of the
-//! tables in `docs/ACCESS.md`, and the life of a subscription under a grant.
+//! tables in `docs/ACCESS.md`, and subscriptions and publishes under a grant.
 //!
 //! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
 #![cfg(unix)]

@@ -1,4 +1,5 @@
-//! Pages of other origins: the CORS headers of every answer, and the cookies that count.
+//! Pages of other origins: the CORS headers of every answer, and the pages for which the server
+//! accepts cookies.
 
 use crate::{
     answer::Answer,
@@ -44,7 +45,8 @@ async fn a_listed_page_can_read_every_answer() {
         let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
         assert!(exposed.contains("retry-after"), "{request:?}");
     }
-    // A cache must not give the answer for another page, or for none, to the listed page.
+    // The answer to a request without `Origin` must also have the header `Vary`. Otherwise, a cache
+    // could give this answer to the listed page, which could not read it.
     let answer = Request::get("/events?topic=rooms/1").bearer(&ada).ask(site.public()).await;
     assert_eq!(cors(&answer), (None, None, Some("origin")));
     let metrics = get("/metrics").bearer(&site.keys.admin_key()).ask(site.admin()).await;
@@ -95,7 +97,7 @@ async fn a_preflight_needs_no_credential_and_lists_the_headers_that_pages_send()
 }
 
 #[tokio::test]
-async fn every_page_may_use_the_server_but_without_cookies() {
+async fn with_cors_origin_star_every_page_may_use_the_server_without_cookies() {
     let site = Site::start(&["--cors-origin", &format!("*,{PAGE}"), "--public", "public/*"]);
     let token = site.keys.token(Signer::Es256, &operator_but(&[]));
     let cookie = format!("{COOKIE}={token}");
@@ -110,7 +112,7 @@ async fn every_page_may_use_the_server_but_without_cookies() {
     assert_eq!(cors(&answer).0, Some("*"));
     let answer = of(any, "rooms/1").bearer(&token).ask(site.public()).await;
     assert_eq!((answer.status, cors(&answer).0), (200, Some("*")));
-    // The listed page has its user's cookies.
+    // The server accepts cookies from the listed page.
     let answer = of(PAGE, "rooms/1").header("Cookie", &cookie).ask(site.public()).await;
     assert_eq!((answer.status, cors(&answer).0), (200, Some(PAGE)));
     assert_eq!(cors(&answer).1, Some("true"));
@@ -131,7 +133,7 @@ async fn a_cookie_counts_only_for_pages_that_the_server_knows() {
         (&[(site_header, "same-site")], "403 origin_denied", "403 origin_denied"),
         (&[(origin, "null")], "403 origin_denied", "403 origin_denied"),
         (&[(origin, "https://evil.example")], "403 origin_denied", "403 origin_denied"),
-        // An old browser says nothing about the page, so it may only read.
+        // An old browser does not say which page sent the request, so the request may only read.
         (&[], "200", "401 token_missing"),
     ];
     for (headers, reads, publishes) in cases {
@@ -150,7 +152,7 @@ async fn a_cookie_counts_only_for_pages_that_the_server_knows() {
 }
 
 #[tokio::test]
-async fn a_bad_cookie_does_not_close_public_topics() {
+async fn a_request_with_a_bad_cookie_may_still_read_public_topics() {
     let site = Site::start(&["--public", "public/*"]);
     let expired = site.keys.token(Signer::Es256, &crate::credentials::expired());
     let cookie = format!("{COOKIE}={expired}");
@@ -164,7 +166,7 @@ async fn a_bad_cookie_does_not_close_public_topics() {
         .header("Sec-Fetch-Site", "same-origin")
         .header("Cookie", &cookie);
     assert_eq!(publish.ask(site.public()).await.outcome(), "401 token_expired");
-    // A token in a header comes before the cookie, and a bad one is always refused.
+    // A token in a header overrides the cookie, and a bad token is always refused.
     let ada = site.keys.user("ada");
     assert_eq!(get("rooms/1").bearer(&ada).ask(site.public()).await.outcome(), "200");
     let answer = get("public/1").bearer(&expired).ask(site.public()).await;

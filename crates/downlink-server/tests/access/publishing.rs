@@ -86,7 +86,7 @@ async fn a_streamed_publish_stops_at_the_end_of_its_token() {
     assert_eq!(answer.outcome(), "401 token_expired");
     let detail = answer.problem(401);
     assert!(detail.contains(" Published: 1, the last as "), "{detail}");
-    // The subscribers learn that nothing more will come.
+    // An event tells the subscribers that the stream broke off.
     let broken = subscriber.next().await.expect("the last event");
     assert_eq!((&*broken.event_type, &*broken.data), ("upstream.broken", r#"{"published":1}"#));
 }

@@ -98,7 +98,8 @@ impl Request {
         format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{headers}{more}\r\n{body}")
     }
 
-    /// Sends the request, and reads the answer. Of an event stream, it reads only the head.
+    /// Sends the request, and reads the answer. If the answer is an event stream, this function
+    /// reads only its head.
     pub(crate) async fn ask(&self, place: &Place) -> Answer {
         let more = format!("Connection: close\r\nContent-Length: {}\r\n", self.body.len());
         let text = self.text(place, &more);

@@ -35,7 +35,7 @@ async fn revocations_survive_a_restart_and_a_kill() {
     assert_eq!(site.outcome_as("dave", rooms(2)).await, "200");
 }
 
-/// A server that is started by mistake must not touch the file of the running server.
+/// A server that is started by mistake must not change the revocations file of the running server.
 #[tokio::test]
 async fn a_second_server_that_cannot_start_loses_no_revocation() {
     let mut site = Site::start(&[]);

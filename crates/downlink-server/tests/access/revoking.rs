@@ -1,4 +1,5 @@
-//! Revocations end exactly the streams that they name, and refuse the same credentials later.
+//! A revocation ends exactly the streams that it names. Later, the server refuses the revoked
+//! credentials.
 
 use serde_json::Value;
 
@@ -78,7 +79,7 @@ async fn the_revocation_of_a_topic_ends_only_the_streams_of_this_client_with_the
         let answer = Request::new(method, target).bearer(&user).ask(site.admin()).await;
         assert_eq!(answer.outcome(), expected, "{target}");
     }
-    // A ticket does not give back what was revoked.
+    // A new ticket does not give back a revoked right.
     let issue = Request::post("/tickets?topic=rooms/*", "").bearer(&user);
     let answer = issue.ask(site.public()).await;
     if answer.status == 200 {
@@ -116,7 +117,7 @@ async fn the_revocation_of_a_key_ends_its_streams_and_those_of_its_tickets() {
 }
 
 #[tokio::test]
-async fn a_user_revokes_only_itself() {
+async fn a_user_can_revoke_only_its_own_client() {
     let site = Site::start(&[]);
     let ada = site.keys.user("ada");
     let revoke = |query: &str| Request::post(format!("/revoke?{query}"), "").bearer(&ada);
@@ -139,7 +140,7 @@ async fn a_user_revokes_only_itself() {
 }
 
 #[tokio::test]
-async fn a_revocation_concerns_the_tokens_that_were_issued_before_it() {
+async fn a_revocation_applies_only_to_tokens_that_were_issued_before_it() {
     let site = Site::start(&[]);
     let earlier = claims(Some("ada"), of_a_user());
     let issued_at = earlier["iat"].as_i64().expect("a number");
@@ -163,6 +164,6 @@ async fn a_revocation_concerns_the_tokens_that_were_issued_before_it() {
     // A token cannot escape the revocation with a later time, or without a time.
     assert_eq!(outcome(moved(600)).await, "401 token_early");
     assert_eq!(outcome(timeless).await, "401 token_malformed");
-    // A token without a client is not revoked with any client.
+    // The revocation of a client does not apply to a token without a client.
     assert_eq!(outcome(operator_but(&[])).await, "200");
 }

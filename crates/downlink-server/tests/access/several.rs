@@ -28,7 +28,7 @@ async fn two_credentials_in_one_request_are_refused() {
         (Request::get(rooms).bearer(&ada).bearer(&ada), "400 two_credentials"),
         (Request::get(rooms).bearer(&ada).bearer(&key), "400 two_credentials"),
         (Request::post(rooms, "x").bearer(&ada).bearer(&key), "400 two_credentials"),
-        // The password of a staging site is not a credential of this server.
+        // A staging site may need a password (`Authorization: Basic`). This server ignores it.
         (with_ticket(rooms).header(basic.0, basic.1), "200"),
         (Request::get(rooms).bearer(&ada).header(basic.0, basic.1), "200"),
         (Request::get(rooms).header(basic.0, basic.1), "401 token_missing"),
@@ -36,7 +36,7 @@ async fn two_credentials_in_one_request_are_refused() {
         (Request::get(rooms).header("Authorization", "bearer two words"), "401 token_malformed"),
         (Request::get(rooms).header("authorization", format!("bearer   {ada}")), "200"),
         (with_ticket(rooms).header("Cookie", format!("__Host-downlink={ada}")), "200"),
-        // Nothing else in the query is a credential.
+        // The only credential that a query may have is a ticket.
         (Request::get(format!("{rooms}&authorization={ada}")), "400"),
         (Request::get(format!("{rooms}&ticket={ada}")), "401 token_malformed"),
     ] {
@@ -62,14 +62,14 @@ async fn the_public_listener_beside_an_admin_listener_takes_no_keys() {
             assert_eq!(request.ask(site.admin()).await.outcome(), "200", "{request:?}");
         }
     }
-    // A ticket that a key has issued is for the public listener.
+    // The public listener accepts a ticket that was issued with a key.
     let ticket = site.ticket("topic=rooms/*").await;
     let with_ticket = Request::get(format!("/events?ticket={ticket}"));
     assert_eq!(with_ticket.ask(site.public()).await.outcome(), "200");
 }
 
 #[tokio::test]
-async fn a_ticket_only_reads() {
+async fn a_ticket_gives_only_rights_to_read() {
     let site = Site::start(&[]);
     let ticket = site.ticket("topic=rooms/*&client=ada").await;
     for (method, target) in [
@@ -89,7 +89,7 @@ async fn a_ticket_only_reads() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_shared_secret_accepts_no_hmac_at_all() {
+async fn a_server_without_a_shared_secret_accepts_no_hmac_tokens() {
     let folder = Folder::new();
     let site = Site::start(&[]);
     let public_key = site.folder.file("rs256.pem");

@@ -35,7 +35,7 @@ impl Site {
         Self::in_folder(Folder::new(), flags)
     }
 
-    /// The same server, with its files in this folder.
+    /// Like `of`, but the files of the server are in this folder.
     pub(crate) fn in_folder(folder: Folder, flags: &[&str]) -> Self {
         Self::with(folder, flags, |keys| keys.token_flags.clone())
     }
@@ -78,7 +78,8 @@ impl Site {
         program::command(&words.collect::<Vec<_>>())
     }
 
-    /// Starts a server with this command, after the present one has released the store.
+    /// Replaces the present server with another one, which is already running. The present server
+    /// must have ended.
     pub(crate) fn replace_by(&mut self, program: Program) {
         self.program = Some(program);
     }
@@ -105,7 +106,7 @@ impl Site {
         self.program().admin()
     }
 
-    /// Sends a request of an operator.
+    /// Sends a request with the admin key to the admin listener.
     pub(crate) async fn operate(&self, request: Request) -> Answer {
         request.bearer(&self.keys.admin_key()).ask(self.admin()).await
     }
@@ -117,7 +118,7 @@ impl Site {
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Revokes, and checks that the server confirms it.
+    /// Sends a revocation, and checks that the server confirms it.
     pub(crate) async fn revoke(&self, query: &str) {
         let revoked = self.operate(Request::post(format!("/revoke?{query}"), "")).await.json();
         assert_eq!(revoked, serde_json::json!({ "revoked": true }));
@@ -144,8 +145,8 @@ impl Site {
         Stream::begin(io).await
     }
 
-    /// Subscribes with an `EventSource`, and asserts that it gets a stream that ends at once and makes
-    /// it come back. Returns the reconnection time in milliseconds.
+    /// Subscribes like an `EventSource`. Asserts that the stream has no event and ends at once, so
+    /// that the `EventSource` reconnects later. Returns the reconnection time in milliseconds.
     pub(crate) async fn assert_comes_back(&self, request: Request) -> u64 {
         let mut stream = self.stream(request.of_browser()).await;
         assert_eq!(stream.status(), 200, "{}{}", stream.head, stream.body);

@@ -1,4 +1,5 @@
-//! The end of a stream with its grant: the notice, the last event, and two streams of one ticket.
+//! The end of a stream at the end of its grant: the notice before the end, and the last event. Some
+//! tests open a second stream with the same ticket, or end a stream as an operator.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,10 +26,13 @@ async fn assert_expires(mut stream: Stream, ends_at: u128) {
     assert_eq!(notice.event_type, "downlink.expiring");
     let notice: Value = serde_json::from_str(&notice.data).expect("JSON");
     let left = notice["in_ms"].as_u64().expect("a number");
-    assert!((1..=LIFE as u64 * 100).contains(&left), "{left} ms are not the last tenth");
+    assert!(
+        (1..=LIFE as u64 * 100).contains(&left),
+        "the notice came {left} ms before the end, not in the last tenth of the lifetime"
+    );
     let expired = stream.next().await.expect("the last event");
     assert_eq!((&*expired.event_type, &*expired.data), ("downlink.expired", "{}"));
-    assert!(now_ms() >= ends_at, "the stream ends at the end of its grant");
+    assert!(now_ms() >= ends_at, "the stream ended before the end of its grant");
     let retry = stream.retry;
     assert!(retry.is_none_or(|retry| (1_000..=2_000).contains(&retry)), "{retry:?}");
     assert_eq!(stream.rest().await, [""; 0]);
@@ -54,7 +58,7 @@ async fn a_stream_announces_its_end_and_ends_with_its_ticket() {
     let stream = site.subscribe(Request::get(url)).await;
     let ends_at = issued["expires"].as_u64().expect("milliseconds");
     assert_expires(stream, ends_at.into()).await;
-    // The page learns that its URL has ended.
+    // If a browser uses the same URL again, the error says that the ticket has expired.
     let answer = Request::get(url).of_browser().ask(site.public()).await;
     assert_eq!(answer.outcome(), "401 token_expired");
 }

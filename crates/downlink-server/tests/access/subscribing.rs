@@ -21,7 +21,7 @@ async fn up_to(stream: &mut Stream, last: &str) -> Vec<String> {
     }
 }
 
-/// Publishes one event to each kind of address. The first id is that of the first event.
+/// Publishes one event to each kind of address. Returns the id of the first event.
 async fn publish_everywhere(site: &Site) -> String {
     let first = site.publish("topic=other/1", "other topic").await;
     site.publish("client=bob", "inbox of bob").await;
@@ -90,7 +90,7 @@ async fn described_events_name_only_addresses_that_the_grant_covers() {
 }
 
 #[tokio::test]
-async fn a_grant_that_must_not_hear_everyone_gets_no_such_event() {
+async fn a_grant_without_hear_everyone_gets_no_event_that_is_only_for_everyone() {
     let site = Site::start(&[]);
     let grant = json!({ "subscribe": ["rooms/*"], "hear_everyone": false, "issue": true });
     let token = site.keys.token(Signer::Es256, &claims(Some("ada"), grant));
@@ -168,7 +168,7 @@ async fn no_spelling_of_a_query_reaches_a_topic_that_the_grant_does_not_cover() 
         let request = Request::get(format!("/events?{query}"));
         assert_eq!(site.outcome_as("ada", request).await, expected, "{query}");
     }
-    // Without a credential, everything that is not public needs one.
+    // Without a credential, a client may read only public topics.
     for (query, expected) in [
         ("topic=public/1", "200"),
         ("topic=public/*", "200"),

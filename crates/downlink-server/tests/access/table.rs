@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-/// The cells of one line, without the marks of code.
+/// The cells of one line, without backticks.
 fn cells_of(line: &str) -> Vec<String> {
     let line = line.trim().trim_start_matches('|').trim_end_matches('|');
     line.split('|').map(|cell| cell.trim().replace('`', "")).collect()
@@ -155,7 +155,7 @@ async fn a_development_server_answers_as_its_table_says() {
     let keys = Credentials::new(&folder);
     let program = Program::start(&["dev", "--listen", "127.0.0.1:0", "--store", "none"]);
     let listener = &program.public;
-    // The server alone knows its ticket key, so it issues the tickets.
+    // Only the server knows its ticket key. So the server issues the tickets of this test.
     let tickets = Tickets {
         good: issued(listener, ADA, "30m").await,
         expired: expired(listener).await,

@@ -1,5 +1,5 @@
-//! A web server on this machine that the server asks: the app of `--authorize-url`, or the issuer of
-//! `--jwks-url`.
+//! A web server on this machine that answers the requests of the tested server. It is the app of
+//! `--authorize-url`, or the issuer of `--jwks-url`.
 //!
 //! It runs in a thread with its own runtime. When it stops, all its connections break, as they do
 //! when a process ends.
@@ -122,7 +122,7 @@ impl Web {
     pub(crate) fn stop(&mut self) {
         if let Some((stop, thread)) = self.running.take() {
             drop(stop);
-            thread.join().expect("no panic");
+            thread.join().expect("the thread did not panic");
         }
     }
 
@@ -130,7 +130,7 @@ impl Web {
         format!("http://{}/", self.address)
     }
 
-    /// Sets the reply to each request, also to those that wait.
+    /// Sets the reply to each request, including requests that wait.
     pub(crate) fn reply(&self, reply: Reply) {
         self.shared.reply.send_replace(reply);
     }
@@ -144,7 +144,7 @@ impl Web {
     pub(crate) async fn asked_times(&self, times: usize) -> Asked {
         let mut asked = self.shared.asked.subscribe();
         let asked = patiently(asked.wait_for(|asked| asked.len() >= times)).await;
-        let asked = asked.expect("the sender lives");
+        let asked = asked.expect("the sender still exists");
         asked.last().expect("a request").clone()
     }
 
@@ -160,7 +160,7 @@ impl Drop for Web {
     }
 }
 
-/// Counts an open request while it lives.
+/// Counts a request as open until this value is dropped.
 struct Open(Arc<Shared>);
 
 impl Open {
@@ -182,7 +182,7 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Str
     shared.asked.send_modify(|asked| asked.push(Asked { headers, body }));
     let mut reply = shared.reply.subscribe();
     let reply = reply.wait_for(|reply| !matches!(reply, Reply::Wait)).await;
-    let reply = reply.expect("the sender lives").clone();
+    let reply = reply.expect("the sender still exists").clone();
     drop(open);
     let Reply::Answer(status, cached, body) = reply else { unreachable!("it does not wait") };
     let status = StatusCode::from_u16(status).expect("a status");

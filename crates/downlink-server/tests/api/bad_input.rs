@@ -127,7 +127,7 @@ async fn invalid_subscriptions_are_refused() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused_or_cut_off() {
+async fn a_head_that_is_too_large_is_refused_or_its_connection_is_closed() {
     let server = Server::start().await;
     let topic = "t".repeat(1_000_000);
     let host = server.address;
@@ -146,7 +146,7 @@ async fn a_head_that_is_too_large_is_refused_or_cut_off() {
 }
 
 #[tokio::test]
-async fn requests_with_invalid_http_are_refused_or_cut_off() {
+async fn requests_with_invalid_http_are_refused_or_their_connection_is_closed() {
     let server = Server::start().await;
     let host = server.address;
     for request in [

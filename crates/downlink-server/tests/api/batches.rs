@@ -34,7 +34,7 @@ async fn a_line_may_have_every_field() {
 }
 
 #[tokio::test]
-async fn a_wrong_line_is_named_and_the_whole_batch_is_refused() {
+async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
     let server = Server::start().await;
     server.publish("topic=finished&last=1", "x").await;
     server.publish("topic=a&id=taken", "x").await;
@@ -117,8 +117,8 @@ async fn a_batch_above_its_limit_of_addresses_is_refused() {
     server.refuses(PATH, one_more, says).await;
 }
 
-/// A line may have far more names than an event may have. The server must not keep all of them in
-/// memory to find this out.
+/// A line may have far more names than an event may have. The server must refuse such a line
+/// without keeping all its names in memory.
 #[tokio::test]
 async fn a_line_with_a_million_addresses_is_refused() {
     let server = Server::start().await;

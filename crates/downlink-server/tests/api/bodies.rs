@@ -35,7 +35,7 @@ async fn an_event_above_the_size_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_has_the_same_limit() {
+async fn a_chunked_body_has_the_same_size_limit() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let before = server.hub.stats();
     let large = "x".repeat(150);
@@ -85,8 +85,9 @@ async fn a_client_that_expects_100_continue_gets_the_error_before_it_sends() {
     assert!(answer.problem(413).contains("larger than 200 bytes"));
 }
 
-/// Proxies keep connections to the server. After the server had closed a connection without saying
-/// so, Apache and Caddy answered 502 to the next request.
+/// Proxies keep connections to the server open for further requests. If the server closes a
+/// connection and its last answer has no `Connection: close`, Apache and Caddy answer 502 to the
+/// next request.
 #[tokio::test]
 async fn a_refusal_before_a_body_says_that_the_connection_closes() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;
@@ -104,9 +105,10 @@ async fn a_refusal_before_a_body_says_that_the_connection_closes() {
     }
 }
 
-/// curl asks before it sends a large file, and then sends the whole file before it reads the answer.
+/// Before curl sends a large file, it waits for `100 Continue`. Then it sends the whole file before
+/// it reads the answer.
 #[tokio::test]
-async fn a_client_that_was_asked_for_its_body_can_send_all_of_it() {
+async fn a_client_that_got_100_continue_can_send_its_whole_body() {
     const BYTES: usize = 48 << 20;
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let mut io = server.connect().await;

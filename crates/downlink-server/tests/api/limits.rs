@@ -1,5 +1,5 @@
-//! What clients get if the server has reached its limit of connections, subscriptions or topics,
-//! and if it shuts down.
+//! The answers that clients get if the server has reached a limit of connections, subscriptions or
+//! topics, or if it shuts down.
 
 use tokio::io::AsyncReadExt as _;
 
@@ -46,7 +46,7 @@ async fn subscriptions_above_their_limit_are_refused() {
 /// The server usually recognizes a browser by `Sec-Fetch-Mode`. But over plain HTTP to another
 /// machine, a browser does not send this header.
 #[tokio::test]
-async fn a_browser_is_recognized_by_its_agent_and_may_request_a_status() {
+async fn a_browser_is_recognized_by_its_user_agent_and_may_request_an_error_status() {
     let server = Server::with(&["--subscribers-max", "0"]).await;
     let firefox =
         "Accept: text/event-stream\r\nUser-Agent: Mozilla/5.0 (X11; Linux) Firefox/128\r\n";
@@ -174,7 +174,7 @@ async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
 }
 
 #[tokio::test]
-async fn open_connections_end_properly_when_the_server_stops() {
+async fn open_streams_and_idle_connections_end_without_an_error_when_the_server_stops() {
     let mut server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut idle = server.connect().await;

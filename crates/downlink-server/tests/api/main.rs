@@ -174,7 +174,7 @@ impl Server {
         Self { address, hub, credential, stop, ended, _keys: None }
     }
 
-    /// The same server, whose requests send no credential from now on.
+    /// The same server. Its requests send no credential from now on.
     fn without_key(self) -> Self {
         Self { credential: String::new(), ..self }
     }
@@ -188,7 +188,7 @@ impl Server {
     }
 
     async fn ended(self) {
-        patiently(self.ended).await.expect("no panic").expect("no error");
+        patiently(self.ended).await.expect("the task did not panic").expect("no error");
     }
 
     async fn connect(&self) -> TcpStream {

@@ -31,7 +31,7 @@ async fn a_topic_shows_its_events_subscribers_and_cursor() {
 }
 
 #[tokio::test]
-async fn published_also_counts_evicted_events() {
+async fn the_count_of_published_events_includes_evicted_events() {
     let server = Server::with(&["--retain-events", "1"]).await;
     for data in ["1", "2", "3"] {
         server.publish("topic=a&topic=b", data).await;
@@ -73,7 +73,7 @@ async fn lists_of_topics_have_pages() {
 }
 
 #[tokio::test]
-async fn limits_of_lists_are_from_1_to_10000() {
+async fn the_parameter_limit_is_from_1_to_10000() {
     let server = Server::start().await;
     for path in ["/topics", "/clients"] {
         for limit in ["1", "9999", "10000"] {

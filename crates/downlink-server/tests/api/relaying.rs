@@ -33,7 +33,7 @@ data: {"type":"message_stop"}
 
 "#;
 
-/// A streamed message in the middle of which the model's server reports an error.
+/// A streamed message. In the middle of the message, the model's server reports an error.
 const WITH_ERROR: &str = r#"event: message_start
 data: {"type":"message_start"}
 

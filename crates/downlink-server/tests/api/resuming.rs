@@ -23,9 +23,9 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     let mut got = Vec::new();
     loop {
         match stream.next().await.expect("an event") {
+            // If the subscription starts early, this may be the event of an earlier call of this
+            // function.
             event if event.data == "end" => return got,
-            // A subscription that starts early may also get the `end` events of earlier calls of
-            // this function.
             event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
             event => got.push(event.data),
         }
@@ -60,7 +60,7 @@ async fn a_subscription_resumes_after_an_id_in_the_header_or_the_query() {
 /// Some client libraries put the newest id into the URL, which may already have an older id. They
 /// use different names for the parameter.
 #[tokio::test]
-async fn the_last_id_of_the_query_counts_under_each_of_its_names() {
+async fn the_last_id_in_the_query_is_used_under_each_of_its_names() {
     let (server, [first, second, _]) = with_three().await;
     for query in [
         format!("last_event_id={first}&last_event_id={second}"),
@@ -106,7 +106,7 @@ async fn resumed_is_true_only_after_a_known_id() {
 }
 
 #[tokio::test]
-async fn the_header_wins_over_the_query_and_both_over_start() {
+async fn the_header_overrides_the_query_and_both_override_start() {
     let (server, [first, second, _]) = with_three().await;
     let header = format!("Last-Event-ID: {second}\r\n");
     let query = format!("last_event_id={first}&start=earliest");
@@ -210,7 +210,7 @@ async fn a_client_that_disconnects_before_its_first_event_misses_no_event() {
 }
 
 #[tokio::test]
-async fn a_reconnecting_client_gets_missed_events_of_its_inbox_and_to_everyone() {
+async fn a_reconnecting_client_gets_missed_events_to_itself_and_to_everyone() {
     let server = Server::start().await;
     let mut stream = server.subscribe("client=alice").await;
     server.publish("everyone", "seen").await;

@@ -1,4 +1,5 @@
-//! Tests of a production server: what strangers may do, and the flags `--public` and `--host`.
+//! Tests of a production server: what strangers (clients without a credential) may do, and the
+//! flags `--public` and `--host`.
 
 use crate::{Server, answer::Answer};
 

@@ -99,7 +99,7 @@ async fn a_chunk_with_many_events_does_not_block_other_tasks() {
         assert_eq!(publishing.end().await.json()["events"], 4_000);
         // The handler lets other tasks run after each `at_once` events. But hyper (the HTTP
         // library) may poll the handler up to 16 times before other tasks run.
-        let most = patiently(watching).await.expect("no panic");
+        let most = patiently(watching).await.expect("the task did not panic");
         assert!((at_once..=16 * at_once).contains(&most), "{most}");
     }
 }
@@ -139,7 +139,7 @@ async fn events_of_an_incomplete_stream_stay_published() {
 
 /// Without the event `upstream.broken`, subscribers would not know that the stream is incomplete.
 #[tokio::test]
-async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_fails() {
+async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_breaks_off() {
     let server = Server::start().await;
     for (topic, rest) in [("cut", None), ("wrong", Some("{\n"))] {
         let mut stream = server.subscribe(&format!("topic={topic}")).await;

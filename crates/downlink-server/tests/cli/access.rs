@@ -33,7 +33,8 @@ impl Production {
         Self { _running: running, greeting }
     }
 
-    /// The address after the text, such as `127.0.0.1:40000`.
+    /// Returns the address in the line of the greeting that contains this text. The address has the
+    /// form `127.0.0.1:40000`.
     fn address(&self, text: &str) -> String {
         let line = self.greeting.iter().find(|line| line.contains(text)).expect("an address");
         line.rsplit("//").next().expect("an address").to_owned()
@@ -149,7 +150,10 @@ fn the_commands_in_the_greeting_of_a_production_server_work() {
         // The user may paste the commands in another folder than that of the server.
         assert_commands_work(&server.greeting, Path::new("/"));
         let greeting = server.greeting.join("\n");
-        assert!(!greeting.contains("page:"), "a browser cannot send the key: {greeting}");
+        assert!(
+            !greeting.contains("page:"),
+            "the greeting names a page, but a browser cannot send the key: {greeting}"
+        );
         assert!(greeting.contains("revocations are in memory only"), "{greeting}");
     }
 }

@@ -21,7 +21,7 @@ impl Forwarder {
         let target = Arc::clone(&to);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let address = *target.lock().expect("no panic");
+                let address = *target.lock().expect("no thread panicked");
                 // If the server has ended, the client's connection is closed at the end of this
                 // loop's body.
                 if let Ok(server) = TcpStream::connect(address) {
@@ -33,7 +33,7 @@ impl Forwarder {
     }
 
     pub(crate) fn turn_to(&self, address: &str) {
-        *self.to.lock().expect("no panic") = address.parse().expect("an address");
+        *self.to.lock().expect("no thread panicked") = address.parse().expect("an address");
     }
 }
 

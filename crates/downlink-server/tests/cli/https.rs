@@ -1,7 +1,7 @@
 //! Tests of the commands with an `https` address, over a real TLS connection. The commands trust
 //! the certificates that the system trusts.
 //!
-//! The folder `tls/` has a certificate for localhost and the certificate's key. Only this test uses
+//! The folder `tls/` has a certificate for localhost and the certificate's key. Only tests use
 //! them.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};

@@ -47,7 +47,7 @@ fn the_id_of_a_key_has_16_digits_and_depends_on_the_key_and_its_role() {
     let id = line(&folder, &["key", "id", "a.key"]);
     assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
     assert_eq!(line(&folder, &["key", "id", "b.key"]), id);
-    assert_ne!(line(&folder, &["key", "id", "a.key", "--admin"]), id, "the role counts too");
+    assert_ne!(line(&folder, &["key", "id", "a.key", "--admin"]), id, "the id depends on the role");
     fs::write(folder.path("short.key"), "short").expect("a file");
     for file in ["short.key", "missing.key"] {
         let refused = in_folder(&folder, &["key", "id", file]);

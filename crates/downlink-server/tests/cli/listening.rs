@@ -15,8 +15,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, production, run, through_a_shell};
 
-/// A folder for sockets, stores and key files. Dropping it removes the folder. Its path is short, because
-/// operating systems limit the paths of sockets to about 100 bytes.
+/// A folder for sockets, stores and key files. Dropping it removes the folder. The path of the
+/// folder is short, because operating systems limit the paths of sockets to about 100 bytes.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -104,7 +104,7 @@ fn permissions(path: &Path) -> (u32, u32) {
 
 /// A proxy that runs as another user can connect only if it may write to the socket's file.
 #[test]
-fn the_file_has_the_mode_of_the_flag_socket_mode() {
+fn the_socket_file_has_the_mode_of_the_flag_socket_mode() {
     let folder = Folder::new("mode");
     for (umask, mode, expected) in [("077", "660", 0o660), ("000", "600", 0o600)] {
         let path = folder.path(mode);
@@ -123,7 +123,7 @@ fn the_file_has_the_mode_of_the_flag_socket_mode() {
 /// As root, the test uses a group other than root's own. Other users can give a file only to a
 /// group that they belong to. So without root, the test uses the user's own group.
 #[test]
-fn the_file_has_the_group_of_the_flag_socket_group() {
+fn the_socket_file_has_the_group_of_the_flag_socket_group() {
     let folder = Folder::new("group");
     fs::write(folder.path("own"), "").expect("a file");
     let own = permissions(&folder.path("own")).1;
@@ -219,7 +219,7 @@ fn the_socket_of_a_successor_is_not_removed() {
 }
 
 /// The command of a server that a supervisor starts. The server inherits these environment
-/// variables, and `count` copies of the descriptor, with numbers from 3 on.
+/// variables, and `count` copies of the descriptor. The copies have the numbers 3, 4 and so on.
 fn supervised(
     server: &Command,
     descriptor: impl Into<OwnedFd>,
@@ -334,7 +334,7 @@ fn a_development_server_takes_no_inherited_socket_that_others_can_reach() {
 }
 
 #[test]
-fn an_inherited_socket_on_all_addresses_needs_a_credential_from_strangers() {
+fn requests_over_an_inherited_socket_on_all_addresses_need_a_credential() {
     let folder = Folder::new("open");
     let socket = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let port = socket.local_addr().expect("the listener is bound").port();

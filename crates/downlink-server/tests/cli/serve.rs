@@ -79,7 +79,8 @@ fn errors_about_the_address_say_what_to_do() {
     assert!(refused.stderr.contains("--listen 127.0.0.1:"), "{}", refused.stderr);
 }
 
-/// A proxy can forward the requests of strangers to a Unix socket, so it is refused too.
+/// A proxy can forward the requests of strangers to a Unix socket, so a development server refuses
+/// a Unix socket too.
 #[test]
 fn a_development_server_listens_only_on_loopback_addresses() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080", "unix:/run/downlink.sock"] {
@@ -95,7 +96,7 @@ fn a_development_server_listens_only_on_loopback_addresses() {
 }
 
 #[test]
-fn a_signal_ends_streams_properly() {
+fn a_signal_ends_the_bodies_of_streams_and_then_the_server() {
     for signal in ["TERM", "INT"] {
         let server = Server::start(&["--drain-within", "20s"]);
         let mut stream = open_stream(&server);
@@ -206,7 +207,7 @@ fn waiting_for_its_store(folder: &Folder, socket: &Path, store: &Path) -> Comman
 /// address, and must not wait for the store.
 #[cfg(unix)]
 #[test]
-fn a_start_fails_at_its_address_before_it_opens_the_store() {
+fn a_server_fails_because_of_its_address_before_it_opens_the_store() {
     let folder = Folder::new("no-store");
     let path = folder.path("a.db");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

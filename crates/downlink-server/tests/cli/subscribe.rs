@@ -5,7 +5,7 @@ use crate::{Running, Server, downlink, forwarder::Forwarder, run};
 use crate::{listening::Folder, production};
 
 #[test]
-fn data_is_printed_or_json_objects_with_the_flag_json() {
+fn subscribe_prints_data_or_with_the_flag_json_json_objects() {
     let server = Server::start(&[]);
     server.publish("a", "one");
     server.publish("a/b", "two");

@@ -15,10 +15,10 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::{PATIENCE, Server, downlink, run, through_a_shell};
 
-/// Text with characters that could control a terminal: an ESC sequence that sets the title, U+009B,
-/// which sets a colour, a character that reverses the direction of the text, line separators, a
-/// byte order mark and an invisible tag. The last character has a zero-width joiner, which is
-/// harmless and must be kept.
+/// Text with characters that could control a terminal. It has an ESC sequence that sets the title,
+/// and a sequence with U+009B that sets a colour. It also has a character that reverses the
+/// direction of the text, line separators, a byte order mark and an invisible tag. The last
+/// character has a zero-width joiner, which is harmless and must be kept.
 const HOSTILE: &str =
     "a\u{1b}]0;x\u{7}b\u{9b}31m\u{202e}c\u{2028}\u{2029}\u{feff}\u{e0041}\u{7f}é👩\u{200d}👧";
 

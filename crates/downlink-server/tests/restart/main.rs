@@ -297,7 +297,7 @@ async fn torture(name: &str, connections: Connections) -> String {
 /// nginx opens a new connection for each request and repeats no failed request. So a restart that
 /// breaks a single request makes the test fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn torture_restarts_refuse_no_publish_without_repetition() {
+async fn torture_restarts_refuse_no_publish_if_nginx_repeats_no_request() {
     println!("{}", torture("fresh", Connections::Fresh).await);
 }
 

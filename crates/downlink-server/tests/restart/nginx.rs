@@ -15,8 +15,8 @@ pub(crate) enum Connections {
     Kept,
 }
 
-/// A running nginx. Dropping it sends SIGTERM. After SIGKILL, the worker processes of nginx would
-/// go on.
+/// A running nginx. Dropping this value ends nginx with SIGTERM and not with SIGKILL, because the
+/// worker processes of nginx would go on after SIGKILL.
 pub(crate) struct Nginx {
     program: Program,
     pub(crate) url: String,

@@ -73,7 +73,7 @@ async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     event["at"].as_u64().expect("a number of milliseconds")
 }
 
-/// The right time in milliseconds since 1970. The test itself sees the real clock.
+/// The right time in milliseconds since 1970. Only the server sees the wrong clock, not the test.
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("the time is after 1970");
     u64::try_from(since.as_millis()).expect("the time is before the year 500,000,000")

@@ -17,7 +17,7 @@ async fn a_store_in_use_cannot_be_opened_through_a_hard_link() {
 }
 
 #[tokio::test]
-async fn removing_the_lock_file_does_not_open_a_store_twice() {
+async fn a_store_cannot_be_opened_twice_after_its_lock_file_is_removed() {
     let folder = Folder::new("removed-lock");
     let store = folder.file("x.db");
     let server = Server::start(&store, &[]);

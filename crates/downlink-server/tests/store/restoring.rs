@@ -1,6 +1,6 @@
-//! In these tests, an older copy replaces the store, so newer events are lost. Readers get a gap
-//! for the lost events, which is a notice that events are missing. A reader that resumes after the
-//! id of a lost event misses none of the events in the copy.
+//! In these tests, an older copy replaces the store, so newer events are lost. For the lost events,
+//! readers get a gap, which is a notice that events are missing. A reader that resumes after the id
+//! of a lost event misses none of the events in the copy.
 
 use std::{
     fs,
@@ -80,7 +80,7 @@ async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     })
     .await;
     stop.store(1, Ordering::Relaxed);
-    let published = publishing.await.expect("no panic");
+    let published = publishing.await.expect("the task did not panic");
     Arc::into_inner(server).expect("the last reference").stop();
     restore(&copy, &store);
 

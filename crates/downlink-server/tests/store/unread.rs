@@ -67,9 +67,8 @@ async fn retained(server: &Server) -> BTreeSet<String> {
 }
 
 /// Publishes the events, opens a stream with this start, and reads the stream only after all of
-/// these events have expired. Asserts that each event was delivered or lies in a gap. Returns
-/// `false` if the events had already expired when the stream was opened, because then nothing was
-/// tested.
+/// these events have expired. Asserts that each event was delivered or is in a gap. Returns `false`
+/// if the events had already expired when the stream was opened, because then nothing was tested.
 async fn each_event_is_delivered_or_in_a_gap(store: &Path, start: &str) -> bool {
     let server = Server::start(store, &["--retain-events", "1", "--retain", RETAIN]);
     let data = "x".repeat(EVENT_BYTES);
@@ -118,17 +117,17 @@ async fn each_event_is_delivered_or_in_a_gap_in_memory_and_store(name: &str, sta
 }
 
 #[tokio::test]
-async fn start_earliest_gives_expired_unread_events_as_gaps() {
+async fn with_start_earliest_expired_unread_events_give_gaps() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store("earliest", "start=earliest").await;
 }
 
 #[tokio::test]
-async fn start_last_gives_expired_unread_events_as_gaps() {
+async fn with_start_last_expired_unread_events_give_gaps() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store("last", "start=last:1000").await;
 }
 
 #[tokio::test]
-async fn start_since_gives_expired_unread_events_as_gaps() {
+async fn with_start_since_expired_unread_events_give_gaps() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store(
         "since",
         "start=since:2020-01-01T00:00:00Z",
@@ -137,6 +136,6 @@ async fn start_since_gives_expired_unread_events_as_gaps() {
 }
 
 #[tokio::test]
-async fn the_id_earliest_gives_expired_unread_events_as_gaps() {
+async fn with_the_id_earliest_expired_unread_events_give_gaps() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store("id", "last_event_id=earliest").await;
 }

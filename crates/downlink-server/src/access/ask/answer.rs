@@ -1,7 +1,7 @@
 //! The meaning of the app's response.
 //!
-//! The server takes over only rights to read. It passes no text of the app on to clients, since the
-//! text may be about the app's internals.
+//! The server uses only the rights to read in the app's grant. It sends no text of the app to
+//! clients, because such a text may reveal internals of the app.
 
 use std::time::Duration;
 
@@ -15,40 +15,43 @@ use reqwest::{
 
 use crate::access::outgoing;
 
-/// The longest time for which a grant is used again, whatever its `max-age` says.
+/// The maximum time for which a grant is used again. The server reduces a longer `max-age` to this
+/// time.
 pub(crate) const REUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// The characters of a message about an invalid grant. The message may repeat a text of the app.
+/// The maximum number of characters in a log message about an invalid grant. The message may quote
+/// a text of the app.
 const REASON_CHARS_MAX: usize = 200;
 
 /// The rights that the app has given.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Granted {
-    /// The rights to read. Other rights of the app's answer are left out.
+    /// The rights to read. Other rights in the answer of the app are dropped.
     pub(crate) grant: Grant,
-    /// The time of the question. A revocation at this time or later concerns the grant, so it must be
-    /// the issue time of the subscription.
+    /// The time at which the server sent the question. The caller must use it as the issue time of
+    /// the subscription. Then a revocation at this time or later also applies to the subscription.
     pub(crate) asked_at: Timestamp,
 }
 
-/// There is no grant.
+/// The outcome of a question that the app has not answered with a grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
-    /// The app does not know the user (401), or the request has credentials above the limits. Final.
+    /// The app does not know the user (401), or the credentials of the request are invalid or too
+    /// large. This outcome is final.
     Unauthenticated,
-    /// The user may not subscribe to this (403). Final.
+    /// The user may not make this subscription (403). This outcome is final.
     Forbidden,
     /// There is no usable answer now. A program gets a 503, and a browser tries again.
     Unavailable,
 }
 
-/// The app's decision.
+/// The decision in a response of the app.
 #[derive(Debug)]
 pub(super) enum Decision {
     Granted {
         /// The rights to read.
         grant: Grant,
-        /// The time for which the grant may be used again.
+        /// The time for which the grant may be used again. `None` if it may not be used again.
         lasts: Option<Duration>,
     },
     Refused(Answer),
@@ -59,7 +62,7 @@ impl Decision {
     ///
     /// # Errors
     ///
-    /// The response decides nothing.
+    /// The response is not a grant, and is not one of the refusals 401 and 403.
     pub(super) async fn read(response: Response) -> anyhow::Result<Self> {
         match response.status() {
             StatusCode::OK => {}
@@ -76,7 +79,7 @@ impl Decision {
     }
 }
 
-/// The rights to read of a grant. A subscription needs no others.
+/// Returns a grant with only the rights to read. A subscription needs no other rights.
 fn rights_to_read(grant: &Grant) -> Grant {
     let topics = grant.subscribe().iter().cloned();
     let rights = topics.fold(Grant::none(), Grant::with_subscribe);
@@ -88,8 +91,9 @@ fn rights_to_read(grant: &Grant) -> Grant {
     }
 }
 
-/// The time for which a response may be used again: the `max-age` of its `Cache-Control`, unless a
-/// directive forbids it. `private` does not, since the cache keeps the answers of users apart.
+/// The time for which a response may be used again: the `max-age` of its `Cache-Control`. `None` if
+/// there is no valid `max-age` above 0, or if there is `no-store` or `no-cache`. The directive
+/// `private` has no effect, because the cache never gives the answer for one user to another user.
 fn lasts(headers: &HeaderMap) -> Option<Duration> {
     let mut lasts = None;
     for value in headers.get_all(header::CACHE_CONTROL) {
@@ -112,12 +116,13 @@ fn lasts(headers: &HeaderMap) -> Option<Duration> {
 /// A time in seconds, at most [`REUSE_MAX`].
 fn max_age(value: &str) -> Option<Duration> {
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    // A number with more digits is above the maximum.
+    // A number with too many digits for `u64` is above the maximum.
     let seconds = || value.parse().unwrap_or(u64::MAX);
     is_number.then(|| Duration::from_secs(seconds()).min(REUSE_MAX))
 }
 
-/// The beginning of a message about an invalid grant. The message escapes texts of the app.
+/// The first [`REASON_CHARS_MAX`] characters of the message about an invalid grant. Quoted text of
+/// the app is already escaped in this message.
 fn reason(error: &InvalidGrant) -> String {
     error.to_string().chars().take(REASON_CHARS_MAX).collect()
 }
@@ -137,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn max_age_decides_how_long_an_answer_lasts() {
+    fn max_age_decides_how_long_an_answer_may_be_used_again() {
         assert_eq!(seconds(&["max-age=60"]), Some(60));
         assert_eq!(seconds(&["private, Max-Age=60"]), Some(60));
         assert_eq!(seconds(&["max-age=60", "max-age=7"]), Some(7));
@@ -161,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_rights_to_read_are_taken_over() {
+    fn only_the_rights_to_read_of_a_grant_are_used() {
         let all = br#"{"subscribe": ["a/*", "b"], "publish": ["*"], "publish_clients": true,
             "hear_everyone": false, "everyone": true, "client": "ada", "issue": true,
             "follow": true, "admin": true, "until": 7}"#;
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_about_a_grant_is_short_and_escaped() {
+    fn a_message_about_an_invalid_grant_is_short_and_escaped() {
         let text = format!("{{\"{}\": 1}}", "\\n\\u001b".repeat(1_000));
         let message = reason(&Grant::from_json(text.as_bytes()).unwrap_err());
         assert!(message.contains("\\n\\u{1b}") && !message.contains('\n'), "{message}");

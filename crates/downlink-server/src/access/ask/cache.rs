@@ -1,7 +1,7 @@
 //! The grants that may be used again.
 //!
-//! A grant stays until its time is over. When the cache is full, the oldest grants go first. Then
-//! the app is asked earlier than necessary, but no request gets a wrong answer.
+//! Each grant has a time until which it may be used. If the cache is full, it removes the oldest
+//! grants. The server then asks the app earlier than necessary, but no request gets a wrong answer.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,15 +11,16 @@ use tokio::time::Instant;
 
 use super::{answer::Granted, question::Key};
 
-/// The number of grants in the cache. Each user with an open page has one or a few.
+/// The maximum number of grants in the cache. Each user with an open page has one or a few grants.
 pub(crate) const CACHE_ENTRIES_MAX: usize = 50_000;
 
-/// The bytes of the grants in the cache. 50,000 grants with four topics fit.
+/// The maximum number of bytes of all grants in the cache. 50,000 grants with four topics each fit.
 pub(crate) const CACHE_BYTES_MAX: usize = 32 << 20;
 
-/// The bytes of a grant without its texts, and of its places in both maps.
+/// The number of bytes of a grant without its selectors and its client id. This includes the space
+/// in the maps `entries` and `order`.
 const ENTRY_BYTES: usize = 384;
-/// The bytes of a selector without its text.
+/// The number of bytes of a selector without its text.
 const SELECTOR_BYTES: usize = 48;
 
 /// The grants that may be used again.
@@ -50,7 +51,8 @@ impl GrantCache {
         (now < *until && !granted.grant.is_over(wall)).then_some(granted)
     }
 
-    /// Keeps a grant until a time, and removes the oldest grants above the limits.
+    /// Stores a grant that may be used again before the time `until`. If the cache is then above
+    /// its limits, removes the oldest grants.
     pub(super) fn insert(&mut self, key: Key, granted: Granted, until: Instant) {
         let (number, bytes) = (self.next, bytes(&granted.grant));
         self.next += 1;
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_used_until_its_time_is_over() {
+    fn a_grant_is_used_until_its_time_in_the_cache_is_over() {
         let (mut cache, start) = (GrantCache::default(), Instant::now());
         let end = start + Duration::from_secs(60);
         cache.insert(key(1), granted("a"), end);
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_that_has_ended_is_not_used() {
+    fn a_grant_is_not_used_after_its_own_end() {
         let (mut cache, start) = (GrantCache::default(), Instant::now());
         let until = WALL.after(Duration::from_secs(1));
         let grant = granted("a").grant.with_until(until);
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn above_the_number_of_entries_the_oldest_goes() {
+    fn the_oldest_grant_is_removed_above_the_maximum_number_of_grants() {
         let (mut cache, start) = (GrantCache::default(), Instant::now());
         let end = start + Duration::from_secs(60);
         (0..CACHE_ENTRIES_MAX).for_each(|number| cache.insert(key(number), granted("a"), end));
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn above_the_number_of_bytes_the_oldest_go() {
+    fn the_oldest_grants_are_removed_above_the_maximum_number_of_bytes() {
         let (mut cache, start) = (GrantCache::default(), Instant::now());
         let end = start + Duration::from_secs(60);
         let topic = TopicSelector::parse(&"t".repeat(256)).unwrap();

@@ -1,7 +1,8 @@
 //! Asks the app which rights a subscription has: `--authorize-url`.
 //!
-//! For a subscription without a token or a ticket, the server POSTs a question to the app, with the
-//! cookies and the `Authorization` header of the request. The app answers with a grant.
+//! For a subscription without a token or a ticket, the server POSTs a question to the app. The
+//! question includes the cookies that `--authorize-cookie` names. If the server itself verifies no
+//! tokens, the question also includes the `Authorization` header. The app answers with a grant.
 //!
 //! | answer of the app | outcome |
 //! |---|---|
@@ -10,11 +11,13 @@
 //! | 403 | [`Answer::Forbidden`], which is final |
 //! | anything else, or no answer in [`CALL_TIMEOUT`] | [`Answer::Unavailable`]: try again |
 //!
-//! A grant may be used again for the same question for as long as the `max-age` of its
-//! `Cache-Control` says. Refusals are never used again, because the user may sign in at any moment.
-//! Equal questions at the same time share one call. At most [`CALLS_MAX`] calls run at once; others
-//! wait in order. A call in flight runs to its end even if all of its requests have ended. So
-//! clients that break off cannot cause more calls than that.
+//! The server may use a grant again for the same question. The `max-age` in the `Cache-Control`
+//! header of the answer says for how long. Refusals are never used again, because the user may sign
+//! in at any moment. A call is one request to the app. Equal questions at the same time share one
+//! call. At most [`CALLS_MAX`] calls run at once, and other calls wait in order. A call in flight
+//! runs to its end even if no request waits for its answer any more. If the server dropped such a
+//! call and started the next one, the app would still work on the dropped call. Clients that
+//! disconnect early could then cause more than [`CALLS_MAX`] calls at once.
 //!
 //! | module | owns |
 //! |---|---|
@@ -53,20 +56,24 @@ pub(crate) use self::{
     settings::AskOptions,
 };
 
-/// The time for one call. Browsers wait for the answer before their stream opens.
+/// The maximum time for one call. It is short, because the stream of a browser opens only after the
+/// answer.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of calls at once. An app with a process per call seldom has more processes.
+/// The maximum number of calls at once. An app that uses one process for each call seldom has more
+/// processes than this.
 pub(crate) const CALLS_MAX: usize = 64;
 
-/// The time for which a call waits for its turn. The time of the call itself counts separately:
-/// otherwise the calls of an overloaded app would all begin with too little time left.
+/// The maximum time for which a call waits until fewer than [`CALLS_MAX`] calls run. This wait does
+/// not count towards [`CALL_TIMEOUT`]. Otherwise, all calls to an overloaded app would begin with
+/// too little time left.
 pub(crate) const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// The bytes of all calls that run or wait. 10,000 browsers with cookies of 1 KiB fit.
+/// The maximum number of bytes of all calls that run or wait. The calls of 10,000 browsers with
+/// cookies of 1 KiB fit.
 pub(crate) const UNANSWERED_BYTES_MAX: usize = 32 << 20;
 
-/// Asks the app. Clones are cheap and share everything.
+/// Asks the app. Clones are cheap, and share the calls and the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct AskApp {
     shared: Arc<Shared>,
@@ -78,9 +85,9 @@ struct Shared {
     client: Client,
     url: Url,
     clock: Clock,
-    /// A permit for each call.
+    /// Has [`CALLS_MAX`] permits. A call in flight holds one permit.
     turns: Semaphore,
-    /// Held alone, and never across an await.
+    /// This lock is never held across an await.
     state: Mutex<State>,
     failures: FailureLog,
 }
@@ -90,7 +97,8 @@ struct State {
     cache: GrantCache,
     /// The calls that new requests with the same question join.
     unanswered: HashMap<Key, Arc<Outcome>>,
-    /// The bytes of all calls that run or wait, also of those that new requests do not join.
+    /// The number of bytes of all calls that run or wait. This includes calls that new requests no
+    /// longer join.
     unanswered_bytes: usize,
 }
 
@@ -116,7 +124,7 @@ impl AskApp {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The rights of a subscription.
+    /// Returns the rights of a subscription, from the cache or from the app.
     ///
     /// # Errors
     ///
@@ -124,12 +132,12 @@ impl AskApp {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has no effect on other requests with the same question. A call begins only
-    /// if a request still waits for it.
+    /// Dropping this future has no effect on other requests with the same question. A call that
+    /// waits for its turn is dropped when no request waits for it any more.
     ///
     /// # Limits
     ///
-    /// It ends after [`TURN_WAIT_MAX`] and [`CALL_TIMEOUT`] at the latest.
+    /// This future completes after [`TURN_WAIT_MAX`] plus [`CALL_TIMEOUT`] at the latest.
     pub(crate) async fn grant(&self, question: &Question<'_>) -> Result<Granted, Answer> {
         let message =
             Message::new(question, &self.shared.options).ok_or(Answer::Unauthenticated)?;
@@ -145,7 +153,7 @@ impl AskApp {
                 None => self.begin(&mut state, key, message)?,
             }
         };
-        // An error means that the call has panicked, or that the runtime ends.
+        // This error means that the call has panicked or that the runtime is shutting down.
         let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| Answer::Unavailable)?;
         outcome.clone().unwrap_or(Err(Answer::Unavailable))
     }
@@ -155,7 +163,8 @@ impl AskApp {
         self.shared.options.passes_authorization
     }
 
-    /// Forgets all answers, for example after a revocation. Calls in flight leave no grant either.
+    /// Removes all grants from the cache, for example after a revocation. The grants of calls in
+    /// flight will not be stored either.
     pub(crate) fn forget(&self) {
         let mut state = self.shared.state.lock();
         state.cache = GrantCache::default();
@@ -199,8 +208,8 @@ impl Shared {
     }
 }
 
-/// A call that runs or waits for its turn. Its requests get an outcome in any case: when this value
-/// is dropped without one, they find the channel closed.
+/// A call that runs or waits for its turn. If this value is dropped before the call has an outcome,
+/// the requests that wait get [`Answer::Unavailable`].
 struct Call {
     shared: Arc<Shared>,
     key: Key,
@@ -224,7 +233,7 @@ impl Call {
         self.finish(outcome);
     }
 
-    /// Completes when no request waits for the outcome, and none can join.
+    /// Completes when no request waits for the outcome, and no new request can join the call.
     async fn abandoned(&self) {
         loop {
             self.outcome.closed().await;
@@ -260,7 +269,8 @@ impl Call {
         let outcome = Arc::clone(&self.outcome);
         if let Ok(Decided { granted, reusable_until: Some(until) }) = &decided {
             let mut state = self.shared.state.lock();
-            // After `forget`, the outcome may be older than a revocation.
+            // If `forget` was called during this call, the grant may be older than a revocation.
+            // Then it is not stored.
             if self.is_joinable(&state) {
                 state.cache.insert(self.key, granted.clone(), *until);
             }
@@ -273,7 +283,8 @@ impl Call {
         state.unanswered.get(&self.key).is_some_and(|other| Arc::ptr_eq(other, &self.outcome))
     }
 
-    /// From now on, a request with the same question begins a new call.
+    /// Removes this call from the calls that new requests join. The next request with the same
+    /// question begins a new call.
     fn leave(&self, state: &mut State) {
         if self.is_joinable(state) {
             state.unanswered.remove(&self.key);

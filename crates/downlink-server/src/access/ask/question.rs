@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::settings::AskOptions;
 
-/// The bytes of the cookies and of the `Authorization` header, each. Browsers and servers have
-/// limits near 8 KiB.
+/// The maximum number of bytes of the cookies together, and also of the `Authorization` header.
+/// Browsers and servers have limits near 8 KiB.
 pub(crate) const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
-/// The bytes of the JSON text of a question: topics, client, address and origin. It has room for as
-/// many topics as a grant.
+/// The maximum number of bytes of the JSON text of a question, which has the topics, the client,
+/// the address and the origin. A question with all topics of the largest grant fits.
 pub(crate) const QUESTION_BYTES_MAX: usize = 128 * 1024;
 
 /// A request to subscribe.
@@ -57,8 +57,9 @@ struct Body<'a> {
 }
 
 impl Message {
-    /// The message for a question. `None` if a header is given twice or has invalid characters, or
-    /// if a part is above its limit: without that part, the app would decide about another request.
+    /// The message for a question. `None` if `Origin` or `Authorization` is given twice, if a
+    /// header has invalid characters, or if a part of the message is above its limit. This function
+    /// does not leave out such a part, because the app would then decide about a different request.
     pub(super) fn new(question: &Question<'_>, options: &AskOptions) -> Option<Self> {
         let Question { asked, address, headers, may_use_cookies } = question;
         let body = Body {
@@ -86,13 +87,13 @@ impl Message {
         fit.then(|| Self { body: body.into(), cookie, authorization })
     }
 
-    /// The key of the answer. Each part has its length before it, so no two messages have the same
-    /// text.
+    /// The key of the answer. The hash takes the length of each part and then the part. So two
+    /// different messages never have the same input for the hash.
     pub(super) fn key(&self) -> Key {
         let mut hash = digest::Context::new(&digest::SHA256);
         let parts = [Some(&*self.body), bytes_of(&self.cookie), bytes_of(&self.authorization)];
         for part in parts {
-            // The length of an absent part is one that no part can have.
+            // For an absent part, the hash takes a length that no part can have.
             let length = part.map_or(u64::MAX, |part| part.len() as u64);
             hash.update(&length.to_le_bytes());
             hash.update(part.unwrap_or_default());
@@ -132,7 +133,8 @@ impl Message {
     }
 }
 
-/// The bytes of a message without its texts, and of its task.
+/// The number of bytes that a call takes in memory, besides the body and the credentials of its
+/// message. This includes the task of the call.
 const MESSAGE_BYTES: usize = 1_024;
 
 #[cfg(test)]
@@ -146,8 +148,8 @@ fn bytes_of(value: &Option<HeaderValue>) -> Option<&[u8]> {
     value.as_ref().map(HeaderValue::as_bytes)
 }
 
-/// The cookies with these names, as the value of one `Cookie` header. If a name is there twice, the
-/// app gets both cookies in their order, as it would from the browser.
+/// The cookies with these names, as the value of one `Cookie` header. If the request has two
+/// cookies with the same name, the app gets both in their order, as it would from the browser.
 fn chosen_cookies(headers: &HeaderMap, names: &[String]) -> Vec<u8> {
     let mut chosen: Vec<u8> = Vec::new();
     for header in headers.get_all(header::COOKIE) {
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_and_tokens_are_passed_on_only_if_they_count() {
+    fn cookies_and_tokens_are_passed_on_only_if_the_app_may_get_them() {
         let asked = selection(&["a"], None);
         let pairs = [(header::COOKIE, "sid=1"), (header::AUTHORIZATION, "Bearer x")];
         let headers = headers(&pairs);
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_given_twice_gets_no_answer() {
+    fn a_request_with_a_repeated_header_gives_no_message() {
         for name in [header::AUTHORIZATION, header::ORIGIN] {
             assert!(message(&[(name.clone(), "a"), (name, "b")]).is_none());
         }
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_at_and_above_the_limit() {
+    fn credentials_are_accepted_up_to_their_size_limit() {
         let text = |length: usize| format!("sid={}", "a".repeat(length - 4));
         for name in [header::COOKIE, header::AUTHORIZATION] {
             assert!(message(&[(name.clone(), &text(CREDENTIAL_BYTES_MAX))]).is_some());
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_at_and_above_the_limit() {
+    fn a_question_is_accepted_up_to_its_size_limit() {
         let origin = |length: usize| message(&[(header::ORIGIN, &"a".repeat(length))]);
         let room = QUESTION_BYTES_MAX - origin(1).unwrap().body().len() + 1;
         assert_eq!(origin(room).unwrap().body().len(), QUESTION_BYTES_MAX);
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_with_the_same_concatenation_have_different_keys() {
+    fn messages_that_split_the_same_text_differently_have_different_keys() {
         let key = |pairs: &[(HeaderName, &str)]| message(pairs).unwrap().key();
         let keys = [
             key(&[]),
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_clients_and_addresses_have_different_keys() {
+    fn different_topics_clients_and_addresses_give_different_keys() {
         let key = |topics: &[&str], client, address: Option<&str>| {
             let (asked, headers) = (selection(topics, client), HeaderMap::new());
             let address = address.map(|address| address.parse().unwrap());

@@ -83,7 +83,7 @@ mod tests {
     const URL: &str = "http://127.0.0.1:3000/may-subscribe";
 
     #[test]
-    fn without_a_url_there_is_nothing_to_ask() {
+    fn without_a_url_no_app_is_asked() {
         assert!(parse(&[]).unwrap().options(false).is_none());
     }
 

@@ -49,7 +49,7 @@ struct App {
     respond: Box<Respond>,
 }
 
-/// An app, its server, and the server's side of it.
+/// An app with its web server, and the [`AskApp`] that asks it.
 struct Site {
     app: Arc<App>,
     arrivals: mpsc::UnboundedReceiver<Arrived>,
@@ -107,7 +107,8 @@ impl Site {
         self.arrivals.recv().await.unwrap()
     }
 
-    /// The outcome for a user, whose session the cookie names.
+    /// Asks the app about a subscription of a user. The cookie of the request names the user's
+    /// session.
     async fn user(&self, session: &str) -> Result<Grant, Answer> {
         user(&self.ask, session).await
     }
@@ -167,14 +168,14 @@ fn streamed(text: String) -> Body {
     Body::from_stream(futures_util::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)))
 }
 
-/// Asks an app with this answer once.
+/// Starts an app that gives this answer, asks it once, and returns the outcome.
 async fn answer_to(
     respond: impl Fn(&Arrived) -> Response<Body> + Send + Sync + 'static,
 ) -> Result<Grant, Answer> {
     Site::new(respond).user("1").await
 }
 
-/// Moves the paused time of the test, and lets the tasks run that it wakes.
+/// Advances the paused time of the test, and then lets the woken tasks run.
 async fn advance(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -193,7 +194,7 @@ fn is_waiting<F: Future + Unpin>(future: &mut F) -> bool {
 }
 
 #[tokio::test]
-async fn only_200_401_and_403_decide() {
+async fn statuses_other_than_200_401_and_403_count_as_no_answer() {
     assert_eq!(answer_to(|_| json(200, GRANT)).await, Ok(grant()));
     assert_eq!(answer_to(|_| json(401, GRANT)).await, Err(Answer::Unauthenticated));
     assert_eq!(answer_to(|_| json(403, GRANT)).await, Err(Answer::Forbidden));
@@ -208,18 +209,19 @@ async fn only_200_401_and_403_decide() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_a_grant_decides_nothing() {
+async fn a_200_without_a_valid_grant_counts_as_no_answer() {
     for body in ["", "null", "[]", "<html>", r#"{"subscribe":"a"}"#, r#"{"subscribe":["/"]}"#] {
         assert_eq!(answer_to(move |_| json(200, body)).await, Err(Answer::Unavailable), "{body}");
     }
-    // A misspelt restriction must not get lost.
+    // If the name of a restriction is misspelt, the grant must not take effect without the
+    // restriction.
     let misspelt = r#"{"subscribe":["a"],"untl":1}"#;
     assert_eq!(answer_to(move |_| json(200, misspelt)).await, Err(Answer::Unavailable));
     assert_eq!(answer_to(|_| json(200, "{}")).await, Ok(Grant::none()));
 }
 
 #[tokio::test]
-async fn other_rights_than_to_read_are_left_out() {
+async fn only_the_rights_to_read_of_an_answer_are_used() {
     let all = r#"{"subscribe":["a"],"client":"ada","publish":["*"],"publish_clients":true,
         "everyone":true,"issue":true,"follow":true,"admin":true}"#;
     assert_eq!(answer_to(move |_| json(200, all)).await, Ok(grant()));
@@ -280,7 +282,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn answers_at_and_above_the_limit_of_bytes() {
+async fn an_answer_is_accepted_up_to_its_size_limit() {
     let (fits, above) = (padded(GRANT_BYTES_MAX), padded(GRANT_BYTES_MAX + 1));
     let (short, long) = (fits.clone(), above.clone());
     assert_eq!(answer_to(move |_| json(200, short.clone())).await, Ok(grant()));
@@ -319,7 +321,7 @@ async fn raw_app(answer: &'static str, keeps_open: bool) -> AskApp {
 }
 
 #[tokio::test]
-async fn broken_answers_decide_nothing() {
+async fn a_broken_answer_counts_as_no_answer() {
     let short = "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{}";
     assert_eq!(user(&raw_app(short, false).await, "1").await, Err(Answer::Unavailable));
     let cut = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n";
@@ -330,7 +332,7 @@ async fn broken_answers_decide_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_stops_costs_the_timeout() {
+async fn a_call_ends_at_the_timeout_if_the_body_of_the_answer_stops_arriving() {
     let stops = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
     let ask = raw_app(stops, true).await;
     tokio::time::pause();
@@ -340,7 +342,7 @@ async fn a_body_that_stops_costs_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_slow_app_costs_the_timeout() {
+async fn a_call_ends_at_the_timeout_if_the_app_is_slow() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let ask = site.ask.clone();
     let mut waiting = Box::pin(user(&ask, "1"));
@@ -397,7 +399,7 @@ async fn users_never_share_an_answer() {
 
 /// Each request splits the same text into its parts at another place.
 #[tokio::test]
-async fn requests_with_the_same_concatenation_never_share_an_answer() {
+async fn requests_that_split_the_same_text_differently_never_share_an_answer() {
     let site = Site::new(|_| reusable(60, GRANT));
     let request = |pairs: &[(header::HeaderName, &'static str)]| {
         let pairs = pairs.iter();
@@ -418,7 +420,7 @@ async fn requests_with_the_same_concatenation_never_share_an_answer() {
 
 /// The app knows the address of the client, so its answer may depend on the address.
 #[tokio::test]
-async fn addresses_never_share_an_answer() {
+async fn requests_from_different_addresses_never_share_an_answer() {
     let site = Site::new(|_| reusable(60, GRANT));
     let (asked, headers) = (selection("a"), HeaderMap::new());
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.1", "::ffff:192.0.2.1"] {
@@ -430,9 +432,9 @@ async fn addresses_never_share_an_answer() {
     assert_eq!(site.calls(), 2);
 }
 
-/// A page of a foreign origin must not get the answer that a user's cookies have brought.
+/// A page of a foreign origin must not get an answer that the app gave because of a user's cookies.
 #[tokio::test]
-async fn cookies_that_do_not_count_get_no_answer_from_the_cache() {
+async fn a_request_whose_cookies_may_not_be_used_gets_no_answer_from_the_cache() {
     let site = Site::new(|arrived| match arrived.headers.contains_key(header::COOKIE) {
         true => reusable(60, GRANT),
         false => json(401, ""),
@@ -445,7 +447,7 @@ async fn cookies_that_do_not_count_get_no_answer_from_the_cache() {
 }
 
 #[tokio::test]
-async fn an_answer_is_used_again_as_long_as_it_lasts() {
+async fn an_answer_is_used_again_until_its_max_age() {
     let site = Site::new(|_| reusable(60, GRANT));
     assert_eq!(site.user("1").await, Ok(grant()));
     advance(Duration::from_secs(55)).await;
@@ -457,7 +459,7 @@ async fn an_answer_is_used_again_as_long_as_it_lasts() {
 }
 
 #[tokio::test]
-async fn an_answer_lasts_an_hour_at_most() {
+async fn an_answer_is_used_again_for_an_hour_at_most() {
     let site = Site::new(|_| reusable(1_000_000, GRANT));
     assert_eq!(site.user("1").await, Ok(grant()));
     advance(REUSE_MAX).await;
@@ -486,7 +488,7 @@ async fn a_grant_that_has_ended_is_not_used_again() {
     assert_eq!(site.calls(), 2);
 }
 
-/// A user who signs in must not be refused because of the answer before.
+/// A user who signs in must not be refused because of an earlier refusal.
 #[tokio::test]
 async fn refusals_and_failures_are_not_used_again() {
     for status in [401, 403, 500] {
@@ -500,7 +502,7 @@ async fn refusals_and_failures_are_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_dropped_request_does_not_end_the_call_of_the_others() {
+async fn a_dropped_request_does_not_end_the_call_for_other_requests() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let ask = site.ask.clone();
     let mut dropped = Box::pin(user(&ask, "1"));
@@ -513,9 +515,9 @@ async fn a_dropped_request_does_not_end_the_call_of_the_others() {
     assert_eq!(site.calls(), 1);
 }
 
-/// Otherwise, clients that break off at once could start any number of calls.
+/// If the call ended early, clients that disconnect at once could start any number of calls.
 #[tokio::test]
-async fn a_call_in_flight_keeps_its_turn_without_requests() {
+async fn a_call_in_flight_keeps_its_permit_after_its_requests_have_ended() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let ask = site.ask.clone();
     let mut dropped = Box::pin(user(&ask, "1"));
@@ -532,7 +534,7 @@ async fn a_call_in_flight_keeps_its_turn_without_requests() {
     assert_eq!(site.calls(), 1);
 }
 
-/// Occupies all turns with calls of other users.
+/// Starts one call for each of these users, and waits until all calls are in flight.
 async fn occupy<'a>(
     site: &mut Site,
     ask: &'a AskApp,
@@ -571,9 +573,9 @@ async fn above_the_limit_of_calls_a_question_waits_for_its_turn() {
 }
 
 #[tokio::test]
-async fn without_a_turn_there_is_no_answer() {
+async fn a_call_that_waits_too_long_for_its_turn_is_not_sent() {
     let site = Site::new(|_| json(200, GRANT));
-    // As if all calls were in flight, and none ended.
+    // Takes all permits, as if the maximum number of calls were in flight and no call ended.
     assert_eq!(site.ask.shared.turns.forget_permits(CALLS_MAX), CALLS_MAX);
     tokio::time::pause();
     let start = Instant::now();
@@ -583,7 +585,7 @@ async fn without_a_turn_there_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_call_without_requests_does_not_begin() {
+async fn a_call_that_waits_for_its_turn_is_dropped_when_no_request_waits_for_it() {
     let mut site = Site::closed(|_| json(200, GRANT));
     let (ask, names) = (site.ask.clone(), names(CALLS_MAX));
     let _calls = occupy(&mut site, &ask, &names).await;
@@ -638,9 +640,9 @@ async fn forgotten_answers_are_not_used_again() {
     assert_eq!(site.calls(), 2);
 }
 
-/// An answer may be on its way while its user is revoked.
+/// A user may be revoked while the app answers.
 #[tokio::test]
-async fn a_call_in_flight_is_forgotten_too() {
+async fn after_forget_new_requests_do_not_join_a_call_in_flight() {
     let mut site = Site::closed(|_| reusable(60, GRANT));
     let ask = site.ask.clone();
     let mut before = Box::pin(outcome_of_user(&ask));
@@ -648,7 +650,7 @@ async fn a_call_in_flight_is_forgotten_too() {
     site.arrived().await;
     site.clock.advance(Duration::from_secs(1));
     ask.forget();
-    // A new request begins its own call, and joins no older one.
+    // A new request begins its own call, and does not join the older call.
     let mut after = Box::pin(outcome_of_user(&ask));
     assert!(is_waiting(&mut after));
     site.arrived().await;
@@ -663,7 +665,7 @@ async fn a_call_in_flight_is_forgotten_too() {
 }
 
 #[tokio::test]
-async fn a_forgotten_call_leaves_no_answer() {
+async fn after_forget_the_grant_of_a_call_in_flight_is_not_stored() {
     let mut site = Site::closed(|_| reusable(60, GRANT));
     let ask = site.ask.clone();
     let mut before = Box::pin(outcome_of_user(&ask));

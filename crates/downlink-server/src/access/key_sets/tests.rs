@@ -30,7 +30,7 @@ fn is_waiting(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
     future.now_or_never().is_none()
 }
 
-/// The issuer's side: a gate for its answers, and the number of requests.
+/// The issuer. It counts requests, and answers only while its gate is open.
 struct Issuer {
     gate: Semaphore,
     requests: AtomicUsize,
@@ -73,7 +73,7 @@ fn serve(issuer: &Arc<Issuer>) -> LocalServer {
     LocalServer::start(router.with_state(Arc::clone(issuer)))
 }
 
-/// The server's side: a key set that a task keeps up to date.
+/// A key set, and the task that keeps it up to date.
 struct Fetching {
     keys: Arc<KeySets>,
     cache: Arc<KeySetCache>,
@@ -146,7 +146,7 @@ async fn fetch(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> O
 }
 
 #[tokio::test]
-async fn the_first_fetch_needs_no_request() {
+async fn the_first_fetch_begins_without_a_request() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     let server = serve(&issuer);
     let fetching = Fetching::new(&server.url("/keys"));
@@ -193,7 +193,7 @@ async fn a_dropped_waiter_does_not_end_the_fetch() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_causes_at_most_one_fetch_in_the_interval() {
+async fn an_unknown_key_causes_at_most_one_fetch_per_interval() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     let server = serve(&issuer);
     let fetching = Fetching::new(&server.url("/keys"));
@@ -226,7 +226,7 @@ async fn after_a_failure_the_older_set_is_used_until_it_is_stale() {
     assert_eq!(fetching.fetched().await, Some(4));
     assert_eq!(issuer.requests(), 2);
     assert_eq!(fetching.fetched().await, Some(4));
-    assert_eq!(issuer.requests(), 2, "a failed fetch is repeated after the interval");
+    assert_eq!(issuer.requests(), 2, "a failed fetch is not repeated before the interval ends");
     fetching.clock.advance(KEY_SET_STALE_MAX);
     assert_eq!(fetching.fetched().await, None);
     fails.store(0, SeqCst);
@@ -252,7 +252,7 @@ async fn a_removed_key_is_gone_after_the_next_fetch() {
 }
 
 #[tokio::test]
-async fn only_the_status_200_brings_keys() {
+async fn only_an_answer_with_the_status_200_gives_keys() {
     assert_eq!(fetch(|| with_status(200, KEYS)).await, Some(4));
     assert_eq!(fetch(|| with_status(203, KEYS)).await, None);
     assert_eq!(fetch(|| with_status(404, KEYS)).await, None);
@@ -272,7 +272,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn sets_at_and_above_the_limit_of_bytes() {
+async fn a_key_set_is_accepted_up_to_its_size_limit() {
     assert_eq!(fetch(|| with_status(200, padded(KEY_SET_BYTES_MAX))).await, Some(4));
     assert_eq!(fetch(|| with_status(200, padded(KEY_SET_BYTES_MAX + 1))).await, None);
     assert_eq!(fetch(|| with_status(200, streamed(padded(KEY_SET_BYTES_MAX)))).await, Some(4));
@@ -289,7 +289,7 @@ async fn a_body_without_an_end_is_read_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_does_not_answer_costs_the_timeout() {
+async fn the_fetch_from_an_issuer_that_does_not_answer_ends_at_the_timeout() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     issuer.close_gate();
     let server = serve(&issuer);
@@ -327,7 +327,7 @@ async fn an_issuer_that_is_down_is_asked_again() {
 
 /// A task that is aborted during a fetch must not leave requests waiting for the outcome.
 #[tokio::test]
-async fn an_aborted_task_ends_the_wait_and_a_new_one_fetches() {
+async fn aborting_the_task_ends_the_waits_of_requests_and_a_new_task_fetches_again() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     issuer.close_gate();
     let server = serve(&issuer);
@@ -346,7 +346,7 @@ async fn an_aborted_task_ends_the_wait_and_a_new_one_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_task_the_wait_ends() {
+async fn if_no_task_fetches_a_request_stops_waiting_at_the_timeout() {
     let source = Source::new("http://127.0.0.1:1/").unwrap();
     let keys = KeySets::from_source(source, Arc::default(), Clock::manual());
     let start = Instant::now();
@@ -381,7 +381,7 @@ impl Drop for KeyFile {
 }
 
 #[tokio::test]
-async fn files_at_and_above_the_limit_of_bytes() {
+async fn a_file_is_accepted_up_to_its_size_limit() {
     let file = KeyFile::new("limit", &padded(KEY_SET_BYTES_MAX));
     assert_eq!(Fetching::new(&file.url()).fetched().await, Some(4));
     file.write(&padded(KEY_SET_BYTES_MAX + 1));
@@ -396,7 +396,8 @@ async fn a_folder_or_a_pipe_is_not_a_key_set() {
     assert_eq!(Fetching::new("file:///does/not/exist").fetched().await, None);
 }
 
-/// The time is paused: it moves when the task sleeps and nothing reads a file.
+/// The time of the test is paused. It advances only while the task sleeps and no file is being
+/// read.
 #[tokio::test(start_paused = true)]
 async fn a_changed_file_is_read_without_a_request() {
     let file = KeyFile::new("changed", KEYS);
@@ -413,7 +414,7 @@ async fn a_changed_file_is_read_without_a_request() {
 }
 
 #[test]
-fn a_url_must_be_safe() {
+fn the_url_of_a_key_set_is_https_a_file_or_on_this_machine() {
     let source = |text: &str| Source::new(text).map(drop).map_err(|error| error.to_string());
     assert_eq!(source("http://127.0.0.1:8000/keys"), Ok(()));
     assert_eq!(source("http://localhost/keys"), Ok(()));
@@ -427,7 +428,7 @@ fn a_url_must_be_safe() {
 
 #[cfg(feature = "https")]
 mod https {
-    //! Fetches over TLS, with a certificate for localhost that only these tests use.
+    //! Fetches over TLS, with a certificate for localhost that only tests use.
 
     use std::net::TcpListener as StdListener;
 
