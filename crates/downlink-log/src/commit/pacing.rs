@@ -23,8 +23,8 @@ const CHECKS: u32 = 4;
 /// one exception: if the estimate is at least `LARGE` times as long, the writer goes on waiting. A
 /// commit at once would then contain only a few events, and most publishers would still be away
 /// when it ends. With 2 instead of 3, the writer would also wait when the estimate is just twice as
-/// long. Then all publishers would be back while the commit after the wait runs, and would have to
-/// wait for its end.
+/// long. Then the last publishers would come back while the commit after the wait runs, and would
+/// have to wait until it ends.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be

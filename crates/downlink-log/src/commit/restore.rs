@@ -68,9 +68,9 @@ pub(crate) fn restore<P: Payload>(
     drop(held);
     core.settle(Some(evicted));
     // A topic that has no ring now may have lost events that are newer than the oldest event in
-    // memory. So the floor of all these topics is raised to the store's highest floor. Their
-    // readers then read from the store, which reports lost events. With a lower floor, the readers
-    // would skip the lost events without a gap.
+    // memory. So the floor of all topics without a ring is raised to the store's highest floor.
+    // Their readers then read from the store, which reports lost events. With a lower floor, the
+    // readers would skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // After the restart, finished topics must still refuse events.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {

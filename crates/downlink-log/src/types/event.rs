@@ -1,5 +1,6 @@
 //! Events, gaps, the reasons of gaps, and the reasons why a reader ends. Retention is the rule that
-//! limits the history of a topic. An event that exceeds the rule is evicted.
+//! limits the history of a topic. If the history exceeds a limit of the rule, its oldest events are
+//! evicted.
 
 use crate::types::{Offset, Timestamp};
 
@@ -8,8 +9,8 @@ use crate::types::{Offset, Timestamp};
 pub struct Batch {
     /// The maximum number of events; 0 counts as 1.
     pub events_max: usize,
-    /// The number of payload bytes at which the read stops. The read takes no further event once
-    /// its events have this many bytes, so the last event may exceed the number.
+    /// The number of payload bytes at which a read stops. The last event of the read may go beyond
+    /// this number.
     pub bytes_max: usize,
 }
 

@@ -16,9 +16,9 @@ pub struct Limits {
     /// The maximum number of topics and inboxes that have events or are finished. An inbox is the
     /// topic of one client.
     pub topics_max: usize,
-    /// The maximum number of distinct topics and inboxes that open readers name, with or without
-    /// events. A topic or inbox counts towards `topics_max` only if it has events or is finished,
-    /// so readers cannot use up the limit that publishers need.
+    /// The maximum number of distinct topics and inboxes that open readers name. Names without
+    /// events count too. But a topic or inbox counts towards `topics_max` only if it has events or
+    /// is finished, so readers cannot use up the limit that publishers need.
     pub subscribed_names_max: usize,
     /// The maximum number of bytes of history in all topics together.
     pub bytes_max: usize,

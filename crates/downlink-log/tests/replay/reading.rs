@@ -1,6 +1,6 @@
-//! A reader of a program. The reader is opened at a random time with a random start. It reads small
-//! batches, pauses and reconnects. At the end, `check` asserts that each event for the reader was
-//! delivered or lies in a gap.
+//! One reader in a program (see `program`). The reader is opened at a random time with a random
+//! start. It reads small batches, pauses and reconnects. At the end, `check` asserts that each
+//! event for the reader was delivered or lies in a gap.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
