@@ -157,8 +157,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
 
     /// The highest floor of all addresses. The floor of an address is the offset after its last
     /// evicted event. An address exists in a store while the store has an entry for it. If an
-    /// address has no events left, the store may delete its entry. Its floor still counts here. So
-    /// no event at or above the highest floor was ever evicted.
+    /// address has no events left, the store may delete its entry. The floor of the address still
+    /// counts here. So no event at or above the highest floor was ever evicted.
     ///
     /// # Errors
     ///

@@ -69,7 +69,8 @@ impl CommitPacing {
     }
 
     /// Whether the writer should stop waiting, because the last publisher would be back too late.
-    /// The number of publishers that are already back gives the estimate. See [`LARGE`].
+    /// The writer estimates the last publisher's return from the number of publishers that are
+    /// already back. See [`LARGE`].
     fn is_too_late(&self, now: Instant, batches: usize) -> bool {
         let came = batches.saturating_sub(self.waited).max(1) as f64;
         let passed = now.saturating_duration_since(self.since);

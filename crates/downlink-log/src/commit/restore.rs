@@ -52,8 +52,8 @@ pub(crate) fn restore<P: Payload>(
     // not exist in the store, so its floor is requested here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
-    // Some topics have lost events that are newer than the oldest event in memory. The store knows
-    // the higher floors of these topics.
+    // Some topics have lost events that are newer than the oldest event in memory. The floors of
+    // these topics are above that event, and only the store knows them.
     reader.floors_above(oldest, &mut |address, floor| {
         if addresses.contains(&address) {
             core.history.raise_floor(&core.history.topic(&address), lost_below(floor));

@@ -1,9 +1,9 @@
 //! The wake-up of one reader: a hint to read the log again, or to end.
 //!
-//! Each time before a reader waits, it registers for a wake-up and then reads the log once more. A
-//! publisher first appends an event and then wakes the registered readers. So either the reader's
-//! last read finds the event, or the publisher wakes the reader. A wake-up carries no data, so one
-//! wake-up is enough for several appends, and a needless wake-up only causes one needless read.
+//! Before each wait, a reader registers for a wake-up and then reads the log once more. A publisher
+//! first appends an event and then wakes the registered readers. So either the reader's last read
+//! finds the event, or the publisher wakes the reader. A wake-up carries no data, so one wake-up is
+//! enough for several appends, and a needless wake-up only causes one needless read.
 //!
 //! Each reader has a slot, in which it registers in one of two ways. It can put a waker into the
 //! slot, and the next wake-up takes the waker out. Or it can put a server of many readers into the

@@ -3,7 +3,7 @@
 //! offset after the last evicted event, so the ring has no event below the floor.
 //!
 //! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
-//! dropping them.  Dropping a payload may run the app's code, which must not happen while the ring
+//! dropping them. Dropping a payload may run the app's code, which must not happen while the ring
 //! is locked.
 
 use std::{any::Any, collections::VecDeque};

@@ -32,7 +32,7 @@ const COMPARE_EVERY_MS: u64 = 1_000;
 /// clock says that more time has passed, the wall clock is probably wrong.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
-/// Called with the milliseconds by which the wall clock jumped.
+/// Called with the milliseconds by which the wall clock jumped; negative if it jumped back.
 pub type OnJump = dyn Fn(i64) + Send + Sync;
 
 /// Turns wall-clock time into log time. In this example, the wall clock jumps ahead by a year while

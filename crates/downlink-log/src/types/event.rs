@@ -34,8 +34,8 @@ pub struct Gap {
     /// Why events are missing.
     pub reason: GapReason,
     /// The last offset that the reader had before the gap. `None` if the log does not know this
-    /// offset: the reader began at a given time, or after an id that the log does not know or has
-    /// lost.
+    /// offset, because the reader began at a given time, after an unknown id, or after the id of a
+    /// lost event.
     pub after: Option<Offset>,
     /// The last missing offset; `None` if it is not known.
     pub until: Option<Offset>,
@@ -58,8 +58,8 @@ pub enum GapReason {
     NewEpoch,
     /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
-    /// The reader's event id is ahead of the log, so the log has lost events that the reader
-    /// already had.
+    /// The reader's event id is above the last offset that the log has of the id's epoch. So the
+    /// log has lost events that the reader already had.
     Lost,
     /// The event is damaged in the store, or can no longer be decoded.
     Unreadable,

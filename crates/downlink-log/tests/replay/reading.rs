@@ -127,7 +127,7 @@ fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
 }
 
 impl Diary {
-    /// Opens a new reader that resumes after the last id of the old reader.
+    /// Opens a new reader that resumes where the old reader stopped.
     fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         let start = Start::After(reader.cursor().to_string().into());
         *reader = begin(world, &self.wanted, &start);
