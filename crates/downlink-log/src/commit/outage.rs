@@ -14,8 +14,8 @@ use std::{
 use crate::store::StoreError;
 
 /// During an outage, the time between two tests of the store. It is short, so that a person who has
-/// freed some space does not wait long for the result. It is long enough to put little load on a
-/// failing disk.
+/// freed some disk space does not wait long for the result. It is long enough to put little load on
+/// a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two reports that the store accepts no events. With one report a minute,

@@ -59,9 +59,9 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// When the log removes a topic from memory, it keeps the topic's name, and the offset up to
-    /// which the topic's events were evicted. This is the maximum number of these names. `None`
-    /// means 65,536.
+    /// The maximum number of names of removed topics. When the log removes a topic from memory, it
+    /// keeps the topic's name, and the offset up to which the topic's events were evicted. `None`
+    /// means 65,536 names.
     pub collected_max: Option<usize>,
 }
 

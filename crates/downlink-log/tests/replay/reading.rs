@@ -163,7 +163,7 @@ impl Diary {
                 return false;
             }
         }
-        assert!(out.len() <= self.pages.events_max, "a read returned {} events", out.len());
+        assert!(out.len() <= self.pages.events_max, "too many events: {}", out.len());
         true
     }
 

@@ -67,7 +67,7 @@ fn waiting_events_share_a_commit() {
         world.shelf.let_go();
         assert!(commits.iter().all(|commit| outcome(commit).is_ok()));
         assert_eq!(world.shelf.offsets(), (1..=100).collect::<Vec<_>>());
-        assert!(world.shelf.commits() <= 3, "the log made {} commits", world.shelf.commits());
+        assert!(world.shelf.commits() <= 3, "too many commits: {}", world.shelf.commits());
     }
 }
 
