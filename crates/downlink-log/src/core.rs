@@ -10,9 +10,9 @@ use crate::types::Payload;
 ///
 /// 1. the sequence, or the names of topics, but never both
 /// 2. the table of patterns
-/// 3. the index
-/// 4. one ring
-/// 5. one pattern's rows
+/// 3. the index of all events
+/// 4. the ring of one topic
+/// 5. the rows of one pattern, which list the newest events of its topics
 /// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers chose
 /// 7. the wake-up slot of one reader
 ///

@@ -37,8 +37,8 @@ pub struct StoreOptions<P> {
     /// Called when the store begins to refuse events, and when it accepts events again. `None` by
     /// default.
     pub on_report: Option<Box<OnReport>>,
-    /// After a failure, the log checks again and again whether the store accepts events. This is
-    /// the time between two checks.
+    /// The time between two checks of a store that has failed. After a failure, the log checks
+    /// again and again whether the store accepts events.
     pub retry_every: Duration,
     /// The log's clock. While nothing is published, the writing thread reads the clock to evict
     /// events by age. The store keeps the difference between the clock and the wall clock.

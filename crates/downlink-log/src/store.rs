@@ -68,7 +68,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
     /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
     /// before the next flush or durable commit may lose it. A power cut loses only the newest
-    /// events. It never loses an event and keeps a newer one.
+    /// events: if an event is lost, all newer events are lost too.
     ///
     /// # Errors
     ///
@@ -155,9 +155,10 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn newest_eviction(&self) -> Result<EvictionNumber, StoreError>;
 
-    /// The highest floor of all addresses, including addresses that no longer exist. The floor of
-    /// an address is the offset after its last evicted event. So no event at or above the highest
-    /// floor was ever evicted.
+    /// The highest floor of all addresses. The floor of an address is the offset after its last
+    /// evicted event. An address exists in a store while the store has an entry for it. If an
+    /// address has no events left, the store may delete its entry. The floor of the address still
+    /// counts here. So no event at or above the highest floor was ever evicted.
     ///
     /// # Errors
     ///
@@ -215,8 +216,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
 
     /// Closes the read side. Every later call fails with [`StoreError::Stopped`]. A log calls this
-    /// when its last handle is dropped. A subscription may still hold the read side then, and must
-    /// not keep the file open.
+    /// when its last handle is dropped. A subscription may still hold the read side then. After
+    /// this call, the read side must not keep the file open.
     fn close(&self);
 }
 

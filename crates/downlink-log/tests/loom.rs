@@ -3,8 +3,8 @@
 //! interleaving, no event may be lost, and no reader may wait forever.
 //!
 //! If the log does not wake a waiting reader, loom reports a deadlock. With two threads, a run has
-//! up to three preemptions. With three threads, it has up to two. More preemptions take much longer
-//! and have found no further errors.
+//! up to three preemptions. With three threads, it has up to two preemptions. More preemptions take
+//! much longer and have found no further errors.
 //!
 //! The index is a list of all events of all topics. Normally, only readers of many topics read
 //! through the index. In these models, readers of two topics read through the index too (see

@@ -93,9 +93,9 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
     }
 }
 
-/// Looks up ids and keys in memory, in the group and in the store. Only the writer's thread adds or
-/// changes ids and keys. When memory has evicted an event, only the store still knows the event's
-/// id.
+/// Looks up ids and keys in memory, in the group and in the store. The store is needed because the
+/// id of an event leaves memory when the event is evicted from memory. Only the writer's thread
+/// adds or changes ids and keys.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,

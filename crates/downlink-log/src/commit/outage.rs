@@ -1,10 +1,10 @@
 //! An outage is a time in which the store accepts no events.
 //!
 //! The writer is the thread that writes to the store. The writer reports the beginning and the end
-//! of an outage. While the outage lasts, the writer repeats the first report at most once a minute.
-//! Every few seconds, the writer tests whether the store accepts events again. The next publish
-//! would also test the store, but it may never come: during an outage, a server may report that it
-//! is not ready, and then it gets no events to publish.
+//! of an outage. While the outage lasts, the writer repeats the report of its beginning at most
+//! once a minute. Every few seconds, the writer tests whether the store accepts events again. The
+//! next publish would also test the store, but it may never come: during an outage, a server may
+//! report that it is not ready, and then it gets no events to publish.
 
 use std::{
     ops::Range,
@@ -14,8 +14,8 @@ use std::{
 use crate::store::StoreError;
 
 /// During an outage, the time between two tests of the store. It is short, so that a person who has
-/// freed some space does not wait long for the result. It is long enough to put little load on a
-/// failing disk.
+/// freed some disk space does not wait long for the result. It is long enough to put little load on
+/// a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two reports that the store accepts no events. With one report a minute,
@@ -47,7 +47,7 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 /// An outage that has begun.
 pub(crate) struct Outage {
     /// Why the store accepts no events: the latest error. After a final error, the store must be
-    /// opened again, so no later error replaces it.
+    /// opened again, so no later error replaces a final error.
     pub(crate) error: StoreError,
     /// The number of bytes in the last write that was refused. A test writes the same number of
     /// bytes. With far fewer bytes, the test could succeed on a disk that still refuses most

@@ -56,7 +56,7 @@ impl Commit {
         waker: &Waker,
         take: impl FnOnce(&Answers) -> R,
     ) -> Poll<Result<R, AppendError>> {
-        // The waker is cloned before the lock is taken, because a clone may run a user's code.
+        // The waker is cloned before the lock is taken, because a clone may run the app's code.
         let waker = waker.clone();
         let mut state = self.0.lock();
         if let Some(result) = &state.result {

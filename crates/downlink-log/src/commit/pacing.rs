@@ -23,8 +23,8 @@ const CHECKS: u32 = 4;
 /// one exception: if the estimate is at least `LARGE` times as long, the writer goes on waiting. A
 /// commit at once would then contain only a few events, and most publishers would still be away
 /// when it ends. With 2 instead of 3, the writer would also wait when the estimate is just twice as
-/// long. Then all publishers would be back while the commit after the wait runs, and would have to
-/// wait for its end.
+/// long. Then the last publishers would come back while the commit after the wait runs, and would
+/// have to wait until it ends.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be
@@ -69,7 +69,8 @@ impl CommitPacing {
     }
 
     /// Whether the writer should stop waiting, because the last publisher would be back too late.
-    /// The number of publishers that are already back gives the estimate. See [`LARGE`].
+    /// The writer estimates the last publisher's return from the number of publishers that are
+    /// already back. See [`LARGE`].
     fn is_too_late(&self, now: Instant, batches: usize) -> bool {
         let came = batches.saturating_sub(self.waited).max(1) as f64;
         let passed = now.saturating_duration_since(self.since);

@@ -68,7 +68,7 @@ pub(crate) struct CommitQueue<P: Payload> {
     /// The writer waits for a notification of this variable. It is notified when there is something
     /// to commit, and when the queue is closed.
     pub(crate) to_commit: Condvar,
-    /// This commit gets its outcome when the writer has closed the store.
+    /// Stands for the end of the writer. It gets its outcome when the writer has closed the store.
     pub(crate) ended: Commit,
 }
 

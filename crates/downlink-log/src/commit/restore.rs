@@ -52,8 +52,8 @@ pub(crate) fn restore<P: Payload>(
     // not exist in the store, so its floor is requested here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
-    // Some topics have lost events that are newer than the oldest event in memory. The store knows
-    // the higher floors of these topics.
+    // Some topics have lost events that are newer than the oldest event in memory. The floors of
+    // these topics are above that event, and only the store knows them.
     reader.floors_above(oldest, &mut |address, floor| {
         if addresses.contains(&address) {
             core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
@@ -68,9 +68,9 @@ pub(crate) fn restore<P: Payload>(
     drop(held);
     core.settle(Some(evicted));
     // A topic that has no ring now may have lost events that are newer than the oldest event in
-    // memory. So the floor of all these topics is raised to the store's highest floor. Their
-    // readers then read from the store, which reports lost events. With a lower floor, the readers
-    // would skip the lost events without a gap.
+    // memory. So the floor of all topics without a ring is raised to the store's highest floor.
+    // Their readers then read from the store, which reports lost events. With a lower floor, the
+    // readers would skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // After the restart, finished topics must still refuse events.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {

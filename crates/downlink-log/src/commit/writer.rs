@@ -24,10 +24,10 @@ use crate::store::{Durability, Store, StoreError, Trimmed};
 use crate::sync::MutexGuard;
 use crate::types::{ClockState, EndReason, Payload};
 
-/// The maximum time between the commit of an event in relaxed durability and its flush to the disk.
-/// A power cut may lose the events of the last 100 ms. With 100 ms, there are at most ten flushes a
-/// second. With half this time, the many flushes would wear out the disk sooner. With twice this
-/// time, people would notice the loss.
+/// The maximum time between the commit of an event with relaxed durability and its flush to the
+/// disk. A power cut may lose the events of the last 100 ms. With 100 ms, there are at most ten
+/// flushes a second. With half this time, the many flushes would wear out the disk sooner. With
+/// twice this time, people would notice the loss.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
 /// The maximum sleep of a writer that has nothing to do. The writer evicts old events each time it

@@ -1,5 +1,5 @@
 //! Evicted events. They are gathered while locks are held and dropped after the locks are released,
-//! because dropping a payload may run a user's code.
+//! because dropping a payload may run the app's code.
 
 use std::sync::Arc;
 

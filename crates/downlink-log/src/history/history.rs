@@ -397,7 +397,7 @@ impl<P: Payload> History<P> {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
     }
 
-    /// Raises the floor of every topic that is not in memory, to cover this loss.
+    /// Raises the floor that topics outside memory share, so that it covers this loss.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
         self.topics.raise_unknown(lost);

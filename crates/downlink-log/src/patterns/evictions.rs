@@ -96,7 +96,7 @@ mod tests {
                 for after in 0..=at {
                     let exact = all.iter().filter(|step| step.0 > after).map(|step| step.1).max();
                     let answer = evictions.highest_after(Some(number(after)));
-                    assert!(answer >= exact, "{answer:?} {exact:?}");
+                    assert!(answer >= exact, "{answer:?} is below {exact:?}");
                 }
             }
         }

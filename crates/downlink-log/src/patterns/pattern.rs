@@ -41,8 +41,8 @@ pub(crate) struct Pattern<P> {
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.
     complete_from: u64,
-    /// The offsets of the events, in order. Each offset is stored with one topic of the event, a
-    /// topic that the pattern matches.
+    /// The offsets of the events, in order. Each offset is stored with one of the event's topics
+    /// that the pattern matches.
     rows: VecDeque<(u64, Arc<Topic<P>>)>,
     evictions: Evictions,
 }

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_with_many_patterns_stores_none() {
+    fn a_topic_that_many_patterns_match_stores_none_of_them() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));
         let _seats = ["*", "a/*", "a/b/*", "a/{x}"].map(|selector| enter(&patterns, selector));
         assert_eq!(matching(&patterns, &topic), ["*", "a/*", "a/{x}"]);

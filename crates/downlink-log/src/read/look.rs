@@ -256,7 +256,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event at `offset` from one of its topics, which are in the next rows. Returns
+    /// Takes the event at `offset` from one of its topics. The next rows name these topics. Returns
     /// `false` if the look must stop.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();

@@ -29,8 +29,8 @@ pub(crate) struct Position {
     /// store had no further event for it. `None` if the reader's beginning was found without the
     /// store.
     pub(crate) at_end: Option<bool>,
-    /// Tells which evicted events count as missing while the reader reads old events. `None` after
-    /// that, and for a reader that reads only new events.
+    /// Tells which evicted events count as missing while the reader reads old events. `None` for a
+    /// reader that reads only new events.
     pub(crate) past: Option<Box<PastLosses>>,
 }
 

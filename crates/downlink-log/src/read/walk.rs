@@ -20,8 +20,8 @@ use crate::types::{Address, PatternSet, Payload};
 /// loom's tests, the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
-/// The prefix of a pattern is the text before its first `*` or placeholder. If the names of at most
-/// this many topics begin with the prefixes of a reader's patterns, the reader does not use the
+/// The prefix of a pattern is the text before its first `*` or placeholder. If at most this many
+/// topics have a name that begins with a prefix of a reader's patterns, the reader does not use the
 /// index. Instead, it searches the ring of each topic, which holds the topic's events.
 pub(crate) const FEW_TOPICS: usize = 64;
 
@@ -143,8 +143,8 @@ fn is_kept<P: Payload>(seats: &Seats<P>, row: &IndexRow<P>, work: &mut WorkBudge
     found
 }
 
-/// The topics that the reader reads. `None` if the names of more than [`FEW_TOPICS`] topics begin
-/// with the prefixes of its patterns.
+/// The topics that the reader reads. `None` if more than [`FEW_TOPICS`] topics have a name that
+/// begins with a prefix of its patterns.
 pub(crate) fn few_topics<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,

@@ -248,8 +248,8 @@ mod tests {
         assert_eq!(readers.insert(reader(5)), 0);
     }
 
-    /// Three readers stay on the list. In each of three storms, a thousand other readers join the
-    /// list and leave it. The order in which they leave differs from storm to storm.
+    /// Three readers stay on the list. In each of three rounds, a thousand other readers join the
+    /// list and leave it. The order in which they leave differs from round to round.
     #[test]
     fn a_list_shrinks_to_the_place_of_its_last_reader() {
         let mut readers = ReaderList::new();

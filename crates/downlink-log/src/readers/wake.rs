@@ -1,9 +1,9 @@
 //! The wake-up of one reader: a hint to read the log again, or to end.
 //!
-//! Each time before a reader waits, it registers for a wake-up and then reads the log once more. A
-//! publisher first appends an event and then wakes the registered readers. So either the reader's
-//! last read finds the event, or the publisher wakes the reader. A wake-up carries no data, so one
-//! wake-up is enough for several appends, and a needless wake-up only causes one needless read.
+//! Before each wait, a reader registers for a wake-up and then reads the log once more. A publisher
+//! first appends an event and then wakes the registered readers. So either the reader's last read
+//! finds the event, or the publisher wakes the reader. A wake-up carries no data, so one wake-up is
+//! enough for several appends, and a needless wake-up only causes one needless read.
 //!
 //! Each reader has a slot, in which it registers in one of two ways. It can put a waker into the
 //! slot, and the next wake-up takes the waker out. Or it can put a server of many readers into the
@@ -65,8 +65,8 @@ pub(crate) struct WakeSlot {
     /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
     /// the publisher sees the registration. If the publisher's swap comes first, the reader sees
     /// the log's new tail, which the publisher stored before its swap. A plain store does not read
-    /// the value that it overwrites. So with a plain store instead of the swap, the reader might
-    /// not see the new tail.
+    /// the value that it overwrites. So with a plain store instead of the reader's swap, the reader
+    /// might not see the new tail.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
     /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
@@ -115,7 +115,7 @@ impl WakeSlot {
             && self.waker.lock().as_ref().is_some_and(|held| held.will_wake(waker));
         if !same {
             // The waker is cloned and the old waker is dropped while no lock is held, because both
-            // may run a user's code.
+            // may run the app's code.
             let waker = waker.clone();
             let old = self.waker.lock().replace(waker);
             drop(old);
@@ -216,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// Records the keys that were woken.
+    /// A server that records the keys of the readers that the log wakes.
     struct RecordedKeys(Mutex<Vec<u32>>);
 
     impl WakeMany for RecordedKeys {
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    /// Wakes the waiting readers, and returns the keys that were woken.
+    /// Wakes the waiting readers, and returns the keys of the readers that were woken with a key.
     fn woken(wakes: &[&WakeSlot], recorded: &RecordedKeys) -> Vec<u32> {
         let mut woken = WakeBatch::default();
         wakes.iter().for_each(|wake| wake.take(&mut woken));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_registration_is_woken() {
+    fn a_wake_up_uses_only_the_last_registration() {
         let (recorded, many) = many();
         let count = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&count));

@@ -122,7 +122,7 @@ impl<P: Payload> Drop for Reserved<'_, P> {
 /// A batch whose new events have their offsets. The rings of their topics are reserved until the
 /// events are pushed into them.
 ///
-/// The batch is dropped while no lock is held, because dropping a payload may run a user's code.
+/// The batch is dropped while no lock is held, because dropping a payload may run the app's code.
 pub(crate) struct Assigned<P> {
     /// The time that the publisher passed to the append.
     pub(crate) now: Timestamp,

@@ -210,7 +210,7 @@ impl Sequence {
         let Some(reserved) = topics.reserve(&plans) else { return Ok(None) };
         let (first, at) = (self.next, self.at.max(now));
         let mut next = first;
-        // `stamp` is a user's code. If it panics, `reserved` is dropped, which ends the
+        // `stamp` is the app's code. If it panics, `reserved` is dropped, which ends the
         // reservations, and nothing is appended.
         let stamped: SmallVec<[Option<P>; 1]> = drafts
             .iter_mut()

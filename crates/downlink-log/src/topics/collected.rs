@@ -13,7 +13,7 @@ use crate::topics::Lost;
 use crate::types::Address;
 
 /// The maximum number of names in the table. This many names of ordinary length take about 10 MiB.
-/// If more topics are collected, readers that continue after an id get more gaps although they have
+/// If more topics are collected, a reader that continues after an id may get a gap although it has
 /// missed nothing.
 pub(crate) const COLLECTED_MAX: usize = 65_536;
 
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_in_the_table_until_it_is_recalled() {
+    fn recall_returns_the_losses_of_a_name_once() {
         let mut collected = Collected::new(2);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("a")), floor(5));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_recalled_leave_the_table() {
+    fn recall_removes_a_name_from_the_table() {
         let mut collected = Collected::new(4);
         for offset in 2..1_000 {
             collected.remember(topic("a"), floor(offset));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_may_keep_no_name_raises_the_floor_at_once() {
+    fn a_table_for_zero_names_raises_the_common_floor_at_once() {
         let mut collected = Collected::new(0);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("b")), floor(5));

@@ -3,8 +3,8 @@
 //! offset after the last evicted event, so the ring has no event below the floor.
 //!
 //! The lock of a ring is in `topic`. A ring returns evicted entries to its caller instead of
-//! dropping them. Dropping a payload may run a user's code, which must not happen while the ring is
-//! locked.
+//! dropping them. Dropping a payload may run the app's code, which must not happen while the ring
+//! is locked.
 
 use std::{any::Any, collections::VecDeque};
 

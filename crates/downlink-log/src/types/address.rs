@@ -1,7 +1,7 @@
 //! The recipients of an event: everyone, one client, or the readers of a topic.
 //!
-//! The three kinds of recipients are variants of one type. So a topic and a client's inbox never
-//! collide, even if the topic's name is the client's id.
+//! The three kinds of recipients are variants of one type. So the log never takes a topic for a
+//! client, even if the topic's name equals the client's id.
 
 use std::{fmt, sync::Arc};
 
@@ -58,8 +58,8 @@ impl Topic {
     ///
     /// # Errors
     ///
-    /// [`InvalidName::Slash`] if a segment contains `/`, and the errors of [`new`](Self::new).
-    /// Positions count bytes of the whole name.
+    /// [`InvalidName::Slash`] if a segment contains `/`, and the errors of [`new`](Self::new). The
+    /// position in an error counts the bytes of the whole name.
     pub fn from_segments<S: AsRef<str>>(
         segments: impl IntoIterator<Item = S>,
     ) -> Result<Self, InvalidName> {
@@ -173,8 +173,8 @@ pub enum InvalidName {
         /// The position in bytes.
         at: usize,
     },
-    /// A segment is empty: there is nothing between two `/`, before the first one, or after the
-    /// last one.
+    /// A segment is empty: there is nothing between two `/`, before the first `/`, or after the
+    /// last `/`.
     #[error("an empty segment at byte {at}: write a/b, not /a, a//b or a/")]
     EmptySegment {
         /// The position in bytes.

@@ -32,7 +32,7 @@ const COMPARE_EVERY_MS: u64 = 1_000;
 /// clock says that more time has passed, the wall clock is probably wrong.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
-/// Called with the milliseconds by which the wall clock jumped.
+/// Called with the milliseconds by which the wall clock jumped; negative if it jumped back.
 pub type OnJump = dyn Fn(i64) + Send + Sync;
 
 /// Turns wall-clock time into log time. In this example, the wall clock jumps ahead by a year while
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_jump_ahead_and_back_log_time_has_moved_by_the_steady_time() {
+    fn after_a_jump_ahead_and_back_log_time_has_moved_as_far_as_the_steady_clock() {
         let clock = clock(None);
         assert_eq!(at(&clock, T0 + 3_650 * DAY, 100), T0 + 100);
         assert_eq!(clock.shown(wall(T0 + 100)), wall(T0 + 3_650 * DAY));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_step_back_stops_log_time_and_a_large_one_is_a_jump() {
+    fn a_small_step_back_stops_log_time_and_a_large_step_back_is_a_jump() {
         let clock = clock(None);
         assert_eq!(at(&clock, T0 + 20_000, 20_000), T0 + 20_000);
         assert_eq!(at(&clock, T0 + 10_000, 21_000), T0 + 20_000);

@@ -1,5 +1,6 @@
 //! Events, gaps, the reasons of gaps, and the reasons why a reader ends. Retention is the rule that
-//! limits the history of a topic. An event that exceeds the rule is evicted.
+//! limits the history of a topic. If the history exceeds a limit of the rule, its oldest events are
+//! evicted.
 
 use crate::types::{Offset, Timestamp};
 
@@ -8,8 +9,8 @@ use crate::types::{Offset, Timestamp};
 pub struct Batch {
     /// The maximum number of events; 0 counts as 1.
     pub events_max: usize,
-    /// The number of payload bytes at which the read stops. The read takes no further event once
-    /// its events have this many bytes, so the last event may exceed the number.
+    /// The number of payload bytes at which a read stops. The last event of the read may go beyond
+    /// this number.
     pub bytes_max: usize,
 }
 
@@ -33,8 +34,8 @@ pub struct Gap {
     /// Why events are missing.
     pub reason: GapReason,
     /// The last offset that the reader had before the gap. `None` if the log does not know this
-    /// offset: the reader began at a given time, or after an id that the log does not know or has
-    /// lost.
+    /// offset, because the reader began at a given time, after an unknown id, or after the id of a
+    /// lost event.
     pub after: Option<Offset>,
     /// The last missing offset; `None` if it is not known.
     pub until: Option<Offset>,
@@ -57,8 +58,8 @@ pub enum GapReason {
     NewEpoch,
     /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
-    /// The reader's event id is ahead of the log, so the log has lost events that the reader
-    /// already had.
+    /// The reader's event id is above the last offset that the log has of the id's epoch. So the
+    /// log has lost events that the reader already had.
     Lost,
     /// The event is damaged in the store, or can no longer be decoded.
     Unreadable,

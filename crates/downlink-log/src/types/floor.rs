@@ -28,7 +28,8 @@ impl Floor {
 ///
 /// When a reader begins to read history, it stores the number of the newest eviction. Events that
 /// were evicted by then do not count as missing, because the reader requests only the events that
-/// are still kept. Events that are evicted later are missing for this reader.
+/// are still kept. An event that is evicted later, before the reader has read it, is missing for
+/// this reader.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct EvictionNumber(u64);
 

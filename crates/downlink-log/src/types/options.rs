@@ -16,9 +16,9 @@ pub struct Limits {
     /// The maximum number of topics and inboxes that have events or are finished. An inbox is the
     /// topic of one client.
     pub topics_max: usize,
-    /// The maximum number of distinct topics and inboxes that open readers name, with or without
-    /// events. A topic or inbox counts towards `topics_max` only if it has events or is finished,
-    /// so readers cannot use up the limit that publishers need.
+    /// The maximum number of distinct topics and inboxes that open readers name. Names without
+    /// events count too. But a topic or inbox counts towards `topics_max` only if it has events or
+    /// is finished, so readers cannot use up the limit that publishers need.
     pub subscribed_names_max: usize,
     /// The maximum number of bytes of history in all topics together.
     pub bytes_max: usize,
@@ -59,9 +59,9 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// The limits.
     pub limits: Limits,
-    /// When the log removes a topic from memory, it keeps the topic's name, and the offset up to
-    /// which the topic's events were evicted. This is the maximum number of these names. `None`
-    /// means 65,536.
+    /// The maximum number of names of removed topics. When the log removes a topic from memory, it
+    /// keeps the topic's name, and the offset up to which the topic's events were evicted. `None`
+    /// means 65,536 names.
     pub collected_max: Option<usize>,
 }
 

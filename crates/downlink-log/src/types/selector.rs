@@ -154,10 +154,10 @@ mod tests {
     fn check(selector: &str, matching: &[&str], other: &[&str]) {
         let selector = TopicSelector::parse(selector).unwrap();
         for topic in matching {
-            assert!(selector.matches(&Topic::new(topic).unwrap()), "{selector} {topic}");
+            assert!(selector.matches(&Topic::new(topic).unwrap()), "{selector} must match {topic}");
         }
         for topic in other {
-            assert!(!selector.matches(&Topic::new(topic).unwrap()), "{selector} {topic}");
+            assert!(!selector.matches(&Topic::new(topic).unwrap()), "{selector} matches {topic}");
         }
     }
 

@@ -82,8 +82,8 @@ impl<V> Node<V> {
                 if node.is_empty() {
                     self.literals.remove(segment);
                     // A map keeps its capacity when entries are removed, so it must be shrunk.
-                    // Without this, it would still use 80 MB after a million patterns have come and
-                    // gone.
+                    // Otherwise it would still use 80 MB after a million patterns were added and
+                    // removed.
                     if self.literals.len() < self.literals.capacity() / 4 {
                         self.literals.shrink_to(2 * self.literals.len());
                     }

@@ -1,9 +1,10 @@
-//! Random programs run on a log with small limits and on a naive model of the log.
+//! A program is a list of operations. Random programs run on a log with small limits and on a naive
+//! model of the log.
 //!
 //! The model keeps everything in plain maps and computes each result from scratch. At every step,
 //! the log must give the same answers, events, gaps and sizes as the model. A second check looks at
-//! each client across all its connections. Every event for the client must be delivered once, or
-//! lie in a gap that was reported to the client.
+//! all connections of each client. Every event for the client must be delivered once, or lie in a
+//! gap that was reported to the client.
 #![cfg(not(downlink_loom))]
 
 mod naive;

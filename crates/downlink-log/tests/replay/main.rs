@@ -1,7 +1,8 @@
 //! Readers read old events from the SQLite store while publishers publish and retention evicts
 //! events.
 //!
-//! A seed determines a program: the publishers, the readers and their speeds. The seed does not
+//! A program is a set of publishers and readers of one log, each in its own thread. The program's
+//! seed determines what they publish and read, and when a reader pauses. The seed does not
 //! determine the timing of the threads, so two runs of a program differ. `DOWNLINK_REPLAY_RUNS`
 //! sets the number of programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
 #![cfg(not(downlink_loom))]

@@ -65,7 +65,7 @@ impl Payload for Numbered {
 /// The published events by offset: for each event, the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
-/// The retention and durability of a program, which its seed determines.
+/// The retention and the durability in one program. The program's seed determines both.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,

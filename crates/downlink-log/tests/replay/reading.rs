@@ -1,6 +1,6 @@
-//! A reader of a program. The reader is opened at a random time with a random start. It reads small
-//! batches, pauses and reconnects. At the end, `check` asserts that each event for the reader was
-//! delivered or lies in a gap.
+//! One reader in a program (see `program`). The reader is opened at a random time with a random
+//! start. It reads small batches, pauses and reconnects. At the end, `check` asserts that each
+//! event for the reader was delivered or lies in a gap.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -127,7 +127,7 @@ fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
 }
 
 impl Diary {
-    /// Opens a new reader that resumes after the last id of the old reader.
+    /// Opens a new reader that resumes where the old reader stopped.
     fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         let start = Start::After(reader.cursor().to_string().into());
         *reader = begin(world, &self.wanted, &start);
@@ -163,7 +163,7 @@ impl Diary {
                 return false;
             }
         }
-        assert!(out.len() <= self.pages.events_max, "a read returned {} events", out.len());
+        assert!(out.len() <= self.pages.events_max, "too many events: {}", out.len());
         true
     }
 

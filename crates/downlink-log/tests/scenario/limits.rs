@@ -61,7 +61,7 @@ fn events_to_too_many_topics_are_rejected() {
     assert_eq!(
         append(&log, 0, &["d"]),
         Err(full.clone()),
-        "topic `d` has a reader but no events, so it does not count yet and would exceed the limit"
+        "topic `d` has a reader but no events, so its first event would exceed the limit"
     );
     assert_eq!(append(&log, 0, &["g"]), Err(full), "topic `g` is new");
     assert!(append(&log, 0, &["f"]).is_ok());

@@ -92,7 +92,7 @@ fn a_repeated_batch_wakes_no_reader() {
 }
 
 #[test]
-fn a_reader_ends_after_all_events_and_with_the_first_reason() {
+fn a_reader_ends_after_all_events_and_reports_the_first_end_reason() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["a"]), &Start::Live).unwrap();
     append(&log, 0, &["a"]).unwrap();

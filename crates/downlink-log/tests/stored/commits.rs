@@ -67,7 +67,7 @@ fn waiting_events_share_a_commit() {
         world.shelf.let_go();
         assert!(commits.iter().all(|commit| outcome(commit).is_ok()));
         assert_eq!(world.shelf.offsets(), (1..=100).collect::<Vec<_>>());
-        assert!(world.shelf.commits() <= 3, "the log made {} commits", world.shelf.commits());
+        assert!(world.shelf.commits() <= 3, "too many commits: {}", world.shelf.commits());
     }
 }
 
@@ -395,7 +395,7 @@ fn a_full_queue_rejects_the_next_batch() {
 
 /// Every address of a waiting event takes memory, even an address with a short name.
 #[test]
-fn events_to_many_topics_fill_the_queue_by_their_bytes() {
+fn events_to_many_topics_reach_the_limit_of_bytes_of_the_queue() {
     let world = World::new(Durability::Commit);
     let to: Vec<Address> = (0..1_000).map(|n| topic(&n.to_string())).collect();
     world.shelf.hold();

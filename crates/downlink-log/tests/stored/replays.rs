@@ -63,7 +63,7 @@ fn readers_may_start_at_events_that_are_only_in_the_store() {
 }
 
 #[test]
-fn a_reader_resumes_exactly_after_a_publisher_id_that_only_the_store_knows() {
+fn a_reader_resumes_exactly_after_an_event_id_that_only_the_store_knows() {
     let world = World::new(Durability::Commit);
     world.append(vec![with_id("a", 0, "mine")]).unwrap();
     world.publish("a", 1..20);
@@ -155,7 +155,7 @@ fn a_reader_of_history_gets_a_gap_only_for_events_evicted_while_it_reads() {
 /// For a slow reader, the log keeps one page of events in memory. The log reads the next page from
 /// the store only after the reader has read this page.
 #[test]
-fn a_replay_reads_a_page_only_after_the_reader_has_read_the_page_before() {
+fn a_replay_reads_a_page_only_after_the_reader_has_read_the_previous_page() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..60);
     let mut reader = world.open(&["a"], Start::Earliest);

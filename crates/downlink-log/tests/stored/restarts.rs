@@ -27,7 +27,7 @@ fn readers_resume_exactly_after_ids_of_earlier_epochs() {
 }
 
 #[test]
-fn offsets_continue_after_a_restart_and_belong_to_their_epoch() {
+fn after_a_restart_offsets_continue_and_new_events_have_the_new_epoch() {
     let mut world = World::new(Durability::Commit);
     assert_eq!(world.publish("a", 0..3), [1, 2, 3]);
     world.reopen();
