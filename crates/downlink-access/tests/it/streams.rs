@@ -172,7 +172,7 @@ fn a_revoked_client_loses_its_streams() {
 }
 
 #[test]
-fn the_streams_of_a_key_end_while_the_key_is_revoked() {
+fn a_revoked_key_ends_its_streams_and_a_forgotten_key_is_accepted_again() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     let header = publish_key();

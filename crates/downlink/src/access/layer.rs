@@ -76,8 +76,9 @@ impl AccessLayer {
         self
     }
 
-    /// Adds a name of the app, such as `push.example`, besides the name in the header `Host`. An
-    /// app needs this behind a proxy that changes `Host`. May be called several times.
+    /// Adds a name of the app, such as `push.example`. A page belongs to the app's own origin if
+    /// its origin has this name or the name in the header `Host`. An app behind a proxy that
+    /// changes `Host` needs this setting. May be called several times.
     pub fn host(mut self, name: impl Into<String>) -> Self {
         self.hosts.push(name.into());
         self

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_counts_for_a_known_page_or_for_a_get_that_names_no_page() {
+    fn a_cookie_counts_for_a_known_page_or_for_a_get_request_without_a_page() {
         let (get, post) = (Method::GET, Method::POST);
         let none = HeaderMap::new();
         assert!(Origin::Own.may_use_cookies(&none, &post));
