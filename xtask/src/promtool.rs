@@ -124,7 +124,8 @@ impl Drop for Server {
     }
 }
 
-/// The body of an answer with the status 200, which ends when the server closes the connection.
+/// Reads an answer until the server closes the connection, and returns the body. The status must be
+/// 200, and the body must not be chunked.
 fn answer(mut from: BufReader<TcpStream>) -> anyhow::Result<String> {
     let mut text = String::new();
     from.read_to_string(&mut text).context("no answer")?;

@@ -95,13 +95,13 @@ struct Shared {
 /// Settings of an [`Access`]. The default accepts no request.
 #[derive(Debug, Default)]
 pub struct AccessOptions {
-    /// The selectors that need no credential to subscribe.
+    /// The selectors of the public topics. A client needs no credential to subscribe to them.
     pub public: Vec<TopicSelector>,
-    /// The accepted keys.
+    /// The accepted publish keys and admin keys.
     pub keys: Keys,
     /// The verifier of tokens.
     pub tokens: Option<Tokens>,
-    /// The keys of tickets.
+    /// The keys that seal and open tickets.
     pub tickets: Option<TicketKeys>,
 }
 
@@ -157,8 +157,8 @@ impl Access {
         Self { takes_keys: false, ..self.clone() }
     }
 
-    /// Verifies the credential of a request. A request without a credential gets a grant without
-    /// rights.
+    /// Verifies the credential of a request. A request without a credential gets
+    /// [`Grant::none`](crate::Grant::none).
     ///
     /// # Errors
     ///
@@ -352,7 +352,8 @@ impl Access {
         let settings = self.settings();
         let found = settings.keys.find(text.as_bytes()).filter(|_| self.takes_keys);
         let Some((key, role)) = found else {
-            // Every token has dots. So an unknown key with a dot gets the error of a token.
+            // Every token has dots. So a text without a dot is an unknown key, and any other text
+            // is verified as a token.
             let is_token = text.contains('.');
             return if is_token { settings.token(text, now) } else { Err(AccessError::KeyUnknown) };
         };
@@ -483,7 +484,7 @@ enum GrantClient {
     Nobody,
     /// The grant has the client that the subscription names.
     Subscribed,
-    /// The subscription names no client. The grant has this one.
+    /// The grant has a client that the subscription does not name. This is the client's tag.
     Other(ClientTag),
 }
 
@@ -520,8 +521,9 @@ impl StreamGrant {
     /// Checks that the stream may stay open. `asked` is the selection that was
     /// [admitted](Access::admit).
     ///
-    /// If a topic was public and no longer is, the stream ends, even if its grant also covers the
-    /// topic. The client reconnects and then reads the topic with its grant.
+    /// If the grant did not cover all topics of the stream, the stream relies on the public topics.
+    /// It then ends when one of its topics is no longer public, even if the grant covers this
+    /// topic. The client reconnects and reads the topic with its grant.
     ///
     /// # Errors
     ///

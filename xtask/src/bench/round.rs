@@ -31,12 +31,12 @@ impl Load {
         Self { words, query: "", seconds: None, is_watched: false, is_drawn: false }
     }
 
-    /// The highest possible rate, with at most this many events in flight.
+    /// Publishes at the highest possible rate, with at most this many events in flight.
     pub(super) fn window(self, events: u64) -> Self {
         self.with(&["--window", &events.to_string()])
     }
 
-    /// A fixed rate in events per second.
+    /// Publishes at a fixed rate, in events per second.
     pub(super) fn rate(self, per_second: f64) -> Self {
         self.with(&["--rate", &format!("{per_second:.3}")])
     }

@@ -13,8 +13,8 @@ pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
 const DURABLE_SHARE: u64 = 3;
 /// The body of one event in a batch. A batch has one such line for each event.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// The maximum number of events in flight while history is made. It is so large that it does not
-/// limit the rate. Only the time until each publisher gets its answer limits the rate.
+/// The maximum number of events in flight while history is made. It is so large that the rate
+/// depends only on the time until each publisher gets its answer.
 const MAKING_WINDOW: u64 = 65_536;
 /// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;

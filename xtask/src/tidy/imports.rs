@@ -57,7 +57,8 @@ fn crate_folder(path: &str) -> Option<&str> {
 
 impl<'a> Crate<'a> {
     fn new(folder: &str, mut files: Vec<&'a Source>) -> Self {
-        // If a package has a library and a program, the program is a separate crate.
+        // If a package has a library and a program, the program is a separate crate, so its file is
+        // left out.
         let is_library = |file: &&Source| file.path == format!("{folder}lib.rs");
         if files.iter().any(is_library) {
             files.retain(|file| file.path != format!("{folder}main.rs"));

@@ -23,9 +23,10 @@ use crate::secret::KeyId;
 /// verified again.
 pub const VERIFIED_SIGNATURES_MAX: usize = 65_536;
 
-/// The marks of one group. A mark belongs to one group, and a new mark displaces the mark of its
-/// group that was used least recently. If a group had only one mark, 10,000 tokens would displace
-/// about 700 marks, although the table has room for more than 10,000.
+/// The number of marks in a group. The table has many groups, and a hash decides to which group a
+/// mark belongs. A new mark displaces the mark of its group that was used least recently. If a
+/// group had only one mark, 10,000 tokens would displace about 700 marks, although the table has
+/// room for more than 10,000.
 const MARKS: usize = 4;
 
 const GROUPS: usize = VERIFIED_SIGNATURES_MAX / MARKS;
@@ -44,7 +45,8 @@ const EMPTY: Mark = [0; 12];
 pub(crate) struct VerifiedSignatures {
     /// `None` if the system has no random bytes. Then nothing is kept.
     key: Option<hmac::Key>,
-    /// Empty until the first signature is verified. Held alone, for one look or one change.
+    /// Empty until the first signature is verified. The lock is held only for one look or one
+    /// change. No other lock is taken meanwhile.
     groups: Mutex<Vec<Group>>,
 }
 

@@ -1,4 +1,5 @@
-//! The streams that tickets opened on this node: the newest stream of a ticket wins.
+//! The streams that tickets opened on this node. The newest stream of a ticket ends the older
+//! stream.
 //!
 //! If the server has not noticed that a connection was cut, the client ends its own dead stream in
 //! this way when it reconnects. If a thief uses a ticket, the thief ends the stream of the owner,
