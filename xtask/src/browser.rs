@@ -13,7 +13,8 @@ use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
-/// A client of another project that reads event streams, and a function that installs it.
+/// A client of another project that reads event streams, and the function that installs this
+/// client.
 #[derive(Debug)]
 struct Engine {
     name: &'static str,
@@ -43,8 +44,8 @@ const PROXIES: [Proxy; 4] = [
     Proxy { name: "caddy", program: "caddy", package: "caddy" },
 ];
 
-/// The arguments of the long run behind proxies: its engines and its checks. Other checks have no
-/// long version.
+/// The arguments for the long version of the proxy checks: the engines and the checks. Other checks
+/// have no long version.
 const LONG_PROXY_RUN: [&str; 10] = [
     "--engine",
     "node",
@@ -118,8 +119,8 @@ fn run(workspace: &Workspace, engine: &Engine) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The command that runs the checks. It gets only the installed proxies. For each missing proxy,
-/// the step that installs it reports the reason.
+/// The command that runs the checks behind all installed proxies. If a proxy is missing, its own
+/// step reports the reason.
 fn checks(workspace: &Workspace) -> Command {
     let binaries = workspace.target.join("debug");
     let proxies: Vec<&str> = PROXIES

@@ -1,7 +1,8 @@
 //! The steps of `cargo xtask ci`, in order.
 //!
-//! All steps use the same target directory and the same flags, so each dependency is compiled once.
-//! Only the loom tests need a different flag, and therefore their own directory.
+//! The steps use the same target directory and the same flags, so each dependency is compiled once.
+//! The loom tests are an exception: they need a different flag, and therefore a directory of their
+//! own.
 
 use crate::command;
 use crate::setup::{self, Readiness};
@@ -60,8 +61,8 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Compiles a library without features, and once with each single feature. Warnings are errors.
-/// Only this check finds a feature that needs another feature without enabling it.
+/// Compiles a library without features, and once with each single feature. Warnings are errors. No
+/// other check finds a feature that needs a second feature but does not enable it.
 fn features(package: &Package) -> Option<Step> {
     if !package.manifest.starts_with("crates/") || package.features.is_empty() {
         return None;

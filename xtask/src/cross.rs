@@ -1,8 +1,8 @@
 //! Compiles the crates for systems on which the tests do not run. Warnings are errors.
 //!
-//! Clippy does not link, so no compiled C code is needed. The build scripts of SQLite, mimalloc and
-//! TLS libraries get a C compiler that does nothing. This step does not run tests, since they need
-//! the system itself.
+//! The crates are compiled with Clippy. Clippy does not link, so no compiled C code is needed. The
+//! build scripts of SQLite, mimalloc and TLS libraries get a C compiler that does nothing. This
+//! step does not run tests, since they need the system itself.
 
 use crate::command;
 use crate::setup::{self, Readiness};

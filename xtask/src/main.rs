@@ -77,7 +77,7 @@ fn run(arguments: &[String]) -> anyhow::Result<Verdict> {
 #[derive(Debug)]
 struct Options {
     choice: Choice,
-    /// Seconds for each fuzz target, or for each load.
+    /// The seconds of each fuzz target in `nightly`, or of each load in `bench`.
     seconds: Option<u64>,
     rounds: Option<u64>,
     is_quick: bool,

@@ -66,7 +66,8 @@ fn lint(mut tool: Command, metrics: &str) -> anyhow::Result<()> {
     written.context("the tool did not read all of the metrics")
 }
 
-/// A new server on a free port, with its history in memory. Dropping it ends the process.
+/// A new server on a free port, with its history in memory. When this value is dropped, the server
+/// is killed.
 struct Server {
     process: Child,
     /// Host and port.
@@ -87,11 +88,12 @@ impl Server {
             server.process.stdout.take().context("the output of the server is not piped")?;
         let lines = BufReader::new(output).lines().map_while(Result::ok);
         let (found, address) = mpsc::channel();
-        // Reads to the end, so that the server can continue to print.
+        // The thread reads the output to its end, so that the server can continue to print.
         thread::spawn(move || {
             for line in lines {
                 let url = line.split_once("http://").map(|(_, url)| url.trim_end_matches('/'));
-                // Only the first address has a receiver.
+                // Only the first address is received. Sending a later address may fail, which does
+                // no harm.
                 url.map(|url| found.send(url.to_owned()).ok());
             }
         });
@@ -122,7 +124,8 @@ impl Drop for Server {
     }
 }
 
-/// The body of an answer with the status 200, which ends when the server closes the connection.
+/// Reads an answer until the server closes the connection, and returns the body. The status must be
+/// 200, and the body must not be chunked.
 fn answer(mut from: BufReader<TcpStream>) -> anyhow::Result<String> {
     let mut text = String::new();
     from.read_to_string(&mut text).context("no answer")?;

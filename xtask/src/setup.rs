@@ -314,7 +314,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// Debian's container images have such a file.
+    /// Debian's container images have a policy file of their own.
     #[test]
     fn a_policy_file_of_the_system_is_kept() {
         let path = std::env::temp_dir().join(format!("xtask-own-policy-{}", std::process::id()));

@@ -12,7 +12,7 @@ use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
 /// A framework: the name of its app in `tests/snippets`, and a function that installs the
-/// framework. The guide is not a framework, but has the same parts.
+/// framework. The guide is not a framework, but is treated like one.
 #[derive(Debug)]
 struct Framework {
     name: &'static str,

@@ -1,8 +1,8 @@
 //! Access to one hub: one value has the whole configuration and verifies requests.
 //!
 //! A handler first verifies the credentials of a request, and then checks the rights that the
-//! request needs. The server checks an open stream again when it registers the stream, after each
-//! revocation, and after each reload.
+//! request needs. The server checks the rights of an open stream again when it registers the
+//! stream, after each revocation, and after each reload.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -76,30 +76,32 @@ pub struct Access {
 
 #[derive(Debug)]
 struct Shared {
-    /// Held alone, and only to clone or to replace the pointer.
+    /// The lock is held only to clone or to replace the pointer. No other lock is taken meanwhile.
     settings: RwLock<Arc<Settings>>,
-    /// Held alone, and only to look or to change.
+    /// The lock is held only for one look or one change. No other lock is taken meanwhile.
     revocations: RwLock<Revocations>,
-    /// The sources of the open streams, to share them. Held alone.
+    /// The sources of the open streams. A new stream with the same facts shares the source. No
+    /// other lock is taken while this lock is held.
     sources: Mutex<BTreeMap<SourceFacts, Arc<Source>>>,
-    /// The newest stream of each ticket. Held alone, for one look or one change.
+    /// The newest stream of each ticket. The lock is held only for one look or one change. No other
+    /// lock is taken meanwhile.
     ticket_streams: Mutex<TicketStreams>,
     /// The number of changes that may have ended rights. A stream that has seen a smaller number
-    /// checks its rights again. The increase (Release) comes after the change, and the load of a
-    /// stream (Acquire) comes before its check.
+    /// checks its rights again. The number is increased (Release) after the change. A stream loads
+    /// the number (Acquire) before it checks its rights.
     changes: Arc<AtomicU32>,
 }
 
 /// Settings of an [`Access`]. The default accepts no request.
 #[derive(Debug, Default)]
 pub struct AccessOptions {
-    /// The selectors that need no credential to subscribe.
+    /// The selectors of the public topics. A client needs no credential to subscribe to them.
     pub public: Vec<TopicSelector>,
-    /// The accepted keys.
+    /// The accepted publish keys and admin keys.
     pub keys: Keys,
     /// The verifier of tokens.
     pub tokens: Option<Tokens>,
-    /// The keys of tickets.
+    /// The keys that seal and open tickets.
     pub tickets: Option<TicketKeys>,
 }
 
@@ -119,8 +121,8 @@ impl From<AccessOptions> for Settings {
 }
 
 impl Access {
-    /// Access with these settings. Nothing is revoked yet: at its start, a server
-    /// [revokes](Self::revoke) what its store has kept.
+    /// Makes an access with these settings. Nothing is revoked yet. So a server that keeps its
+    /// revocations in a store has to [add](Self::revoke) them again at its start.
     pub fn new(options: AccessOptions) -> Self {
         let mut revocations = Revocations::default();
         revocations.remember_for(options.tokens.as_ref());
@@ -137,25 +139,26 @@ impl Access {
     /// Replaces the settings, in every clone. The revocations stay.
     ///
     /// Requests from now on are verified with the new settings. The caller then wakes the open
-    /// streams, which [check](StreamGrant::check) their rights, to end those whose key was removed. A
-    /// key set that stays configured should keep its [`KeySetCache`](crate::KeySetCache), because a
-    /// new cache has no keys until they are fetched.
+    /// streams. Each stream [checks](StreamGrant::check) its rights, and ends if its key was
+    /// removed. A key set that stays configured should keep its
+    /// [`KeySetCache`](crate::KeySetCache), because a new cache has no keys until they are fetched.
     pub fn reload(&self, options: AccessOptions) {
-        // The revocations are remembered for longer before the first token with a longer life.
+        // This call comes first. If the new settings accept tokens with a longer life, revocations
+        // have to be remembered for longer before the first of these tokens is accepted.
         self.shared.revocations.write().remember_for(options.tokens.as_ref());
         *self.shared.settings.write() = Arc::new(options.into());
         self.note_change();
     }
 
-    /// The same access for a listener that accepts no keys, because the server has another listener
-    /// for them.
+    /// The same access, but without keys: it accepts only tokens and tickets. A server uses it if
+    /// it accepts keys on a separate listener.
     #[must_use]
     pub fn without_keys(&self) -> Self {
         Self { takes_keys: false, ..self.clone() }
     }
 
-    /// Verifies the credential of a request. A request without a credential gets a grant without
-    /// rights.
+    /// Verifies the credential of a request. A request without a credential gets
+    /// [`Grant::none`](crate::Grant::none).
     ///
     /// # Errors
     ///
@@ -177,9 +180,9 @@ impl Access {
 
     /// Verifies a request to subscribe, and checks its rights.
     ///
-    /// If the request asks only for public topics, a cookie that is not accepted is ignored. So an
-    /// old cookie does not close a public page. Any other credential that is not accepted is an
-    /// error.
+    /// If the request asks only for public topics, a cookie that is not accepted is ignored. So a
+    /// browser with an old cookie can still read public topics. Any other credential that is not
+    /// accepted is an error.
     ///
     /// # Errors
     ///
@@ -219,8 +222,8 @@ impl Access {
     /// Checks that a subscription is allowed, and returns the part of the grant that the server
     /// keeps while the stream is open.
     ///
-    /// The server calls this after it has opened the subscription. A revocation then either comes
-    /// before this check, or the stream notices it later.
+    /// The server calls this after it has opened the subscription. So no revocation is missed:
+    /// either this check sees the revocation, or the stream notices it later.
     ///
     /// # Errors
     ///
@@ -258,13 +261,13 @@ impl Access {
     }
 
     /// Checks that a verified grant still holds: it has not ended, its key is still accepted, and
-    /// neither the grant nor its right to one of these topics is revoked.
+    /// no revocation ends the grant or its right to one of these topics.
     ///
     /// # Errors
     ///
     /// [`AccessError::TokenExpired`], [`AccessError::KeyUnknown`], [`AccessError::KeysUnavailable`]
-    /// or [`AccessError::Revoked`]. An open stream stays open at `KeysUnavailable`, which says that
-    /// the server does not know whether the key is still accepted.
+    /// or [`AccessError::Revoked`]. `KeysUnavailable` means that the server does not know whether
+    /// the key is still accepted. This error does not end an open stream.
     pub fn recheck(
         &self,
         verified: &Verified,
@@ -275,16 +278,16 @@ impl Access {
     }
 
     /// Issues a ticket for these topics, and returns it with its end. The ticket ends after
-    /// `lifetime`, at most after [`TICKET_LIFETIME_MAX`](crate::TICKET_LIFETIME_MAX), and at the
-    /// latest with the grant of its issuer.
+    /// `lifetime`, or after [`TICKET_LIFETIME_MAX`](crate::TICKET_LIFETIME_MAX) if that is shorter.
+    /// If the grant of `issuer` ends earlier, the ticket ends at the same time as the grant.
     ///
-    /// Without a client, the ticket is for the client of its issuer, if the issuer has one.
+    /// If `client` is `None`, the ticket is for the client of `issuer`, if there is one.
     ///
     /// # Errors
     ///
-    /// [`IssueError::Denied`] if the issuer may not issue tickets, or not for these topics or this
-    /// client. [`IssueError::Seal`] if the ticket is too long. [`IssueError::NoKey`] if the server
-    /// has no ticket key.
+    /// [`IssueError::Denied`] if the issuer may not issue tickets, or may not issue them for these
+    /// topics or for this client. [`IssueError::Seal`] if the ticket is too long.
+    /// [`IssueError::NoKey`] if the server has no ticket key.
     pub fn issue(
         &self,
         issuer: &Verified,
@@ -300,8 +303,8 @@ impl Access {
         Ok((keys.seal(&ticket)?, end))
     }
 
-    /// Adds a revocation. The caller then wakes the open streams, which [check](StreamGrant::check)
-    /// their rights.
+    /// Adds a revocation. The caller then wakes the open streams, so that they
+    /// [check](StreamGrant::check) their rights.
     ///
     /// # Errors
     ///
@@ -327,15 +330,16 @@ impl Access {
         self.shared.ticket_streams.lock().disputes()
     }
 
-    /// Makes every open stream check its rights at its next poll. A server calls this after it has
-    /// fetched a key set that lacks a key of the set before it (see
+    /// Makes every open stream check its rights at its next poll. A server calls this after a fetch
+    /// has removed a key from a key set (see
     /// [`KeySetCache::removals`](crate::KeySetCache::removals)), and then wakes the streams.
     pub fn note_change(&self) {
         self.shared.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether a text from `Authorization: Bearer` is an accepted key. This takes far less time than
-    /// the verification of a token, so a limit of failed attempts can let keys through.
+    /// Whether a text from `Authorization: Bearer` is an accepted key. This takes far less time
+    /// than the verification of a token. So a server can afford this check even for a client with
+    /// too many failed attempts, and let an accepted key through.
     pub fn accepts_key(&self, text: &str) -> bool {
         self.takes_keys && self.settings().keys.find(text.as_bytes()).is_some()
     }
@@ -348,7 +352,8 @@ impl Access {
         let settings = self.settings();
         let found = settings.keys.find(text.as_bytes()).filter(|_| self.takes_keys);
         let Some((key, role)) = found else {
-            // Every token has dots. So an unknown key with a dot gets the error of a token.
+            // Every token has dots. So a text without a dot is an unknown key, and any other text
+            // is verified as a token.
             let is_token = text.contains('.');
             return if is_token { settings.token(text, now) } else { Err(AccessError::KeyUnknown) };
         };
@@ -383,7 +388,8 @@ impl Access {
         if self.shared.revocations.read().is_revoked(standing.issued(), topics, now) {
             return Err(AccessError::Revoked);
         }
-        // The last check, because an open stream stays open if the keys are unavailable.
+        // This check comes last: its error `KeysUnavailable` does not end an open stream, so it
+        // must not hide an error that does.
         settings.check_keys(standing, now)
     }
 
@@ -410,8 +416,9 @@ impl Access {
         StreamGrant { source, issued: IssuedTicket::new(issued_at, ticket), checked }
     }
 
-    /// The shared copy of this source. A new source removes those that no stream uses any more, so
-    /// the number of sources is limited by the number of keys.
+    /// The source with these facts, which streams share. Before a new source is added, the sources
+    /// that no stream uses any more are removed. So the number of sources is limited by the number
+    /// of keys.
     fn source(&self, facts: SourceFacts) -> Arc<Source> {
         let new = |facts| {
             let (access, changes) = (Arc::downgrade(&self.shared), &self.shared.changes);
@@ -434,29 +441,31 @@ impl Access {
 
 /// The part of a [`Verified`] that a server keeps while a stream is open.
 ///
-/// [`Access::admit`] makes it. It has 24 bytes, and the streams that the same key verified share the
-/// rest. If the grant has a client, but the subscription does not name this client, the stream has a
-/// rest of its own. The end of the grant is not kept, because the response has a timer for it.
+/// [`Access::admit`] makes it. It takes 24 bytes. All other facts are in a second value, which the
+/// streams with the same key share. A stream does not share this value if its grant has a client
+/// that the subscription does not name. The end of the grant is not kept, because the response has
+/// a timer for it.
 #[derive(Debug)]
 #[must_use]
 pub struct StreamGrant {
     source: Arc<Source>,
     issued: IssuedTicket,
-    /// The number of changes at the last check.
+    /// The value of `Shared::changes` at the last check.
     checked: u32,
 }
 
-/// The facts that all streams with the same key share.
+/// The facts that streams with the same key share, and the access that checks them.
 #[derive(Debug)]
 struct Source {
     facts: SourceFacts,
-    /// The access that admitted the streams. If the app has dropped it, nothing changes any more.
+    /// The access that admitted the streams. If the app has dropped the access, the rights of the
+    /// streams no longer change.
     access: Weak<Shared>,
     /// The counter of `access`.
     changes: Arc<AtomicU32>,
 }
 
-/// The facts that many streams share.
+/// The facts of a source. Streams with equal facts share one source.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct SourceFacts {
     has_credential: bool,
@@ -475,7 +484,7 @@ enum GrantClient {
     Nobody,
     /// The grant has the client that the subscription names.
     Subscribed,
-    /// The subscription names no client. The grant has this one.
+    /// The grant has a client that the subscription does not name. This is the client's tag.
     Other(ClientTag),
 }
 
@@ -503,7 +512,8 @@ impl StreamGrant {
         self.source.facts.hears_everyone
     }
 
-    /// Whether rights may have ended since the last [`check`](Self::check). This costs one load.
+    /// Whether rights may have ended since the last [`check`](Self::check). This costs one atomic
+    /// load.
     pub fn is_outdated(&self) -> bool {
         self.source.changes.load(Ordering::Acquire) != self.checked
     }
@@ -511,8 +521,9 @@ impl StreamGrant {
     /// Checks that the stream may stay open. `asked` is the selection that was
     /// [admitted](Access::admit).
     ///
-    /// If a topic was public and no longer is, the stream ends, even if its grant also covers the
-    /// topic. The client reconnects and then reads the topic with its grant.
+    /// If the grant did not cover all topics of the stream, the stream relies on the public topics.
+    /// It then ends when one of its topics is no longer public, even if the grant covers this
+    /// topic. The client reconnects and reads the topic with its grant.
     ///
     /// # Errors
     ///
@@ -522,18 +533,18 @@ impl StreamGrant {
         self.checked = self.source.changes.load(Ordering::Acquire);
         let Some(shared) = self.source.access.upgrade() else { return Ok(()) };
         match (Access { shared, takes_keys: true }).check_stream(self, asked, now) {
-            // This says nothing against the stream.
+            // This error does not mean that the rights have ended.
             Err(AccessError::KeysUnavailable) => Ok(()),
             outcome => outcome,
         }
     }
 
-    /// Registers the newest stream of a ticket by the number of its subscription. Returns the number
-    /// of the older stream of the same ticket, which the caller ends. Without a ticket, nothing
-    /// happens.
+    /// Registers this stream as the newest stream of its ticket. `stream` is the number of the
+    /// subscription. Returns the number of the older stream of the same ticket, which the caller
+    /// ends. Without a ticket, nothing happens.
     ///
     /// No two streams may have the same number, and the numbers of two streams that are open at the
-    /// same time may differ by at most 2³¹.
+    /// same time must differ by less than 2³¹.
     ///
     /// # Errors
     ///
@@ -606,7 +617,7 @@ impl Settings {
         Ok(Verified { grant, proof, key: issuer, issued_at, verified_at: now })
     }
 
-    /// Checks that no key of the proof was removed.
+    /// Checks that the settings still have every key that the grant depends on.
     fn check_keys(&self, standing: &Standing, now: Timestamp) -> Result<(), AccessError> {
         let is_sealed = standing.sealed_with.is_none_or(|sealed_with| {
             self.tickets.as_ref().is_some_and(|tickets| tickets.contains(sealed_with))

@@ -31,7 +31,7 @@ impl Grant {
     ///
     /// # Errors
     ///
-    /// [`InvalidGrant`] names the member.
+    /// [`InvalidGrant`] if the bytes are not a grant.
     ///
     /// # Limits
     ///

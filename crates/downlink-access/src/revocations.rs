@@ -159,7 +159,8 @@ impl Revocations {
             tokens.map_or(self.lifetime_max, |tokens| tokens.lifetime_max().max(self.lifetime_max));
     }
 
-    /// Adds a revocation. The moment of a revocation from a store is earlier than `now`.
+    /// Adds a revocation. Its moment (`at`) may be earlier than `now`, for example if the
+    /// revocation comes from a store.
     ///
     /// If the same entry already has a later moment, nothing changes. Entries that are no longer
     /// needed are forgotten first.

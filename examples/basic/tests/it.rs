@@ -52,7 +52,7 @@ async fn numbers_start_at_1_after_an_id_in_another_form() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_continue_after_an_id_with_at_most_the_highest_number() {
+async fn numbers_continue_after_every_id_up_to_the_highest_number() {
     for number in [0, NUMBER_MAX - 1, NUMBER_MAX] {
         let mut stream = open(&app(), "/events", &format!("evt-{number}")).await;
         assert_eq!(first_number(&mut stream).await, number + 1);

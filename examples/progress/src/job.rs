@@ -29,8 +29,8 @@ pub const NUMBERS_MAX: usize = 50;
 /// divisions, which take a few milliseconds.
 pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
-/// How long clients can read a job after its end. Within this time, a user may reload the page, or
-/// the computer may wake up from sleep.
+/// How long clients can read a job after its end. This leaves time for a user to reload the page,
+/// or for a computer to wake up from sleep.
 const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
 
 /// The maximum number of jobs that the hub keeps, including ended jobs. If the hub has this many

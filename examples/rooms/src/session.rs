@@ -19,7 +19,7 @@ pub const NAME_CHARS_MAX: usize = 20;
 /// few megabytes. If there are this many sessions, no other user can sign in.
 pub const SESSIONS_MAX: usize = 10_000;
 
-/// How long a session lasts. Users sign in once per working day.
+/// How long a session lasts. Twelve hours cover a working day, so a user signs in once a day.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The name of the cookie. Browsers send the cookies of this machine to the programs on all of its

@@ -21,7 +21,7 @@ use http_body_util::BodyExt as _;
 use support::{Streaming, open, send};
 use tail::{EVENTS_AHEAD_MAX, LINE_BYTES_MAX, Place, START_BYTES_MAX};
 
-/// The file of one test. Dropping it removes the file.
+/// The file of one test. When this value is dropped, the file is removed.
 struct Growing(PathBuf);
 
 impl Growing {

@@ -2,10 +2,10 @@
 //! is one measurement, and a bar is the limit for a figure of a cell.
 //!
 //! The servers take turns in each round, so other load on the machine affects all of them alike.
-//! Each round gives the ratio of two servers, and the result is the median of these ratios. Every
-//! run starts a new server, so its memory does not depend on earlier runs. The figures come from
-//! `downlink bench`, except the kernel's memory for sockets, which comes from `ss`. A missed bar is
-//! reported, but the command does not fail.
+//! Each round gives the ratio of the figures of two servers, and the result is the median of these
+//! ratios. Every run starts a new server, so its memory does not depend on earlier runs. The
+//! figures come from `downlink bench`, except the kernel's memory for sockets, which comes from
+//! `ss`. A missed bar is reported, but the command does not fail.
 
 mod cells;
 mod machine;
@@ -44,7 +44,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ve
         print!("{}", list());
         return Ok(Verdict::Good);
     }
-    // Read the load average before the build, which increases it.
+    // Read the load average before the build, because the build increases it.
     let load_before = machine::load_before();
     let settings = Settings::new(options)?;
     let cells = chosen(&options.choice)?;

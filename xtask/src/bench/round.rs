@@ -1,5 +1,5 @@
-//! One round of a cell, which is one of the measurements. The servers take turns, and the report of
-//! each run gets a label.
+//! One round of a cell. A cell is one of the measurements. The servers take turns in a round, and
+//! the report of each run gets a label.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -31,12 +31,12 @@ impl Load {
         Self { words, query: "", seconds: None, is_watched: false, is_drawn: false }
     }
 
-    /// The highest possible rate, with at most this many events in flight.
+    /// Publishes at the highest possible rate, with at most this many events in flight.
     pub(super) fn window(self, events: u64) -> Self {
         self.with(&["--window", &events.to_string()])
     }
 
-    /// A fixed rate in events per second.
+    /// Publishes at a fixed rate, in events per second.
     pub(super) fn rate(self, per_second: f64) -> Self {
         self.with(&["--rate", &format!("{per_second:.3}")])
     }
@@ -109,7 +109,7 @@ pub(super) struct Round<'a> {
     /// The path of each chart begins with this path. The label of the run and `.svg` follow. `None`
     /// if no charts are drawn.
     pub(super) pictures: Option<PathBuf>,
-    /// The lines for the record that show the drawn charts.
+    /// The lines of Markdown that show the drawn charts in the record.
     pub(super) drawn: String,
     pub(super) reports: Vec<(String, Value)>,
 }

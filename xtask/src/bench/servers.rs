@@ -161,7 +161,7 @@ impl<'a> Programs<'a> {
     }
 }
 
-/// A running server. Dropping it ends the process.
+/// A running server. When this value is dropped, the server is killed.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,

@@ -11,10 +11,10 @@ pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
 /// The seconds of each run in `durable` are divided by this number, because the cell has more runs
 /// than other cells.
 const DURABLE_SHARE: u64 = 3;
-/// The body of an event in a batch.
+/// The body of one event in a batch. A batch has one such line for each event.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// The maximum number of events in flight while history is made. It is so large that it does not
-/// limit the rate. Only the time until each publisher gets its answer limits the rate.
+/// The maximum number of events in flight while history is made. It is so large that the rate
+/// depends only on the time until each publisher gets its answer.
 const MAKING_WINDOW: u64 = 65_536;
 /// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
@@ -140,7 +140,8 @@ fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
     let by = |publishers: u64| load.clone().with(&["--publishers", &publishers.to_string()]);
     let batches = by(256).with(&["--batch", "100", "--publish-url", "{url}/events/batch"]);
     let batches = batches.with(&["--publish-body", LINE]);
-    // The store commits at most 4,096 events at a time.
+    // The second value is the number of events between two flushes of the floor. It is 4,096 for
+    // batches, because the store commits at most this many events at a time.
     let ways =
         [("1", 1, by(1)), ("16", 16, by(16)), ("256", 256, by(256)), ("batch", 4_096, batches)];
     for (name, events, load) in &ways {

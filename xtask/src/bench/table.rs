@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::round::{is_flawed, remarks};
 
-/// A figure of a run: the label of the run, and the JSON pointer of the figure in its report.
+/// A figure of a run: the label of the run, and the JSON pointer of the figure in the run's report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Figure(pub(super) &'static str, pub(super) &'static str);
 

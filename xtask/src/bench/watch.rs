@@ -34,7 +34,8 @@ struct Peak {
     send_bytes: u64,
     /// The largest number of queued bytes of a stalled socket. `None` if no socket has stalled.
     stalled_send_bytes: Option<u64>,
-    /// For each peer with queued bytes in the last sample, the bytes that it had acknowledged.
+    /// For each peer with queued bytes in the last sample, the number of bytes that the peer had
+    /// acknowledged.
     acked: HashMap<String, u64>,
 }
 

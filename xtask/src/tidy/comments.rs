@@ -30,7 +30,7 @@ fn check_comment(source: &Source, comment: &Comment<'_>) -> Option<Finding> {
     None
 }
 
-/// True if the line of a comment is a statement, or the beginning of a block.
+/// True if a line of a comment looks like a statement, or like the beginning of a block of code.
 fn is_code(text: &str) -> bool {
     let text = text.trim();
     let whole = match text.chars().last() {

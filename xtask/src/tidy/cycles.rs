@@ -12,7 +12,8 @@ use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
-/// For each file, the files that it imports. Each imported file has one of the references to it.
+/// For each file, the files that it imports, each with the first import that leads to the imported
+/// file.
 type Graph<'a> = BTreeMap<usize, BTreeMap<usize, &'a Import>>;
 
 pub(super) fn check(crate_: &Crate<'_>) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! The imports between the files of one crate. The rules for layers and for cycles use them.
 //!
 //! The target of an import is the file that defines the item, even if the path leads through a
-//! re-export. No file of the crate defines an item of another crate. The target is then the file
+//! re-export. An item of another crate is not defined in any of these files. Its target is the file
 //! that imports the item from the other crate. If a file gets such an item from one of its parents,
 //! such as `lib.rs`, the import does not count.
 
@@ -57,7 +57,8 @@ fn crate_folder(path: &str) -> Option<&str> {
 
 impl<'a> Crate<'a> {
     fn new(folder: &str, mut files: Vec<&'a Source>) -> Self {
-        // If a package has a library and a program, the program is a separate crate.
+        // If a package has a library and a program, the program is a separate crate, so its file is
+        // left out.
         let is_library = |file: &&Source| file.path == format!("{folder}lib.rs");
         if files.iter().any(is_library) {
             files.retain(|file| file.path != format!("{folder}main.rs"));
@@ -85,7 +86,7 @@ fn imports(folder: &str, files: &[&Source]) -> Vec<Import> {
     for (from, contents) in contents.iter().enumerate() {
         for reference in &contents.references {
             let Resolved { files: mut targets, outside, is_imported } = modules.resolve(reference);
-            // A re-export of another crate's item in a parent does not make the parent the target.
+            // If a parent re-exports an item of another crate, the parent is not a target.
             let is_parent = |file: &usize| is_parent(files[*file], files[from]);
             targets.extend(outside.into_iter().filter(|file| !is_parent(file)));
             for to in targets.into_iter().filter(|to| *to != from) {

@@ -112,7 +112,7 @@ fn has_status(text: &str) -> bool {
     })
 }
 
-/// The sorted names in a folder that end with `end`. Empty without the folder.
+/// The sorted names in a folder that end with `end`. Empty if the folder does not exist.
 fn files(folder: &Path, end: &str) -> anyhow::Result<Vec<String>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

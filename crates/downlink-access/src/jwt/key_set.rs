@@ -2,8 +2,8 @@
 //!
 //! A key set is a document with the public keys of an issuer of tokens. This module does not fetch
 //! it. The server asks [`poll_fetch`](KeySetCache::poll_fetch) whether to fetch now, fetches, and
-//! reports the outcome. A key that is missing in the newest document verifies nothing. If the
-//! server cannot fetch, it uses the newest document for a day, and then refuses the tokens of the
+//! reports the outcome. Only the keys of the newest document verify tokens. If the server cannot
+//! fetch a newer document, it uses this document for a day, and then refuses the tokens of the
 //! issuer.
 
 use std::sync::Arc;
@@ -183,7 +183,7 @@ struct State {
     /// Whether to fetch before [`FETCH_EVERY`] has passed, because the set lacks the key of a token
     /// or because the newest fetch brought no set.
     is_due: bool,
-    /// The number of sets that lacked a key of the set before them.
+    /// The number of fetches that removed a key: the new set lacked a key of the older set.
     removals: u64,
 }
 
@@ -206,7 +206,7 @@ impl KeySetCache {
         is_due
     }
 
-    /// The time of the next fetch. A token with an unknown key name can make it earlier.
+    /// The time of the next fetch. A token with an unknown key name can make this time earlier.
     pub fn next_fetch_at(&self, now: Timestamp) -> Timestamp {
         self.0.lock().next_fetch_at(now)
     }
@@ -232,8 +232,9 @@ impl KeySetCache {
         usable
     }
 
-    /// The number of fetched sets that lacked a key of the set before them. When this number has
-    /// grown, a server [lets the open streams check their rights](crate::Access::note_change).
+    /// The number of fetches that removed a key: the new set lacked a key of the older set. When
+    /// this number has grown, a server [lets the open streams check their
+    /// rights](crate::Access::note_change).
     pub fn removals(&self) -> u64 {
         self.0.lock().removals
     }

@@ -1,12 +1,13 @@
 //! The signatures that were verified lately.
 //!
-//! To verify a signature of a public key takes more time than the rest of a connect. After a cut of
-//! the network, thousands of clients come back with the tokens that they had before. The server
-//! recognises these tokens, and does not verify their signatures again. It still checks their times
-//! and all other claims.
+//! Verifying a signature with a public key takes more time than everything else that the server
+//! does for a new connection. After a cut of the network, thousands of clients come back with the
+//! tokens that they had before. The server recognises these tokens, and does not verify their
+//! signatures again. It still checks their times and all other claims.
 //!
-//! A mark stands for a key, a token and its signature. It is a part of an HMAC with a random key
-//! that never leaves the process. So nobody can make a token that has the mark of another token.
+//! The table keeps a mark for each verified signature: the first 12 bytes of an HMAC over the key's
+//! id, the token and the signature. The HMAC has a random key of its own, which never leaves the
+//! process. So a client cannot make a token that has the mark of another token.
 
 use std::fmt;
 
@@ -18,33 +19,38 @@ use crate::jwt::parts::Parts;
 use crate::secret::KeyId;
 
 /// The maximum number of verified signatures that a verifier keeps. The table has 12 bytes for each
-/// one, so it takes 768 KiB. With more tokens than this in use, some signatures are verified again.
+/// signature, so it takes 768 KiB. If more tokens than this are in use, some signatures are
+/// verified again.
 pub const VERIFIED_SIGNATURES_MAX: usize = 65_536;
 
-/// The marks of one group. A mark belongs to one group, and a new mark displaces the mark of its
-/// group that was used least recently. With one mark in a group, 10,000 tokens would displace 700
-/// of each other's marks.
+/// The number of marks in a group. The table has many groups, and a hash decides to which group a
+/// mark belongs. A new mark displaces the mark of its group that was used least recently. If a
+/// group had only one mark, 10,000 tokens would displace about 700 marks, although the table has
+/// room for more than 10,000.
 const MARKS: usize = 4;
 
 const GROUPS: usize = VERIFIED_SIGNATURES_MAX / MARKS;
 
-/// 96 bits. A wrong token has the mark of one in its group with a probability of 4 in 2⁹⁶.
+/// A mark of 96 bits. A token with a wrong signature has one of the 4 marks of its group with a
+/// probability of 4 in 2⁹⁶.
 type Mark = [u8; 12];
 
 type Group = [Mark; MARKS];
 
-/// No mark. A token has this mark with a probability of 1 in 2⁹⁶.
+/// The value of a free place in a group. A token has this value as its mark with a probability of 1
+/// in 2⁹⁶.
 const EMPTY: Mark = [0; 12];
 
 /// The marks of the verified signatures.
 pub(crate) struct VerifiedSignatures {
     /// `None` if the system has no random bytes. Then nothing is kept.
     key: Option<hmac::Key>,
-    /// Empty until the first signature is verified. Held alone, for one look or one change.
+    /// Empty until the first signature is verified. The lock is held only for one look or one
+    /// change. No other lock is taken meanwhile.
     groups: Mutex<Vec<Group>>,
 }
 
-/// The place of a signature in the table.
+/// The group and the mark of a signature.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     group: usize,
@@ -57,12 +63,14 @@ impl VerifiedSignatures {
         Self { key: key.ok(), groups: Mutex::default() }
     }
 
-    /// The place of the signature that a key has to verify.
+    /// The place for the signature of this token, made by this key. `None` if the system has no
+    /// random bytes.
     pub(crate) fn place(&self, key: KeyId, parts: &Parts<'_>) -> Option<Place> {
         let mut hash = hmac::Context::with_key(self.key.as_ref()?);
         hash.update(key.as_bytes());
         hash.update(parts.message);
-        // The message has exactly one dot. So the second dot is always its end.
+        // This dot separates the message and the signature. The message itself has exactly one dot,
+        // so it always ends before the second dot.
         hash.update(b".");
         hash.update(&parts.signature);
         let hash = hash.sign();

@@ -34,7 +34,7 @@ pub enum TokensError {
     /// There is no key.
     #[error("tokens need a key: a key file, a public key or a key set")]
     NoKey,
-    /// Public keys or a key set without an issuer and an audience.
+    /// There are public keys or a key set, but no issuer or no audience.
     #[error("public keys and key sets need an issuer and an audience")]
     IssuerNeeded,
     /// There are more keys of one kind than the verifier tries for one token.
@@ -170,18 +170,18 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// The error of the first check that fails. The checks before a valid signature have the errors
+    /// The error of the first check that fails. Up to the check of the signature, the errors are
     /// [`TokenMalformed`](AccessError::TokenMalformed), [`Algorithm`](AccessError::Algorithm),
     /// [`KeyUnknown`](AccessError::KeyUnknown), [`KeysUnavailable`](AccessError::KeysUnavailable)
-    /// and [`Signature`](AccessError::Signature). The later checks have `TokenMalformed` for the
-    /// claims, [`TokenExpired`](AccessError::TokenExpired),
+    /// and [`Signature`](AccessError::Signature). After this check, the errors are `TokenMalformed`
+    /// for the claims, [`TokenExpired`](AccessError::TokenExpired),
     /// [`TokenEarly`](AccessError::TokenEarly), [`Audience`](AccessError::Audience),
     /// [`Issuer`](AccessError::Issuer) and [`ClaimMalformed`](AccessError::ClaimMalformed).
     ///
     /// # Limits
     ///
-    /// [`TOKEN_BYTES_MAX`](crate::TOKEN_BYTES_MAX). For each token, at most [`KEYS_TRIED_MAX`] own
-    /// keys and as many keys of the key set are tried.
+    /// [`TOKEN_BYTES_MAX`](crate::TOKEN_BYTES_MAX). For each token, at most [`KEYS_TRIED_MAX`]
+    /// configured keys and as many keys of the key set are tried.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, AccessError> {
         let parts = Parts::parse(token)?;
         let key = self.verifying_key(&parts, now)?;
@@ -201,8 +201,8 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// [`AccessError::KeysUnavailable`] if the verifier does not know it, because a key set must be
-    /// fetched first.
+    /// [`AccessError::KeysUnavailable`] if a key set must be fetched first, because the verifier
+    /// cannot answer without it.
     pub fn contains_key(&self, id: KeyId, now: Timestamp) -> Result<bool, AccessError> {
         if self.keys.iter().any(|key| key.id == id) {
             return Ok(true);
@@ -266,8 +266,8 @@ impl Tokens {
         })
     }
 
-    /// Whether the key verifies the signature. A signature of a public key is verified once, and then
-    /// recognised.
+    /// Whether the key verifies the signature. If a public key has verified a signature, the same
+    /// signature is recognised later and not verified again.
     fn verifies(&self, key: &VerifyingKey, parts: &Parts<'_>) -> bool {
         let place = (!key.is_secret()).then(|| self.signatures.place(key.id, parts)).flatten();
         if place.is_some_and(|place| self.signatures.contains(place)) {
@@ -287,8 +287,8 @@ impl Tokens {
         };
         let (expires_at, issued_at) = (time("exp")?, time("iat")?);
         let expires_at = expires_at.ok_or(AccessError::malformed("the token has no `exp`"))?;
-        // A revocation is forgotten after the longest life of a token. Without `iat`, nothing shows
-        // that a token is older than that.
+        // A revocation is forgotten after the longest life of a token. Without `iat`, the verifier
+        // could not tell that a token is older than this time.
         let issued_at = issued_at.ok_or(AccessError::malformed("the token has no `iat`"))?;
         let end = expires_at.min(issued_at.after(self.rules.lifetime_max));
         let until = if now < end { end } else { end.after(LEEWAY) };
@@ -339,7 +339,7 @@ impl Tokens {
 }
 
 struct Times {
-    /// The end of the token. After this end, it is the end of the leeway.
+    /// The end of the token. If this end has passed, the end of the leeway instead.
     until: Timestamp,
     issued_at: Timestamp,
 }

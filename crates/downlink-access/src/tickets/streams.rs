@@ -1,9 +1,12 @@
-//! The streams that tickets opened on this node: the newest stream of a ticket wins.
+//! The streams that tickets opened on this node. The newest stream of a ticket ends the older
+//! stream.
 //!
-//! A client that reconnects after an unnoticed cut ends its own dead stream in this way. If a thief
-//! uses a ticket, the thief ends the stream of the owner, and the owner comes back and ends the
-//! stream of the thief. So the ended streams are counted as disputes. A ticket can be used several
-//! times, because a node does not know of the streams of other nodes, or of those before its start.
+//! If the server has not noticed that a connection was cut, the client ends its own dead stream in
+//! this way when it reconnects. If a thief uses a ticket, the thief ends the stream of the owner,
+//! and the owner comes back and ends the stream of the thief. This module counts the streams that
+//! end in this way (disputes). A large number may be a sign of theft. A ticket is not limited to
+//! one use, because a node does not know the streams of other nodes, or the streams before its own
+//! start.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -24,7 +27,8 @@ pub struct TicketStreamsFull {
     pub streams_max: usize,
 }
 
-/// The first bits of a ticket's id, which save memory in each open stream.
+/// The first bits of a ticket's id. An open stream keeps them instead of the whole id, to save
+/// memory.
 ///
 /// The ids are random. If 10,000 streams are open, a new one has the tag of another ticket with a
 /// probability of 2 in 10¹². The other stream would end, and its client would reconnect.
@@ -81,7 +85,8 @@ impl IssuedTicket {
 /// The newest open stream of each ticket.
 #[derive(Debug)]
 pub(crate) struct TicketStreams {
-    /// The lower half of the stream's number. The whole number would take four bytes more.
+    /// For each ticket, the lower half of the stream's number. The whole number would take four
+    /// bytes more.
     open: BTreeMap<TicketTag, u32>,
     streams_max: usize,
     disputes: u64,
@@ -93,8 +98,8 @@ impl TicketStreams {
         Self { open: BTreeMap::new(), streams_max, disputes: 0 }
     }
 
-    /// Registers the newest stream of a ticket by its number. Returns the number of the older stream
-    /// of the same ticket, which the caller ends.
+    /// Registers the stream with this number as the newest stream of a ticket. Returns the number
+    /// of the older stream of the same ticket, which the caller ends.
     ///
     /// No two streams have the same number, and the numbers of streams that are open at the same
     /// time differ by less than 2³¹.

@@ -21,9 +21,10 @@ pub const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct Ticket {
     /// Topics, client and end.
     pub(crate) grant: Grant,
-    /// The time when the credential of the issuer was issued.
+    /// The time when the issuer's own credential was issued. The issuer is the caller that issued
+    /// the ticket.
     pub(crate) issued_at: Timestamp,
-    /// The key that verified the credential of the issuer. `None` for a trusted socket.
+    /// The key that verified the issuer's own credential. `None` for a trusted socket.
     pub(crate) issuer: Option<AcceptedKey>,
 }
 
@@ -78,7 +79,7 @@ impl Ticket {
         let mut grant = members.get("g")?.as_object()?.clone();
         let client = members.get("c").filter(|client| !client.is_null());
         grant.extend(client.map(|client| ("client".to_owned(), client.clone())));
-        // A ticket has an end.
+        // Every ticket has an end, so a ticket without an end is not valid.
         let grant = Grant::from_members(&grant).ok()?.with_until(time("u")?);
         let issuer = match members.get("k")? {
             Value::Null => None,

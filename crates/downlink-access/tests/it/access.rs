@@ -150,8 +150,8 @@ fn a_listener_without_keys_accepts_tokens_and_tickets() {
     assert_eq!(public.verify(&key, now()), Err(AccessError::KeyUnknown));
     let header = format!("Bearer {}", user_token());
     assert!(public.verify(&Presented::new().authorization(header.as_bytes()), now()).is_ok());
-    // A server may have a second listener, on which no key is valid. It still accepts a ticket that
-    // the app has issued over the first listener.
+    // A server may have a second listener, on which no key is valid. The second listener still
+    // accepts a ticket that the app has issued over the first listener.
     let app = access().verify(&key, now()).unwrap();
     let topics = vec![selector("a")];
     let (ticket, _) = public.issue(&app, topics, None, std::time::Duration::from_secs(60)).unwrap();

@@ -152,7 +152,8 @@ fn a_key_set_is_fetched_every_five_minutes() {
     assert!(cache.poll_fetch(after(FETCH_EVERY)));
 }
 
-/// Every open stream checks its rights after a removal, so the other fetches must not count.
+/// After each removal, every open stream checks its rights. If other fetches counted as removals,
+/// they would cause needless checks.
 #[test]
 fn only_fetches_that_remove_a_key_count_as_removals() {
     let cache = KeySetCache::new();

@@ -1,5 +1,6 @@
 //! Tests of revocations, which make tokens and tickets invalid: which ones they affect, how long
-//! they are kept, and their limits.
+//! they are kept, and their limits. The floor is the latest moment of a forgotten revocation. Older
+//! credentials of every client are refused.
 
 use std::time::Duration;
 

@@ -172,7 +172,7 @@ fn a_revoked_client_loses_its_streams() {
 }
 
 #[test]
-fn the_streams_of_a_key_end_while_the_key_is_revoked() {
+fn a_revoked_key_ends_its_streams_and_a_forgotten_key_is_accepted_again() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     let header = publish_key();
@@ -326,7 +326,7 @@ fn revoked_rights_end_even_if_the_key_set_cannot_be_fetched() {
     let presented = Presented::new().authorization(header.as_bytes());
     let asked = asked(&["news"], None);
     let open = |access: &Access| admit(access, &presented, &asked);
-    // The key set is now older than a day.
+    // At this time, the key set is older than a day.
     let later = at(NOW + 3_599);
     let access = Access::new(options(&["news"]));
     let mut stream = open(&access);

@@ -125,8 +125,8 @@ fn a_changed_token_has_a_wrong_signature() {
     assert_eq!(code(&token(HS256, &claims(""), &key, Algorithm::HS256)), "signature");
 }
 
-/// The verifier keeps the signatures of public keys that it has verified. Such a token gets the same
-/// checks as before, and no other token profits from it.
+/// The verifier keeps each signature that a public key has verified. A token with such a signature
+/// still gets all other checks, and the kept signature makes no other token valid.
 #[test]
 fn a_token_that_was_verified_before_is_checked_again() {
     let tokens = public(include_bytes!("../fixtures/es256.public.pem"));

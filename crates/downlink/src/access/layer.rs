@@ -30,9 +30,10 @@ use crate::http::is_event_source;
 /// is not accepted, the layer treats the request like a request without a credential, so that
 /// public topics can be read even with an old cookie.
 ///
-/// A cookie counts only if it comes from a page of the app's own origin or of an allowed
-/// [origin](Self::origin). Without this rule, every page on the web could send requests with the
-/// cookies of its visitors.
+/// A cookie counts if it comes from a page of the app's own origin or of an allowed
+/// [origin](Self::origin). It also counts if the user has entered the address, or if an old browser
+/// sends a `GET` that names no page. No other cookie counts. Otherwise, every page on the web could
+/// send requests with the cookies of its visitors.
 ///
 /// # Examples
 ///
@@ -76,8 +77,9 @@ impl AccessLayer {
         self
     }
 
-    /// Adds a name of the app, such as `push.example`, besides the name in the header `Host`. An
-    /// app needs this behind a proxy that changes `Host`. May be called several times.
+    /// Adds a name of the app, such as `push.example`. A page belongs to the app's own origin if
+    /// its origin has this name or the name in the header `Host`. An app behind a proxy that
+    /// changes `Host` needs this setting. May be called several times.
     pub fn host(mut self, name: impl Into<String>) -> Self {
         self.hosts.push(name.into());
         self

@@ -26,9 +26,9 @@ pub enum Origin {
     Own,
     /// A page of a listed origin, which may use its user's credentials.
     Listed(HeaderValue),
-    /// A page of any other origin, if every page may use the server. Or a browser that navigates to
-    /// the server from a page of another origin, for example by a link. The cookies of the request
-    /// do not count.
+    /// There are two cases. Every page may use the server, and this page has another origin. Or the
+    /// browser navigates to the server, for example by a link on a page of another origin. In both
+    /// cases, the cookies of the request do not count.
     Any,
     /// A page that may not use the server.
     Foreign(String),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_counts_for_a_known_page_or_for_a_get_that_names_no_page() {
+    fn a_cookie_counts_for_a_known_page_or_for_a_get_request_without_a_page() {
         let (get, post) = (Method::GET, Method::POST);
         let none = HeaderMap::new();
         assert!(Origin::Own.may_use_cookies(&none, &post));

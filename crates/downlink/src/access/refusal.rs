@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_source_reconnects_only_while_the_keys_are_missing() {
+    fn an_event_source_reconnects_only_while_the_keys_are_unavailable() {
         assert_eq!(response(AccessError::KeysUnavailable, true), (200, vec!["content-type"]));
         assert_eq!(response(AccessError::Revoked, true), (204, vec![]));
         assert_eq!(response(AccessError::TokenExpired, true).0, 401);

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::patiently;
 
-/// A running program. Dropping it kills the process.
+/// A running program. When this value is dropped, the process is killed.
 struct Program {
     child: Child,
     address: String,

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::support::patiently;
 
-/// A running program. Dropping it kills the process.
+/// A running program. When this value is dropped, the process is killed.
 pub(crate) struct Started {
     child: Child,
     address: String,
