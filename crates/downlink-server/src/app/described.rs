@@ -23,7 +23,7 @@ use crate::access::Control;
 const EVENT_TYPE: &str = "downlink.event";
 
 /// The data of an event with `meta=1`. Its size is limited: JSON needs at most six bytes for one
-/// byte of the original data, and an event was published with a limited number of addresses.
+/// byte of the original data, and the hub limits the number of addresses of an event.
 #[derive(Serialize)]
 struct Described<'a> {
     topics: Vec<&'a str>,

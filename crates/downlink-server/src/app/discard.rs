@@ -98,7 +98,7 @@ impl Drop for DiscardedBody {
             return;
         }
         let rest = std::mem::take(&mut self.body);
-        // Without a runtime, the connection is already closed, so there is no rest to read.
+        // If there is no runtime, the connection is already closed, so there is no rest to read.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(DISCARD_TIME_MAX, discard(rest)));
         }

@@ -161,7 +161,8 @@ async fn caller(
     let rates = app.control.rates().filter(|_| app.control.has_credential(&credentials));
     let attempt = rates.map_or(Ok(()), |rates| rates.attempt(address, Instant::now()));
     // A stranger may have the same IP address as the app. The stranger's bad credentials must not
-    // keep the app from publishing, so a key of this server is always accepted.
+    // keep the app from publishing. So this limit does not apply to a request with a key that this
+    // listener accepts.
     attempt.or_else(|exceeded| match app.control.has_key(app.role, &credentials) {
         true => Ok(()),
         false => Err(exceeded),

@@ -1,6 +1,7 @@
 //! The limits against abuse, through the flags of the server.
 //!
-//! The rates of these tests allow the next use only after an hour, so that no test depends on time.
+//! Most rates in these tests allow the next use only after an hour, so that the tests do not depend
+//! on time.
 
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 

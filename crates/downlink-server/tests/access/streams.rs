@@ -64,7 +64,7 @@ async fn a_stream_announces_its_end_and_ends_when_its_ticket_expires() {
 }
 
 #[tokio::test]
-async fn a_ticket_expires_no_later_than_the_token_that_requested_it() {
+async fn a_ticket_expires_no_later_than_the_token_with_which_it_was_requested() {
     let site = Site::start(&[]);
     let claims = for_seconds("ada", of_a_user(), 600);
     let token = site.keys.token(Signer::Hs256, &claims);
