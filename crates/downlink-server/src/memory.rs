@@ -19,8 +19,8 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Returns this thread's unused memory if the thread's last call was at least `EVERY` ago. Threads
-/// call this function when they are about to wait.
+/// Returns this thread's unused memory, unless the thread has already done so less than `EVERY`
+/// ago. Threads call this function when they are about to wait.
 pub(crate) fn give_back_sometimes() {
     let now = Instant::now();
     if LAST.get().is_none_or(|last| now.duration_since(last) >= EVERY) {

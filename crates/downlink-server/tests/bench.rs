@@ -231,7 +231,7 @@ fn an_unreachable_server_is_an_error() {
     assert!(said.contains(&format!("no connection to {gone} came up")), "{said}");
 }
 
-/// The process of the real server. Dropping it kills the process.
+/// The process of the real server. Dropping this value kills the process.
 struct ServerProcess {
     child: Child,
     address: SocketAddr,

@@ -54,7 +54,7 @@ impl Drop for Folder {
     }
 }
 
-/// A server with the store. Dropping it kills the server.
+/// A server with the store. Dropping this value kills the server.
 struct Server {
     child: Child,
     url: String,

@@ -229,7 +229,8 @@ impl Control {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let key = match caller.verified().proof() {
             Proof::Key => caller.verified().key(),
-            // The listener gives every right to everyone who can connect. The limits do not apply.
+            // The listener gives every right to everyone who can connect, so the limits do not
+            // apply.
             Proof::Trusted => return Ok(()),
             _ => None,
         };
@@ -321,9 +322,9 @@ impl Control {
         self.presented(credentials).is_cookie()
     }
 
-    /// Whether the app decides about a credential that this server does not know, because the app
-    /// may have issued the credential. A key of this server must never reach the app. This also
-    /// holds for a public listener, which does not accept keys.
+    /// Whether the app gets the credential of a request and decides about it. The app may have
+    /// issued a credential that this server does not know. But a key of this server must never
+    /// reach the app, even if the request comes through a public listener, which accepts no keys.
     pub(crate) fn is_for_app(&self, credentials: &Credentials<'_>, error: &AccessError) -> bool {
         let passes = self.ask.as_ref().is_some_and(AskApp::passes_authorization);
         let is_unknown = *error == AccessError::KeyUnknown && credentials.tickets.is_empty();
@@ -358,8 +359,8 @@ impl Control {
             // A change after this line is not missed.
             changed.as_mut().enable();
             match caller.access().check_publish(caller.verified(), addresses, now()) {
-                // The server cannot fetch the keys of the issuer now. The publisher may still have
-                // its rights.
+                // The server cannot fetch the keys of the issuer now, so it does not know whether
+                // the rights have ended. The publisher keeps its rights for now.
                 Ok(()) | Err(AccessError::KeysUnavailable) => {}
                 Err(error) => return error,
             }

@@ -3,7 +3,7 @@
 //!
 //! If the server has made a key file, only the owner of the file can read it. `downlink publish`
 //! and `downlink subscribe` use the publish key if its file is in the current folder and the server
-//! is on this machine. They then need no further set-up.
+//! is on this machine. These commands then need no further set-up.
 
 use std::{
     fs,

@@ -101,9 +101,9 @@ impl KeySets {
         }
     }
 
-    /// Waits until the fetch that is in flight or due has ended. If no fetch is in flight or due,
-    /// returns at once. For example, shortly after a failed fetch, no fetch is due. Until the next
-    /// fetch, the server cannot verify the request.
+    /// Waits until the fetch that is in flight or due has ended. Returns at once if no fetch is in
+    /// flight or due, for example shortly after a failed fetch. In this case, the server still
+    /// cannot verify the request.
     ///
     /// The wait ends after [`FETCH_TIMEOUT`] at the latest, even if no task runs
     /// [`run`](Self::run).
@@ -195,7 +195,7 @@ impl Source {
             }
             Self::File { path, reading } => {
                 // A read from a broken network drive may never end, and cannot be cancelled. So the
-                // server does not start another read before this one has ended.
+                // server starts a read only if the previous read has ended.
                 let permit = Arc::clone(reading).try_acquire_owned();
                 let permit = permit.context("the read before has not ended")?;
                 let path = path.clone();

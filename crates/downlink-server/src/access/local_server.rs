@@ -1,8 +1,8 @@
 //! A small HTTP server on this machine, for tests of the requests that the server itself sends.
 //!
-//! The server runs in a thread with its own runtime. So if a test pauses its time, the time of the
-//! server goes on. When the server stops, all its connections break, as they do when a process
-//! ends.
+//! The server runs in a thread with its own runtime. So if a test pauses the clock of its runtime,
+//! the clock of the server goes on. When the server stops, all its connections break, as they do
+//! when a process ends.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;

@@ -28,9 +28,10 @@ pub(crate) const RATE_KEYS_MAX: usize = 65_536;
 /// share an address, and each of them has a few connections.
 const CONNECTIONS_PER_ADDRESS_MAX: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
 
-/// The default rates. All connections that an address may have can return at once after a restart
-/// of the server. A person publishes a few events a second at most, and a page that loads gets one
-/// ticket. An honest client has few bad credentials, except after a mistake in a setting.
+/// The default rates. After a restart of the server, all connections of an address may return at
+/// once. So the burst of new connections is as large as the default maximum of connections. A person
+/// publishes a few events a second at most, and a page that loads gets one ticket. An honest client
+/// has few bad credentials, except after a mistake in a setting.
 const CONNECTS_PER_ADDRESS: &str = "100/s,burst:1000";
 const PUBLISHES_PER_ADDRESS: &str = "50/s,burst:500";
 const FAILURES_PER_ADDRESS: &str = "10/s,burst:100";
@@ -205,8 +206,8 @@ impl AbuseLimits {
             .proxy_protocol(self.proxy_protocol)
     }
 
-    /// A limit for each address. An explicit limit always holds, and the default holds if strangers
-    /// can reach the server.
+    /// The limit that applies to each address: the explicit limit, or else the default if strangers
+    /// can reach the server. `None` if there is no limit.
     fn for_address<T>(
         &self,
         limit: Option<Limit<T>>,
@@ -255,9 +256,10 @@ impl Rates {
         }
     }
 
-    /// Counts events that a client wants to publish. `key` is the key of a key file. A client with a
-    /// token or a ticket has none, and its address counts. A batch counts as a whole, and later
-    /// events wait for it. With 0 events, this only checks whether the client may publish now.
+    /// Counts events that a client wants to publish. `key` is the key of a key file. A client with
+    /// a token or a ticket has no such key, so its events count for its address. If the client may
+    /// publish now, a batch may have more events than the burst. The next publish then has to wait
+    /// longer. With 0 events, this function only checks whether the client may publish now.
     ///
     /// # Errors
     ///
@@ -301,7 +303,8 @@ impl Rates {
         }
     }
 
-    /// Counts a ticket that is issued with a key, or with a token. `key` then stands for the user.
+    /// Counts a ticket that is issued with a key or with a token. For a token, `key` stands for the
+    /// user of the token.
     ///
     /// # Errors
     ///
@@ -329,7 +332,8 @@ fn limiter<K: std::hash::Hash + Eq>(rate: Rate) -> RateLimiter<K> {
     RateLimiter::new(rate, RATE_KEYS_MAX)
 }
 
-/// The result of a limiter. It is `None` if there is no limiter for the request.
+/// Adds the flag of the limit to the result of a limiter. `taken` is `None` if there is no limiter
+/// for the request.
 fn exceeded(taken: Option<Result<(), Duration>>, flag: &'static str) -> Result<(), Exceeded> {
     taken.unwrap_or(Ok(())).map_err(|wait| Exceeded { flag, wait })
 }

@@ -48,7 +48,8 @@ pub(super) async fn publish(
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
     content::check(&headers)?;
-    // A stranger, or a client beyond its limit, must not make the server read a large body.
+    // The server reads the body only for a client that has a credential and has not reached its
+    // limit of publishes. Other clients must not make it read a large body.
     caller.check_credential()?;
     app.control.check_publishes(&caller, sender.address)?;
     let settings = &app.settings;
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_quotes_a_line_shortened_and_escaped() {
+    fn a_quote_of_a_line_in_an_error_is_short_and_escaped() {
         let long = wrong(&format!("{{\"{}\u{7f}\":1}}", "n".repeat(1 << 20)));
         assert!(long.len() < 500, "{} bytes", long.len());
         assert!(long.contains("Unknown field") && long.contains("`topics`"), "{long}");

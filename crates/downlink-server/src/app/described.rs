@@ -22,9 +22,8 @@ use crate::access::Control;
 /// `downlink.` are reserved.
 const EVENT_TYPE: &str = "downlink.event";
 
-/// The data of an event with `meta=1`. JSON needs at most six bytes for one byte of text, so the
-/// original data becomes at most six times as long. The number of addresses was already checked
-/// when the event was published.
+/// The data of an event with `meta=1`. Its size is limited: JSON needs at most six bytes for one
+/// byte of the original data, and the hub limits the number of addresses of an event.
 #[derive(Serialize)]
 struct Described<'a> {
     topics: Vec<&'a str>,

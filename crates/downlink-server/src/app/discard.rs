@@ -1,10 +1,10 @@
 //! Reads and discards the rest of a request body if the server answers before it has read the whole
 //! body.
 //!
-//! If the server closed the connection right after such an answer, the server's system would answer
-//! further bytes of the body with a reset. The client's system would then discard the answer before
-//! the client reads it. So the server sends the answer at once, and then reads the rest of the body
-//! for a short time.
+//! If the server closed the connection right after such an answer, the server's operating system
+//! would reply to further bytes of the body with a TCP reset. The client's operating system would
+//! then discard the answer before the client reads it. So the server sends the answer at once, and
+//! then reads the rest of the body for a short time.
 
 use std::{
     pin::Pin,
@@ -98,7 +98,7 @@ impl Drop for DiscardedBody {
             return;
         }
         let rest = std::mem::take(&mut self.body);
-        // Without a runtime, the connection is already closed, so there is no rest to read.
+        // If there is no runtime, the connection is already closed, so there is no rest to read.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(DISCARD_TIME_MAX, discard(rest)));
         }

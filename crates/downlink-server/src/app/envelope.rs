@@ -1,8 +1,9 @@
 //! The addresses and attributes of an event, read from a query or a line of JSON.
 //!
 //! The hub checks each value when an event is published. In a streamed publish, the first event may
-//! arrive long after the query. So this module checks the addresses as soon as it has the query:
-//! there must be at least one, and all must be valid.
+//! arrive long after the query, and the client would learn of a wrong address only then. So this
+//! module checks the addresses as soon as it has the query: there must be at least one address, and
+//! all addresses must be valid.
 
 use std::time::Duration;
 
@@ -52,8 +53,9 @@ impl Envelope {
         Self { publisher: publisher.unwrap_or_default(), ..self }
     }
 
-    /// The id of an event of this publisher. The ids of a user begin with the name space of the
-    /// user, so that no user can take the id of another publisher's event.
+    /// The id that an event of this publisher gets. If the publisher has a name space, the id
+    /// begins with the name space. So a publisher with a token cannot take the id of another
+    /// publisher's event.
     pub(super) fn own_id(&self, id: &str) -> String {
         if self.publisher.is_empty() { id.to_owned() } else { format!("{}.{id}", self.publisher) }
     }

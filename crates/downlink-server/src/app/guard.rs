@@ -5,8 +5,8 @@
 //! rights of the request as a [`Caller`]. The route checks these rights, because only the route
 //! knows the topics.
 //!
-//! `Host` must be a name of this server. Without this check, an attacker could make a foreign
-//! domain name resolve to this address, and a page of that domain could use the server.
+//! `Host` must be a name of this server. Without this check, an attacker could make another domain
+//! name resolve to the address of this server, and a page of that domain could then use the server.
 
 use std::{sync::atomic::Ordering, time::Instant};
 
@@ -104,8 +104,8 @@ enum Outcome {
     Caller(Caller, ClientAddress),
 }
 
-/// Checks a request. The origin is part of an error too, because a page must be able to read the
-/// refusal.
+/// Checks a request. An error contains the origin too, because the CORS headers of the answer
+/// depend on the origin. Without these headers, the page could not read the refusal.
 async fn check(
     app: &App,
     head: &Parts,
@@ -114,8 +114,8 @@ async fn check(
     let (path, headers, method) = (head.uri.path(), &head.headers, &head.method);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if reads && ["/healthz", "/readyz"].contains(&path) {
-        // A health check knows only an IP address, and some send no `Host` because they use
-        // HTTP/1.0.
+        // `Host` is not checked on these paths. Many health checks know only an IP address, and
+        // some health checks use HTTP/1.0 and send no `Host`.
         return Ok((Origin::None, Outcome::Open));
     }
     let unknown = |refused| (Origin::None, refused);
@@ -160,7 +160,9 @@ async fn caller(
     let credentials = Credentials { headers, tickets: &tickets, origin, method, by_event_source };
     let rates = app.control.rates().filter(|_| app.control.has_credential(&credentials));
     let attempt = rates.map_or(Ok(()), |rates| rates.attempt(address, Instant::now()));
-    // A stranger may have the address of the app, and must not keep it from publishing.
+    // A stranger may have the same IP address as the app. The stranger's bad credentials must not
+    // keep the app from publishing. So this limit does not apply to a request with a key that this
+    // listener accepts.
     attempt.or_else(|exceeded| match app.control.has_key(app.role, &credentials) {
         true => Ok(()),
         false => Err(exceeded),

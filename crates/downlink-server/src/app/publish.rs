@@ -76,7 +76,7 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
     content::check_no_form(&headers, &data)?;
-    // The rights may have ended while the body came in.
+    // The rights may have ended while the body arrived.
     caller.check_publish(&addresses)?;
     app.control.count_publishes(&caller, sender.address, 1)?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;

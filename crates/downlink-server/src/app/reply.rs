@@ -1,7 +1,7 @@
 //! The answers to requests: JSON for a success, and a problem (RFC 9457) for a refusal.
 //!
-//! The detail of a problem is one or more full sentences. The first may begin with a quote from the
-//! request. The detail says how to fix the request, except when the fix is obvious.
+//! The detail of a problem is one or more full sentences. The first sentence may begin with a quote
+//! from the request. The detail says how to fix the request, except when the fix is obvious.
 
 use std::{error::Error, time::Duration};
 

@@ -32,9 +32,9 @@ pub(super) struct Arrived {
 pub(super) struct Reader {
     utf8: Utf8,
     parser: Parser,
-    /// Whether the body had any bytes. The next field says whether the parser found an event, a
-    /// comment or a reconnection time in them.
+    /// Whether the body had any bytes.
     has_bytes: bool,
+    /// Whether the body had an event, a comment or a reconnection time.
     is_understood: bool,
 }
 
@@ -127,9 +127,9 @@ fn arrived(item: Item) -> Option<Arrived> {
 /// Checks text that arrives in chunks.
 #[derive(Default)]
 struct Utf8 {
-    /// The first bytes of a character whose other bytes have not arrived. The next field is their
-    /// number.
+    /// The first bytes of a character whose other bytes have not arrived.
     cut: [u8; 4],
+    /// The number of bytes in `cut`.
     cut_len: usize,
 }
 

@@ -56,8 +56,8 @@ pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refus
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
     if stream.finish {
-        // A finished topic counts as one publish, even if the stream has no events, because it
-        // counts towards the server's limit of topics.
+        // Each topic to finish counts as one publish, even if the stream has no events. The reason
+        // is that a finished topic counts towards the server's limit of topics.
         let topics = stream.envelope.topics.len();
         app.control.count_publishes(&stream.caller, stream.address, topics)?;
     }
@@ -344,8 +344,9 @@ impl Publishing<'_> {
         Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }
     }
 
-    /// Waits for all open commits, and then returns the refusal that ends the stream. After the
-    /// commits, the exact number of published events is known.
+    /// Waits for all commits that are not complete yet, so that the number of published events is
+    /// known. Then returns the refusal. If the commit of an earlier event failed, the refusal is
+    /// about this earlier event.
     async fn stop(&mut self, stopped: Stopped) -> Refused {
         let mut first = stopped;
         while !self.waiting.is_empty() {

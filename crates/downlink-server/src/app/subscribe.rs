@@ -76,8 +76,9 @@ async fn open(
     respond(app, caller, subscription.into_frames())
 }
 
-/// Asks the app about a subscription without a credential. Returns the caller with the grant of the
-/// app. `None` if everything that the request asks for is public, or if there is no app to ask.
+/// Asks the app of `--authorize-url` about a subscription without a credential. Returns a caller
+/// with the rights that the app grants. Returns `None` without asking in three cases: the request
+/// has a valid credential, everything that it asks for is public, or there is no app to ask.
 async fn ask(
     app: &App,
     caller: &Caller,
@@ -90,12 +91,14 @@ async fn ask(
     if !app.control.asks_an_app() || is_public() {
         return Ok(None);
     }
-    // The cookie has a token whose keys cannot be fetched now. The app may not know its user, and a
-    // refusal of the app is final.
+    // The cookie has a token, but the server cannot fetch the keys to verify the token now. It does
+    // not ask the app, because the app may not know the user of this token, and a refusal of the
+    // app is final. The refusal here is temporary.
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         return Err(refusal.into());
     }
-    // Only the app knows whether a cookie is good. So each question is an attempt.
+    // Only the app knows whether the cookies are valid. So the server does not ask for an address
+    // that has had too many bad credentials.
     if let Some(rates) = app.control.rates() {
         rates.attempt(sender.address, Instant::now())?;
     }
@@ -142,7 +145,7 @@ fn respond<F>(
 where
     F: ToFrame<String> + Send + Unpin + 'static,
 {
-    // Nothing can take the rights away that a listener gives.
+    // The rights that a listener gives never end, so this stream needs no check of its rights.
     if app.role.gives_all_rights() && caller.verified().proof() == Proof::Trusted {
         return Ok(configured(app, Sse::new(frames)));
     }
@@ -156,7 +159,7 @@ fn configured<S: FrameSource + Send + 'static>(app: &App, sse: Sse<S>) -> Respon
     sse.into_response()
 }
 
-/// What the query asks for.
+/// The topics, patterns and client that the query names.
 fn asked(parameters: &Query) -> Result<Selection, Refused> {
     let refused = |kind: SubscribeErrorKind| bad_request(sentence(&kind));
     let mut asked = Selection::default();

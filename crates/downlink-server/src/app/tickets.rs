@@ -1,7 +1,8 @@
 //! `POST /tickets`: issues a ticket, with which a page subscribes.
 //!
 //! `EventSource` cannot send a header, so a page cannot send a token. An app asks for a ticket with
-//! its key or with the token of its user, and gives the URL to the page.
+//! its key or with the token of its user. The answer has a URL with the ticket, and the app passes
+//! this URL to the page.
 
 use std::time::Duration;
 

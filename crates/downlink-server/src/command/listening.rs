@@ -284,8 +284,8 @@ mod unix {
             Ok(Address::Unix(address.as_pathname().map(Path::to_owned).unwrap_or_default()))
         }
 
-        /// The socket, and a guard that removes its file when dropped. An inherited socket has no
-        /// guard.
+        /// The socket, and a guard. When the guard is dropped, it removes the socket's file. An
+        /// inherited socket has no guard.
         pub(in crate::command) fn into_parts(self) -> (UnixListener, Option<File>) {
             (self.listener, self.file)
         }

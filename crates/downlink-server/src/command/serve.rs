@@ -190,8 +190,8 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     Ok(())
 }
 
-/// Of the connections that the limit of open files allows, one in this many is for the admin
-/// listener.
+/// The maximum number of connections of the admin listener is the number of connections that the
+/// limit of open files allows, divided by this number.
 const ADMIN_CONNECTIONS_PART: usize = 8;
 
 /// The addresses of the listeners.

@@ -147,7 +147,7 @@ async fn open_streams_survive_a_restart_of_the_app() {
 }
 
 #[tokio::test]
-async fn a_token_of_the_app_is_passed_on_only_if_the_server_verifies_none() {
+async fn a_token_of_the_app_is_passed_on_only_if_the_server_verifies_no_tokens() {
     let (app, site) = start(rooms(), &[]);
     for token in ["opaque", "of.an.app"] {
         let times = app.asked().len() + 1;
@@ -318,8 +318,9 @@ async fn after_too_many_refusals_the_app_is_not_asked() {
     assert_eq!(app.asked().len(), 3);
 }
 
-/// The client is revoked while the app answers. The server must not use this answer, and must ask
-/// the app once more. If the request got a 204, the `EventSource` would stop for good.
+/// The rights of the client are revoked while the app answers. The server must not use this answer,
+/// and must ask the app once more. With the old answer, the request would get a 204, and the
+/// `EventSource` would never reconnect.
 #[tokio::test]
 async fn an_answer_from_before_a_revocation_is_not_used() {
     let (app, site) = start(Reply::Wait, &[]);

@@ -48,13 +48,13 @@ async fn a_reader_cannot_use_up_the_tickets_of_others() {
     for expected in ["200", "200", "429 too_many_requests"] {
         assert_eq!(site.outcome_as("ada", tickets()).await, expected);
     }
-    assert_eq!(site.outcome_as("bob", tickets()).await, "200", "another user of the same key");
+    assert_eq!(site.outcome_as("bob", tickets()).await, "200", "each user has its own limit");
 }
 
 /// A user begins a publish, and sends the last bytes of the body after the rights of the user are
 /// revoked.
 #[tokio::test]
-async fn a_slow_body_does_not_outlive_the_rights_of_its_publisher() {
+async fn a_publish_with_a_slow_body_is_refused_after_a_revocation() {
     let site = Site::start(&[]);
     let mut slow = Request::post("/events?topic=rooms/1", "").bearer(&site.keys.user("ada"));
     slow.body = "la".into();

@@ -104,7 +104,7 @@ impl Endpoint {
     /// The request without a credential. It names this client and this topic if the endpoint takes
     /// them.
     fn request(self, client: &str, topic: &str, is_other_client: bool) -> Request {
-        // An ordinary token may not publish to any client.
+        // An ordinary token has no right to publish to a client.
         let to = if is_other_client { format!("&client={client}") } else { String::new() };
         match self {
             Self::Subscribe => Request::get(format!("/events?topic={topic}&client={client}")),

@@ -86,7 +86,7 @@ fn seconds(offset: i64) -> i64 {
     i64::try_from(now.as_secs()).expect("a small number") + offset
 }
 
-/// The claims of a token of this client, with this grant. It is valid for an hour.
+/// The claims of a token of this client, with this grant. The token is valid for an hour.
 pub(crate) fn claims(client: Option<&str>, grant: Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER,
@@ -223,8 +223,8 @@ impl Credentials {
         format!("{}.", message("none", None, claims))
     }
 
-    /// Makes the tickets that a server with these keys issues at different times. Each is valid for
-    /// half an hour.
+    /// Makes a good ticket, and tickets with one fault. Each ticket is valid for half an hour from
+    /// the time at which it was issued.
     pub(crate) fn tickets(&self) -> Tickets {
         const HOUR: i64 = 3_600_000;
         let (app, key) = (&self.publish_key, &self.ticket_key);

@@ -1,6 +1,6 @@
-//! The header `Host`. An attacker can make a foreign host name resolve to the address of the
-//! server. A page from this host name can then send requests to the server, and the browser treats
-//! them as requests to the origin of the page.
+//! The header `Host`. An attacker can make another host name resolve to the address of the server.
+//! A page from this host name can then send requests to the server. The browser treats them as
+//! requests to the origin of the page, so the page can read the answers.
 
 use crate::{
     program::{Folder, Program},

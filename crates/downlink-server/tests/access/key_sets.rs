@@ -22,7 +22,7 @@ const KEYS: &str = include_str!("../../../downlink-access/tests/fixtures/keys.js
 /// The pause between two attempts of [`until`].
 const ATTEMPT_EVERY: Duration = Duration::from_millis(50);
 
-/// The key set of these keys.
+/// A key set with the keys that have these names.
 fn set(names: &[&str]) -> String {
     let all: Value = serde_json::from_str(KEYS).expect("JSON");
     let keys = all["keys"].as_array().expect("a list").iter();
@@ -34,7 +34,7 @@ fn reply(names: &[&str]) -> Reply {
     Reply::Answer(200, "no-store", set(names))
 }
 
-/// Repeats a request until its outcome is this one.
+/// Repeats a request until it has this outcome.
 async fn until(site: &Site, request: &Request, outcome: &str) {
     let mut attempts = interval(ATTEMPT_EVERY);
     attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,7 +80,7 @@ async fn tokens_are_accepted_after_the_issuer_has_started() {
 }
 
 #[tokio::test]
-async fn the_streams_of_a_removed_key_end_with_the_next_fetch() {
+async fn after_a_fetch_without_a_key_the_streams_of_this_key_end() {
     let issuer = Web::start(reply(&["es256", "ed25519"]));
     let site = Site::with_key_set(&issuer.url(), &["--public", "news"]);
     let token = site.keys.named_token(Signer::Es256, "es256", "ada");

@@ -1,6 +1,7 @@
 //! The limits against abuse, through the flags of the server.
 //!
-//! The rates of these tests allow the next use only after an hour, so that no test depends on time.
+//! Most rates in these tests allow the next use only after an hour, so that the tests do not depend
+//! on time.
 
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
@@ -273,8 +274,8 @@ async fn a_publish_is_refused_if_its_rights_end_before_its_body_has_arrived() {
     assert_eq!(site.events("rooms/1").await, 0);
 }
 
-/// A proxy on this machine that is not trusted sends the requests of strangers from the address of
-/// the apps. The strangers must not lock out the apps.
+/// If a proxy on this machine is not in `--trusted-proxy`, the requests of strangers have the same
+/// address as the requests of the apps. The strangers must not lock out the apps.
 #[tokio::test]
 async fn the_admin_listener_has_no_limits_for_each_address() {
     let rates =

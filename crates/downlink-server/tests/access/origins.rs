@@ -22,7 +22,7 @@ fn cors(answer: &Answer) -> (Option<&str>, Option<&str>, Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_listed_page_can_read_every_answer() {
+async fn a_page_of_cors_origin_can_read_every_answer() {
     let site = Site::start(&["--cors-origin", PAGE]);
     let ada = site.keys.user("ada");
     let get = |target: &str| Request::get(target).header("Origin", PAGE);
@@ -46,7 +46,7 @@ async fn a_listed_page_can_read_every_answer() {
         assert!(exposed.contains("retry-after"), "{request:?}");
     }
     // The answer to a request without `Origin` must also have the header `Vary`. Otherwise, a cache
-    // could give this answer to the listed page, which could not read it.
+    // could give this answer to the page, and the page could not read it.
     let answer = Request::get("/events?topic=rooms/1").bearer(&ada).ask(site.public()).await;
     assert_eq!(cors(&answer), (None, None, Some("origin")));
     let metrics = get("/metrics").bearer(&site.keys.admin_key()).ask(site.admin()).await;
@@ -112,7 +112,7 @@ async fn with_cors_origin_star_every_page_may_use_the_server_without_cookies() {
     assert_eq!(cors(&answer).0, Some("*"));
     let answer = of(any, "rooms/1").bearer(&token).ask(site.public()).await;
     assert_eq!((answer.status, cors(&answer).0), (200, Some("*")));
-    // The server accepts cookies from the listed page.
+    // The server accepts cookies from a page whose origin `--cors-origin` names.
     let answer = of(PAGE, "rooms/1").header("Cookie", &cookie).ask(site.public()).await;
     assert_eq!((answer.status, cors(&answer).0), (200, Some(PAGE)));
     assert_eq!(cors(&answer).1, Some("true"));

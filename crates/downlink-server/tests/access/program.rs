@@ -9,7 +9,7 @@ use std::{
 
 use crate::request::Place;
 
-/// The folder of one test. Dropping it removes the folder.
+/// The folder of one test. Dropping this value removes the folder.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -55,7 +55,7 @@ pub(crate) fn command(words: &[&str]) -> Command {
     command
 }
 
-/// A running server. Dropping it kills the server.
+/// A running server. Dropping this value kills the server.
 pub(crate) struct Program {
     child: Child,
     /// The address of `--listen`.
@@ -110,7 +110,7 @@ impl Program {
     pub(crate) fn stop(mut self) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
-        assert!(sent.expect("the program kill").success());
+        assert!(sent.expect("the program kill runs").success());
         assert!(self.child.wait().expect("the program ends").success());
     }
 }

@@ -51,7 +51,7 @@ async fn a_batch_without_a_credential_is_refused_before_its_body_arrives() {
 }
 
 #[tokio::test]
-async fn a_streamed_publish_stops_at_a_revocation_with_the_exact_count() {
+async fn a_revocation_stops_a_streamed_publish_and_the_answer_has_the_exact_count() {
     let site = Site::start(&[]);
     for revocation in ["client=ada", "client=bob&topic=rooms/*"] {
         let client = if revocation.starts_with("client=ada") { "ada" } else { "bob" };
@@ -92,7 +92,7 @@ async fn a_streamed_publish_stops_at_the_end_of_its_token() {
 }
 
 #[tokio::test]
-async fn a_streamed_publish_to_a_foreign_topic_is_refused_before_its_first_event() {
+async fn a_streamed_publish_without_the_right_is_refused_before_its_first_event() {
     let site = Site::start(&[]);
     let token = site.keys.user("ada");
     for (query, expected) in [

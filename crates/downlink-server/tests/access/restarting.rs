@@ -51,8 +51,8 @@ async fn a_second_server_that_cannot_start_loses_no_revocation() {
     assert_eq!(site.outcome_as("ada", rooms).await, "401 revoked");
 }
 
-/// The next server may start before the old one has ended. It waits for the store, and then it
-/// must know everything that the old server has revoked.
+/// The next server may start before the old server has ended. The next server waits for the store,
+/// and then it must know everything that the old server has revoked.
 #[tokio::test]
 async fn the_next_server_knows_revocations_that_came_while_it_waited_for_the_store() {
     let mut site = Site::start(&[]);

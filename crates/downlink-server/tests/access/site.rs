@@ -124,7 +124,7 @@ impl Site {
         assert_eq!(revoked, serde_json::json!({ "revoked": true }));
     }
 
-    /// Lets the app issue a ticket.
+    /// Requests a ticket with the publish key, as an app does.
     pub(crate) async fn ticket(&self, query: &str) -> String {
         let request = Request::post(format!("/tickets?{query}"), "");
         let answer = request.bearer(&self.keys.publish_key()).ask(self.admin()).await;

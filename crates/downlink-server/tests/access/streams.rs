@@ -39,7 +39,7 @@ async fn assert_expires(mut stream: Stream, ends_at: u128) {
 }
 
 #[tokio::test]
-async fn a_stream_announces_its_end_and_ends_with_its_token() {
+async fn a_stream_announces_its_end_and_ends_when_its_token_expires() {
     let site = Site::start(&[]);
     let claims = for_seconds("ada", of_a_user(), LIFE);
     let token = site.keys.token(Signer::Rs256, &claims);
@@ -50,7 +50,7 @@ async fn a_stream_announces_its_end_and_ends_with_its_token() {
 }
 
 #[tokio::test]
-async fn a_stream_announces_its_end_and_ends_with_its_ticket() {
+async fn a_stream_announces_its_end_and_ends_when_its_ticket_expires() {
     let site = Site::start(&[]);
     let issue = Request::post(format!("/tickets?topic=rooms/*&lifetime={LIFE}s"), "");
     let issued = issue.bearer(&site.keys.user("ada")).ask(site.public()).await.json();
@@ -64,7 +64,7 @@ async fn a_stream_announces_its_end_and_ends_with_its_ticket() {
 }
 
 #[tokio::test]
-async fn a_ticket_ends_with_the_token_of_its_issuer() {
+async fn a_ticket_expires_no_later_than_the_token_with_which_it_was_requested() {
     let site = Site::start(&[]);
     let claims = for_seconds("ada", of_a_user(), 600);
     let token = site.keys.token(Signer::Hs256, &claims);
@@ -74,7 +74,7 @@ async fn a_ticket_ends_with_the_token_of_its_issuer() {
 }
 
 #[tokio::test]
-async fn the_newest_stream_of_a_ticket_ends_the_older_one() {
+async fn a_new_stream_with_the_same_ticket_ends_the_older_stream() {
     let site = Site::start(&["--public-url", "https://push.example"]);
     let issue = Request::post("/tickets?topic=rooms/1", "").bearer(&site.keys.publish_key());
     let issued = issue.ask(site.admin()).await.json();
@@ -93,7 +93,7 @@ async fn the_newest_stream_of_a_ticket_ends_the_older_one() {
 }
 
 #[tokio::test]
-async fn a_stream_that_an_operator_ends_reconnects_soon() {
+async fn a_client_reconnects_soon_after_an_operator_has_ended_its_stream() {
     let site = Site::start(&[]);
     let ticket = site.ticket("topic=rooms/1&client=ada").await;
     let mut stream = site.subscribe(Request::get(format!("/events?ticket={ticket}"))).await;

@@ -32,7 +32,7 @@ impl Upload {
         self.0.write_all(chunk.as_bytes()).await.expect("the connection is open");
     }
 
-    /// Waits for the answer. The body has not ended.
+    /// Waits for the answer, without ending the body first.
     pub(crate) async fn answer(mut self) -> Answer {
         let mut answer = Vec::new();
         let read = patiently(self.0.read_to_end(&mut answer)).await;

@@ -1,8 +1,8 @@
 //! A web server on this machine that answers the requests of the tested server. It is the app of
 //! `--authorize-url`, or the issuer of `--jwks-url`.
 //!
-//! It runs in a thread with its own runtime. When it stops, all its connections break, as they do
-//! when a process ends.
+//! The web server runs in a thread with its own runtime. When it stops, all its connections break,
+//! as they do when a process ends.
 
 use std::{
     net::SocketAddr,

@@ -99,7 +99,7 @@ async fn topics_above_their_limit_are_refused() {
             break;
         }
     }
-    let full = full.expect("the fourth topic exceeds the limit");
+    let full = full.expect("one of the four topics exceeds the limit of 2");
     full.problem(503);
     assert_unavailable(&full, "There are 2 topics, which is the limit.");
     server.publish("topic=a", "still").await;

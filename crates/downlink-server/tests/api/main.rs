@@ -87,7 +87,7 @@ struct ProductionFlags {
     access: AccessSettings,
 }
 
-/// A folder with two key files. Dropping it removes the folder.
+/// A folder with two key files. Dropping this value removes the folder.
 struct KeyFolder(PathBuf);
 
 impl KeyFolder {

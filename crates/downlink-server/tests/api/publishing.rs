@@ -66,7 +66,7 @@ async fn flags_may_be_written_in_several_ways() {
 }
 
 #[tokio::test]
-async fn a_publisher_id_belongs_to_one_event() {
+async fn an_id_from_a_publisher_belongs_to_one_event() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let first = server.publish("topic=a&id=my-1", "x").await;

@@ -163,7 +163,7 @@ async fn each_form_of_start_gives_the_events_that_it_describes() {
 }
 
 #[tokio::test]
-async fn a_subscription_resumes_after_a_publisher_id() {
+async fn a_subscription_resumes_after_an_id_from_a_publisher() {
     let server = Server::start().await;
     assert_eq!(server.publish_id("topic=a&id=order-17", "1").await, "order-17");
     server.publish("topic=a", "2").await;
@@ -210,7 +210,7 @@ async fn a_client_that_disconnects_before_its_first_event_misses_no_event() {
 }
 
 #[tokio::test]
-async fn a_reconnecting_client_gets_missed_events_to_itself_and_to_everyone() {
+async fn a_client_that_reconnects_gets_missed_events_for_itself_and_for_everyone() {
     let server = Server::start().await;
     let mut stream = server.subscribe("client=alice").await;
     server.publish("everyone", "seen").await;

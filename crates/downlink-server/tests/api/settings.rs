@@ -32,7 +32,7 @@ async fn strangers_may_do_nothing_on_a_production_server() {
     ] {
         let answer = server.ask(method, path, "", body).await;
         if path == "/events/batch" {
-            // The answer to a batch has a line for each event.
+            // In the answer to a batch, the detail may begin with the number of a line.
             assert!(answer.body.contains("needs a credential"), "{answer:?}");
         } else {
             assert_needs_a_credential(&answer);

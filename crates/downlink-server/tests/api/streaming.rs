@@ -162,7 +162,7 @@ async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_breaks_off() {
 }
 
 #[tokio::test]
-async fn a_stream_to_a_finished_topic_finishes_its_other_topics() {
+async fn a_finished_topic_breaks_off_a_stream_and_the_other_topics_are_finished() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let query = "topic=a&topic=b&finish_on_end=1";
@@ -191,7 +191,7 @@ async fn a_body_without_events_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_with_another_encoding_or_form_is_refused() {
+async fn a_body_that_is_compressed_or_not_utf8_or_a_form_is_refused() {
     let server = Server::start().await;
     let compressed = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3];
     for path in ["/events?topic=a", "/events/batch"] {

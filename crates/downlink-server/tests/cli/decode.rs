@@ -35,7 +35,7 @@ fn check(flags: &[&str]) {
 }
 
 #[test]
-fn golden_streams_decode_to_their_expected_events() {
+fn the_stream_of_each_fixture_decodes_to_its_expected_events() {
     check(&[]);
 }
 

@@ -15,8 +15,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, production, run, through_a_shell};
 
-/// A folder for sockets, stores and key files. Dropping it removes the folder. The path of the
-/// folder is short, because operating systems limit the paths of sockets to about 100 bytes.
+/// A folder for sockets, stores and key files. Dropping this value removes the folder. The path
+/// of the folder is short, because operating systems limit the paths of sockets to about 100 bytes.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -208,7 +208,7 @@ fn a_file_that_is_not_a_socket_is_never_replaced() {
 }
 
 #[test]
-fn the_socket_of_a_successor_is_not_removed() {
+fn a_server_does_not_remove_the_socket_file_of_the_next_server() {
     let folder = Folder::new("successor");
     let first = serving(at(&folder, "a.sock"));
     fs::remove_file(folder.path("a.sock")).expect("an existing file");
@@ -233,7 +233,7 @@ fn supervised(
     command
 }
 
-/// The command of a development server. It uses the address only if it inherits no socket.
+/// The command of a development server. The server uses the address only if it inherits no socket.
 fn development() -> Command {
     downlink(&["dev", "--listen", "127.0.0.1:0"])
 }

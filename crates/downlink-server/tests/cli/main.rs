@@ -39,7 +39,7 @@ fn downlink(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    // By default, these commands use no store. Only the tests of stores set one.
+    // By default, these commands use no store. Only the tests of stores set a store.
     command.env("DOWNLINK_STORE", "none").args(arguments);
     command
 }
@@ -86,7 +86,7 @@ fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     running.ended()
 }
 
-/// A running program. Dropping it kills the program.
+/// A running program. Dropping this value kills the program.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -108,7 +108,7 @@ impl Running {
     fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status();
-        assert!(sent.expect("the program kill").success());
+        assert!(sent.expect("the program kill runs").success());
     }
 
     /// Waits until the program has ended, and collects its unread output.

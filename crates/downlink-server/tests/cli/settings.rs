@@ -12,7 +12,7 @@ use downlink_server::{
 
 use crate::{Server, downlink, run};
 
-/// A file with settings. Dropping it removes the file.
+/// A file with settings. Dropping this value removes the file.
 struct File(PathBuf);
 
 impl File {

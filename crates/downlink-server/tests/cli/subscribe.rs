@@ -5,7 +5,7 @@ use crate::{Running, Server, downlink, forwarder::Forwarder, run};
 use crate::{listening::Folder, production};
 
 #[test]
-fn subscribe_prints_data_or_with_the_flag_json_json_objects() {
+fn subscribe_prints_the_data_or_json_objects() {
     let server = Server::start(&[]);
     server.publish("a", "one");
     server.publish("a/b", "two");
@@ -80,7 +80,7 @@ fn commands_reach_a_server_on_a_unix_socket() {
 }
 
 #[test]
-fn subscribe_resumes_after_an_id_and_ends_with_the_topic() {
+fn subscribe_resumes_after_an_id_and_ends_when_the_topic_is_finished() {
     let server = Server::start(&[]);
     let first: serde_json::Value = serde_json::from_str(&server.publish("a", "one")).expect("JSON");
     server.publish("a", "two");

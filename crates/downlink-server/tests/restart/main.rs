@@ -56,7 +56,7 @@ const BUSY_CLIENTS: usize = 4;
 /// The maximum duration of a wait. Every wait takes far less time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The folder of one test. Dropping it removes the folder.
+/// The folder of one test. Dropping this value removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -74,7 +74,8 @@ impl Drop for Folder {
     }
 }
 
-/// The time of the signal to the old server, and the time of the greeting of the next server.
+/// The time at which a restart began, and the time at which it was complete. A restart is complete
+/// when the old server has ended and the next server has printed its greeting.
 type Restart = (Instant, Instant);
 
 /// Replaces a server. With `overlap`, the next server is started before the old server gets the

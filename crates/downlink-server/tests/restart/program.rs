@@ -33,7 +33,8 @@ impl Socket {
     }
 }
 
-/// A running program. Its descriptor 3 is a listening socket. Dropping it kills the program.
+/// A running program. The program's descriptor 3 is a listening socket. Dropping this value kills
+/// the program.
 pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-/// A file system of limited size. Dropping it unmounts the file system.
+/// A file system of limited size. Dropping this value unmounts the file system.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
@@ -31,7 +31,7 @@ impl Disk {
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         let mounted = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
-        assert!(mounted.expect("the program mount").success(), "{options}");
+        assert!(mounted.expect("the program mount runs").success(), "{options}");
     }
 }
 

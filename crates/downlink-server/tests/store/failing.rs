@@ -174,7 +174,7 @@ async fn a_read_only_disk_is_an_error_at_the_start() {
 }
 
 #[tokio::test]
-async fn errors_about_foreign_files_say_what_to_do() {
+async fn errors_about_unusable_files_say_what_to_do() {
     let folder = Folder::new("foreign");
     let text = folder.file("text.db");
     fs::write(&text, "history\n".repeat(1_000)).expect("a file");

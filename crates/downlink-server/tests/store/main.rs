@@ -34,7 +34,7 @@ async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// The folder of one test. Dropping it removes the folder.
+/// The folder of one test. Dropping this value removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {

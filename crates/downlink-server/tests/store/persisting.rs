@@ -28,7 +28,7 @@ async fn rest(stream: Stream) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_and_publisher_ids_survive_restarts() {
+async fn idempotency_keys_and_ids_from_publishers_survive_restarts() {
     for killed in [false, true] {
         let folder = Folder::new(&format!("given-{killed}"));
         let store = folder.file("x.db");

@@ -163,7 +163,7 @@ async fn a_damaged_store_is_not_ready() {
 /// The test uses the program `strace` to make flushes fail. If there is no `strace`, or if `strace`
 /// may not trace, the test is skipped.
 #[tokio::test]
-async fn after_a_failed_flush_readiness_and_errors_agree() {
+async fn a_failed_flush_is_in_the_answers_to_publishes_and_readiness_checks() {
     let folder = Folder::new("flush");
     let store = folder.file("x.db");
     store_with(&store, 1).await;

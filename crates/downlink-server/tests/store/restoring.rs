@@ -37,8 +37,8 @@ pub(crate) fn restore(copy: &Path, store: &Path) {
     }
 }
 
-/// Publishes one event after another until the test stops it. Returns the id and the data of each
-/// event.
+/// Publishes at least 50 events, one after another, until the test sets `stop`. Returns the id and
+/// the data of each event.
 async fn publish_until(
     server: Arc<Server>,
     stop: Arc<AtomicUsize>,

@@ -170,7 +170,7 @@ async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
         assert!((50..=bytes_max / 3_000).contains(&kept), "{kept} are kept");
         assert!(
             next(&mut resumed, kept).await == data[oldest..],
-            "the reader got events that were not published"
+            "the reader must get exactly the kept events"
         );
         server = restarted(server, &store, &flags, killed);
     }

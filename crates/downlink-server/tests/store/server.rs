@@ -51,7 +51,7 @@ pub(crate) fn refused(store: &Path) -> String {
     said
 }
 
-/// A running server with a store. Dropping it kills the server.
+/// A running server with a store. Dropping this value kills the server.
 pub(crate) struct Server {
     child: Child,
     address: String,
@@ -107,7 +107,7 @@ impl Server {
     pub(crate) fn stop(mut self) -> String {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
-        assert!(sent.expect("the program kill").success());
+        assert!(sent.expect("the program kill runs").success());
         let mut said = String::new();
         let mut stderr = self.child.stderr.take().expect("the stream is piped");
         stderr.read_to_string(&mut said).expect("UTF-8");

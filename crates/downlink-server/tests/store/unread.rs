@@ -43,7 +43,7 @@ impl Read {
                 continue;
             }
             let at = offset(&event.last_event_id);
-            assert!(read.events.last().is_none_or(|last| *last < at), "in order: {at} {read:?}");
+            assert!(read.events.last().is_none_or(|last| *last < at), "wrong order: {at} {read:?}");
             read.events.insert(at);
             if event.data == end {
                 return read;
@@ -117,17 +117,17 @@ async fn each_event_is_delivered_or_in_a_gap_in_memory_and_store(name: &str, sta
 }
 
 #[tokio::test]
-async fn with_start_earliest_expired_unread_events_give_gaps() {
+async fn expired_unread_events_give_gaps_with_start_earliest() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store("earliest", "start=earliest").await;
 }
 
 #[tokio::test]
-async fn with_start_last_expired_unread_events_give_gaps() {
+async fn expired_unread_events_give_gaps_with_start_last() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store("last", "start=last:1000").await;
 }
 
 #[tokio::test]
-async fn with_start_since_expired_unread_events_give_gaps() {
+async fn expired_unread_events_give_gaps_with_start_since() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store(
         "since",
         "start=since:2020-01-01T00:00:00Z",
@@ -136,6 +136,6 @@ async fn with_start_since_expired_unread_events_give_gaps() {
 }
 
 #[tokio::test]
-async fn with_the_id_earliest_expired_unread_events_give_gaps() {
+async fn expired_unread_events_give_gaps_with_the_id_earliest() {
     each_event_is_delivered_or_in_a_gap_in_memory_and_store("id", "last_event_id=earliest").await;
 }

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::settings::AskOptions;
 
-/// The maximum number of bytes of the cookies together, and also of the `Authorization` header.
-/// Browsers and servers have limits near 8 KiB.
+/// The maximum number of bytes of all cookies together. The `Authorization` header has the same
+/// maximum. Browsers and servers have limits near 8 KiB.
 pub(crate) const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
 /// The maximum number of bytes of the JSON text of a question, which has the topics, the client,

@@ -43,6 +43,7 @@ type Respond = dyn Fn(&Arrived) -> Response<Body> + Send + Sync;
 
 /// The app. It reports each request before it waits at the gate and answers.
 struct App {
+    /// Each answer takes one permit. A closed gate has no permits.
     gate: Semaphore,
     calls: AtomicUsize,
     arrivals: mpsc::UnboundedSender<Arrived>,
@@ -75,6 +76,7 @@ async fn respond(RouterState(app): RouterState<Arc<App>>, request: Request) -> R
     response
 }
 
+/// The number of answers that an open gate lets pass.
 const GATE: usize = 100_000;
 
 impl Site {
@@ -640,7 +642,7 @@ async fn forgotten_answers_are_not_used_again() {
     assert_eq!(site.calls(), 2);
 }
 
-/// A user may be revoked while the app answers.
+/// The rights of a user may be revoked while the app answers.
 #[tokio::test]
 async fn after_forget_new_requests_do_not_join_a_call_in_flight() {
     let mut site = Site::closed(|_| reusable(60, GRANT));

@@ -346,7 +346,7 @@ async fn aborting_the_task_ends_the_waits_of_requests_and_a_new_task_fetches_aga
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_no_task_fetches_a_request_stops_waiting_at_the_timeout() {
+async fn without_a_task_that_fetches_the_wait_ends_at_the_timeout() {
     let source = Source::new("http://127.0.0.1:1/").unwrap();
     let keys = KeySets::from_source(source, Arc::default(), Clock::manual());
     let start = Instant::now();
@@ -414,7 +414,7 @@ async fn a_changed_file_is_read_without_a_request() {
 }
 
 #[test]
-fn the_url_of_a_key_set_is_https_a_file_or_on_this_machine() {
+fn a_key_set_comes_over_https_or_from_a_file_or_from_this_machine() {
     let source = |text: &str| Source::new(text).map(drop).map_err(|error| error.to_string());
     assert_eq!(source("http://127.0.0.1:8000/keys"), Ok(()));
     assert_eq!(source("http://localhost/keys"), Ok(()));
