@@ -209,8 +209,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     /// Sends each keep-alive as an event of the type `downlink.alive` instead of a comment. Pages
-    /// can listen to this type. These keep-alives are sent even on a busy stream, because a page
-    /// notices only events of the types that it listens to.
+    /// can listen to this type. A busy stream gets these keep-alives too, because a page that does
+    /// not listen to the types of the other events cannot see that its stream is alive.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self

@@ -38,11 +38,11 @@ pub(super) struct ProxyHeader {
     /// The address of the proxy's client. `None` if the proxy connects for itself, or if its client
     /// has no IP address.
     pub(super) client: Option<SocketAddr>,
-    /// The input after the header that was already read.
+    /// The bytes after the header that were read together with it.
     pub(super) rest: Vec<u8>,
 }
 
-/// The error of a connection that does not begin with a header.
+/// The error of a connection that does not begin with a valid header.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
     #[error("this connection does not begin with a header of the PROXY protocol")]
