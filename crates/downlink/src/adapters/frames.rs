@@ -16,7 +16,7 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 pub trait ToFrame<T> {
     /// Whether `to_frame` returns the frame of every event exactly as the hub encoded it. If so,
     /// the subscription yields only frames, without the values and ids of the events. This is
-    /// faster (`cargo xtask bench` measures the speed as `rate` and `window`).
+    /// faster (see the measurements `rate` and `window` of `cargo xtask bench`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -30,8 +30,8 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
     }
 }
 
-/// Sends the frames that the hub encoded when the events were published. This type takes no memory
-/// in a subscription.
+/// Sends the frames that the hub encoded when the events were published. This type has no size, so
+/// it adds no memory to a subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsPublished;
 

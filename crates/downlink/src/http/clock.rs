@@ -1,10 +1,10 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the earliest of three times: the end of a silence (the time after the last
-//! bytes of the body), the notice of the expiry, and the end of the connection. When the body sends
-//! something, it only records the time. The timer is set again only when it fires, so sending an
-//! event needs no timer operation. The first wait creates the timer. A body that never waits has no
-//! timer. A body that a driver polls has no timer either, because the driver keeps the time (see
+//! The timer waits for the earliest of three times: the end of a silence (a period in which the
+//! body sends nothing), the notice of the expiry, and the end of the connection. When the body
+//! sends something, it only records the time. The timer is set again only when it fires, so sending
+//! an event needs no timer operation. The first wait creates the timer. A body that never waits has
+//! no timer. A body that a driver polls has no timer either, because the driver keeps the time (see
 //! `driven`).
 
 use std::pin::Pin;
@@ -77,7 +77,7 @@ pub(super) struct BodyClock {
 }
 
 /// The end of a response, and the timer of a body without a driver. Few bodies have an end or need
-/// a timer. But every stream with a credential has an end, so this type takes only 16 bytes.
+/// a timer. But every stream with a credential has an end, so this type is kept small (16 bytes).
 #[derive(Debug)]
 enum EndAndTimer {
     WithoutTimer(Times),

@@ -96,9 +96,9 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Before the stream ends without an error, sends the client a reconnection time that is picked
-    /// at random from `spread`. Default: the stream sends a time only if it ends because of its age
-    /// or expiry (see [`max_age`](Self::max_age)).
+    /// Lets a stream that ends without an error send a reconnection time as its last frame. The
+    /// time is picked at random from `spread`. Default: the stream sends a time only if it ends
+    /// because of its age or expiry (see [`max_age`](Self::max_age)).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
         self

@@ -11,8 +11,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// The call returns at once; the subscriptions end later.
     pub fn drain(&self) {
         // `end_all` does not end a reader that opens later. Instead, `Subscribe::open` checks the
-        // flag after it has opened a reader, and returns an error. So the flag must be set before
-        // the call of `end_all`.
+        // flag after it has opened a reader, and returns an error if the flag is set. So the flag
+        // must be set before the call of `end_all`.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }

@@ -18,8 +18,8 @@ pub(super) struct Counters {
     gaps: [AtomicU64; GAP_REASONS.len()],
 }
 
-/// The numbers of a hub, from [`Hub::stats`](super::Hub::stats). The counts begin when the hub is
-/// made.
+/// The numbers of a hub, from [`Hub::stats`](super::Hub::stats). All counts begin at 0 when the hub
+/// is made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {

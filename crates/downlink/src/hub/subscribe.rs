@@ -209,8 +209,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     /// Sends each keep-alive as an event of the type `downlink.alive` instead of a comment. Pages
-    /// can listen to this type. A busy stream gets these keep-alives too, because a page that does
-    /// not listen to the types of the other events cannot see that its stream is alive.
+    /// can listen to this type. A busy stream gets these keep-alives too. Otherwise, a page that
+    /// listens only to some event types might see no event for a long time.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self

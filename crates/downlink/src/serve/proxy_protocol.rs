@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// A line of exactly the maximum length is a header.
+    /// A header may have exactly the maximum length.
     #[test]
     fn the_longest_text_header_is_accepted() {
         let address = ["ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"; 2].join(" ");
