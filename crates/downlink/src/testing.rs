@@ -32,8 +32,8 @@ pub use downlink_proto::DecodedEvent;
 /// the test panics.
 ///
 /// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
-/// gets one. Without this limit, a test in paused time could wait for an event for ever, because
-/// tokio moves the time forward from one keep-alive to the next.
+/// gets one. Without this limit, a test in paused time could wait for ever, because tokio moves the
+/// time forward from one keep-alive to the next.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.

@@ -1,11 +1,15 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the earliest of three times: the end of a silence (a period in which the
-//! body sends nothing), the notice of the expiry, and the end of the connection. When the body
-//! sends something, it only records the time. The timer is set again only when it fires, so sending
-//! an event needs no timer operation. The first wait creates the timer. A body that never waits has
-//! no timer. A body that a driver polls has no timer either, because the driver keeps the time (see
-//! `driven`).
+//! The timer waits for the earliest of three times:
+//!
+//! - the end of a silence, which is a period in which the body sends nothing;
+//! - the time for the notice of the expiry (the event `downlink.expiring`);
+//! - the end of the connection.
+//!
+//! When the body sends something, it only records the time. The timer is set again only when it
+//! fires, so sending an event needs no timer operation. The first wait creates the timer. A body
+//! that never waits has no timer. A body that a driver polls has no timer either, because the
+//! driver keeps the time (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

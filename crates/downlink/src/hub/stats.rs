@@ -25,8 +25,8 @@ pub(super) struct Counters {
 pub struct Stats {
     /// The number of open subscriptions.
     pub subscribers: usize,
-    /// The number of topics and clients' inboxes. A topic counts if it has events, is finished, or
-    /// has a subscription that names it.
+    /// The number of topics and clients' inboxes (the events to one client). A topic counts if it
+    /// has events, is finished, or has a subscription that names it.
     pub topics: usize,
     /// The number of retained events. An event in several topics counts once in each topic.
     pub events: usize,

@@ -60,8 +60,8 @@ pub enum Start {
     #[default]
     Live,
     /// The subscription first gets at most this many of its newest retained events. The events of
-    /// all topics and of the client's inbox count together. To get the newest events of each topic,
-    /// open one subscription for each topic.
+    /// all its topics and the events for its client count together. To get the newest events of
+    /// each topic, open one subscription for each topic.
     Last(usize),
     /// The subscription first gets all retained events.
     Earliest,

@@ -242,8 +242,8 @@ mod tests {
     }
 
     proptest! {
-        /// Parsing the beginning of the input gives the same result as parsing the whole input, or
-        /// waits for more bytes. It waits only for a bounded number of bytes.
+        /// For the beginning of an input, `parse` gives the same result as for the whole input, or
+        /// says that the header is incomplete. The length of an incomplete header is bounded.
         #[test]
         fn the_result_does_not_depend_on_where_the_input_is_cut(
             start in prop::sample::select(vec![

@@ -149,8 +149,8 @@ pub struct RateLimiter<K> {
 /// is like a key that was never used. In a *turn*, `recent` becomes `older`, and the keys that were
 /// in `older` are forgotten.
 ///
-/// Invariant: a key is in at most one of the maps, and each map has at most half of `keys_max` keys
-/// (but at least one).
+/// Invariant: a key is in at most one of the maps. Each map has at most `keys_max / 2` keys, or at
+/// most one key if this number is 0.
 struct Keys<K> {
     /// The time of the first use. All other times are nanoseconds after it.
     began: Option<Instant>,
