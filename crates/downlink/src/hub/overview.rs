@@ -14,8 +14,8 @@ pub struct TopicOverview {
     /// The name of the topic.
     pub topic: String,
     /// The number of subscriptions that name the topic, plus the number of subscriptions to each
-    /// pattern that matches the topic. A subscription counts once for each of its topics and
-    /// patterns that selects this topic.
+    /// pattern that matches the topic. If a subscription selects the topic several times, it counts
+    /// several times.
     pub subscribers: usize,
     /// The number of retained events.
     pub events: usize,
