@@ -17,8 +17,8 @@ use futures_util::FutureExt;
 use http_body::Body;
 
 const READERS: usize = 10_000;
-/// The number of rounds before the measurement. These rounds fill each pattern's list of newest
-/// events. Afterwards the lists keep their length.
+/// The number of rounds before the measurement. The hub keeps a list of the newest events of each
+/// pattern. After these rounds, the lists are full, so they do not grow during the measurement.
 const FIRST_ROUNDS: usize = 65;
 const ROUNDS: usize = 60;
 

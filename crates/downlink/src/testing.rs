@@ -3,7 +3,8 @@
 //!
 //! [`connect`] calls an app as a server would, and reads its stream as a browser would.
 //! [`Connection::reconnect`] sends the request again with the last event id. If tokio's time is
-//! paused, waiting takes no real time, and [`advance`] also moves a hub's clock.
+//! paused, waiting takes no real time. [`advance`] moves the paused time and a hub's manual clock
+//! together.
 //!
 //! Some behaviour shows only with real sockets, such as a peer that reads nothing. To test such
 //! behaviour, use [`serve`](crate::serve()) on port 0.
@@ -31,9 +32,8 @@ pub use downlink_proto::DecodedEvent;
 /// the test panics.
 ///
 /// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
-/// gets one. In paused time, whenever a test waits, tokio moves the time forward to the next
-/// keep-alive. So a test that waits for an event that never comes would wait for ever. This limit
-/// ends such a test.
+/// gets one. Without this limit, a test in paused time could wait for ever, because tokio moves the
+/// time forward from one keep-alive to the next.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.

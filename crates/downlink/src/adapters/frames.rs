@@ -16,7 +16,7 @@ use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestam
 pub trait ToFrame<T> {
     /// Whether `to_frame` returns the frame of every event exactly as the hub encoded it. If so,
     /// the subscription yields only frames, without the values and ids of the events. This is
-    /// faster (`cargo xtask bench` measures the speed in the cells `rate` and `window`).
+    /// faster (see the measurements `rate` and `window` of `cargo xtask bench`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -30,8 +30,8 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
     }
 }
 
-/// Sends the frames that the hub encoded when the events were published. This type takes no memory
-/// in a subscription.
+/// Sends the frames that the hub encoded when the events were published. This type has no size, so
+/// it adds no memory to a subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsPublished;
 
@@ -81,8 +81,8 @@ impl<T: Send + Sync + 'static, F: ToFrame<T>> SubscriptionFrames<T, F> {
         })
     }
 
-    /// Whether the event is for a topic of the subscription or for its client, and not only for
-    /// everyone.
+    /// Whether the event is for a topic of the subscription or for its client. False if the event
+    /// is only for everyone.
     fn is_addressed(&self, to: &[Address]) -> bool {
         let Selection { selectors, client } = self.subscription.selection();
         to.iter().any(|address| match address {

@@ -8,9 +8,9 @@ use downlink_proto::Frame;
 
 /// The maximum size of a batch in bytes. A larger frame is sent as its own batch.
 ///
-/// A loopback or fast network socket takes this many bytes in one write. Twice the size would
-/// occupy more memory while the socket is full. With half the size, a replay of many events would
-/// need more writes, without any benefit.
+/// On the loopback interface or a fast network, a socket takes this many bytes in one write. Twice
+/// the size would occupy more memory while the socket is full. With half the size, a replay of many
+/// events would need more writes, without any benefit.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum number of frames in a batch.

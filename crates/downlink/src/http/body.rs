@@ -32,10 +32,10 @@ use super::spread::Spread;
 /// The range of the reconnection times for clients whose stream has reached its maximum age or its
 /// expiry. The range applies if the response sets no other time.
 ///
-/// Without this time, a browser waits 3 to 5 s, and the page does not update meanwhile. The range
-/// can be short: the streams end at random times, so their clients do not return together. The
-/// shortest time is a second, because a stream may have expired before it begins. With a shorter
-/// time, its client would send requests in a fast loop.
+/// A browser that gets no reconnection time waits 3 to 5 s, and the page does not update meanwhile.
+/// The range can be short: the streams end at random times, so their clients do not return
+/// together. The shortest time is a second, because a stream may have expired before it begins.
+/// With a shorter time, the client of such a stream would send requests in a fast loop.
 const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(2));
 
 /// Why a response was cut.

@@ -1,11 +1,15 @@
 //! The one timer of a response body.
 //!
-//! The timer waits for the earliest of three times: the end of a silence (the time after the last
-//! bytes of the body), the notice of the expiry, and the end of the connection. When the body sends
-//! something, it only records the time. The timer is set again only when it fires, so sending an
-//! event needs no timer operation. The first wait creates the timer. A body that never waits has no
-//! timer. A body that a driver polls has no timer either, because the driver keeps the time (see
-//! `driven`).
+//! The timer waits for the earliest of three times:
+//!
+//! - the end of a silence, which is a period in which the body sends nothing;
+//! - the time for the notice of the expiry (the event `downlink.expiring`);
+//! - the end of the connection.
+//!
+//! When the body sends something, it only records the time. The timer is set again only when it
+//! fires, so sending an event needs no timer operation. The first wait creates the timer. A body
+//! that never waits has no timer. A body that a driver polls has no timer either, because the
+//! driver keeps the time (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -77,7 +81,7 @@ pub(super) struct BodyClock {
 }
 
 /// The end of a response, and the timer of a body without a driver. Few bodies have an end or need
-/// a timer. It takes 16 bytes, because a stream with a credential has an end.
+/// a timer. But every stream with a credential has an end, so this type is kept small (16 bytes).
 #[derive(Debug)]
 enum EndAndTimer {
     WithoutTimer(Times),
@@ -96,7 +100,7 @@ struct Times {
 enum Notice {
     /// The response announces no expiry.
     Off,
-    /// The notice is due this many milliseconds before the end. They are at most 49 days.
+    /// The notice is due this many milliseconds before the end (at most 49 days).
     Before(u32),
     /// The notice was sent.
     Announced,
@@ -139,7 +143,7 @@ impl EndAndTimer {
         times.notice = Notice::Announced;
     }
 
-    /// Waits until `until`, or shorter.
+    /// Waits until `until`. The wait may end earlier.
     fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::WithTimer(timed) => timed.as_mut().poll_timer(until, cx),
@@ -154,7 +158,7 @@ impl EndAndTimer {
 }
 
 impl Timed {
-    /// A running timer is not set again, so this may end before `until`.
+    /// Waits until `until`. The wait may end earlier, because a running timer is not set again.
     fn poll_timer(self: Pin<&mut Self>, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut timer = self.project().timer;
         if timer.is_elapsed() {

@@ -8,7 +8,7 @@
 //! The body spawns no task, and owns the source of its frames. When the peer leaves, the server
 //! drops the body and with it the source.
 //!
-//! Hubs, sockets and accepting connections are not part of this module.
+//! This module contains no hub, opens no socket and accepts no connection.
 //!
 //! # Limits
 //!

@@ -22,10 +22,10 @@ use super::spread::Spread;
 /// Clients that connected at the same time then return at different times.
 const AGE_PERCENT: (u32, u32) = (80, 100);
 
-/// An extension for a response with a finite stream, which is a stream that its source ends. A
-/// drain (the graceful shutdown of a server) lets such a stream run until the deadline.
-/// [`Sse::finite`] sets this extension. For a response that is not made by [`Sse`], insert the
-/// extension yourself.
+/// An extension that marks a response as a finite stream. The source of a finite stream ends the
+/// stream by itself. A drain (the graceful shutdown of a server) lets such a stream run until the
+/// deadline. [`Sse::finite`] sets this extension. For a response that is not made by [`Sse`],
+/// insert the extension yourself.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Finite;
 
@@ -89,16 +89,16 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Before the first event, tells the client how long to wait before it reconnects. Default: the
-    /// client decides.
+    /// Sends the client a reconnection time at the beginning of the stream. The client waits for
+    /// this time before it reconnects. Default: the client decides.
     pub fn reconnection_time(mut self, reconnection_time: Duration) -> Self {
         self.uncommon.get_or_insert_default().reconnection_time = Some(reconnection_time);
         self
     }
 
-    /// Before the stream ends without an error, sends the client a reconnection time that is picked
-    /// at random from `spread`. Default: the stream sends a time only if it ends because of its age
-    /// or expiry (see [`max_age`](Self::max_age)).
+    /// Lets a stream that ends without an error send a reconnection time as its last frame. The
+    /// time is picked at random from `spread`. Default: the stream sends a time only if it ends
+    /// because of its age or expiry (see [`max_age`](Self::max_age)).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
         self
@@ -147,8 +147,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Marks the stream as finite, which means that its source ends it. Examples are the answer of
-    /// a language model and an export. A draining server lets such a stream run until the deadline.
+    /// Marks the stream as finite: its source will end the stream. Examples are the answer of a
+    /// language model and an export. A draining server lets such a stream run until the deadline.
     pub fn finite(mut self) -> Self {
         self.finite = true;
         self

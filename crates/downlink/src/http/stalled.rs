@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peer_can_be_taken_once_and_only_during_the_drop() {
+    fn a_stalled_peer_can_be_taken_once_and_only_during_the_drop() {
         let stalled = || StalledPeer { peer: "somebody".to_owned(), age: Duration::from_secs(7) };
         drop_stalled(stalled(), || {
             assert_eq!(take().map(|stalled| stalled.peer).as_deref(), Some("somebody"));

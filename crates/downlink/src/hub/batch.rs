@@ -112,8 +112,8 @@ impl BatchError {
     ///
     /// # Errors
     ///
-    /// [`BatchError::Event`] names the event of the batch that failed. After an error, no event of
-    /// the batch was published.
+    /// [`BatchError::Event`] names the event that failed. After an error, no event of the batch was
+    /// published.
     ///
     /// # Cancel safety
     ///

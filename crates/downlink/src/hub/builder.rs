@@ -385,7 +385,8 @@ impl<T> fmt::Debug for HubBuilder<T> {
 }
 
 /// Random bits for an epoch or a key. An epoch is a period in which the offsets of a hub are
-/// unique. Two epochs must never be equal, so the bits come from the operating system.
+/// unique. Two epochs must never be equal, so the bits come from the operating system. Only if the
+/// system returns an error, they come from a generator in the process.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
 }

@@ -33,7 +33,7 @@ use super::{
 ///
 /// - about 300 bytes for each subscription, for at most [`Limits::subscribers_max`] subscriptions;
 /// - about 300 bytes for each topic, for at most [`Limits::topics_max`] topics;
-/// - at most 65,536 names of topics that it has removed from memory because nothing used them;
+/// - at most 65,536 names of topics that nothing uses any more;
 /// - at most 65,536 idempotency keys.
 ///
 /// [`Limits::bytes_max`]: super::Limits::bytes_max

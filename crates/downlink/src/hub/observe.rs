@@ -64,8 +64,8 @@ impl DisconnectReason {
 /// gets the gap. The hub holds no lock during the call.
 ///
 /// The observer should return quickly, because a response waits for it. If the observer panics, the
-/// hub catches and logs the panic. When the hub calls `disconnected`, the [`Stats`](super::Stats)
-/// of the hub no longer count the subscription.
+/// hub catches and logs the panic. When the hub calls `disconnected`, the field `subscribers` of
+/// the hub's [`Stats`](super::Stats) no longer counts the subscription.
 ///
 /// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold the sender
 /// of a channel instead, as in the example.

@@ -13,7 +13,7 @@ use super::{ClientId, ClientOverview, Hub, InvalidName, Topic, record::cursor_id
 pub struct TopicOverview {
     /// The name of the topic.
     pub topic: String,
-    /// The number of subscriptions that named the topic, plus the number of subscriptions to each
+    /// The number of subscriptions that name the topic, plus the number of subscriptions to each
     /// pattern that matches the topic. If a subscription selects the topic several times, it counts
     /// several times.
     pub subscribers: usize,

@@ -245,8 +245,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// # Errors
     ///
     /// [`PublishError`]. After an error, nothing was published. In a hub with a store,
-    /// [`durable`](Receipt::durable) reports conflicts with earlier events: an id that is already
-    /// used, or a finished topic.
+    /// [`durable`](Receipt::durable) reports conflicts with earlier events: an id or an idempotency
+    /// key that is already used for other content, or a finished topic.
     ///
     /// # Panics
     ///

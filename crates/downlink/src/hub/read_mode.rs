@@ -12,7 +12,7 @@ use super::HubClock;
 
 /// How the caller that polls a subscription reads the time and is woken.
 pub(crate) trait ReadMode {
-    /// The current log time.
+    /// The current log time (see [`HubClock`]).
     fn now(clock: &HubClock) -> Timestamp {
         clock.now()
     }

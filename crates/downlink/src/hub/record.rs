@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 /// The size of the two reference counts of a shared allocation.
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
-/// The memory that a frame takes in addition to its bytes. The buffer has a reference count, it has
-/// space for the longest possible offset in the id, and the allocator rounds its size up. When this
-/// cost was not counted, a history of small events took twice the memory that the hub counted.
+/// The memory that a frame takes in addition to its bytes. The allocation of a frame has a
+/// reference count and space for the longest possible offset in the id, and the allocator rounds
+/// its size up. Without this constant, the hub would count only half of the memory that a history
+/// of small events takes.
 const FRAME_COST_BYTES: usize = 96;
 
 /// The recipients of an event. Nearly every event has only one recipient.

@@ -25,7 +25,7 @@ pub enum LagPolicy {
 }
 
 /// How much history a hub keeps. One rule is the default for topics. Some topics, the clients'
-/// inboxes and the events to everyone can have other rules.
+/// inboxes (the events to one client) and the events to everyone can have other rules.
 ///
 /// A [`Retention`] converts into a `HubRetention`: it becomes the rule for topics, and everything
 /// else has its default.

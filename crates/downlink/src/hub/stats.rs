@@ -18,15 +18,15 @@ pub(super) struct Counters {
     gaps: [AtomicU64; GAP_REASONS.len()],
 }
 
-/// The numbers of a hub, from [`Hub::stats`](super::Hub::stats). The counts begin when the hub is
-/// made.
+/// The numbers of a hub, from [`Hub::stats`](super::Hub::stats). All counts begin at 0 when the hub
+/// is made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The number of open subscriptions.
     pub subscribers: usize,
-    /// The number of topics and clients' inboxes. A topic counts if it has events, is finished, or
-    /// has a subscription that names it.
+    /// The number of topics and clients' inboxes (the events to one client). A topic counts if it
+    /// has events, is finished, or has a subscription that names it.
     pub topics: usize,
     /// The number of retained events. An event in several topics counts once in each topic.
     pub events: usize,

@@ -13,8 +13,8 @@ use downlink_proto::{Event, EventType};
 #[cfg(feature = "store")]
 pub(super) use reading::decode;
 
-/// The number of the layout that `encode` writes. A new layout must get a new number, so that
-/// bodies in this layout stay readable.
+/// The number of the layout that `encode` writes. A new layout must get a new number, so that the
+/// hub can tell it from this layout.
 const LAYOUT: u8 = 1;
 
 /// The niceness of the threads that read the store. With this value, their priority is lower than
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_length_or_layout_gives_no_event() {
+    fn a_body_that_is_cut_or_extended_or_has_another_layout_gives_no_event() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

@@ -60,8 +60,8 @@ pub enum Start {
     #[default]
     Live,
     /// The subscription first gets at most this many of its newest retained events. The events of
-    /// all topics and of the client's inbox count together. To get the newest events of each topic,
-    /// open one subscription for each topic.
+    /// all its topics and the events for its client count together. To get the newest events of
+    /// each topic, open one subscription for each topic.
     Last(usize),
     /// The subscription first gets all retained events.
     Earliest,
@@ -209,8 +209,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     /// Sends each keep-alive as an event of the type `downlink.alive` instead of a comment. Pages
-    /// can listen to this type. These keep-alives are sent even on a busy stream, because a page
-    /// notices only events of the types that it listens to.
+    /// can listen to this type. A busy stream gets these keep-alives too. Otherwise, a page that
+    /// listens only to some event types might see no event for a long time.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self

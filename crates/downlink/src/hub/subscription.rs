@@ -82,7 +82,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// The offset of the cursor that the client knows. A client that reconnects resumes at this
     /// offset.
     client_next: Offset,
-    /// Entries that were read and not yet yielded. `None` if there are none.
+    /// Events that were read from the log and not yet yielded. `None` if there are none.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most subscriptions.
     uncommon: Option<Box<UncommonParts<T>>>,
@@ -94,7 +94,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     opening: bool,
     announce_alive: bool,
     expects: Expectation,
-    /// Whether the caller has asked for the last frame.
+    /// Whether [`end_frame`](Self::end_frame) was called.
     has_sent_end: bool,
     ended: Option<DisconnectReason>,
 }

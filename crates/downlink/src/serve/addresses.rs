@@ -134,7 +134,8 @@ impl PeerAddr {
     }
 }
 
-/// The addresses that count as one: an IPv4 address, or an IPv6 network of 64 bits.
+/// A key for the addresses that count as one: each IPv4 address has its own key, and all addresses
+/// of an IPv6 network of 64 bits share a key.
 ///
 /// A host usually gets a whole network of 64 bits. If each address counted separately, the host
 /// could use another address for each connection.

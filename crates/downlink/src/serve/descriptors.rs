@@ -4,10 +4,11 @@
 //! limit. The default of `connections_max` is the hard limit minus a reserve. If the process cannot
 //! raise its limit, the default is the soft limit minus the reserve.
 
-/// Descriptors reserved for other uses. [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) of them are
-/// for connections that are being refused. The other half is for the listener, the runtime, files,
-/// databases and name look-ups. With half the reserve, refusals alone could use it up. Twice the
-/// reserve would rarely help. A process that opens more files should set `connections_max`.
+/// Descriptors reserved for other uses. Half of them
+/// ([`REFUSALS_MAX`](super::limits::REFUSALS_MAX)) are for connections that are being refused. The
+/// other half is for the listener, the runtime, files, databases and name look-ups. With half the
+/// reserve, refusals alone could use it up. Twice the reserve would rarely help. A process that
+/// opens more files should set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// The maximum number of connections, even if the system has no limit. By default, Linux allows one

@@ -71,9 +71,9 @@ impl RequestTraits {
         }
     }
 
-    /// Sets the version of the response to HTTP/1.0 if the request has this version. If the peer
-    /// has requested `keep-alive`, hyper adds it to a response of version HTTP/1.1, but not to a
-    /// response of version HTTP/1.0.
+    /// Sets the version of the response to HTTP/1.0 if the request has this version. If such a peer
+    /// has requested `keep-alive`, hyper would add the header `Connection: keep-alive` to a
+    /// response of version HTTP/1.1. It does not add the header to a response of version HTTP/1.0.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;

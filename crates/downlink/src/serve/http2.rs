@@ -2,16 +2,18 @@
 //! section 3.3).
 //!
 //! hyper (the HTTP library) implements the protocol. The connection and all its streams run in one
-//! task, so they end together. After a panic, only the stream that panicked is reset.
+//! task. When the task ends, all streams end with it. A panic in a stream does not end the task:
+//! the task catches the panic and resets only this stream.
 //!
 //! The constants below limit a connection. In addition, these rules apply:
 //!
-//! - If the peer makes no room for the next bytes of a stream for `write_stall_max` (see `pace`),
-//!   the server resets the stream.
+//! - If the peer makes no room for the next bytes of a stream within `write_stall_max` (see
+//!   `pace`), the server resets the stream.
 //! - If the peer sends nothing for `write_stall_max`, the server sends a ping. The peer must answer
 //!   the ping within `write_stall_max`.
-//! - If no stream is open for too long, the server asks the peer to leave. Before the first
-//!   request, the limit is the header timeout. Later, the limit is the idle timeout.
+//! - A connection without an open stream may stay for a limited time. Then the server asks the peer
+//!   to leave (GOAWAY). Before the first request, this time is the header timeout. Later, it is the
+//!   idle timeout.
 //! - The library h2, which hyper uses, ends a connection with too many resets or broken streams.
 //!
 //! Over HTTP/2, the server supports no upgrades. It writes all event streams with hyper, so the
@@ -67,9 +69,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
 /// How long the server waits while the peer has no open stream.
 ///
-/// A peer that was asked to leave has this time to receive everything that was sent. A peer that
-/// has sent a request has this time to send the next request. A new peer has this time to send its
-/// first request.
+/// If the server has asked the peer to leave (`leaves`), the peer has `write_stall_max` to receive
+/// everything that was sent. Otherwise, a peer that has sent a request (`was_asked`) has
+/// `idle_timeout` to send the next one, and a new peer has `header_timeout` to send its first one.
 fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> Duration {
     match (leaves, was_asked) {
         (true, _) => limits.write_stall_max,
@@ -116,7 +118,7 @@ where
     let builder = builder(streams.spawner(), limits.write_stall_max);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = Some(pin!(drain.begun()));
-    // Whether the peer was asked to leave, and whether it has sent a request.
+    // `leaves`: the server has asked the peer to leave. `was_asked`: the peer has sent a request.
     let (mut leaves, mut was_asked) = (false, false);
     // Runs while no stream is open.
     let mut idle: Option<Pin<Box<Sleep>>> = None;

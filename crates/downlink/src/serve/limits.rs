@@ -8,7 +8,7 @@ use crate::http::Spread;
 /// the first byte of the head.
 ///
 /// Ten seconds are enough for the slowest honest client, including retransmissions. With a minute,
-/// an attacker could hold every connection with a few bytes each.
+/// an attacker could occupy all connections by sending a few bytes on each.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum time that an idle connection waits for its next request.
@@ -28,12 +28,12 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum number of bytes that the kernel accepts for one socket and has not sent yet. The
-/// bytes in flight and some overhead are not counted.
+/// bytes in flight (sent but not yet acknowledged) and some overhead are not counted.
 ///
 /// Without this limit, a stalled peer occupies megabytes of the kernel's memory (measured 4.2 MB)
 /// before the server notices the stall. With half the size, the kernel would wake the writer of a
-/// large event for every few packets. Twice the size would not make writes faster, because the
-/// bytes in flight are not counted.
+/// large event for every few packets. Twice the size would not make writes faster: the speed
+/// depends on the bytes in flight, which this limit does not count.
 pub const UNSENT_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum time from the signal to the end of [`Serve`](super::Serve).

@@ -270,7 +270,7 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// address.
     ///
     /// At this limit, the server answers a request on a new connection with the status 429 and
-    /// `Retry-After`, or with an empty stream for a browser, as at
+    /// `Retry-After`. A browser gets an empty stream instead, as at
     /// [`connections_max`](Self::connections_max). At most [`REFUSALS_MAX`] connections get such an
     /// answer at the same time. The server closes any further connection at once.
     pub fn connections_per_address_max(mut self, connections_max: NonZeroU32) -> Self {

@@ -12,7 +12,7 @@
 //!   body. The wrapper sends a problem document with the reason instead (see `refusal`).
 //! - *Careful closing.* Before the wrapper closes the socket, it tells the peer that no more bytes
 //!   follow, and then reads and discards input for a while. A socket that is closed with unread
-//!   input sends a reset, and a reset can destroy the last event on its way.
+//!   input sends a reset, and a reset can destroy the last event before the peer reads it.
 //! - *Permit.* The wrapper owns the permit that counts the connection against `connections_max`. If
 //!   an upgrade gives the wrapper to other code, the permit goes with it.
 

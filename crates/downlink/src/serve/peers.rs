@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::addresses::{AddressKey, PeerAddr, TrustedProxy};
 use super::rate::{Rate, RateLimiter};
 
-/// The maximum number of peer addresses whose connects the server remembers.
+/// The maximum number of peer addresses for which the server remembers the rate of new connections.
 ///
-/// They take about 2 MiB. With half as many, an attacker would need only half as many addresses to
-/// make the server forget the other addresses. Twice as many would not keep out an attacker with an
-/// IPv6 allocation of 48 bits, which contains 65,536 networks of 64 bits.
+/// These addresses take about 2 MiB. With half as many, an attacker would need only half as many
+/// addresses to make the server forget the other addresses. Twice as many would not keep out an
+/// attacker with an IPv6 allocation of 48 bits, which contains 65,536 networks of 64 bits.
 pub const PEERS_MAX: usize = 65_536;
 
 /// The settings of the limits for each peer address.
@@ -34,10 +34,11 @@ pub(super) struct PeerRules {
     pub(super) proxy_protocol: bool,
 }
 
-/// The open connections and the connects of each peer address, for the limits.
+/// The number of open connections and the rate of new connections of each peer address, for the
+/// limits.
 pub(super) struct Peers {
     rules: PeerRules,
-    /// The number of open connections of each address that has one. The limit of all connections
+    /// The number of open connections, for each address that has any. The limit of all connections
     /// bounds the number of entries. The lock is held for one lookup, and never together with
     /// another lock.
     open: Mutex<HashMap<AddressKey, NonZeroU32>>,

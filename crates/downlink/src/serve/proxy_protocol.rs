@@ -38,11 +38,11 @@ pub(super) struct ProxyHeader {
     /// The address of the proxy's client. `None` if the proxy connects for itself, or if its client
     /// has no IP address.
     pub(super) client: Option<SocketAddr>,
-    /// The input after the header that was already read.
+    /// The bytes after the header that were read together with it.
     pub(super) rest: Vec<u8>,
 }
 
-/// The error of a connection that does not begin with a header.
+/// The error of a connection that does not begin with a valid header.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
     #[error("this connection does not begin with a header of the PROXY protocol")]
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// A line of exactly the maximum length is a header.
+    /// A header may have exactly the maximum length.
     #[test]
     fn the_longest_text_header_is_accepted() {
         let address = ["ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"; 2].join(" ");
@@ -242,8 +242,8 @@ mod tests {
     }
 
     proptest! {
-        /// Parsing the beginning of the input gives the same result as parsing the whole input, or
-        /// waits for more bytes. It waits only for a bounded number of bytes.
+        /// For the beginning of an input, `parse` gives the same result as for the whole input, or
+        /// says that the header is incomplete. The length of an incomplete header is bounded.
         #[test]
         fn the_result_does_not_depend_on_where_the_input_is_cut(
             start in prop::sample::select(vec![

@@ -1,4 +1,4 @@
-//! Limits of a rate: how often one key, such as the address of a peer, may do something.
+//! Rate limits: how often one key, such as the address of a peer, may do something.
 //!
 //! [`Rate`] is a setting. [`RateLimiter`] applies one rate to many keys, and keeps one number for
 //! each key (the generic cell rate algorithm, GCRA). The limiter takes the time as a parameter. Its
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The maximum number of uses of one key in a time, and the burst: the number of uses that may come
-/// at once.
+/// The maximum number of uses of one key in a period of time, and the burst: the number of uses
+/// that may come at once.
 ///
 /// # Examples
 ///
@@ -119,8 +119,8 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 /// After the use of a key, the limiter remembers the key for at least the time in which a whole
 /// burst becomes available again. But the limiter remembers at most `keys_max` keys. Beyond this
 /// number, it forgets the keys that were used least recently, even before this time. Before a key
-/// is forgotten in this way, at least half of `keys_max` other keys must be used. So a peer needs
-/// at least that many keys to get around the limit.
+/// is forgotten in this way, at least `keys_max / 2` other keys must be used. So a peer needs at
+/// least that many keys to get around the limit.
 ///
 /// # Examples
 ///
@@ -149,8 +149,8 @@ pub struct RateLimiter<K> {
 /// is like a key that was never used. In a *turn*, `recent` becomes `older`, and the keys that were
 /// in `older` are forgotten.
 ///
-/// Invariant: a key is in at most one of the maps, and each map has at most half of `keys_max` keys
-/// (but at least one).
+/// Invariant: a key is in at most one of the maps. Each map has at most `keys_max / 2` keys, or at
+/// most one key if this number is 0.
 struct Keys<K> {
     /// The time of the first use. All other times are nanoseconds after it.
     began: Option<Instant>,

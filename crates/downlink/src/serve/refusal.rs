@@ -1,6 +1,6 @@
 //! Reasons for the refusals that hyper (the HTTP library) itself sends.
 //!
-//! hyper answers a request head that it cannot read with a status and no body, before the app sees
+//! If hyper cannot read a request head, it answers with a status and no body, before the app sees
 //! the request. A status alone does not tell the client what to change, so `peer_socket` sends a
 //! problem document instead.
 

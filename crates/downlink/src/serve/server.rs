@@ -27,8 +27,8 @@ pub(super) struct Server {
     pub(super) address_refusals: Arc<Semaphore>,
 }
 
-/// The peer of a connection: the address for which the connection counts, and the server. When this
-/// value is dropped, the connection no longer counts for the address.
+/// The peer of an open connection, and the server. While this value exists, the connection counts
+/// for the limits of the peer's address.
 ///
 /// All connections that count for no address share one `AdmittedPeer`. So while the limits for each
 /// address are off, a connection needs no memory for them.
@@ -45,7 +45,7 @@ pub(super) struct Permit(pub(super) Arc<AdmittedPeer>);
 const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "a permit is one pointer");
 
 impl AdmittedPeer {
-    /// Makes the value that all connections share that count for no address.
+    /// Makes the value for all connections that count for no address. They share it.
     pub(super) fn of_all(server: Arc<Server>) -> Self {
         Self { server, counted: None, client: None }
     }
@@ -54,7 +54,7 @@ impl AdmittedPeer {
     ///
     /// # Errors
     ///
-    /// The limit of the address that the connection exceeds.
+    /// The limit that the connection exceeds.
     pub(super) fn count(self: &Arc<Self>, peer: PeerAddr) -> Result<Arc<Self>, Excess> {
         Ok(match self.server.peers.enter(peer)? {
             None => Arc::clone(self),
@@ -66,7 +66,7 @@ impl AdmittedPeer {
     ///
     /// # Errors
     ///
-    /// The limit of the address that the connection exceeds.
+    /// The limit that the connection exceeds.
     pub(super) fn count_client(&self, client: PeerAddr) -> Result<Arc<Self>, Excess> {
         let counted = self.server.peers.enter(client)?;
         let server = Arc::clone(&self.server);

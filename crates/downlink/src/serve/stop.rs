@@ -15,7 +15,7 @@ use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 /// Completes at the first Ctrl-C (SIGINT) or, on Unix, the first SIGTERM, which is how supervisors
 /// ask a process to end.
 ///
-/// The function listens from the call on, even if the future is polled later. From then on, these
+/// The function itself begins to listen, even if the future is polled later. From then on, these
 /// signals no longer end the process, even after the future is complete or dropped. If a second
 /// signal should end the program at once, call this function again after the first signal, and exit
 /// when the new future completes.

@@ -3,7 +3,7 @@
 //! In each round (see `driver`), all frames that a stream has are written as one chunk of the
 //! response (RFC 9112, section 7.1), in one write. Large frames are written from their places in
 //! memory. Small frames are first copied into one piece, since one short piece is cheaper for the
-//! kernel than several pieces (`cargo xtask bench` measures this in the cells `rate` and `window`).
+//! kernel than several pieces (the measurements `rate` and `window` of `cargo xtask bench`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -33,8 +33,8 @@ const COPIED_BYTES_MAX: usize = 1_024;
 ///
 /// The kernel accepts all bytes of a send before it checks how many unsent bytes it holds. With
 /// twice the size, a peer that has stopped reading would occupy more than 64 KiB of the kernel's
-/// memory. With half the size, a large event would need more calls (`cargo xtask bench` measures
-/// this in the cell `large`).
+/// memory. With half the size, a large event would need more calls (the measurement `large` of
+/// `cargo xtask bench`).
 const SEND_BYTES_MAX: usize = 32 * 1024;
 
 /// The number of slices (pieces of memory) in the chunk of a full batch: the frames, the head, and

@@ -44,8 +44,8 @@ use crate::serve::drain::Drain;
 ///
 /// The tasks that run between two rounds include the publishers. The sooner the publishers run, the
 /// more events the waiting streams find when they are polled. With twice as many streams in a
-/// round, a single publisher delivered fewer events per second to 1,000 streams (`cargo xtask
-/// bench` measures this in the cell `window`).
+/// round, a single publisher delivered fewer events per second to 1,000 streams (the measurement
+/// `window` of `cargo xtask bench`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
@@ -169,7 +169,7 @@ impl Driver {
     /// Loads the memory of these streams into the processor's cache, in parallel. Without the
     /// prefetch, each poll would wait for memory, since few of ten thousand streams are in the
     /// cache. The prefetch saves a third of the processor time that a delivery takes outside the
-    /// kernel (`cargo xtask bench` measures this in the cell `topics`).
+    /// kernel (the measurement `topics` of `cargo xtask bench`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
@@ -177,7 +177,7 @@ impl Driver {
                 black_box(streams.filter(|open| open.stream.prefetch()).count());
             });
         };
-        // A body that panics here panics again in its poll, and the driver then cuts its stream.
+        // A body that panics here panics again in its poll. The driver then cuts the stream.
         let _ = catch_unwind(AssertUnwindSafe(prefetch));
     }
 

@@ -14,8 +14,9 @@ use std::collections::VecDeque;
 /// How many streams of a lane are polled before the next lane takes its turn.
 ///
 /// The writes of this many streams take about a quarter of a millisecond. With 1, two lanes with
-/// many readers would evict each other's event from the processor's cache at every stream. With ten
-/// times as many, the only reader of another topic would notice the wait.
+/// many readers would alternate after each stream, and each lane would evict the other lane's event
+/// from the processor's cache. With ten times as many, the only reader of another topic would
+/// notice the wait.
 pub(super) const LANE_TURN: u32 = 32;
 
 /// The number of lanes. Each topic has a number. Topics share a lane if their numbers have the same

@@ -3,9 +3,9 @@
 //! After hyper (the HTTP library) has written the head of an event stream, its buffers are no
 //! longer needed but still occupy memory. So the connection drops hyper, and hands its socket and
 //! the response's body over to a driver (see `handover`). A driver is a task that polls the bodies
-//! of many streams when they are woken, and writes their frames without copying them into a buffer.
-//! An idle stream then needs only the memory of its body and a few machine words. `http::driven`
-//! describes the protocol between drivers and bodies.
+//! of many streams when they are woken, and writes their frames to the sockets itself. An idle
+//! stream then needs only the memory of its body and a few machine words. `http::driven` describes
+//! the protocol between drivers and bodies.
 //!
 //! Read the files in this order: `handed_over` (the values that a driver gets) → `stream` (one
 //! stream) → `chunk` (the write) → `driver` (many streams) → `lanes` (the order of the streams) →

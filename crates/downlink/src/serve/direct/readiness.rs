@@ -21,8 +21,8 @@ use super::socket::Socket;
 /// calls would be needed when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
-/// The maximum number of calls for events in a row. The driver then serves streams again, so that a
-/// flood of events cannot keep it from its streams.
+/// The maximum number of calls in a row that ask the kernel for events. Then the driver serves
+/// streams again, so that a flood of events cannot keep it from its streams.
 const ROUNDS_MAX: usize = 4;
 
 /// The kernel's events for the sockets of one driver.
@@ -57,9 +57,9 @@ impl Readiness {
     }
 
     /// Begins to watch a socket for room to write if `room` is true, and stops if `room` is false.
-    /// The socket's end is watched in both cases. While a socket is watched for room, each
-    /// acknowledgement by the peer causes an event. So the caller watches for room only while the
-    /// socket is full.
+    /// In both cases, it still watches for the end of the connection. While a socket is watched for
+    /// room, each acknowledgement by the peer causes an event. So the caller watches for room only
+    /// while the socket is full.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;

@@ -1,4 +1,5 @@
-//! One stream: a body, a socket, and the bytes that the socket has not taken yet.
+//! One stream of a driver (the task that serves many streams): a body, a socket, and the bytes that
+//! the socket has not taken yet.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

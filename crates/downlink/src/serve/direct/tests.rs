@@ -29,10 +29,10 @@ use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
 /// The maximum time of one wait. It is far more than any of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The number of polls after which a body that is always ready gives up.
+/// After this many polls, a body that is always ready or always wakes itself gives up.
 const RESTLESS_MAX: usize = 100_000;
 
-/// A body that polls a closure, and that may panic when it is dropped.
+/// A body that calls a closure in each poll. The body may panic when it is dropped.
 struct Fake {
     poll: Box<dyn FnMut(&mut Context<'_>) -> Polled + Send>,
     panics: bool,
@@ -230,7 +230,10 @@ async fn a_body_of_empty_frames_lets_other_streams_run() {
     );
     rig.serves().await;
     done.store(true, Ordering::Relaxed);
-    assert!(polls.load(Ordering::Relaxed) < RESTLESS_MAX, "the other stream waited until the end");
+    assert!(
+        polls.load(Ordering::Relaxed) < RESTLESS_MAX,
+        "the other stream waited until this body gave up"
+    );
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! hyper (the HTTP library) spawns the streams. [`Http2Streams`] keeps them, so they have no tasks
 //! of their own and end together with the connection. Only woken streams are polled. If the peer
-//! makes no room for the next bytes of a stream for `write_stall_max`, the stream is dropped.
-//! Dropping it resets the stream and frees its queue.
+//! makes no room for the next bytes of a stream within `write_stall_max`, the stream is dropped.
+//! Dropping the stream resets it and frees its queue.
 
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
