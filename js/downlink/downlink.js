@@ -22,8 +22,8 @@ const SILENT_DOUBLINGS_MAX = 4;
  * reconnects, this time includes the wait that the server has set with `retry:`. Most servers set a
  * shorter wait, so the feed does not cut it short. */
 const CONNECTING_MS_MAX = 60_000;
-/** The shortest wait before the feed makes a connection after a failed connection. So even a server
- * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
+/** The shortest wait between a failed connection and the next one. So even a server that sends
+ * `retry: 0` and closes at once gets at most one request a second from each page. */
 const RECONNECTION_MS_MIN = 1_000;
 /** If a connection lasted for at least this time, the browser reconnects by itself. After a shorter
  * connection, the feed makes the next connection. */
