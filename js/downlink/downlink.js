@@ -12,17 +12,18 @@
  * missing, and replaces it if two in a row are missing. */
 const SILENT_INTERVALS_MAX = 2.5;
 /** When the page becomes visible or comes online, the feed replaces a connection that has delivered
- * nothing for this many intervals. The number is not nearer to 1, because the server makes each
+ * nothing for this many intervals. The number is well above 1, because the server makes each
  * interval up to 20 % longer or shorter at random. */
 const SILENT_INTERVALS_ON_WAKE = 1.5;
-/** The limit of silence doubles after each silent connection, but at most this many times. */
+/** The longest silence that the feed allows doubles after each silent connection, but at most this
+ * many times. */
 const SILENT_DOUBLINGS_MAX = 4;
 /** If a connection has not opened after this time, the feed replaces it. When the browser
  * reconnects, this time includes the wait that the server has set with `retry:`. Most servers set a
  * shorter wait, so the feed does not cut it short. */
 const CONNECTING_MS_MAX = 60_000;
-/** The shortest wait before the feed makes a connection after a failed connection. So even a server
- * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
+/** The shortest wait between a failed connection and the next one. So even a server that sends
+ * `retry: 0` and closes at once gets at most one request a second from each page. */
 const RECONNECTION_MS_MIN = 1_000;
 /** If a connection lasted for at least this time, the browser reconnects by itself. After a shorter
  * connection, the feed makes the next connection. */
@@ -358,7 +359,8 @@ export class Feed {
     this.#enter("connecting");
   }
 
-  /** Called when the credentials have ended. The server ends the connection.
+  /** Called when the server says that the credentials have ended. The feed closes the connection,
+   * and makes a new one after a wait.
    * @param {boolean} revoked */
   #expired(revoked) {
     if (revoked) this.#refused = true;
