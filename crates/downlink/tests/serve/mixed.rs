@@ -247,8 +247,8 @@ async fn a_flood_of_input_does_not_stop_a_stream() {
     }
 }
 
-/// If the server closed the socket while it had unread input, the kernel would send a reset, and
-/// the client could lose the last event.
+/// If the server closed the socket while the socket had unread input, the kernel would send a
+/// reset, and the client could lose the last event.
 #[tokio::test]
 async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     let last =

@@ -26,7 +26,7 @@ use super::patiently;
 use super::wire::Place;
 
 /// The place of the first client's inbox. A place is the number of a recipient in the ledger. Lower
-/// places are topics, and higher places are the inboxes of other clients.
+/// places are topics, and the next places are the inboxes of the other clients.
 const INBOXES: ledger::Place = 1_000;
 
 /// The number of clients with an inbox.
@@ -131,7 +131,7 @@ struct Progress {
 /// The state that readers and publishers share.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// The address for readers.
+    /// The address to which the readers connect.
     pub(crate) place: Place,
     stage: Mutex<Arc<Stage>>,
     progress: watch::Sender<Progress>,
