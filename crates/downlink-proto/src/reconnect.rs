@@ -29,7 +29,7 @@ pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 /// would wait longer and longer for servers that end each stream after a second or two.
 pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 
-/// The maximum of the random wait that is added after failures in a row: 30 seconds.
+/// The maximum of the random time that is added to the wait after failures in a row: 30 seconds.
 ///
 /// With half the time, clients would send more requests to a dead server. With double the time,
 /// users would wait longer for events after the server is back.
@@ -41,8 +41,8 @@ pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 /// subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
-/// The maximum of the random wait that is added after the first failure: 1 second. The maximum
-/// doubles with each further failure in a row.
+/// The maximum of the random time that is added to the wait after the first failure: 1 second. The
+/// maximum doubles with each further failure in a row.
 const BACKOFF_STEP: Duration = Duration::from_secs(1);
 
 /// Whether the client tries again after an answer that is not a stream.
@@ -76,7 +76,7 @@ pub struct ReconnectPolicy {
     pub mode: ReconnectMode,
     /// The reconnection time until the server sets another time.
     pub reconnection_time: Duration,
-    /// The maximum of the random wait that is added after failures in a row.
+    /// The maximum of the random time that is added to the wait after failures in a row.
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
@@ -109,7 +109,7 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the maximum of the random wait that is added after failures in a row.
+    /// Sets the maximum of the random time that is added to the wait after failures in a row.
     pub const fn backoff_max(mut self, max: Duration) -> Self {
         self.backoff_max = max;
         self

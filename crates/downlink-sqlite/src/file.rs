@@ -32,7 +32,7 @@ use crate::{
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The number of compiled statements that SQLite keeps for a connection. This crate has fewer
-/// statements.
+/// statements, so SQLite keeps all of them.
 const STATEMENTS_MAX: usize = 64;
 
 /// Opens a connection with the settings that all connections share.

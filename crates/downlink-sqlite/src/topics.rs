@@ -38,9 +38,9 @@ pub(crate) struct TopicState {
 
 impl TopicState {
     /// Whether trimming should evict events of the topic. Trimming waits until the topic has over
-    /// an eighth more events than its rule allows, or more bytes than its rule allows. By waiting,
-    /// trimming can evict several events at once, which writes fewer pages than evicting one event
-    /// with each commit.
+    /// an eighth more events than its rule allows, or more bytes than its rule allows. Because it
+    /// waits, trimming can evict several events at once, which writes fewer pages than evicting one
+    /// event with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)

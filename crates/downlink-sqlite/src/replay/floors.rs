@@ -4,9 +4,9 @@
 //!
 //! A complete walk over the floors has two parts, because topics may evict events during the walk.
 //! The first part reads all topics in the order of their floors, from the highest floor down.
-//! Evictions are numbered, so evictions during the walk have higher numbers than all earlier
-//! evictions. The second part reads the topics with these higher numbers, in rising order. Later
-//! calls continue after the highest number that was read.
+//! Evictions are numbered in order, so evictions during the walk have higher numbers than all
+//! earlier evictions. The second part reads the topics with these higher numbers, in rising order.
+//! Later calls continue after the highest number that was read.
 //!
 //! A hole usually ends at a topic's floor, and no event is missing at or above the highest floor.
 //! But another wanted topic may still keep the event just below a topic's floor. This event is not
