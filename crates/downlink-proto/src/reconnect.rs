@@ -16,9 +16,9 @@ pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 /// The shortest reconnection time that a server can set: half a second, as in Firefox.
 ///
 /// Without a minimum, a server that sets 0 and ends its streams at once would get thousands of
-/// requests a second. With half the time, a thousand clients would send 4,000 requests a second.
-/// With double the time, a server that ends its stream after each event would deliver only one
-/// event a second.
+/// requests a second. With half the time, a thousand clients of such a server would send 4,000
+/// requests a second. With double the time, a server that ends its stream after each event would
+/// deliver only one event a second.
 pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// The time limit for an empty stream: 1 second. A stream that ends within this time and brings no
@@ -49,8 +49,8 @@ const BACKOFF_STEP: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReconnectMode {
-    /// The client tries again after the statuses 408, 425, 429 and 5xx. If `Retry-After` in the
-    /// answer asks for a longer wait, the client waits that long.
+    /// The client tries again after the statuses 408, 425, 429 and 5xx. The wait is at least as
+    /// long as `Retry-After` in the answer asks for, up to [`wait_max`](ReconnectPolicy::wait_max).
     #[default]
     Resilient,
     /// The client stops for good after any answer that is not a stream. The standard requires this

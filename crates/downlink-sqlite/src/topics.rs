@@ -117,9 +117,9 @@ impl TopicCache {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
 
-    /// The topic of an address. If the file has no such topic, creates it. The floor of the new
-    /// topic (the offset after its last evicted event) is the floor that all names without a row
-    /// share.
+    /// The topic of an address. If the file has no such topic, creates it. The floor of a topic is
+    /// the offset after its last evicted event. A new topic gets the floor that all names without a
+    /// row share.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();

@@ -169,7 +169,7 @@ async fn a_stream_announces_the_end_of_its_grant_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_gets_no_event_that_is_only_to_everyone_if_its_grant_excludes_such_events() {
+async fn a_grant_can_exclude_events_that_are_addressed_only_to_everyone() {
     let chat = Chat::new();
     let app = chat.app(AccessLayer::new(chat.access.clone()));
     let grant = Grant::none().with_subscribe(selector("rooms/7")).with_client(client("ada"));
@@ -216,7 +216,8 @@ async fn a_subscription_that_the_grant_does_not_allow_is_not_opened() {
 }
 
 /// A poll of a stream checks the rights, and then registers the waker. A revocation between these
-/// two steps finds no waker. So the poll must check the rights again.
+/// two steps finds no waker, so it does not wake the stream. So the poll must check the rights
+/// again after the second step.
 #[tokio::test]
 async fn a_revocation_during_a_poll_is_noticed() {
     let hub = Hub::<String>::builder().text().keep_values(String::len).build().unwrap();

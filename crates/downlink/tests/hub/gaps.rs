@@ -147,7 +147,7 @@ fn a_slow_subscription_ends_if_the_lag_policy_is_to_disconnect() {
 }
 
 #[test]
-fn a_client_that_disconnects_before_it_reads_its_gap_gets_a_gap_when_it_resumes() {
+fn an_unread_gap_is_repeated_after_a_reconnect() {
     let hub = two_of_five();
     for unknown in ["who", "00000000-3", &id(&hub, 99)] {
         let first = open(hub.subscribe().topic("a").resume(unknown));
