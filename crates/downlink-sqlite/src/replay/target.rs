@@ -95,8 +95,8 @@ pub(crate) struct Few {
 }
 
 impl ReplayTopics {
-    /// Lists the topics. If there are too many, returns [`Self::Many`]. Reads at most as many rows
-    /// as one page.
+    /// Lists the topics. If there are too many, returns [`Self::Many`]. Reads no more rows than one
+    /// call may read.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
