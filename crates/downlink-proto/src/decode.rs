@@ -87,7 +87,7 @@ impl DecoderLimits {
 ///
 /// The decoder holds at most one unfinished line, one unfinished event, and the items that
 /// [`poll_item`](Self::poll_item) has not returned yet. [`DecoderLimits`] limits the line and the
-/// event. A line with invalid UTF-8 can become a text of three times as many bytes. A chunk has at
+/// event. A line with invalid UTF-8 can become a text of three times as many bytes. A chunk adds at
 /// most one item for every two bytes.
 ///
 /// ```
@@ -113,9 +113,9 @@ pub struct Decoder {
     lines: LineSplitter,
     block: Block,
     effects: VecDeque<LineEffect>,
-    /// The last event id after the items that `poll_item` has returned.
+    /// The last event id that applies after the items that `poll_item` has returned so far.
     last_event_id: Arc<str>,
-    /// The reconnection time after the items that `poll_item` has returned.
+    /// The reconnection time that applies after the items that `poll_item` has returned so far.
     reconnection_time: Option<Retry>,
     failed: Option<DecodeError>,
 }
@@ -207,8 +207,8 @@ impl Decoder {
         }
     }
 
-    /// The last event id after the items that [`poll_item`](Self::poll_item) has returned. A client
-    /// resumes after this id. Empty means no id.
+    /// The last event id that applies after the items that [`poll_item`](Self::poll_item) has
+    /// returned so far. A client resumes after this id. Empty means no id.
     ///
     /// Events that `poll_item` has not returned yet do not change this id. So if a reader stops
     /// early, it gets these events again when it resumes. A block (the lines up to a blank line)
@@ -219,8 +219,8 @@ impl Decoder {
         &self.last_event_id
     }
 
-    /// The reconnection time after the items that [`poll_item`](Self::poll_item) has returned.
-    /// `None` if the stream has set no time.
+    /// The reconnection time that applies after the items that [`poll_item`](Self::poll_item) has
+    /// returned so far. `None` if the stream has set no time.
     #[must_use]
     pub fn reconnection_time(&self) -> Option<Retry> {
         self.reconnection_time

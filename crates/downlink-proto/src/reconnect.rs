@@ -16,9 +16,9 @@ pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 /// The shortest reconnection time that a server can set: half a second, as in Firefox.
 ///
 /// Without a minimum, a server that sets 0 and ends its streams at once would get thousands of
-/// requests a second. With half the time, a thousand clients would send 4,000 requests a second.
-/// With double the time, a server that ends its stream after each event would deliver only one
-/// event a second.
+/// requests a second. With half the time, a thousand clients of such a server would send 4,000
+/// requests a second. With double the time, a server that ends its stream after each event would
+/// deliver only one event a second.
 pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// The time limit for an empty stream: 1 second. A stream that ends within this time and brings no
@@ -29,7 +29,7 @@ pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 /// would wait longer and longer for servers that end each stream after a second or two.
 pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 
-/// The maximum of the random wait that is added after failures in a row: 30 seconds.
+/// The maximum of the random time that is added to the wait after failures in a row: 30 seconds.
 ///
 /// With half the time, clients would send more requests to a dead server. With double the time,
 /// users would wait longer for events after the server is back.
@@ -41,16 +41,16 @@ pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 /// subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
-/// The maximum of the random wait that is added after the first failure: 1 second. The maximum
-/// doubles with each further failure in a row.
+/// The maximum of the random time that is added to the wait after the first failure: 1 second. The
+/// maximum doubles with each further failure in a row.
 const BACKOFF_STEP: Duration = Duration::from_secs(1);
 
 /// Whether the client tries again after an answer that is not a stream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReconnectMode {
-    /// The client tries again after the statuses 408, 425, 429 and 5xx. If `Retry-After` in the
-    /// answer asks for a longer wait, the client waits that long.
+    /// The client tries again after the statuses 408, 425, 429 and 5xx. The wait is at least as
+    /// long as `Retry-After` in the answer asks for, up to [`wait_max`](ReconnectPolicy::wait_max).
     #[default]
     Resilient,
     /// The client stops for good after any answer that is not a stream. The standard requires this
@@ -76,7 +76,7 @@ pub struct ReconnectPolicy {
     pub mode: ReconnectMode,
     /// The reconnection time until the server sets another time.
     pub reconnection_time: Duration,
-    /// The maximum of the random wait that is added after failures in a row.
+    /// The maximum of the random time that is added to the wait after failures in a row.
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
@@ -109,7 +109,7 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets the maximum of the random wait that is added after failures in a row.
+    /// Sets the maximum of the random time that is added to the wait after failures in a row.
     pub const fn backoff_max(mut self, max: Duration) -> Self {
         self.backoff_max = max;
         self

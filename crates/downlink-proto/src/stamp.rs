@@ -37,7 +37,8 @@ pub struct UnstampedFrame {
 }
 
 impl UnstampedFrame {
-    /// Makes a frame from a block that has room for the longest offset at the end of its id.
+    /// Makes a frame from an encoded event that has room for the longest offset at the end of its
+    /// id.
     pub(crate) fn new(block: Vec<u8>, room_start: usize) -> Self {
         debug_assert!(room_start + U64_DIGITS_MAX <= block.len(), "no room for the offset");
         Self { buffer: shared(block), room_start }

@@ -8,7 +8,8 @@ use rusqlite::{Error, ErrorCode, ffi};
 /// The result of most functions of this crate.
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 
-/// An error inside this crate. Users of the crate get only the [`StoreError`] in it.
+/// An error inside this crate. The public functions return only the [`StoreError`] that it
+/// contains.
 #[derive(Debug)]
 pub(crate) struct Fault(pub(crate) StoreError);
 

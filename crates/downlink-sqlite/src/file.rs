@@ -32,7 +32,7 @@ use crate::{
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The number of compiled statements that SQLite keeps for a connection. This crate has fewer
-/// statements.
+/// statements, so SQLite keeps all of them.
 const STATEMENTS_MAX: usize = 64;
 
 /// Opens a connection with the settings that all connections share.
@@ -58,8 +58,8 @@ pub(crate) struct Pool {
     /// The one connection that all reads share while the disk is full. A thread holds this lock
     /// while it reads. A thread that needs this lock and the lock of `idle` takes this lock first.
     alone: Mutex<Option<Connection>>,
-    /// Set when the pool is closed. A new store then waits for the file, because the writer will
-    /// release it soon.
+    /// Set when the pool is closed. A new store for the same file then waits, because the writer
+    /// will release the file soon.
     is_closing: Arc<AtomicBool>,
     /// Must be dropped after the connections (see [`FileUse`]), so it is the last field.
     pub(crate) file: FileUse,

@@ -150,7 +150,7 @@ impl Drop for FileUse {
     }
 }
 
-/// The holder of the lock when a new store needs the lock.
+/// The process or store that already holds the lock when a new store needs it.
 enum Holder {
     OtherProcess,
     ThisProcess,

@@ -8,9 +8,9 @@
 //!
 //! - A new topic has a higher number than all earlier topics.
 //! - A new eviction has a higher number than all earlier evictions.
-//! - All topic names without a row share one floor, which is the offset after their last evicted
-//!   event. When the row of a topic is deleted, the shared floor rises at least to the floor in
-//!   this row.
+//! - A topic whose row was deleted shares one floor with all other names without a row. A floor is
+//!   the offset after the last evicted event. When a row is deleted, the shared floor rises at
+//!   least to the floor in the row.
 
 mod events;
 mod floors;

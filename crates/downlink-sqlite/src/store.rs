@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// When the write-ahead log has this many pages (16 MiB), a checkpoint moves them into the file.
-/// With SQLite's default of 1,000, pages that change often would be moved four times as often. With
-/// double the number, opening the store after a crash would take longer.
+/// With SQLite's default of 1,000, pages that change frequently would be moved four times as often.
+/// With double the number, opening the store after a crash would take longer.
 const CHECKPOINT_PAGES: usize = 4_000;
 
 /// The maximum number of bytes that a probe writes to find out whether a full disk has room again.
@@ -83,7 +83,8 @@ struct SqliteWriter {
     topics: TopicCache,
     trimming: Trimming,
     written: Written,
-    /// The value that the next transaction stores in `meta.clock_delta`.
+    /// The difference between the wall clock and the time stamps, in milliseconds. The next
+    /// transaction stores it in `meta.clock_delta`.
     clock_delta: i64,
     /// An upper bound for the number of pages in the write-ahead log that are not in the file yet.
     wal_pages: Arc<AtomicUsize>,

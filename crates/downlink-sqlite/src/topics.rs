@@ -38,9 +38,9 @@ pub(crate) struct TopicState {
 
 impl TopicState {
     /// Whether trimming should evict events of the topic. Trimming waits until the topic has over
-    /// an eighth more events than its rule allows, or more bytes than its rule allows. By waiting,
-    /// trimming can evict several events at once, which writes fewer pages than evicting one event
-    /// with each commit.
+    /// an eighth more events than its rule allows, or more bytes than its rule allows. Because it
+    /// waits, trimming can evict several events at once, which writes fewer pages than evicting one
+    /// event with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
@@ -117,9 +117,9 @@ impl TopicCache {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
 
-    /// The topic of an address. If the file has no such topic, creates it. The floor of the new
-    /// topic (the offset after its last evicted event) is the floor that all names without a row
-    /// share.
+    /// The topic of an address. If the file has no such topic, creates it. The floor of a topic is
+    /// the offset after its last evicted event. A new topic gets the floor that all names without a
+    /// row share.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();

@@ -50,7 +50,7 @@ const INDEX_ROWS: usize = 4_096;
 /// are small compared with any sensible limit, so one check for all of them is enough.
 const SIZE_EVENTS: usize = 64;
 
-/// The number of the newest events whose topics trimming checks after a store is opened. Topics
+/// After a store is opened, trimming checks the topics of this many of the newest events. Topics
 /// with only older events are within their rule, because trimming ran after the commits of these
 /// events.
 const WRITTEN_LAST: i64 = 1_024;
@@ -102,8 +102,8 @@ pub(crate) struct Trimming {
     /// finished).
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
-    /// The number of topics of each event, added up over all events that were committed since the
-    /// last step.
+    /// The number of events that were committed since the last step. An event with several topics
+    /// counts once for each topic.
     pub(crate) added: usize,
     /// The number of the next topic to compare with its rule. `None` when all topics were compared.
     unchecked: Option<i64>,
@@ -150,8 +150,8 @@ struct TrimStep<'a> {
     db: &'a Connection,
     topics: &'a mut TopicCache,
     trimming: &'a mut Trimming,
-    /// The number of rows that this step may still touch. If it is 0 at the end of the step, the
-    /// next step may have work to do.
+    /// The number of rows that this step may still touch. If this number is 0 at the end of the
+    /// step, the next step may have work to do.
     rows_left: usize,
     /// The eviction number that all evictions of this step get.
     eviction: u64,

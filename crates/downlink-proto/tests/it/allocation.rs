@@ -25,21 +25,23 @@ pub(crate) struct Used {
     pub(crate) count: usize,
     /// The total bytes allocated.
     pub(crate) bytes: usize,
-    /// The number of bytes that the code allocated and did not free. The number is negative if the
-    /// code freed memory that was allocated earlier.
+    /// The number of bytes that the code allocated, minus the number of bytes that it freed. The
+    /// code may free memory that was allocated earlier, so the number can be negative.
     pub(crate) live: isize,
     /// The maximum number of bytes in use at the same time.
     pub(crate) peak: isize,
 }
 
-/// Runs the code and counts its allocations. The memory of the code's result counts as in use.
+/// Runs the code and counts its allocations. The memory of the code's result counts in `live`,
+/// because the result still exists.
 pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     USED.set(Used { count: 0, bytes: 0, live: 0, peak: 0 });
     let result = code();
     (result, USED.get())
 }
 
-/// The counts since the last call of [`allocations_of`] began. Async tests use this function.
+/// The counts of this thread. Each call of [`allocations_of`] sets them to zero before it runs its
+/// code. Async tests use this function.
 #[allow(dead_code, reason = "only some tests await")]
 pub(crate) fn used() -> Used {
     USED.get()

@@ -23,6 +23,6 @@ const _: () = {
     is_error::<InvalidField>();
     // An event of the maximum size may consist of a single line.
     assert!(LINE_BYTES_MAX_DEFAULT >= EVENT_BYTES_MAX_DEFAULT);
-    // The crate `downlink` makes ids of up to 40 bytes.
+    // The ids that the crate `downlink` makes have fewer than 40 bytes.
     assert!(EVENT_ID_BYTES_MAX >= 40);
 };

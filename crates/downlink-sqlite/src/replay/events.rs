@@ -128,9 +128,9 @@ fn scan<'a>(
 /// The result has all wanted offsets below the boundary. If the boundary is the end of the range,
 /// the result has all wanted offsets of the range.
 ///
-/// If `is_down`, this returns the last offsets of the range. The result then has all wanted offsets
-/// at or above the boundary. If the boundary is the start of the range, the result has all wanted
-/// offsets of the range.
+/// If `is_down` is true, this function returns the last offsets of the range. The result then has
+/// all wanted offsets at or above the boundary. If the boundary is the start of the range, the
+/// result has all wanted offsets of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,

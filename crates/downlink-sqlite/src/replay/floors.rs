@@ -4,16 +4,16 @@
 //!
 //! A complete walk over the floors has two parts, because topics may evict events during the walk.
 //! The first part reads all topics in the order of their floors, from the highest floor down.
-//! Evictions are numbered, so evictions during the walk have higher numbers than all earlier
-//! evictions. The second part reads the topics with these higher numbers, in rising order. Later
-//! calls continue after the highest number that was read.
+//! Evictions are numbered in order, so evictions during the walk have higher numbers than all
+//! earlier evictions. The second part reads the topics with these higher numbers, in rising order.
+//! Later calls continue after the highest number that was read.
 //!
 //! A hole usually ends at a topic's floor, and no event is missing at or above the highest floor.
-//! But another wanted topic may still keep the event just below a topic's floor. This event is not
-//! missing, so the hole then ends at the topic's lower floor. The lower floor is the offset after
-//! the topic's second to last evicted event. When the other topic evicts the event too, the floor
-//! of the other topic rises above the event. This eviction has a new number, so a later call finds
-//! the floor.
+//! But another wanted topic may still keep a topic's last evicted event. The reader gets this event
+//! from the other topic, so the hole ends at the first topic's lower floor instead. The lower floor
+//! of a topic is the offset after its second to last evicted event. When the other topic evicts the
+//! event too, the floor of the other topic rises above the event. This eviction has a new number,
+//! so a later call finds the floor.
 
 use downlink_log::Offset;
 

@@ -95,8 +95,8 @@ pub(crate) struct Few {
 }
 
 impl ReplayTopics {
-    /// Lists the topics. If there are too many, returns [`Self::Many`]. Reads at most as many rows
-    /// as one page.
+    /// Lists the topics. If there are too many, returns [`Self::Many`]. Reads no more rows than one
+    /// call may read.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
@@ -167,7 +167,8 @@ pub(crate) struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Opens a transaction and finds the topics of the replay. Then calls `read`. If there are more
-    /// new topics than one call can check, this returns [`Step::More`] and does not call `read`.
+    /// new topics than one call can check, this function returns [`Step::More`] and does not call
+    /// `read`.
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,
@@ -189,8 +190,7 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Begins to read events. If the call may read fewer than [`EVENT_ROWS_MIN`] more rows, this
-    /// raises the number to [`EVENT_ROWS_MIN`].
+    /// Begins to read events. Afterwards, the call may read at least [`EVENT_ROWS_MIN`] more rows.
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }

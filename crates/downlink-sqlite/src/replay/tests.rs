@@ -18,7 +18,8 @@ use crate::{file::connect, lock::WriterLock, schema, sql::Sql as _};
 
 use super::{target::ROWS_MAX, *};
 
-/// The maximum number of instructions that SQLite runs for one row, including the loop around it.
+/// The maximum number of instructions that SQLite runs for one row, including the loop that reads
+/// the rows.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
 /// Makes a file with topics. Each topic has one event, and a floor below the event.

@@ -83,7 +83,7 @@ fn listen(text: &str) -> Said {
     said
 }
 
-/// Returns all sets of batches that the file may have.
+/// Returns the contents that the file may have. Each content is a set of batches.
 fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
     let kept = &said.kept;
     // The outcome of one batch may be open. This is the batch that the child was writing when the

@@ -78,8 +78,8 @@ impl Naive {
         self.events.iter().filter(move |(_, to)| to.contains(address)).map(|(offset, _)| *offset)
     }
 
-    /// Whether the rule may evict an event. This depends on the current time and on the newer
-    /// events of the same address.
+    /// Whether the rule allows the eviction of an event. This depends on the current time and on
+    /// the newer events of the same address.
     fn may_be_gone(&self, address: &Address, offset: u64, rule: &Retention) -> bool {
         let newer: Vec<_> = self.of(address).filter(|&other| other > offset).collect();
         let bytes: usize =

@@ -48,9 +48,9 @@ fn a_hard_link_is_recognised_as_the_same_file() {
 }
 
 /// The store is open, and a second opening is refused. The refused opening must not close any
-/// descriptor of the file. If it did, the system would drop the locks that SQLite holds on the file
-/// for the first opening. Without these locks, another program that opens and closes the file would
-/// remove the write-ahead log.
+/// descriptor of the file. If it closed a descriptor, the system would drop the locks that SQLite
+/// holds on the file for the first opening. Without these locks, another program that opens and
+/// closes the file would remove the write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
 fn refused_openings_and_dropped_readers_do_not_drop_the_locks_of_sqlite() {
@@ -88,7 +88,7 @@ fn has_posix_locks(path: &std::path::Path) -> bool {
 /// be running, so its lock must count.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_lock_file_of_an_earlier_version_is_respected_while_locked_and_then_removed() {
+fn the_lock_file_of_an_earlier_version_counts_while_it_is_locked_and_is_removed_later() {
     let folder = Folder::new();
     let (path, old) = (folder.file("a.db"), folder.file("a.db-lock"));
     let file = std::fs::File::create(&old).unwrap();

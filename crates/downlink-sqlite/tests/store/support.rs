@@ -20,7 +20,7 @@ use downlink_log::{
 };
 use downlink_sqlite::{SqliteOptions, SqliteStore};
 
-/// The folder of one test. Dropping it removes the folder with all its files.
+/// The folder of one test. Dropping this value removes the folder with all its files.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -191,8 +191,8 @@ pub(crate) fn read_pages(
     (events, below)
 }
 
-/// The highest floor of the wanted topics. A topic's floor is the offset below which it has evicted
-/// its events.
+/// The highest floor of the wanted topics. A topic's floor is the offset below which the topic has
+/// evicted its events.
 pub(crate) fn floor_of_wanted(store: &SqliteStore, wanted: &Wanted) -> Floor {
     let mut replay = store.reader().replay(wanted.clone());
     done(|| replay.floor().unwrap())

@@ -31,7 +31,7 @@ fn acceptance_14_a_panicking_filter_ends_only_its_subscription() {
 }
 
 #[test]
-fn acceptance_14_a_panicking_serializer_fails_only_its_publish() {
+fn acceptance_14_a_panic_of_the_serializer_affects_only_one_publish() {
     let encode = |value: &u32| {
         assert!(*value != 13, "the serializer's bug");
         Ok::<_, Infallible>(Event::new(value.to_string()))
@@ -41,7 +41,7 @@ fn acceptance_14_a_panicking_serializer_fails_only_its_publish() {
     let unlucky = catch_unwind(AssertUnwindSafe(|| hub.to("n").publish(13)));
     assert!(unlucky.is_err(), "the publisher's own call panics");
     let receipt = hub.to("n").publish(14).unwrap();
-    assert_eq!(receipt.offset().unwrap().get(), 1, "nothing was published before");
+    assert_eq!(receipt.offset().unwrap().get(), 1, "the publish that panicked took no offset");
     assert_eq!(next(&mut subscription).as_deref(), Some("14"));
     assert_eq!(next(&mut subscription), None);
 }

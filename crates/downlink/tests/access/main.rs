@@ -81,7 +81,7 @@ impl Chat {
         Server::new(self.app(layer)).await
     }
 
-    /// A token of a client for some rooms, which ends after an hour.
+    /// A token with which a client may read some rooms. The token expires after an hour.
     fn token(&self, of: &str, rooms: &[&str]) -> String {
         let rooms = rooms.iter().map(|room| selector(&format!("rooms/{room}")));
         let grant = rooms.fold(Grant::none(), Grant::with_subscribe);
@@ -89,7 +89,7 @@ impl Chat {
         self.token_with(grant.with_client(client(of)).with_until(until))
     }
 
-    /// A token of the client `ada` that ended a minute ago.
+    /// A token of the client `ada`. The token expired a minute ago.
     fn ended_token(&self) -> String {
         let ago = |seconds: u64| Timestamp::from_millis(now().as_millis() - seconds * 1_000);
         let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("rooms/7"));
@@ -100,7 +100,7 @@ impl Chat {
         Mint::new(&self.token).sign(&grant, before(now())).unwrap()
     }
 
-    /// A ticket of a client for some rooms.
+    /// A ticket with which a client may read some rooms.
     fn ticket(&self, of: &str, rooms: &[&str]) -> String {
         let app = Verified::trusted(Grant::app(), before(now()));
         let rooms = rooms.iter().map(|room| selector(&format!("rooms/{room}"))).collect();
@@ -113,9 +113,9 @@ impl Chat {
     }
 }
 
-/// Returns the time one second earlier. The tests issue credentials at such a time. A revocation
-/// applies only to credentials that were issued up to its moment. So a revocation that follows at
-/// once applies to the credentials of the tests.
+/// Returns the time one second before this moment. A revocation applies only to credentials that
+/// were issued before it or at the same time. The tests issue their credentials one second in the
+/// past, so a revocation that follows at once applies to them.
 fn before(moment: Timestamp) -> Timestamp {
     Timestamp::from_millis(moment.as_millis() - 1_000)
 }

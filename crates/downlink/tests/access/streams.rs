@@ -109,10 +109,10 @@ async fn a_new_stream_with_a_ticket_ends_the_older_stream_with_the_same_ticket()
     second.sees("data: hello\n").await;
 }
 
-/// If a newer stream with the same ticket ends a stream, the client must wait for a minute before
-/// it reconnects. If the app ends a stream, the client need not wait so long.
+/// If a stream ends because a newer stream uses the same ticket, the client must wait for a minute
+/// before it reconnects. If the app ends the stream, the client need not wait so long.
 #[tokio::test]
-async fn the_client_of_a_stream_that_the_app_ends_need_not_wait_a_minute() {
+async fn after_the_app_ends_a_stream_its_client_need_not_wait_a_minute() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let path = format!("/mine?ticket={}", chat.ticket("ada", &["7"]));
@@ -125,8 +125,8 @@ async fn the_client_of_a_stream_that_the_app_ends_need_not_wait_a_minute() {
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
 }
 
-/// A dispute is a second stream with a ticket while the first stream is open. Here, the first
-/// stream has ended before the second stream begins.
+/// A dispute begins when a second stream uses a ticket while the first stream is still open. Here,
+/// the first stream has ended before the second stream begins.
 #[tokio::test]
 async fn two_streams_one_after_the_other_with_the_same_ticket_are_no_dispute() {
     let chat = Chat::new();
@@ -149,8 +149,9 @@ async fn a_stream_announces_the_end_of_its_grant_and_ends() {
     let mut ada = testing::connect(&app, reader("/rooms/7", &token)).await;
     assert_eq!(ada.next_event().await.unwrap().event_type, "downlink.open");
     let next = async |ada: &mut testing::Connection<Router, Body>| {
-        // The stream has no event for almost an hour. After a minute without an event, `next_event`
-        // would panic. So each call gets only 30 seconds.
+        // The stream has no event for almost an hour. A call of `next_event` panics after a minute
+        // without an event. So the test stops each call after 30 seconds and calls `next_event`
+        // again.
         loop {
             match tokio::time::timeout(Duration::from_secs(30), ada.next_event()).await {
                 Ok(event) => break event,
@@ -168,7 +169,7 @@ async fn a_stream_announces_the_end_of_its_grant_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_gets_no_event_that_is_only_to_everyone_if_its_grant_excludes_such_events() {
+async fn a_grant_can_exclude_events_that_are_addressed_only_to_everyone() {
     let chat = Chat::new();
     let app = chat.app(AccessLayer::new(chat.access.clone()));
     let grant = Grant::none().with_subscribe(selector("rooms/7")).with_client(client("ada"));
@@ -184,10 +185,10 @@ async fn a_stream_gets_no_event_that_is_only_to_everyone_if_its_grant_excludes_s
     assert_eq!(ada.next_event().await.unwrap().data, "to the client");
 }
 
-/// The client is revoked after its subscription has opened and before the stream with the grant is
-/// made.
+/// The app opens a subscription and then makes the stream with the grant. The client is revoked
+/// between these two steps.
 #[tokio::test]
-async fn a_revocation_while_a_subscription_opens_is_noticed() {
+async fn a_stream_is_refused_if_its_client_was_revoked_after_the_subscription_opened() {
     let chat = Chat::new();
     let grant = Grant::none().with_client(client("ada")).with_subscribe(selector("rooms/7"));
     let caller = Caller::trusted(chat.access.clone(), grant);
@@ -215,7 +216,8 @@ async fn a_subscription_that_the_grant_does_not_allow_is_not_opened() {
 }
 
 /// A poll of a stream checks the rights, and then registers the waker. A revocation between these
-/// two steps finds no waker. So the poll must check the rights again.
+/// two steps finds no waker, so it does not wake the stream. So the poll must check the rights
+/// again after the second step.
 #[tokio::test]
 async fn a_revocation_during_a_poll_is_noticed() {
     let hub = Hub::<String>::builder().text().keep_values(String::len).build().unwrap();

@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use futures_util::StreamExt;
 
 /// The number of subscriptions whose memory is counted together. A list doubles its capacity when
-/// it grows, so the counted memory also has unused capacity.
+/// it grows, so the counted memory also includes unused capacity.
 const SUBSCRIPTIONS: usize = 10_000;
 
 /// Opens a subscription to one topic and to one client's inbox. The subscription has read
@@ -42,9 +42,10 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
 }
 
 /// The response body of an idle stream and the stream's state in the log together take less than
-/// 575 bytes. With twice this memory, a subscription would take more memory than its connection.
+/// 575 bytes. This is the limit, because with twice as much, a subscription would take more memory
+/// than its connection.
 #[test]
-fn an_idle_subscription_with_an_inbox_takes_less_memory_than_its_limit() {
+fn an_idle_subscription_with_an_inbox_takes_no_more_memory_than_the_limit() {
     let hub = Hub::<String>::text();
     let mut subscriptions = Vec::with_capacity(SUBSCRIPTIONS);
     let ((), used) = allocations_of(|| {
@@ -135,9 +136,8 @@ fn body_bytes<S>(
     used.live / SUBSCRIPTIONS as isize
 }
 
-/// An idle stream with a grant takes at most 64 bytes more than an idle stream without a grant: 24
-/// bytes for the grant, and 16 bytes if the grant has an end. A stream with a ticket also has a row
-/// in the table of tickets.
+/// A grant takes 24 bytes, and 16 more bytes if it has an end. A stream with a ticket also has an
+/// entry in the table of tickets. Together, these take at most 64 bytes.
 #[cfg(feature = "access")]
 #[test]
 fn a_grant_adds_at_most_64_bytes_to_an_idle_stream() {
@@ -182,7 +182,7 @@ fn a_resumed_subscription_has_the_same_memory_as_a_new_one() {
     let hub = Hub::<String>::text();
     let cursor = hub.cursor();
     let others = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
-    // This subscription makes the lists grow, so they need not grow during the counts.
+    // The lists of the hub grow for this subscription, so they need not grow during the counts.
     drop(waiting(&hub, "news", "carol"));
     let (subscription, anew) = allocations_of(|| waiting(&hub, "news", "carol"));
     drop(subscription);
@@ -246,8 +246,8 @@ fn the_allocations_of_a_publish_do_not_depend_on_the_number_of_topics() {
     assert_eq!(publish_beside(20_000), few);
 }
 
-/// A poll may return an error instead of a frame. The type that can hold either must be as small as
-/// the type for a frame alone.
+/// A poll may return an error instead of a frame. The type that can hold a frame or an error must
+/// be as small as the type that can hold only a frame.
 #[test]
 fn the_result_of_a_poll_is_no_larger_with_an_error_type() {
     let with_error = size_of::<Poll<Option<Result<Frame, AnyError>>>>();

@@ -147,7 +147,7 @@ async fn a_stream_with_the_largest_possible_maximum_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn when_the_future_passed_to_until_completes_the_stream_ends_after_its_ready_events() {
+async fn the_future_passed_to_until_ends_the_stream_after_its_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
@@ -160,7 +160,7 @@ async fn when_the_future_passed_to_until_completes_the_stream_ends_after_its_rea
 }
 
 #[tokio::test]
-async fn when_the_future_passed_to_until_completes_an_idle_stream_ends() {
+async fn the_future_passed_to_until_ends_an_idle_stream() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });
@@ -183,7 +183,7 @@ async fn a_stream_that_ends_after_its_last_event_sends_no_reconnection_time() {
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n: a\n\n");
 }
 
-/// The reconnection time in a frame that has no other field.
+/// Returns the reconnection time, in milliseconds. The frame must have no field except `retry`.
 fn retry_in(text: &str) -> u64 {
     let millis = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
     millis.expect(text).parse().expect("the value is a number")

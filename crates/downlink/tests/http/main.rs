@@ -57,7 +57,7 @@ impl<S: FrameSource> Reader<S> {
     }
 }
 
-/// The setting to send no keep-alives, for tests that are not about keep-alives.
+/// The setting that turns keep-alives off, for tests that are not about keep-alives.
 fn silent() -> KeepAlive {
     KeepAlive::off()
 }

@@ -73,11 +73,11 @@ async fn the_open_event_can_be_turned_off_for_a_hub_or_a_subscription() {
     assert_eq!(wire.next().await, ": connected\n\n");
 }
 
-// If `downlink.open` had an id from after the missing events, a client could get this id and
-// disconnect before `downlink.gap`. The client would then resume after this id, and never learn of
+// If `downlink.open` had the id of an event after the missing events, a client could get this id
+// and disconnect before `downlink.gap`. The client would then resume after this id, and never get
 // the gap.
 #[tokio::test(start_paused = true)]
-async fn the_open_event_has_no_id_if_the_hub_does_not_know_the_id_of_the_client() {
+async fn the_open_event_has_no_id_if_the_hub_does_not_know_the_last_id_of_the_client() {
     let hub = hub();
     say(&hub, "a", "1");
     let lost = id(&hub, 50);

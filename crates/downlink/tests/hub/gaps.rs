@@ -20,7 +20,7 @@ fn data(gap: &Gap) -> serde_json::Value {
     serde_json::from_str(gap.to_event().fields().data.unwrap()).unwrap()
 }
 
-/// A hub with five events in topic `a`. It keeps only events 4 and 5.
+/// Makes a hub, and publishes five events to the topic `a`. The hub keeps only events 4 and 5.
 fn two_of_five() -> Hub<String> {
     let hub = keeping(2);
     for data in ["1", "2", "3", "4", "5"] {
@@ -147,7 +147,7 @@ fn a_slow_subscription_ends_if_the_lag_policy_is_to_disconnect() {
 }
 
 #[test]
-fn a_client_that_disconnects_before_it_reads_its_gap_gets_a_gap_when_it_resumes() {
+fn an_unread_gap_is_repeated_after_a_reconnect() {
     let hub = two_of_five();
     for unknown in ["who", "00000000-3", &id(&hub, 99)] {
         let first = open(hub.subscribe().topic("a").resume(unknown));
@@ -171,7 +171,7 @@ fn the_wait_in_a_gap_is_random_and_at_most_the_configured_maximum() {
 }
 
 #[test]
-fn the_gap_notice_is_valid_json_for_any_client_id() {
+fn the_data_of_a_gap_is_valid_json_for_any_last_event_id_of_a_client() {
     let hub = hub();
     let controls: String = (0..0x20).map(char::from).collect();
     let hostile =

@@ -23,7 +23,7 @@ fn an_event_has_a_limited_size() {
     let hub = build(|builder| builder.event_bytes_max(100));
     let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
     // The limit is for the whole frame. `rest` is the length of the frame without its data: a line
-    // with the id, an empty line of data, and a blank line.
+    // with the id, an empty `data` line, and a blank line.
     let rest = 14;
     assert!(publish(100 - rest - 1).is_ok());
     let hub = build(|builder| builder.event_bytes_max(100));

@@ -124,7 +124,7 @@ fn a_key_is_free_again_after_ten_minutes() {
 }
 
 #[test]
-fn a_key_is_remembered_longer_than_its_event() {
+fn a_key_is_kept_longer_than_its_event() {
     let hub = keeping(1);
     with_key(&hub, "", "k", "one").unwrap();
     say(&hub, "a", "other");

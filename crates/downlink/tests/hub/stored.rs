@@ -14,7 +14,7 @@ use downlink::{
 };
 use futures_util::StreamExt;
 
-/// A temporary folder. Dropping it removes the folder.
+/// A temporary folder. Dropping this value removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {

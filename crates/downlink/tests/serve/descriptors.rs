@@ -49,12 +49,13 @@ async fn the_server_survives_a_lack_of_descriptors() {
     assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
 }
 
-/// The part of the test that runs in the child process, which may have 60 open descriptors.
+/// The part of the test that runs in the child process. This process may have at most 60 open
+/// descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
     // The server has raised the soft limit to the hard limit. It allows half as many connections as
     // descriptors.
-    assert_eq!(counted, 30, "the server does not allow half of the hard limit");
+    assert_eq!(counted, 30, "the server must allow one connection for each two descriptors");
 
     let running = Running::with(streams(), |serve| serve.connections_max(1_000)).await;
     let mut first = running.get("/").await;

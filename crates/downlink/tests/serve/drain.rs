@@ -276,7 +276,7 @@ async fn a_stream_that_begins_during_the_drain_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stream_for_a_browser_that_begins_during_the_drain_ends_at_once() {
+async fn a_browser_stream_that_begins_during_the_drain_ends_at_once() {
     let answer = late_stream(true).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(body_of(&answer).starts_with(": the server is shutting down\n\nretry: "), "{answer}");
@@ -340,7 +340,7 @@ async fn a_first_request_during_the_drain_is_answered_and_closes_the_connection(
 
 /// A proxy may send a request on an idle connection at the same moment as the shutdown begins.
 #[tokio::test]
-async fn a_later_request_sent_just_before_the_drain_is_answered_and_closes_the_connection() {
+async fn a_second_request_sent_just_before_the_drain_is_answered_and_closes_the_connection() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(app).await;
     let mut client = running.get("/").await;
@@ -439,7 +439,7 @@ async fn stream_that_ends_with_the_server() {
 /// By chance, the stream may end before or after the shutdown begins, so the test runs several
 /// times.
 #[tokio::test]
-async fn a_connection_whose_stream_ends_as_the_drain_begins_is_closed_at_once() {
+async fn a_connection_is_closed_at_once_if_its_stream_ends_as_the_drain_begins() {
     for _ in 0..16 {
         stream_that_ends_with_the_server().await;
     }

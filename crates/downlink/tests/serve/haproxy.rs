@@ -19,7 +19,7 @@ use super::per_address::connect_from;
 use super::wire::{Path, Tcp, Unix, Wire};
 use super::{Running, patiently};
 
-/// A running HAProxy. Dropping it ends the process.
+/// A running HAProxy. Dropping this value ends the process.
 struct HaProxy {
     process: Child,
     front: SocketAddr,
@@ -28,7 +28,7 @@ struct HaProxy {
 
 impl HaProxy {
     /// Starts HAProxy in front of the address `app`. `send` is the setting that makes HAProxy send
-    /// the header. Returns `None` if HAProxy is not installed.
+    /// the PROXY header. Returns `None` if HAProxy is not installed.
     fn start(app: &str, send: &str) -> Option<Self> {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let front = socket.local_addr().expect("the listener is bound");
@@ -69,8 +69,8 @@ impl Drop for HaProxy {
     }
 }
 
-/// An app with a stream that begins with the peer's address. Each health check of the proxy itself
-/// notifies `checked`.
+/// An app with a stream that begins with the peer's address. When HAProxy sends a health check in
+/// its own name, the app notifies `checked`.
 fn app(checked: Arc<Notify>) -> Router {
     let text = |Extension(peer): Extension<PeerAddr>| async move { format!("{peer:?}") };
     let events = |Extension(peer): Extension<PeerAddr>| async move {

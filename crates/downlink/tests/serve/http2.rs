@@ -476,7 +476,7 @@ async fn a_connection_ends_with_a_goaway() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
+async fn a_connection_without_an_open_stream_is_closed_after_a_while() {
     let timeouts = |serve: Serve<_, _, _>| {
         serve.header_timeout(SHORT).idle_timeout(SHORT).write_stall_max(SHORT * 10)
     };

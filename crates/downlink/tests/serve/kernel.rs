@@ -33,7 +33,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 /// A slow peer may leave its socket full for longer than `write_stall_max`, although it
 /// acknowledges some data now and then. Only the kernel can distinguish such a peer from a peer
 /// that acknowledges nothing. In this test, the server's clock advances by hours, and the kernel's
-/// clock by almost nothing. So the connection stays open only if the server asks the kernel.
+/// clock by almost nothing. If the server itself measured the time, it would close the connection.
+/// So the connection stays open only if the server asks the kernel.
 #[tokio::test]
 async fn the_kernel_decides_whether_a_tcp_reader_stalls() {
     let (app, mut dropped) = firehose();

@@ -80,7 +80,8 @@ async fn the_number_of_refused_connections_is_limited() {
         silent.push(running.connect().await);
     }
     // The number of refused connections that are open at the same time is limited. The connections
-    // in `silent` have reached this limit, so the server closes this connection without an answer.
+    // in `silent` have reached this limit, so the server closes the next connection without an
+    // answer.
     assert_eq!(running.connect().await.rest().await, "");
     silent[0].get("/", "").await;
     silent[0].sees("503 Service Unavailable").await;

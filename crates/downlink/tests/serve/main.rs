@@ -199,7 +199,7 @@ fn goodbye_in(response: &str) -> u64 {
     millis.parse().expect("the value is a number")
 }
 
-/// Sends a signal to its receiver when it is dropped.
+/// A value that sends a signal when it is dropped. The receiver waits for the signal.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {

@@ -230,8 +230,8 @@ async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 4"), "{rest}");
 }
 
-/// The client sends more during a stream than the server's buffer holds. The server must not read
-/// the rest until the stream has ended.
+/// During a stream, the client sends more than fits into the server's buffer. The server must not
+/// read the rest until the stream has ended.
 #[tokio::test]
 async fn a_flood_of_input_does_not_stop_a_stream() {
     let (app, mut begins) = conversation();
@@ -247,8 +247,8 @@ async fn a_flood_of_input_does_not_stop_a_stream() {
     }
 }
 
-/// If the server closed the socket while it had unread input, the kernel would send a reset, and
-/// the client could lose the last event.
+/// If the server closed the socket while the socket had unread input, the kernel would send a
+/// reset, and the client could lose the last event.
 #[tokio::test]
 async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     let last =

@@ -59,7 +59,8 @@ async fn reading_from(host: u8, running: &Running) -> Client<TcpStream> {
     client
 }
 
-/// Requests until the answer has this status.
+/// Sends requests, each on a new connection, until an answer has this status. Returns the
+/// connection of this answer.
 async fn until_status(host: u8, running: &Running, status: &str) -> Client<TcpStream> {
     loop {
         let mut client = get_from(host, running, "/").await;

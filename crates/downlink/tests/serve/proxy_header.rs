@@ -238,7 +238,8 @@ async fn the_limits_apply_to_the_clients_of_a_proxy() {
     }
 }
 
-/// At the limit of all connections, the health check of a proxy still gets its answer.
+/// A proxy gets an answer to its health check even if the server has reached its limit of
+/// connections.
 #[tokio::test]
 async fn a_proxy_gets_answers_at_the_limit_of_connections() {
     let running = Running::<Tcp>::with::<Router, AsService>(app(), |serve| {
@@ -264,7 +265,7 @@ async fn a_proxy_gets_answers_at_the_limit_of_connections() {
 /// If a listener has addresses of a type that the server does not know, the server does not trust
 /// the peers of this listener.
 #[tokio::test]
-async fn a_peer_of_an_unknown_type_is_not_trusted() {
+async fn a_peer_whose_address_has_an_unknown_type_is_not_trusted() {
     /// A TCP listener that hides the addresses.
     struct Hidden(TcpListener);
 

@@ -97,7 +97,7 @@ impl Wire for Foreign {
 #[derive(Debug)]
 pub(crate) struct Unix;
 
-/// The path of a Unix socket. Dropping it removes the socket's file.
+/// The path of a Unix socket. Dropping this value removes the socket's file.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Path(std::path::PathBuf);

@@ -1,8 +1,9 @@
 //! The ledger records the published events and their recipients. At the end of a test, it checks
 //! the events and gaps that a reader has received.
 //!
-//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger knows
-//! the places of each event and of each reader. So it needs no patterns, and no code of the hub.
+//! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger
+//! compares the places of each event with the places of the reader. So it needs no patterns, and no
+//! code of the hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -113,7 +114,7 @@ mod tests {
     type Wrong<'a> = (&'a [(u64, u64)], Vec<Hole>, &'a str);
 
     /// Records four events in a ledger. The third event is not for the reader. Then checks the
-    /// events and gaps that the reader received, and returns the error.
+    /// events and gaps that the reader received. Returns the error message, if the check fails.
     fn complaint(events: &[(u64, u64)], holes: Vec<Hole>) -> Option<String> {
         let ledger = Ledger::default();
         for (offset, to) in [(1, 1), (2, 1), (3, 2), (5, EVERYONE)] {

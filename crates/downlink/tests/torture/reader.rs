@@ -21,8 +21,8 @@ pub(crate) struct Habits {
     /// The maximum number of events that are published during a pause in reading.
     pub(crate) pause_max: u64,
     pub(crate) window_bytes: Option<u32>,
-    /// Whether the reader requests its streams in all ways of [`Manner`], or only with plain
-    /// requests.
+    /// True if the reader requests its streams in all ways of [`Manner`]. False if it sends only
+    /// plain requests.
     pub(crate) odd: bool,
 }
 

@@ -22,8 +22,8 @@ const LITTLE: Retention = Retention { events_max: 64, age_max: None, ..Retention
 /// A retention with which a topic keeps all events of a test.
 const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
 
-/// The builder of a hub that soon evicts events. It keeps the events of the quietest topic and the
-/// events to everyone for longer.
+/// The builder of a hub that soon evicts most events. The hub keeps the events of the quietest
+/// topic and the events to everyone for longer.
 fn forgetful() -> HubBuilder<String> {
     let quiet = Retention { age_max: None, ..Retention::DEFAULT };
     let retention = HubRetention::from(LITTLE).inboxes(LITTLE).everyone(quiet);

@@ -26,7 +26,7 @@ use super::patiently;
 use super::wire::Place;
 
 /// The place of the first client's inbox. A place is the number of a recipient in the ledger. Lower
-/// places are topics, and higher places are the inboxes of other clients.
+/// places are topics, and the next places are the inboxes of the other clients.
 const INBOXES: ledger::Place = 1_000;
 
 /// The number of clients with an inbox.
@@ -131,7 +131,7 @@ struct Progress {
 /// The state that readers and publishers share.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// The address for readers.
+    /// The address to which the readers connect.
     pub(crate) place: Place,
     stage: Mutex<Arc<Stage>>,
     progress: watch::Sender<Progress>,
@@ -212,7 +212,8 @@ pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
 }
 
 /// The minimum number of events that publishers publish, even if a slow machine needs more time for
-/// them. With fewer events, the hub would evict no events, and the test would test little.
+/// them than `Pace::length`. With fewer events, the hub would evict no events, and the test would
+/// test little.
 const EVENTS_MIN: u64 = 1_000;
 
 /// Starts several publishers, which run for the time in `pace`. If the task of a publisher is
@@ -265,8 +266,8 @@ struct Wanted {
 }
 
 fn app(hub: &Hub<String>) -> Router {
-    // The hub uses the shortest interval that it allows for keep-alives. A keep-alive sends the
-    // current id to a client that gets no events.
+    // An interval of zero becomes the shortest interval that is allowed for keep-alives. A
+    // keep-alive sends the current id to a client that gets no events.
     let keep_alive = KeepAlive::new().interval(Duration::ZERO);
     let join = |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| async move {
         let subscribe = wanted
