@@ -23,7 +23,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink", 8_600, &["downlink"]),
     ("downlink-client", 1_480, &["downlink-client"]),
     ("downlink-access", 2_650, &["downlink-access"]),
-    ("downlink-server", 6_300, &["downlink-server"]),
+    ("downlink-server", 6_400, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
     ("the five libraries", 19_750, LIBRARIES),
 ];

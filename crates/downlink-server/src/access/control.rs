@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderMap, Method};
 use downlink::access::{Caller, Origin, Origins, presented};
-use downlink::hub::{Address, Hub, Timestamp, Topic, TopicSelector};
+use downlink::hub::{Address, Hub, Selection, Timestamp, Topic, TopicSelector};
 use downlink::serve::{PeerAddr, TrustedProxy};
 use downlink_access::{
     Access, AccessError, AccessOptions, Credential, Grant, KeySetCache, Presented, Proof,
@@ -28,6 +28,7 @@ use super::{
     forwarded::ClientAddress,
     key_files::{self, KeyFiles},
     key_sets::KeySets,
+    names::NamesPermit,
     rates::{Exceeded, Rates},
     revoked::RevokedFile,
 };
@@ -235,6 +236,18 @@ impl Control {
             _ => None,
         };
         rates.publish(key, address, events, Instant::now())
+    }
+
+    /// Counts the topics and patterns of a subscription until the permit is dropped. The
+    /// subscriptions of an app, which has a key, do not count.
+    pub(crate) fn count_names(
+        &self,
+        caller: &Caller,
+        address: ClientAddress,
+        asked: &Selection,
+    ) -> Result<Option<NamesPermit>, Exceeded> {
+        let rates = self.rates.as_ref().filter(|_| caller.verified().proof() != Proof::Key);
+        rates.map_or(Ok(None), |rates| rates.subscribe(address, asked.selectors.len()))
     }
 
     /// Counts a ticket that a caller gets. If the caller has a token, the ticket counts for the

@@ -12,6 +12,7 @@
 //! | `revoked` | the file with the revocations |
 //! | `forwarded` | the address of the client behind trusted proxies |
 //! | `rates` | the limits against abuse: their flags, and the limiters of requests |
+//! | `names` | the number of topics and patterns in the subscriptions of each address |
 //! | `ask` | the questions to the app of `--authorize-url` |
 //! | `key_sets` | the fetches of the key set of `--jwks-url` |
 //! | `outgoing` | the HTTP client of `ask` and `key_sets` |
@@ -24,6 +25,7 @@ mod key_files;
 mod key_sets;
 #[cfg(test)]
 mod local_server;
+mod names;
 mod origin;
 mod outgoing;
 mod rates;
@@ -37,6 +39,7 @@ pub use control::Control;
 pub(crate) use control::{Credentials, RevokeError};
 pub(crate) use forwarded::ClientAddress;
 pub(crate) use key_files::{KeyFiles, PUBLISH_KEY_FILE};
+pub(crate) use names::NamesPermit;
 pub(crate) use rates::Exceeded;
 pub use rates::{AbuseLimits, Limit};
 pub use role::Role;

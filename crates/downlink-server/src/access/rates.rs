@@ -8,6 +8,7 @@
 use std::{
     num::NonZeroU32,
     str::FromStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use downlink::serve::{AddressKey, Listener, Rate, RateLimiter, Serve, TrustedPro
 use downlink_access::KeyId;
 
 use super::forwarded::ClientAddress;
+use super::names::{NameCounts, NamesPermit};
 use crate::address::Address;
 
 /// The maximum number of addresses or keys that one limiter remembers.
@@ -27,6 +29,11 @@ pub(crate) const RATE_KEYS_MAX: usize = 65_536;
 /// The default of `--connections-per-address-max`. The people of an office or of a mobile network
 /// share an address, and each of them has a few connections.
 const CONNECTIONS_PER_ADDRESS_MAX: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
+
+/// The default of `--subscribed-names-per-address-max`. It is enough for a hundred pages of an
+/// office with a hundred topics each. These names take 2.5 MB. Only a hundred addresses together can
+/// use up the default of `--subscribed-names-max`.
+const NAMES_PER_ADDRESS_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
 
 /// The default rates. After a restart of the server, all connections of an address may return at
 /// once. So the burst of new connections is as large as the default maximum of connections. A person
@@ -59,6 +66,16 @@ pub struct AbuseLimits {
         value_parser = parse_rate
     )]
     pub connects_per_address: Option<Limit<Rate>>,
+    /// The maximum number of topics and patterns in the open subscriptions of one address, or `off`.
+    /// The default is 10000. Only subscriptions with more than 16 topics and patterns count, and
+    /// only those without a key.
+    #[arg(
+        long,
+        env = "DOWNLINK_SUBSCRIBED_NAMES_PER_ADDRESS_MAX",
+        value_name = "COUNT|off",
+        value_parser = parse_count
+    )]
+    pub subscribed_names_per_address_max: Option<Limit<NonZeroU32>>,
     /// The maximum rate of events that one address publishes with tokens, or `off`. The default is
     /// 50/s,burst:500. A finished topic counts as an event. Events that are published with a key do
     /// not count.
@@ -226,6 +243,7 @@ fn default_rate(text: &str) -> Limit<Rate> {
 /// The limiters of requests.
 #[derive(Debug)]
 pub(crate) struct Rates {
+    names_per_address: Option<Arc<NameCounts>>,
     publishes_per_address: Option<RateLimiter<AddressKey>>,
     publishes_per_key: Option<RateLimiter<KeyId>>,
     failures_per_address: Option<RateLimiter<AddressKey>>,
@@ -248,7 +266,10 @@ impl Rates {
             let rate = limits.for_address(limit, || default_rate(default), listen);
             rate.map(limiter)
         };
+        let names_max = limits.subscribed_names_per_address_max;
+        let names_max = limits.for_address(names_max, || Limit::At(NAMES_PER_ADDRESS_MAX), listen);
         Self {
+            names_per_address: names_max.map(|max| Arc::new(NameCounts::new(max))),
             publishes_per_address: of_address(limits.publishes_per_address, PUBLISHES_PER_ADDRESS),
             publishes_per_key: limits.publishes_per_key.and_then(Limit::get).map(limiter),
             failures_per_address: of_address(limits.failures_per_address, FAILURES_PER_ADDRESS),
@@ -283,6 +304,22 @@ impl Rates {
             }
         };
         exceeded(wait, flag)
+    }
+
+    /// Counts the topics and patterns of a subscription until the permit is dropped. A small
+    /// subscription needs no permit.
+    ///
+    /// # Errors
+    ///
+    /// The limit, if the subscriptions of the client's address would exceed it.
+    pub(crate) fn subscribe(
+        &self,
+        client: ClientAddress,
+        names: usize,
+    ) -> Result<Option<NamesPermit>, Exceeded> {
+        let counts = self.names_per_address.as_ref().zip(client.key());
+        let taken = counts.map_or(Ok(None), |(counts, address)| counts.take(address, names));
+        taken.map_err(|wait| Exceeded { flag: "--subscribed-names-per-address-max", wait })
     }
 
     /// Checks whether a client may try a credential. A request without a credential needs no check.
@@ -381,6 +418,7 @@ mod tests {
         let is_on = |flags: &[&str], listen| {
             let rates = rates(flags, listen);
             assert_eq!(rates.publishes_per_address.is_some(), rates.failures_per_address.is_some());
+            assert_eq!(rates.names_per_address.is_some(), rates.failures_per_address.is_some());
             assert!(rates.tickets_per_key.is_some() && rates.publishes_per_key.is_none());
             rates.failures_per_address.is_some()
         };
@@ -389,10 +427,15 @@ mod tests {
         assert!(!is_on(&[], loopback) && is_on(&[], public) && !is_on(&[], unix));
         assert!(is_on(&["--trusted-proxy", "127.0.0.1"], loopback));
         assert!(is_on(&["--trusted-proxy", "unix"], unix));
-        let set = ["--failures-per-address", "1/s", "--publishes-per-address", "1/s"];
-        assert!(is_on(&set, loopback));
-        let off = ["--failures-per-address", "off", "--publishes-per-address", "off"];
-        assert!(!is_on(&off, public));
+        let flags = [
+            "--failures-per-address",
+            "--publishes-per-address",
+            "--subscribed-names-per-address-max",
+        ];
+        let all =
+            |values: [&'static str; 3]| flags.into_iter().zip(values).flat_map(|(a, b)| [a, b]);
+        assert!(is_on(&all(["1/s", "1/s", "1"]).collect::<Vec<_>>(), loopback));
+        assert!(!is_on(&all(["off"; 3]).collect::<Vec<_>>(), public));
     }
 
     #[test]
@@ -402,6 +445,7 @@ mod tests {
             ("--publishes-per-key", "0/s", "off means no limit"),
             ("--connections-per-address-max", "0", "not a number above 0"),
             ("--connections-per-address-max", "many", "off means no limit"),
+            ("--subscribed-names-per-address-max", "0", "not a number above 0"),
             ("--trusted-proxy", "10.0.0.1/8", "fd00::/8 or unix"),
             ("--proxy-protocol", "maybe", "true"),
         ] {
@@ -473,8 +517,28 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_an_address_are_limited() {
+        let rates = rates(&["--trusted-proxy", "10.0.0.1"], "127.0.0.1:8080");
+        let names_max = NAMES_PER_ADDRESS_MAX.get() as usize;
+        let subscribe = |address, names| rates.subscribe(client(address), names);
+        let permit = subscribe("192.0.2.1", names_max).unwrap();
+        assert!(permit.is_some());
+        let refused = subscribe("192.0.2.1", 17).unwrap_err();
+        assert_eq!(refused.flag, "--subscribed-names-per-address-max");
+        assert!(subscribe("192.0.2.1", 16).unwrap().is_none());
+        assert!(subscribe("192.0.2.2", names_max).is_ok());
+        drop(permit);
+        assert!(subscribe("192.0.2.1", names_max).is_ok());
+    }
+
+    #[test]
     fn a_client_without_an_address_is_not_limited() {
-        let flags = ["--failures-per-address", "1/h", "--publishes-per-address", "1/h"];
+        let flags = [
+            ["--failures-per-address", "1/h"],
+            ["--publishes-per-address", "1/h"],
+            ["--subscribed-names-per-address-max", "1"],
+        ]
+        .concat();
         let rates = rates(&flags, "unix:/run/downlink.sock");
         let (now, unix) =
             (Instant::now(), ClientAddress::of(PeerAddr::Unix, &HeaderMap::new(), &[]));
@@ -482,6 +546,7 @@ mod tests {
             assert_eq!(rates.publish(None, unix, ONE, now), Ok(()));
             rates.failed(unix, now);
             assert_eq!(rates.attempt(unix, now), Ok(()));
+            assert!(rates.subscribe(unix, 1_000).unwrap().is_none());
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use axum::{
     Extension,
+    body::Body,
     extract::{RawQuery, State},
     http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
@@ -19,6 +20,7 @@ use downlink::{
     hub::{ClientId, Published, Selection, Start, Subscribe, SubscribeErrorKind, TopicSelector},
 };
 use downlink_access::Proof;
+use http_body_util::BodyExt as _;
 
 use super::{
     described::View,
@@ -27,7 +29,7 @@ use super::{
     reply::{Refused, bad_request, sentence, shown},
     state::App,
 };
-use crate::access::{Answer, Question};
+use crate::access::{Answer, NamesPermit, Question};
 
 const PARAMETERS: &[&str] =
     &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
@@ -62,6 +64,7 @@ async fn open(
     let caller = granted_by_app.as_ref().unwrap_or(caller);
     let asked = caller.completed(asked);
     caller.check_subscription(&asked)?;
+    let names = app.control.count_names(caller, from.0.address, &asked)?;
     let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
     let subscription = match subscribe.resume(last).open().await {
@@ -71,9 +74,22 @@ async fn open(
     if meta {
         let view = View { control: Arc::clone(&app.control), caller: caller.clone() };
         let described = move |event: Published<String>| view.described(&event);
-        return respond(app, caller, subscription.into_frames_with(described));
+        let response = respond(app, caller, subscription.into_frames_with(described))?;
+        return Ok(holding(names, response));
     }
-    respond(app, caller, subscription.into_frames())
+    Ok(holding(names, respond(app, caller, subscription.into_frames())?))
+}
+
+/// The response, whose body holds the permit for the names of its subscription until it is dropped.
+/// The wrapped body takes some more memory. So a subscription without a permit keeps its own body.
+fn holding(names: Option<NamesPermit>, response: Response) -> Response {
+    let Some(names) = names else { return response };
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &names;
+            frame
+        }))
+    })
 }
 
 /// Asks the app of `--authorize-url` about a subscription without a credential. Returns a caller

@@ -82,6 +82,17 @@ async fn the_app_gets_only_the_cookies_of_the_setting() {
     assert_eq!(asked.json()["origin"], "https://other.example");
 }
 
+/// The grant of the app says what a user may read, but not how much.
+#[tokio::test]
+async fn the_names_of_a_user_count_for_the_address() {
+    let (_app, site) = start(rooms(), &["--subscribed-names-per-address-max", "17"]);
+    let topics = |count| format!("/events?topic={}", vec!["rooms/1"; count].join("&topic="));
+    let _open = site.subscribe(of_ada(&topics(17))).await;
+    let refused = of_ada(&topics(17)).ask(site.public()).await;
+    assert_eq!(refused.outcome(), "429 too_many_requests");
+    site.subscribe(of_ada(&topics(16))).await;
+}
+
 #[tokio::test]
 async fn the_refusals_of_the_app_are_final() {
     let (app, site) = start(Reply::status(401), &[]);

@@ -3,7 +3,12 @@
 //! Most rates in these tests allow the next use only after an hour, so that the tests do not depend
 //! on time.
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     answer::Answer,
@@ -335,4 +340,156 @@ async fn an_address_connects_at_the_rate_of_its_limit() {
     for _ in 0..4 {
         connect(&site).await;
     }
+}
+
+/// The limit of names of the tests, which two subscriptions of 20 topics reach.
+const NAMES: [&str; 4] = ["--subscribed-names-per-address-max", "40", "--public", "rooms/*"];
+
+/// A subscription to this many topics, which no other subscription names.
+fn topics(count: usize) -> Request {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let topics: Vec<_> = (0..count).map(|n| format!("topic=rooms/{number}-{n}")).collect();
+    Request::get(format!("/events?{}", topics.join("&")))
+}
+
+fn head(request: Request) -> Request {
+    Request { method: "HEAD", ..request }
+}
+
+/// Asserts that the names of an address are used up, for a program and for a browser.
+async fn assert_no_names(site: &Site, of_address: impl Fn(Request) -> Request) {
+    let refused = of_address(topics(20)).ask(site.public()).await;
+    assert_eq!(refused.outcome(), "429 too_many_requests", "{refused:?}");
+    let detail = refused.problem(429);
+    assert!(detail.contains("--subscribed-names-per-address-max"), "{detail}");
+    let wait: u64 = refused.header("retry-after").expect("a time").parse().expect("seconds");
+    assert!((10..=13).contains(&wait), "{wait} s");
+    let later = site.assert_comes_back(of_address(topics(20))).await;
+    assert!((10_000..=12_500).contains(&later), "{later} ms");
+}
+
+/// Waits until an address has no names. The server notices the end of a connection a moment later.
+/// The request of this function has no stream, so its own names are free when it is answered.
+async fn assert_all_names_are_free(site: &Site, of_address: impl Fn(Request) -> Request) {
+    patiently(async {
+        while of_address(head(topics(40))).ask(site.public()).await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_names_of_one_address_do_not_affect_other_addresses() {
+    let site = Site::start(&[&NAMES[..], &["--trusted-proxy", "127.0.0.1"]].concat());
+    let one = |request| from(request, "203.0.113.7");
+    let first = site.subscribe(one(topics(20))).await;
+    let second = site.subscribe(one(topics(20).of_browser())).await;
+    assert_no_names(&site, one).await;
+    // A subscription with 17 topics counts, and one with 16 does not.
+    assert_eq!(one(topics(17)).ask(site.public()).await.status, 429);
+    let _small = site.subscribe(one(topics(16))).await;
+    // The address has a limit, but no user has: the names of a token count too.
+    let token = topics(20).bearer(&site.keys.user("ada"));
+    assert_eq!(one(token).ask(site.public()).await.status, 429);
+    let _other = site.subscribe(from(topics(40), "203.0.113.8")).await;
+    // The names of a stream are free when it ends.
+    drop(second);
+    patiently(async {
+        while one(topics(20)).ask(site.public()).await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(first);
+    assert_all_names_are_free(&site, one).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_names_of_a_peer_count_for_its_address() {
+    let site = Site::start(&NAMES);
+    let _first = site.subscribe(topics(40)).await;
+    assert_no_names(&site, |request| request).await;
+    let Place::Tcp(to) = site.public() else { panic!("the listener is on TCP") };
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 2], 0).into()).expect("an address of this machine");
+    let mut io = socket.connect(*to).await.expect("the server listens");
+    let text = topics(40).text(site.public(), "");
+    io.write_all(text.as_bytes()).await.expect("the connection is open");
+    assert_eq!(Stream::begin(io).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_names_of_an_app_do_not_count() {
+    let site = Site::of(&[&["--listen", "127.0.0.1:0"][..], &NAMES].concat());
+    let mut apps = Vec::new();
+    for key in [site.keys.publish_key(), site.keys.admin_key()] {
+        apps.push(site.subscribe(topics(100).bearer(&key)).await);
+    }
+    // A ticket that the app has issued is for a user.
+    let issue = Request::post(topics(40).target.replace("/events", "/tickets"), "");
+    let issued = issue.bearer(&site.keys.publish_key()).ask(site.public()).await.json();
+    let user = site.subscribe(Request::get(issued["url"].as_str().expect("a URL"))).await;
+    assert_no_names(&site, |request| request).await;
+    drop(user);
+    assert_all_names_are_free(&site, |request| request).await;
+
+    let site = Site::start(&NAMES);
+    for _ in 0..3 {
+        let stream = topics(40).bearer(&site.keys.user("ada")).ask(site.admin()).await;
+        assert_eq!(stream.status, 200, "the admin listener has no limits for each address");
+    }
+}
+
+/// A subscription must not keep its names if it is not opened, or if its stream is never read.
+#[tokio::test]
+async fn names_are_free_after_every_end_of_a_subscription() {
+    let flags = ["--selectors-max", "41", "--subscribed-names-max", "60"];
+    let site = Site::start(&[&NAMES[..], &flags].concat());
+    let with = |request: Request, more: &str| {
+        let target = request.target + more;
+        Request { target, ..request }
+    };
+    for _ in 0..3 {
+        for (request, status) in [
+            (head(topics(40)), 200),
+            (with(topics(40), "&start=never"), 400),
+            (with(topics(40), "&topic=secret"), 401),
+            (with(topics(39), "&start=after:x&meta=1"), 200),
+        ] {
+            let answer = request.ask(site.public()).await;
+            assert_eq!(answer.status, status, "{request:?}: {answer:?}");
+            assert_all_names_are_free(&site, |request| request).await;
+        }
+        // The client leaves before it has read the answer.
+        let Place::Tcp(address) = site.public() else { panic!("the listener is on TCP") };
+        let mut io = TcpStream::connect(address).await.expect("the server listens");
+        let text = topics(40).text(site.public(), "");
+        io.write_all(text.as_bytes()).await.expect("the connection is open");
+        drop(io);
+        assert_all_names_are_free(&site, |request| request).await;
+    }
+    // The hub refuses a subscription, because all subscriptions together have too many names.
+    let small = [site.subscribe(topics(16)).await, site.subscribe(topics(16)).await];
+    for _ in 0..3 {
+        assert_eq!(topics(40).ask(site.public()).await.status, 503);
+    }
+    drop(small);
+
+    // The rights of a stream end.
+    let mine = topics(40).bearer(&site.keys.user("ada"));
+    patiently(async {
+        while mine.ask(site.public()).await.status == 503 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_all_names_are_free(&site, |request| request).await;
+    let stream = site.subscribe(mine).await;
+    assert_no_names(&site, |request| request).await;
+    site.revoke("client=ada").await;
+    crate::site::assert_revoked(stream).await;
+    assert_all_names_are_free(&site, |request| request).await;
 }

@@ -75,6 +75,41 @@ async fn a_page_of_any_other_origin_is_refused_and_cannot_read_the_answer() {
     }
 }
 
+/// At the limits of connections, the server answers before it checks the origin of a page. If the
+/// page could not read the answer, its `EventSource` would never come back.
+#[tokio::test]
+async fn a_page_of_every_origin_can_read_a_refusal_at_a_limit_of_connections() {
+    for limit in ["--connections-max", "--connections-per-address-max"] {
+        let site = Site::start(&["--cors-origin", PAGE, "--public", "news", limit, "1"]);
+        let news = || Request::get("/events?topic=news");
+        let _open = site.subscribe(news()).await;
+        for origin in [PAGE, "https://evil.example", "null"] {
+            for request in [news(), news().of_browser()] {
+                let answer = request.header("Origin", origin).ask(site.public()).await;
+                assert_eq!(cors(&answer), (Some(origin), Some("true"), Some("origin")));
+            }
+        }
+    }
+}
+
+/// The guard of the server adds the CORS headers to its own refusals.
+#[tokio::test]
+async fn a_refusal_has_each_cors_header_once() {
+    let site = Site::start(&["--cors-origin", PAGE, "--public", "news", "--subscribers-max", "0"]);
+    for request in
+        [Request::get("/events?topic=news"), Request::get("/events?topic=news").of_browser()]
+    {
+        let request = request.header("Origin", PAGE);
+        let mut headers = request.headers.clone();
+        headers.retain(|(name, _)| *name != "Sec-Fetch-Site");
+        let answer = Request { headers, ..request }.ask(site.public()).await;
+        assert_eq!(cors(&answer), (Some(PAGE), Some("true"), Some("origin")), "{answer:?}");
+        for name in ["access-control-allow-origin", "access-control-allow-credentials", "vary"] {
+            assert_eq!(answer.head.matches(name).count(), 1, "{answer:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_preflight_needs_no_credential_and_lists_the_headers_that_pages_send() {
     let site = Site::start(&["--cors-origin", PAGE]);

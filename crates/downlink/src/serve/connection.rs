@@ -37,6 +37,7 @@ use tower_service::Service;
 
 use super::addresses::PeerAddr;
 use super::app::{App, AppService, PeerApp, PeerService, RequestBody};
+use super::cross_origin;
 use super::direct::{Arrival, ConnectionFuture, HandedOver, PolledBytes, Socket};
 use super::drain::Drain;
 use super::handover::{ParkedBody, ParkingSlot, ReplyBody, RequestTraits, reply};
@@ -512,12 +513,13 @@ async fn answer_once<Io, Addr, A, Kind>(
             }
             let browser = is_opened_by_browser(&request);
             let spread = server.drain.reconnection;
-            let refused = match excess {
+            let mut refused = match excess {
                 Excess::Connections => refuse(excess.reason(), spread, browser),
                 Excess::OfAddress | Excess::Connects => {
                     too_many_requests(excess.reason(), spread, browser)
                 }
             };
+            cross_origin::allow(request.headers(), refused.headers_mut());
             Ok(refused.map(Either::Right))
         })
     });

@@ -14,10 +14,10 @@
 //! speaks HTTP/2 to these peers, without upgrades.
 //!
 //! Read the files in this order: `accept` (the accept loop) → `peers` (the limits for each address)
-//! → `connection` (one peer) → `proxy_protocol` (the client of a proxy) → `outgoing`
-//! (a response body) → `handover` and `direct` (event streams that are written without hyper, the
-//! HTTP library) → `http2` (peers that speak HTTP/2) → `peer_socket`, `stall` and `socket` (the
-//! socket). TLS and hubs are not part of this module.
+//! → `connection` (one peer) → `proxy_protocol` (the client of a proxy) → `cross_origin` (refusals
+//! for pages of other origins) → `outgoing` (a response body) → `handover` and `direct` (event
+//! streams that are written without hyper, the HTTP library) → `http2` (peers that speak HTTP/2) →
+//! `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not part of this module.
 //!
 //! # Limits
 //!
@@ -66,6 +66,7 @@ mod addresses;
 mod app;
 mod boundary;
 mod connection;
+mod cross_origin;
 mod descriptors;
 #[cfg_attr(not(unix), path = "direct/none.rs")]
 mod direct;
@@ -257,7 +258,7 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     ///
     /// At this limit, the server answers a request on a new connection with the status 503 and
     /// `Retry-After`. A browser gets an empty stream with a `retry:` instead, since an
-    /// `EventSource` would never reconnect after a 503.
+    /// `EventSource` would never reconnect after a 503. A page of every origin may read the answer.
     pub fn connections_max(mut self, connections_max: usize) -> Self {
         self.limits.connections_max = connections_max.max(1);
         self

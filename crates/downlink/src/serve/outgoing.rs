@@ -22,6 +22,7 @@ use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::boundary::Boundary;
+use super::cross_origin;
 use super::drain::Drain;
 use crate::http::{Finite, is_event_stream, refuse};
 
@@ -38,7 +39,8 @@ pub(super) fn outgoing<B: Body>(
         return response.map(|inner| OutgoingBody { inner: Some(inner), end: BodyEnd::OfBody });
     }
     if drain.has_begun() {
-        let refusal = refuse("the server is shutting down", drain.reconnection, browser);
+        let mut refusal = refuse("the server is shutting down", drain.reconnection, browser);
+        cross_origin::keep(response.headers(), refusal.headers_mut());
         return refusal
             .map(|text| OutgoingBody { inner: None, end: BodyEnd::Refused(Box::new(text)) });
     }

@@ -116,11 +116,10 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 
 /// Limits the rate of each of many keys, with bounded memory.
 ///
-/// After the use of a key, the limiter remembers the key for at least the time in which a whole
-/// burst becomes available again. But the limiter remembers at most `keys_max` keys. Beyond this
-/// number, it forgets the keys that were used least recently, even before this time. Before a key
-/// is forgotten in this way, at least `keys_max / 2` other keys must be used. So a peer needs at
-/// least that many keys to get around the limit.
+/// The limiter keeps a key until its whole burst is available again, but it keeps at most `keys_max`
+/// keys. Beyond this number, it forgets the keys that were used least recently, even before this
+/// time. Before a key is forgotten in this way, at least `keys_max / 2` other keys must be used. So
+/// a peer needs at least that many keys to get around the limit.
 ///
 /// # Examples
 ///
@@ -154,7 +153,7 @@ pub struct RateLimiter<K> {
 struct Keys<K> {
     /// The time of the first use. All other times are nanoseconds after it.
     began: Option<Instant>,
-    /// The keys that were used after the last turn.
+    /// The keys that were used after the last turn, and older ones that have not recovered yet.
     recent: HashMap<K, u64>,
     /// The keys that were used between the last two turns, and not since then.
     older: HashMap<K, u64>,
@@ -227,21 +226,28 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 }
 
-impl<K> Keys<K> {
-    /// Begins a new turn if the time `recovery` has passed since the last turn, or if half of
-    /// `keys_max` keys are in `recent`. In a new turn, `recent` becomes `older`. The keys that were
-    /// in `older` are forgotten and returned.
+impl<K: Hash + Eq> Keys<K> {
+    /// Makes `recent` `older` when a burst would have recovered since the last turn, or when half of
+    /// `keys_max` keys are in `recent`. Returns the keys that are forgotten.
     ///
-    /// If `recovery` has passed since the last turn, the forgotten keys were not used for at least
-    /// this time. So the whole burst of each of these keys is available again. The exception is a
-    /// key for which `take_many` has counted more uses than the burst.
+    /// A key of `older` was not used since the turn before the last. After the recovery, it has its
+    /// whole burst again, unless it was charged for more than its burst. Such a key stays in
+    /// `recent` until its time has passed. When `recent` is full, all keys of `older` are forgotten.
     fn turn(&mut self, now: u64, recovery: u64, keys_max: usize) -> HashMap<K, u64> {
-        let is_full = self.recent.len() >= (keys_max / 2).max(1);
+        let half = (keys_max / 2).max(1);
+        let is_full = self.recent.len() >= half;
         if !is_full && now.saturating_sub(self.turned) < recovery {
             return HashMap::new();
         }
         self.turned = now;
-        std::mem::replace(&mut self.older, std::mem::take(&mut self.recent))
+        let recent = std::mem::take(&mut self.recent);
+        let mut forgotten = std::mem::replace(&mut self.older, recent);
+        if !is_full {
+            let ahead = forgotten.extract_if(|_, filled| *filled > now);
+            // One place is left for the key that is used now.
+            self.recent.extend(ahead.take(half - 1));
+        }
+        forgotten
     }
 }
 
@@ -390,31 +396,64 @@ mod tests {
         }
     }
 
+    /// `take_many` may charge a key for more than its burst. Such a key must not be free again when
+    /// a burst would have recovered.
+    #[test]
+    fn a_key_is_remembered_until_it_has_recovered() {
+        let limiter = RateLimiter::new(rate("1/s"), 10);
+        let (start, ten) = (Instant::now(), NonZeroU32::new(10).expect("ten is not zero"));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(limiter.take_many("a", ten, start), Ok(()));
+        for seconds in 1..10 {
+            assert_eq!(limiter.take("b", at(seconds)), Ok(()));
+        }
+        assert_eq!(limiter.check("a", at(9)), Err(Duration::from_secs(1)));
+        assert_eq!(limiter.take("a", at(10)), Ok(()));
+    }
+
+    #[test]
+    fn the_number_of_keys_is_bounded_even_if_none_has_recovered() {
+        let limiter = RateLimiter::new(rate("1/s"), 100);
+        let (start, many) = (Instant::now(), NonZeroU32::MAX);
+        for key in 0..1_000 {
+            let now = start + Duration::from_millis(100) * key;
+            assert_eq!(limiter.take_many(key, many, now), Ok(()));
+            assert!(limiter.keys() <= 100, "{}", limiter.keys());
+        }
+        assert!(limiter.keys() >= 50, "{}", limiter.keys());
+    }
+
     proptest! {
-        /// The limiter admits the same uses as a bucket of tokens that is filled at the rate.
+        /// The limiter admits the same uses as buckets of tokens that are filled at the rate. Each
+        /// key has one bucket. A use of many tokens may leave a debt in the bucket.
         #[test]
-        fn the_limiter_agrees_with_a_bucket_of_tokens(
+        fn the_limiter_agrees_with_buckets_of_tokens(
             burst in 1_u32..6,
-            steps in prop::collection::vec((0_u64..2_500, any::<bool>()), 1..80),
+            steps in prop::collection::vec((0_u64..2_500, 0_usize..3, 0_u32..20), 1..80),
         ) {
             let burst_max = NonZeroU32::new(burst).expect("the range begins at 1");
             let limiter = RateLimiter::new(rate("1/s").with_burst(burst_max), 10);
             let start = Instant::now();
-            // The bucket counts thousandths of a token. At one token per second, it gets one
-            // thousandth in each millisecond.
-            let (mut now, mut bucket) = (0, u64::from(burst) * 1_000);
-            for (pause, counts) in steps {
+            // A bucket counts thousandths of a token, which are the milliseconds of the rate.
+            let full = i64::from(burst) * 1_000;
+            let (mut now, mut buckets) = (0, [full; 3]);
+            for (pause, key, uses) in steps {
                 now += pause;
-                bucket = (bucket + pause).min(u64::from(burst) * 1_000);
-                let expected = match bucket.checked_sub(1_000) {
-                    Some(left) => {
-                        bucket = if counts { left } else { bucket };
-                        Ok(())
-                    }
-                    None => Err(Duration::from_millis(1_000 - bucket)),
+                for bucket in &mut buckets {
+                    *bucket = (*bucket + pause as i64).min(full);
+                }
+                let missing = u64::try_from(1_000 - buckets[key]).unwrap_or(0);
+                let expected = if missing == 0 {
+                    buckets[key] -= i64::from(uses) * 1_000;
+                    Ok(())
+                } else {
+                    Err(Duration::from_millis(missing))
                 };
                 let at = start + Duration::from_millis(now);
-                let found = if counts { limiter.take(0, at) } else { limiter.check(0, at) };
+                let found = match NonZeroU32::new(uses) {
+                    Some(uses) => limiter.take_many(key, uses, at),
+                    None => limiter.check(key, at),
+                };
                 prop_assert_eq!(found, expected);
             }
         }

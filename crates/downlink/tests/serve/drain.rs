@@ -254,7 +254,13 @@ async fn late_stream(browser: bool) -> String {
     let late = move || async move {
         at_gate.notify_one();
         handler_gate.notified().await;
-        ours().await
+        let headers = [
+            ("access-control-allow-origin", "https://app.example"),
+            ("access-control-allow-credentials", "true"),
+            ("vary", "Origin"),
+            ("x-app", "a header of the stream"),
+        ];
+        (headers, ours().await)
     };
     let mut running = Running::new(streams().route("/late", get(late))).await;
     let client = if browser { running.browse("/late").await } else { running.get("/late").await };
@@ -280,6 +286,19 @@ async fn a_browser_stream_that_begins_during_the_drain_ends_at_once() {
     let answer = late_stream(true).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(body_of(&answer).starts_with(": the server is shutting down\n\nretry: "), "{answer}");
+}
+
+/// An `EventSource` of a page of another origin closes for good if it may not read the refusal. The
+/// app has allowed it to read the stream.
+#[tokio::test]
+async fn a_refused_stream_keeps_the_headers_for_pages_of_other_origins() {
+    for browser in [true, false] {
+        let answer = late_stream(browser).await;
+        assert_eq!(answer.matches("access-control-allow-origin: https://app.example").count(), 1);
+        assert_eq!(answer.matches("access-control-allow-credentials: true").count(), 1);
+        assert_eq!(answer.matches("vary: Origin").count(), 1);
+        assert!(!answer.contains("x-app"), "{answer}");
+    }
 }
 
 #[tokio::test]

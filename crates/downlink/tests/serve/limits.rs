@@ -71,6 +71,48 @@ async fn a_browser_above_the_limit_gets_a_reconnection_time() {
     assert!(refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{refused}");
 }
 
+/// An `EventSource` of a page of another origin closes for good if it may not read an answer.
+#[tokio::test]
+async fn a_page_of_another_origin_can_read_the_refusal() {
+    let running = with_connections_max(1).await;
+    let _at = reading(&running).await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nSec-Fetch-Mode: cors\r\n", "HTTP/1.1 200 OK"),
+        ("GET / HTTP/1.1\r\n", "HTTP/1.1 503 Service Unavailable"),
+        ("POST / HTTP/1.1\r\nContent-Length: 0\r\n", "HTTP/1.1 503 Service Unavailable"),
+    ] {
+        let mut client = running.connect().await;
+        client.send(&format!("{head}Host: t\r\nOrigin: https://app.example\r\n\r\n")).await;
+        let refused = client.answer().await;
+        assert_eq!(refused.status, status);
+        assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example"));
+        assert_eq!(refused.header("access-control-allow-credentials"), Some("true"));
+        assert_eq!(refused.header("vary"), Some("Origin"));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_repeats_only_one_valid_origin() {
+    let running = with_connections_max(1).await;
+    let _at = reading(&running).await;
+    let too_long = format!("Origin: https://{}.example\r\n", "a".repeat(300));
+    for origin in [
+        "",
+        "Origin: \r\n",
+        "Origin: https://app.example evil\r\n",
+        "Origin: https://app.example\r\nOrigin: https://app.example\r\n",
+        "Origin: https://\u{e9}.example\r\n",
+        &too_long,
+    ] {
+        let mut client = running.connect().await;
+        client.get("/", origin).await;
+        let refused = client.answer().await;
+        assert_eq!(refused.status, "HTTP/1.1 503 Service Unavailable");
+        let is_cors = |name: &str| name.starts_with("access-control-") || name == "vary";
+        assert!(!refused.headers.iter().any(|(name, _)| is_cors(name)), "{origin:?}: {refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_number_of_refused_connections_is_limited() {
     let running = with_connections_max(1).await;

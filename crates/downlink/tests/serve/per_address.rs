@@ -97,11 +97,32 @@ async fn a_browser_at_the_limit_of_its_address_gets_a_reconnection_time() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_origin_can_read_the_refusals_of_its_address() {
+    for (connections_max, connects) in [(Some(1), None), (None, Some("1/h"))] {
+        let running = with_limits(connections_max, connects).await;
+        let _open = reading_from(1, &running).await;
+        for (browser, status) in [("Sec-Fetch-Mode: cors\r\n", "200 OK"), ("", "429 ")] {
+            let mut client = connect_from(1, running.place).await.expect("the server listens");
+            client.get("/", &format!("{browser}Origin: https://app.example\r\n")).await;
+            let refused = client.answer().await;
+            assert!(refused.status.contains(status), "{refused:?}");
+            assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example"));
+            assert_eq!(refused.header("access-control-allow-credentials"), Some("true"));
+            assert_eq!(refused.header("vary"), Some("Origin"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn health_checks_are_answered_at_the_limits_of_an_address() {
     let running = with_limits(Some(1), Some("2/h")).await;
     let _open = reading_from(1, &running).await;
     for _ in 0..3 {
-        assert!(get_from(1, &running, "/health").await.rest().await.ends_with("healthy"));
+        let mut client = connect_from(1, running.place).await.expect("the server listens");
+        client.get("/health", "Origin: https://app.example\r\n").await;
+        let answer = client.answer().await;
+        assert_eq!(answer.body, "healthy");
+        assert_eq!(answer.header("access-control-allow-origin"), None, "the app decides");
     }
 }
 
