@@ -238,16 +238,18 @@ impl Control {
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts the topics and patterns of a subscription until the permit is dropped. The
+    /// Counts the topics, patterns and client of a subscription until the permit is dropped. The
     /// subscriptions of an app, which has a key, do not count.
     pub(crate) fn count_names(
         &self,
         caller: &Caller,
         address: ClientAddress,
+        shares_connection: bool,
         asked: &Selection,
     ) -> Result<Option<NamesPermit>, Exceeded> {
         let rates = self.rates.as_ref().filter(|_| caller.verified().proof() != Proof::Key);
-        rates.map_or(Ok(None), |rates| rates.subscribe(address, asked.selectors.len()))
+        let names = asked.selectors.len() + usize::from(asked.client.is_some());
+        rates.map_or(Ok(None), |rates| rates.subscribe(address, shares_connection, names))
     }
 
     /// Counts a ticket that a caller gets. If the caller has a token, the ticket counts for the

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 ///
 /// Most subscriptions are small, and must not pay a byte for the count. Over HTTP/1.1, the limit of
 /// connections bounds them: with its default of 1,000, an address can name 16,000 topics without a
-/// count, which take 4 MB. With half the number, many ordinary subscriptions would pay. With twice
+/// count, which take 4 MB. Over HTTP/2, a connection has many streams, so every subscription counts. With half the number, many ordinary subscriptions would pay. With twice
 /// the number, an address could take 8 MB.
 pub(super) const UNCOUNTED_NAMES_MAX: usize = 16;
 
@@ -48,8 +48,7 @@ impl NameCounts {
         Self { names_max, open: Mutex::default() }
     }
 
-    /// Counts the names of a subscription until the permit is dropped. A small subscription needs
-    /// no permit.
+    /// Counts the names of a subscription until the permit is dropped.
     ///
     /// # Errors
     ///
@@ -59,17 +58,14 @@ impl NameCounts {
         self: &Arc<Self>,
         address: AddressKey,
         names: usize,
-    ) -> Result<Option<NamesPermit>, Duration> {
-        if names <= UNCOUNTED_NAMES_MAX {
-            return Ok(None);
-        }
+    ) -> Result<NamesPermit, Duration> {
         let mut open = self.open.lock();
         let sum = names.saturating_add(open.get(&address).copied().unwrap_or(0));
         if sum > self.names_max.get() as usize {
             return Err(WAIT);
         }
         open.insert(address, sum);
-        Ok(Some(NamesPermit { counts: Arc::clone(self), address, names }))
+        Ok(NamesPermit { counts: Arc::clone(self), address, names })
     }
 }
 
@@ -116,16 +112,6 @@ mod tests {
         drop(rest);
         assert!(counts.take(address(1), 100).is_ok());
         assert_eq!(counts.take(address(1), usize::MAX).err(), Some(WAIT));
-    }
-
-    #[test]
-    fn a_small_subscription_does_not_count() {
-        let counts = counts(17);
-        let _all = counts.take(address(1), 17).expect("there is room").expect("a permit");
-        for names in [0, 1, UNCOUNTED_NAMES_MAX] {
-            assert!(counts.take(address(1), names).expect("it does not count").is_none());
-        }
-        assert_eq!(counts.take(address(1), UNCOUNTED_NAMES_MAX + 1).err(), Some(WAIT));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use downlink::serve::{AddressKey, Listener, Rate, RateLimiter, Serve, TrustedPro
 use downlink_access::KeyId;
 
 use super::forwarded::ClientAddress;
-use super::names::{NameCounts, NamesPermit};
+use super::names::{NameCounts, NamesPermit, UNCOUNTED_NAMES_MAX};
 use crate::address::Address;
 
 /// The maximum number of addresses or keys that one limiter remembers.
@@ -307,7 +307,7 @@ impl Rates {
     }
 
     /// Counts the topics and patterns of a subscription until the permit is dropped. A small
-    /// subscription needs no permit.
+    /// subscription needs no permit, except if it shares its connection with others.
     ///
     /// # Errors
     ///
@@ -315,10 +315,14 @@ impl Rates {
     pub(crate) fn subscribe(
         &self,
         client: ClientAddress,
+        shares_connection: bool,
         names: usize,
     ) -> Result<Option<NamesPermit>, Exceeded> {
+        if names <= UNCOUNTED_NAMES_MAX && !shares_connection {
+            return Ok(None);
+        }
         let counts = self.names_per_address.as_ref().zip(client.key());
-        let taken = counts.map_or(Ok(None), |(counts, address)| counts.take(address, names));
+        let taken = counts.map(|(counts, address)| counts.take(address, names)).transpose();
         taken.map_err(|wait| Exceeded { flag: "--subscribed-names-per-address-max", wait })
     }
 
@@ -520,14 +524,17 @@ mod tests {
     fn the_names_of_an_address_are_limited() {
         let rates = rates(&["--trusted-proxy", "10.0.0.1"], "127.0.0.1:8080");
         let names_max = NAMES_PER_ADDRESS_MAX.get() as usize;
-        let subscribe = |address, names| rates.subscribe(client(address), names);
+        let subscribe = |address, names| rates.subscribe(client(address), false, names);
         let permit = subscribe("192.0.2.1", names_max).unwrap();
         assert!(permit.is_some());
         let refused = subscribe("192.0.2.1", 17).unwrap_err();
         assert_eq!(refused.flag, "--subscribed-names-per-address-max");
         assert!(subscribe("192.0.2.1", 16).unwrap().is_none());
         assert!(subscribe("192.0.2.2", names_max).is_ok());
+        let over_http2 = |names| rates.subscribe(client("192.0.2.1"), true, names);
+        assert!(over_http2(1).is_err(), "every subscription over HTTP/2 counts");
         drop(permit);
+        assert!(over_http2(1).unwrap().is_some());
         assert!(subscribe("192.0.2.1", names_max).is_ok());
     }
 
@@ -546,7 +553,7 @@ mod tests {
             assert_eq!(rates.publish(None, unix, ONE, now), Ok(()));
             rates.failed(unix, now);
             assert_eq!(rates.attempt(unix, now), Ok(()));
-            assert!(rates.subscribe(unix, 1_000).unwrap().is_none());
+            assert!(rates.subscribe(unix, false, 1_000).unwrap().is_none());
         }
     }
 }

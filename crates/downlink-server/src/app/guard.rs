@@ -62,7 +62,8 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         Ok(Outcome::Open) => next.run(Request::from_parts(head, body)).await,
         Ok(Outcome::Caller(caller, address)) => {
             head.extensions.insert(caller);
-            head.extensions.insert(Sender { address, origin: origin.clone() });
+            let shares_connection = version >= Version::HTTP_2;
+            head.extensions.insert(Sender { address, origin: origin.clone(), shares_connection });
             next.run(Request::from_parts(head, body)).await
         }
         Err(refused) => {
@@ -85,6 +86,8 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
 pub(super) struct Sender {
     pub(super) address: ClientAddress,
     pub(super) origin: Origin,
+    /// Whether the connection may have several streams at once.
+    pub(super) shares_connection: bool,
 }
 
 fn is_subscription(head: &Parts) -> bool {

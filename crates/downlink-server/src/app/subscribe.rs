@@ -64,7 +64,8 @@ async fn open(
     let caller = granted_by_app.as_ref().unwrap_or(caller);
     let asked = caller.completed(asked);
     caller.check_subscription(&asked)?;
-    let names = app.control.count_names(caller, from.0.address, &asked)?;
+    let names =
+        app.control.count_names(caller, from.0.address, from.0.shares_connection, &asked)?;
     let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
     let subscription = match subscribe.resume(last).open().await {
