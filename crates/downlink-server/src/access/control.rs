@@ -7,7 +7,7 @@ use std::{
     io,
     path::Path,
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Once, OnceLock},
     time::{Instant, SystemTime},
 };
 
@@ -58,6 +58,8 @@ pub struct Control {
     /// The limits of requests. A development server has none.
     rates: Option<Rates>,
     trusted_proxies: Vec<TrustedProxy>,
+    /// Warns once of a proxy that is not in `trusted_proxies`.
+    unknown_proxy: Once,
     /// Wakes the tasks of streamed publishes when rights may have ended, so that they check their
     /// rights again.
     changed: Notify,
@@ -95,6 +97,7 @@ impl Control {
             key_sets: None,
             rates: None,
             trusted_proxies: Vec::new(),
+            unknown_proxy: Once::new(),
             changed: Notify::new(),
         }
     }
@@ -134,6 +137,7 @@ impl Control {
             key_sets,
             rates: Some(Rates::new(&access.abuse, &settings.listen)),
             trusted_proxies: access.abuse.trusted_proxy.clone(),
+            unknown_proxy: Once::new(),
             changed: Notify::new(),
         })
     }
@@ -238,7 +242,7 @@ impl Control {
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts the topics, patterns and client of a subscription until the permit is dropped. The
+    /// Counts the topics and patterns of a subscription until the permit is dropped. The
     /// subscriptions of an app, which has a key, do not count.
     pub(crate) fn count_names(
         &self,
@@ -248,7 +252,7 @@ impl Control {
         asked: &Selection,
     ) -> Result<Option<NamesPermit>, Exceeded> {
         let rates = self.rates.as_ref().filter(|_| caller.verified().proof() != Proof::Key);
-        let names = asked.selectors.len() + usize::from(asked.client.is_some());
+        let names = asked.selectors.len();
         rates.map_or(Ok(None), |rates| rates.subscribe(address, shares_connection, names))
     }
 
@@ -275,7 +279,16 @@ impl Control {
         headers: &HeaderMap,
     ) -> ClientAddress {
         let address = ClientAddress::of(peer, headers, &self.trusted_proxies);
-        if role.is_public() { address } else { address.exempt() }
+        if !role.is_public() {
+            return address.exempt();
+        }
+        let limits_addresses = self.rates.as_ref().is_some_and(Rates::limits_addresses);
+        if limits_addresses
+            && ClientAddress::has_unread_header(peer, headers, &self.trusted_proxies)
+        {
+            self.unknown_proxy.call_once(|| warn_of_proxy(peer));
+        }
+        address
     }
 
     /// Asks the app for the grant of a subscription. `None` if there is no app to ask.
@@ -413,6 +426,17 @@ impl Control {
         let writing = tokio::task::spawn_blocking(append);
         writing.await.map_err(io::Error::other).flatten().map_err(RevokeError::Disk)
     }
+}
+
+/// Warns of a proxy that the server does not know. All clients of this proxy have its address.
+fn warn_of_proxy(peer: PeerAddr) {
+    let peer = peer.ip().map(|ip| ip.to_string()).unwrap_or_default();
+    tracing::warn!(
+        peer,
+        "a request has the header X-Forwarded-For, but --trusted-proxy does not list its peer. If \
+         the peer is your proxy, add it: otherwise all clients of the proxy share the limits of one \
+         address"
+    );
 }
 
 /// The error of a revocation.

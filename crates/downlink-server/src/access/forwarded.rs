@@ -46,6 +46,15 @@ impl ClientAddress {
         Self { ip, is_exempt: is_proxy }
     }
 
+    /// Whether the server ignores the header of a request, because the peer is not a trusted proxy.
+    pub(crate) fn has_unread_header(
+        peer: PeerAddr,
+        headers: &HeaderMap,
+        proxies: &[TrustedProxy],
+    ) -> bool {
+        headers.contains_key(X_FORWARDED_FOR) && peer.ip().is_some() && !peer.is_one_of(proxies)
+    }
+
     /// The same address, without the limits for each address.
     pub(crate) fn exempt(self) -> Self {
         Self { is_exempt: true, ..self }

@@ -277,6 +277,11 @@ impl Rates {
         }
     }
 
+    /// Whether there are limits for each address.
+    pub(crate) fn limits_addresses(&self) -> bool {
+        self.failures_per_address.is_some() || self.publishes_per_address.is_some()
+    }
+
     /// Counts events that a client wants to publish. `key` is the key of a key file. A client with
     /// a token or a ticket has no such key, so its events count for its address. If the client may
     /// publish now, a batch may have more events than the burst. The next publish then has to wait
@@ -322,7 +327,8 @@ impl Rates {
             return Ok(None);
         }
         let counts = self.names_per_address.as_ref().zip(client.key());
-        let taken = counts.map(|(counts, address)| counts.take(address, names)).transpose();
+        // A subscription without topics names its client.
+        let taken = counts.map(|(counts, address)| counts.take(address, names.max(1))).transpose();
         taken.map_err(|wait| Exceeded { flag: "--subscribed-names-per-address-max", wait })
     }
 

@@ -3,7 +3,11 @@
 //! Most rates in these tests allow the next use only after an hour, so that the tests do not depend
 //! on time.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    io,
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::{
     io::AsyncWriteExt as _,
@@ -13,6 +17,7 @@ use tokio::{
 use crate::{
     answer::Answer,
     patiently,
+    program::Program,
     request::{Place, Request},
     site::Site,
     stream::Stream,
@@ -295,6 +300,29 @@ async fn the_admin_listener_has_no_limits_for_each_address() {
         site.publish("topic=rooms/1", "x").await;
         assert_eq!(publish(&site, "ada").ask(site.admin()).await.outcome(), "200");
     }
+}
+
+/// Behind a proxy that the server does not know, all clients share the limits of one address. The
+/// operator learns this from the log.
+#[tokio::test]
+async fn one_warning_names_a_proxy_that_is_not_trusted() {
+    let mut site = Site::start(&FAILURES);
+    let mut command = site.another(&[]);
+    command.env("DOWNLINK_LOG", "warn").stderr(Stdio::piped());
+    site.stop();
+    let mut child = command.spawn().expect("the program starts");
+    let stderr = child.stderr.take().expect("the stream is piped");
+    site.replace_by(Program::greeted(child));
+    for proxied in [false, true, true] {
+        let request = subscribe("guess");
+        let request = if proxied { from(request, "192.0.2.7") } else { request };
+        assert_eq!(request.ask(site.public()).await.outcome(), "401 key_unknown");
+    }
+    site.stop();
+    let log = io::read_to_string(stderr).expect("UTF-8");
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("--trusted-proxy")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("127.0.0.1"), "{log}");
 }
 
 /// Opens a stream from this machine, and waits for its first event.
