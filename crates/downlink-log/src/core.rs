@@ -11,7 +11,7 @@ use crate::types::Payload;
 /// 1. the sequence, or the names of topics, but never both
 /// 2. the table of patterns
 /// 3. the index of all events
-/// 4. the ring of one topic
+/// 4. the ring of one topic, which holds the topic's events
 /// 5. the rows of one pattern, which list the newest events of its topics
 /// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers chose
 /// 7. the wake-up slot of one reader

@@ -68,7 +68,8 @@
 //! the last handle of the log is dropped. The writing thread sleeps until there are events to
 //! write, or until one of these times comes:
 //!
-//! - the time when commits with relaxed durability must be flushed ([`RELAXED_WITHIN`]);
+//! - with [`Durability::Relaxed`](store::Durability::Relaxed), the time when committed events must
+//!   be flushed to the disk ([`RELAXED_WITHIN`]);
 //! - the time when a store that failed is checked again ([`RETRY_EVERY`]);
 //! - the time when the next event becomes too old.
 //!

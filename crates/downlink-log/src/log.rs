@@ -40,8 +40,9 @@ pub struct StoreOptions<P> {
     /// The time between two checks of a store that has failed. After a failure, the log checks
     /// again and again whether the store accepts events.
     pub retry_every: Duration,
-    /// The log's clock. While nothing is published, the writing thread reads the clock to evict
-    /// events by age. The store keeps the difference between the clock and the wall clock.
+    /// The log's clock. It returns the log time, and the difference between wall clock and log
+    /// time. While nothing is published, the writing thread uses the log time to evict events that
+    /// are too old. The store keeps the difference.
     pub clock: Box<StoreClock>,
     /// Each thread that reads the store calls this function once when it starts, for example to
     /// lower its priority. The default function does nothing.
@@ -239,7 +240,8 @@ impl<P: Payload> Log<P> {
         };
         if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
             // While this thread holds the sequence lock, no event is appended. So every event from
-            // `tail` on is appended after the patterns were added, and is noted in them.
+            // `tail` on is appended after the patterns were added. A pattern notes each event that
+            // it matches, so none of these events is left out.
             let _sequence = self.core.sequencer.lock();
             let tail = history.tail();
             patterns.iter().for_each(|seat| seat.pattern.begin(tail));
@@ -295,7 +297,9 @@ impl<P: Payload> Log<P> {
 
     /// Wakes every reader, even if there is nothing to read.
     pub fn wake_all(&self) {
-        // Every event has an offset above 0, so a wake-up for offset 0 raises no reader's lag.
+        // A wake-up names the offset of the new event. A reader's lag grows with the highest of
+        // these offsets. Here, there is no new event. The offset 0 is below all events, so no lag
+        // grows.
         wake_all(&self.core.history.topics.everyone.readers, 0);
     }
 
@@ -323,8 +327,8 @@ impl<P: Payload> Log<P> {
         Totals { refusals: refusals.unwrap_or_default(), ..self.core.totals() }
     }
 
-    /// An overview of the topic at one address. `None` if the topic has no events and no finish
-    /// mark, and no open reader names it.
+    /// An overview of the topic at one address. `None` if the topic has no events, is not finished,
+    /// and is named by no open reader.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)

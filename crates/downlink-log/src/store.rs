@@ -66,9 +66,10 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// The log may skip offsets. A skipped offset does not mean that an event is missing.
     ///
     /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
-    /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
-    /// before the next flush or durable commit may lose it. A power cut loses only the newest
-    /// events: if an event is lost, all newer events are lost too.
+    /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut may
+    /// lose it. This is possible until the next flush, or until the next commit with
+    /// [`Durability::Commit`]. A power cut loses only the newest events: if an event is lost, all
+    /// newer events are lost too.
     ///
     /// # Errors
     ///
@@ -86,7 +87,8 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn flush(&mut self) -> Result<(), StoreError>;
 
     /// Does one bounded step of the work that keeps the store within its limits. The store evicts
-    /// events by each topic's rule, by age, and by its own limit of bytes. It deletes old
+    /// the events that exceed the limits of their topic's retention rule (number, bytes and age),
+    /// and the oldest events while the store exceeds its own limit of bytes. It deletes old
     /// idempotency keys, and it moves committed data from its write-ahead log into the main file.
     ///
     /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. A
@@ -228,9 +230,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
 /// the call has made progress but has no answer yet. The caller lets other replays work, and then
 /// calls again.
 pub trait StoreReplay: Send + fmt::Debug {
-    /// The events of the wanted topics in the range, in offset order, each once. For
-    /// [`Page::hole`], only events that were evicted after the eviction `evicted_after` count as
-    /// missing.
+    /// The events of the wanted topics in the range, in offset order. An event of several wanted
+    /// topics is returned once. For [`Page::hole`], only events that were evicted after the
+    /// eviction `evicted_after` count as missing.
     ///
     /// The end of the range must not be above the log's tail, which is the offset of the next event
     /// that readers will see. With a higher end, the replay would skip events that are committed
@@ -299,7 +301,7 @@ pub struct Wanted {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Page {
     /// The events in offset order. A page may be empty although more events follow, because one
-    /// call visits only a bounded number of rows of the store.
+    /// call does only a bounded amount of work.
     pub events: Vec<StoredEntry>,
     /// The offset where the next page begins. All wanted events below it are in this page or in an
     /// earlier page. If the range has no further event, this is the end of the range.
@@ -334,9 +336,9 @@ pub struct StoredEvent {
     /// When the event was published. It is never earlier than the time of an event with a lower
     /// offset.
     pub at: Timestamp,
-    /// The addresses of the event, each once. An event without addresses has no readers, and the
-    /// store keeps only its idempotency key. If the event was read from the store, this list has
-    /// only the addresses that have not evicted the event.
+    /// The addresses of the event. No address appears twice. An event without addresses has no
+    /// readers, and the store keeps only its idempotency key. If the event was read from the store,
+    /// this list has only the addresses that have not evicted the event.
     pub to: SmallVec<[Address; 1]>,
     /// The event id that the publisher chose, if any. The log has checked that no kept event has
     /// the same id.

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 const CHECKS: u32 = 4;
 
 /// The writer estimates the time until all publishers are back, and compares this estimate with the
-/// time that the last commit took. If the estimate is longer, the writer commits at once. There is
-/// one exception: if the estimate is at least `LARGE` times as long, the writer goes on waiting. A
-/// commit at once would then contain only a few events, and most publishers would still be away
-/// when it ends. With 2 instead of 3, the writer would also wait when the estimate is just twice as
-/// long. Then the last publishers would come back while the commit after the wait runs, and would
-/// have to wait until it ends.
+/// time that the last commit took. The writer never waits longer than the last commit took. So if
+/// the estimate is longer, the last publishers would miss the next commit anyway, and the writer
+/// commits at once. But if the estimate is at least `LARGE` times as long, few publishers are back.
+/// A commit at once would contain only a few events, and most publishers would still be away when
+/// it ends. So the writer goes on waiting. With 2 instead of 3, the writer would also wait when the
+/// estimate is just twice as long. Then the last publishers would come back during the next commit,
+/// and would have to wait until it ends.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be

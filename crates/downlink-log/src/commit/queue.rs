@@ -16,7 +16,7 @@ use crate::types::{Payload, Timestamp};
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
 /// The maximum number of bytes that wait for their commit. 64 MiB is enough for four of the largest
-/// batches that a hub accepts.
+/// batches that the crate `downlink` accepts.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of events in one transaction of several batches. This many events are written

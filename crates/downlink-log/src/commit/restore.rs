@@ -108,8 +108,8 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
         payload: Some(payload),
         topics: &topics,
         patterns: &patterns,
-        // `restore` sets all finish marks from the store's list, which also has the marks of events
-        // that are not in memory.
+        // `restore` later sets the marks of all finished topics. It gets them from a list in the
+        // store. The list also has the marks of topics whose last event is not in memory.
         finish: false,
     };
     core.history.push(pushed, evicted);

@@ -244,9 +244,9 @@ fn gather<P: Payload>(
 }
 
 impl<P: Payload> Shared<P> {
-    /// Makes the batches visible and answers their publishers. Takes the sequence lock once for
-    /// each batch. Returns the number of batches that waited in the queue just before these
-    /// publishers got their answers.
+    /// Makes the batches visible and answers their publishers. While a batch is put into memory,
+    /// this function holds the sequence lock. It releases the lock between two batches. Returns the
+    /// number of batches that waited in the queue just before these publishers got their answers.
     fn apply(
         &self,
         batches: &[Queued<P>],

@@ -20,8 +20,9 @@ pub(crate) struct Ages<P> {
     /// caller may read an old value. Such a caller looks into the queue needlessly, or leaves an
     /// eviction to the next call.
     next: AtomicU64,
-    /// Ordered by deadline, then by [`Topic::identity`]. The lock is taken while the topic's ring
-    /// is locked, or while no ring is locked. No other lock is taken while this lock is held.
+    /// Ordered by deadline, then by [`Topic::identity`]. Each topic has a ring, which holds its
+    /// events. A thread that takes the lock of the queue may hold the lock of one ring: the ring of
+    /// the topic that it puts into the queue. No other lock is taken while this lock is held.
     queue: Mutex<Deadlines<P>>,
 }
 

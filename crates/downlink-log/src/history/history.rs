@@ -1,4 +1,5 @@
-//! The history of all topics: it stores events, finds them and evicts them.
+//! The history of all topics: it stores events, finds them and evicts them. Each topic has a ring,
+//! which holds the topic's events.
 //!
 //! The tail is the next offset that readers will see. A pushed event becomes visible when the tail
 //! rises above its offset. The index has a row for each event, with the event's topics. When an
@@ -26,8 +27,9 @@ pub(crate) struct History<P> {
     pub(crate) options: Arc<LogOptions>,
     pub(crate) topics: Topics<P>,
     pub(crate) patterns: Patterns<P>,
-    /// The next offset to become visible. It is stored (Release) after all events below it are in
-    /// their rings and patterns, so a reader that loads it (Acquire) finds all these events there.
+    /// The next offset to become visible. It is stored (Release) after all events below it were
+    /// pushed into their topics' rings and noted in the matching patterns. So a reader that loads
+    /// it (Acquire) finds all these events there.
     tail: AtomicU64,
     /// No topic that exists or existed has a floor above this offset. The floor of a topic is the
     /// offset after its last evicted event. `floor_max` is raised (AcqRel) before the row of an
@@ -39,10 +41,11 @@ pub(crate) struct History<P> {
     /// The number of the newest eviction. It is incremented (AcqRel) while the ring of the evicted
     /// event is locked.
     evictions: AtomicU64,
-    /// The offset of the newest event in any inbox. It is raised (AcqRel) before the tail moves. A
-    /// reader that has loaded the tail need not look at its inbox if two conditions hold: this
-    /// offset is below the reader's cursor, and `floor_max` is not above the cursor. The inbox then
-    /// has no event to read and no missing event.
+    /// The offset of the newest event in any inbox. An inbox is the topic of one client. This
+    /// offset is raised (AcqRel) before the tail moves. If it is below a reader's cursor, the
+    /// reader's inbox has no event to read. If, in addition, `floor_max` is not above the cursor,
+    /// the inbox has no missing event. Then a reader that has loaded the tail need not look at its
+    /// inbox.
     newest_of_inboxes: AtomicU64,
     /// The number of finish marks set so far. A finish mark says that a topic gets no more events.
     /// A publisher first sets the topic's finish mark, then increments this count (Release), and
@@ -51,9 +54,9 @@ pub(crate) struct History<P> {
     /// new count also sees the mark.
     finishes: AtomicU32,
     /// Three numbers: the bytes in all rings, the events in all rings, and the topics that count
-    /// towards the limit of topics. Each number changes while the ring that causes the change is
-    /// locked. No other data depends on these numbers, so Relaxed is enough. A thread that reads
-    /// them without a lock may see old values.
+    /// towards the limit of topics (see [`Ring::is_filled`]). Each number changes while the ring
+    /// that causes the change is locked. No other data depends on these numbers, so Relaxed is
+    /// enough. A thread that reads them without a lock may see old values.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
@@ -65,7 +68,8 @@ pub(crate) struct History<P> {
     ages: Ages<P>,
 }
 
-/// An event or finish mark to push into its topics. The topics' rings are reserved for the push.
+/// An event or finish mark to push into its topics. The caller has reserved the topics' rings, so
+/// no topic is removed from memory before the push.
 pub(crate) struct Pushed<'a, P> {
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
@@ -105,7 +109,7 @@ impl<P: Payload> History<P> {
     }
 
     /// Makes all events below an offset visible. The caller must have pushed them, and must hold
-    /// the sequence lock.
+    /// the sequence lock, so that no other thread appends at the same time.
     pub(crate) fn set_tail(&self, tail: u64) {
         self.tail.store(tail, Ordering::Release);
     }
@@ -397,7 +401,8 @@ impl<P: Payload> History<P> {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
     }
 
-    /// Raises the floor that topics outside memory share, so that it covers this loss.
+    /// Topics outside memory share one floor. This raises the shared floor, so that all events
+    /// below the floor of `lost` count as evicted.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
         self.topics.raise_unknown(lost);

@@ -15,17 +15,19 @@ use crate::types::Timestamp;
 /// The topics of one event, nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// The maximum number of rows in a chunk. A chunk of 512 rows is tidied in about ten microseconds,
-/// so the index is locked only briefly. Loom's tests use chunks of one row.
+/// The maximum number of rows in a chunk. To tidy a chunk means to remove its rows of evicted
+/// events. For 512 rows, this takes about ten microseconds, so the index is locked only briefly.
+/// Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// The limits in `tidy` allow this many additional topics, so that the index of a small log is
-/// rarely tidied.
+/// `tidy` does nothing while the rows have at most this many more topics than the kept events have.
+/// So the index of a small log is rarely tidied.
 const SLACK: usize = 64;
 
-/// For each topic in the rows that were added to the index, `tidy` checks this many topics. With 4,
-/// `tidy` has visited all chunks before the index has grown by a quarter. With 1, rows would be
-/// added as fast as they are checked, so rows of evicted events would pile up.
+/// After rows were added to the index, the next call of `tidy` checks this many topics for each
+/// topic in the added rows. With 4, `tidy` has visited all chunks before the index has grown by a
+/// quarter. With 1, rows would be added as fast as they are checked, so rows of evicted events
+/// would pile up.
 const TIDIED_PER_PUSHED: usize = 4;
 
 /// The rows of the index are in chunks, and one call of `tidy` visits only a few chunks. The call

@@ -25,18 +25,19 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 #[repr(C)]
 pub(crate) struct Pattern<P> {
     /// The offset of the newest event whose topic matches. In a new pattern, the value may be
-    /// higher (see `begin`). A publisher stores it (Release) before it stores the log's tail, which
-    /// is the next offset that readers will see. A reader loads it (Acquire) after it has loaded
-    /// the tail. So a reader that sees a tail also sees the newest offset below that tail.
+    /// higher than the offset of that event (see `begin`). A publisher stores it (Release) before
+    /// it stores the log's tail, which is the next offset that readers will see. A reader loads it
+    /// (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
+    /// offset below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
     pub(crate) selector: TopicSelector,
 }
 
-/// A thread that holds the lock of a ring may also lock the rows. It does so to note that it pushes
-/// an event into the ring, or evicts an event from it. No other lock is taken while the rows are
-/// locked.
+/// A ring holds the events of one topic. A thread that pushes an event into a ring, or evicts an
+/// event from it, holds the lock of the ring. It may then also lock these rows, to note the event
+/// or the eviction. No other lock is taken while the rows are locked.
 #[derive(Debug)]
 struct PatternRows<P> {
     /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.

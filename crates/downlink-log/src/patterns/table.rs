@@ -20,7 +20,8 @@ pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
-    /// A thread that holds the lock of a ring must not take this lock.
+    /// A ring holds the events of one topic. A thread that holds the lock of a ring must not take
+    /// this lock.
     table: RwLock<PatternTable<P>>,
     patterns_max: usize,
 }
@@ -81,8 +82,8 @@ impl<P: Payload> Patterns<P> {
     }
 
     /// Adds a reader to the lists of its patterns. A pattern that [has not
-    /// begun](Pattern::has_begun) is new: the caller must call [`begin`](Pattern::begin) on it
-    /// while it holds the sequence lock.
+    /// begun](Pattern::has_begun) is new. The caller must then call [`begin`](Pattern::begin) on
+    /// it, while it holds the sequence lock, which every append takes.
     ///
     /// # Errors
     ///

@@ -256,8 +256,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event at `offset` from one of its topics. The next rows name these topics. Returns
-    /// `false` if the look must stop.
+    /// Takes the event at `offset` from one of its topics. The rows from index `row` on name these
+    /// topics. Returns `false` if the look must stop.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();
         let same = rows.iter().take_while(|row| row.0 == offset);

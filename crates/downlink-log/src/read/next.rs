@@ -85,8 +85,8 @@ pub(crate) fn read_next<P: Payload, Q>(
     }
 }
 
-/// Takes the oldest new event of several rings, if all these rings together have only a few new
-/// events.
+/// Takes the oldest new event of several topics, if all these topics together have only a few new
+/// events. Each topic has a ring, which holds its events.
 fn first_of_several<'a, P: Payload, Q>(
     seats: impl Iterator<Item = &'a TopicSeat<P>>,
     tail: u64,

@@ -17,14 +17,15 @@ use crate::types::{Address, ClientId, Offset, Payload};
 pub struct Totals {
     /// The number of readers.
     pub subscribers: usize,
-    /// The number of topics and clients' inboxes that exist. A topic exists while it has events or
-    /// a finish mark, or while a reader names it.
+    /// The number of topics and clients' inboxes that exist. A topic exists while it has events, is
+    /// finished, or is named by a reader.
     pub topics: usize,
     /// The number of kept events. An event of several topics counts once for each of them.
     pub events: usize,
     /// The number of kept bytes.
     pub bytes: usize,
-    /// The number of events published since this log was opened. Finish marks do not count.
+    /// The number of events published since this log was opened. A publish that has no event and
+    /// only finishes topics does not count.
     pub published: u64,
     /// The numbers of publishes that were refused because of the store, one for each reason.
     pub refusals: Refusals,

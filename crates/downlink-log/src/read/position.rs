@@ -69,10 +69,10 @@ impl Position {
     /// The highest offset at which an event is missing for the reader, in all its topics and
     /// patterns. `None` if no event is missing.
     ///
-    /// Before this call, the caller must read the offset of each ring's next event, and the rows of
-    /// the patterns. Then this call finds every event that was evicted before the caller could see
-    /// it. If an event is evicted after this call, the reader finds the hole in its next look at
-    /// the latest.
+    /// The caller must first look for the next event of each topic, and for the newest events that
+    /// each pattern has noted. Only then may it call this function. With this order, it finds every
+    /// event that was evicted before the caller could see it. If an event is evicted after this
+    /// call, the reader finds the hole in its next look at the latest.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();

@@ -409,8 +409,9 @@ impl<P: Payload> Reader<P> {
     /// Whether [`read_next`](Self::read_next) would certainly find nothing. If the result is
     /// `false`, there may still be nothing to read, because this call does not check the reader's
     /// topics. If the result is `true` after [`register`](Self::register), the caller may wait
-    /// without another read. The result does not depend on events that the caller has read but not
-    /// used yet.
+    /// without another read. The reader does not know whether the caller has already used the
+    /// events from earlier reads. So the result may be `true` while the caller still has such
+    /// events.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
@@ -420,8 +421,9 @@ impl<P: Payload> Reader<P> {
     /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
     /// call never waits and allocates no memory.
     ///
-    /// `now` must return the log time. It is called only if the log has new events, and if some
-    /// event or finish mark of the log has a maximum age.
+    /// `now` must return the log time. It is called only if the log has new events, and only if the
+    /// log has something to remove at a later time: an event with a maximum age, or the mark of a
+    /// finished topic.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }
@@ -451,8 +453,8 @@ impl<P: Payload> Reader<P> {
         if self.finished().is_some() { Next::Other } else { Next::CaughtUp }
     }
 
-    /// [`EndReason::Finished`], if all topics are finished and the reader has read up to their
-    /// finish marks.
+    /// [`EndReason::Finished`], if all topics are finished and the reader has read everything up to
+    /// the offsets at which they were finished.
     fn finished(&mut self) -> Option<EndReason> {
         // The count of finish marks is loaded before the topics are checked. If a topic is finished
         // after its check, the next call finds a higher count and checks the topics again.

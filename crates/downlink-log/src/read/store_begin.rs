@@ -32,7 +32,8 @@ pub(crate) struct StoreStartSearch<P: Payload> {
 enum StoreStartStage {
     Begin,
     /// Finds the first event at or above `from`. If `moves` is true, the reader begins at this
-    /// event. If `moves` is false, the event is only named in the gap.
+    /// event. If `moves` is false, the reader does not move, and the event's offset only goes into
+    /// the field `oldest` of the gap.
     First {
         from: u64,
         moves: bool,

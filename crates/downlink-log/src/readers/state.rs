@@ -24,7 +24,8 @@ pub(crate) struct ReaderState {
     pub(crate) number: u64,
     /// The offset of the last event for which a publisher counted this reader as a recipient. With
     /// it, a publisher counts each reader of an event only once, even if the reader is on several
-    /// lists. Relaxed is enough, because publishers count while they hold the sequence lock.
+    /// lists. Relaxed is enough, because publishers count while they hold the sequence lock, which
+    /// only one thread can hold.
     counted: AtomicU64,
     pub(crate) client: Option<ClientId>,
     /// The number of topics and patterns that the reader subscribed to, for overviews.

@@ -1,5 +1,8 @@
 //! A batch of drafts while it is being appended. A draft is an event without an offset. First the
-//! topics of each draft are found, and later the new events get their offsets.
+//! topics of each draft are found, and later the new events get their offsets. The sequence lock is
+//! held while they get their offsets.
+//!
+//! A ring holds the events of one topic. A finish mark says that a topic gets no more events.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -6,8 +6,9 @@ use crate::sequence::Appended;
 use crate::sync::Mutex;
 use crate::types::Fingerprint;
 
-/// Looks up a kept event by the id that its publisher chose. An id is added before its event is
-/// pushed. It is removed when the last ring that keeps the event has evicted it.
+/// Looks up a kept event by the id that its publisher chose. Each topic has a ring, which holds its
+/// events. An event of several topics is in several rings. An id is added before its event is
+/// pushed into the rings. It is removed when the last ring that keeps the event has evicted it.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
     /// No other lock is taken while this lock is held.

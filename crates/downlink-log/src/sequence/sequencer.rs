@@ -1,5 +1,5 @@
 //! Gives all events one order. A batch of drafts is appended in three steps: plan, assign and
-//! apply.
+//! apply. The sequence lock lets only one thread at a time assign offsets and apply events.
 //!
 //! *Plan* decides which drafts are new, and may refuse the batch. *Assign* gives each new event its
 //! offset, and makes its payload. *Apply* puts the events into the history, and cannot fail. In a
@@ -210,8 +210,9 @@ impl Sequence {
         let Some(reserved) = topics.reserve(&plans) else { return Ok(None) };
         let (first, at) = (self.next, self.at.max(now));
         let mut next = first;
-        // `stamp` is the app's code. If it panics, `reserved` is dropped, which ends the
-        // reservations, and nothing is appended.
+        // `reserved` keeps the topics of the batch in memory until their events are pushed. `stamp`
+        // is the app's code. If it panics, `reserved` is dropped, which releases the topics, and
+        // nothing is appended.
         let stamped: SmallVec<[Option<P>; 1]> = drafts
             .iter_mut()
             .zip(&plans)
@@ -271,9 +272,11 @@ impl<P> Earlier<P> for InMemoryKeys<'_> {
     }
 }
 
-/// The number of distinct readers of an event. The sum of the lengths of the lists would count a
-/// reader twice if the reader is on two of the lists. This can happen only if at least two of the
-/// lists have readers that are on several lists. In this case, the readers are counted one by one.
+/// The number of distinct readers of an event. Each topic and each pattern has a list of its
+/// readers. Usually, the result is the sum of the lengths of these lists. This sum would count a
+/// reader twice if the reader is on two of the lists. Each list knows whether any of its readers is
+/// also on another list. If at least two of the lists have such readers, the readers are counted
+/// one by one.
 fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
     if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
         return everyone.readers.lock().len();

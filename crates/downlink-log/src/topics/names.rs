@@ -30,8 +30,9 @@ pub(crate) struct Topics<P> {
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
     /// Locked while topics are looked up, and while readers or topics are added or removed. While
-    /// this lock is held, the locks of one topic may be taken. The locks of the table of patterns
-    /// and of a pattern's rows may also be taken, to note losses.
+    /// this lock is held, the locks of one topic may be taken. Losses are also noted in the
+    /// patterns that match a topic. For this, the locks of the table of patterns and of single
+    /// patterns may be taken.
     names: RwLock<NamedTopics<P>>,
 }
 
@@ -41,7 +42,8 @@ struct NamedTopics<P> {
     topics: BTreeMap<Address, Arc<Topic<P>>>,
     collected: Collected,
     readers: usize,
-    /// The number of topics and inboxes that at least one open reader names.
+    /// The number of topics and inboxes that at least one open reader names. An inbox is the topic
+    /// of one client.
     subscribed: usize,
     closed: bool,
     /// The number of the next reader.

@@ -17,9 +17,9 @@ use crate::types::{
 };
 
 /// A search first compares this many of the newest entries, because a reader that keeps up searches
-/// for one of them. If the entry is not among them, a binary search follows. With more than four
-/// entries, searches for older entries would take noticeably longer, because a binary search itself
-/// makes only a few comparisons.
+/// for one of them. If the entry is not among them, a binary search follows. A binary search makes
+/// only a few comparisons. So with more than four entries, these first comparisons would make it
+/// noticeably slower to find older entries.
 const NEAR: usize = 4;
 
 /// A full ring grows by its length divided by this number. If rings grew by their whole length, up
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_ends_at_the_last_evicted_event_that_no_other_topic_keeps() {
+    fn a_reader_misses_no_evicted_event_that_another_topic_still_keeps() {
         let mut ring = ring(&[3, 7, 9]);
         assert_eq!(until(&ring, 1, 0, &[]), None);
         ring.evict(|| EvictionNumber::new(5));

@@ -34,11 +34,12 @@ pub(crate) struct Topic<P> {
     /// `u64::MAX` if the topic is not in the queue. It is read and changed only while the ring is
     /// locked, so Relaxed is enough.
     queued_for: AtomicU64,
-    /// The events. While this lock is held, only the locks of patterns' rows and of the queue of
-    /// evictions by age may be taken.
+    /// The events. While this lock is held, only two kinds of locks may be taken: the lock of the
+    /// queue of evictions by age, and the locks of the lists in which patterns note their newest
+    /// events.
     pub(crate) ring: RwLock<Ring<P>>,
-    /// The readers that named the topic. While this lock is held, only the locks in the readers'
-    /// wake-up slots may be taken.
+    /// The readers that named the topic. A waiting reader registers its waker in a slot. While this
+    /// lock is held, only the locks of these slots may be taken.
     pub(crate) readers: Mutex<ReaderList>,
 }
 

@@ -1,8 +1,8 @@
 //! The values that all parts of the log use: names, offsets, selectors, events, gaps, options, and
 //! time.
 //!
-//! Nothing in this folder uses readers or the rings of topics. The only lock in this folder is the
-//! lock of the clock.
+//! Nothing in this folder uses readers or the lists of events that topics keep. The only lock in
+//! this folder is the lock of the clock.
 
 pub(crate) mod address;
 pub(crate) mod clock;

@@ -195,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_parsed_to_the_same_cursor() {
+    fn the_id_of_a_cursor_is_parsed_to_the_same_cursor() {
         let cursor = Cursor { epoch: Epoch::from_random(12345), next: Offset(8) };
         assert_eq!(Cursor::parse_id(&cursor.to_string()), Some(cursor));
     }
 
     #[test]
-    fn foreign_ids_are_not_cursors() {
+    fn ids_that_no_log_writes_are_not_cursors() {
         for id in
             ["", "evt-7", "k3j9x0qa", "k3j9x0qa-", "k3j9x0qa-7x", "K3j9x0qa-7", "k3j9x0qa-+7", "-7"]
         {

@@ -28,7 +28,8 @@ pub trait Payload: Clone + Send + Sync + 'static {
 }
 
 /// The number of bytes that each event counts towards the limits in addition to its payload. These
-/// bytes stand for the memory of the event's entries in the topic's ring and in the log's index,
-/// and for the header of its shared payload. Without this number, empty events would count nothing,
-/// and a million empty events would stay within every limit of bytes.
+/// bytes stand for three things: the event's entry in the list of its topic's events, its entry in
+/// the list of all events, and the header of its payload, which readers share. Without this number,
+/// empty events would count nothing, and a million empty events would stay within every limit of
+/// bytes.
 pub const ENTRY_COST_BYTES: usize = 96;

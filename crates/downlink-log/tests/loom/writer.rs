@@ -1,8 +1,9 @@
-//! Models of a log with a store. The log's writer thread commits events to the store. A reader must
-//! get each event once, and only after the event's commit. If the commit fails, no reader may get
-//! the event.
+//! Tests of a log with a store. Loom runs each test in many orders of the threads' steps. The store
+//! is a shelf, which keeps its events in memory. The log's writer thread commits events to the
+//! store. A reader must get each event once, and only after the event's commit. If the commit
+//! fails, no reader may get the event.
 //!
-//! No time passes in a model, so no timer wakes the writer. If a publish does not wake it either,
+//! No time passes under loom, so no timer wakes the writer. If a publish does not wake it either,
 //! loom reports a deadlock.
 
 use std::{collections::BTreeSet, future::poll_fn, task::Poll};
@@ -43,8 +44,7 @@ fn publish(log: &Log<Load>, name: &str) -> Option<u64> {
     committed(&commit).ok().map(|answers| answers[0].offset.get())
 }
 
-/// Reads everything that is readable now. Asserts that the shelf, the store of these tests, has
-/// every event that was read.
+/// Reads everything that is readable now. Asserts that the shelf has every event that was read.
 fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     let _ = seen.read_by(reader, 0, ALL);
     let kept: BTreeSet<u64> = shelf.offsets().into_iter().collect();

@@ -1,5 +1,5 @@
-//! A program is a list of operations. Random programs run on a log with small limits and on a naive
-//! model of the log.
+//! Compares a log with a naive model of it. Each run makes a random list of operations (publishes,
+//! connections, reads and so on), and applies it to a log with small limits and to the model.
 //!
 //! The model keeps everything in plain maps and computes each result from scratch. At every step,
 //! the log must give the same answers, events, gaps and sizes as the model. A second check looks at
@@ -68,8 +68,9 @@ struct World {
     naive: Naive,
     clients: BTreeMap<u8, Client>,
     now: u64,
-    /// A reader that names many topics, to which no program publishes. Only some programs have this
-    /// reader.
+    /// A reader of many further topics, to which nothing is published. With so many topics, a
+    /// reader of a pattern searches a list of all events instead of each topic. Only some runs have
+    /// this reader.
     _crowd: Option<Reader<Load>>,
 }
 

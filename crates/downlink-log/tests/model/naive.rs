@@ -502,7 +502,7 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
             None if id.starts_with("00000000-") => unknown(GapReason::NewEpoch),
             None => unknown(GapReason::UnknownId),
         },
-        _ => unreachable!("the programs use no other kind of start"),
+        _ => unreachable!("the random operations use no other kind of start"),
     }
 }
 

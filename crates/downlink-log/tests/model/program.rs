@@ -1,4 +1,5 @@
-//! The operations of the random programs, and the small limits of the log.
+//! The operations from which a test chooses at random, and the small limits of the log. A test
+//! applies the same operations to the log and to a model of it.
 
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ fn topic(number: u8) -> Topic {
     Topic::new(TOPICS[usize::from(number) % TOPICS.len()]).expect("a valid topic")
 }
 
-/// The selection of the client with this number. All connections of the client use the same
-/// selection.
+/// The topics and patterns that the client with this number reads. They are the same for all
+/// connections of the client.
 pub(crate) fn selection(number: u8) -> Selection {
     let texts: &[&str] = match number % 8 {
         0 => &["a"],

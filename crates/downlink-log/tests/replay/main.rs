@@ -1,10 +1,10 @@
 //! Readers read old events from the SQLite store while publishers publish and retention evicts
 //! events.
 //!
-//! A program is a set of publishers and readers of one log, each in its own thread. The program's
-//! seed determines what they publish and read, and when a reader pauses. The seed does not
-//! determine the timing of the threads, so two runs of a program differ. `DOWNLINK_REPLAY_RUNS`
-//! sets the number of programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
+//! In each run, several publishers and readers use one log. Each of them has its own thread. The
+//! seed of the run, a number, determines what they publish and read, and when a reader pauses. The
+//! seed does not determine the timing of the threads, so two runs with the same seed differ.
+//! `DOWNLINK_REPLAY_RUNS` sets the number of runs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ use std::sync::{Mutex, PoisonError};
 /// process, including the memory of other tests.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The seed of a program. If the program fails, the seed is printed.
+/// The seed of a run. If the run fails, the seed is printed.
 struct Seed(u64);
 
 impl Drop for Seed {

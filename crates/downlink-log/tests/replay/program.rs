@@ -1,5 +1,5 @@
-//! One program: several publishers and readers of one log, each in its own thread. A seed
-//! determines the behaviour of the publishers and readers.
+//! One run of the test: several publishers and readers use one log, each in its own thread. The
+//! seed of the run determines what they do.
 
 use std::{
     collections::BTreeMap,
@@ -65,12 +65,12 @@ impl Payload for Numbered {
 /// The published events by offset: for each event, the number in its payload, and its addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
-/// The retention and the durability in one program. The program's seed determines both.
+/// The retention and the durability in one run. The seed determines both.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,
-    /// The maximum age of an event in milliseconds of the program's clock, which advances by one
-    /// for each batch. `None` means no limit.
+    /// The maximum age of an event in milliseconds of the run's clock, which advances by one for
+    /// each batch. `None` means no limit.
     age_max: Option<u64>,
     /// Whether the log and the store keep the floors of only two empty topics. The floor of a topic
     /// is the offset after its last evicted event.
@@ -83,7 +83,7 @@ pub(crate) struct World {
     pub(crate) published: Mutex<Published>,
     /// Whether the last offset of every gap must be the offset of an evicted event.
     pub(crate) is_exact: bool,
-    /// The program's clock. It advances by one millisecond for each batch.
+    /// The clock of the run. It advances by one millisecond for each batch.
     clock: Arc<AtomicU64>,
     progress: Mutex<Progress>,
     went_on: Condvar,
@@ -194,7 +194,7 @@ impl World {
     }
 }
 
-/// Runs the program of a seed and returns the number of reported gaps.
+/// Does the run with this seed, and returns the number of reported gaps.
 pub(crate) fn run(seed: u64) -> usize {
     let mut rng = Rng::with_seed(seed);
     let (folder, clock) = (Folder::new(), Arc::new(AtomicU64::new(1_000)));

@@ -1,6 +1,6 @@
-//! One reader in a program (see `program`). The reader is opened at a random time with a random
-//! start. It reads small batches, pauses and reconnects. At the end, `check` asserts that each
-//! event for the reader was delivered or lies in a gap.
+//! One reader of the test in which several publishers and readers use one log. The reader is opened
+//! at a random time with a random start. It reads small batches, pauses and reconnects. At the end,
+//! `check` asserts that each event for the reader was delivered or lies in a gap.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -33,7 +33,7 @@ pub(crate) struct Diary {
     oldest: Option<u64>,
     /// The last offset in the last gap since the reader connected; 0 if there was no gap.
     reported: u64,
-    /// Whether the program's last event was delivered.
+    /// Whether the last event of the run was delivered.
     is_over: bool,
 }
 
@@ -54,7 +54,7 @@ const WANTED: [&[&str]; 12] = [
     &[],
 ];
 
-/// Opens a reader at a random time, and reads to the program's last event.
+/// Opens a reader at a random time, and reads to the last event of the run.
 pub(crate) fn follow(world: &World, mut rng: Rng) -> Diary {
     world.pause(rng.usize(0..120));
     let wanted = rng.choice(WANTED).unwrap().to_vec();

@@ -1,4 +1,4 @@
-//! Cases that the random programs in `tests/model` do not reach. Each test covers one case.
+//! Cases that the random operations in `tests/model` do not reach. Each test covers one case.
 #![cfg(not(downlink_loom))]
 
 mod batches;

@@ -129,8 +129,9 @@ fn a_reader_gets_its_history_before_it_ends() {
     }
 }
 
-/// A reader with `Start::Last` begins with exactly the requested number of newest events. Here, the
-/// log has more events than it sorts at once.
+/// A reader with `Start::Last` begins with exactly the requested number of newest events. To find
+/// them, the log sorts offsets if the number is small, and otherwise searches in several steps.
+/// This test requests small and large numbers.
 #[test]
 fn a_reader_can_start_with_many_of_the_newest_events() {
     let mut long = options();

@@ -129,10 +129,10 @@ fn a_gap_of_a_live_reader_has_the_reason_lagged() {
     assert_eq!(reason(&mut back), Some(GapReason::Evicted));
 }
 
-/// The floor of a topic is the offset after its last evicted event. After the topics were removed
-/// from memory, the log keeps the floor of one topic, and one common floor for all other names. A
-/// reader may then get a gap although it has missed nothing. But a reader that has missed events
-/// always gets a gap.
+/// The floor of a topic is the offset after its last evicted event. When a topic is removed from
+/// memory, the log still keeps its floor. With the options of this test, it keeps the floor of only
+/// one removed topic. All other names share one common floor. A reader may then get a gap although
+/// it has missed nothing. But a reader that has missed events always gets a gap.
 #[test]
 fn a_floor_that_several_removed_topics_share_hides_no_gap() {
     let mut few = options();
@@ -144,11 +144,11 @@ fn a_floor_that_several_removed_topics_share_hides_no_gap() {
     }
     assert_eq!(log.totals(ms(20)).topics, 0);
     let gaps = |names: &[&str], start| all(&mut open(&log, 20, names, start), 20).1;
-    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "the gap may be larger than necessary");
+    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "the common floor also covers event 2");
     assert_eq!(
         gaps(&["never"], after(0)),
         [(0, 2)],
-        "a gap may be reported although no event is missing"
+        "a topic that never had an event also has the common floor"
     );
     assert_eq!(gaps(&["c"], after(0)), [(0, 3)]);
     assert_eq!(gaps(&["c"], after(3)), []);

@@ -172,7 +172,7 @@ fn publishers_get_a_final_error_that_occurs_during_trimming() {
 }
 
 #[test]
-fn a_panic_of_the_store_ends_all_waits() {
+fn after_a_panic_of_the_store_no_publisher_or_reader_waits_forever() {
     for durability in BOTH {
         let world = World::new(durability);
         let mut reader = world.open(&["a"], Start::Live);
@@ -214,7 +214,7 @@ impl Payload for Angry {
 
 /// The log's writer thread drops the evicted payload after it has woken publishers and readers.
 #[test]
-fn a_panic_in_the_drop_of_an_evicted_payload_ends_all_waits() {
+fn a_panic_in_the_drop_of_an_evicted_payload_leaves_no_publisher_or_reader_waiting() {
     let mut options = options();
     options.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     let clock = || ClockState { at: ms(0), delta_ms: 0 };

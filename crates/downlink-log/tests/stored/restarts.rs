@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn readers_resume_exactly_after_ids_of_earlier_epochs() {
+fn a_reader_with_an_id_of_an_earlier_epoch_gets_exactly_the_later_events() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     world.reopen();
@@ -91,7 +91,7 @@ fn a_reader_gets_a_gap_for_an_event_evicted_between_restored_events() {
     assert_eq!(
         (got.numbers, got.gaps.len()),
         (vec![2], 0),
-        "only the other topic has evicted an event"
+        "topic `a`, the only topic of this reader, has evicted no event"
     );
 }
 
