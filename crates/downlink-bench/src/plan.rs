@@ -8,6 +8,7 @@ use std::{
     io::Read as _,
     net::{SocketAddr, ToSocketAddrs as _},
     ops::RangeInclusive,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -259,10 +260,8 @@ const CREDENTIALS_BYTES_MAX: u64 = 1 << 30;
 /// The lines of the file of `--credentials`.
 fn credentials(arguments: &Arguments) -> anyhow::Result<Arc<[String]>> {
     let Some(file) = &arguments.credentials else { return Ok(Arc::default()) };
-    let mut text = String::new();
-    let read = File::open(file)
-        .and_then(|found| found.take(CREDENTIALS_BYTES_MAX).read_to_string(&mut text));
-    read.with_context(|| format!("cannot read {}", file.display()))?;
+    let text = read_at_most(file, CREDENTIALS_BYTES_MAX)
+        .with_context(|| format!("cannot read {}", file.display()))?;
     let lines: Arc<[String]> = text.lines().map(str::to_owned).collect();
     let is_word = |line: &String| !line.is_empty() && !line.contains(char::is_whitespace);
     ensure!(
@@ -271,6 +270,16 @@ fn credentials(arguments: &Arguments) -> anyhow::Result<Arc<[String]>> {
         file.display()
     );
     Ok(lines)
+}
+
+/// Reads a text file. A longer file is an error, because a part of it would be a different file.
+fn read_at_most(file: &Path, bytes_max: u64) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let mut part = File::open(file)?.take(bytes_max);
+    part.read_to_string(&mut text)?;
+    let is_whole = part.into_inner().read(&mut [0])? == 0;
+    ensure!(is_whole, "the file has more than {bytes_max} bytes");
+    Ok(text)
 }
 
 /// The earlier run to replay, if the command line names one.
@@ -380,6 +389,17 @@ mod tests {
 
     fn plan(line: &[&str]) -> Result<Plan, String> {
         Plan::of(line)
+    }
+
+    #[test]
+    fn a_file_above_its_limit_is_refused_and_not_cut() {
+        let name = format!("downlink-bench-credentials-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, "first\nsecond\n").unwrap();
+        assert_eq!(read_at_most(&file, 13).unwrap(), "first\nsecond\n");
+        let error = read_at_most(&file, 12).unwrap_err();
+        assert_eq!(error.to_string(), "the file has more than 12 bytes");
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

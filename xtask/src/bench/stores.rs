@@ -29,9 +29,10 @@ const PAST_EVENTS_QUICK: &str = "100000";
 const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67108864"];
 /// Retention so large that no event of the prepared history is evicted.
 const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
-/// The maximum growth of memory in `replay`, in bytes: 12 MiB for the store's connections (see
-/// `docs/LIMITS.md`) and 1 MiB for everything else. Everything else is a page that the store reads,
-/// a batch of a socket, the events published during the replay, and the allocator.
+/// The maximum growth of memory in `replay`, in bytes: 8 MiB for the page caches of the store's four
+/// reading connections (see `docs/LIMITS.md`), and 5 MiB for everything else. Everything else is the
+/// part of the writer's cache that the replay fills, a page that the store reads, a batch of a
+/// socket, the events published during the replay, and the allocator.
 const REPLAY_GROWTH_MAX: f64 = 13_631_488.0;
 
 const ACKNOWLEDGED: &str = "/acknowledged_per_s";

@@ -53,7 +53,7 @@ impl RevokedFile {
     pub(super) fn open(store: &Path, access: &Access, now: Timestamp) -> anyhow::Result<Self> {
         let path = path(store);
         let failed = || format!("cannot use the file of revocations {}", path.display());
-        read(&path, access, now).with_context(failed)?;
+        read(&path, LINES_MAX, access, now).with_context(failed)?;
         let open = Mutex::new(rewrite(&path, access).with_context(failed)?);
         Ok(Self { path, open })
     }
@@ -89,25 +89,37 @@ fn path(store: &Path) -> PathBuf {
     store.with_file_name(name)
 }
 
-fn read(path: &Path, access: &Access, now: Timestamp) -> anyhow::Result<()> {
+/// Revokes in `access` what the file says. Every whole line must be a revocation: if the server
+/// skipped one, it would accept revoked credentials again.
+fn read(path: &Path, lines_max: usize, access: &Access, now: Timestamp) -> anyhow::Result<()> {
     let mut lines = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => BufReader::new(file?),
     };
-    for number in 1..=LINES_MAX {
+    for number in 1.. {
         let mut line = Vec::new();
-        if (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+        let bytes = (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        // A crash can cut the last line. The server did not confirm that revocation.
+        if bytes < LINE_BYTES_MAX as usize && !line.ends_with(b"\n") {
             return Ok(());
         }
-        // A crash can leave the last line incomplete. The server had not confirmed this revocation,
-        // so the line is ignored.
-        let Some(line) = line.strip_suffix(b"\n") else { return Ok(()) };
-        let revocation = BASE64.decode(line).ok();
-        let revocation = revocation.and_then(|bytes| Revocation::from_bytes(&bytes));
-        let revocation = revocation.with_context(|| format!("line {number} is damaged"))?;
-        access.revoke(revocation, now)?;
+        anyhow::ensure!(number <= lines_max, "the file has more than {lines_max} lines");
+        access.revoke(parse(&line).with_context(|| damaged(number))?, now)?;
     }
-    anyhow::bail!("it has more than {LINES_MAX} lines")
+    Ok(())
+}
+
+/// The revocation of a line. `None` if the line is damaged, or too long to be from the server.
+fn parse(line: &[u8]) -> Option<Revocation> {
+    let bytes = BASE64.decode(line.strip_suffix(b"\n")?).ok()?;
+    Revocation::from_bytes(&bytes)
+}
+
+fn damaged(number: usize) -> String {
+    format!(
+        "line {number} is damaged: restore the file from a backup, or delete the line (the server \
+         then no longer has this revocation)"
+    )
 }
 
 /// Replaces the file with a new file that has only the present revocations of `access`.
@@ -139,12 +151,80 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_file_with_the_maximum_number_of_lines_is_replaced() {
-        let folder = std::env::temp_dir().join(format!("downlink-revoked-{}", std::process::id()));
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn folder(name: &str) -> PathBuf {
+        let name = format!("downlink-revoked-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
-        let (store, now) = (folder.join("downlink.db"), Timestamp::from_millis(1_000));
-        let access = || Access::new(AccessOptions::default());
+        folder
+    }
+
+    fn access() -> Access {
+        Access::new(AccessOptions::default())
+    }
+
+    fn line(client: &str) -> String {
+        let revoked = Revoked::Client(downlink::hub::ClientId::new(client).unwrap());
+        line_of(&Revocation { revoked, at: NOW })
+    }
+
+    /// Opens a file with this text. Returns the number of revocations or the error, and the text
+    /// that the file has afterwards.
+    fn opened(name: &str, text: &str) -> (Result<usize, String>, String) {
+        let (folder, access) = (folder(name), access());
+        let store = folder.join("downlink.db");
+        fs::write(path(&store), text).unwrap();
+        let outcome = RevokedFile::open(&store, &access, NOW);
+        let outcome = outcome.map(|_| access.revocations().len());
+        let text = fs::read_to_string(path(&store)).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        (outcome.map_err(|error| format!("{error:#}")), text)
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_removed() {
+        let cut = &line("bob")[..9];
+        let (outcome, text) = opened("cut", &(line("ada") + cut));
+        assert_eq!((outcome, text), (Ok(1), line("ada")));
+    }
+
+    #[test]
+    fn a_damaged_line_is_an_error_and_the_file_stays() {
+        let bytes_max = LINE_BYTES_MAX as usize;
+        let too_long = ["x".repeat(bytes_max - 1), "x".repeat(bytes_max), "x".repeat(10_000)];
+        let damaged = too_long.map(|long| long + "\n");
+        for damaged in damaged.into_iter().chain(["?\n".into(), "\n".into()]) {
+            let before = line("ada") + &damaged + &line("bob");
+            let (outcome, after) = opened("damaged", &before);
+            let error = outcome.unwrap_err();
+            assert!(error.contains("downlink-revocations: line 2 is damaged"), "{error}");
+            assert_eq!(after, before);
+        }
+    }
+
+    #[test]
+    fn a_last_line_that_is_too_long_is_no_cut_line() {
+        let before = line("ada") + &"x".repeat(LINE_BYTES_MAX as usize);
+        let (outcome, after) = opened("long", &before);
+        assert!(outcome.unwrap_err().contains("line 2 is damaged"));
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn a_file_may_have_as_many_lines_as_the_limit() {
+        let folder = folder("limit");
+        let (file, two) = (folder.join("file"), line("ada") + &line("bob"));
+        fs::write(&file, two + &line("cy")[..9]).unwrap();
+        assert!(read(&file, 2, &access(), NOW).is_ok());
+        assert!(read(&file, 1, &access(), NOW).is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_at_its_limit_is_written_anew() {
+        let folder = folder("rewritten");
+        let (store, now) = (folder.join("downlink.db"), NOW);
         let (before, after) = (access(), access());
         let file = RevokedFile::open(&store, &before, now).unwrap();
         let lines = || fs::read_to_string(path(&store)).unwrap().lines().count();

@@ -41,9 +41,32 @@ impl Credential {
 
 fn read(file: &Path) -> anyhow::Result<String> {
     use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-    let text = text.trim().to_owned();
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(
+        bytes.len() as u64 <= FILE_BYTES_MAX,
+        "the file has more than {FILE_BYTES_MAX} bytes, so it is not a key or a token"
+    );
+    let text = std::str::from_utf8(&bytes).context("the file is not text")?.trim();
     anyhow::ensure!(!text.is_empty(), "the file is empty");
-    Ok(text)
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_above_the_limit_is_refused_and_not_cut() {
+        let name = format!("downlink-credential-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let longest = "x".repeat(FILE_BYTES_MAX as usize);
+        std::fs::write(&file, &longest).unwrap();
+        assert_eq!(read(&file).unwrap(), longest);
+        for text in [longest.clone() + "\n", longest + "x"] {
+            std::fs::write(&file, text).unwrap();
+            assert!(read(&file).unwrap_err().to_string().starts_with("the file has more than"));
+        }
+        std::fs::remove_file(file).unwrap();
+    }
 }

@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use downlink::{
     hub::Hub,
-    serve::{Listener, StopSignal, connections_supported, stop_signal},
+    serve::{Listener, REFUSALS_MAX, StopSignal, connections_supported, stop_signal},
 };
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -165,7 +165,7 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     let admin_connections = if admin.is_some() { admin_max } else { 0 };
     let connections_max = settings.connections_max.or_else(|| {
         // The two listeners share the limit of open files.
-        admin.is_some().then(|| connections_supported() - admin_connections)
+        admin.is_some().then(|| public_connections(connections_supported() - admin_connections))
     });
     greet(&addresses, &settings, &mode, connections_max.unwrap_or_else(connections_supported))?;
     #[cfg(unix)]
@@ -193,6 +193,14 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
 /// The maximum number of connections of the admin listener is the number of connections that the
 /// limit of open files allows, divided by this number.
 const ADMIN_CONNECTIONS_PART: usize = 8;
+
+/// The connections of the public listener, out of those that the admin listener leaves. The reserve
+/// of descriptors counts the refusals of one listener, so the refusals of the admin listener are
+/// subtracted here. The admin listener has no limits for addresses. If few connections are left,
+/// half of them stay.
+fn public_connections(left: usize) -> usize {
+    left - REFUSALS_MAX.min(left / 2)
+}
 
 /// The addresses of the listeners.
 struct Addresses {

@@ -71,6 +71,7 @@ fn listen(text: &str) -> Said {
             "stopped" => said.stopped = true,
             "done" => said.done = true,
             "refused" => {}
+            "unreadable" => panic!("earlier events cannot be read after a failed flush:\n{text}"),
             other => panic!("the child printed `{other}`, which is not an outcome of a batch"),
         }
     }

@@ -212,11 +212,12 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     ///
     /// # Errors
     ///
-    /// [`HubError`] names the first invalid setting.
+    /// [`HubError`] names the first invalid setting, or says that the store or the random numbers
+    /// of the system cannot be used.
     pub fn build(mut self) -> Result<Hub<T>, HubError> {
         let encode = self.encode.take().ok_or(HubError::NoEncoding)?;
         let retention = std::mem::take(&mut self.retention).checked()?;
-        let epoch = Epoch::from_random(random());
+        let epoch = Epoch::from_random(u64::from_le_bytes(random()?));
         let options = LogOptions { retention, limits: self.limits, ..LogOptions::new(epoch) };
         self.check()?;
         #[cfg(feature = "store")]
@@ -224,7 +225,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             return self.build_stored(encode, options, store);
         }
         let clock = HubClock::start(self.settings.clock.clone(), None);
-        Ok(self.build_over(encode, Log::new(options), clock, None))
+        self.build_over(encode, Log::new(options), clock, None)
     }
 
     #[cfg(feature = "store")]
@@ -258,7 +259,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             tracing::error!(%id, "a stored event cannot be read; its subscribers get a gap");
         }));
         let log = Log::with_store(options, store, side).map_err(failed)?;
-        Ok(self.build_over(encode, log, clock, Some(fingerprint_key)))
+        self.build_over(encode, log, clock, Some(fingerprint_key))
     }
 
     fn check(&self) -> Result<(), HubError> {
@@ -282,26 +283,26 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         log: Log<Record<T>>,
         clock: HubClock,
         stored_key: Option<[u8; 16]>,
-    ) -> Hub<T> {
+    ) -> Result<Hub<T>, HubError> {
         // A random key prevents an attacker from finding two contents with the same fingerprint.
-        let key = u128::from(random()) << 64 | u128::from(random());
+        let fingerprint_key = stored_key.map_or_else(random, Ok)?;
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
         let settings = self.settings;
-        Hub(Arc::new(HubState {
+        Ok(Hub(Arc::new(HubState {
             log,
             encode,
             id_prefix,
-            fingerprint_key: stored_key.unwrap_or_else(|| key.to_le_bytes()),
+            fingerprint_key,
             has_store: stored_key.is_some(),
             drain: watch::Sender::new(false),
             common: Arc::new(Shared { settings, clock, counters: Counters::default() }),
-        }))
+        })))
     }
 
     /// Makes a hub in memory, with the encoding of the builder and defaults for all other settings.
     fn build_default(self) -> Hub<T> {
-        self.build().expect("the defaults need only an encoding")
+        self.build().expect("the defaults are valid, and the system has random bytes")
     }
 }
 
@@ -384,9 +385,12 @@ impl<T> fmt::Debug for HubBuilder<T> {
     }
 }
 
-/// Random bits for an epoch or a key. An epoch is a period in which the offsets of a hub are
-/// unique. Two epochs must never be equal, so the bits come from the operating system. Only if the
-/// system returns an error, they come from a generator in the process.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
+/// Random bytes of the operating system, for an epoch or a key. An epoch is a period in which the
+/// offsets of a hub are unique. Two epochs must never be equal, and a publisher must not be able to
+/// guess the key. So there are no other random bytes in their place.
+fn random<const N: usize>() -> Result<[u8; N], HubError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| HubError::NoRandomBytes { reason: error.to_string().into() })?;
+    Ok(bytes)
 }

@@ -4,12 +4,14 @@
 //! limit. The default of `connections_max` is the hard limit minus a reserve. If the process cannot
 //! raise its limit, the default is the soft limit minus the reserve.
 
-/// Descriptors reserved for other uses. Half of them
-/// ([`REFUSALS_MAX`](super::limits::REFUSALS_MAX)) are for connections that are being refused. The
-/// other half is for the listener, the runtime, files, databases and name look-ups. With half the
-/// reserve, refusals alone could use it up. Twice the reserve would rarely help. A process that
-/// opens more files should set `connections_max`.
-pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
+use super::limits::REFUSALS_MAX;
+
+/// Descriptors reserved for other uses. Two thirds of them are for the connections that are being
+/// refused, because [`REFUSALS_MAX`] applies twice: to connections beyond `connections_max`, and to
+/// connections beyond a limit of their address. The last third is for the listener, the runtime,
+/// files, databases and name look-ups. With half the reserve, refusals alone could use it up. Twice
+/// the reserve would rarely help. A process that opens more files should set `connections_max`.
+pub(super) const DESCRIPTORS_RESERVED: u64 = 3 * REFUSALS_MAX as u64;
 
 /// The maximum number of connections, even if the system has no limit. By default, Linux allows one
 /// process at most this many descriptors (`fs.nr_open`).
@@ -61,14 +63,14 @@ mod tests {
 
     #[test]
     fn the_reserve_is_not_used_for_connections() {
-        assert_eq!(connections_for(Some(1_024)), 896);
-        assert_eq!(connections_for(Some(257)), 129);
+        assert_eq!(connections_for(Some(1_024)), 832);
+        assert_eq!(connections_for(Some(385)), 193);
     }
 
     #[test]
     fn connections_get_half_of_a_small_limit() {
-        assert_eq!(connections_for(Some(256)), 128);
-        assert_eq!(connections_for(Some(255)), 128);
+        assert_eq!(connections_for(Some(384)), 192);
+        assert_eq!(connections_for(Some(383)), 192);
         assert_eq!(connections_for(Some(20)), 10);
     }
 

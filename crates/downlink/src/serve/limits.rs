@@ -51,11 +51,12 @@ pub const RECONNECTION_SPREAD: Spread =
     Spread::between(Duration::from_secs(1), Duration::from_secs(5));
 
 /// The maximum number of connections beyond `connections_max` that get an answer at the same time.
-/// The server closes any further connections without an answer.
+/// As many connections beyond a limit of their address may get an answer. The server closes any
+/// further connections without an answer.
 ///
 /// Each of these connections needs a file descriptor and a task for a moment. With half as many,
-/// too many browsers would get no answer when many pages reload at once. Twice as many would need
-/// half of the file descriptors that macOS allows a process by default.
+/// too many browsers would get no answer when many pages reload at once. Twice as many could need
+/// all of the 256 file descriptors that macOS allows a process by default.
 pub const REFUSALS_MAX: usize = 64;
 
 /// The longest timeout. If a timeout is much longer, adding it to the current time overflows.

@@ -142,17 +142,28 @@ impl AskApp {
         let message =
             Message::new(question, &self.shared.options).ok_or(Answer::Unauthenticated)?;
         let key = message.key();
-        let mut outcome = {
+        let (mut outcome, begun) = {
             let mut state = self.shared.state.lock();
             let (now, wall) = (Instant::now(), self.shared.clock.now());
             if let Some(granted) = state.cache.get(&key, now, wall) {
                 return Ok(granted.clone());
             }
             match state.unanswered.get(&key) {
-                Some(outcome) => outcome.subscribe(),
-                None => self.begin(&mut state, key, message)?,
+                Some(outcome) => (outcome.subscribe(), None),
+                None => {
+                    let Some(call) = self.begin(&mut state, key, message.bytes()) else {
+                        drop(state);
+                        self.shared.warn(&anyhow!("too many questions wait for an answer"));
+                        return Err(Answer::Unavailable);
+                    };
+                    (call.outcome.subscribe(), Some(call))
+                }
             }
         };
+        if let Some(call) = begun {
+            // A runtime that ends drops the call at once, so the state must not be locked here.
+            tokio::spawn(call.run(message));
+        }
         // This error means that the call has panicked or that the runtime is shutting down.
         let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| Answer::Unavailable)?;
         outcome.clone().unwrap_or(Err(Answer::Unavailable))
@@ -171,24 +182,16 @@ impl AskApp {
         state.unanswered.clear();
     }
 
-    fn begin(
-        &self,
-        state: &mut State,
-        key: Key,
-        message: Message,
-    ) -> Result<watch::Receiver<Option<Result<Granted, Answer>>>, Answer> {
-        let bytes = message.bytes();
+    /// Makes the call for a new question. New requests with the same question join it. Returns
+    /// `None` if too many calls run or wait.
+    fn begin(&self, state: &mut State, key: Key, bytes: usize) -> Option<Call> {
         if bytes > UNANSWERED_BYTES_MAX.saturating_sub(state.unanswered_bytes) {
-            self.shared.warn(&anyhow!("too many questions wait for an answer"));
-            return Err(Answer::Unavailable);
+            return None;
         }
         let outcome = Arc::new(Outcome::default());
-        let waiting = outcome.subscribe();
         state.unanswered.insert(key, Arc::clone(&outcome));
         state.unanswered_bytes += bytes;
-        let call = Call { shared: Arc::clone(&self.shared), key, bytes, outcome };
-        tokio::spawn(call.run(message));
-        Ok(waiting)
+        Some(Call { shared: Arc::clone(&self.shared), key, bytes, outcome })
     }
 }
 
