@@ -5,10 +5,11 @@
 //! raise its limit, the default is the soft limit minus the reserve.
 
 /// Descriptors reserved for other uses. Half of them
-/// ([`REFUSALS_MAX`](super::limits::REFUSALS_MAX)) are for connections that are being refused. The
-/// other half is for the listener, the runtime, files, databases and name look-ups. With half the
-/// reserve, refusals alone could use it up. Twice the reserve would rarely help. A process that
-/// opens more files should set `connections_max`.
+/// ([`REFUSALS_MAX`](super::limits::REFUSALS_MAX)) are for connections that are refused at
+/// `connections_max`. The other half is for the listener, the runtime, files, databases and name
+/// look-ups. Connections that are refused at a limit of their address also use this half, up to
+/// [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) at once. A process that opens more files should
+/// set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// The maximum number of connections, even if the system has no limit. By default, Linux allows one
