@@ -17,8 +17,9 @@ use futures_util::FutureExt;
 use http_body::Body;
 
 const READERS: usize = 10_000;
-/// The number of rounds before the measurement. The hub keeps a list of the newest events of each
-/// pattern. After these rounds, the lists are full, so they do not grow during the measurement.
+/// The number of rounds before the measurement. For each pattern that has subscriptions, the hub
+/// keeps a list of the newest events that match the pattern. These lists have a maximum length.
+/// After this number of rounds they have reached it, so they do not grow during the measurement.
 const FIRST_ROUNDS: usize = 65;
 const ROUNDS: usize = 60;
 

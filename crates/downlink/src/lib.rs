@@ -57,8 +57,8 @@
 //! ```
 //!
 //! With `.start(Start::Last(20))` a newcomer first gets the newest 20 messages ([`hub::Start`]).
-//! The builder from `Hub::<Message>::builder()` sets the retention, the limits and the store: see
-//! [`HubBuilder`].
+//! The builder from `Hub::<Message>::builder()` sets the retention (how much history the hub
+//! keeps), the limits, and the store (a file that holds the history): see [`HubBuilder`].
 //!
 //! # A server
 //!
@@ -99,9 +99,10 @@
 //!
 //! # Guarantees
 //!
-//! - All subscriptions get their events in the same order, and each event at most once. A client
-//!   that reconnects loses no event that is still retained, and gets none twice. If events that it
-//!   missed are no longer retained, the client gets one [`Gap`] before any later event.
+//! - All subscriptions get their events in the same order. No subscription gets an event twice, and
+//!   no client gets an event again after it has reconnected. A client that reconnects gets every
+//!   event that it missed, if the event is still retained. If some of these events are no longer
+//!   retained, the client first gets one [`Gap`], and then the later events.
 //! - For a reader that stops reading, the hub keeps only the reader's position, which is one
 //!   number. Such a reader holds up no publisher and no other reader.
 //! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).

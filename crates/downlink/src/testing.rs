@@ -32,14 +32,16 @@ pub use downlink_proto::DecodedEvent;
 /// the test panics.
 ///
 /// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
-/// gets one. Without this limit, a test in paused time could wait for ever, because tokio moves the
-/// time forward from one keep-alive to the next.
+/// gets one. Without this limit, a test in paused time could wait for ever. When all tasks wait,
+/// tokio moves the paused time to the next timer. By default, an open stream always has such a
+/// timer, for its next keep-alive.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.
 ///
-/// The app is an axum `Router` or any tower service. The first request has the body of `request`.
-/// The body of each [repeated](Connection::reconnect) request is the default value of its type.
+/// The app is an axum `Router` or any tower service. The first request is `request` itself. Each
+/// [repeated](Connection::reconnect) request has the same head with the last event id, and
+/// `B::default()` as its body.
 ///
 /// # Panics
 ///

@@ -1,4 +1,5 @@
-//! The sender of a request: its grant, and the checks of its rights.
+//! The sender of a request, with its grant (the rights that its credential gives), and the checks
+//! of these rights.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +13,8 @@ use super::refusal::Refusal;
 ///
 /// The [`AccessLayer`](super::AccessLayer) puts a caller into the extensions of each request. With
 /// the feature `axum`, this type is an extractor. A request without a credential has a caller too.
-/// This caller may only read public topics and the events for everyone.
+/// This caller may only read the events for everyone and the topics that the app has declared
+/// public (see [`AccessOptions`](downlink_access::AccessOptions)).
 ///
 /// Each check also finds out whether the rights of the caller have ended since the request began. A
 /// handler that runs for a long time can check the rights again.
@@ -82,7 +84,7 @@ impl Caller {
         self.grant().client()
     }
 
-    /// The access that verified the caller.
+    /// The [`Access`] that verified the caller.
     pub fn access(&self) -> &Access {
         &self.0.access
     }
@@ -134,7 +136,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// As [`Access::issue`]. An [`IssueError`] becomes a [`Refusal`] with the operator `?`.
+    /// As [`Access::issue`]. The operator `?` converts the [`IssueError`] into a [`Refusal`].
     pub fn issue(
         &self,
         topics: Vec<TopicSelector>,

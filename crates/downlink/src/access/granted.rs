@@ -1,8 +1,9 @@
-//! A stream under a grant: it ends when the rights of its client end.
+//! A stream with a grant, which is the set of verified rights of its client. The stream ends when
+//! these rights end.
 //!
-//! The response has a timer for the end of the grant. A revocation can end the rights earlier. It
-//! increases a number and wakes every stream. A stream that last saw a smaller number then checks
-//! its own rights again. So the server needs no list of the streams of a client.
+//! The response has a timer for the end of the grant. A revocation can end the rights earlier. Each
+//! revocation increases a counter and wakes every stream. A stream that finds a new value in the
+//! counter checks its own rights again. So the server needs no list of the streams of a client.
 
 use std::error::Error;
 use std::fmt;
@@ -28,9 +29,9 @@ use crate::hub::{DisconnectReason, Hub, Subscribe, SubscribeError};
 /// next stream.
 const NOTICE_PARTS: (u32, u32) = (20, 10);
 
-/// If a newer stream of the same ticket has ended a stream, the client of the older stream
-/// reconnects after this time. With a short time, two pages that use one ticket would end each
-/// other's streams all the time.
+/// A ticket is for one stream at a time: a newer stream with the same ticket ends the older stream.
+/// The client of the older stream reconnects after this time. With a short time, two pages with the
+/// same ticket would end each other's streams again and again.
 const DISPLACED_RETRY: Duration = Duration::from_secs(60);
 
 /// If the rights of a stream were taken away, the client reconnects after this time. The answer to
@@ -153,8 +154,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
-    /// Checks the rights again if the access has changed since the last check. Returns the last
-    /// frame of the stream if its rights have ended.
+    /// Checks the rights again if the access has changed since the last check, for example by a
+    /// revocation. Returns the last frame of the stream if its rights have ended.
     fn check(&mut self) -> Option<Frame> {
         let grant = self.grant.as_mut().filter(|grant| grant.is_outdated())?;
         let error = grant.check(&self.frames.subscription().selection(), now()).err()?;

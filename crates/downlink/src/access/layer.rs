@@ -31,9 +31,10 @@ use crate::http::is_event_source;
 /// public topics can be read even with an old cookie.
 ///
 /// A cookie counts if it comes from a page of the app's own origin or of an allowed
-/// [origin](Self::origin). It also counts if the user has entered the address, or if an old browser
-/// sends a `GET` that names no page. No other cookie counts. Otherwise, every page on the web could
-/// send requests with the cookies of its visitors.
+/// [origin](Self::origin). It also counts if the user has entered the address. Old browsers send
+/// some requests without a header that names the page. The cookie of such a request counts only if
+/// the method is `GET`. No other cookie counts. Otherwise, every page on the web could send
+/// requests with the cookies of its visitors.
 ///
 /// # Examples
 ///

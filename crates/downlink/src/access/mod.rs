@@ -11,23 +11,25 @@
 //!   check its rights.
 //! - [`Subscribe::open_as`](crate::hub::Subscribe::open_as) opens a subscription for a caller, and
 //!   makes the response. The stream ends at the end of the grant, or earlier if the rights of the
-//!   caller are taken away. [`Caller::stream`] does the same for a subscription with frames of your
-//!   own.
+//!   caller are taken away. [`Caller::stream`] does the same for a subscription whose events your
+//!   code encodes (see [`into_frames_with`](crate::hub::Subscription::into_frames_with)).
 //! - [`Refusal`] is the response to a request that is not allowed.
 //!
 //! The app decides which keys exist ([`AccessOptions`](downlink_access::AccessOptions)), keeps the
-//! revocations, and fetches key sets. Use one [`Access`](downlink_access::Access) for each hub. CORS
-//! headers are not part of this module: put a CORS layer around the [`AccessLayer`], so that pages
-//! can read its refusals.
+//! revocations, and fetches key sets (the public keys of the issuers of tokens). Use one
+//! [`Access`](downlink_access::Access) for each hub. CORS headers are not part of this module: put
+//! a CORS layer around the [`AccessLayer`], so that pages can read its refusals.
 //!
 //! # Memory
 //!
 //! A stream with a grant takes 24 bytes more than a stream without a grant. If the grant has an
 //! end, the stream takes another 16 bytes. A stream with a ticket takes about 20 further bytes in a
-//! table. With this table, a new stream of the ticket can end the older stream. If the grant has a
-//! client that the subscription does not name, the stream takes about 90 further bytes.
+//! table. With this table, a new stream of the ticket can end the older stream. A grant may contain
+//! a client id. If the subscription does not have the same client id, the stream takes about 90
+//! further bytes.
 //!
-//! A verifier of public keys takes 768 KiB for the signatures that it recognises.
+//! To verify tokens with public keys, an access keeps a table of 768 KiB. The table marks the
+//! signatures that were verified before, so that they need not be verified again.
 //!
 //! # Examples
 //!

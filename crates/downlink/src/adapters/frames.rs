@@ -140,18 +140,20 @@ where
     }
 }
 
-/// The [`ReadMode`] of a body that a driver may poll (see [`driven`]).
+/// The [`ReadMode`] of a body that a driver (a task that polls many bodies, see [`driven`]) may
+/// poll.
 struct Driven;
 
 impl ReadMode for Driven {
-    /// The current log time (see [`HubClock`]). The bodies that a driver polls in one round share
-    /// one reading of the system's clock.
+    /// The current log time, which never goes backward (see [`HubClock`]). The bodies that a driver
+    /// polls in one round share one reading of the system's clock.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
-    /// Registers a body, so that the reader can wake it. A driven body is registered by its key
-    /// (its number at the driver). Any other body is registered by its waker.
+    /// Registers a body with the reader of its subscription, which wakes the body when there are
+    /// new events. A driven body is registered by its key (its number at the driver). Any other
+    /// body is registered by its waker.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());

@@ -8,16 +8,16 @@ use downlink_proto::Frame;
 
 /// The maximum size of a batch in bytes. A larger frame is sent as its own batch.
 ///
-/// On the loopback interface or a fast network, a socket takes this many bytes in one write. Twice
-/// the size would occupy more memory while the socket is full. With half the size, a replay of many
-/// events would need more writes, without any benefit.
+/// On the loopback interface or a fast network, a socket takes this many bytes in one write. The
+/// rest of a larger batch would occupy memory until the socket has room again. With smaller
+/// batches, a replay of many events would need more writes.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum number of frames in a batch.
 ///
-/// The limit bounds the time of one poll, because other connections wait during the poll. With
-/// events of a few hundred bytes, twice as many frames would save only few writes. With half as
-/// many, a burst of small events would need more writes than network packets.
+/// The limit bounds the time of one poll, because other connections wait during the poll. A batch
+/// of 64 events of a few hundred bytes fills several network packets. So larger batches would save
+/// little, even in a burst of small events.
 pub const BATCH_FRAMES_MAX: usize = 64;
 
 /// The frames of one batch, joined if there are several.

@@ -119,8 +119,8 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        // A driver (see `driven`) can write several frames in one call, so a driven body need not
-        // copy them into one buffer.
+        // A driver is a task of the server that polls many bodies (see `driven`). It can write
+        // several frames in one call, so a body that it polls need not copy them into one buffer.
         let mut batch = FrameBatch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
         let next = match std::mem::replace(phase, BodyPhase::Ended) {
@@ -196,9 +196,9 @@ impl<S: FrameSource> SseBody<S> {
     }
 
     /// Whether a keep-alive may be added to a batch that already has frames. This is allowed if the
-    /// source has steady keep-alives and no frame is held for the next batch. The keep-alive may
-    /// have an id that is later than the id of a held frame. So the client must not get the
-    /// keep-alive before the held frame.
+    /// source has steady keep-alives (sent at regular intervals, even on a busy stream) and no
+    /// frame is held for the next batch. The keep-alive may have an id that is later than the id of
+    /// a held frame. So the client must not get the keep-alive before the held frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())

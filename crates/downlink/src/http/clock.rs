@@ -8,8 +8,8 @@
 //!
 //! When the body sends something, it only records the time. The timer is set again only when it
 //! fires, so sending an event needs no timer operation. The first wait creates the timer. A body
-//! that never waits has no timer. A body that a driver polls has no timer either, because the
-//! driver keeps the time (see `driven`).
+//! that never waits has no timer. A body that a driver polls has no timer either. A driver is a
+//! task that polls many bodies, and it has one timer for all of them (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -81,7 +81,8 @@ pub(super) struct BodyClock {
 }
 
 /// The end of a response, and the timer of a body without a driver. Few bodies have an end or need
-/// a timer. But every stream with a credential has an end, so this type is kept small (16 bytes).
+/// a timer. But if an app uses credentials that expire, every stream of the app has an end. So this
+/// type is kept small (16 bytes).
 #[derive(Debug)]
 enum EndAndTimer {
     WithoutTimer(Times),

@@ -35,8 +35,9 @@
 //! # How bodies are woken
 //!
 //! A publisher wakes bodies by their keys, through the round's `WakeMany`, which puts the keys into
-//! the driver's mailbox. The wakers of the bodies also put the keys into this mailbox. If a body
-//! has passed a time to `wake_at`, the driver polls the body at this time without a wake-up.
+//! the driver's mailbox (the list of the streams that it must poll). The wakers of the bodies also
+//! put the keys into this mailbox. If a body has passed a time to `wake_at`, the driver polls the
+//! body at this time without a wake-up.
 //!
 //! A body recognizes its driver by the waker in its context. If a combinator, such as a `select`
 //! over streams, polls the body with another waker, the body counts as not driven, and uses its own

@@ -1,5 +1,5 @@
 //! Times in whole milliseconds. A time takes only eight bytes, and comparing two times is so cheap
-//! that a body can do it for every event.
+//! that the body of a response can do it for every event.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -54,7 +54,8 @@ impl Moment {
     }
 }
 
-/// The current time. A driver reads it once for many streams.
+/// The current time. A driver (a task that polls the bodies of many streams) reads it once for all
+/// of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Now {
     /// The start of the current millisecond.

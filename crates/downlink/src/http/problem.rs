@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457).
 //!
-//! All error responses of the library and of the server program have this content type. The detail
-//! is a sentence that tells the client what to do next.
+//! All error responses of this crate and of the server program (the crate `downlink-server`) have
+//! this content type. The detail is a sentence that tells the client what to do next.
 
 use std::borrow::Cow;
 

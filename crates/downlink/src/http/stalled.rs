@@ -1,9 +1,10 @@
 //! Tells a body that the server drops it because its peer has read nothing for too long.
 //!
-//! The server knows that the peer has stalled, but only the source of the body knows which
-//! subscription belongs to the peer. Middleware may wrap the body, so the server cannot call the
-//! source. Instead, a thread-local carries the peer's address and the age of the response to the
-//! source. The thread-local is set only while the server drops the body.
+//! The server knows that the peer has stalled, but only the source of the body (the code from which
+//! the body gets its frames) knows which subscription belongs to the peer. Middleware may wrap the
+//! body, so the server cannot call the source. Instead, a thread-local carries the peer's address
+//! and the age of the response to the source. The thread-local is set only while the server drops
+//! the body.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stalled_peer_can_be_taken_once_and_only_during_the_drop() {
+    fn the_stalled_peer_can_be_taken_once_while_the_body_is_dropped() {
         let stalled = || StalledPeer { peer: "somebody".to_owned(), age: Duration::from_secs(7) };
         drop_stalled(stalled(), || {
             assert_eq!(take().map(|stalled| stalled.peer).as_deref(), Some("somebody"));

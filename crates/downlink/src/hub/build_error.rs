@@ -37,8 +37,8 @@ pub enum HubError {
     /// The range of reconnection times is empty, because its end is before its start.
     #[error("the end of the range drain_spread is before its start")]
     EmptySpread,
-    /// The hub has a store and keeps values, but has no function that makes values from stored
-    /// events.
+    /// The hub has a store and keeps the app's values in memory (`keep_values`). It needs a
+    /// function that makes values from stored events, but has none.
     #[error(
         "a hub with a store and keep_values needs decode_values or decode_json to read its values"
     )]

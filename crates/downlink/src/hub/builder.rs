@@ -99,7 +99,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     }
 
     /// What happens to a connected subscription if retention evicts events before the subscription
-    /// has read them. Default: the subscription gets a gap.
+    /// has read them. Default: the subscription gets a gap, which is a notice that events are
+    /// missing.
     pub fn lag_policy(mut self, policy: LagPolicy) -> Self {
         self.settings.lag_policy = policy;
         self
@@ -121,8 +122,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// The range from which each drained client gets a random reconnection time. Default: from 0.5
-    /// to 5 seconds.
+    /// When the hub ends a stream early, for example in a drain (a graceful shutdown), it sends the
+    /// client a random reconnection time from this range. Default: from 0.5 to 5 seconds.
     pub fn drain_spread(mut self, spread: RangeInclusive<Duration>) -> Self {
         self.settings.drain_spread = spread;
         self

@@ -77,8 +77,8 @@ fn steady() -> Duration {
     BEGAN.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// The clock of one hub. It derives the log time from the wall clock. Log time never goes backward,
-/// even if the wall clock does.
+/// The clock of one hub. It turns the time of the wall clock into log time. The hub measures the
+/// ages of events in log time. Log time never goes backward, even if the wall clock does.
 #[derive(Clone, Debug)]
 pub(crate) struct HubClock {
     wall: Clock,

@@ -96,16 +96,18 @@ impl<T> std::fmt::Debug for Published<T> {
 /// A notice that events are missing in a subscription.
 ///
 /// The ids of the missing events come after the id in the field `after`. The last missing event has
-/// the id in the field `until`. Other topics of the subscription may still retain events between
-/// these two ids. The subscription yields such events after the gap.
+/// the id in the field `until`. The gap may concern only some topics of the subscription. The other
+/// topics may still retain events between these two ids. The subscription yields these events after
+/// the gap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
     /// Why the events are missing.
     pub reason: GapReason,
     /// The last id before the missing events. In a gap at the start of the subscription, it is the
-    /// id that the client gave. In a later gap, it is the subscription's cursor, which may be
-    /// beyond the last event that the client got.
+    /// id that the client gave. In a later gap, it is the id of the subscription's cursor (its
+    /// position in the hub's sequence of events). The cursor may be beyond the last event that the
+    /// client got.
     pub after: Option<String>,
     /// The id of the last event known to be missing.
     pub until: Option<EventId>,

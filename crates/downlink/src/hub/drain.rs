@@ -7,9 +7,10 @@ use super::{Hub, handle::Shared};
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription once the subscription has read all events, and refuses new
-    /// subscriptions. A subscription that waits for the store ends earlier, and its client can
-    /// resume. Each client gets its own random reconnection time. Publishing still works. The call
-    /// returns at once; the subscriptions end later.
+    /// subscriptions. A subscription that is waiting for events from the store ends at once,
+    /// without these events. Its client can resume and get them later. Each client gets its own
+    /// random reconnection time. Publishing still works. The call returns at once; the
+    /// subscriptions end later.
     pub fn drain(&self) {
         // `end_all` does not end a reader that opens later. Instead, `Subscribe::open` checks the
         // flag after it has opened a reader, and returns an error if the flag is set. So the flag

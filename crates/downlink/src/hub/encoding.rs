@@ -1,4 +1,4 @@
-//! How a hub's values become events. The program chooses the encoding when it makes the hub.
+//! How a hub's values become events. The app chooses the encoding when it builds the hub.
 
 use std::error::Error;
 

@@ -13,9 +13,9 @@ use super::{ClientId, ClientOverview, Hub, InvalidName, Topic, record::cursor_id
 pub struct TopicOverview {
     /// The name of the topic.
     pub topic: String,
-    /// The number of subscriptions that name the topic, plus the number of subscriptions to each
-    /// pattern that matches the topic. If a subscription selects the topic several times, it counts
-    /// several times.
+    /// The number of subscriptions that read the topic, by its name or by a pattern. If a
+    /// subscription selects the topic in several ways, such as by its name and by a pattern, it
+    /// counts several times.
     pub subscribers: usize,
     /// The number of retained events.
     pub events: usize,
@@ -25,7 +25,8 @@ pub struct TopicOverview {
     /// keeps no events and that no subscription names. If the topic is created again, the number
     /// starts from 0.
     pub published: u64,
-    /// The hub's id of the oldest retained event.
+    /// The id that the hub gave to the oldest retained event. If the publisher also gave the event
+    /// an id, clients see that id instead.
     pub oldest: Option<EventId>,
     /// A subscription that resumes after this id misses no event that is published from now on.
     pub cursor: EventId,

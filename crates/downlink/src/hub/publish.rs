@@ -17,8 +17,9 @@ use super::{
     stored,
 };
 
-/// The maximum number of addresses of one event. Each address costs a look-up and an entry in its
-/// topic, so this limit bounds the time and the memory of one publish.
+/// The maximum number of addresses of one event. An address is a topic, a client, or all
+/// subscribers. Each address costs a look-up and an entry in its topic, so this limit bounds the
+/// time and the memory of one publish.
 pub const ADDRESSES_MAX: usize = 1_000;
 
 /// The longest id that a publisher may give, in bytes. It must be short, because clients send it
@@ -28,8 +29,9 @@ const ID_BYTES_MAX: usize = 128;
 /// The longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The longest credential of an idempotency key, in bytes. This is the length of the longest client
-/// id. Longer credentials would cost memory, because the hub remembers up to 65,536 credentials.
+/// The maximum length of a credential in bytes. The credential of an idempotency key identifies the
+/// publisher that uses the key. The limit is the maximum length of a client id. Longer credentials
+/// would cost memory, because the hub remembers up to 65,536 credentials.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// The event types with which `EventSource` reports the state of the connection to the page.
@@ -307,9 +309,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
-        // The hub compares this fingerprint with the fingerprints of stored events, and another
-        // process may have published those events. So the same event must give the same content in
-        // every process that opens the store.
+        // A fingerprint is a hash of the content of an event. The hub compares it with the
+        // fingerprints of stored events. Another process may have published those events. So the
+        // same event must give the same content in every process that opens the store.
         let mut content = stored::encode(&self.to, event);
         content.push(u8::from(self.last));
         let id = event.fields().id.map(EventId::as_str);

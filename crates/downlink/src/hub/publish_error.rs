@@ -135,8 +135,8 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Converts an error of the log. Also returns the index of the draft (the event in the batch)
-    /// that caused the error.
+    /// Converts an error of the log, which keeps the events of a hub. Also returns the index of the
+    /// draft (the event in the batch) that caused the error.
     pub(super) fn from_append(error: AppendError) -> (usize, Self) {
         match error {
             AppendError::Finished { draft } => (draft, Self::Finished),

@@ -10,14 +10,15 @@ use downlink_log::{Payload, Reader, Timestamp};
 
 use super::HubClock;
 
-/// How the caller that polls a subscription reads the time and is woken.
+/// How a subscription gets the time during a poll, and how it wakes the caller of the poll later.
 pub(crate) trait ReadMode {
     /// The current log time (see [`HubClock`]).
     fn now(clock: &HubClock) -> Timestamp {
         clock.now()
     }
 
-    /// Registers the caller with the reader. The reader wakes the caller when there are new events.
+    /// Registers the caller with the reader (the position of the subscription in the log). The
+    /// reader wakes the caller when there are new events.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         reader.register(cx.waker());
     }

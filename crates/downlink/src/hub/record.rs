@@ -1,6 +1,6 @@
-//! The payload of an event, which the log keeps but does not interpret. The payload consists of the
-//! frame, which is encoded once, and of the fields that filters and [`Published`](super::Published)
-//! need.
+//! The payload of an event. The log (the hub's sequence of events) keeps the payload, but does not
+//! interpret it. The payload consists of the frame, which is encoded once, and of the fields that
+//! filters and [`Published`](super::Published) need.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use smallvec::SmallVec;
 /// The size of the two reference counts of a shared allocation.
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
-/// The memory that a frame takes in addition to its bytes. The allocation of a frame has a
-/// reference count and space for the longest possible offset in the id, and the allocator rounds
-/// its size up. Without this constant, the hub would count only half of the memory that a history
-/// of small events takes.
+/// The memory that a frame takes in addition to its bytes. The allocation of a frame also has a
+/// reference count, and space for an offset of the maximum length (the id of the event ends with
+/// its offset). The allocator rounds the size of the allocation up. Without this constant, the hub
+/// would count only half of the memory that a history of small events takes.
 const FRAME_COST_BYTES: usize = 96;
 
 /// The recipients of an event. Nearly every event has only one recipient.
@@ -104,7 +104,8 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
     }
 }
 
-/// The event id that stands for a cursor.
+/// The event id for a cursor, which is a position in the log. A client that resumes after this id
+/// continues at the cursor.
 pub(super) fn cursor_id(cursor: Cursor) -> EventId {
     EventId::new(&cursor.to_string()).expect("a cursor's id is short ASCII without line breaks")
 }

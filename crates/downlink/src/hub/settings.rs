@@ -17,7 +17,7 @@ pub const EVENT_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum LagPolicy {
-    /// The subscription gets a gap and continues after it.
+    /// The subscription gets a gap (a notice that events are missing), and continues after it.
     #[default]
     Gap,
     /// The subscription ends. The client gets the gap when it reconnects with its last event id.
@@ -78,8 +78,8 @@ impl HubRetention {
         self
     }
 
-    /// Sets how long a finished topic stays finished and its history stays readable. Default: an
-    /// hour.
+    /// Sets how long a finished topic stays finished and its history stays readable. A finished
+    /// topic accepts no more events (see [`Hub::finish`](super::Hub::finish)). Default: an hour.
     pub fn finished_keep(mut self, keep: Duration) -> Self {
         self.rules.finished_keep = keep;
         self

@@ -36,8 +36,8 @@ pub struct Stats {
     pub published: u64,
     /// The number of publishes that were refused because of the store, by reason.
     pub publishes_refused: Refusals,
-    /// The number of events that subscriptions have read from the log. An event counts once for
-    /// each subscription that reads it.
+    /// The number of events that subscriptions have read. An event counts once for each
+    /// subscription that reads it.
     pub delivered: u64,
     /// The number of subscriptions opened.
     pub connects: u64,

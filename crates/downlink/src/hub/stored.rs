@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_cut_or_extended_or_has_another_layout_gives_no_event() {
+    fn a_body_with_missing_bytes_or_more_bytes_or_another_layout_is_not_decoded() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

@@ -56,7 +56,7 @@ pub struct Subscribe<T: Send + Sync + 'static> {
 #[non_exhaustive]
 pub enum Start {
     /// The subscription gets the events that are published from now on, and all retained events of
-    /// finished topics.
+    /// finished topics (topics that accept no more events).
     #[default]
     Live,
     /// The subscription first gets at most this many of its newest retained events. The events of
@@ -185,7 +185,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// an id, the subscription begins as [`start`](Self::start) says.
     ///
     /// If the hub does not know the id, the subscription opens without an error and begins with a
-    /// gap. Clients may send the id `earliest`, which means [`Start::Earliest`].
+    /// gap (a notice that events may be missing). Clients may send the id `earliest`, which means
+    /// [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self
@@ -202,7 +203,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// The hub must [keep values](super::HubBuilder::keep_values). The filter runs once for each
     /// event of this subscription, in the task that reads the subscription. If the filter panics,
-    /// only this subscription ends. The cursor moves past events that the filter refuses.
+    /// only this subscription ends. The subscription's cursor (the position of its next event) also
+    /// moves past events that the filter refuses.
     pub fn filter(mut self, filter: impl FnMut(&T) -> bool + Send + 'static) -> Self {
         self.filter = Some(Box::new(filter));
         self
@@ -267,9 +269,10 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(SubscribeErrorKind::Store)?;
-        // A drain may begin while the reader opens. If the reader is already in the log, the drain
-        // ends the reader. Otherwise, the reader is added after the beginning of the drain, so this
-        // check sees the drain.
+        // A drain may begin while the subscription opens. The drain ends all readers that are in
+        // the log at that moment. (A reader is the position of a subscription in the log.) If this
+        // reader came into the log later, the drain has not ended it, but this check sees the
+        // drain.
         if hub.is_draining() {
             return Err(SubscribeErrorKind::Draining);
         }

@@ -1,5 +1,6 @@
-//! A subscription reads the log (the hub's sequence of events) and yields deliveries, which are
-//! events and gaps.
+//! A subscription reads the log (the hub's sequence of events) through a reader, which is its
+//! position in the log. The subscription yields deliveries: events, and gaps (notices that events
+//! are missing).
 //!
 //! A subscription has no queue of events. It only reads one small batch of events ahead. While it
 //! waits for new events, it holds no events.
@@ -113,8 +114,8 @@ struct UncommonParts<T> {
 
 impl<T: Send + Sync + 'static> Drop for Subscription<T> {
     fn drop(&mut self) {
-        // The reader leaves the hub first, so that the hub no longer counts it when the observer is
-        // called.
+        // The reader leaves the hub first, so that the hub no longer counts the subscription when
+        // the observer is called.
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.counters.note_disconnected(reason);

@@ -35,9 +35,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the tasks of the remaining connections may take to end after the deadline of the drain.
 ///
-/// The task of a closed connection ends at its next poll, unless app code blocks a thread. With
-/// half the time, the server could give up too early on a busy machine. With twice the time, people
-/// would notice that the server ends late.
+/// The task of a closed connection ends at its next poll, unless app code blocks a thread. A busy
+/// machine may need most of this time for these polls. With a longer wait, people would notice that
+/// the server ends late.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The settings of a server.
@@ -120,7 +120,8 @@ async fn accept<L: Listener>(
 struct Connections<A> {
     app: A,
     server: Arc<Server>,
-    /// All connections that count for no address share this value (see [`AdmittedPeer`]).
+    /// The connections to which no limit for an address applies. All of them share this value (see
+    /// [`AdmittedPeer`]).
     uncounted: Arc<AdmittedPeer>,
     tasks: JoinSet<()>,
     /// The drivers: the tasks that serve event streams without hyper (see `direct`).

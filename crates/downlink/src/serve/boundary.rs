@@ -6,7 +6,7 @@
 //! all end a line (WHATWG, "Parsing an event stream"). This module distinguishes only blank lines,
 //! comments and all other lines.
 
-/// Tracks whether a frame of a stream is still open. For this, it keeps the last bytes of the
+/// Tracks whether a stream is in the middle of a frame. For this, it keeps the last bytes of the
 /// stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {

@@ -57,9 +57,9 @@ use crate::http::{is_browser, refuse, too_many_requests};
 /// How long the server waits for the first request of a connection once the drain has begun.
 ///
 /// The peer has connected to send a request. A proxy sends its request right after it connects. If
-/// the server closed the connection in between, the request would be lost. Half the time would be
-/// too short for a proxy on a busy machine. With twice the time, peers that send slowly or never
-/// would hold up the end of the server.
+/// the server closed the connection before the request arrives, the request would be lost. On a
+/// busy machine, a proxy may need more than half of this time. With a longer wait, peers that send
+/// slowly or never would hold up the end of the server.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the server waits for a further request of a connection once the drain has begun. The
@@ -443,8 +443,9 @@ fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     opens && is_browser(request.headers(), request.uri().query())
 }
 
-/// The permits of a connection that gets one answer. The first permit counts against
-/// `connections_max`. It is missing if the connection was refused before it got such a permit.
+/// The permits of a connection that gets one answer and is then closed. The first permit counts
+/// against `connections_max`. It is missing if the connection was refused before it got such a
+/// permit. The second permit limits how many such connections are open at the same time.
 type RefusalPermit = (Option<Permit>, OwnedSemaphorePermit);
 
 /// Answers one request of a connection beyond a limit, and then closes the connection.

@@ -9,11 +9,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-/// The maximum length of an origin that a refusal repeats.
+/// The maximum length of an origin that a refusal repeats in its header
+/// `Access-Control-Allow-Origin`.
 ///
 /// The longest origin of a web page has 267 bytes: a scheme, a host name of 253 bytes and a port.
-/// With half the length, some of these pages could not read a refusal. Twice the length would help
-/// no page.
+/// The limit is a little above this length, so every page can read a refusal.
 const ORIGIN_BYTES_MAX: usize = 300;
 
 /// The headers that a page of another origin needs.
@@ -33,8 +33,9 @@ pub(super) fn allow(request: &HeaderMap, refusal: &mut HeaderMap) {
     }
 }
 
-/// Lets the page read the refusal that replaces a response of the app, if the app has allowed it to
-/// read the response. `response` and `refusal` are the headers of both.
+/// Copies these headers from a response of the app to the refusal that replaces it. So if the app
+/// has allowed the page to read the response, the page may also read the refusal. `response` and
+/// `refusal` are the headers of both.
 pub(super) fn keep(response: &HeaderMap, refusal: &mut HeaderMap) {
     for name in HEADERS {
         for value in response.get_all(&name) {
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn all_values_of_the_app_are_kept() {
+    fn the_cors_headers_of_the_app_are_copied_to_the_refusal() {
         let value = HeaderValue::from_static;
         let response = [(VARY, value("Accept")), (VARY, value("Origin")), (ORIGIN, value("x"))];
         let mut refusal = HeaderMap::new();

@@ -36,7 +36,7 @@ pub(super) type ParkingSlot<B> = Mutex<Option<ParkedBody<B>>>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestTraits {
     number: u32,
-    /// Whether the version and the method allow a handover.
+    /// Whether the HTTP version and the method of the request allow a handover.
     allows_handover: bool,
     /// Whether the method is `CONNECT`.
     connects: bool,
@@ -71,9 +71,9 @@ impl RequestTraits {
         }
     }
 
-    /// Sets the version of the response to HTTP/1.0 if the request has this version. If such a peer
-    /// has requested `keep-alive`, hyper would add the header `Connection: keep-alive` to a
-    /// response of version HTTP/1.1. It does not add the header to a response of version HTTP/1.0.
+    /// If the request has the version HTTP/1.0, gives the response this version too. Otherwise,
+    /// hyper would answer a `keep-alive` of the peer with the header `Connection: keep-alive`.
+    /// hyper does not add this header to a response of version HTTP/1.0.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;

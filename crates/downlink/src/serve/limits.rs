@@ -7,8 +7,9 @@ use crate::http::Spread;
 /// The maximum time for a request head to arrive, counted from the start of the connection or from
 /// the first byte of the head.
 ///
-/// Ten seconds are enough for the slowest honest client, including retransmissions. With a minute,
-/// an attacker could occupy all connections by sending a few bytes on each.
+/// Ten seconds are enough for the slowest honest client, including retransmissions. With a much
+/// longer time, such as a minute, an attacker could occupy all connections for long by sending a
+/// few bytes on each.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum time that an idle connection waits for its next request.
@@ -54,9 +55,9 @@ pub const RECONNECTION_SPREAD: Spread =
 /// As many connections beyond a limit of their address may get an answer. The server closes any
 /// further connections without an answer.
 ///
-/// Each of these connections needs a file descriptor and a task for a moment. With half as many,
-/// too many browsers would get no answer when many pages reload at once. Twice as many could need
-/// all of the 256 file descriptors that macOS allows a process by default.
+/// Each of these connections needs a file descriptor and a task for a moment. A lower limit would
+/// leave more browsers without an answer when many pages reload at once. The limit is not higher,
+/// because macOS allows a process only 256 file descriptors by default.
 pub const REFUSALS_MAX: usize = 64;
 
 /// The longest timeout. If a timeout is much longer, adding it to the current time overflows.

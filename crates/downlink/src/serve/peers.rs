@@ -17,9 +17,10 @@ use super::rate::{Rate, RateLimiter};
 
 /// The maximum number of peer addresses for which the server remembers the rate of new connections.
 ///
-/// These addresses take about 2 MiB. With half as many, an attacker would need only half as many
-/// addresses to make the server forget the other addresses. Twice as many would not keep out an
-/// attacker with an IPv6 allocation of 48 bits, which contains 65,536 networks of 64 bits.
+/// These addresses take about 2 MiB. An attacker with many addresses can make the server forget
+/// other addresses. The lower the maximum is, the fewer addresses this attack needs. A maximum of
+/// twice this number would not prevent the attack: an IPv6 allocation of 48 bits contains 65,536
+/// networks of 64 bits, and each of these networks counts as one address.
 pub const PEERS_MAX: usize = 65_536;
 
 /// The settings of the limits for each peer address.

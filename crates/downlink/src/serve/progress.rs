@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_head_is_written_only_after_the_stages_in_order() {
+    fn the_head_counts_as_written_only_after_all_stages_in_their_order() {
         let progress = Progress::default();
         progress.begin_request();
         progress.note_asked();

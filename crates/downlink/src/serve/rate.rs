@@ -116,10 +116,10 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 
 /// Limits the rate of each of many keys, with bounded memory.
 ///
-/// The limiter keeps a key until its whole burst is available again, but it keeps at most `keys_max`
-/// keys. Beyond this number, it forgets the keys that were used least recently, even before this
-/// time. Before a key is forgotten in this way, at least `keys_max / 2` other keys must be used. So
-/// a peer needs at least that many keys to get around the limit.
+/// The limiter keeps a key until its whole burst is available again, but it keeps at most
+/// `keys_max` keys. If there are more keys, it forgets the keys that were used least recently, even
+/// if their bursts are not available yet. It forgets such a key only after at least `keys_max / 2`
+/// other keys were used. So a peer needs at least that many keys to get around the limit.
 ///
 /// # Examples
 ///
@@ -227,12 +227,15 @@ impl<K: Hash + Eq> RateLimiter<K> {
 }
 
 impl<K: Hash + Eq> Keys<K> {
-    /// Makes `recent` `older` when a burst would have recovered since the last turn, or when half of
-    /// `keys_max` keys are in `recent`. Returns the keys that are forgotten.
+    /// Does a turn when one is due: `recent` becomes `older`, and the keys of the former `older`
+    /// are forgotten. Returns these keys. A turn is due if the time since the last turn is long
+    /// enough for a whole burst to recover, or if `recent` has half of `keys_max` keys.
     ///
-    /// A key of `older` was not used since the turn before the last. After the recovery, it has its
-    /// whole burst again, unless it was charged for more than its burst. Such a key stays in
-    /// `recent` until its time has passed. When `recent` is full, all keys of `older` are forgotten.
+    /// A key of the former `older` was not used since the last turn. If a burst recovers in this
+    /// time, nearly every such key has its whole burst again. Only a key that was charged for more
+    /// than its burst may not have it yet. Such a key is not forgotten, but moves to `recent`,
+    /// while `recent` has room. If the turn is due because `recent` is full, all keys of the former
+    /// `older` are forgotten.
     fn turn(&mut self, now: u64, recovery: u64, keys_max: usize) -> HashMap<K, u64> {
         let half = (keys_max / 2).max(1);
         let is_full = self.recent.len() >= half;

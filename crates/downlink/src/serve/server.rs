@@ -30,8 +30,8 @@ pub(super) struct Server {
 /// The peer of an open connection, and the server. While this value exists, the connection counts
 /// for the limits of the peer's address.
 ///
-/// All connections that count for no address share one `AdmittedPeer`. So while the limits for each
-/// address are off, a connection needs no memory for them.
+/// All connections to which no limit for an address applies share one `AdmittedPeer`. So while the
+/// limits for each address are off, a connection needs no memory for them.
 pub(super) struct AdmittedPeer {
     pub(super) server: Arc<Server>,
     counted: Option<AddressKey>,
@@ -45,7 +45,7 @@ pub(super) struct Permit(pub(super) Arc<AdmittedPeer>);
 const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "a permit is one pointer");
 
 impl AdmittedPeer {
-    /// Makes the value for all connections that count for no address. They share it.
+    /// Makes the value that all connections share to which no limit for an address applies.
     pub(super) fn of_all(server: Arc<Server>) -> Self {
         Self { server, counted: None, client: None }
     }

@@ -1,9 +1,10 @@
 //! Writes the frames (encoded events) that were gathered for a stream to its socket.
 //!
-//! In each round (see `driver`), all frames that a stream has are written as one chunk of the
-//! response (RFC 9112, section 7.1), in one write. Large frames are written from their places in
-//! memory. Small frames are first copied into one piece, since one short piece is cheaper for the
-//! kernel than several pieces (the measurements `rate` and `window` of `cargo xtask bench`).
+//! A driver is a task that serves many streams in rounds (see `driver`). In each round, it writes
+//! all frames that a stream has ready as one chunk of the response (RFC 9112, section 7.1), in one
+//! write. Large frames are written from their places in memory. Small frames are first copied into
+//! one piece, since one short piece is cheaper for the kernel than several pieces (the measurements
+//! `rate` and `window` of `cargo xtask bench`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -1,5 +1,6 @@
-//! The driver: a task that serves many streams. It collects the woken streams, polls their bodies
-//! one after the other, and writes the frames of the bodies.
+//! The driver: a task that serves many streams. Other threads put new and woken streams into its
+//! mailbox. The driver collects these streams, polls their bodies one after the other, and writes
+//! the frames of the bodies.
 //!
 //! The task never waits for a peer. After a limited number of streams, it yields to other tasks.
 //! Without this limit, a publish, a new connection or a signal could wait for ten thousand sends.
@@ -55,9 +56,10 @@ type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 /// its lane yet.
 const NEWCOMERS: u32 = 0;
 
-/// Starts the drivers of a server, one for each thread of the runtime. Starts none if connections
-/// of the type `Io` cannot be handed over, and fewer if the system has too few resources. The
-/// drivers run until they are aborted.
+/// Starts the drivers of a server, one for each thread of the runtime. Starts none if `Io` is not
+/// one of tokio's TCP and Unix sockets, because no other connection can be handed over (see
+/// `handover`). Starts fewer if the system has too few resources. The drivers run until they are
+/// aborted.
 ///
 /// # Panics
 ///

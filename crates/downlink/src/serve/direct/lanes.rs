@@ -1,5 +1,6 @@
-//! The order in which a driver polls the streams that it serves. Each woken stream waits in a lane,
-//! which is a queue for the readers of one or more topics. The lanes take turns.
+//! The order in which a driver (a task that serves many event streams) polls its streams. Each
+//! woken stream waits in a lane, which is a queue for the readers of one or more topics. The lanes
+//! take turns.
 //!
 //! An event of a topic with ten thousand readers wakes all these readers at once. A reader of
 //! another topic may be woken right after them. With lanes, the reader of the other topic waits for
@@ -19,12 +20,12 @@ use std::collections::VecDeque;
 /// notice the wait.
 pub(super) const LANE_TURN: u32 = 32;
 
-/// The number of lanes. Each topic has a number. Topics share a lane if their numbers have the same
-/// remainder when divided by `LANES`.
+/// The number of lanes. Each stream has a number, which depends on the topics and patterns that it
+/// reads. The stream's lane is the remainder of this number divided by `LANES`.
 ///
-/// One topic in 4,096 shares the lane of a busy topic by chance. Its readers then wait for the
-/// readers of the busy topic. With half as many lanes, one topic in 2,048 would share this lane.
-/// Twice as many lanes would take 64 KiB for each driver.
+/// By chance, one topic in 4,096 shares the lane of a busy topic. Its readers then wait for the
+/// readers of the busy topic. With fewer lanes, this would happen more often. The lanes take 32 KiB
+/// of memory for each driver.
 const LANES: usize = 4_096;
 
 /// The key that stands for no stream.

@@ -3,11 +3,11 @@
 //! streams among the mailboxes of all drivers.
 //!
 //! A mailbox has one lock. A sender holds it to add items, and the driver holds it to take all
-//! items at once. However many items arrive before the driver takes them, they wake the driver only
-//! once. A stream is in the list of woken streams at most once, however often it is woken, so the
-//! list is never longer than the largest number of open streams. A key may arrive after its stream
-//! has ended, and may then already belong to another stream. The driver polls this other stream
-//! without need, which does no harm.
+//! items at once. The first item that arrives wakes the driver. Later items do not wake it again
+//! until it has taken all items. The list of woken streams contains each stream at most once. So
+//! the list is never longer than the largest number of open streams. A key may arrive after its
+//! stream has ended, and may then already belong to another stream. The driver polls this other
+//! stream without need, which does no harm.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -16,9 +16,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket::Socket;
 
-/// The maximum number of events that one call returns. The buffer for the events takes 12 KiB.
-/// Twice as many events would save no measurable time. With half as many, twice as many system
-/// calls would be needed when all peers leave at once.
+/// The maximum number of events that one call returns. The buffer for the events takes 12 KiB. A
+/// larger buffer would save no measurable time. With a smaller buffer, the driver would need more
+/// system calls when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
 /// The maximum number of calls in a row that ask the kernel for events. Then the driver serves

@@ -1,4 +1,4 @@
-//! A connected socket that does not belong to a runtime.
+//! A connected socket that is not registered with a tokio runtime.
 
 use std::any::{Any, TypeId};
 use std::io::{self, IoSlice};

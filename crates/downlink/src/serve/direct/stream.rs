@@ -28,7 +28,8 @@ pub(super) struct Stream {
     /// still waits in a lane (a queue of the driver).
     pub(super) open: Option<OpenStream>,
     pub(super) waker: Waker,
-    /// The stream's time in `Timers`, or `NEVER`.
+    /// The time at which the driver polls the stream even without a wake-up: its entry in `Timers`,
+    /// or `NEVER`.
     pub(super) due: Ticks,
 }
 
@@ -77,7 +78,8 @@ pub(super) enum NextStep {
     Wait,
     /// Serves the stream again in a later round.
     Again,
-    /// Gives the connection back, because the whole response is sent.
+    /// Gives the connection back to the server, because the body has ended or failed, and all its
+    /// bytes are sent.
     GiveBack,
     /// Closes the stream at once.
     Close,

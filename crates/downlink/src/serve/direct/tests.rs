@@ -302,6 +302,8 @@ async fn a_body_that_fails_causes_no_reset_even_with_unread_input() {
     assert_eq!(with_unread_input(|| panic!("bug"), true).await, "a\r\nlast words\r\n");
 }
 
+/// A careful close waits for the peer after the last bytes (see `peer_socket`). The body has
+/// set a timer that is due during this wait.
 #[tokio::test(start_paused = true)]
 async fn a_timer_of_the_body_does_not_shorten_the_careful_close() {
     let mut rig = Rig::new();

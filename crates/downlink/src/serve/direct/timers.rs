@@ -14,9 +14,9 @@ use crate::http::{Moment, Now};
 
 /// The length of a tick. Times are rounded up to a whole number of ticks.
 ///
-/// The shortest time that matters is the shortest silence before a keep-alive, 100 ms. Ticks of
-/// half this length would not be noticeably more exact. With ticks of twice this length, a
-/// keep-alive after 100 ms could be delayed to 200 ms.
+/// The shortest time that matters is the shortest silence before a keep-alive, 100 ms. With ticks
+/// of 100 ms, a keep-alive after 100 ms could be delayed to 200 ms. Shorter ticks would not be
+/// noticeably more exact.
 const TICK_MILLIS: u64 = 50;
 
 /// A moment in ticks. The type has room for more than five years. Any later time means never.
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_has_one_time_and_none_after_forget() {
+    fn a_stream_has_at_most_one_time_and_none_after_its_end() {
         let mut timers = Timers::default();
         let start = start();
         let mut due = NEVER;

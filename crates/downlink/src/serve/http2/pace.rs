@@ -21,8 +21,8 @@ use crate::serve::outgoing::PolledFrame;
 ///
 /// This is the default size of one HTTP/2 frame. hyper queues a piece as soon as the peer's window
 /// has room for one byte, so a stream may hold almost this many bytes more than the window allows.
-/// A slow peer must take one piece within `write_stall_max`. Half the size would double the number
-/// of frames. Twice the size would not be faster.
+/// A slow peer must take one piece within `write_stall_max`. With smaller pieces, hyper would send
+/// more frames. Larger pieces would not make the transfer faster.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// Whether a body yielded a piece in its last poll. `None` if the latest poll of a stream did not

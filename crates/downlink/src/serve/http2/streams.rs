@@ -27,9 +27,9 @@ type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Streams that hyper has spawned since the last poll. Only one task locks the list, for a moment.
 type NewStreams = Mutex<Vec<BoxedStream>>;
 
-/// hyper's executor, to which hyper passes new streams. Each stream in the list of new streams
-/// holds a spawner. With a strong reference, the list would keep itself alive for ever, so the
-/// reference is weak.
+/// hyper's executor, to which hyper passes new streams. The spawner refers to the list of new
+/// streams, and each stream in this list holds a spawner. If the spawner had a strong reference,
+/// the list would keep itself alive for ever. So the reference is weak.
 #[derive(Clone, Debug)]
 pub(super) struct Spawner(Weak<NewStreams>);
 
