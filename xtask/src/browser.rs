@@ -1,9 +1,9 @@
 //! Starts the checks of `tests/browser`, which connect real browsers and clients of other projects
 //! to the real server.
 //!
-//! Each engine (a client of another project, such as a browser) has a step. Each reverse proxy has
-//! a step that installs the proxy. If a program such as Firefox or Caddy is missing, its step is
-//! reported as skipped, and all other steps run.
+//! The checks are steps of `cargo xtask`. Each engine (a client of another project, such as a
+//! browser) has a step. Each reverse proxy has a step that installs the proxy. If a program such as
+//! Firefox or Caddy is missing, its step is reported as skipped, and all other steps run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

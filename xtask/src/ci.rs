@@ -81,7 +81,8 @@ fn features(package: &Package) -> Option<Step> {
     }))
 }
 
-/// Runs the loom tests of the log, which try all interleavings of append, wake and register.
+/// Runs the loom tests of `downlink-log`, the log of events. They try all interleavings of append,
+/// wake and register.
 pub(crate) fn loom(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let test = "crates/downlink-log/tests/loom.rs";
     if !workspace.root.join(test).exists() {

@@ -1,8 +1,8 @@
 //! `cargo xtask` runs every check and test of the project.
 //!
 //! `ci` runs for each change. `nightly` and `bench` take longer. `setup` installs the tools that
-//! the other commands need. Only this program knows the tools and their flags. The checks that need
-//! a browser are in `tests/browser`; this program only starts them.
+//! the other commands need. The tools and their flags are listed only in this program. The checks
+//! that need a browser are in `tests/browser`; this program only starts them.
 
 #![allow(clippy::print_stdout, reason = "this program prints its results")]
 

@@ -6,7 +6,8 @@ use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 use crate::{browser, ci, package};
 
-/// The duration of each torture test. In `ci` each test uses its own default.
+/// The duration of each torture test in seconds. A torture test drops connections, stalls readers
+/// or restarts servers under load. In `ci` each test uses its own default.
 const TORTURE_SECONDS: &str = "60";
 
 /// The number of runs for each kind of power cut. All runs together take about five minutes.
@@ -16,8 +17,8 @@ const POWER_CUTS: &str = "300";
 /// evicted. All of them together take about five minutes.
 const REPLAYS: &str = "1000";
 
-/// The number of random sequences of operations on which the log and its model must agree. All
-/// sequences together take about an hour.
+/// The number of random sequences of operations in the step `model`, which compares the log of
+/// events with a simple model. All sequences together take about an hour.
 const MODEL_PROGRAMS: &str = "200000";
 
 /// How many times a server is killed while it works. In `ci` it is killed a few times.
@@ -26,8 +27,8 @@ const CRASH_ROUNDS: &str = "50";
 /// The number of subscribers of the servers that are restarted. In `ci` there are a tenth as many.
 const RESTART_CLIENTS: &str = "1000";
 
-/// How many times the browser checks run. Three rounds usually find a check that fails in one of
-/// three runs. More rounds would find little more.
+/// How many times the browser checks run. If a check fails in one of three runs, three rounds find
+/// it with a probability of 70 %.
 const BROWSER_ROUNDS: usize = 3;
 
 /// The steps. Each fuzz target runs for `seconds`.
@@ -53,7 +54,8 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
     Ok(steps)
 }
 
-/// Compares the log with a simple model, which keeps every event and searches all of them.
+/// Compares the log of events with a simple model, which keeps every event and searches all of
+/// them.
 fn model(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-log", "--test", "model"];
     command::run(workspace.cargo(&words).env("PROPTEST_CASES", MODEL_PROGRAMS))?;

@@ -24,7 +24,7 @@ const FILES: [&str; 3] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 const LIBRARY: &str = "downlink";
 const GUIDE: &str = "guide";
 
-/// The step of `ci`.
+/// The step `package` of `cargo xtask ci`.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let packages = published(workspace);
     command::run(package(workspace, &packages).arg("--no-verify"))?;
@@ -48,7 +48,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The step of `nightly`.
+/// The step `package` of `cargo xtask nightly`.
 pub(crate) fn verify(workspace: &Workspace) -> anyhow::Result<Outcome> {
     command::run(&mut package(workspace, &published(workspace)))?;
     Ok(Outcome::Passed)

@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 /// The maximum wait for an answer. An answer usually takes milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// The step of `ci`.
+/// The step `promtool` of `cargo xtask ci`.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::promtool() {
         return Ok(Outcome::Skipped(why));

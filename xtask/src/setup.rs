@@ -264,7 +264,8 @@ fn installed(command: &mut Command) -> Readiness {
     }
 }
 
-/// True if the last installation used the current list in `wanted`.
+/// True if `stamp` has the same content as `wanted`, the current list of packages. `stamp` is the
+/// copy of the list from the last installation.
 fn is_current(wanted: &Path, stamp: &Path) -> bool {
     match (fs::read(wanted), fs::read(stamp)) {
         (Ok(wanted), Ok(installed)) => wanted == installed,
@@ -272,7 +273,8 @@ fn is_current(wanted: &Path, stamp: &Path) -> bool {
     }
 }
 
-/// Records the installed list. If that fails, the next run installs everything again.
+/// Copies the list of installed packages from `wanted` to `stamp`. If that fails, the next run
+/// installs everything again.
 fn remember(wanted: &Path, stamp: &Path) {
     if let Err(error) = fs::copy(wanted, stamp) {
         println!("cannot write {}: {error}", stamp.display());
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installation_is_current_until_the_list_changes() {
+    fn an_installation_is_current_until_the_list_of_packages_changes() {
         let folder = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (wanted, stamp) = (folder.join("wanted"), folder.join("stamp"));

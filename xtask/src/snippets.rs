@@ -1,8 +1,8 @@
 //! Runs the snippets of `deploy/snippets` in small apps, against the real server.
 //!
-//! Each framework has a step, which installs the framework if it is missing. The apps and the
-//! checks are in `tests/snippets`. If a framework cannot be installed, its step is reported as
-//! skipped. One more step runs the commands of the guide.
+//! Each framework has a step of `cargo xtask ci`, which installs the framework if it is missing.
+//! The apps and the checks are in `tests/snippets`. If a framework cannot be installed, its step is
+//! reported as skipped. One more step runs the commands of the guide.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,9 @@
-//! Access to one hub: one value has the whole configuration and verifies requests.
+//! Access control of one hub, which keeps events and sends them to its clients. An [`Access`] has
+//! the whole configuration and verifies requests.
 //!
 //! A handler first verifies the credentials of a request, and then checks the rights that the
-//! request needs. The server checks the rights of an open stream again when it registers the
-//! stream, after each revocation, and after each reload.
+//! request needs. The server checks the rights of a stream again right after it has opened the
+//! subscription, after each revocation, and after each reload of the settings.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -80,8 +81,8 @@ struct Shared {
     settings: RwLock<Arc<Settings>>,
     /// The lock is held only for one look or one change. No other lock is taken meanwhile.
     revocations: RwLock<Revocations>,
-    /// The sources of the open streams. A new stream with the same facts shares the source. No
-    /// other lock is taken while this lock is held.
+    /// The shared facts of the open streams (see `Source`). A new stream with the same facts uses
+    /// the existing source. No other lock is taken while this lock is held.
     sources: Mutex<BTreeMap<SourceFacts, Arc<Source>>>,
     /// The newest stream of each ticket. The lock is held only for one look or one change. No other
     /// lock is taken meanwhile.
@@ -140,8 +141,9 @@ impl Access {
     ///
     /// Requests from now on are verified with the new settings. The caller then wakes the open
     /// streams. Each stream [checks](StreamGrant::check) its rights, and ends if its key was
-    /// removed. A key set that stays configured should keep its
-    /// [`KeySetCache`](crate::KeySetCache), because a new cache has no keys until they are fetched.
+    /// removed. If the new settings keep a key set, pass the same
+    /// [`KeySetCache`](crate::KeySetCache) again, because a new cache has no keys until they are
+    /// fetched.
     pub fn reload(&self, options: AccessOptions) {
         // This call comes first. If the new settings accept tokens with a longer life, revocations
         // have to be remembered for longer before the first of these tokens is accepted.
@@ -246,8 +248,9 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// As [`recheck`](Self::recheck), then as [`Grant::check_publish`](crate::Grant::check_publish)
-    /// for the first address that is not covered, or [`AccessError::TokenMissing`].
+    /// The errors of [`recheck`](Self::recheck). If an address is not covered, the error of
+    /// [`Grant::check_publish`](crate::Grant::check_publish) for the first such address, or
+    /// [`AccessError::TokenMissing`] if the request had no credential.
     pub fn check_publish(
         &self,
         verified: &Verified,
@@ -315,7 +318,9 @@ impl Access {
         Ok(())
     }
 
-    /// Accepts a revoked key again. Call it after the key was removed from the settings.
+    /// Removes the revocation of a key. The key then needs no place in the list of revoked keys,
+    /// which has a limit. Call it after the key was removed from the settings. While the settings
+    /// have the key, this call makes it valid again.
     pub fn forget_key(&self, key: KeyId) {
         self.shared.revocations.write().forget_key(key);
     }
@@ -416,9 +421,9 @@ impl Access {
         StreamGrant { source, issued: IssuedTicket::new(issued_at, ticket), checked }
     }
 
-    /// The source with these facts, which streams share. Before a new source is added, the sources
-    /// that no stream uses any more are removed. So the number of sources is limited by the number
-    /// of keys.
+    /// The source with these facts. All streams with these facts share it. Before a new source is
+    /// added, the sources that no stream uses any more are removed. So the number of sources is
+    /// limited by the number of keys.
     fn source(&self, facts: SourceFacts) -> Arc<Source> {
         let new = |facts| {
             let (access, changes) = (Arc::downgrade(&self.shared), &self.shared.changes);
@@ -441,10 +446,10 @@ impl Access {
 
 /// The part of a [`Verified`] that a server keeps while a stream is open.
 ///
-/// [`Access::admit`] makes it. It takes 24 bytes. All other facts are in a second value, which the
-/// streams with the same key share. A stream does not share this value if its grant has a client
-/// that the subscription does not name. The end of the grant is not kept, because the response has
-/// a timer for it.
+/// [`Access::admit`] makes it. It takes 24 bytes. All other facts are in a second value, and the
+/// streams with the same key share this value. There is one exception: the grant is for a client,
+/// but the subscription does not ask for the events of this client. Such a stream has a second
+/// value of its own. The end of the grant is not kept, because the response has a timer for it.
 #[derive(Debug)]
 #[must_use]
 pub struct StreamGrant {
@@ -482,9 +487,10 @@ struct SourceFacts {
 enum GrantClient {
     /// The grant has no client.
     Nobody,
-    /// The grant has the client that the subscription names.
+    /// The grant is for a client, and the subscription asks for the events of this client.
     Subscribed,
-    /// The grant has a client that the subscription does not name. This is the client's tag.
+    /// The grant is for a client, but the subscription does not ask for the events of this client.
+    /// The value is the client's tag, a part of a hash of its id.
     Other(ClientTag),
 }
 
@@ -541,7 +547,7 @@ impl StreamGrant {
 
     /// Registers this stream as the newest stream of its ticket. `stream` is the number of the
     /// subscription. Returns the number of the older stream of the same ticket, which the caller
-    /// ends. Without a ticket, nothing happens.
+    /// ends. If the credential is not a ticket, nothing is registered, and the result is `None`.
     ///
     /// No two streams may have the same number, and the numbers of two streams that are open at the
     /// same time must differ by less than 2³¹.

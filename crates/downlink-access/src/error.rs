@@ -86,11 +86,12 @@ pub enum AccessError {
 pub enum Right {
     /// Publish to everyone.
     Everyone,
-    /// Publish to the inbox of a client.
+    /// Publish to the inbox of a client, which has the events for this client.
     PublishClients,
     /// Issue tickets.
     Issue,
-    /// Follow the whole log, as a relay does.
+    /// Follow the whole log: read all events of a server, in order to relay them. This right has no
+    /// effect yet.
     Follow,
     /// Administer the server.
     Admin,

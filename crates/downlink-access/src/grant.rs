@@ -1,8 +1,9 @@
 //! The grant: the rights of a verified credential, and the time at which they end.
 //!
-//! Handlers get grants, never credentials. A new grant has only the right to receive the events for
-//! everyone. Every other right has to be added. A check compares whole selectors (see
-//! [`contains`]). The error of a check names the first selector that is not covered.
+//! Handlers of requests get grants, never credentials. A new grant has only the right to receive
+//! the events that are published to everyone. Every other right has to be added. A requested
+//! selector is allowed only if one granted selector contains it (see [`contains`]). The error of a
+//! check names the first selector that is not covered.
 
 use downlink_log::{Address, ClientId, Timestamp, Topic, TopicSelector};
 

@@ -14,12 +14,14 @@
 //!
 //! Guarantees:
 //!
-//! - A request without a credential may only read public topics and the events for everyone.
+//! - A request without a credential may only read public topics and the events that are published
+//!   to everyone.
 //! - Each requested selector must be contained in one granted selector: see [`contains`].
 //! - Every input has a limit in bytes, and no input makes this crate panic.
 //! - Every error has a code and a status. An error about the time, the audience, the issuer or a
 //!   revocation is returned only after the signature was verified.
-//! - A revoked credential never becomes valid again.
+//! - A revoked credential stays revoked. Only [`Access::forget_key`] can make a revoked key valid
+//!   again.
 //!
 //! Deliberately not here: web frameworks, sockets, tasks and clocks. Time is a parameter of every
 //! call that needs it. The server fetches key sets, and [`KeySetCache`] says when.

@@ -23,10 +23,11 @@ use crate::secret::KeyId;
 /// they take about 20 MB, and with the longest names about 100 MB.
 pub const REVOCATIONS_MAX: usize = 100_000;
 
-/// The maximum number of topics that one client is revoked for. With a further topic, all
-/// credentials of the client are revoked instead. Without this limit, a user who may revoke its own
-/// rights could fill the list with topics. The server would then forget older revocations, the
-/// floor would rise, and every other client would lose its credentials.
+/// The maximum number of topics for which the rights of one client are revoked. With a further
+/// topic, all credentials of the client are revoked instead. Without this limit, a user who may
+/// revoke its own rights could fill the list with topics. The server would then forget older
+/// revocations, and the floor would rise. Every other client would lose the credentials that were
+/// issued at or before the floor.
 pub const REVOKED_TOPICS_PER_CLIENT_MAX: usize = 256;
 
 /// The maximum number of revoked keys. A key does not expire, so its revocation cannot be
@@ -46,7 +47,7 @@ pub struct RevokedKeysFull {
 #[non_exhaustive]
 pub enum Revoked {
     // This variant is the first one, because `is_revoked` uses it as a lower bound.
-    /// The credentials of every client: the floor.
+    /// The credentials of every client. A store keeps the floor as a revocation of this kind.
     Everyone,
     /// The credentials of this client.
     Client(ClientId),
@@ -203,7 +204,9 @@ impl Revocations {
         Ok(())
     }
 
-    /// Accepts a revoked key again. Call it after the key was removed from the configuration.
+    /// Removes the revocation of a key. The key then needs no place in the list of revoked keys,
+    /// which has a limit. Call it after the key was removed from the configuration. While the
+    /// configuration has the key, this call makes it valid again.
     pub fn forget_key(&mut self, key: KeyId) {
         self.keys.remove(&key);
     }

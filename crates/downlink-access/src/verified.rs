@@ -38,7 +38,8 @@ pub struct Verified {
 pub enum Proof {
     /// The request had no credential.
     Nothing,
-    /// No credential: the request came over a trusted socket, or the app has decided its rights.
+    /// No credential was needed. The request came over a trusted socket, such as a Unix socket that
+    /// only the operator may use, or the app has decided its rights.
     Trusted,
     /// A key.
     Key,
@@ -82,10 +83,10 @@ impl Verified {
         self.key.map(AcceptedKey::id)
     }
 
-    /// The name space of the publisher's event ids and idempotency keys. A token has the name space
-    /// of its client id, or of its key if it has no client id. So a user cannot take the id of
-    /// another publisher's event. `None` if the proof is not a token: all callers without a token
-    /// share one name space.
+    /// The name space of the event ids and idempotency keys that a publisher chooses. Publishers
+    /// with tokens for the same client share a name space. If a token has no client id, the
+    /// publishers with the same key share one. So a user cannot take the id of another publisher's
+    /// event. `None` if the proof is not a token: all callers without a token share one name space.
     pub fn publisher(&self) -> Option<KeyId> {
         if self.proof != Proof::Token {
             return None;

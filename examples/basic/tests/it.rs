@@ -43,7 +43,7 @@ async fn numbers_continue_after_the_last_event_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_start_at_1_after_an_id_in_another_form() {
+async fn numbers_start_at_1_after_an_id_that_the_app_did_not_make() {
     let above = format!("evt-{}", NUMBER_MAX + 1);
     for id in ["7", "evt-", "evt-+7", "evt-07", "evt--7", "evt-7x", "EVT-7", &above] {
         let mut stream = open(&app(), "/events", id).await;

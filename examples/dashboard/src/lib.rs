@@ -78,7 +78,8 @@ async fn watch(
     last: LastEventId,
 ) -> Result<Subscription<Sample>, SubscribeError> {
     // The subscription does not use the client's last event id. With the id, the client would get a
-    // gap for the values that it missed. But old values are useless.
+    // gap (a notice that events are missing) for the values that it missed. But the client does not
+    // need old values.
     let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest);
     subscribe.resume(last.without_id()).open().await
 }

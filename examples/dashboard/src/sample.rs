@@ -26,8 +26,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The maximum size of a step. With much smaller steps, the line would be flat; with much
-    /// larger steps, it would be noise.
+    /// The maximum size of a step. It is 4 % of the range, so the plot of the walk is neither flat
+    /// nor noisy.
     const STEP_MAX: f64 = 4.0;
 
     /// A walk that begins in the middle of the range.

@@ -79,7 +79,7 @@ async fn slow_reader_skips_to_the_newest_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn samples_depend_on_the_seed_and_come_every_period() {
+async fn samples_come_every_period_and_the_random_walk_depends_only_on_its_seed() {
     let hub = hub();
     let mut stream = open(&dashboard::app(hub.clone()), "/events", "").await;
     tokio::spawn(dashboard::publish_samples(hub, 7));

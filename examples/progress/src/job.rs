@@ -1,5 +1,5 @@
 //! The jobs. A job splits numbers into primes, one number per step. After each step, it publishes
-//! its progress.
+//! its progress to the hub, which sends it to the clients.
 //!
 //! Invariant: a started job publishes a last event, even if a step fails. Only a closed hub
 //! prevents the last event.

@@ -1,9 +1,11 @@
 //! Jobs that report their progress. The page shows a progress bar, and at the end of the job the
 //! result or an error. A reloaded page shows the same job.
 //!
-//! Each job has a topic. Each event of the topic has the whole state of the job, so a new reader
-//! needs only the newest event. The last event finishes the topic. If a client that has read the
-//! last event reconnects, it gets a 204 and then stops reconnecting.
+//! The app has a hub, which keeps events and sends them to its clients. Each job has a topic of the
+//! hub. Each event of the topic has the whole state of the job, so a new reader needs only the
+//! newest event. The last event finishes the topic: its streams end, and no further event can be
+//! published to it. If a client that has read the last event reconnects, it gets a 204 and then
+//! stops reconnecting.
 //!
 //! Jobs end with the process. They belong to no user: any client that knows the id of a job may
 //! watch the job.
@@ -26,7 +28,8 @@ use serde::{Deserialize, Serialize};
 
 pub use job::{JOBS_MAX, Jobs, NUMBER_MAX, NUMBERS_MAX, Progress, Refused};
 
-/// The largest request body in bytes. The largest valid request has about half as many bytes.
+/// The largest request body in bytes. It has room for 2,000 ASCII characters, the maximum of the
+/// text field of the page.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024;
 
 /// Makes the app that runs these jobs.

@@ -49,7 +49,7 @@ impl Stream {
     async fn read(&mut self) -> Option<()> {
         let frame = patiently(self.body.frame()).await?.expect("the body has not failed");
         let bytes = frame.into_data().expect("the frame has data");
-        self.seen.push_str(std::str::from_utf8(&bytes).expect("each read ends with a whole event"));
+        self.seen.push_str(std::str::from_utf8(&bytes).expect("no read ends within a character"));
         Some(())
     }
 

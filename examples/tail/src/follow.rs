@@ -25,7 +25,8 @@ use crate::{
 pub const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// The maximum number of events that a stream reads ahead of its client. With the longest lines,
-/// these events take one to three megabytes of memory.
+/// these events take 1 MiB of memory. If all bytes are invalid UTF-8, they take 3 MiB, because
+/// U+FFFD has three bytes.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
 /// A new client gets at most this many bytes from the end of the file. This is enough for a few

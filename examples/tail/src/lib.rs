@@ -1,8 +1,9 @@
 //! Sends a growing file over HTTP. Each line is an event. The event's id is the place in the file
 //! after the line.
 //!
-//! There is no hub, because the file is the history. Each stream reads the file separately, at the
-//! speed of its client. A client that reconnects gets the lines after the last line that it got.
+//! The example needs no hub, because the file itself is the history. (A hub keeps events and sends
+//! them to its clients.) Each stream reads the file separately, at the speed of its client. A
+//! client that reconnects gets the lines after the last line that it got.
 //!
 //! The example has no access control. Every client that can connect to the port can read the file.
 

@@ -6,8 +6,8 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
-/// The maximum length of a line in bytes. This fills a few screens. The rest of a longer line is
-/// skipped, and the event of the line has the type `cut`.
+/// The maximum length of a line in bytes. This fills a few screens. If a line is longer, the rest
+/// of the line is skipped, and the app sends the line as an event of the type `cut`.
 pub const LINE_BYTES_MAX: usize = 16 * 1_024;
 
 /// A line.

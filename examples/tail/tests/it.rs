@@ -219,7 +219,7 @@ async fn slow_client_loses_no_line() {
 }
 
 #[tokio::test]
-async fn client_with_an_unknown_id_starts_near_the_end() {
+async fn client_with_an_unknown_id_starts_near_the_end_of_the_file() {
     let file = Growing::new("one\n");
     for id in ["evt-7", "tail-1", "tail-zz-4"] {
         let seen = ends(&mut open(&file.app(), "/events", id).await, "one").await;

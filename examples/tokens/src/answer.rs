@@ -1,5 +1,6 @@
-//! The answers. The task of an answer publishes one token after another, until the answer is
-//! complete, a client stops it, or it has had no reader for a while.
+//! The answers. The task of an answer publishes one token after another to the hub, which sends the
+//! tokens to the clients. The task ends when the answer is complete, when a client stops it, or
+//! when it has had no reader for a while.
 //!
 //! Invariant: every started answer ends with a last event. Only a closed hub prevents this event.
 

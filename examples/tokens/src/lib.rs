@@ -1,10 +1,11 @@
 //! The answer of a language model, token by token. A reloaded page loses no token and repeats none.
 //!
 //! The model is simulated (see [`pretend`]). The rest of the example would also work with a real
-//! model. Each answer has a topic, and the last event of the answer finishes the topic. A client
-//! that opens an ended answer gets the whole answer. If a client that has read the end reconnects,
-//! it gets a 204 and then stops reconnecting. A client can stop an answer, and an answer without
-//! readers stops by itself.
+//! model. The app has a hub, which keeps events and sends them to its clients. Each answer has a
+//! topic of the hub. The last event of the answer finishes the topic, so the streams of the answer
+//! end. A client that opens an ended answer gets the whole answer. If a client that has read the
+//! end reconnects, it gets a 204 and then stops reconnecting. A client can stop an answer, and an
+//! answer without readers stops by itself.
 //!
 //! Answers end with the process. They belong to no user: any client that knows the id of an answer
 //! may read the answer and stop it.

@@ -124,7 +124,7 @@ async fn page_reloaded_halfway_gets_the_answer_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ended_answer_can_be_read_again_and_then_gives_204() {
+async fn ended_answer_can_be_read_again_but_a_client_that_has_its_end_gets_204() {
     let (_, app) = answers();
     let path = ask(&app, PROMPT).await;
     let (_, first) = whole(&app, &path, "").await;

@@ -1,4 +1,5 @@
-//! Describes a measurement: the machine, the time, and the load on the machine before the run.
+//! Describes a measurement for its record, which is a Markdown file with the results: the machine,
+//! the time, and the load on the machine before the run.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,5 +1,6 @@
-//! `cargo xtask bench` measures downlink, axum and a bare loop of writes with the same load. A cell
-//! is one measurement, and a bar is the limit for a figure of a cell.
+//! `cargo xtask bench` measures downlink, axum and the floor with the same load. The floor is a
+//! server that only writes each event to all sockets in a loop. A cell is one measurement, and a
+//! bar is the limit for a figure of a cell. The results go to the record, a Markdown file.
 //!
 //! The servers take turns in each round, so other load on the machine affects all of them alike.
 //! Each round gives the ratio of the figures of two servers, and the result is the median of these
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn chosen_cells_keep_the_order_of_the_table() {
+    fn chosen_cells_keep_the_order_of_the_list() {
         assert_eq!(only("rate").unwrap(), ["rate"]);
         assert_eq!(only("rate,idle").unwrap(), ["idle", "rate"]);
         assert_eq!(only("quick").unwrap().len(), CELLS.len());

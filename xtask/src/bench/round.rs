@@ -151,8 +151,9 @@ impl Round<'_> {
         Ok(report)
     }
 
-    /// Measures how fast the floor (a bare loop of writes) appends events to a plain file. The
-    /// floor flushes the file after this many events. Keeps the report under the label.
+    /// Measures how fast the floor appends events to a plain file, and keeps the report under the
+    /// label. The floor is a program for comparison that does nothing but write. It flushes the
+    /// file each time it has appended `events` events.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
         let bytes = super::stores::DURABLE_EVENT_BYTES;

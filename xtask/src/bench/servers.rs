@@ -36,7 +36,8 @@ pub(super) const DOWNLINK: Server = Server {
     words: &["dev", "--listen"],
     usual: &["--store", "none"],
 };
-/// The floor, which is a bare loop of writes.
+/// The floor: a server that only writes each event to all sockets in a loop. It shows the cost of
+/// the writes alone.
 pub(super) const FLOOR: Server = Server {
     name: "floor",
     manifest: "bench/floor/Cargo.toml",

@@ -1,5 +1,5 @@
 //! The cells (measurements) of servers with a store: publishing, replay, a crash, and opening the
-//! store. The floor is a bare loop of writes, for comparison.
+//! store. The floor is a program for comparison, which only appends events to a file in a loop.
 
 use super::cells::Cell;
 use super::round::{Load, Round};
@@ -13,8 +13,8 @@ pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
 const DURABLE_SHARE: u64 = 3;
 /// The body of one event in a batch. A batch has one such line for each event.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// The maximum number of events in flight while history is made. It is so large that the rate
-/// depends only on the time until each publisher gets its answer.
+/// The maximum number of events in flight while history is made. It is so large that it does not
+/// limit the rate. The rate then depends only on the time until each publisher gets its answer.
 const MAKING_WINDOW: u64 = 65_536;
 /// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;

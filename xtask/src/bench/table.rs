@@ -1,5 +1,5 @@
-//! The results of a cell's rounds as a Markdown table: the values, their median, the bar, the
-//! verdict.
+//! The results of a cell's rounds as a Markdown table: the values, their median, the bar and the
+//! verdict. A cell is one measurement, and a bar is the limit for the median.
 //!
 //! The table also shows how busy the load tool was, and which flaws the runs had. A figure may be
 //! wrong if events were lost or if the load tool was too busy.

@@ -2,9 +2,9 @@
 //! its sockets (`ss`).
 //!
 //! There are two figures for sockets: the maximum of all sockets, and the maximum of the stalled
-//! sockets. A socket has stalled if its peer has taken no bytes since the last sample. The maximum
-//! of all sockets does not show whether a limit works, because it includes the bytes on the way to
-//! an active reader.
+//! sockets. A socket has stalled if its peer has taken no bytes since the last sample. The server
+//! limits the unsent data of a stalled socket. The maximum of all sockets does not show whether
+//! this limit works, because it includes the bytes on the way to an active reader.
 //!
 //! Only the maxima are kept. Memory may have been higher between two samples, but a value that
 //! lasts for a second is always seen.

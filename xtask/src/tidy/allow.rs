@@ -1,4 +1,5 @@
-//! The table of exceptions from the rules. Each exception has a reason.
+//! The table of exceptions from the rules of `cargo xtask tidy`. Each exception has a reason. It
+//! excuses findings, which are places that break a rule.
 
 use crate::tidy::{Finding, Rule};
 
@@ -7,7 +8,7 @@ use crate::tidy::{Finding, Rule};
 pub(super) struct Exception {
     path: &'static str,
     rule: Rule,
-    /// The subject of the finding.
+    /// The function, name or other thing that breaks the rule. The finding has the same subject.
     subject: &'static str,
     /// Why the rule would make this code worse. This text is for readers of the table.
     reason: &'static str,

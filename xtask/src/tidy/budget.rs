@@ -1,8 +1,8 @@
 //! The rule for the size of the crates: each crate has a budget of code lines.
 //!
 //! A code line contains more than white space and comments. Lines of test-only code and files
-//! outside `src/` do not count. If a crate needs a larger budget, a decision record gives the
-//! reason, and the limit in the table changes.
+//! outside `src/` do not count. If a crate needs a larger budget, a decision record (a file in
+//! `docs/adr`) gives the reason, and the limit in the table changes.
 
 use std::fmt::Write as _;
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_without_sources_has_no_row() {
+    fn the_table_has_no_row_for_a_budget_without_sources() {
         let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_401)]);
         let table = table(&counts);
         let rows: Vec<&str> = table.lines().collect();

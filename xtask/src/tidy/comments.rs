@@ -162,7 +162,8 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// `None` if this is a raw identifier.
+/// The length of the raw string at the beginning of `text`. `None` if `text` begins with a raw
+/// identifier, such as `r#type`.
 fn raw_string(text: &str) -> Option<usize> {
     let hashes = text[1..].bytes().take_while(|byte| *byte == b'#').count();
     let content = text[1 + hashes..].strip_prefix('"')?;

@@ -12,8 +12,8 @@ use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
-/// For each file, the files that it imports, each with the first import that leads to the imported
-/// file.
+/// The imports of a crate. The outer key is the importing file, and the inner key is the imported
+/// file. The value is the first import that leads from the one to the other.
 type Graph<'a> = BTreeMap<usize, BTreeMap<usize, &'a Import>>;
 
 pub(super) fn check(crate_: &Crate<'_>) -> Vec<Finding> {

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_only_above_the_maximum_length() {
+    fn only_a_file_above_the_maximum_length_is_a_finding() {
         assert_eq!(rules("src/a.rs", &file(699, 0)), []);
         assert_eq!(rules("src/a.rs", &file(700, 0)), []);
         assert_eq!(rules("src/a.rs", &file(701, 0)), [Rule::FileLength]);

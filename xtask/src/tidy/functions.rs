@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_found_only_above_the_maximum_length() {
+    fn only_a_function_above_the_maximum_length_is_a_finding() {
         assert_eq!(rules(&function(69)), []);
         assert_eq!(rules(&function(70)), []);
         assert_eq!(rules(&function(71)), [(Rule::FunctionLength, "long".into())]);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_found_only_above_the_maximum_nesting() {
+    fn only_a_function_above_the_maximum_nesting_is_a_finding() {
         assert_eq!(rules(&nested(3)), []);
         assert_eq!(rules(&nested(4)), []);
         assert_eq!(rules(&nested(5)), [(Rule::Nesting, "deep".into())]);

@@ -121,7 +121,7 @@ mod tests {
     fn edges(files: &[(&str, &str)]) -> Vec<String> {
         let sources = Source::all_below("crates/x/src/", files);
         let crates = crates(&sources);
-        let [crate_] = crates.as_slice() else { panic!("one crate") };
+        let [crate_] = crates.as_slice() else { panic!("the files must be one crate") };
         let name =
             |import: &Import| format!("{} -> {}", crate_.path(import.from), crate_.path(import.to));
         let mut edges: Vec<String> = crate_.imports.iter().map(name).collect();

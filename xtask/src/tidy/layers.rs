@@ -1,10 +1,10 @@
 //! The rule for the layers of a crate: a folder imports only from the folders before it in the
 //! table.
 //!
-//! The table names every folder and root file of a crate, the lowest layer first. It is a finding
-//! if a name in the table has no sources, or if the table lacks a folder or file. The rule checks
-//! all paths in the code, except in test-only code. An item belongs to the layer of the file that
-//! defines it. A re-export from `lib.rs` does not change the layer.
+//! The table names every folder and root file of a crate, the lowest layer first. The rule reports
+//! a name in the table that has no sources, and a folder or file that is not in the table. It
+//! checks all paths in the code, except in test-only code. An item belongs to the layer of the file
+//! that defines it. A re-export from `lib.rs` does not change the layer.
 
 use crate::tidy::imports::{Crate, Import};
 use crate::tidy::{Finding, Rule};
@@ -38,7 +38,7 @@ impl Layer {
     }
 }
 
-/// The layers of the log.
+/// The layers of `downlink-log`, the log of events.
 const LOG: Layers = Layers {
     folder: "crates/downlink-log/src/",
     order: &[
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_and_unlisted_names_are_found() {
+    fn names_without_sources_and_files_that_are_not_in_the_table_are_found() {
         assert_eq!(findings(&LOG, &EMPTY[1..], &[])[0].path, "crates/downlink-log/src/sync.rs");
         let all = [&EMPTY[..], &["new/a.rs", "new/b.rs", "ring.rs"]].concat();
         let findings = findings(&LOG, &all, &[]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exceptions_of_a_layer_name_only_lower_layers() {
+    fn the_layers_that_a_layer_must_not_import_are_below_it() {
         for Layers { order, .. } in TABLE {
             for (place, layer) in order.iter().enumerate() {
                 let below: Vec<&str> = order[..place].iter().map(|layer| layer.name).collect();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_for_a_crate_without_sources_is_found() {
+    fn every_layer_of_a_crate_without_sources_is_a_finding() {
         let listed: usize = TABLE.iter().map(|layers| layers.order.len()).sum();
         assert_eq!(check(&[]).len(), listed);
     }

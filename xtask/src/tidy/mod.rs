@@ -125,7 +125,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Verdict> {
     Ok(if findings.is_empty() { Verdict::Good } else { Verdict::Bad })
 }
 
-/// The step of `ci`.
+/// The step `tidy` of `cargo xtask ci`.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     match run(workspace)? {
         Verdict::Good => Ok(Outcome::Passed),

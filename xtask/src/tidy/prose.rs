@@ -25,7 +25,8 @@ const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "record"];
 struct Turn {
     name: &'static str,
     pattern: &'static str,
-    /// If this pattern matches the text from the group `next` on, the turn is not a hit.
+    /// If this pattern matches the rest of the sentence, the turn is not a hit. The rest begins at
+    /// the group `next` of `pattern`.
     unless: Option<&'static str>,
 }
 

@@ -4,8 +4,8 @@
 //! the tokens of macros. Test-only code is left out. `modules.rs` finds the targets of the paths.
 //!
 //! A path of one segment may be a local variable. So the collection leaves out the names that a
-//! function binds. In macros, it leaves out single lower-case words, except the names of
-//! called functions and macros.
+//! function binds. In macros, it keeps a single lower-case word only if the word is the name of a
+//! called function or macro.
 
 use std::collections::HashSet;
 
@@ -111,7 +111,8 @@ impl Collector<'_> {
         }
     }
 
-    /// True if a path certainly leads to a variable or stays in its own module.
+    /// True if a path cannot lead to another file: it is a local variable, a single keyword, or
+    /// begins with `Self`.
     fn is_local(&self, segments: &[String], kind: Kind) -> bool {
         match segments {
             [name] if kind == Kind::Use => {

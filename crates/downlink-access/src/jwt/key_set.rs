@@ -35,9 +35,9 @@ pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// server should then end the fetch, because a late outcome could replace a newer key set.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum difference between the times of two calls that are out of order. Each request reads
-/// the clock when it begins, so a call may get an older time than the call before it. If the time
-/// is older by more than this, the clock was set back.
+/// The maximum difference between the times of two calls that are only out of order. Each request
+/// reads the clock when it begins. Requests overlap, so a call may get an older time than the call
+/// before it. If the time is older by more than this difference, the clock was set back.
 const REORDERED_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum age of a set. If no newer set was fetched by then, the tokens of the issuer are
@@ -180,8 +180,8 @@ struct State {
     /// The beginning of the newest fetch.
     began: Option<Timestamp>,
     in_flight: bool,
-    /// Whether to fetch before [`FETCH_EVERY`] has passed, because the set lacks the key of a token
-    /// or because the newest fetch brought no set.
+    /// Whether to fetch before [`FETCH_EVERY`] has passed. There are two reasons: the set lacks the
+    /// key of a token, or the newest fetch brought no set.
     is_due: bool,
     /// The number of fetches that removed a key: the new set lacked a key of the older set.
     removals: u64,

@@ -31,14 +31,14 @@ const MARKS: usize = 4;
 
 const GROUPS: usize = VERIFIED_SIGNATURES_MAX / MARKS;
 
-/// A mark of 96 bits. A token with a wrong signature has one of the 4 marks of its group with a
-/// probability of 4 in 2⁹⁶.
+/// A mark of 96 bits. A token with a wrong signature is accepted if its mark is equal to one of the
+/// 4 marks of its group. The probability is 4 in 2⁹⁶.
 type Mark = [u8; 12];
 
 type Group = [Mark; MARKS];
 
-/// The value of a free place in a group. A token has this value as its mark with a probability of 1
-/// in 2⁹⁶.
+/// The value of a free place in a group. The mark of a token is equal to this value with a
+/// probability of 1 in 2⁹⁶.
 const EMPTY: Mark = [0; 12];
 
 /// The marks of the verified signatures.
@@ -150,6 +150,6 @@ mod tests {
         let key = KeyId::from_bytes([1; KeyId::BYTES]);
         let other = VerifiedSignatures::new();
         assert_eq!(signatures.place(key, &parts).unwrap().mark, marks[0]);
-        assert_ne!(other.place(key, &parts).unwrap().mark, marks[0], "each process has its key");
+        assert_ne!(other.place(key, &parts).unwrap().mark, marks[0], "each table has its own key");
     }
 }

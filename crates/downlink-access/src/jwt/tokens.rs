@@ -47,7 +47,8 @@ pub enum TokensError {
 
 /// Verifies the tokens of one issuer.
 ///
-/// All keys must belong to this issuer, because whoever has a key can name any client.
+/// All keys must belong to this issuer. A party that can sign with one of the keys can make a token
+/// for any client.
 ///
 /// ```
 /// use std::time::Duration;
@@ -339,7 +340,8 @@ impl Tokens {
 }
 
 struct Times {
-    /// The end of the token. If this end has passed, the end of the leeway instead.
+    /// The end of the token. After this end, the token is accepted for [`LEEWAY`] longer. `until`
+    /// is then the end of that time.
     until: Timestamp,
     issued_at: Timestamp,
 }
@@ -351,8 +353,8 @@ mod tests {
 
     use super::*;
 
-    /// The signature of this token is wrong. The verifier accepts the token only if it finds the
-    /// signature among those that it has verified.
+    /// Both tokens of this test have a wrong signature. The verifier accepts such a token only if
+    /// it finds the signature among those that it has verified before.
     #[test]
     fn only_signatures_of_public_keys_are_recognised() {
         let now = Timestamp::from_millis(1_800_000_000_000);

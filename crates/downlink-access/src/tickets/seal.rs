@@ -2,8 +2,9 @@
 //!
 //! A ticket is base64url of a version, the id of its key, a nonce, and the sealed content. The seal
 //! also covers the name of the hub, so no other hub opens the ticket. The cipher is
-//! AES-256-GCM-SIV. Several nodes seal with the same key and random nonces, so two tickets may get
-//! the same nonce. With this cipher, that only reveals whether their contents are equal.
+//! AES-256-GCM-SIV. Several nodes (servers of the same hub) seal with the same key and random
+//! nonces, so two tickets may get the same nonce. With this cipher, that only reveals whether their
+//! contents are equal.
 
 use std::fmt;
 

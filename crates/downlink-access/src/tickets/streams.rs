@@ -1,5 +1,5 @@
-//! The streams that tickets opened on this node. The newest stream of a ticket ends the older
-//! stream.
+//! The streams that tickets opened on this node, which is one of several servers with the same
+//! ticket keys. The newest stream of a ticket ends the older stream.
 //!
 //! If the server has not noticed that a connection was cut, the client ends its own dead stream in
 //! this way when it reconnects. If a thief uses a ticket, the thief ends the stream of the owner,
@@ -30,8 +30,9 @@ pub struct TicketStreamsFull {
 /// The first bits of a ticket's id. An open stream keeps them instead of the whole id, to save
 /// memory.
 ///
-/// The ids are random. If 10,000 streams are open, a new one has the tag of another ticket with a
-/// probability of 2 in 10¹². The other stream would end, and its client would reconnect.
+/// The ids are random. If 10,000 streams with tickets are open, a new stream has the tag of another
+/// ticket with a probability of 2 in 10¹². The stream of that ticket would end, and its client
+/// would reconnect.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct TicketTag(NonZero<u64>);
 
@@ -85,7 +86,7 @@ impl IssuedTicket {
 /// The newest open stream of each ticket.
 #[derive(Debug)]
 pub(crate) struct TicketStreams {
-    /// For each ticket, the lower half of the stream's number. The whole number would take four
+    /// For each ticket, the lower half of the stream's number. The full number would take four
     /// bytes more.
     open: BTreeMap<TicketTag, u32>,
     streams_max: usize,
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_number_of_a_displaced_stream_is_found() {
+    fn the_full_number_of_a_displaced_stream_is_found() {
         let limit = 1 << 32;
         for (older, newer) in [
             (0, 1),

@@ -24,7 +24,8 @@ pub(crate) struct Ticket {
     /// The time when the issuer's own credential was issued. The issuer is the caller that issued
     /// the ticket.
     pub(crate) issued_at: Timestamp,
-    /// The key that verified the issuer's own credential. `None` for a trusted socket.
+    /// The key that verified the issuer's own credential. `None` if the issuer needed no
+    /// credential, for example on a Unix socket that only the operator may use.
     pub(crate) issuer: Option<AcceptedKey>,
 }
 

@@ -1,5 +1,6 @@
-//! Tests of grants. A grant says which topics a client may use, and how. The tests check requests
-//! against grants, and read grants from JSON.
+//! Tests of grants. A grant says which topics a client may use, and how. It may also allow the
+//! inbox of a client, which has the events for this client. The tests check requests against
+//! grants, and read grants from JSON.
 
 use downlink_access::{
     AccessError, GRANT_BYTES_MAX, GRANT_SELECTORS_MAX, Grant, InvalidGrant, KeyRole, Right,

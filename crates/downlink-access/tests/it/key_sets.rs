@@ -194,7 +194,7 @@ fn a_removed_key_is_refused_after_the_next_fetch() {
     assert_eq!(
         removed,
         Err(AccessError::KeyUnknown),
-        "the key set has just been fetched, so the answer is final"
+        "the key set has just been fetched, so it is not fetched again for this token"
     );
 }
 
@@ -256,7 +256,7 @@ fn a_failed_fetch_for_an_unknown_key_is_repeated_after_ten_seconds() {
 }
 
 #[test]
-fn a_fetch_without_an_outcome_ends_after_a_timeout() {
+fn a_fetch_without_a_result_counts_as_failed_after_a_timeout() {
     let cache = KeySetCache::new();
     assert!(cache.poll_fetch(now()));
     assert_eq!(cache.next_fetch_at(now()), after(FETCH_TIMEOUT));
@@ -340,7 +340,7 @@ fn rsa_keys_with_an_unsafe_exponent_or_modulus_are_refused() {
 }
 
 #[test]
-fn keys_whose_members_do_not_allow_verification_are_refused() {
+fn keys_whose_json_members_do_not_allow_verification_are_refused() {
     let usable = |member: &str| {
         let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
         let key = set["keys"][1].as_object_mut().unwrap();

@@ -42,13 +42,13 @@ fn a_client_loses_credentials_issued_up_to_the_time_of_the_revocation() {
     assert!(is(&ada, NOW));
     assert!(!is(&ada, NOW + 1));
     assert!(!is(&ada, NOW + 130));
-    assert!(is(&ada, NOW + 131), "a token from the future must not escape the revocation");
+    assert!(is(&ada, NOW + 131), "a token with a future time of issue must be revoked too");
     assert!(!is(&bob, NOW - 1));
     assert!(!revocations.is_revoked(Issued::new(None, None, now()), &[], now()));
 }
 
 #[test]
-fn a_client_loses_a_topic_and_every_selector_that_matches_it() {
+fn a_revoked_topic_is_refused_and_so_is_every_selector_that_matches_it() {
     let room = Revoked::Topic(client("ada"), selector("rooms/7"));
     let revocations = revoked(&[(room, NOW), (of("aaa"), NOW), (of("zoe"), NOW)]);
     let ada = client("ada");
@@ -86,7 +86,7 @@ fn the_later_of_two_revocations_counts() {
 }
 
 #[test]
-fn an_entry_is_kept_as_long_as_a_token_may_live() {
+fn a_revocation_is_kept_as_long_as_a_token_may_live() {
     let mut revocations = revoked(&[(of("ada"), NOW)]);
     // A token lives for at most a day. Clocks may differ by 30 s at the start of the token's life,
     // and by 30 s at its end.
@@ -114,7 +114,7 @@ fn a_revoked_token_is_never_accepted_again() {
 }
 
 #[test]
-fn above_the_limit_the_oldest_entry_is_forgotten_and_its_time_becomes_the_floor() {
+fn above_the_limit_the_oldest_revocation_is_forgotten_and_its_time_becomes_the_floor() {
     let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), 2);
     add(&mut revocations, of("ada"), NOW);
     add(&mut revocations, of("bob"), NOW + 10);
@@ -144,7 +144,7 @@ fn the_default_limit_of_revocations_applies() {
 /// A user may revoke its own topics. Even if a user revokes more topics than the list can hold, the
 /// credentials of other users must stay valid.
 #[test]
-fn a_client_above_its_limit_of_topics_is_revoked_as_a_whole() {
+fn a_client_with_too_many_revoked_topics_is_revoked_as_a_whole() {
     // Room for all topics of Ada, for Ada as a whole client, and for Bob.
     const ENTRIES_MAX: usize = REVOKED_TOPICS_PER_CLIENT_MAX + 2;
     let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), ENTRIES_MAX);
@@ -187,7 +187,7 @@ fn revoked_keys_above_the_limit_are_refused() {
 }
 
 #[test]
-fn every_kind_of_entry_can_be_stored_and_read_again() {
+fn every_kind_of_revocation_can_be_stored_and_read_again() {
     let mut before = Revocations::with_entries_max(Duration::from_secs(DAY), 3);
     let room = Revoked::Topic(client("a*{b}"), selector("rooms/{x}/*"));
     for (n, revoked) in
@@ -208,14 +208,14 @@ fn every_kind_of_entry_can_be_stored_and_read_again() {
 }
 
 #[test]
-fn bytes_that_are_not_an_entry_are_refused() {
+fn bytes_that_are_not_a_revocation_are_refused() {
     let entry = |revoked| Revocation { revoked, at: Timestamp::from_millis(1) }.to_bytes();
     let ada = entry(of("ada"));
     assert_eq!(Revocation::from_bytes(&ada[..8]), None);
     assert_eq!(
         Revocation::from_bytes(&ada[..9]),
         None,
-        "an entry with an empty client name was accepted"
+        "a revocation with an empty client name was accepted"
     );
     assert_eq!(Revocation::from_bytes(&[&[9], &ada[1..]].concat()), None);
     assert_eq!(Revocation::from_bytes(&[entry(Revoked::Everyone), vec![0]].concat()), None);

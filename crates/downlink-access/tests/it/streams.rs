@@ -185,7 +185,7 @@ fn a_revoked_key_ends_its_streams_and_a_forgotten_key_is_accepted_again() {
 }
 
 #[test]
-fn after_a_change_every_stream_is_outdated_until_it_is_checked() {
+fn after_a_change_every_stream_needs_a_new_check_of_its_rights() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     let outdated = |streams: &[(StreamGrant, Selection); 4]| {
@@ -204,7 +204,7 @@ fn after_a_change_every_stream_is_outdated_until_it_is_checked() {
 }
 
 #[test]
-fn streams_stay_valid_after_the_access_control_was_dropped() {
+fn streams_stay_open_after_the_app_has_dropped_its_access() {
     let access = Server::new().access();
     let mut streams = open_streams(&access);
     drop(access);

@@ -1,6 +1,7 @@
 //! Tests of tickets. An app issues a ticket to a client, and the client opens a stream with the
 //! ticket. The tests are about the rights of a ticket, the callers that may issue one, its end, its
-//! protection against changes, and the streams opened with it.
+//! protection against changes, and the streams opened with it. The inbox of a client has the events
+//! for this client.
 
 use std::time::Duration;
 

@@ -350,7 +350,7 @@ fn the_client_in_a_template_must_be_a_whole_segment() {
 }
 
 #[test]
-fn settings_that_would_trust_strangers_are_refused() {
+fn settings_with_too_many_keys_or_without_a_key_an_issuer_or_an_audience_are_refused() {
     let build = |keys, rules| Tokens::new(keys, rules).err();
     assert_eq!(build(TokenKeys::new(), TokenRules::default()), Some(TokensError::NoKey));
     let pem = include_bytes!("../fixtures/es256.public.pem");
@@ -430,9 +430,9 @@ fn a_token_can_be_inspected_without_a_key() {
     assert_eq!(inspect("a.b").unwrap_err().code(), "token_malformed");
 }
 
-/// A token without `iat` could be accepted after its revocation was forgotten. A token lives for at
-/// most a day after its `iat`, and a server forgets a revocation after about a day. A token without
-/// `iat` may end ten days after the revocation. By then, the server has forgotten the revocation.
+/// A server forgets a revocation after about a day, because a token lives for at most a day after
+/// its `iat`. A token without `iat` could live for longer. It would be accepted again after the
+/// server has forgotten its revocation.
 #[test]
 fn a_token_without_the_time_of_its_issue_is_malformed() {
     assert_eq!(code(&hs256(&format!(r#"{{"exp":{}}}"#, NOW + 60))), "token_malformed");

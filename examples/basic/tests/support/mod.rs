@@ -54,7 +54,7 @@ impl Streaming {
             let bytes =
                 frame.expect("the body has not failed").into_data().expect("the frame has data");
             self.seen
-                .push_str(std::str::from_utf8(&bytes).expect("each read ends with a whole event"));
+                .push_str(std::str::from_utf8(&bytes).expect("no read ends within a character"));
         }
         &self.seen
     }

@@ -74,8 +74,8 @@ function show(name) {
 
 // --- Showing ---
 
-/** The ids of the events on the page. The server may repeat events after a gap, and the page must
- * not show them twice. */
+/** The ids of the events on the page. After a gap (a notice that events are missing), the server
+ * may send some events again. The page must not show them twice. */
 const shown = new Set();
 
 function showMessage(id, message) {

@@ -28,8 +28,8 @@ function connect() {
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RESTART_MS);
   };
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // The server skipped values, because the page was slow. The page ignores this gap, because only
-  // the newest value counts.
+  // The server sends this event if it skipped values because the page was slow. The page ignores
+  // the event, because only the newest value counts.
   source.addEventListener('downlink.gap', () => {});
 }
 

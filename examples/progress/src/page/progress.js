@@ -42,7 +42,8 @@ function watch() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // The server skipped events. The page ignores this gap, because each event has the whole state.
+  // The server sends this event if it skipped other events. The page ignores it, because each event
+  // of a job has the whole state.
   source.addEventListener('downlink.gap', () => {});
 }
 

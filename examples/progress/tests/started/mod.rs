@@ -68,7 +68,7 @@ impl Started {
             let read = patiently(socket.read(&mut bytes)).await.expect("the connection is open");
             assert!(read > 0, "the stream ended after {seen:?}");
             seen.push_str(
-                std::str::from_utf8(&bytes[..read]).expect("each read ends with a whole event"),
+                std::str::from_utf8(&bytes[..read]).expect("no read ends within a character"),
             );
         }
         assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
