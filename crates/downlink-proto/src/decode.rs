@@ -87,8 +87,9 @@ impl DecoderLimits {
 ///
 /// The decoder holds at most one unfinished line, one unfinished event, and the items that
 /// [`poll_item`](Self::poll_item) has not returned yet. [`DecoderLimits`] limits the line and the
-/// event. A line with invalid UTF-8 can become a text of three times as many bytes. A chunk adds at
-/// most one item for every two bytes.
+/// event. A line with invalid UTF-8 can become a text of three times as many bytes. Each item takes
+/// at least two bytes of the stream, and the first of these bytes may be in an earlier chunk. So a
+/// chunk of n bytes adds at most n / 2 + 1 items.
 ///
 /// ```
 /// use downlink_proto::{Decoder, Item, Retry};

@@ -16,8 +16,8 @@ use crate::{
 /// the id and the reconnection time of an event without data, but reports no event to its
 /// listeners. If the data is empty, the reader does report an event, with the data `""`.
 ///
-/// Each setter has the name of the field that it sets, and replaces an earlier value.
-/// [`fields`](Event::fields) returns the values.
+/// Each setter replaces the earlier value of its field. [`fields`](Event::fields) returns the
+/// values.
 ///
 /// # Limits
 ///

@@ -184,8 +184,8 @@ pub struct InvalidField {
     pub reason: InvalidReason,
 }
 
-/// The reason why a value was refused. `Display` writes the second part of the message of
-/// [`InvalidField`], which follows the name of the field.
+/// The reason why a value was refused. The message of [`InvalidField`] names the field, and then
+/// contains the text that `Display` writes for this reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidReason {

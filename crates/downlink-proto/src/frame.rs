@@ -1,9 +1,9 @@
 //! A frame holds the bytes of one event or comment, ready to send.
 //!
 //! A frame is made only from checked values, and a blank line at its end completes the event. So a
-//! writer may send frames in any order, and no frame can become a part of another frame's event.
-//! The exception is a frame of [`Frame::comment_line`], which has no blank line. A reader sees its
-//! comment as the first line of the next event, and ignores the comment.
+//! writer may send frames in any order, and no frame can become a part of another frame's event. A
+//! frame of [`Frame::comment_line`] has no blank line, so a reader sees its comment as the first
+//! line of the next event. This does no harm, because a reader ignores comments.
 
 use std::borrow::Cow;
 

@@ -2,8 +2,8 @@
 //!
 //! Line ends are LF, CR and CRLF. A CR ends its line at once. An LF right after a CR belongs to the
 //! same line end, even if it arrives in the next chunk. One byte order mark at the start of the
-//! stream is dropped. Each byte is searched once and copied at most once. A line that is within one
-//! chunk is not copied.
+//! stream is dropped. Each byte is searched for a line end at most once, and copied at most once. A
+//! line that is within one chunk is not copied.
 //!
 //! This module splits bytes, before they are decoded as UTF-8. That is correct, because in UTF-8
 //! the bytes of CR and LF are never part of another character.

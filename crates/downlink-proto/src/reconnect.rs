@@ -25,8 +25,9 @@ pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 /// event makes the next wait longer, as a failed attempt does.
 ///
 /// If a proxy answers in place of a dead server, it usually ends the stream within one round trip.
-/// With half the time, a slow proxy would count as a working server. With double the time, clients
-/// would wait longer and longer for servers that end each stream after a second or two.
+/// With half the time, the empty stream of a slow proxy could last longer than this limit. The
+/// client would then reconnect without a longer wait. With double the time, clients would wait
+/// longer and longer for servers that end each stream after a second or two.
 pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 
 /// The maximum of the random time that is added to the wait after failures in a row: 30 seconds.

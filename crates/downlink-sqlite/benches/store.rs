@@ -26,7 +26,9 @@ use downlink_sqlite::{SqliteOptions, SqliteStore};
 /// The number of bytes of an event.
 const EVENT_BYTES: usize = 256;
 
-/// The time for which a round measures one kind of write, and the number of rounds.
+/// The benchmark runs in rounds. A round measures writes to the plain file for this time, and then
+/// durable commits for this time. Relaxed commits, which are not flushed at once, get a quarter of
+/// this time. `ROUNDS` is the number of rounds.
 const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 6;
 
@@ -68,8 +70,8 @@ fn main() {
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Measures how long a store with a hundred thousand topics takes to open, and how long a reader
-/// waits for its first page.
+/// Measures how long a store with a hundred thousand topics takes to open. Also measures how long a
+/// reader waits for its first page (the first part of the events that it wants).
 fn measure_opening(path: &Path) {
     let mut store = open(path, 1);
     for round in 0..1_000 {

@@ -186,9 +186,10 @@ const WRITER_CACHE_KIB: i64 = 16 * 1_024;
 /// half of this size. A long read can make it much longer.
 const WAL_KEPT_BYTES: i64 = 32 << 20;
 
-/// The maximum number of epochs that the file remembers. Each restart begins an epoch. With ten
-/// restarts a day, the file remembers the epochs of a year. A reader with an id of a forgotten
-/// epoch gets the same answer as with an id of an unknown epoch.
+/// The maximum number of epochs that the file remembers. An epoch lasts from one opening of the
+/// store to the next, and each id of the log contains its epoch. With ten restarts a day, the file
+/// remembers the epochs of a year. A reader with an id of a forgotten epoch gets the same answer as
+/// with an id of an unknown epoch.
 const EPOCHS_MAX: usize = 4_096;
 
 /// Opens a connection that writes. Creates the file if there is none.
@@ -226,7 +227,8 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
 /// Reads the state that the log needs at its start. The result also lists the new epoch, although
 /// the file does not have this epoch yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
-    // The newest event may have no row. In this case, `meta` has the newest offset and time.
+    // The newest event may have no row in `events`, for example because it was evicted. In this
+    // case, `meta` has the newest offset and time.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
     let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
     let next_offset = Offset::new(next.max(meta(db, "next_offset")?));

@@ -163,8 +163,9 @@ enum Holder {
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     pub(crate) file: FileUse,
-    /// Set when the last handle of the log is dropped. A new store in this process then waits until
-    /// the lock is released.
+    /// Set when the store begins to close. This happens when the program drops its last handle of
+    /// the log that uses the store. A new store in this process then waits until the lock is
+    /// released.
     pub(crate) is_closing: Arc<AtomicBool>,
 }
 

@@ -3,14 +3,15 @@
 //! hole is the range of evicted events that the reader has missed. Between two calls, a replay
 //! remembers its topics and how far it has searched for the hole.
 //!
-//! Each call reads in a new transaction, and the file may have changed since the last call. The
-//! replay recognises three kinds of changes by these rules:
+//! Each call reads in a new transaction, and the file may have changed since the last call. Each
+//! topic has a number and a row in the table `topics`. The row stores the floor of the topic, which
+//! is the offset after its last evicted event. Trimming may delete the row of a topic without
+//! events. The replay recognises three kinds of changes by these rules:
 //!
 //! - A new topic has a higher number than all earlier topics.
 //! - A new eviction has a higher number than all earlier evictions.
-//! - A topic whose row was deleted shares one floor with all other names without a row. A floor is
-//!   the offset after the last evicted event. When a row is deleted, the shared floor rises at
-//!   least to the floor in the row.
+//! - All topic names that have no row share one floor. When a row is deleted, the shared floor
+//!   rises at least to the floor in the row.
 
 mod events;
 mod floors;

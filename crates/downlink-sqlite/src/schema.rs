@@ -19,11 +19,11 @@ pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
 /// The steps. The step at index n changes layout n into layout n + 1. A new file has layout 0.
 pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
-/// The first layout. A commit adds each event as the last row of `events`. Later, trimming adds one
-/// row to `memberships` for each topic of the event. All events below `meta.indexed` have these
-/// rows. `events.topics` also lists the topics of each event. So a reader that walks all events in
-/// order need not look up the topics in another table. The kinds of topics are 0 for everyone's
-/// topic, 1 for a client's inbox, and 2 for any other topic.
+/// The first layout. A commit adds each event as the last row of `events`. After commits, trimming
+/// evicts old events, and adds one row to `memberships` for each topic of a new event. All events
+/// below `meta.indexed` have these rows. `events.topics` also lists the topics of each event. So a
+/// reader that walks all events in order need not look up the topics in another table. The kinds of
+/// topics are 0 for everyone's topic, 1 for a client's inbox, and 2 for any other topic.
 const FIRST: &str = include_str!("layout/1.sql");
 
 /// The second layout. It numbers the evictions, and stores the second to last evicted offset of

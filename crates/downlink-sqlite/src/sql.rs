@@ -162,9 +162,10 @@ impl TopicEvictions {
         Self { floor, lower_floor, number }
     }
 
-    /// The evictions that count for every name without a row. Of the floors in all deleted rows,
-    /// the store keeps only the highest. So for a name without a row, all events below this floor
-    /// count as evicted.
+    /// The evictions that count for every name without a row in `topics`. Trimming deletes rows of
+    /// topics without events. Of the floors in all deleted rows, the store keeps only the highest.
+    /// A name without a row may be the name of such a topic. So for this name, all events below the
+    /// highest deleted floor count as evicted.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
         let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
              FROM meta f, meta a, meta e

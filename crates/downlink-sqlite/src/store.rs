@@ -37,9 +37,9 @@ const CHECKPOINT_PAGES: usize = 4_000;
 /// on a disk that has room for this many bytes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
-/// After this time without a commit, the writer's cache is freed. A few hundred commits fill it
-/// again. With a shorter time, the writer would free the cache during short pauses of the
-/// publishers, and then read the same pages again.
+/// After this time without a commit, the writer frees its cache: the pages of the file that it
+/// keeps in memory. A few hundred commits fill the cache again. With a shorter time, the writer
+/// would free the cache during short pauses of the publishers, and then read the same pages again.
 const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// The writer of a store in one SQLite file.
@@ -227,8 +227,8 @@ impl SqliteWriter {
         written.next_offset = last.offset.get() + 1;
         written.at = written.at.max(last.at);
         written.unflushed = durability == Durability::Relaxed;
-        // An event without recipients or without a payload has no row, so its offset and time are
-        // stored in `meta` for the next opening.
+        // An event without recipients or without a payload has no row in `events`, so its offset
+        // and time are stored in `meta` for the next opening.
         let is_bare = last.to.is_empty() || last.payload.is_none();
         written.note(&transaction, is_bare, *clock_delta)?;
         Ok(transaction.commit()?)

@@ -118,8 +118,8 @@ impl TopicCache {
     }
 
     /// The topic of an address. If the file has no such topic, creates it. The floor of a topic is
-    /// the offset after its last evicted event. A new topic gets the floor that all names without a
-    /// row share.
+    /// the offset after its last evicted event. Trimming may have deleted an earlier row of a new
+    /// topic. So a new topic gets the floor that all names without a row in `topics` share.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();

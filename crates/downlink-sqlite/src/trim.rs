@@ -47,12 +47,13 @@ const STEP_ROWS: usize = 512;
 const INDEX_ROWS: usize = 4_096;
 
 /// The number of events that are evicted between two checks of the size of the file. These events
-/// are small compared with any sensible limit, so one check for all of them is enough.
+/// are small compared with any sensible limit for this size, so one check for all of them is
+/// enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After a store is opened, trimming checks the topics of this many of the newest events. Topics
-/// with only older events are within their rule, because trimming ran after the commits of these
-/// events.
+/// After a store is opened, trimming checks the topics of this many of the newest events. A topic
+/// that has only older events is within its rule, because trimming ran after the commits of the
+/// older events.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
@@ -157,7 +158,8 @@ struct TrimStep<'a> {
     eviction: u64,
     /// Whether this step has evicted anything.
     evicted: bool,
-    /// The earliest time at which an event, a finish mark or a key reaches its maximum age.
+    /// The earliest time at which an event, a finish mark or an idempotency key reaches its maximum
+    /// age.
     next: Option<Timestamp>,
 }
 

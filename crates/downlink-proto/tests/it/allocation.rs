@@ -41,7 +41,8 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
 }
 
 /// The counts of this thread. Each call of [`allocations_of`] sets them to zero before it runs its
-/// code. Async tests use this function.
+/// code. A test whose code awaits cannot run this code inside [`allocations_of`], so it reads the
+/// counts with this function.
 #[allow(dead_code, reason = "only some tests await")]
 pub(crate) fn used() -> Used {
     USED.get()

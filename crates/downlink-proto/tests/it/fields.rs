@@ -1,5 +1,6 @@
 //! Tests of ids, types and other values that are checked when they are made. They show which texts
-//! are accepted or refused, and the error messages.
+//! are accepted or refused, and the error messages. `main.rs` explains the numbers in the names of
+//! the tests.
 
 use std::{error::Error as _, time::Duration};
 
@@ -46,7 +47,7 @@ fn panic_of<T: std::fmt::Debug>(make: fn() -> T) -> String {
 }
 
 #[test]
-fn from_static_agrees_with_new_and_panics_where_new_fails() {
+fn from_static_makes_the_same_value_as_new_and_panics_if_new_fails() {
     assert_eq!(EventType::from_static("tick"), EventType::new("tick").unwrap());
     assert_eq!(EventId::from_static("a b"), EventId::new("a b").unwrap());
     assert_eq!(panic_of(|| EventType::from_static("a\n")), refused(EventType::new("a\n")));

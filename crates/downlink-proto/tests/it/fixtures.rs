@@ -28,7 +28,7 @@ fn streams() -> Vec<PathBuf> {
     streams
 }
 
-/// The events as lines of JSON, in the format of `downlink decode`.
+/// The events as lines of JSON, in the format of the command `downlink decode`.
 fn to_json_lines(seen: &[Seen]) -> String {
     seen.iter()
         .filter_map(|seen| match seen {

@@ -1,5 +1,6 @@
 //! Tests of the decoder's limits, with input below, at and above each limit. Further tests check
-//! the bounds on the decoder's memory and work.
+//! the bounds on the decoder's memory and work. `main.rs` explains the numbers in the names of the
+//! tests.
 
 use std::error::Error as _;
 

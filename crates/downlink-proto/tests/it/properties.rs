@@ -3,7 +3,7 @@
 //! - a: The decoder reads the events that the encoder wrote.
 //! - b: The items and the errors do not depend on the chunks.
 //! - c: The memory of the decoder is bounded.
-//! - d: A reader gets exactly one event from the frame of an event.
+//! - d: A reader gets exactly one event from the frame of an event with data.
 //! - e: The decoder agrees with the naive reader.
 
 use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Retry};

@@ -1,5 +1,6 @@
-//! Tests of stamped frames. A stamped frame is first encoded without the offset in its id. Later,
-//! the offset is written into the frame.
+//! Tests of stamped frames. The id of such a frame ends with an offset, which is the number of the
+//! event in its log. The frame is first encoded without the offset. Later, the offset is written
+//! into the frame (stamping).
 
 use downlink_proto::{Event, EventId, EventType, Retry};
 

@@ -1,6 +1,7 @@
-//! Reads the events that a replay wants, in order of their offsets. There are two ways: to merge
-//! the event lists of the wanted topics, or to walk all events and skip the unwanted events. This
-//! module takes the way that reads fewer rows.
+//! Reads the events that a replay wants, in order of their offsets. The table `memberships` has a
+//! list of the events of each topic; trimming adds new events to these lists later. There are two
+//! ways to read the wanted events: to merge the lists of the wanted topics, or to walk all events
+//! and skip the unwanted events. This module takes the way that reads fewer rows.
 
 use std::collections::BTreeSet;
 
@@ -182,8 +183,8 @@ impl NewestSearch {
         Self { asked: (count, until), left: count, below: until, oldest: None }
     }
 
-    /// Continues the search until the rows of this call are used up. Returns `true` when the search
-    /// is over.
+    /// Continues the search until this call has read as many rows as one call may read. Returns
+    /// `true` when the search is over.
     pub(super) fn go_on(&mut self, snapshot: &mut Snapshot<'_>) -> Result<bool> {
         if self.left == 0 {
             return Ok(true);

@@ -8,12 +8,13 @@
 //! earlier evictions. The second part reads the topics with these higher numbers, in rising order.
 //! Later calls continue after the highest number that was read.
 //!
-//! A hole usually ends at a topic's floor, and no event is missing at or above the highest floor.
-//! But another wanted topic may still keep a topic's last evicted event. The reader gets this event
-//! from the other topic, so the hole ends at the first topic's lower floor instead. The lower floor
-//! of a topic is the offset after its second to last evicted event. When the other topic evicts the
-//! event too, the floor of the other topic rises above the event. This eviction has a new number,
-//! so a later call finds the floor.
+//! A hole usually ends right before the highest floor of the wanted topics. There is one exception.
+//! An event may have several topics, and another wanted topic may still keep the last event that a
+//! topic has evicted. The reader gets this event from the other topic, so the event is not missing.
+//! For this case, each topic also has a lower floor: the offset after its second to last evicted
+//! event. The hole then ends right before the lower floor. When the other topic evicts the event
+//! too, the floor of the other topic rises above the event. This eviction has a new number, so a
+//! later call finds the floor.
 
 use downlink_log::Offset;
 
@@ -53,7 +54,7 @@ pub(super) const EVICTIONS_UP: &str = "
 pub(crate) struct FloorWalk {
     /// The walk ignores evictions up to this number.
     after: u64,
-    /// The evictions that counted for names without a row at the last call.
+    /// The value of [`TopicEvictions::forgotten`] at the last call; `None` before the first call.
     forgotten: Option<TopicEvictions>,
     /// Whether the walk is in its first part, which reads the floors from the highest down.
     is_down: bool,
@@ -115,9 +116,11 @@ impl FloorWalk {
         Ok(true)
     }
 
-    /// The floors that need no walk: the floors of listed topics, and the floor that names without
-    /// a row share. The first call returns these floors. A later call returns them again only if
-    /// the shared floor has changed and is above `least`.
+    /// Returns the floors that can be read without a walk. If the replay has a list of its topics,
+    /// these are the floors of the listed topics. All topic names without a row in `topics` share
+    /// one floor. If a wanted name may have no row, the result has this shared floor too. The first
+    /// call returns all these floors. A later call returns them again only if the shared floor has
+    /// changed and is above `least`.
     fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<TopicEvictions>> {
         let forgotten = TopicEvictions::forgotten(snapshot.db)?;
         let is_first = self.forgotten.is_none();

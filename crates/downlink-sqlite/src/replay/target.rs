@@ -3,8 +3,9 @@
 //!
 //! A replay reads named topics, and topics that match patterns. The start of a pattern up to its
 //! first placeholder is its prefix. If few names in the file begin with these prefixes, the replay
-//! makes a list of its topics and merges the lists of their events. If there are more names, the
-//! replay walks all events, and checks for each event whether one of its topics is wanted.
+//! makes a list of its topics. It then merges the lists of the events of these topics (the table
+//! `memberships`). If there are more names, the replay walks all events, and checks for each event
+//! whether one of its topics is wanted.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -30,13 +31,13 @@ use crate::{
 /// milliseconds if none of the rows is wanted.
 pub(crate) const ROWS_MAX: usize = 4_096;
 
-/// A call may always read this many rows of events, even if it has used up its rows for topics. So
-/// every page makes progress.
+/// A call may always read this many rows of events, even if it has already read [`ROWS_MAX`] rows
+/// of topics. So every page makes progress.
 const EVENT_ROWS_MIN: usize = 1_024;
 
-/// If more names than this begin with the prefixes of the patterns, the replay walks all events.
-/// With more lists, merging them for a page would take longer than reading several thousand events
-/// in order.
+/// If more names than this begin with the prefixes of the patterns, the replay walks all events. To
+/// merge the lists of more topics for one page would take longer than to read several thousand
+/// events in order.
 pub(crate) const LISTED_MAX: usize = 64;
 
 /// The maximum number of names and prefixes to look up. A look-up takes about as long as reading a
@@ -87,8 +88,8 @@ pub(crate) enum ReplayTopics {
 /// A list of topics.
 #[derive(Debug)]
 pub(crate) struct Few {
-    /// The numbers of the topics, in rising order and without duplicates. Some of these topics may
-    /// no longer have a row.
+    /// The numbers of the topics, in rising order and without duplicates. Trimming may have deleted
+    /// the rows of some of these topics.
     pub(super) numbers: Vec<i64>,
     /// The highest topic number that the replay has checked.
     newest: i64,
@@ -131,7 +132,8 @@ impl Few {
         self.numbers.binary_search(&topic).is_ok()
     }
 
-    /// The evictions of the listed topics, and of the wanted names without a row.
+    /// The evictions of the listed topics. If a wanted name may have no row in `topics`, the result
+    /// also has the evictions that count for all such names (see [`TopicEvictions::forgotten`]).
     pub(super) fn evicted(&self, db: &Connection, wants: &Wants) -> Result<Vec<TopicEvictions>> {
         let select = "SELECT floor, floor_at, lower_floor, evicted FROM topics WHERE number = ?";
         let mut all = Vec::with_capacity(self.numbers.len() + 1);

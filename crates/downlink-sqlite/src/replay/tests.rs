@@ -1,5 +1,6 @@
 //! These tests check that one call of a replay reads only a limited part of the file. For this,
-//! they count the instructions of SQLite's virtual machine.
+//! they count the instructions of SQLite's virtual machine. A hole is the range of evicted events
+//! that a reader has missed.
 
 use std::{
     path::PathBuf,
@@ -22,7 +23,8 @@ use super::{target::ROWS_MAX, *};
 /// the rows.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
-/// Makes a file with topics. Each topic has one event, and a floor below the event.
+/// Makes a file with topics. Each topic has one event. The floor of each topic, which is the offset
+/// after its last evicted event, is below this event.
 fn file(name: &str, topics: u64) -> (PathBuf, Arc<Pool>, Arc<AtomicU64>) {
     let folder = std::env::temp_dir().join(format!("downlink-replay-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -99,7 +101,8 @@ fn read(replay: &mut Replay, count: &AtomicU64) -> (Vec<Page>, usize, u64) {
 #[test]
 fn each_call_reads_few_rows_even_with_a_thousand_patterns_and_many_topics() {
     let (path, pool, count) = file("patterns", 20_000);
-    // No topic matches these patterns. So the walks find nothing, and no full page ends them early.
+    // No topic matches these patterns. So the replay reads rows without finding an event, and no
+    // full page ends a call early.
     let misses = patterns((0..1_000).map(|n| format!("t{n}/{{id}}/x")));
     let mut replay = Replay::new(Arc::clone(&pool), misses);
     let (pages, calls, most) = read(&mut replay, &count);

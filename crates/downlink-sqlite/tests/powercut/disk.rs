@@ -1,5 +1,6 @@
 //! A simulated disk. The disk knows which writes were flushed, because only these survive a power
-//! cut for certain.
+//! cut for certain. Its plan (see `plan.rs`) determines at which call the power is cut, and which
+//! call fails.
 //!
 //! The functions in this file replace the functions of libc that write to files, in the whole
 //! program including SQLite. Calls for files outside the run's folder go to the kernel unchanged.

@@ -1,4 +1,5 @@
-//! Compares the file that survived the power cut with the output of the child process.
+//! Compares the file that survived the power cut with the output of the child process, which wrote
+//! to the file until the power was cut.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 

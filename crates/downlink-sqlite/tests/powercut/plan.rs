@@ -1,7 +1,8 @@
-//! The plan of a run has the `Sort` (the kind of failure) and a seed. The seed determines the disk
-//! call at which the power is cut, and the first disk call that may fail. The child process gets
-//! its plan from the parent process. This module also makes the events that the child process
-//! writes. These events are the same in every run.
+//! In each run, a child process writes to a store until its power is cut. The plan of a run has the
+//! `Sort` (the kind of failure) and a seed. The seed determines the disk call at which the power is
+//! cut, and the first disk call that may fail. The child process gets its plan from the parent
+//! process. This module also makes the events that the child process writes. These events are the
+//! same in every run.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,9 +14,10 @@ use downlink_log::{
 };
 use downlink_sqlite::SqliteOptions;
 
-/// The number of commits in a run. Calls to the disk are numbered, and the power is cut at a call
-/// with a number below `CALLS_MAX`. A whole run has slightly fewer than `CALLS_MAX` calls. If a run
-/// ends before the call with that number, the power is cut at the end of the run.
+/// The number of commits in a run. Calls to the disk are numbered. The plan picks a number below
+/// `CALLS_MAX`, and the power is cut at the call with this number. A whole run has slightly fewer
+/// than `CALLS_MAX` calls. If a run ends before the picked call, the power is cut at the end of the
+/// run.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
@@ -89,8 +91,8 @@ impl Plan {
         fastrand::Rng::with_seed(self.seed).u64(1..CALLS_MAX)
     }
 
-    /// The number of the first disk call that may fail. This call is not after the call at which
-    /// the power is cut.
+    /// The number of the first disk call that may fail. It is at most the number of the call at
+    /// which the power is cut.
     pub(crate) fn fail_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed ^ 0xfa11).u64(1..=self.cut_at())
     }

@@ -64,9 +64,9 @@ fn only_evictions_above_the_given_number_make_a_hole() {
     assert_eq!(hole_after(&store, &[topic("a")], 7, begun), None);
 }
 
-/// A topic's floor is the offset below which the topic has evicted its events. Here, the fast topic
-/// has a higher floor than the slow topic. Between two pages of a reader, the slow topic evicts
-/// events that are below the floor of the fast topic. The reader must still find this hole.
+/// A topic's floor is the offset below which the topic has evicted its events. Here, the topic
+/// `fast` has a higher floor than the topic `slow`. Between two pages of a reader, `slow` evicts
+/// events that are below the floor of `fast`. The reader must still find this hole.
 #[test]
 fn a_new_hole_below_the_floor_of_another_topic_is_found() {
     let folder = Folder::new();
@@ -129,6 +129,9 @@ fn a_replay_reads_topics_created_between_two_pages() {
     assert_eq!((page(&mut **pattern), page(&mut **names)), (vec![1, 2, 4, 5], vec![1, 2, 4]));
 }
 
+/// This store keeps no floors of topics without events, because `floors_max` is 0. It remembers
+/// only the highest of the forgotten floors, and uses this floor for every topic that it does not
+/// know.
 #[test]
 fn a_topic_whose_floor_was_forgotten_leaves_a_hole() {
     let folder = Folder::new();

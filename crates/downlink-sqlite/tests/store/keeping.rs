@@ -27,7 +27,7 @@ fn a_batch_can_be_read_after_the_store_is_opened_again() {
 }
 
 #[test]
-fn every_opening_begins_an_epoch_after_all_assigned_offsets() {
+fn the_offsets_of_a_new_epoch_are_above_all_earlier_offsets() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let epochs = [Epoch::from_random(100_001), Epoch::from_random(100_002)];
@@ -42,8 +42,8 @@ fn every_opening_begins_an_epoch_after_all_assigned_offsets() {
     assert_eq!(again.map(|_| ()), Err(StoreError::EpochTaken));
 }
 
-/// The store must not assign an offset again, even if no event in the file has this offset any
-/// more.
+/// A finish mark records that a topic is finished. It takes an offset, as an event does. The store
+/// must not assign an offset again, even if no event in the file has this offset any more.
 #[test]
 fn offsets_of_finish_marks_and_evicted_events_are_not_assigned_again() {
     let folder = Folder::new();
@@ -123,7 +123,7 @@ fn offsets_that_do_not_rise_are_refused() {
 }
 
 #[test]
-fn events_are_found_by_publisher_chosen_id_and_by_key() {
+fn events_are_found_by_the_id_of_the_publisher_and_by_the_idempotency_key() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -169,7 +169,7 @@ fn the_newest_events_are_read_back_with_all_their_fields() {
 }
 
 #[test]
-fn the_fingerprint_key_of_a_file_never_changes_and_differs_from_other_files() {
+fn each_file_has_a_different_fingerprint_key_that_never_changes() {
     let folder = Folder::new();
     let key = |name| open(&folder.file(name)).opened().fingerprint_key;
     let first = key("a.db");

@@ -1,4 +1,6 @@
-//! Tests of files whose tables have an older layout, of the stored clock, and of damaged rows.
+//! Tests of files whose tables have an older layout, and of damaged rows. Other tests check the
+//! clock state in the file: the newest time stamp, and the difference between the wall clock and
+//! the time stamps. A floor is the offset after the last evicted event of a topic.
 
 use std::path::Path;
 
@@ -106,8 +108,8 @@ fn the_next_transaction_stores_the_state_of_the_clock() {
     assert_eq!(open(&path).opened().clock, Some(ClockState { at: at(5), delta_ms: 90 }));
 }
 
-/// The finish mark of the topic is newer than every event, so no row of an event has the time of
-/// the mark.
+/// A finish mark records that a topic is finished. Here, the finish mark is newer than every event,
+/// so no row of an event has the time of the mark.
 #[test]
 fn the_stored_clock_is_not_behind_the_time_of_a_finish_mark() {
     let folder = Folder::new();

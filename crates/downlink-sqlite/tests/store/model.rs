@@ -3,7 +3,8 @@
 //!
 //! The floor of a topic is the offset after its last evicted event. The store must have all events
 //! of the topic at or above the floor. The retention rule must allow the eviction of each event
-//! below the floor. A reader must get exactly the events at or above the floor.
+//! below the floor. A reader must get exactly the events at or above the floor. A hole is the range
+//! of events that a reader misses because they were evicted after it started.
 
 use std::{collections::BTreeSet, time::Duration};
 

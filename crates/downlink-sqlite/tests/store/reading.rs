@@ -61,8 +61,8 @@ fn pages_have_a_limited_number_of_events_and_bytes() {
     assert_eq!(page(one, 9, 5, usize::MAX), (vec![], 10));
 }
 
-/// The pattern matches more topics than a replay lists. So the replay walks all events instead, and
-/// reads only a limited number of events for each page.
+/// A replay makes a list of its topics only if there are few. This pattern matches too many topics,
+/// so the replay walks all events instead. It reads only a limited number of events for each page.
 #[test]
 fn a_pattern_over_many_topics_reads_every_event() {
     let folder = Folder::new();
@@ -120,8 +120,9 @@ fn the_first_event_at_or_after_a_time_is_found() {
     assert_eq!(first(51), None);
 }
 
-/// Trimming puts events on the lists of their topics. These lists make reading faster. New events
-/// are not on these lists yet. A reader must get the listed events and the new events.
+/// Trimming puts events on the lists of their topics (it indexes the events). These lists make
+/// reading faster. New events are not on these lists yet. A reader must get the indexed events and
+/// the new events.
 #[test]
 fn indexed_and_unindexed_events_are_read_together() {
     let folder = Folder::new();

@@ -149,8 +149,8 @@ pub(crate) fn range(range: std::ops::Range<u64>) -> Range {
 /// The limits of a large page: 1,000 events, and any number of bytes.
 pub(crate) const LARGE: Batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
 
-/// Reads a page. Every eviction counts for the page's hole, as for a reader that started before the
-/// first eviction.
+/// Reads a page. The hole of a page is the range of evicted events that the reader misses. Here,
+/// every eviction counts, as for a reader that started before the first eviction.
 pub(crate) fn page_of(
     replay: &mut dyn StoreReplay,
     offsets: std::ops::Range<u64>,

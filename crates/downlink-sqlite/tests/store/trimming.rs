@@ -191,7 +191,7 @@ fn a_finish_mark_is_kept_for_the_time_in_its_retention_rule() {
 }
 
 #[test]
-fn a_key_is_forgotten_after_ten_minutes() {
+fn an_idempotency_key_is_forgotten_after_ten_minutes() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), SqliteOptions::default());
     let key = IdempotencyKey { credential: "".into(), key: "k".into() };
@@ -263,6 +263,8 @@ fn retention_continues_after_a_failed_commit_and_after_new_rules() {
     assert_eq!(floor(&store, &topic("t/100")), (101, 100));
 }
 
+/// An event is indexed if the table `memberships` has a row for each of its topics. Commits do not
+/// index events. Trimming indexes them later.
 #[test]
 fn a_step_of_trimming_indexes_a_limited_number_of_events() {
     let folder = Folder::new();

@@ -51,6 +51,9 @@ async fn acceptance_16_a_drained_hub_lets_axums_own_server_end() {
     stop.send(()).unwrap();
     assert_eq!(client.event().await.data, "the last");
     assert!(client.next().await.is_none());
-    assert!(client.decoder.reconnection_time().is_some(), "the client has a reconnection time");
+    assert!(
+        client.decoder.reconnection_time().is_some(),
+        "the client must get a reconnection time"
+    );
     patiently(ended).await.unwrap().unwrap();
 }

@@ -45,7 +45,7 @@ fn acceptance_11_publishing_a_value_that_json_cannot_represent_is_an_error() {
     let error = hub.publish(HashMap::from([((1, 2), 3)])).unwrap_err();
     assert!(matches!(error, PublishError::Encode(_)));
     assert!(std::error::Error::source(&error).is_some());
-    assert!(subscription.next().now_or_never().is_none(), "nothing was published");
+    assert!(subscription.next().now_or_never().is_none(), "a refused event must not be published");
     assert!(hub.publish(HashMap::new()).is_ok());
 }
 
@@ -78,7 +78,7 @@ fn acceptance_12_an_event_is_encoded_once_for_all_subscriptions() {
     let first = frames[0].as_bytes().as_ptr();
     assert!(
         frames.iter().all(|frame| frame.as_bytes().as_ptr() == first),
-        "all subscriptions share one copy"
+        "all subscriptions must share one copy"
     );
 }
 

@@ -39,9 +39,13 @@ fn acceptance_14_a_panic_of_the_serializer_affects_only_one_publish() {
     let hub = Hub::builder().encode_with(encode).build().unwrap();
     let mut subscription = open(hub.subscribe().topic("n"));
     let unlucky = catch_unwind(AssertUnwindSafe(|| hub.to("n").publish(13)));
-    assert!(unlucky.is_err(), "the publisher's own call panics");
+    assert!(unlucky.is_err(), "the publisher's own call must panic");
     let receipt = hub.to("n").publish(14).unwrap();
-    assert_eq!(receipt.offset().unwrap().get(), 1, "the publish that panicked took no offset");
+    assert_eq!(
+        receipt.offset().unwrap().get(),
+        1,
+        "the publish that panicked must not take an offset"
+    );
     assert_eq!(next(&mut subscription).as_deref(), Some("14"));
     assert_eq!(next(&mut subscription), None);
 }

@@ -95,7 +95,7 @@ fn acceptance_03_a_subscription_during_a_close_ends_or_is_refused() {
         });
         assert_eq!(hub.stats().subscribers, 0);
     }
-    assert!(opened > 0, "some subscriptions were opened before the close");
+    assert!(opened > 0, "no subscription was opened before the close");
 }
 
 /// Reads a subscription until the hub is closed. Asserts that the subscription got no event, and
@@ -145,7 +145,10 @@ fn acceptance_05_a_subscription_gets_all_later_events_once_and_in_order() {
                     let first = read.first().copied().unwrap_or(EVENTS);
                     // The publisher first publishes an event and then counts it. So at each load of
                     // `published`, one published event may not be counted yet.
-                    assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
+                    assert!(
+                        (before..=after + 1).contains(&first),
+                        "the first event is {first}, the counts were {before} and {after}"
+                    );
                     assert!(read.into_iter().eq(first..EVENTS));
                 }
             });

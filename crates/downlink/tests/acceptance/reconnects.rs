@@ -38,7 +38,10 @@ async fn acceptance_08_reconnecting_during_publishes_loses_and_repeats_no_event(
     done.store(true, Ordering::SeqCst);
     room.close();
     let published = patiently(publisher).await.unwrap();
-    assert!(published >= expected && expected > 3_000, "{expected} of {published}");
+    assert!(
+        published >= expected && expected > 3_000,
+        "the client read {expected} of {published} events"
+    );
     let stats = hub.stats();
     assert!(stats.gaps.iter().all(|(_, count)| *count == 0));
 }

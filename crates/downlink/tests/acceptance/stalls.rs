@@ -97,7 +97,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     hub.close();
     assert!(
         reader.next().await.is_none(),
-        "the reader that does not stall gets the end of the stream"
+        "the reader that does not stall must get the end of the stream"
     );
     assert!(hub.publish(String::new()).is_err());
     let reason = patiently(departures.recv()).await.unwrap().1;

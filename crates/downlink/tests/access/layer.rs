@@ -84,7 +84,7 @@ async fn a_request_with_two_credentials_is_refused() {
 }
 
 #[tokio::test]
-async fn requests_are_refused_with_a_retry_time_while_the_keys_cannot_be_fetched() {
+async fn tokens_are_refused_with_a_retry_time_while_the_keys_of_their_issuer_cannot_be_fetched() {
     let keys = TokenKeys::new().key_set(Arc::new(KeySetCache::new()));
     let issuer = Some("https://issuer.example".to_owned());
     let rules = TokenRules { issuer, audiences: vec!["chat".to_owned()], ..TokenRules::default() };

@@ -1,4 +1,5 @@
-//! Tests of `downlink::access`: the layer, the caller, and streams with grants.
+//! Tests of `downlink::access`: the access layer, the caller (the sender of a request, with its
+//! rights), and streams with grants. A grant is a set of rights.
 //!
 //! Most tests run an axum app on `downlink::serve` and real sockets, and check the bytes of the
 //! answers. Tests that wait for the end of a grant run without sockets and with a paused clock.
@@ -100,7 +101,8 @@ impl Chat {
         Mint::new(&self.token).sign(&grant, before(now())).unwrap()
     }
 
-    /// A ticket with which a client may read some rooms.
+    /// A ticket with which a client may read some rooms. A ticket is a credential in the query of a
+    /// request.
     fn ticket(&self, of: &str, rooms: &[&str]) -> String {
         let app = Verified::trusted(Grant::app(), before(now()));
         let rooms = rooms.iter().map(|room| selector(&format!("rooms/{room}"))).collect();

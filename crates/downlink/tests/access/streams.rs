@@ -1,4 +1,5 @@
-//! Tests of streams with grants: which events they get, and when they end.
+//! Tests of streams with grants (the rights of their callers): which events they get, and when they
+//! end.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

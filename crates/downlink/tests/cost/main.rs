@@ -19,8 +19,8 @@ use downlink::{
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 
-/// The number of subscriptions whose memory is counted together. A list doubles its capacity when
-/// it grows, so the counted memory also includes unused capacity.
+/// The number of subscriptions whose memory is counted together. The lists of the hub double their
+/// capacity when they grow, so the counted memory also includes unused capacity.
 const SUBSCRIPTIONS: usize = 10_000;
 
 /// Opens a subscription to one topic and to one client's inbox. The subscription has read
@@ -41,9 +41,9 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     }
 }
 
-/// The response body of an idle stream and the stream's state in the log together take less than
-/// 575 bytes. This is the limit, because with twice as much, a subscription would take more memory
-/// than its connection.
+/// An idle stream has a response body, and the hub keeps some state for it in its log. Together
+/// they take less than 575 bytes. With twice as much, a subscription would take more memory than
+/// its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_takes_no_more_memory_than_the_limit() {
     let hub = Hub::<String>::text();
@@ -55,11 +55,11 @@ fn an_idle_subscription_with_an_inbox_takes_no_more_memory_than_the_limit() {
     });
     let itself = size_of::<SubscriptionFrames<String, AsPublished>>();
     let behind = used.live / SUBSCRIPTIONS as isize;
-    assert!(itself <= 168, "{itself}");
+    assert!(itself <= 168, "a subscription takes {itself} bytes");
     let body = size_of::<SseBody<SubscriptionFrames<String, AsPublished>>>();
     println!("an idle subscription: {itself} bytes, its body {body}, and {behind} in the log");
-    assert!(body <= 208, "{body}");
-    assert!(behind <= 366, "{behind}");
+    assert!(body <= 208, "a body takes {body} bytes");
+    assert!(behind <= 366, "the log keeps {behind} bytes for a subscription");
 }
 
 /// The memory of one idle stream over a socket. It includes the memory of the client, because the
@@ -120,7 +120,7 @@ fn the_limits_for_each_address_take_little_memory() {
     assert!(on - off <= 160, "{off} without limits, {on} with them");
 }
 
-/// The bytes of the response body of one idle stream, without the state in the log.
+/// The bytes of the response body of one idle stream, without the state in the hub's log.
 #[cfg(feature = "access")]
 fn body_bytes<S>(
     hub: &Hub<String>,
@@ -136,8 +136,9 @@ fn body_bytes<S>(
     used.live / SUBSCRIPTIONS as isize
 }
 
-/// A grant takes 24 bytes, and 16 more bytes if it has an end. A stream with a ticket also has an
-/// entry in the table of tickets. Together, these take at most 64 bytes.
+/// A grant (the rights of a caller) takes 24 bytes, and 16 more bytes if it has an end. A ticket is
+/// a credential in a URL. A stream with a ticket also has an entry in the table of tickets.
+/// Together, these take at most 64 bytes.
 #[cfg(feature = "access")]
 #[test]
 fn a_grant_adds_at_most_64_bytes_to_an_idle_stream() {
@@ -172,8 +173,14 @@ fn a_grant_adds_at_most_64_bytes_to_an_idle_stream() {
     let with_token = body_bytes(&hub, |_, opened| stream(&user, opened));
     let with_ticket = body_bytes(&hub, |number, opened| stream(&browsers[number], opened));
     println!("a body: {without} bytes, with a token {with_token}, with a ticket {with_ticket}");
-    assert!(with_token - without <= 40, "{without} {with_token}");
-    assert!(with_ticket - without <= 64, "{without} {with_ticket}");
+    assert!(
+        with_token - without <= 40,
+        "{without} bytes without a grant, {with_token} with a token"
+    );
+    assert!(
+        with_ticket - without <= 64,
+        "{without} bytes without a grant, {with_ticket} with a ticket"
+    );
 }
 
 /// A subscription that resumes from a cursor must take the same memory as a new subscription.
@@ -238,7 +245,7 @@ fn publish_beside(topics: usize) -> usize {
     used.count
 }
 
-/// This test counts only allocations. The tests of the log count locks and wake-ups.
+/// This test counts only allocations. The tests of the crate `downlink-log` count locks and wakes.
 #[test]
 fn the_allocations_of_a_publish_do_not_depend_on_the_number_of_topics() {
     let few = publish_beside(100);

@@ -1,4 +1,5 @@
-//! Tests of the bytes of a response body, and of how these bytes are divided into chunks.
+//! Tests of the bytes of a response body, and of how these bytes are divided into chunks. A body
+//! begins with the greeting, which is the comment `: connected`.
 
 use std::error::Error;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! Tests of the ways in which a stream can end.
+//! Tests of the ways in which a stream can end. A stream begins with the greeting, which is the
+//! comment `: connected`.
 
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +50,8 @@ async fn a_busy_stream_also_ends_at_its_maximum_age() {
     assert!(before.elapsed() >= 8 * SECOND && before.elapsed() <= 11 * SECOND);
 }
 
-/// A grant and a session may both end a stream. The stream ends at the earlier of the two ends.
+/// The rights of a client and its session may both expire. The stream ends at the earlier of the
+/// two times.
 #[tokio::test(start_paused = true)]
 async fn a_stream_with_several_expiries_ends_at_the_earliest() {
     for (first, second) in [(7, 9), (9, 7)] {

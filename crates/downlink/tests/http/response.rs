@@ -33,6 +33,8 @@ async fn a_stream_has_exactly_the_headers_of_an_event_stream() {
     assert_eq!(response.extensions().get::<Finite>(), None);
 }
 
+/// The source of a finite stream ends the stream by itself. So a drain lets the stream run until
+/// the deadline. The mark tells the server that the stream is finite.
 #[tokio::test]
 async fn a_finite_stream_is_marked_for_the_server() {
     let response = Sse::new(stream::pending::<Frame>()).finite().into_http_response();

@@ -120,7 +120,7 @@ fn a_delivered_event_has_all_fields_of_its_publish() {
     assert_eq!(event.value(), None);
     let topic = Address::Topic(Topic::new("a").unwrap());
     let client = Address::Client(ClientId::new("c").unwrap());
-    assert_eq!(event.to(), [client, topic], "the addresses are sorted");
+    assert_eq!(event.to(), [client, topic], "the addresses must be sorted");
     let frame = format!("event: note\nid: {}\ndata: 1\ndata: 2\n\n", receipt.id());
     assert_eq!(event.frame().as_bytes(), frame.as_bytes());
 }
@@ -137,7 +137,7 @@ fn threads_can_share_a_hub_and_a_subscription_can_move_between_threads() {
 }
 
 #[test]
-fn overviews_list_topics_and_clients() {
+fn the_hub_lists_its_topics_and_clients() {
     let hub = hub();
     say(&hub, "a/1", "x");
     let _reader = open(hub.subscribe().topic("a/2").client("alice"));

@@ -89,10 +89,10 @@ fn every_callback_may_call_the_hub() {
     for data in ["1", "unwanted", "2"] {
         hub.to("a").publish(Chatty(data)).unwrap();
     }
-    assert_eq!(DROPPED.load(Ordering::SeqCst), 2, "the hub has dropped the evicted values");
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 2, "the hub must drop the evicted values");
     assert_eq!(seen(&mut subscription), ["gap lagged", "2"]);
     assert!(hub.to("over").publish(Chatty("refused")).is_err());
-    assert_eq!(DROPPED.load(Ordering::SeqCst), 3, "the hub has dropped the refused value");
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 3, "the hub must drop the refused value");
     drop(subscription);
     hub.close();
 }

@@ -121,7 +121,7 @@ async fn a_keep_alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id
     say(&hub, "a", "no");
     let alive = format!("event: downlink.alive\nid: {}\ndata: {{}}\n\n", id(&hub, 1));
     assert_eq!(wire.next().await, alive);
-    assert_eq!(wire.next().await, ": keep-alive\n", "the id is sent only once");
+    assert_eq!(wire.next().await, ": keep-alive\n", "the id must be sent only once");
     say(&hub, "a", "yes");
     assert_eq!(wire.next().await, format!("id: {}\ndata: yes\n\n", id(&hub, 2)));
     assert_eq!(wire.next().await, ": keep-alive\n", "the event has already sent the id");
@@ -155,6 +155,7 @@ async fn a_keep_alive_that_pages_can_see_is_an_event_without_an_id() {
     assert_eq!(wire.next().await, "event: downlink.alive\ndata: {}\n\n");
 }
 
+// The greeting is the comment at the beginning of the stream.
 #[tokio::test(start_paused = true)]
 async fn the_first_chunk_has_the_greeting_and_the_replayed_events() {
     let hub = hub();

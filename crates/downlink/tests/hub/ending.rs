@@ -17,7 +17,7 @@ fn disconnect_ends_all_connections_of_a_client() {
     say(&hub, "a", "unread");
     assert_eq!(hub.disconnect("alice"), 2);
     assert_eq!(seen(&mut phone), ["end disconnected"]);
-    assert_eq!(seen(&mut laptop), ["end disconnected"], "the unread event is not delivered");
+    assert_eq!(seen(&mut laptop), ["end disconnected"], "the unread event must not be delivered");
     assert_eq!(seen(&mut bob), ["unread"]);
     assert_eq!(hub.disconnect("nobody"), 0);
     assert_eq!(hub.disconnect("\n"), 0);

@@ -54,7 +54,11 @@ fn a_panic_of_a_filter_ends_only_its_subscription() {
     }
     assert_eq!(seen(&mut panicking), ["0", "1", "end filter_panicked"]);
     assert_eq!(panicking.ended(), Some(DisconnectReason::FilterPanicked));
-    assert_eq!(seen(&mut panicking), ["end filter_panicked"], "an ended subscription stays ended");
+    assert_eq!(
+        seen(&mut panicking),
+        ["end filter_panicked"],
+        "an ended subscription must stay ended"
+    );
     assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
 }
 
@@ -89,7 +93,7 @@ fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
     };
     let mut subscription = open(hub.subscribe().topic("n").filter(filter));
     hub.to("n").publish(0).unwrap();
-    assert!(seen(&mut subscription).is_empty(), "the first poll ends after 256 events");
+    assert!(seen(&mut subscription).is_empty(), "the first poll must end after 256 events");
     assert_eq!(seen(&mut subscription), ["end filter_panicked"]);
 }
 
@@ -141,6 +145,10 @@ fn skipping_many_events_does_not_block_other_tasks() {
     let waker = Arc::clone(&woken).into();
     let mut cx = std::task::Context::from_waker(&waker);
     assert!(subscription.poll_next_unpin(&mut cx).is_pending());
-    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "the subscription wakes its task to continue");
+    assert_eq!(
+        woken.0.load(Ordering::SeqCst),
+        1,
+        "the subscription must wake its task to continue"
+    );
     assert!(subscription.poll_next_unpin(&mut cx).is_ready());
 }

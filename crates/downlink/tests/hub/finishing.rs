@@ -1,4 +1,5 @@
-//! Tests of finished topics.
+//! Tests of finished topics. A publisher finishes a topic when no more events will follow. The
+//! topic then refuses events for a configured time.
 
 use std::time::Duration;
 

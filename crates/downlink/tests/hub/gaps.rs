@@ -188,7 +188,7 @@ fn the_data_of_a_gap_is_valid_json_for_any_last_event_id_of_a_client() {
         assert_eq!(data["wait_ms"].as_u64(), u64::try_from(gap.wait.as_millis()).ok());
         let frame = gap.to_event().encode();
         let text = std::str::from_utf8(frame.as_bytes()).unwrap();
-        assert_eq!(text.matches("\n\n").count(), 1, "the frame has one event: {text:?}");
+        assert_eq!(text.matches("\n\n").count(), 1, "the frame must have one event: {text:?}");
         assert_eq!(text.matches("\nid: ").count(), 1);
         assert!(text.starts_with(&format!("event: downlink.gap\nid: {}\ndata: ", gap.id)));
     }

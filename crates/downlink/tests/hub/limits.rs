@@ -137,7 +137,7 @@ fn the_number_of_subscribed_names_is_limited() {
     let _inbox = open(hub.subscribe().client("alice"));
     let expected = at_limit(OpenError::TooManyNames { subscribed_names_max: 2 });
     assert_eq!(refused(hub.subscribe().topic("b")).kind(), &expected);
-    assert_eq!(hub.stats().subscribers, 2, "the refused subscription is not counted");
+    assert_eq!(hub.stats().subscribers, 2, "the refused subscription must not be counted");
     assert!(try_open(hub.subscribe().topic("a").client("alice")).is_ok());
     assert!(try_open(hub.subscribe().pattern("b/*")).is_ok(), "a pattern is not a name");
     say(&hub, "b", "topics of publishers are not counted");
@@ -152,7 +152,7 @@ fn the_number_of_subscribed_patterns_is_limited() {
     let _second = open(hub.subscribe().pattern("b/*"));
     let expected = at_limit(OpenError::TooManyPatterns { patterns_max: 2 });
     assert_eq!(refused(hub.subscribe().pattern("c/*")).kind(), &expected);
-    assert_eq!(hub.stats().subscribers, 2, "the refused subscription is not counted");
+    assert_eq!(hub.stats().subscribers, 2, "the refused subscription must not be counted");
     assert!(try_open(hub.subscribe().pattern("a/*")).is_ok());
     assert!(try_open(hub.subscribe().topic("c")).is_ok(), "a name is not a pattern");
     drop(first);
@@ -198,7 +198,10 @@ fn a_hub_has_a_limited_number_of_bytes() {
         assert!(hub.stats().bytes <= 10_000);
     }
     assert!(hub.stats().events >= 3);
-    assert!(hub.topic_overview("t/0").unwrap().events == 0, "the oldest event was evicted first");
+    assert!(
+        hub.topic_overview("t/0").unwrap().events == 0,
+        "the oldest event must be evicted first"
+    );
     assert_eq!(hub.topic_overview("t/19").unwrap().events, 1);
 }
 

@@ -1,7 +1,7 @@
 //! Tests of the hub through its public API, without sockets and without sleeps.
 //!
 //! A hub without a store never waits, so most tests need no async runtime. [`open`] and [`seen`]
-//! poll once and return what is ready.
+//! poll without waiting, and return what is ready.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 #![allow(clippy::unwrap_used)]

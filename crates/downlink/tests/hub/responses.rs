@@ -244,7 +244,7 @@ async fn a_finished_or_disconnected_subscription_ends_without_a_reconnection_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_custom_encoding_applies_to_events_and_not_to_control_events() {
+async fn a_custom_encoding_does_not_apply_to_the_events_that_the_hub_itself_sends() {
     let shout = |event: Published<String>| {
         let shouted = Event::new(event.data().to_uppercase());
         Frame::from(shouted.id(event.id()))

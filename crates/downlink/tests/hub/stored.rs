@@ -1,4 +1,4 @@
-//! Tests of a hub with a store. Each test has its own file.
+//! Tests of a hub with a store, which keeps the events in a file. Each test has its own file.
 
 use std::{
     path::{Path, PathBuf},
@@ -71,7 +71,7 @@ async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
             Some(Delivery::Event(event)) => {
                 frames.push(String::from_utf8_lossy(event.frame().as_bytes()).into_owned());
             }
-            other => panic!("{other:?} ({:?}) after {}", news.ended(), frames.len()),
+            other => panic!("{other:?} ({:?}) after {} events", news.ended(), frames.len()),
         }
     }
     frames

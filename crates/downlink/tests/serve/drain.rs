@@ -157,6 +157,8 @@ async fn a_drain_lets_a_finite_stream_run_to_its_end() {
     running.ended().await;
 }
 
+/// The source of a finite stream ends the stream by itself. So a drain lets the stream run until
+/// the deadline.
 #[tokio::test]
 async fn any_response_can_be_marked_as_finite() {
     let marked = || async { (axum::Extension(Finite), axums().await) };
@@ -289,7 +291,8 @@ async fn a_browser_stream_that_begins_during_the_drain_ends_at_once() {
 }
 
 /// An `EventSource` of a page of another origin closes for good if it may not read the refusal. The
-/// app has allowed it to read the stream.
+/// app has allowed the page to read the stream, so the page must also be allowed to read the
+/// refusal.
 #[tokio::test]
 async fn a_refused_stream_keeps_the_headers_for_pages_of_other_origins() {
     for browser in [true, false] {

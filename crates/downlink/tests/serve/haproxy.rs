@@ -136,17 +136,17 @@ async fn clients_keep_their_addresses<W: Wire>(send: &str, place: impl Fn(&W::Pl
 }
 
 #[tokio::test]
-async fn clients_keep_their_addresses_with_version_1_over_tcp() {
+async fn clients_keep_their_addresses_with_header_version_1_over_tcp() {
     clients_keep_their_addresses::<Tcp>("send-proxy", SocketAddr::to_string).await;
 }
 
 #[tokio::test]
-async fn clients_keep_their_addresses_with_version_2_over_tcp() {
+async fn clients_keep_their_addresses_with_header_version_2_over_tcp() {
     clients_keep_their_addresses::<Tcp>("send-proxy-v2", SocketAddr::to_string).await;
 }
 
 #[tokio::test]
-async fn clients_keep_their_addresses_with_both_versions_over_a_unix_socket() {
+async fn clients_keep_their_addresses_with_both_header_versions_over_a_unix_socket() {
     let place = |path: &Path| format!("unix@{}", path.as_path().display());
     clients_keep_their_addresses::<Unix>("send-proxy", place).await;
     clients_keep_their_addresses::<Unix>("send-proxy-v2", place).await;

@@ -92,7 +92,7 @@ async fn a_page_of_another_origin_can_read_the_refusal() {
 }
 
 #[tokio::test]
-async fn a_refusal_repeats_only_one_valid_origin() {
+async fn a_refusal_allows_an_origin_only_if_the_request_has_exactly_one_valid_origin() {
     let running = with_connections_max(1).await;
     let _at = reading(&running).await;
     let too_long = format!("Origin: https://{}.example\r\n", "a".repeat(300));

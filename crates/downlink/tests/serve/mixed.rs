@@ -161,7 +161,7 @@ async fn a_connection_closes_after_the_stream_if_either_side_requests_it() {
         client.get(path, header).await;
         client.get("/plain", "").await;
         assert_eq!(client.answer().await.body, FINITE);
-        assert_eq!(client.rest().await, "", "the next request gets no answer");
+        assert_eq!(client.rest().await, "", "the next request must get no answer");
     }
 }
 
@@ -262,7 +262,11 @@ async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     patiently(client.io.read_to_string(&mut text))
         .await
         .expect("the connection ends without a reset");
-    assert!(text.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{}", text.len());
+    assert!(
+        text.ends_with("data: last\n\n\r\n0\r\n\r\n"),
+        "the answer ends after {} bytes",
+        text.len()
+    );
 }
 
 /// An app whose route `/` answers with a stream that sends one event and stays open. Each time the

@@ -141,8 +141,9 @@ async fn a_connection_counts_from_its_accept_to_its_close() {
     let _open = until_status(1, &running, "HTTP/1.1 200 ").await;
 }
 
-/// Each connection of the storm gets a stream, a refusal, or no answer. The number of streams is
-/// exactly the number that the rate allows.
+/// One address opens 400 connections at the same time (the storm). Each of these connections gets a
+/// stream, a refusal, or no answer. The number of streams is exactly the number that the rate
+/// allows.
 #[tokio::test]
 async fn a_storm_of_connects_from_one_address_does_not_affect_other_addresses() {
     const STORM: usize = 400;
@@ -170,7 +171,7 @@ async fn a_storm_of_connects_from_one_address_does_not_affect_other_addresses() 
     let (streams, refused) = (count("HTTP/1.1 200 "), count("HTTP/1.1 429 "));
     let silent = storm.iter().filter(|it| it.seen.is_empty()).count();
     assert_eq!((streams, streams + refused + silent), (BURST, STORM));
-    assert!(refused >= 1, "the first connections beyond the limit get an answer");
+    assert!(refused >= 1, "the first connections beyond the limit must get an answer");
     assert_eq!(others.len(), BURST - 1);
     // All streams are still open.
     let mut open: Vec<_> = storm.into_iter().filter(|it| it.seen.contains(": connected")).collect();

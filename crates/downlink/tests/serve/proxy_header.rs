@@ -1,4 +1,5 @@
-//! Tests of the header of the PROXY protocol, with headers that the test writes itself.
+//! Tests of the header of the PROXY protocol. With this header, a proxy tells the server the
+//! address of the proxy's client. The test writes the headers itself.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -39,7 +40,7 @@ fn behind_proxies<L, A, Kind>(serve: Serve<L, A, Kind>) -> Serve<L, A, Kind>
 where
     L: downlink::serve::Listener,
 {
-    let proxies = ["127.0.0.1", "unix"].map(|text| text.parse().expect("a proxy"));
+    let proxies = ["127.0.0.1", "unix"].map(|text| text.parse().expect("the text is a proxy"));
     serve.trusted_proxies(proxies).proxy_protocol(true)
 }
 
@@ -116,7 +117,9 @@ async fn a_header_may_arrive_in_single_bytes() {
 #[tokio::test]
 async fn a_header_from_a_peer_that_is_not_trusted_is_an_invalid_request() {
     let untrusted = Running::<Tcp>::with::<Router, AsService>(app(), |serve| {
-        serve.trusted_proxies(["10.0.0.0/8".parse().expect("a proxy")]).proxy_protocol(true)
+        serve
+            .trusted_proxies(["10.0.0.0/8".parse().expect("the text is a proxy")])
+            .proxy_protocol(true)
     });
     let off = Running::<Tcp>::with::<Router, AsService>(app(), |serve| {
         behind_proxies(serve).proxy_protocol(false)
@@ -202,7 +205,7 @@ async fn a_header_may_be_followed_by_http_2() {
         let mut frame = [0; 9];
         let read = tokio::io::AsyncReadExt::read_exact(&mut client.io, &mut frame);
         super::patiently(read).await.expect("the server speaks HTTP/2");
-        assert_eq!(frame[3], 4, "the first frame of the server has the type SETTINGS");
+        assert_eq!(frame[3], 4, "the first frame of the server must have the type SETTINGS");
     }
 }
 

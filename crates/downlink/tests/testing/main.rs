@@ -59,7 +59,7 @@ async fn after_a_reconnect_the_app_sends_unread_events_again() {
     say(&hub, "2");
     assert_eq!(connection.next_event().await.unwrap().data, "1");
     connection.reconnect().await;
-    assert_eq!(hub.stats().subscribers, 1, "the first connection has ended");
+    assert_eq!(hub.stats().subscribers, 1, "the first connection must have ended");
     let open = connection.next_event().await.unwrap();
     assert!(open.data.starts_with("{\"resumed\":true"), "{open:?}");
     assert_eq!(connection.next_event().await.unwrap().data, "2");
@@ -97,7 +97,7 @@ async fn waiting_for_an_event_panics_after_a_time_limit_if_none_comes() {
     let waited = std::panic::AssertUnwindSafe(connection.next_event()).catch_unwind().await;
     assert!(waited.is_err(), "keep-alives are not events");
     say(&hub, "x");
-    assert_eq!(connection.next_event().await.unwrap().data, "x", "no event was lost");
+    assert_eq!(connection.next_event().await.unwrap().data, "x", "the wait must not lose an event");
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,10 @@ async fn a_drained_stream_ends_with_a_reconnection_time() {
     assert_eq!(connection.reconnection_time(), None);
     hub.drain();
     assert!(connection.next_event().await.is_none());
-    assert!(connection.next_comment().await.is_some(), "the earlier comment can still be read");
+    assert!(
+        connection.next_comment().await.is_some(),
+        "the earlier comment must still be readable"
+    );
     assert!(connection.next_comment().await.is_none());
     let wait = connection.reconnection_time().unwrap();
     assert!((Duration::from_millis(500)..=Duration::from_secs(5)).contains(&wait));
@@ -145,7 +148,7 @@ async fn advancing_the_time_moves_the_clocks_of_the_hub_and_of_tokio() {
     testing::advance(&clock, day).await;
     assert_eq!(before.elapsed(), day);
     assert_eq!(clock.now(), time.after(day));
-    assert_eq!(hub.stats().events, 0, "the event has expired");
+    assert_eq!(hub.stats().events, 0, "the event must have expired");
 }
 
 #[tokio::test(start_paused = true)]

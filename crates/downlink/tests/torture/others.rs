@@ -1,8 +1,8 @@
 //! Peers of the server that are not readers. They send other requests, or behave in unusual ways.
 //!
-//! The ledger does not know these peers. Each peer checks the answers that it gets. Because of
-//! these peers, the server must serve other requests while the streams of readers begin, end and
-//! break.
+//! The ledger (the record of the published events and their recipients) does not include these
+//! peers. Each peer checks the answers that it gets. Because of these peers, the server must serve
+//! other requests while the streams of readers begin, end and break.
 
 use std::sync::Arc;
 

@@ -22,8 +22,9 @@ const LITTLE: Retention = Retention { events_max: 64, age_max: None, ..Retention
 /// A retention with which a topic keeps all events of a test.
 const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
 
-/// The builder of a hub that soon evicts most events. The hub keeps the events of the quietest
-/// topic and the events to everyone for longer.
+/// The builder of a hub that soon evicts most events. The hub keeps the events to everyone for
+/// longer. It also keeps the events of the last topic for longer. The publishers publish to this
+/// topic least often.
 fn forgetful() -> HubBuilder<String> {
     let quiet = Retention { age_max: None, ..Retention::DEFAULT };
     let retention = HubRetention::from(LITTLE).inboxes(LITTLE).everyone(quiet);
@@ -35,8 +36,8 @@ pub(crate) fn retentive() -> HubBuilder<String> {
     Hub::builder().text().retention(HubRetention::from(ALL).inboxes(ALL).everyone(ALL))
 }
 
-/// Makes readers. Each reader reads the quietest topic, a few random topics, or a pattern. A third
-/// of the readers also read a client's inbox.
+/// Makes readers. Each reader reads the last topic (the quietest), a few random topics, or a
+/// pattern. A third of the readers also read a client's inbox.
 pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader> {
     let reader = |number: usize| {
         let selection = match number % 10 {

@@ -107,7 +107,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     assert_eq!(stage.hub.stats().subscribers, readers - 1);
     assert!(departures.try_recv().is_err(), "another reader was disconnected");
     let (events, turn) = events_left(stalled).await;
-    assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
+    assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events} events");
 
     let last = world.last().unwrap();
     for reader in part(server, &stage, gathered).await {
@@ -139,7 +139,7 @@ async fn a_drain_ends_at_its_deadline_even_if_a_reader_stalls() {
     assert_eq!(patiently(departures.recv()).await.unwrap().1, DisconnectReason::Left);
     assert_eq!(stage.hub.stats().subscribers, 0);
     let (events, turn) = events_left(stalled).await;
-    assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
+    assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events} events");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -188,7 +188,7 @@ impl World {
 
     async fn when(&self, is_so: impl FnMut(&Progress) -> bool) {
         let mut progress = self.progress.subscribe();
-        progress.wait_for(is_so).await.expect("the world keeps the sender");
+        progress.wait_for(is_so).await.expect("the world owns the sender of the progress");
     }
 }
 
