@@ -62,7 +62,7 @@ const DESCRIBED = "downlink.event";
 /** @typedef {{ reason: string, after: string | null, until: string | null, oldest: string | null, waitMs: number }} Gap */
 /** @typedef {{ status: number, code?: string, detail: string }} Problem `code` comes from the server's answer */
 /** @typedef {string | URL | { url: string | URL } | URLSearchParams | Record<string, string>} Renewal
- * a URL, an object with a URL, or parameters to set */
+ * the new credentials that `renew` returns: a URL, an object with a URL, or query parameters to set */
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
 /**
  * @typedef {object} Successor the connection that will replace the present one
@@ -113,19 +113,20 @@ export class Feed {
   #lastEventId;
   /** @type {Map<string, Set<Listener>>} */
   #listeners = new Map();
-  /** The current attempt. The feed aborts it when the next attempt begins. The callbacks of an
-   * aborted attempt do nothing. */
+  /** The current attempt. An attempt is one try to connect, and the connection that it opens. The
+   * feed aborts it when the next attempt begins. The callbacks of an aborted attempt do nothing. */
   #attempt = new AbortController();
   /** @type {EventSource | undefined} */
   #source;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  /** The number of failures since the last success. A failure is a refusal, or a connection that
-   * delivered no event or fell silent. */
+  /** The number of failures since the last success (see `#succeed`). A failure is a refusal, or a
+   * connection that delivered no event or fell silent. */
   #failures = 0;
   /** The wait that the server has asked for since the last success. */
   #askedMs = 0;
-  /** True if the feed has called `#askWhy` since the last success. */
+  /** True if the feed has called `#askWhy` since the last success. `#askWhy` asks the server why the
+   * browser gave up. */
   #askedWhy = false;
   /** True if the server has refused the credentials since a connection last opened. The feed then
    * renews them once, and the next refusal ends the feed. */
@@ -401,8 +402,8 @@ export class Feed {
     return performance.now() - this.#openedAt >= SHORT_MS;
   }
 
-  /** Called when a connection has lasted for at least `SHORT_MS` or has delivered an event. The
-   * next failure counts as the first. */
+  /** Records a success: a connection has lasted for at least `SHORT_MS` or has delivered an event.
+   * The next failure counts as the first. */
   #succeed() {
     this.#failures = 0;
     this.#askedMs = 0;
