@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 ///
 /// Most subscriptions are small, and must not pay a byte for the count. Over HTTP/1.1, the limit of
 /// connections bounds them: with its default of 1,000, an address can name 16,000 topics without a
-/// count, which take 4 MB. Over HTTP/2, a connection has many streams, so every subscription counts. With half the number, many ordinary subscriptions would pay. With twice
-/// the number, an address could take 8 MB.
+/// count, which take 4 MB. Over HTTP/2, a connection has many streams, so every subscription
+/// counts. With half the number, many ordinary subscriptions would pay. With twice the number, an
+/// address could take 8 MB.
 pub(super) const UNCOUNTED_NAMES_MAX: usize = 16;
 
 /// How long a client waits if its address has too many names. Names are free again when a stream of
