@@ -85,8 +85,8 @@ impl Books {
         self.period = period;
     }
 
-    /// Makes the [`Seen`] of a connection that comes up now. It contains no delivery yet. The
-    /// connection has to get all events of its topic from the next event on.
+    /// Makes the record of deliveries ([`Seen`]) for a connection that comes up now. The record is
+    /// empty. The connection has to get all events of its topic from the next event on.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn only_published_events_of_the_topic_count() {
+    fn an_event_that_was_not_published_to_the_topic_does_not_count_as_received() {
         let mut books = books(2);
         let mut seen = up(&mut books, 0);
         let (place, record) = books.publish(0, 0);

@@ -86,7 +86,8 @@ impl Drop for NewServer {
 ///
 /// If the server cannot be reached, killed or started again.
 pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::Result<Comeback> {
-    // The load gets no server process to measure, because this process ends during the load.
+    // The load does not measure the server's process, because the process is killed during the
+    // load.
     let unknown = ServerProcesses::default();
     let mut load = LoadRun::new(plan, &unknown)?;
     load.connect()?;
@@ -147,7 +148,8 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     })
 }
 
-/// True if all clients have got the event before the number `next`, or a later event.
+/// True if each client has got the event with the number `next - 1` or a later event. Also true if
+/// `next` is 0.
 fn has_all(load: &LoadRun<'_>, next: u64) -> bool {
     load.subscribers.iter().all(|client| client.has_reached(next))
 }

@@ -1,9 +1,11 @@
-//! A connection that sends a request, and reads the response as its bytes arrive. No call blocks,
-//! with one exception: [`HttpConnection::open_unregistered`] waits until it is connected.
+//! A connection that sends a request, and reads the response as its bytes arrive. Only
+//! [`HttpConnection::open_unregistered`] blocks: it waits until it is connected. No other call
+//! blocks.
 //!
 //! All connections of the load tool have this type. The owner of a connection decides when to read.
-//! If the connection is registered with the poll, the owner reads when the poll reports the
-//! connection. If the connection is not registered, the owner reads whenever it has time.
+//! A connection may be registered with the poll, which watches many sockets and reports those that
+//! are ready. The owner of a registered connection reads when the poll reports the connection. The
+//! owner of a connection that is not registered reads whenever it has time.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -62,11 +64,11 @@ impl<'a> Ready<'a> {
 /// The outcome of one read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ReadOutcome {
-    /// The socket was empty.
+    /// The socket had no bytes to read.
     Empty,
     /// The socket may have more bytes.
     More,
-    /// The socket is empty now.
+    /// Bytes were read, and the socket is empty now.
     Drained,
     /// The peer has closed its side.
     Closed,

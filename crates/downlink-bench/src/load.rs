@@ -1,10 +1,17 @@
 //! The load itself. One thread polls all connections, and no call blocks on a connection.
 //!
-//! Every kind of load is a [`LoadRun`]: the main load, the quiet topic, storms, stalled readers,
-//! and the clients of a comeback. The poll is edge-triggered: it reports a socket only when new
-//! bytes arrive. If a read does not fill the buffer, the socket is empty, and no second read is
-//! needed. So a delivery needs one system call. A delivery allocates memory only if the
-//! subscriptions can resume, because the tool then decodes the events.
+//! Every kind of load is a [`LoadRun`]:
+//!
+//! - the main load;
+//! - the quiet topic, a separate topic with one reader;
+//! - storms, which open and close all connections;
+//! - stalled readers, which read nothing during the main load;
+//! - the clients of a comeback, which resume after the tool has killed the server.
+//!
+//! The poll is edge-triggered: it reports a socket only when new bytes arrive. If a read does not
+//! fill the buffer, the socket is empty, and no second read is needed. So one system call reads a
+//! delivery. A delivery allocates memory only if the subscriptions can resume, because the tool
+//! then decodes the events.
 
 use std::{
     io::ErrorKind,
@@ -33,7 +40,8 @@ const CONNECTING_MAX: usize = 100;
 /// If no further connection comes up (gets its event stream) for this long, the load begins without
 /// the missing connections.
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The maximum duration of a drain, even if deliveries keep arriving.
+/// The maximum duration of a drain, even if deliveries keep arriving. A drain is the wait for the
+/// last deliveries at the end of a run.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// The size of one read. A few hundred events fit into it, so one read takes all events that the
 /// server sends at once.
@@ -43,8 +51,8 @@ const EVENTS: usize = 1_024;
 /// The load reads this many connections, which takes some tens of microseconds. Then it lets the
 /// load on the quiet topic read and publish. The quiet topic is a separate topic with one reader.
 const BETWEEN_QUIET: usize = 32;
-/// The maximum wait of a poll. The load checks its progress and looks for stalls at least this
-/// often.
+/// The maximum wait of a poll. At least this often, the load checks its progress, and whether
+/// deliveries have stopped arriving.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// The timeout of a poll is in whole milliseconds, which is not exact enough for the time of the
 /// next event. So a poll ends this much before the next event is due. For the remaining time, the
@@ -94,7 +102,7 @@ pub(super) struct Troubles {
     pub(super) problem: Option<String>,
 }
 
-/// The values at the beginning of a period.
+/// The measurements at the beginning of a [`Period`], from which its figures are computed.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,

@@ -1,5 +1,8 @@
-//! The main load, and the other loads that can run at the same time: a quiet topic, stalled readers
-//! and a replay.
+//! The main load, and the other loads that can run at the same time:
+//!
+//! - a quiet topic: a separate topic with one publisher and one reader;
+//! - stalled readers, which read nothing during the main load, and resume afterwards;
+//! - a replay: a reader that reads the events of an earlier run again and again.
 
 use super::{
     books::Books,

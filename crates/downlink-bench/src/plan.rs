@@ -30,7 +30,7 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
 /// batch.
 const BATCH: RangeInclusive<usize> = 1..=10_000;
 /// The number of connections that stop reading. When they resume, the server replays its history to
-/// all of them, so their number has a maximum.
+/// all of them. The maximum limits the work of this replay.
 const STALLED: RangeInclusive<usize> = 0..=10_000;
 /// The number of topics. The maximum is the default limit of a downlink server for topics.
 const TOPICS: RangeInclusive<usize> = 1..=100_000;
@@ -70,7 +70,8 @@ pub(super) struct Plan {
     pub(super) is_resuming: bool,
     /// The readers that stay connected during this load but read nothing until the load is over.
     pub(super) stalled: Option<Box<Plan>>,
-    /// The load of the quiet topic, which runs at the same time as this load.
+    /// The load of the quiet topic, which runs at the same time as this load. The quiet topic is a
+    /// separate topic with one reader.
     pub(super) quiet: Option<Box<Plan>>,
     /// The earlier run whose events are replayed during this load.
     pub(super) past: Option<EarlierRun>,
@@ -272,7 +273,8 @@ fn credentials(arguments: &Arguments) -> anyhow::Result<Arc<[String]>> {
     Ok(lines)
 }
 
-/// Reads a text file. A longer file is an error, because a part of it would be a different file.
+/// Reads a text file. A file with more than `bytes_max` bytes is an error: the tool must not
+/// continue with only the first part of the file.
 fn read_at_most(file: &Path, bytes_max: u64) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut part = File::open(file)?.take(bytes_max);
@@ -502,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_readers_and_comebacks_need_a_single_topic_and_stalled_readers_have_a_maximum() {
+    fn the_limits_of_stalled_readers_and_of_comebacks_are_checked() {
         for good in ["0", "1", "9999", "10000"] {
             plan(&["--stalled", good]).unwrap();
         }

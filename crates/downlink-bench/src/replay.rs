@@ -159,8 +159,8 @@ impl<'a> ReplayPasses<'a> {
         self.close();
     }
 
-    /// Ends the pass and adds it to the results. A replay has to be in order. So an event that
-    /// arrives after a later event counts as lost and as duplicated.
+    /// Ends the pass and adds it to the results. A replay has to be in order. So if an event
+    /// arrives after a later event, it counts as lost, and its late delivery counts as duplicated.
     fn close(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         let counts = mem::take(&mut self.reading.books.counts);

@@ -75,7 +75,7 @@ pub(super) struct Latency {
     pub(super) max: f64,
 }
 
-/// The figures of the quiet topic.
+/// The figures of the quiet topic, a separate topic with one reader.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct QuietFigures {
     published: u64,

@@ -97,7 +97,8 @@ impl<'a> StalledReaders<'a> {
         Ok(returns)
     }
 
-    /// Reads until all readers have got the event before `next`, or until nothing arrives any more.
+    /// Reads until each reader has got the event with the number `next - 1` or a later event. Stops
+    /// earlier if nothing arrives for [`SILENCE_MAX`], or after [`RETURN_MAX`].
     fn read_to(&mut self, next: u64) -> anyhow::Result<bool> {
         let Self { load, reconnects } = self;
         load.turn_until(SILENCE_MAX, RETURN_MAX, |load| {
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn unreported_missing_events_repeated_reports_and_disorder_are_failures() {
+    fn an_unreported_loss_a_second_report_or_disorder_is_a_failure() {
         assert_eq!(end("01789", &[]), Err("it missed 5 events without a report".to_owned()));
         assert_eq!(end("0g13", &[]), Err("it missed 1 events without a report".to_owned()));
         assert_eq!(end("0g3g7", &[]), Err("it got 2 reports of gaps".to_owned()));

@@ -88,7 +88,8 @@ impl Subscriber {
         self.reader.is_up() || self.reader.is_over()
     }
 
-    /// True if the event before the position `next`, or a later event, has arrived.
+    /// True if the event at the position `next - 1` or a later event has arrived. Also true if
+    /// `next` is 0.
     pub(super) fn has_reached(&self, next: u64) -> bool {
         next == 0 || self.seen.as_ref().is_some_and(|seen| seen.next() >= next)
     }

@@ -24,8 +24,8 @@ use crate::{
 /// The default time limit for making a connection: 10 seconds.
 ///
 /// A server that can be reached accepts a connection within one round trip. If the network loses a
-/// few packets, the connection takes up to 7 seconds, so half the limit would be too short. Double
-/// the limit would only delay the next attempt.
+/// few packets, TCP sends them again, and the connection takes up to 7 seconds. A longer limit
+/// would rarely help, and it would delay the next attempt.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The maximum number of redirects in one attempt: 20, as in browsers.
@@ -199,7 +199,8 @@ impl EventSourceBuilder {
     ///
     /// Two types are always delivered. Gap notices arrive as
     /// [`Delivery::Gap`](crate::Delivery::Gap). Events of the type `downlink.event` are ordinary
-    /// events: a subscription with `meta=1` gets all its events with this type.
+    /// events. A subscription gets all its events with this type if its address has the parameter
+    /// `meta=1`, which adds the original type and the topics to the data.
     pub fn control_events(mut self, shown: bool) -> Self {
         self.settings.control_events = shown;
         self

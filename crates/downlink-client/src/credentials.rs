@@ -8,8 +8,9 @@ use std::{error::Error, fmt, pin::Pin, sync::Arc};
 
 use crate::{BuildError, CredentialsError};
 
-/// Headers with credentials, or an address with a ticket. The app provides a function that returns
-/// them before each request. Set that function with
+/// Headers with credentials, or an address with a ticket. A ticket is a short-lived text that gives
+/// the right to read some topics of a downlink server. The app provides a function that returns the
+/// credentials before each request. Set that function with
 /// [`EventSourceBuilder::credentials`](crate::EventSourceBuilder::credentials) or
 /// [`Publisher::with_credentials`](crate::Publisher::with_credentials).
 ///

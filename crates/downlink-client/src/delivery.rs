@@ -15,8 +15,8 @@ pub enum Delivery {
     Open(Opened),
     /// An event.
     Event(ReceivedEvent),
-    /// Events are missing, and will not be delivered. In the order of the stream, they come before
-    /// the next event.
+    /// Events are missing, and will not be delivered. The missing events would have come before the
+    /// next event.
     Gap(Gap),
     /// A comment. Comments are delivered only if they are
     /// [enabled](crate::EventSourceBuilder::comments).

@@ -8,8 +8,8 @@ use std::{borrow::Cow, sync::Arc};
 /// [`reason`](EventDataError::reason) in an error about an event's data: 256.
 ///
 /// The message of the JSON parser may quote the data, and data may be megabytes long or secret.
-/// With half the limit, messages about nested types would be cut. With double the limit, a message
-/// would fill a screen.
+/// Messages about nested types are usually shorter than the limit, so they are not cut. A message
+/// of this length does not fill a screen.
 pub const ERROR_EXCERPT_BYTES_MAX: usize = 256;
 
 /// An event as it was received.

@@ -48,7 +48,7 @@
 //! # Guarantees
 //!
 //! - [`EventSource`] delivers every interruption, and every gap that the server reports, as a
-//!   value. An event source that has ended never connects again.
+//!   [`Delivery`]. An event source that has ended never connects again.
 //! - Every wait has a limit, with two exceptions: the wait for the next bytes of a server that
 //!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]), and
 //!   [`Publisher::publish_stream`], which may take hours.

@@ -8,6 +8,8 @@ use reqwest::Url;
 use std::{fmt, time::Duration};
 
 /// The addresses and fields of an event to publish. An address is a topic, a client id or everyone.
+/// A client id names one client of the server, such as a user or a device.
+///
 /// An event may have several addresses. Each subscription gets the event once, even if several of
 /// the addresses match.
 ///
@@ -87,8 +89,9 @@ impl PublishRequest {
         self.with("ids", ids.parameter())
     }
 
-    /// Sets what happens to the event types of a published event stream. By default, reserved types
-    /// get a prefix.
+    /// Sets what happens to the event types of a published event stream. The types `open` and
+    /// `error`, and those that begin with `downlink.`, are reserved. By default, reserved types get
+    /// a prefix.
     pub fn stream_types(self, types: StreamTypes) -> Self {
         self.with("types", types.parameter())
     }

@@ -2,8 +2,8 @@
 //! stream.
 //!
 //! Every attempt sends the same request to the original address, even after a redirect. Only the
-//! last event id and the credentials differ between attempts. Credentials may contain another
-//! address.
+//! last event id and the credentials differ between attempts. If the credentials contain an
+//! address, the attempt uses this address instead of the original address.
 
 use bytes::Bytes;
 use http::{
@@ -39,7 +39,8 @@ pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 const LAST_EVENT_ID: &str = "last-event-id";
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Headers of the builder that are sent only to the origin of the builder's address.
+/// Headers that the app has set on the builder for its address. If an attempt uses an address of
+/// another origin, it does not send these headers.
 const OWN_ORIGIN_HEADERS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// The request that every attempt sends.

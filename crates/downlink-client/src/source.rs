@@ -50,8 +50,9 @@ const EXPIRED_EVENT_TYPE: &str = "downlink.expired";
 ///
 /// The server announces the end in `downlink.expiring`, as a number of milliseconds after the
 /// arrival of this event. So two announcements for the same credentials can give slightly different
-/// ends, but these ends differ by less than this value. With half the value, credentials that last
-/// for half a second would count as new each time, and the client would reconnect twice a second.
+/// ends, but these ends differ by less than this value. The value also limits how often the client
+/// reconnects. Suppose that a server gives out credentials that last for only half a second. With a
+/// smaller value, each of them would count as new, and the client would reconnect twice a second.
 const LIFETIME_GAIN_MIN: Duration = Duration::from_secs(1);
 
 /// The type of all events of a subscription with `meta=1`. Such an event has the original type and
@@ -104,7 +105,7 @@ pub(crate) struct SourceSettings {
     pub(crate) idle_timeout: Option<Duration>,
     /// Whether comments are delivered.
     pub(crate) comments: bool,
-    /// Whether the events about the connection are delivered.
+    /// Whether the server's own events are delivered, such as `downlink.open`.
     pub(crate) control_events: bool,
 }
 
