@@ -392,7 +392,7 @@ impl Control {
 pub(crate) enum RevokeError {
     #[error("the revocation cannot be written to the disk")]
     Disk(#[source] io::Error),
-    #[error("too many keys are revoked")]
+    #[error("too many keys are revoked: remove the files of revoked keys")]
     TooManyKeys,
 }
 

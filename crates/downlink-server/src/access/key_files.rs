@@ -30,7 +30,7 @@ pub(crate) struct KeyFiles {
 impl KeyFiles {
     /// The server's own files, each with the words that introduce it.
     pub(crate) fn made(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let words = ["the key for your app is in", "the key of tickets is in"];
+        let words = ["the key for your app is in", "the key that seals tickets is in"];
         let files = self.made.iter().map(Option::as_deref);
         words.into_iter().zip(files).filter_map(|(words, file)| Some((words, file?)))
     }

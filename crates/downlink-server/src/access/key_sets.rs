@@ -86,7 +86,9 @@ impl KeySets {
                 let removals = self.cache.removals();
                 self.fetch(fetch).await;
                 if self.cache.removals() != removals {
-                    tracing::info!("the key set has lost a key: its tokens and streams end");
+                    tracing::info!(
+                        "a key was removed from the key set; its tokens are refused and its streams end"
+                    );
                     removed();
                 }
                 continue;
@@ -193,7 +195,7 @@ impl Source {
             Self::File { path, reading } => {
                 // A read from a broken network drive cannot be cancelled. It must not be repeated.
                 let permit = Arc::clone(reading).try_acquire_owned();
-                let permit = permit.context("the read before has not ended")?;
+                let permit = permit.context("the previous read of the file has not ended")?;
                 let path = path.clone();
                 let read = move || {
                     let _permit = permit;
