@@ -88,7 +88,9 @@ impl<'a> Presented<'a> {
             let Some(value) = value else { continue };
             let found = str::from_utf8(value).map(Credential::Cookie);
             self.cookie = Some(match self.cookie {
-                Some(_) => Err(Malformed("the cookie is there twice")),
+                Some(_) => {
+                    Err(Malformed("the request has two cookies with the name of the token cookie"))
+                }
                 None => found.map_err(|_| Malformed("the cookie is not UTF-8")),
             });
         }

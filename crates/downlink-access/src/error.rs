@@ -22,7 +22,10 @@ pub enum AccessError {
     #[error("two credentials in one request: send one token or one ticket")]
     TwoCredentials,
     /// The request needs a credential and has none.
-    #[error("this needs a credential: a token in `Authorization: Bearer`, or a ticket")]
+    #[error(
+        "the request has no credential: send a key or a token in `Authorization: Bearer`, or a \
+         ticket in the URL"
+    )]
     TokenMissing,
     /// The credential breaks its format, or a rule that holds for every token.
     #[error("the credential cannot be accepted: {reason}")]
@@ -31,28 +34,28 @@ pub enum AccessError {
         reason: &'static str,
     },
     /// The claim `downlink` of a signed token is not a grant.
-    #[error("the claim `downlink` of the token is wrong")]
+    #[error("the claim `downlink` of the token is not a valid grant")]
     ClaimMalformed(#[source] InvalidGrant),
     /// No key accepts this algorithm.
-    #[error("the algorithm of the token is not accepted here")]
+    #[error("the server does not accept the algorithm of the token")]
     Algorithm,
     /// No key verifies this credential.
-    #[error("the key of the credential is not known here")]
+    #[error("the server does not know the key of the credential")]
     KeyUnknown,
     /// The signature of a token or the seal of a ticket is wrong.
-    #[error("the signature of the credential is wrong")]
+    #[error("the signature of the token, or the seal of the ticket, is wrong")]
     Signature,
     /// The credential has ended.
     #[error("the credential has expired")]
     TokenExpired,
     /// The credential is not valid yet.
-    #[error("the credential is not valid yet: check the clocks")]
+    #[error("the credential is not valid yet: check the clocks of the server and of the issuer")]
     TokenEarly,
     /// The token is for another audience.
-    #[error("the token is for another audience")]
+    #[error("the token is for another audience than this server")]
     Audience,
     /// The token has another issuer.
-    #[error("the token has another issuer")]
+    #[error("the token has another issuer than the server accepts")]
     Issuer,
     /// The credential was revoked.
     #[error("the credential was revoked")]
@@ -70,13 +73,13 @@ pub enum AccessError {
         client: ClientId,
     },
     /// The grant lacks a right that does not depend on a topic.
-    #[error("the grant does not cover this: {}", right.meaning())]
+    #[error("the grant does not allow {}", right.meaning())]
     RightMissing {
         /// The missing right.
         right: Right,
     },
     /// The key set must be fetched first, or is too old to use. The same request may succeed later.
-    #[error("the keys for this token cannot be fetched at the moment")]
+    #[error("the server cannot fetch the keys for this token at the moment: try again later")]
     KeysUnavailable,
 }
 
@@ -170,7 +173,7 @@ pub enum InvalidGrant {
     #[error("the grant is not a JSON object in which each member is given once")]
     NoObject,
     /// The document has an unknown member.
-    #[error("a grant has no member `{}`", member.escape_debug())]
+    #[error("the grant has an unknown member `{}`", member.escape_debug())]
     UnknownMember {
         /// The name of the unknown member.
         member: String,

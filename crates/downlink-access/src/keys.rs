@@ -52,13 +52,13 @@ pub enum AddKeyError {
     #[error("the key cannot be sent as `Authorization: Bearer`")]
     Unusable(#[source] KeyFileError),
     /// The same key was added before, in this or in another role.
-    #[error("the key {key} is given twice: each role and each app needs its own")]
+    #[error("the key {key} was added twice: give each role and each app a different key")]
     Repeated {
         /// The id of the key.
         key: KeyId,
     },
     /// There are too many keys.
-    #[error("at most {keys_max} keys are allowed")]
+    #[error("too many keys: the limit is {keys_max}")]
     TooMany {
         /// The limit.
         keys_max: usize,

@@ -30,7 +30,7 @@ const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 /// The system has no random bytes.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("the system gives no random bytes")]
+#[error("the operating system has no random bytes")]
 pub struct RandomnessError(#[source] getrandom::Error);
 
 /// A file is not a key.

@@ -32,7 +32,8 @@ pub struct Arguments {
     /// A header of the requests that publish; repeatable.
     #[arg(long = "publish-header", value_name = "NAME: VALUE")]
     pub(super) publish_headers: Vec<String>,
-    /// The body of the requests that publish; {payload} and {topic} are replaced, \n is a line end.
+    /// The body of a request that publishes one event. {payload} and {topic} are replaced; write \n for
+    /// a line end.
     #[arg(long, value_name = "TEMPLATE", default_value = "{payload}")]
     pub(super) publish_body: String,
     /// The number of connections that subscribe.
@@ -50,10 +51,12 @@ pub struct Arguments {
     /// The events to publish per second, even if the server delivers them more slowly.
     #[arg(long, value_name = "PER SECOND", default_value = "10", conflicts_with = "window")]
     pub(super) rate: f64,
-    /// Publish as soon as fewer than this many events have missing deliveries.
+    /// Publish as fast as the server delivers: send the next event as soon as fewer than this many
+    /// events have not reached all of their readers. Replaces --rate.
     #[arg(long, value_name = "EVENTS")]
     pub(super) window: Option<usize>,
-    /// The maximum number of events in one request; the body is repeated for each event.
+    /// The maximum number of events in one request. The body of the request is then --publish-body,
+    /// repeated once for each event.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) batch: usize,
     /// The number of additional connections that read nothing during the load, and then resume.

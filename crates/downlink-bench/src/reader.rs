@@ -56,8 +56,8 @@ pub(super) enum SubscriptionError {
     Undecodable(#[from] DecodeError),
     #[error("a subscription got no answer")]
     NoAnswer,
-    #[error("a subscription was answered with {status} and {article} event stream")]
-    Refused { status: u16, article: &'static str },
+    #[error("the server refused a subscription: the answer has status {status} and is {kind}")]
+    Refused { status: u16, kind: &'static str },
     #[error("the server ended a subscription")]
     Ended,
 }
@@ -161,8 +161,8 @@ fn check_head(connection: &HttpConnection, read: ReadOutcome) -> Result<bool, Su
     match connection.response.head() {
         Some(head) if head.status == 200 && head.is_event_stream => Ok(true),
         Some(head) => {
-            let article = if head.is_event_stream { "an" } else { "no" };
-            Err(SubscriptionError::Refused { status: head.status, article })
+            let kind = if head.is_event_stream { "an event stream" } else { "no event stream" };
+            Err(SubscriptionError::Refused { status: head.status, kind })
         }
         None if read == ReadOutcome::Closed => Err(SubscriptionError::NoAnswer),
         None => Ok(false),

@@ -271,8 +271,9 @@ impl LoadReport {
         if let Some(server) = self.server {
             let (share, each) = (server.cpu_share * 100.0, server.cpu_us_per_delivery);
             let user = server.cpu_user_us_per_delivery;
-            let cpu =
-                format_args!("{share:.0} %, {each:.2} µs per delivery, {user:.2} µs of it user");
+            let cpu = format_args!(
+                "{share:.0} %, {each:.2} µs per delivery, of which {user:.2} µs outside the kernel"
+            );
             row(f, "server CPU", cpu)?;
             let bytes = server.resident_bytes_per_connection;
             row(f, "server memory", format_args!("{bytes:.0} bytes per connection"))?;
@@ -296,11 +297,16 @@ impl LoadReport {
         }
         let Some(stalled) = &self.stalled else { return Ok(()) };
         let Returns { readers, cut, exact, one_gap, failed, .. } = stalled;
-        row(f, "stalled readers", format_args!("{readers}, {cut} of them cut by the server"))?;
+        row(
+            f,
+            "stalled readers",
+            format_args!("{readers}; the server closed {cut} of their connections"),
+        )?;
         if let Some(open) = stalled.still_open {
             row(f, "still open", format_args!("{open} when the load ended"))?;
         }
-        let returned = format_args!("{exact} exactly, {one_gap} with one gap, {failed} wrongly");
+        let returned =
+            format_args!("{exact} without a gap, {one_gap} with one gap, {failed} with an error");
         row(f, "they resumed", returned)
     }
 
@@ -316,7 +322,7 @@ impl LoadReport {
             writeln!(f, "Too many events are missing: some late events count as duplicated.")?;
         }
         if let Some(problem) = self.stalled.as_ref().and_then(|stalled| stalled.problem.as_ref()) {
-            writeln!(f, "First stalled reader that resumed wrongly: {problem}.")?;
+            writeln!(f, "First stalled reader that resumed with an error: {problem}.")?;
         }
         write_problem(f, self.problem.as_deref())
     }

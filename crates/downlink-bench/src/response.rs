@@ -81,7 +81,7 @@ pub(super) enum BadResponse {
     #[error("the trailers of the response are longer than 16 KiB")]
     TrailersTooLong,
     /// More bytes follow the end of the response, although no other request was sent.
-    #[error("the server sent more than one response to a request")]
+    #[error("the server sent more bytes after the end of its response")]
     Unasked,
 }
 

@@ -61,7 +61,9 @@ impl ServerProcesses {
     pub(super) fn usage(&self) -> anyhow::Result<Option<Usage>> {
         let mut sum = Usage::default();
         for pid in &self.pids {
-            let one = read(*pid).with_context(|| format!("cannot see what process {pid} uses"))?;
+            let one = read(*pid).with_context(|| {
+                format!("cannot read the processor time and memory of process {pid}")
+            })?;
             sum.cpu_s += one.cpu_s;
             sum.cpu_user_s += one.cpu_user_s;
             sum.resident_bytes += one.resident_bytes;

@@ -80,7 +80,7 @@ pub enum PublishError {
     #[error("cannot get credentials for the request")]
     Credentials(#[source] CredentialsError),
     /// The idempotency key has a character that HTTP cannot carry. Nothing was sent.
-    #[error("the idempotency key cannot be sent")]
+    #[error("the idempotency key has a character that a header cannot carry")]
     IdempotencyKey,
 }
 

@@ -81,7 +81,7 @@ pub enum StreamError {
         content_type: Option<String>,
     },
     /// The answer is compressed, although the client did not ask for compression.
-    #[error("the answer has a content encoding")]
+    #[error("the answer is compressed, although the client did not ask for it")]
     ContentEncoding,
     /// The server ended the stream.
     #[error("the server ended the stream")]

@@ -463,7 +463,9 @@ pub enum StoreError {
     },
     /// The file already has an epoch with this value. This is a mistake of the caller, or a
     /// coincidence with a chance of one in 10^12.
-    #[error("the store has had this epoch before: choose another")]
+    #[error(
+        "the store already has this epoch, and each opening needs a new one: give another epoch"
+    )]
     EpochTaken,
 }
 

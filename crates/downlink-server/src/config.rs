@@ -31,12 +31,14 @@ pub struct Settings {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: Address,
-    /// The permissions of a Unix socket's file, such as 660. By default, the umask decides. Of an
-    /// admin socket, they are 600, and this setting is for it only if --listen is no Unix socket.
+    /// The permissions of a Unix socket's file, such as 660. By default, the umask decides. This
+    /// applies to the socket of --listen. If --listen is not a Unix socket, it applies to the socket
+    /// of --admin-listen, whose default is 600.
     #[arg(long, env = "DOWNLINK_SOCKET_MODE", value_name = "MODE", value_parser = parse_mode)]
     pub socket_mode: Option<u32>,
-    /// The group of a Unix socket's file, such as the group of a proxy on this machine. For an admin
-    /// socket only if --listen is no Unix socket.
+    /// The group of a Unix socket's file, such as the group of a proxy on this machine. This applies to
+    /// the socket of --listen. If --listen is not a Unix socket, it applies to the socket of
+    /// --admin-listen.
     #[arg(long, env = "DOWNLINK_SOCKET_GROUP", value_name = "NAME")]
     pub socket_group: Option<Group>,
     /// The file that stores the history. With `none`, history is in memory only and a restart loses

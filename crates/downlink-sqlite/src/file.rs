@@ -199,7 +199,8 @@ pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
     db.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        let reason = "its file system cannot share memory between connections".into();
+        let reason = "its file system does not support the WAL mode of SQLite; a local disk does";
+        let reason = reason.into();
         return Err(StoreError::CannotOpen { reason }.into());
     }
     db.pragma_update(None, "synchronous", "FULL")?;

@@ -161,7 +161,10 @@ impl SqliteStore {
             if opened.next_offset != self.opened.next_offset {
                 // The next offset has changed although this store holds the lock. So another
                 // program wrote to the file and ignored the lock.
-                return Err(StoreError::Corrupt { reason: "another program wrote to it".into() });
+                return Err(StoreError::Corrupt {
+                    reason: "another program wrote to its file while this program had it open"
+                        .into(),
+                });
             }
             self.writer = Some(writer);
         }

@@ -119,7 +119,7 @@
 //! | `json` | [`Hub::json`], [`Event::json`]: values that serde encodes | yes |
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
 //! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
-//! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end when their rights end | no |
+//! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end when the rights of their subscriber end | no |
 //! | `metrics` | the hub's numbers as OpenMetrics text | no |
 //! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!

@@ -29,7 +29,7 @@ export async function run({ browser, startBinary, startFront }) {
     assert.deepEqual(seen.said, [['bob', HOSTILE], ['carol', 'Hello, <b>bob</b>']]);
     assert.equal(seen.typingAfter, '', 'after a message, its author is not shown as typing');
     assert.equal(seen.alone, 'carol');
-    assert.deepEqual(seen.notices, ['bob has come.', 'carol has come.', 'bob has gone.'], 'a user with two tabs counts once');
+    assert.deepEqual(seen.notices, ['bob joined.', 'carol joined.', 'bob left.'], 'a user with two tabs counts once');
     assert.deepEqual(seen.rooms, ['lobby', 'random']);
     assert.equal(seen.privately, 'The room private-team is not for carol. Go to another one.');
     assert.equal(seen.elements, 0, 'typed text must not become an element');

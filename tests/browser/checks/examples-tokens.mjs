@@ -27,7 +27,7 @@ export async function run({ browser, startBinary, startFront }) {
     assert.equal(seen.reloaded, EXPECTED, 'each token appears once after a reload');
     assert.equal(seen.afterTheEnd, EXPECTED, 'a page opened after the end shows the whole answer');
     assert.ok(EXPECTED.startsWith(seen.stopped) && seen.stopped.length < EXPECTED.length, seen.stopped);
-    assert.equal(seen.ending, 'Stopped here.');
+    assert.equal(seen.ending, 'The answer was stopped here.');
     assert.equal(seen.elements, 0, 'a token must not become an element');
     assert.equal(seen.title, 'Tokens', 'typed text must not run as script');
   } finally {

@@ -55,7 +55,8 @@ pub(super) const CELLS: [Cell; 12] = [
 
 const IDLE: Cell = Cell {
     name: "idle",
-    what: "10,000 idle connections: resident bytes for each; and 19,000 connections, which one event has to reach",
+    what: "10,000 idle connections: the resident bytes of each. Then 19,000 connections: the number that one \
+           event reaches",
     rows: &[
         Row::value("downlink: bytes per connection", "downlink", RESIDENT).at_most(1_024.0),
         Row::value("axum: bytes per connection", "axum", RESIDENT),
@@ -178,8 +179,8 @@ const RESIDENT_MAX: &str = "/watch/resident_bytes_max";
 
 const STALLED: Cell = Cell {
     name: "stalled",
-    what: "900 connections, 50 events a second of 4 KiB, without and with 100 more that stop reading; \
-           the server has to cut these after 2 s, and they resume after the load",
+    what: "900 connections get 50 events a second of 4 KiB, without and with 100 more connections that \
+           stop reading. The server has to close these 100 after 2 s, and they resume after the load",
     rows: &[
         Row::value("lost by the 900 that read", "downlink-stalled", "/lost").at_most(0.0),
         Row::value("without stalled: p99 µs", "downlink", P99),
@@ -228,7 +229,8 @@ const QUIET_P99: &str = "/quiet/latency_us/p99";
 
 const TOPICS: Cell = Cell {
     name: "topics",
-    what: "a topic with 10,000 readers and 8 events a second, and a quiet topic with one reader and 50",
+    what: "a hot topic has 10,000 readers and 8 events a second. A quiet topic has one reader and 50 events a \
+           second",
     rows: &[
         Row::value("hot: p50 µs", "downlink", P50),
         Row::value("hot: p99 µs", "downlink", P99),
@@ -250,7 +252,8 @@ const CONNECTS_CPU: &str = "/connects_per_cpu_s";
 
 const CONNECTS: Cell = Cell {
     name: "connects",
-    what: "10,000 connections open and close, three times: how fast they open, and the memory afterwards",
+    what: "10,000 connections open and close, three times. Measured are the rate at which they open, and the \
+           memory afterwards",
     rows: &[
         Row::value("downlink: connects/s, slowest storm", "downlink", CONNECTS_WALL)
             .at_least(10_000.0),
@@ -273,8 +276,9 @@ const CONNECTS: Cell = Cell {
 
 const LARGE: Cell = Cell {
     name: "large",
-    what: "events of 64 KiB to 200 connections and of 1 MiB to 50, at most 4 in flight; with the usual \
-           size of the socket's buffer, and with the system's size",
+    what: "events of 64 KiB go to 200 connections, and events of 1 MiB to 50 connections, at most 4 events \
+           at a time. Both are measured with the server's usual limit of unsent bytes, and with the \
+           system's limit",
     rows: &[
         Row::value("64 KiB: deliveries/s", "downlink-64k", DELIVERIES),
         Row::value("64 KiB, system's buffer: deliveries/s", "downlink-64k-system", DELIVERIES),

@@ -86,9 +86,9 @@ const MEMORY: [Row; 4] = [
 
 pub(super) const DURABLE: Cell = Cell {
     name: "durable",
-    what: "events of 256 bytes over HTTP into a file, acknowledged when they are on the disk (commit) or \
-           written (relaxed), compared with a loop that appends and flushes as many at a time: from 1, \
-           16 and 256 publishers, and from 256 in batches of 100",
+    what: "events of 256 bytes go over HTTP into a file. The server acknowledges them when they are on the \
+           disk (commit), or when they are written (relaxed). The publishers are 1, 16 and 256, and 256 \
+           with batches of 100. The floor is a loop that appends and flushes as many events at a time",
     rows: &[
         COMMIT[0][0],
         COMMIT[0][1],
@@ -163,8 +163,8 @@ fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
 
 pub(super) const REPLAY: Cell = Cell {
     name: "replay",
-    what: "1,000 connections, 20 events a second, without and with a reader that gets 1,000,000 retained \
-           events of another topic from the file, again and again",
+    what: "1,000 connections get 20 events a second, first alone. Then one more reader reads 1,000,000 \
+           retained events of another topic from the file, again and again",
     rows: &[
         Row::value("history made: acknowledged/s", "downlink-past", ACKNOWLEDGED),
         Row::value("events of a replay", "downlink-replay", "/replay/events"),
@@ -223,8 +223,8 @@ fn making(batch: u64, events: &str) -> Load {
 
 pub(super) const COMEBACK: Cell = Cell {
     name: "comeback",
-    what: "10,000 clients; the server is killed under load and started again, 100 events are published, \
-           and all come back with their last ids",
+    what: "10,000 clients are connected when the server is killed under load. It is started again, 100 events \
+           are published, and all clients come back with their last ids",
     rows: &[
         Row::value("clients that came back", "downlink", "/connections").at_least(10_000.0),
         Row::value("events acknowledged", "downlink", "/acknowledged"),
@@ -252,8 +252,8 @@ pub(super) const COMEBACK: Cell = Cell {
 
 pub(super) const OPEN: Cell = Cell {
     name: "open",
-    what: "a server opens a store of 100,000 topics with ten events each, after a crash and after a stop: \
-           the time until the first answer, and the share of the file that is read",
+    what: "a server opens a store of 100,000 topics with ten events each, after a crash and after a stop. \
+           Measured are the time until the first answer, and the share of the file that is read",
     rows: &[
         Row::value("the file, with its log, bytes", "downlink-crash", "/file_bytes"),
         Row::value("after a crash: first answer, s", "downlink-crash", "/seconds"),

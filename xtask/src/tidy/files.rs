@@ -36,7 +36,9 @@ fn length(source: &Source) -> Option<Finding> {
         () if lines > LINES_MAX => (lines, LINES_MAX, "lines"),
         () => return None,
     };
-    let advice = format!("{counted} {what}, at most {max}: split the file by ownership");
+    let advice = format!(
+        "{counted} {what}, at most {max}: move a part that owns its own data to another file"
+    );
     Some(source.finding(1, Rule::FileLength, "file", advice))
 }
 

@@ -66,7 +66,7 @@ pub enum PublicKeyError {
     #[error("the file has a private key: give the server the public key only")]
     PrivateKey,
     /// The file has more keys than the limit.
-    #[error("a PEM file may have {keys_max} keys")]
+    #[error("the PEM file has too many keys: the limit is {keys_max}")]
     TooMany {
         /// The limit.
         keys_max: usize,

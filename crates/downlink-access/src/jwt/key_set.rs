@@ -57,7 +57,7 @@ pub enum KeySetError {
         bytes_max: usize,
     },
     /// The document is not an object with a list `keys`, or repeats a member.
-    #[error("the key set is no JSON object with a list `keys`")]
+    #[error("the key set is not a JSON object with a list `keys`")]
     NoKeySet,
     /// The set has more keys than the limit.
     #[error("the key set has {keys} keys, at most {keys_max} are allowed")]

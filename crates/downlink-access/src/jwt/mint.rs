@@ -17,7 +17,7 @@ use crate::secret::Secret;
 #[non_exhaustive]
 pub enum MintError {
     /// The grant has no end, and a token must have one.
-    #[error("a token needs an end")]
+    #[error("the token has no end: give its grant an expiry")]
     NoEnd,
     /// The token would be longer than a verifier accepts.
     #[error("the token has {bytes} bytes, at most {bytes_max} are allowed: use patterns")]
@@ -28,7 +28,7 @@ pub enum MintError {
         bytes_max: usize,
     },
     /// The key cannot sign.
-    #[error("the key cannot sign")]
+    #[error("the key cannot sign tokens")]
     Key,
 }
 

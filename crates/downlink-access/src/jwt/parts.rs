@@ -44,7 +44,7 @@ impl<'a> Parts<'a> {
             Some(_) => return Err(AccessError::malformed("`kid` is not a string")),
         };
         let name = header.get("alg").and_then(Value::as_str);
-        let name = name.ok_or(AccessError::malformed("the header names no algorithm"))?;
+        let name = name.ok_or(AccessError::malformed("the header names no algorithm (`alg`)"))?;
         let algorithm = algorithm(name).ok_or(AccessError::Algorithm)?;
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature);
         let signature =

@@ -32,7 +32,7 @@ pub const KEYS_TRIED_MAX: usize = 4;
 #[non_exhaustive]
 pub enum TokensError {
     /// There is no key.
-    #[error("tokens need a key: a key file, a public key or a key set")]
+    #[error("no key for tokens is configured: add a key file, a public key or a key set")]
     NoKey,
     /// There are public keys or a key set, but no issuer or no audience.
     #[error("public keys and key sets need an issuer and an audience")]
@@ -252,7 +252,7 @@ impl Tokens {
             }
             if tried == KEYS_TRIED_MAX {
                 return Err(AccessError::malformed(
-                    "too many keys fit the token: it must name its key in `kid`",
+                    "too many keys could verify the token: it must name its key in `kid`",
                 ));
             }
             tried += 1;

@@ -60,10 +60,10 @@ pub enum TicketError {
         keys_max: usize,
     },
     /// The system has no random bytes for a nonce.
-    #[error("no random bytes for a ticket")]
+    #[error("the ticket cannot be sealed without random bytes")]
     Randomness(#[from] RandomnessError),
     /// The cipher refused.
-    #[error("the cipher failed")]
+    #[error("the ticket cannot be encrypted")]
     Cipher,
 }
 

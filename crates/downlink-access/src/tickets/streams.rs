@@ -21,7 +21,7 @@ pub const TICKET_STREAMS_MAX: usize = 1_000_000;
 
 /// The table of the streams with tickets is full.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("at most {streams_max} streams may be open with tickets")]
+#[error("too many streams with tickets are open: the limit is {streams_max}")]
 pub struct TicketStreamsFull {
     /// The limit.
     pub streams_max: usize,

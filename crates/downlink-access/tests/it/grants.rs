@@ -137,6 +137,6 @@ fn json_longer_than_the_limit_is_refused() {
 #[test]
 fn error_messages_have_no_control_characters() {
     let text = |json| read(json).unwrap_err().to_string();
-    assert_eq!(text(r#"{"a\nb":1}"#), r"a grant has no member `a\nb`");
+    assert_eq!(text(r#"{"a\nb":1}"#), r"the grant has an unknown member `a\nb`");
     assert_eq!(text(r#"{"client":"a\u001bb"}"#), r"`a\u{1b}b` in `client` is not valid");
 }

@@ -68,26 +68,26 @@ pub enum AppendError {
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
-    /// The topic is finished.
-    #[error("the topic is finished")]
+    /// A topic of the draft is finished.
+    #[error("a topic of the event is finished, so it accepts no more events")]
     Finished {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
     /// A kept event with other content has the same id.
-    #[error("the id belongs to another event")]
+    #[error("the id belongs to an event with other content")]
     IdTaken {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
     /// The idempotency key was used for an event with other content.
-    #[error("the idempotency key was used for another event")]
+    #[error("the idempotency key was used for an event with other content")]
     KeyReused {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
     /// With this draft, more topics would have events or be finished than the limit allows.
-    #[error("there are {topics_max} topics, which is the limit")]
+    #[error("too many topics have events or are finished: the limit is {topics_max}")]
     TooManyTopics {
         /// The number of the draft in the batch, from 0.
         draft: usize,
@@ -96,9 +96,11 @@ pub enum AppendError {
     },
     /// With this batch, more events or bytes would wait for the store than the limits allow. The
     /// caller may try again in a moment.
-    #[error("too many events wait for the store")]
+    #[error(
+        "too many events wait for the store (at most 65,536 events and 64 MiB): try again in a moment"
+    )]
     Busy,
     /// The store accepts no events, or did not answer.
-    #[error("the store takes no events")]
+    #[error("the store accepts no events at present")]
     Store(#[from] StoreError),
 }

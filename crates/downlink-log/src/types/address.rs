@@ -168,35 +168,35 @@ pub enum InvalidName {
         bytes_max: usize,
     },
     /// The name contains a control character.
-    #[error("a control character at byte {at}")]
+    #[error("the name has a control character at byte {at}: remove it")]
     Control {
         /// The position in bytes.
         at: usize,
     },
     /// A segment is empty: there is nothing between two `/`, before the first `/`, or after the
     /// last `/`.
-    #[error("an empty segment at byte {at}: write a/b, not /a, a//b or a/")]
+    #[error("the name has an empty segment at byte {at}: write a/b, not /a, a//b or a/")]
     EmptySegment {
         /// The position in bytes.
         at: usize,
     },
     /// A text that must be one segment contains `/`.
-    #[error("a `/` at byte {at}, inside a segment")]
+    #[error("the text is one segment, so it must not have a `/` (byte {at})")]
     Slash {
         /// The position in bytes.
         at: usize,
     },
     /// `*`, `{` or `}` is at a place where the grammar does not allow it.
     #[error(
-        "a reserved character at byte {at}: `*` may only be the last segment of a pattern, and \
-         `{{name}}` only a whole segment"
+        "the name has a reserved character at byte {at}: `*` may only be the last segment of a \
+         pattern, and `{{name}}` only a whole segment"
     )]
     Reserved {
         /// The position in bytes.
         at: usize,
     },
     /// A pattern has more segments than the limit. Topics have no such limit.
-    #[error("a pattern has at most {segments_max} segments, this one has {segments}")]
+    #[error("the pattern has {segments} segments, at most {segments_max} are allowed")]
     TooManySegments {
         /// The number of segments of the pattern.
         segments: usize,
@@ -204,7 +204,7 @@ pub enum InvalidName {
         segments_max: usize,
     },
     /// A pattern has more placeholders than the limit.
-    #[error("a pattern has at most {placeholders_max} placeholders, this one has {placeholders}")]
+    #[error("the pattern has {placeholders} placeholders, at most {placeholders_max} are allowed")]
     TooManyPlaceholders {
         /// The number of placeholders of the pattern.
         placeholders: usize,

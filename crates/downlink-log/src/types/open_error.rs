@@ -10,19 +10,21 @@ pub enum OpenError {
     #[error("the log is closed")]
     Closed,
     /// The log already has the maximum number of readers.
-    #[error("there are {subscribers_max} subscriptions, which is the limit")]
+    #[error("too many subscriptions are open: the limit is {subscribers_max}")]
     Full {
         /// The limit.
         subscribers_max: usize,
     },
     /// The client already has the maximum number of readers.
-    #[error("the client has {subscribers_per_client_max} subscriptions, which is the limit")]
+    #[error(
+        "the client has too many open subscriptions: the limit is {subscribers_per_client_max}"
+    )]
     ClientFull {
         /// The limit.
         subscribers_per_client_max: usize,
     },
     /// The selection names too many topics and patterns.
-    #[error("a subscription names at most {selectors_max} topics and patterns, not {selectors}")]
+    #[error("the subscription names {selectors} topics and patterns: the limit is {selectors_max}")]
     TooManySelectors {
         /// The number of topics and patterns.
         selectors: usize,
@@ -32,14 +34,15 @@ pub enum OpenError {
     /// With this reader, all readers together would name more topics and clients than the limit
     /// allows.
     #[error(
-        "the open subscriptions name {subscribed_names_max} topics and clients, which is the limit"
+        "all open subscriptions together name too many topics and clients: the limit is \
+         {subscribed_names_max}"
     )]
     TooManyNames {
         /// The limit.
         subscribed_names_max: usize,
     },
     /// With this reader, all readers together would have more patterns than the limit allows.
-    #[error("the open subscriptions name {patterns_max} patterns, which is the limit")]
+    #[error("all open subscriptions together have too many patterns: the limit is {patterns_max}")]
     TooManyPatterns {
         /// The limit.
         patterns_max: usize,

@@ -444,7 +444,7 @@ fn warn_of_proxy(peer: PeerAddr) {
 pub(crate) enum RevokeError {
     #[error("the revocation cannot be written to the disk")]
     Disk(#[source] io::Error),
-    #[error("too many keys are revoked")]
+    #[error("too many keys are revoked: remove the files of revoked keys")]
     TooManyKeys,
 }
 

@@ -33,7 +33,7 @@ impl KeyFiles {
     /// The files that the server made itself. Each comes with the words that the server prints
     /// before its path.
     pub(crate) fn made(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let words = ["the key for your app is in", "the key of tickets is in"];
+        let words = ["the key for your app is in", "the key that seals tickets is in"];
         let files = self.made.iter().map(Option::as_deref);
         words.into_iter().zip(files).filter_map(|(words, file)| Some((words, file?)))
     }

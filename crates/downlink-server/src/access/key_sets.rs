@@ -87,7 +87,9 @@ impl KeySets {
                 let removals = self.cache.removals();
                 self.fetch(fetch).await;
                 if self.cache.removals() != removals {
-                    tracing::info!("the key set has lost a key: its tokens and streams end");
+                    tracing::info!(
+                        "a key was removed from the key set; its tokens are refused and its streams end"
+                    );
                     removed();
                 }
                 continue;
@@ -197,7 +199,7 @@ impl Source {
                 // A read from a broken network drive may never end, and cannot be cancelled. So the
                 // server starts a read only if the previous read has ended.
                 let permit = Arc::clone(reading).try_acquire_owned();
-                let permit = permit.context("the read before has not ended")?;
+                let permit = permit.context("the previous read of the file has not ended")?;
                 let path = path.clone();
                 let read = move || {
                     let _permit = permit;

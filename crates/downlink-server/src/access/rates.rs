@@ -95,7 +95,7 @@ pub struct AbuseLimits {
     )]
     pub publishes_per_key: Option<Limit<Rate>>,
     /// The maximum rate of requests from one address with a bad credential, or `off`. The default is
-    /// 10/s,burst:100. Beyond it, the server refuses tokens, tickets and unknown keys before it
+    /// 10/s,burst:100. Above this rate, the server refuses tokens, tickets and unknown keys before it
     /// checks them, and does not ask the app of --authorize-url.
     #[arg(
         long,

@@ -18,7 +18,7 @@ use super::{AbuseLimits, AskSettings, origin::parse_origin};
 pub struct AccessSettings {
     /// A second address, for apps and operators: `unix:` and a path, or a loopback address. It
     /// serves every path. The address of --listen then serves only the paths for pages and users,
-    /// and takes no keys. A Unix socket gives every right to those who can connect.
+    /// and accepts no keys. A Unix socket gives every right to those who can connect.
     #[arg(long, env = "DOWNLINK_ADMIN_LISTEN", value_name = "ADDR:PORT|unix:PATH")]
     pub admin_listen: Option<Address>,
     /// Topics or patterns that everyone may subscribe to without a credential. May be given several
@@ -40,7 +40,8 @@ pub struct AccessSettings {
     #[arg(long, env = "DOWNLINK_ADMIN_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub admin_key_file: Vec<PathBuf>,
     /// A file with the secret that seals tickets. By default, the server makes downlink-ticket.key
-    /// beside the store. May be given several times: the first seals, and all open.
+    /// beside the store. May be given several times: the first one seals new tickets, and all of
+    /// them open tickets.
     #[arg(long, env = "DOWNLINK_TICKET_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub ticket_key_file: Vec<PathBuf>,
     /// A file with a shared secret for JSON Web Tokens (HS256, HS384, HS512). May be given several

@@ -140,7 +140,6 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
         PublishError::ReservedType { .. } => " Choose another type.",
         PublishError::InvalidType(_) => " Remove the line breaks.",
         PublishError::Closed => " Try again later.",
-        PublishError::Busy => " Try again in a moment.",
         _ => "",
     };
     Refused::new(error.to_problem().status(), sentence(error) + advice)
@@ -215,7 +214,7 @@ mod tests {
 
     #[test]
     fn errors_become_sentences() {
-        assert_eq!(sentence(&PublishError::Finished), "The topic is finished.");
+        assert_eq!(sentence(&PublishError::Closed), "The hub is closed.");
         assert_eq!(sentence(&std::io::Error::other("over.")), "Over.");
     }
 }

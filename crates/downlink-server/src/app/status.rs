@@ -35,7 +35,7 @@ pub(super) async fn readyz(
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down."));
     }
     if let Some(error) = app.hub.store_error() {
-        let said = format!("The store takes no events: {error}.");
+        let said = format!("The store accepts no events: {error}.");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
     }
     Ok("ready\n".into_response())

@@ -31,7 +31,8 @@ enum KeyCommand {
     Id {
         /// The file of the key.
         file: PathBuf,
-        /// The file is for --admin-key-file, not for --publish-key-file. The id depends on this.
+        /// Print the id that the key has if the server gets it with --admin-key-file. Without this flag,
+        /// print the id for --publish-key-file.
         #[arg(long)]
         admin: bool,
     },

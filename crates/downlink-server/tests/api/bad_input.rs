@@ -109,7 +109,7 @@ async fn invalid_subscriptions_are_refused() {
     let server = Server::with(&["--selectors-max", "2"]).await;
     let _two = server.subscribe("topic=a&topic=b").await;
     for (query, says) in [
-        ("topic=a&topic=b&topic=c", "at most 2 topics and patterns, not 3"),
+        ("topic=a&topic=b&topic=c", "names 3 topics and patterns: the limit is 2"),
         ("topic=a/*/b", "is neither a topic nor a pattern"),
         ("topic=%7B", "is neither a topic nor a pattern"),
         ("topic=", "is empty"),

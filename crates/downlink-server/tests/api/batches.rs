@@ -57,8 +57,8 @@ async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
         (r#"{"topic":"a","event":"a\nb","data":1}"#, "event type cannot be sent"),
         (r#"{"topic":"a","event":"open","data":1}"#, "is reserved"),
         (r#"{"topic":"a","id":"a b","data":1}"#, "is not an event id"),
-        (r#"{"topic":"a","id":"taken","data":1}"#, "belongs to another event"),
-        (r#"{"topic":"finished","data":1}"#, "The topic is finished"),
+        (r#"{"topic":"a","id":"taken","data":1}"#, "belongs to an event with other content"),
+        (r#"{"topic":"finished","data":1}"#, "A topic of the event is finished"),
         (r#"{"topic":"a","retry":-1,"data":1}"#, "Invalid value"),
         (r#"{"everyone":true,"last":true,"data":1}"#, "Only topics can be finished"),
         (r#"{"topic":"a","data":"\ud800"}"#, "Line 3: "),
@@ -68,7 +68,7 @@ async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
             format!("{{\"topic\":\"new\",\"data\":1}}\n\n{line}\n{{\"topic\":\"a\",\"data\":1}}\n");
         let before = server.hub.stats();
         let answer = server.post("/events/batch", batch).await;
-        let status = if says.contains("another event")
+        let status = if says.contains("other content")
             || says.contains("finished") && !says.contains("Only")
         {
             409
@@ -122,7 +122,7 @@ async fn a_batch_above_its_limit_of_addresses_is_refused() {
 #[tokio::test]
 async fn a_line_with_a_million_addresses_is_refused() {
     let server = Server::start().await;
-    let says = (400, "Line 1: An event is for at most 1000 topics and clients");
+    let says = (400, "Line 1: The event has too many topics and clients: the limit is 1000");
     for name in ["topics", "clients"] {
         let many = format!("{{\"{name}\":[{}\"\"],\"data\":1}}", "\"\",".repeat(1_000_000));
         server.refuses(PATH, many, says).await;

@@ -29,7 +29,9 @@ async fn finish_ends_a_topic_without_an_event() {
     assert_eq!(answer, json!({ "id": answer["id"], "subscribers": 1 }));
     assert!(answer["id"].is_string());
     assert_eq!(stream.rest().await, ["one"]);
-    server.refuses(("POST", "/finish?topic=a", ""), "", (409, "The topic is finished.")).await;
+    server
+        .refuses(("POST", "/finish?topic=a", ""), "", (409, "A topic of the event is finished"))
+        .await;
     server.refuses(("POST", "/events?topic=a", ""), "x", (409, "Publish to another")).await;
 }
 

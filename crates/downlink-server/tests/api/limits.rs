@@ -36,7 +36,7 @@ async fn subscriptions_above_their_limit_are_refused() {
     let second = server.subscribe("topic=a").await;
     let refused = server.get("/events?topic=a").await;
     refused.problem(503);
-    assert_unavailable(&refused, "There are 2 subscriptions, which is the limit.");
+    assert_unavailable(&refused, "Too many subscriptions are open: the limit is 2.");
     assert_browser_must_reconnect_later(&server, "topic=a").await;
     assert_eq!(server.publish("topic=a", "x").await["subscribers"], 2);
     drop(second);
@@ -56,7 +56,7 @@ async fn a_browser_is_recognized_by_its_user_agent_and_may_request_an_error_stat
     assert!(stream.retry.is_some());
     for headers in [firefox, BROWSER] {
         let path = "/events?topic=a&refuse_with_status=1";
-        assert_unavailable(&server.ask("GET", path, headers, "").await, "which is the limit");
+        assert_unavailable(&server.ask("GET", path, headers, "").await, "the limit is");
     }
 }
 
@@ -65,7 +65,7 @@ async fn subscriptions_of_one_client_above_their_limit_are_refused() {
     let server = Server::with(&["--subscribers-per-client-max", "1"]).await;
     let _first = server.subscribe("client=alice").await;
     let refused = server.get("/events?client=alice").await;
-    assert_unavailable(&refused, "The client has 1 subscriptions, which is the limit.");
+    assert_unavailable(&refused, "The client has too many open subscriptions: the limit is 1.");
     assert_browser_must_reconnect_later(&server, "client=alice").await;
     let _other = server.subscribe("client=bob").await;
 }
@@ -101,7 +101,7 @@ async fn topics_above_their_limit_are_refused() {
     }
     let full = full.expect("one of the four topics exceeds the limit of 2");
     full.problem(503);
-    assert_unavailable(&full, "There are 2 topics, which is the limit.");
+    assert_unavailable(&full, "Too many topics have events or are finished: the limit is 2.");
     server.publish("topic=a", "still").await;
 }
 
@@ -113,7 +113,7 @@ async fn subscribed_topics_and_clients_above_their_limit_are_refused() {
         readers.push(server.subscribe(&format!("topic=read/{number}")).await);
     }
     let inbox = server.subscribe("client=alice").await;
-    let says = "The open subscriptions name 10 topics and clients, which is the limit.";
+    let says = "All open subscriptions together name too many topics and clients: the limit is 10.";
     for query in ["topic=read/9", "client=bob", "topic=read/0&topic=read/9"] {
         assert_unavailable(&server.get(&format!("/events?{query}")).await, says);
         assert_browser_must_reconnect_later(&server, query).await;
@@ -140,7 +140,10 @@ async fn patterns_above_their_limit_are_refused() {
     let _first = server.subscribe("topic=a/*").await;
     let second = server.subscribe("topic=b/*").await;
     let refused = server.get("/events?topic=c/*").await;
-    assert_unavailable(&refused, "The open subscriptions name 2 patterns, which is the limit.");
+    assert_unavailable(
+        &refused,
+        "All open subscriptions together have too many patterns: the limit is 2.",
+    );
     assert_browser_must_reconnect_later(&server, "topic=c/*").await;
     let _again = server.subscribe("topic=a/*").await;
     server.publish("topic=c/1", "x").await;
@@ -155,7 +158,7 @@ async fn topics_without_events_do_not_count_against_topics_max() {
     server.publish("topic=e", "x").await;
     server.publish("topic=f", "x").await;
     let full = server.post("/events?topic=a", "x").await;
-    assert_unavailable(&full, "There are 2 topics, which is the limit.");
+    assert_unavailable(&full, "Too many topics have events or are finished: the limit is 2.");
 }
 
 #[tokio::test]

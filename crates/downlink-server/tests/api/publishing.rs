@@ -74,7 +74,7 @@ async fn an_id_from_a_publisher_belongs_to_one_event() {
     assert_eq!(server.publish("topic=a&id=my-1", "x").await, first);
     let before = server.hub.stats();
     let other = server.post("/events?topic=a&id=my-1", "y").await;
-    assert!(other.problem(409).contains("The id belongs to another event."));
+    assert!(other.problem(409).contains("The id belongs to an event with other content."));
     server.is_unharmed(&before).await;
     server.publish("topic=a", "end").await;
     assert_eq!([stream.data().await, stream.data().await], ["x", "end"]);
@@ -120,7 +120,9 @@ async fn an_event_above_its_limit_of_addresses_is_refused() {
         server.post(&query(topics), "x").await.json();
     }
     let path = query(1_001);
-    server.refuses(("POST", &path, ""), "x", (400, "at most 1000 topics and clients")).await;
+    server
+        .refuses(("POST", &path, ""), "x", (400, "too many topics and clients: the limit is 1000"))
+        .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::{Server, answer::Answer};
 #[track_caller]
 fn assert_needs_a_credential(answer: &Answer) {
     let detail = answer.problem(401);
-    assert!(detail.starts_with("This needs a credential"), "{detail}");
+    assert!(detail.starts_with("The request has no credential"), "{detail}");
     assert!(answer.body.contains(r#""code":"token_missing""#), "{}", answer.body);
     assert_eq!(answer.header("www-authenticate"), Some("bearer"));
 }
@@ -33,7 +33,7 @@ async fn strangers_may_do_nothing_on_a_production_server() {
         let answer = server.ask(method, path, "", body).await;
         if path == "/events/batch" {
             // In the answer to a batch, the detail may begin with the number of a line.
-            assert!(answer.body.contains("needs a credential"), "{answer:?}");
+            assert!(answer.body.contains("has no credential"), "{answer:?}");
         } else {
             assert_needs_a_credential(&answer);
         }

@@ -122,7 +122,9 @@ async fn finish_on_end_finishes_the_topic_at_the_end_of_the_stream() {
     publishing.end().await.json();
     assert_eq!(stream.rest().await, ["1", "2"]);
     let late = server.post("/events?topic=a", "x").await;
-    assert!(late.problem(409).contains("The topic is finished. Publish to another"));
+    assert!(late.problem(409).contains(
+        "A topic of the event is finished, so it accepts no more events. Publish to another"
+    ));
 }
 
 #[tokio::test]

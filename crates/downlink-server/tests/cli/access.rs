@@ -73,7 +73,9 @@ fn the_first_start_makes_key_files_and_the_next_start_uses_them() {
     };
     let first = start();
     let greeting = first.greeting.join("\n");
-    for (file, words) in files.iter().zip(["the key for your app is in", "the key of tickets is"]) {
+    for (file, words) in
+        files.iter().zip(["the key for your app is in", "the key that seals tickets is"])
+    {
         assert!(greeting.contains(words) && greeting.contains(file.to_str().expect("UTF-8")));
         assert_eq!(mode(file), 0o600, "{}", file.display());
     }

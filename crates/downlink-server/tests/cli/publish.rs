@@ -124,7 +124,7 @@ fn every_flag_reaches_the_server() {
     assert_eq!(publish(&["-t", "a", "--last", "x"]).code, Some(0));
     let refused = publish(&["-t", "a", "x"]);
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("The topic is finished."), "{}", refused.stderr);
+    assert!(refused.stderr.contains("A topic of the event is finished"), "{}", refused.stderr);
 }
 
 #[test]

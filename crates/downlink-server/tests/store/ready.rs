@@ -68,7 +68,7 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
         server.post("topic=a", "", &"x".repeat(8_000)).await.problem(507);
     }
     let said = server.ask("GET", "/readyz", "", "").await.problem(503);
-    assert!(said.contains("takes no events") && said.contains("free some space"), "{said}");
+    assert!(said.contains("accepts no events") && said.contains("free some space"), "{said}");
     assert_eq!(server.ask("GET", "/healthz", "", "").await.status, 200);
     let published = metric(&server, "downlink_events_published_total").await;
     assert_eq!(published, kept.len().to_string());
@@ -81,8 +81,8 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
     becomes_ready(&server).await;
     server.publish("topic=a", "more").await;
     let log = server.stop();
-    assert_eq!(log.matches("the store takes no events").count(), 1, "{log}");
-    assert_eq!(log.matches("the store takes events again").count(), 1, "{log}");
+    assert_eq!(log.matches("the store accepts no events").count(), 1, "{log}");
+    assert_eq!(log.matches("the store accepts events again").count(), 1, "{log}");
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
         let mut back = server.stream("topic=a", &last).await;
         assert_eq!(next(&mut back, 1).await, ["more"]);
         let log = server.stop();
-        assert!(log.contains("the store takes no events"), "{log}");
+        assert!(log.contains("the store accepts no events"), "{log}");
         let server = Server::start(&store, &FLAGS);
         let mut again = server.stream("topic=a&start=earliest", "").await;
         assert_eq!(next(&mut again, kept.len()).await, kept);
@@ -151,13 +151,13 @@ async fn a_damaged_store_is_not_ready() {
     damage_memberships(&store);
     let server = Server::start(&store, &[]);
     let said = becomes_unready(&server).await;
-    assert!(said.contains("takes no events") && said.contains("damaged"), "{said}");
+    assert!(said.contains("accepts no events") && said.contains("damaged"), "{said}");
     let said = server.post("topic=a", "", "refused").await.problem(503);
     assert!(said.contains("was not confirmed") && said.contains("damaged"), "{said}");
     let name = "downlink_publishes_refused_total{reason=\"store_failed\"}";
     assert_ne!(metric(&server, name).await, "0");
     let log = server.stop();
-    assert_eq!(log.matches("the store takes no events").count(), 1, "{log}");
+    assert_eq!(log.matches("the store accepts no events").count(), 1, "{log}");
 }
 
 /// The test uses the program `strace` to make flushes fail. If there is no `strace`, or if `strace`
@@ -192,7 +192,7 @@ async fn a_failed_flush_is_in_the_answers_to_publishes_and_readiness_checks() {
     let unknown = "The event was not confirmed: the disk did not confirm a write: check the disk";
     assert!(said.starts_with(unknown), "{said}");
     let said = becomes_unready(&server).await;
-    assert!(said.starts_with("The store takes no events: the disk did not confirm"), "{said}");
+    assert!(said.starts_with("The store accepts no events: the disk did not confirm"), "{said}");
     let said = server.post("topic=a", "", "later").await.problem(503);
     assert!(said.starts_with(unknown), "{said}");
     let mut early = server.stream("topic=a&start=earliest", "").await;

@@ -98,7 +98,10 @@ impl Caller {
         match grant.register(subscription.number()) {
             Ok(Some(displaced)) => _ = hub.disconnect_subscription(displaced),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "a stream with a ticket is not registered"),
+            Err(error) => tracing::warn!(
+                %error,
+                "cannot register a stream with a ticket; a newer stream will not end it"
+            ),
         }
         let sse = Sse::new(GrantedFrames { frames, grant: Some(grant) });
         let Some(until) = self.grant().until().map(SystemTime::from) else { return Ok(sse) };

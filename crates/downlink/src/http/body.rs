@@ -322,7 +322,7 @@ fn control_frame(name: &str, data: &str) -> Frame {
 fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
     // A source that has panicked is not polled again, so no code sees its broken state.
     catch_unwind(AssertUnwindSafe(code)).map_err(|_| {
-        tracing::error!("the source of a response panicked");
+        tracing::error!("the stream of events of a response panicked");
         BodyError::Panicked
     })
 }

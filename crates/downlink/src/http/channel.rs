@@ -235,7 +235,7 @@ pub enum TrySendError {
 #[non_exhaustive]
 pub enum SendJsonError {
     /// The value cannot be encoded.
-    #[error("the value was not sent, as it has no encoding")]
+    #[error("the value was not sent, because it could not be encoded")]
     Encode(#[source] downlink_proto::JsonError),
     /// The peer has left or the stream is finished.
     #[error("the value was not sent")]

@@ -199,7 +199,7 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
 
 /// Registers the key of the body with the function `register`. Returns false if the body is not
 /// driven or if `register` returned false. The body must then register a waker instead.
-#[must_use = "a body that is not woken by its key has to leave a waker"]
+#[must_use = "if this returns `false`, register a waker"]
 pub(crate) fn register_key(
     cx: &Context<'_>,
     register: impl FnOnce(&Arc<dyn WakeMany>, u32) -> bool,

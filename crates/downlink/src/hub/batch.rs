@@ -96,7 +96,7 @@ pub enum BatchError {
         events: usize,
     },
     /// One event cannot be published.
-    #[error("event {} of the batch", index + 1)]
+    #[error("event {} of the batch cannot be published", index + 1)]
     Event {
         /// The index of the event in the batch, counted from 0.
         index: usize,

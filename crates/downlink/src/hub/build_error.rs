@@ -27,7 +27,10 @@ pub enum HubError {
     #[error("a retention rule keeps no event: events_max must be at least 1")]
     NoEvents,
     /// The limit of one event is larger than the limit of the whole hub.
-    #[error("an event of {event_bytes_max} bytes does not fit into a hub of {bytes_max} bytes")]
+    #[error(
+        "an event may have {event_bytes_max} bytes, but the whole hub only {bytes_max}: lower \
+         event_bytes_max, or raise bytes_max of the limits"
+    )]
     EventAboveHub {
         /// The limit of one event in bytes.
         event_bytes_max: usize,

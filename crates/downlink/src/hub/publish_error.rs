@@ -73,19 +73,19 @@ pub enum PublishError {
         id: String,
     },
     /// The idempotency key is not 1 to 255 bytes long.
-    #[error("an idempotency key has 1 to 255 bytes, this one has {bytes}")]
+    #[error("an idempotency key has 1 to 255 bytes, but this one has {bytes}")]
     InvalidKey {
         /// The size of the key in bytes.
         bytes: usize,
     },
     /// The credential of an idempotency key is longer than 256 bytes.
-    #[error("a credential has at most 256 bytes, this one has {bytes}")]
+    #[error("the credential of an idempotency key has {bytes} bytes, at most 256 are allowed")]
     InvalidCredential {
         /// The size of the credential in bytes.
         bytes: usize,
     },
     /// The event has more addresses than one event may have.
-    #[error("an event is for at most {addresses_max} topics and clients")]
+    #[error("the event has too many topics and clients: the limit is {addresses_max}")]
     TooManyAddresses {
         /// The limit.
         addresses_max: usize,
@@ -104,27 +104,29 @@ pub enum PublishError {
     /// The hub is closed.
     #[error("the hub is closed")]
     Closed,
-    /// The topic is finished.
-    #[error("the topic is finished")]
+    /// A topic of the event is finished.
+    #[error("a topic of the event is finished, so it accepts no more events")]
     Finished,
     /// The event is marked as the last one of its topics, but it is also for clients or everyone.
     /// Only topics can be finished.
-    #[error("only topics can be finished, and this event is also for clients or everyone")]
+    #[error("only topics can be finished, but this event is also for clients or everyone")]
     LastNeedsTopics,
     /// The id belongs to an event with other content.
-    #[error("the id belongs to another event")]
+    #[error("the id belongs to an event with other content")]
     IdTaken,
     /// The idempotency key was used for an event with other content.
-    #[error("the idempotency key was used for another event")]
+    #[error("the idempotency key was used for an event with other content")]
     KeyReused,
     /// The number of topics that have events or are finished is at its limit.
-    #[error("there are {topics_max} topics, which is the limit")]
+    #[error("too many topics have events or are finished: the limit is {topics_max}")]
     TooManyTopics {
         /// The limit.
         topics_max: usize,
     },
     /// Too many events wait for the store. The event is valid: publish it again in a moment.
-    #[error("too many events wait for the store")]
+    #[error(
+        "too many events wait for the store (at most 65,536 events and 64 MiB): try again in a moment"
+    )]
     Busy,
     /// The store did not confirm the event. If the error [`is_final`](StoreError::is_final), the
     /// store accepts no events until the program builds the hub again. Until then, it is unknown

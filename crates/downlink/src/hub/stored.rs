@@ -42,10 +42,14 @@ pub(super) fn yield_to_others() {
 pub(super) fn log_report(report: StoreReport) {
     match report {
         StoreReport::Refuses { error, refused } => {
-            tracing::error!(%error, refused, "the store takes no events; subscribers can still read");
+            tracing::error!(
+                %error,
+                refused,
+                "the store accepts no events; subscribers can still read"
+            );
         }
         StoreReport::Takes { refused } => {
-            tracing::info!(refused, "the store takes events again");
+            tracing::info!(refused, "the store accepts events again");
         }
         _ => {}
     }

@@ -76,7 +76,7 @@ pub enum SubscribeErrorKind {
     FilterNeedsValues,
     /// Every topic is finished, and the client has read all events. The response has the status
     /// 204, after which an `EventSource` does not reconnect.
-    #[error("every topic is finished and read")]
+    #[error("every topic is finished, and the client has read all events")]
     Finished,
 }
 

@@ -180,7 +180,10 @@ impl<A> Connections<A> {
             let server = Arc::clone(&self.server);
             self.tasks.spawn(turn_away(io, peer, self.app.clone(), server, (excess, permit)));
         } else {
-            tracing::debug!(?peer, "dropped a connection: too many are being refused");
+            tracing::debug!(
+                ?peer,
+                "closed a connection without an answer, because too many connections are being refused"
+            );
         }
     }
 
@@ -194,7 +197,7 @@ impl<A> Connections<A> {
             Some(ended) = self.tasks.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
                     // Only the app's code can have caused the panic.
-                    tracing::error!("a handler panicked; its connection is closed");
+                    tracing::error!("a handler of the app panicked; its connection is closed");
                 }
             }
             else => std::future::pending().await,
@@ -214,7 +217,10 @@ impl<A> Connections<A> {
         self.drivers.abort_all();
         if timeout(CLOSE_WITHIN, self.all_closed()).await.is_err() {
             let left = self.tasks.len() + self.drivers.len();
-            tracing::error!(left, "the app blocks connections from closing");
+            tracing::error!(
+                left,
+                "connections are still open after the drain, because the app blocks their threads"
+            );
         }
     }
 
@@ -260,7 +266,7 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
         }
         InvalidInput => None,
         _ => {
-            tracing::warn!(%error, "cannot accept connections; accepting pauses");
+            tracing::warn!(%error, "cannot accept connections; trying again after a pause");
             Some(ACCEPT_PAUSE)
         }
     }

@@ -25,7 +25,11 @@ const CONNECTIONS_MAX: u64 = 1 << 20;
 pub fn connections_supported() -> usize {
     let descriptors = raise_limit();
     let connections = connections_for(descriptors);
-    tracing::debug!(?descriptors, connections_max = connections, "descriptors counted");
+    tracing::debug!(
+        ?descriptors,
+        connections_max = connections,
+        "counted the file descriptors for connections"
+    );
     connections
 }
 
@@ -46,7 +50,7 @@ fn raise_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!(%error, ?limit.current, "the limit of open files cannot be raised");
+            tracing::warn!(%error, ?limit.current, "cannot raise the limit of open files");
             limit.current
         }
     }

@@ -30,7 +30,7 @@ pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned =
         tuned.or_else(|| (io as &dyn Any).downcast_ref().map(|stream| tune_unix(stream, limits)));
     tuned.unwrap_or(Ok(false)).unwrap_or_else(|error| {
-        tracing::debug!(%error, "a socket option could not be set");
+        tracing::debug!(%error, "cannot set a socket option");
         false
     })
 }
@@ -73,7 +73,7 @@ pub(super) fn discard_on_close<Io: Any>(io: &Io) {
 /// Makes the kernel discard the unsent bytes of this socket when the socket is closed.
 pub(super) fn discard(socket: SockRef<'_>) {
     if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%error, "a stalled socket closes slowly");
+        tracing::debug!(%error, "cannot reset a stalled socket; it closes slowly");
     }
 }
 

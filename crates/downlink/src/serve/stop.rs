@@ -57,7 +57,7 @@ pub fn stop_signal() -> io::Result<StopSignal> {
 ///
 /// Dropping the future stops the wait for a signal, and has no other effect.
 #[derive(Debug)]
-#[must_use = "it is for `with_graceful_shutdown`"]
+#[must_use = "a stop signal has no effect until it is passed to `with_graceful_shutdown`"]
 pub struct StopSignal {
     interrupt: Signal,
     #[cfg(unix)]

@@ -120,7 +120,7 @@ async fn sending_a_value_that_json_cannot_encode_is_an_error() {
     let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
     let error = sender.json(&keyed_by_lists).await.expect_err("JSON cannot encode the value");
     assert!(matches!(error, SendJsonError::Encode(_)));
-    assert_eq!(error.to_string(), "the value was not sent, as it has no encoding");
+    assert_eq!(error.to_string(), "the value was not sent, because it could not be encoded");
     assert!(error.source().is_some());
     drop(sse);
     let error = sender.json(&1).await.expect_err("the stream has ended");

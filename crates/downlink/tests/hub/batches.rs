@@ -39,7 +39,10 @@ fn one_invalid_event_rejects_the_whole_batch() {
     say(&hub, "over", "x");
     hub.finish("over").unwrap();
     let before = hub.stats();
-    for (wrong, expected) in [("over", "the topic is finished"), ("", "\"\" is not a topic")] {
+    for (wrong, expected) in [
+        ("over", "a topic of the event is finished, so it accepts no more events"),
+        ("", "\"\" is not a topic"),
+    ] {
         let error = batch(&hub, &[("a", "1"), (wrong, "2"), ("a", "3")]).publish().unwrap_err();
         let BatchError::Event { index, error } = error else { panic!("{error:?}") };
         assert_eq!((index, error.to_string().as_str()), (1, expected));

@@ -88,15 +88,15 @@ fn an_event_beyond_a_limit_is_an_error() {
     check(&large, "the event has 74 bytes, at most 60 are allowed", None);
     say(&hub, "a", "x");
     let topics = publish_error(hub.to("b").publish(String::new()));
-    check(&topics, "there are 1 topics, which is the limit", None);
+    check(&topics, "too many topics have events or are finished: the limit is 1", None);
     let many = (0..=1_000).fold(hub.to("a"), |publish, at| publish.and_to(at.to_string()));
     check(
         &publish_error(many.publish(String::new())),
-        "an event is for at most 1000 topics and clients",
+        "the event has too many topics and clients: the limit is 1000",
         None,
     );
     let key = publish_error(hub.to("a").idempotency_key("", "").publish(String::new()));
-    check(&key, "an idempotency key has 1 to 255 bytes, this one has 0", None);
+    check(&key, "an idempotency key has 1 to 255 bytes, but this one has 0", None);
 }
 
 #[test]
@@ -104,11 +104,15 @@ fn a_publish_that_conflicts_with_earlier_calls_is_an_error() {
     let hub = hub();
     hub.to("a").id("x").idempotency_key("", "k").publish("1".into()).unwrap();
     let id = publish_error(hub.to("a").id("x").publish("2".into()));
-    check(&id, "the id belongs to another event", None);
+    check(&id, "the id belongs to an event with other content", None);
     let key = publish_error(hub.to("a").idempotency_key("", "k").publish("2".into()));
-    check(&key, "the idempotency key was used for another event", None);
+    check(&key, "the idempotency key was used for an event with other content", None);
     hub.finish("a").unwrap();
-    check(&publish_error(hub.finish("a")), "the topic is finished", None);
+    check(
+        &publish_error(hub.finish("a")),
+        "a topic of the event is finished, so it accepts no more events",
+        None,
+    );
     hub.close();
     check(&publish_error(hub.publish(String::new())), "the hub is closed", None);
 }
@@ -137,7 +141,7 @@ fn a_batch_with_an_invalid_event_or_too_many_events_is_an_error() {
     batch.add(hub.to("a"), String::new());
     batch.add(hub.to(""), String::new());
     let event = batch.publish().unwrap_err();
-    check(&event, "event 2 of the batch", Some("\"\" is not a topic"));
+    check(&event, "event 2 of the batch cannot be published", Some("\"\" is not a topic"));
     let mut batch = Batch::new(&hub);
     (0..=BATCH_EVENTS_MAX).for_each(|_| batch.add(hub.to("a"), String::new()));
     let many = batch.publish().unwrap_err();
@@ -158,7 +162,7 @@ fn a_subscription_that_is_invalid_or_beyond_a_limit_is_an_error() {
     let hub = Hub::<String>::builder().text().limits(limits).build().unwrap();
     check(
         &refused(hub.subscribe().topics(["a", "b"])),
-        "a subscription names at most 1 topics and patterns, not 2",
+        "the subscription names 2 topics and patterns: the limit is 1",
         None,
     );
     let selector = refused(hub.subscribe().pattern("a*"));
@@ -176,18 +180,18 @@ fn a_subscription_that_is_invalid_or_beyond_a_limit_is_an_error() {
     let _first = super::open(hub.subscribe().client("alice"));
     check(
         &refused(hub.subscribe().client("alice")),
-        "the client has 1 subscriptions, which is the limit",
+        "the client has too many open subscriptions: the limit is 1",
         None,
     );
     check(
         &refused(hub.subscribe().topic("b")),
-        "the open subscriptions name 1 topics and clients, which is the limit",
+        "all open subscriptions together name too many topics and clients: the limit is 1",
         None,
     );
     let second = super::open(hub.subscribe().pattern("a/*"));
     drop(second);
     let _second = super::open(hub.subscribe().pattern("b/*"));
-    check(&refused(hub.subscribe()), "there are 2 subscriptions, which is the limit", None);
+    check(&refused(hub.subscribe()), "too many subscriptions are open: the limit is 2", None);
     hub.drain();
     hub.close();
     check(&refused(hub.subscribe()), "the hub is closed", None);
@@ -198,7 +202,7 @@ fn a_subscription_to_a_finished_topic_or_a_draining_hub_is_an_error() {
     let hub = hub();
     hub.finish("a").unwrap();
     let read = refused(hub.subscribe().topic("a"));
-    check(&read, "every topic is finished and read", None);
+    check(&read, "every topic is finished, and the client has read all events", None);
     hub.drain();
     check(&refused(hub.subscribe()), "the hub is draining and accepts no new subscriptions", None);
 }
@@ -232,7 +236,11 @@ fn an_invalid_setting_of_a_hub_is_an_error() {
     let limits = Limits { bytes_max: 100, ..Limits::default() };
     assert!(text().limits(limits).event_bytes_max(100).build().is_ok());
     let large = text().limits(limits).event_bytes_max(101).build().unwrap_err();
-    check(&large, "an event of 101 bytes does not fit into a hub of 100 bytes", None);
+    check(
+        &large,
+        "an event may have 101 bytes, but the whole hub only 100: lower event_bytes_max, or raise bytes_max of the limits",
+        None,
+    );
     let second = Duration::from_secs(1);
     assert!(text().drain_spread(second..=second).build().is_ok());
     let empty = text().drain_spread(second..=Duration::ZERO).build().unwrap_err();

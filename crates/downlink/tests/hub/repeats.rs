@@ -151,7 +151,10 @@ fn a_credential_has_at_most_256_bytes() {
     }
     let error = with_key(&hub, &"c".repeat(257), "k", "x").unwrap_err();
     assert!(matches!(error, PublishError::InvalidCredential { bytes: 257 }));
-    assert_eq!(error.to_string(), "a credential has at most 256 bytes, this one has 257");
+    assert_eq!(
+        error.to_string(),
+        "the credential of an idempotency key has 257 bytes, at most 256 are allowed"
+    );
     assert_eq!(error.to_problem().status(), 400);
 }
 

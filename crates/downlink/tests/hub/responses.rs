@@ -63,7 +63,7 @@ fn a_full_hub_refuses_subscriptions() {
     let limits = Limits { subscribers_max: 1, ..Limits::default() };
     let hub = build(|builder| builder.limits(limits));
     let _one = open(hub.subscribe());
-    is_refused(|| hub.subscribe(), "There are 1 subscriptions, which is the limit.");
+    is_refused(|| hub.subscribe(), "Too many subscriptions are open: the limit is 1.");
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn subscriptions_above_the_limits_of_clients_names_or_patterns_are_refused() {
     let _one = open(hub.subscribe().client("c"));
     is_refused(
         || hub.subscribe().client("c"),
-        "The client has 1 subscriptions, which is the limit.",
+        "The client has too many open subscriptions: the limit is 1.",
     );
-    let names = "The open subscriptions name 1 topics and clients, which is the limit.";
+    let names = "All open subscriptions together name too many topics and clients: the limit is 1.";
     is_refused(|| hub.subscribe().topic("t"), names);
-    let patterns = "The open subscriptions name 0 patterns, which is the limit.";
+    let patterns = "All open subscriptions together have too many patterns: the limit is 0.";
     is_refused(|| hub.subscribe().pattern("t/*"), patterns);
 }
 
@@ -113,7 +113,7 @@ fn an_invalid_subscription_is_a_client_error() {
     is_problem(
         selector.into_http_response(),
         400,
-        "\"a b\\n\" is neither a topic nor a pattern: a control character at byte 3.",
+        "\"a b\\n\" is neither a topic nor a pattern: the name has a control character at byte 3: remove it.",
     );
     let client = refused(hub.subscribe().client(""));
     is_problem(client.into_http_response(), 400, "\"\" is not a client id: the name is empty.");
@@ -123,7 +123,7 @@ fn an_invalid_subscription_is_a_client_error() {
     is_problem(
         many.into_http_response(),
         400,
-        "A subscription names at most 1000 topics and patterns, not 1001.",
+        "The subscription names 1001 topics and patterns: the limit is 1000.",
     );
 }
 
@@ -192,7 +192,7 @@ fn the_error_of_a_batch_has_the_status_of_its_invalid_event() {
     is_problem(
         batch("", 1).into_http_response(),
         400,
-        "Event 1 of the batch: \"\" is not a topic: the name is empty.",
+        "Event 1 of the batch cannot be published: \"\" is not a topic: the name is empty.",
     );
     let detail = "The batch has 10001 events, at most 10000 are allowed.";
     is_problem(batch("a", 10_001).into_http_response(), 413, detail);

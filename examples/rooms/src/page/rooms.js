@@ -20,7 +20,7 @@ const STATES = {
   open: 'Connected',
   reconnecting: 'Reconnecting…',
   idle: 'Signed out',
-  failed: 'Not let in',
+  failed: 'No access to this room',
 };
 
 const [title, state, rooms, door, name, refused, inside, people, leave, scroller, messages, typing, form, text, problem] = [
@@ -205,7 +205,7 @@ function showPresence(presence, id) {
   if (shown.has(id)) return;
   shown.add(id);
   const { user, came } = presence;
-  const item = element('li', 'notice', came ? `${user} has come.` : `${user} has gone.`);
+  const item = element('li', 'notice', came ? `${user} joined.` : `${user} left.`);
   item.dataset.id = id;
   append(item);
   if (!came) stopTyping(user);

@@ -16,8 +16,8 @@ const STATES = {
 };
 const ENDINGS = {
   complete: '',
-  stopped: 'Stopped here.',
-  unheard: 'It stopped here, because nobody was listening.',
+  stopped: 'The answer was stopped here.',
+  unheard: 'The answer stopped here, because no page was reading it.',
 };
 
 const [state, form, prompt, ask, stop, problem, reply, answer, ending] = [
@@ -107,7 +107,7 @@ async function attempt(what, tried) {
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
   ask.disabled = true;
-  await attempt('Nothing was asked.', async () => {
+  await attempt('Your question was not sent.', async () => {
     const { id } = await post('/ask', JSON.stringify({ prompt: prompt.value }));
     location.hash = id;
   });
@@ -115,7 +115,7 @@ form.addEventListener('submit', async (event) => {
 });
 
 stop.addEventListener('click', () =>
-  attempt('It was not stopped.', () => post(`${pathOf(idInAddress())}/stop`)),
+  attempt('The answer was not stopped.', () => post(`${pathOf(idInAddress())}/stop`)),
 );
 
 function complain(sentence) {

@@ -311,4 +311,6 @@ struct Decided {
 }
 
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod tests;

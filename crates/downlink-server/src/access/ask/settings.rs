@@ -10,10 +10,11 @@ use crate::access::outgoing;
 pub struct AskSettings {
     /// The URL at which the app decides about a subscription without a token or a ticket. The server
     /// POSTs `{"topics": […], "client": …, "address": …, "origin": …}`, and the app answers with
-    /// 401, 403, or 200 and a grant such as `{"subscribe": ["orders/*"], "client": "ada"}`. With
-    /// `Cache-Control: max-age=60`, the answer serves equal requests for a minute. Without JSON Web
-    /// Tokens, the app also gets the Authorization header. Over http:// to another machine, its
-    /// network can read the credentials.
+    /// 401, 403, or 200 and a grant such as `{"subscribe": ["orders/*"], "client": "ada"}`. If
+    /// the answer has `Cache-Control: max-age=60`, the server uses it for equal questions for a
+    /// minute. If no JSON Web Tokens are configured, the app also gets the Authorization header. Use
+    /// https:// for an app on another machine: with http://, anyone on the network between can read
+    /// the credentials.
     #[arg(
         long,
         env = "DOWNLINK_AUTHORIZE_URL",

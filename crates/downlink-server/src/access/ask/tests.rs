@@ -694,21 +694,3 @@ fn an_app_has_an_http_url() {
     assert!(AskApp::new(options("unix:/run/app.sock")).is_err());
     assert!(AskApp::new(options("http://user:secret@app.example/")).is_err());
 }
-
-/// While the runtime ends, it drops new tasks at once.
-#[test]
-fn a_call_that_begins_while_the_runtime_ends_gets_no_answer() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let handle = runtime.handle().clone();
-    drop(runtime);
-    let (sender, outcomes) = std::sync::mpsc::channel();
-    // A thread of its own, because a deadlock would block the test for ever.
-    std::thread::spawn(move || {
-        let _entered = handle.enter();
-        let ask = ask_at("http://127.0.0.1:9/ask", &Clock::manual());
-        let outcome = user(&ask, "ada").now_or_never();
-        let _ = sender.send((outcome, ask.shared.state.lock().unanswered_bytes));
-    });
-    let outcome = outcomes.recv_timeout(Duration::from_secs(20));
-    assert_eq!(outcome, Ok((Some(Err(Answer::Unavailable)), 0)));
-}

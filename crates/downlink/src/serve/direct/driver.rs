@@ -74,7 +74,7 @@ pub(in crate::serve) fn start<Io: Any>(
     let count = if Socket::can_be::<Io>() { workers } else { 0 };
     let mut mailboxes = Vec::with_capacity(count);
     while mailboxes.len() < count {
-        let warn = |error: &_| tracing::warn!(%error, "fewer streams are served directly");
+        let warn = |error: &_| tracing::warn!(%error, "cannot start another driver for event streams; continuing with fewer drivers");
         let Ok(readiness) = Readiness::new().inspect_err(warn) else { break };
         let mailbox = Arc::<Mailbox>::default();
         mailboxes.push(Arc::clone(&mailbox));

@@ -38,7 +38,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
         let Some(new) = self.0.upgrade() else { return };
         new.lock().push(Box::pin(async {
             if AssertUnwindSafe(stream).catch_unwind().await.is_err() {
-                tracing::error!("a handler panicked; its stream is reset");
+                tracing::error!("a handler of the app panicked; its stream is reset");
             }
         }));
     }
@@ -117,7 +117,7 @@ impl Future for RequestStream {
             None => {}
         }
         ready!(self.stall.poll(cx));
-        tracing::debug!("a stream is reset: its peer makes no room for it");
+        tracing::debug!("reset a stream, because its peer has not read it for too long");
         let stalled = StalledPeer { peer: self.peer.as_ref().into(), age: self.began.age() };
         stalled::drop_stalled(stalled, || self.inner = Box::pin(std::future::ready(())));
         Poll::Ready(())
