@@ -11,8 +11,8 @@ use std::{
 };
 
 /// The minimum time between two calls in which a thread returns memory. One such call takes some
-/// tens of microseconds. With half the time, the calls would cost too much while many clients
-/// connect. With twice the time, the program would hold unused memory for longer.
+/// tens of microseconds, so a much shorter time would slow the threads down while many clients
+/// connect. With a longer time, the program would hold unused memory for longer.
 const EVERY: Duration = Duration::from_millis(500);
 
 thread_local! {

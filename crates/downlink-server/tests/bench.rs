@@ -295,6 +295,8 @@ fn the_real_server_loses_no_event_at_a_fixed_rate() {
     assert_eq!(report["expected"], 29 * (15 + 15 + 14 + 14) + 28 * (14 * 3));
 }
 
+/// With a window of 4, the load generator publishes an event only while fewer than 4 events are on
+/// their way to the subscribers.
 #[test]
 fn the_real_server_loses_no_event_with_a_window_of_4_events() {
     let server = ServerProcess::start();
@@ -363,6 +365,7 @@ fn events_of_different_publishers_may_come_in_any_order() {
     assert_figures(&report, &json!({ "received": 1_000, "lost": 0, "flawless": true }));
 }
 
+/// With `--quiet-rate`, the load generator also publishes to a separate topic with one reader.
 #[test]
 fn a_quiet_topic_has_its_own_figures() {
     let server = ServerProcess::start();

@@ -34,14 +34,16 @@ use super::{
 };
 use crate::config::Settings;
 
-/// The name of the hub in every ticket. The server refuses tickets with another name.
+/// The hub is the server's log of events with its subscriptions. Every ticket contains the name of
+/// the hub that it is for. The server refuses tickets with another name.
 const HUB_NAME: &str = "downlink";
 
 /// The state of access control.
 #[derive(Debug)]
 pub struct Control {
     access: Access,
-    /// The same as `access`, but accepts no keys. For the public listener beside an admin listener.
+    /// The same as `access`, but accepts no keys. If the server has a public and an admin listener,
+    /// this value verifies the requests to the public one.
     without_keys: Access,
     origins: Origins,
     host_names: Vec<String>,
@@ -60,8 +62,9 @@ pub struct Control {
     trusted_proxies: Vec<TrustedProxy>,
     /// Warns once of a proxy that is not in `trusted_proxies`.
     unknown_proxy: Once,
-    /// Wakes the tasks of streamed publishes when rights may have ended, so that they check their
-    /// rights again.
+    /// A streamed publish is a request whose body is a stream of events. When rights may have
+    /// ended, this value wakes the tasks of all streamed publishes, so that they check their rights
+    /// again.
     changed: Notify,
 }
 
@@ -103,8 +106,8 @@ impl Control {
     }
 
     /// Makes the access control that the settings describe. Reads the key files. If the settings
-    /// give no file for a kind of key, the server uses its own file, and makes this file if it does
-    /// not exist.
+    /// give no file with a publish key or no file with a ticket key, the server uses its own file
+    /// for it, and makes this file if it does not exist.
     ///
     /// # Errors
     ///
@@ -375,7 +378,8 @@ impl Control {
         if role.takes_keys() { &self.access } else { &self.without_keys }
     }
 
-    /// Whether a caller may see a topic in a list of topics, or among the addresses of an event.
+    /// Whether a caller may see the name of a topic, in a list of topics or in an event with
+    /// `meta=1`. Such an event names the topics that it was published to.
     pub(crate) fn covers_topic(&self, caller: &Caller, topic: &Topic) -> bool {
         caller.grant().covers_topic(topic) || self.public.iter().any(|public| public.matches(topic))
     }
@@ -384,7 +388,8 @@ impl Control {
     pub(crate) async fn rights_ended(&self, caller: &Caller, addresses: &[Address]) -> AccessError {
         loop {
             let mut changed = pin!(self.changed.notified());
-            // A change after this line is not missed.
+            // From here on, no notification of `changed` is lost, even if it comes before the
+            // `await` below.
             changed.as_mut().enable();
             match caller.access().check_publish(caller.verified(), addresses, now()) {
                 // The server cannot fetch the keys of the issuer now, so it does not know whether

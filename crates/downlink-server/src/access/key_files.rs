@@ -1,5 +1,7 @@
-//! The key files. If the settings name no file for a kind of key, the first start of `downlink
-//! serve` makes a file for it.
+//! The key files. The server can make two kinds of key itself. An app sends the publish key with
+//! its requests. The ticket key seals tickets, which are credentials for pages. If the settings
+//! name no file for one of these two kinds, the first start of `downlink serve` makes a file for
+//! it.
 //!
 //! If the server has made a key file, only the owner of the file can read it. `downlink publish`
 //! and `downlink subscribe` use the publish key if its file is in the current folder and the server

@@ -32,7 +32,9 @@ pub(crate) struct KeySets {
     clock: Clock,
     /// Wakes the task that fetches.
     wanted: Notify,
-    /// Invariant: `in_flight` changes together with the cache, under the lock of this sender.
+    /// Invariant: `in_flight` becomes true in the same step in which the cache begins a fetch. It
+    /// becomes false when the cache has got the document or has counted the fetch as failed. Both
+    /// steps hold the lock of this sender.
     progress: watch::Sender<Progress>,
     failures: FailureLog,
 }
@@ -103,9 +105,9 @@ impl KeySets {
         }
     }
 
-    /// Waits until the fetch that is in flight or due has ended. Returns at once if no fetch is in
-    /// flight or due, for example shortly after a failed fetch. In this case, the server still
-    /// cannot verify the request.
+    /// If a fetch is due, wakes the task that fetches. Waits until the fetch has ended. Returns at
+    /// once if no fetch is in flight or due, for example shortly after a failed fetch. The caller
+    /// then still has no key for its request.
     ///
     /// The wait ends after [`FETCH_TIMEOUT`] at the latest, even if no task runs
     /// [`run`](Self::run).

@@ -1,41 +1,46 @@
-//! Counts the topics and patterns in the open subscriptions of each client address.
+//! Counts the names in the open subscriptions of each client address. The names of a subscription
+//! are its topics, its patterns and its client id.
 //!
-//! Each name that subscriptions use takes memory, and the server has a limit of all names
-//! (`--subscribed-names-max`). Without a limit for each address, one stranger could use up all
-//! names. Names that several subscriptions of an address have in common count several times.
+//! Each name takes memory. So the server limits the names of all subscriptions together: topics and
+//! clients with `--subscribed-names-max`, and patterns with `--patterns-max`. Without a limit for
+//! each address, one stranger could use up these limits. If several subscriptions of an address
+//! have the same name, it counts once for each of them.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use downlink::serve::AddressKey;
 use parking_lot::Mutex;
 
-/// The maximum number of topics and patterns of a subscription that does not count.
+/// The maximum number of names of a subscription that does not count over HTTP/1.1.
 ///
-/// Most subscriptions are small, and must not pay a byte for the count. Over HTTP/1.1, the limit of
-/// connections bounds them: with its default of 1,000, an address can name 16,000 topics without a
-/// count, which take 4 MB. Over HTTP/2, a connection has many streams, so every subscription
-/// counts. With half the number, many ordinary subscriptions would pay. With twice the number, an
-/// address could take 8 MB.
+/// Counting takes some memory for each subscription, and most subscriptions are small. Over
+/// HTTP/1.1, each subscription has its own connection, so the limit of connections also limits the
+/// small subscriptions. With its default of 1,000 connections, an address can have 16,000 uncounted
+/// names, which take 4 MB. A larger number would allow an address to take more memory. With a
+/// smaller number, many ordinary subscriptions would need the memory for the count. Over HTTP/2, a
+/// connection can have many subscriptions, so every subscription counts.
 pub(super) const UNCOUNTED_NAMES_MAX: usize = 16;
 
-/// How long a client waits if its address has too many names. Names are free again when a stream of
-/// the address ends, and the server cannot know when. With half the time, many clients of an address
-/// would try in vain. With twice the time, people would notice that a page does not update.
+/// How long a client should wait if its address has too many names. The client can subscribe when
+/// another stream of the address has ended, and the server cannot know when that happens. With a
+/// much shorter wait, most attempts would fail again. With a much longer wait, people would notice
+/// that their page does not update.
 const WAIT: Duration = Duration::from_secs(10);
 
 /// The number of names of each address.
 #[derive(Debug)]
 pub(super) struct NameCounts {
     names_max: NonZeroU32,
-    /// The names of each address that has a permit.
+    /// For each address with an open permit, the number of its names.
     ///
-    /// Invariant: an entry is the sum of the open permits of its address, so it is not 0. The limit
-    /// of all subscriptions bounds the number of entries. Locked for a lookup, and never together
-    /// with another lock.
+    /// Invariant: an entry is the number of names in all open permits of its address. An address
+    /// has an entry only while it has an open permit, so the maximum number of subscriptions also
+    /// limits the number of entries. The lock is held only for a lookup, and never together with
+    /// another lock.
     open: Mutex<HashMap<AddressKey, usize>>,
 }
 
-/// The names of one open subscription. Dropping the permit frees them.
+/// Counts the names of one open subscription for its address until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct NamesPermit {
     counts: Arc<NameCounts>,
@@ -53,8 +58,8 @@ impl NameCounts {
     ///
     /// # Errors
     ///
-    /// If the address would exceed the limit, how long the client should wait. The names then do not
-    /// count.
+    /// The address would exceed its limit. The error is the time that the client should wait. The
+    /// names then do not count.
     pub(super) fn take(
         self: &Arc<Self>,
         address: AddressKey,
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_addresses_without_permits() {
+    fn an_address_without_permits_takes_no_memory() {
         let counts = counts(100);
         let permits: Vec<_> = (0..20_000)
             .flat_map(|number| [50, 20].map(|names| counts.take(address(number), names)))

@@ -1,9 +1,9 @@
 //! Limits against abuse: how often a client address or a key may do something.
 //!
-//! The limits for each address are on if strangers can reach the server: if the listener has an
-//! address beyond this machine, or if there is a trusted proxy. The limits of connections are those
-//! of [`downlink::serve()`]. The limits here concern requests. Each limiter remembers at most
-//! [`RATE_KEYS_MAX`] addresses or keys.
+//! By default, the limits for each address are on only if strangers can reach the server. This is
+//! so if other machines can connect to the listener, or if a trusted proxy forwards requests to it.
+//! [`downlink::serve()`] applies the limits of connections, and this module applies the limits of
+//! requests. Each limiter remembers at most [`RATE_KEYS_MAX`] addresses or keys.
 
 use std::{
     num::NonZeroU32,
@@ -30,15 +30,16 @@ pub(crate) const RATE_KEYS_MAX: usize = 65_536;
 /// share an address, and each of them has a few connections.
 const CONNECTIONS_PER_ADDRESS_MAX: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
 
-/// The default of `--subscribed-names-per-address-max`. It is enough for a hundred pages of an
-/// office with a hundred topics each. These names take 2.5 MB. Only a hundred addresses together can
-/// use up the default of `--subscribed-names-max`.
+/// The default of `--subscribed-names-per-address-max`. An office can then have a hundred open
+/// pages with a hundred topics each. So many names take 2.5 MB. A hundred addresses at this limit
+/// can use up the default of `--subscribed-names-max`.
 const NAMES_PER_ADDRESS_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
 
-/// The default rates. After a restart of the server, all connections of an address may return at
-/// once. So the burst of new connections is as large as the default maximum of connections. A person
-/// publishes a few events a second at most, and a page that loads gets one ticket. An honest client
-/// has few bad credentials, except after a mistake in a setting.
+/// The default rates. The burst is the number of uses that the limit allows at once. After a
+/// restart of the server, all connections of an address may return at once, so the burst of new
+/// connections is as large as the default maximum of connections. The other rates are far above
+/// ordinary use. A person publishes a few events a second at most, and a page gets one ticket when
+/// it loads. An honest client has few bad credentials, except after a mistake in a setting.
 const CONNECTS_PER_ADDRESS: &str = "100/s,burst:1000";
 const PUBLISHES_PER_ADDRESS: &str = "50/s,burst:500";
 const FAILURES_PER_ADDRESS: &str = "10/s,burst:100";
@@ -67,8 +68,8 @@ pub struct AbuseLimits {
     )]
     pub connects_per_address: Option<Limit<Rate>>,
     /// The maximum number of topics and patterns in the open subscriptions of one address, or `off`.
-    /// The default is 10000. Only subscriptions with more than 16 topics and patterns count, and
-    /// only those without a key.
+    /// The default is 10000. Subscriptions with a key do not count. Over HTTP/1.1, a subscription
+    /// counts only if it has more than 16 topics and patterns.
     #[arg(
         long,
         env = "DOWNLINK_SUBSCRIBED_NAMES_PER_ADDRESS_MAX",
@@ -283,9 +284,10 @@ impl Rates {
     }
 
     /// Counts events that a client wants to publish. `key` is the key of a key file. A client with
-    /// a token or a ticket has no such key, so its events count for its address. If the client may
-    /// publish now, a batch may have more events than the burst. The next publish then has to wait
-    /// longer. With 0 events, this function only checks whether the client may publish now.
+    /// a token or a ticket has no such key, so its events count for its address. If the limit
+    /// allows one event now, the client may publish a whole batch, even a batch with more events
+    /// than the limit allows at once. The next publish then has to wait longer. With 0 events, this
+    /// function only checks whether the client may publish now.
     ///
     /// # Errors
     ///
@@ -311,8 +313,9 @@ impl Rates {
         exceeded(wait, flag)
     }
 
-    /// Counts the topics and patterns of a subscription until the permit is dropped. A small
-    /// subscription needs no permit, except if it shares its connection with others.
+    /// Counts the names of a subscription (its topics, patterns and client id) until the permit is
+    /// dropped. Over HTTP/1.1, a small subscription needs no permit. Over HTTP/2, a connection can
+    /// have many subscriptions, so even a small one needs a permit.
     ///
     /// # Errors
     ///

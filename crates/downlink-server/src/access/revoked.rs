@@ -1,4 +1,5 @@
-//! The file with the revocations, beside the store: one revocation in each line, as base64.
+//! The file with the revocations, beside the store: one revocation in each line, as base64. A
+//! revocation withdraws the credentials of a client, its rights to a topic, or a key.
 //!
 //! The server appends a revocation to the file and flushes the file before it answers the request.
 //! When the server starts, it reads the file. Then it replaces the file with a new file, without
@@ -59,8 +60,8 @@ impl RevokedFile {
     }
 
     /// Appends a revocation, and blocks the thread until the revocation is on the disk. The caller
-    /// must have applied the revocation to `access`. If the file is full, this function writes all
-    /// revocations of `access` to a new file.
+    /// must have applied the revocation to `access`. If the file has [`LINES_MAX`] lines, this
+    /// function writes all revocations of `access` to a new file.
     pub(super) fn append(&self, revocation: &Revocation, access: &Access) -> io::Result<()> {
         let line = line_of(revocation);
         let mut open = self.open.lock();

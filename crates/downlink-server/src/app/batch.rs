@@ -29,10 +29,10 @@ use super::{
     state::App,
 };
 
-/// The maximum number of topics and clients that all events of a batch name together. A batch with
-/// the maximum number of events can have ten names for each event. Each name takes memory, and the
-/// hub holds its lock longer for each name. Without this limit, a batch could have millions of
-/// names.
+/// The maximum number of topics and clients that all events of a batch name together. In a batch
+/// with the maximum number of events, each event can have ten of these names. Each name takes
+/// memory, and with each name the hub (the log of events) is locked for longer. Without this limit,
+/// a batch could have millions of names.
 const ADDRESSES_MAX: usize = 100_000;
 
 /// After this many lines, the task lets other requests of the same thread run.

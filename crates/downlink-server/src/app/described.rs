@@ -1,5 +1,6 @@
-//! `meta=1`: events that have their type and their addresses in their data. The server's own page
-//! uses such events, because it shows all types and topics.
+//! `meta=1`: events that have their type and their addresses in their data. The addresses of an
+//! event are the topics and clients that it is for, or "everyone". The server's own page uses such
+//! events, because it shows all types and topics.
 //!
 //! A browser passes only events of known types to a page, and an ordinary event does not name its
 //! topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON object
@@ -35,8 +36,8 @@ struct Described<'a> {
     data: &'a str,
 }
 
-/// The caller of a subscription. The rights of the caller decide which addresses the described
-/// events show.
+/// The caller of a subscription with `meta=1`. Its events show only addresses that the caller may
+/// read.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) control: Arc<Control>,

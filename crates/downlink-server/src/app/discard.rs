@@ -27,8 +27,8 @@ use tokio::time::timeout;
 
 /// The maximum time for which the server reads the rest of a body. Many clients, such as Python's
 /// urllib, read the answer only after they have sent the whole body. A client with 100 Mbit/s sends
-/// [`DISCARD_BYTES_MAX`] in about this time. With half the time, only clients in a local network
-/// could send that much.
+/// [`DISCARD_BYTES_MAX`] in about this time. With half the time, a client would need more than 200
+/// Mbit/s to send that much.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// If the rest of a body pauses for longer than this, the server stops reading. Such a pause

@@ -1,9 +1,10 @@
-//! The addresses and attributes of an event, read from a query or a line of JSON.
+//! The addresses and attributes of an event, read from a query or a line of JSON. The addresses are
+//! the topics and clients that the event is for, or "everyone".
 //!
-//! The hub checks each value when an event is published. In a streamed publish, the first event may
-//! arrive long after the query, and the client would learn of a wrong address only then. So this
-//! module checks the addresses as soon as it has the query: there must be at least one address, and
-//! all addresses must be valid.
+//! The hub, which is the log of events, checks each value when an event is published. If the body
+//! of a request is a stream of events, the first event may arrive long after the query. The client
+//! would learn of a wrong address only then. So this module checks the addresses as soon as it has
+//! the query: there must be at least one address, and all addresses must be valid.
 
 use std::time::Duration;
 

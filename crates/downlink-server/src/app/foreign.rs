@@ -1,8 +1,9 @@
 //! Converts the ids and types of a stream that another server wrote.
 //!
 //! Such a stream may use types that this server reserves for events about the connection, and its
-//! ids come from the other server. By default, reserved types get a prefix, types that cannot be
-//! sent are dropped, and each event gets a new id. So by default, no type or id stops the stream.
+//! ids come from the other server. By default, reserved types get a prefix, each event gets a new
+//! id, and types that this server cannot send, such as very long ones, are dropped. So by default,
+//! no type or id stops the stream.
 
 use downlink::hub::is_reserved_type;
 use downlink_proto::EventType;
@@ -25,7 +26,7 @@ pub(super) struct Foreign {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ids {
-    /// Each event gets an id from the hub.
+    /// Each event gets a new id.
     Drop,
     /// Each event keeps its id. An invalid id stops the stream. If an event with the same id was
     /// published before, the event counts as a repeat and is not published again.

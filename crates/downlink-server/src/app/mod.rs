@@ -1,4 +1,5 @@
-//! The HTTP API: makes the hub from the settings, and the routes that use it.
+//! The HTTP API. This module makes the hub, which is the log of events with its subscriptions, and
+//! the routes that use it.
 //!
 //! First, the module `guard` checks `Host`, `Origin` and the rights of a request. Then the route
 //! reads the query and refuses unknown parameters. No request changes anything before it has passed

@@ -37,7 +37,8 @@ impl Query {
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name)?;
-            // The guard reads the ticket for every route.
+            // The module `guard` has already read the parameter with the ticket, which is a
+            // credential.
             if name.starts_with('_') || name == TICKET_PARAMETER {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! The state that all routes share.
 //!
-//! axum passes a clone of the state to each route. All clones refer to the same hub, settings and
-//! access control.
+//! axum passes a clone of the state to each route. All clones refer to the same hub (the log of
+//! events with its subscriptions), settings and access control.
 
 use std::{sync::Arc, time::SystemTime};
 

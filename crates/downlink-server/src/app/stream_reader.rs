@@ -1,4 +1,5 @@
-//! Parses the body of a streamed publish: it takes chunks of bytes and returns events.
+//! Parses a request body that is a stream of events: the parser takes chunks of bytes and returns
+//! events.
 //!
 //! A browser silently ignores text that it does not understand. But a publisher should learn of a
 //! mistake from the server's answer. So this parser returns an error for a body that is not UTF-8.
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn events_before_an_invalid_one_are_read_however_the_body_is_cut() {
+    fn events_before_an_invalid_event_are_read_from_one_chunk_or_several() {
         let whole = lines(&["1\n2\n{\n4\n"]).unwrap_err();
         assert!(whole.starts_with(r#"["1", "2"]"#), "{whole}");
         assert_eq!(lines(&["1\n", "2", "\n{", "\n4\n"]).unwrap_err(), whole);
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf8_is_refused_however_it_is_cut() {
+    fn text_that_is_not_utf8_is_refused_wherever_chunks_split_it() {
         let good = "data: é€😀\n\n".as_bytes();
         for cut in 0..good.len() {
             let (first, second) = good.split_at(cut);

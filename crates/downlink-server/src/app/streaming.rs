@@ -44,13 +44,14 @@ pub(super) struct Stream {
     pub(super) addresses: Vec<Address>,
     pub(super) format: Format,
     pub(super) foreign: Foreign,
-    /// Whether the topics are finished when the stream ends.
+    /// Whether the topics are finished when the stream ends. A finished topic takes no more events.
     pub(super) finish: bool,
     pub(super) body: Body,
 }
 
-/// Publishes a stream, and returns the answer when the body has ended, has failed, or has paused
-/// for too long.
+/// Publishes a stream. Returns the answer when the body has ended or the stream has stopped early.
+/// A stream stops early if its body is invalid, breaks off or pauses for too long, if an event is
+/// refused, if the rights of the publisher end, or if the server shuts down.
 pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refused> {
     if stream.finish && stream.envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
@@ -157,10 +158,10 @@ struct Publishing<'a> {
     foreign: Foreign,
     /// Can be upgraded as long as the client is connected.
     request: Weak<()>,
-    /// The number of appends (one per event and address) since this task last let other requests of
-    /// the thread run.
+    /// The number of appends since this task last let other requests of the thread run. The hub
+    /// appends an event once for each of its addresses (topics, clients, everyone).
     pushed: usize,
-    /// The number of events that this stream has given to the hub.
+    /// The number of events that this stream has given to the hub, which is the log of events.
     sent: u64,
     /// The number of events that this stream published. Repeated events are not counted.
     published: u64,
@@ -184,12 +185,12 @@ struct Stopped {
 }
 
 /// The maximum number of a stream's events that wait for their commits. At this number, the server
-/// stops reading the stream until the disk has caught up. This many events fill several commits, so
-/// the store always has work.
+/// stops reading the stream until the disk has caught up. The server does not wait for each commit,
+/// so when a commit ends, the next events already wait for the store.
 const WAITING_MAX: usize = 256;
 
-/// After this many appends (one per event and address), the task lets other requests of the same
-/// thread run.
+/// After this many appends, the task lets other requests of the same thread run. An event with
+/// three addresses counts as three appends.
 const PUSHED_AT_ONCE: usize = 64;
 
 /// The maximum wait until the limits of publishes allow the next event of a stream. If the wait

@@ -81,8 +81,9 @@ async fn open(
     Ok(holding(names, respond(app, caller, subscription.into_frames())?))
 }
 
-/// The response, whose body holds the permit for the names of its subscription until it is dropped.
-/// The wrapped body takes some more memory. So a subscription without a permit keeps its own body.
+/// Adds a permit to the body of a response. Until the body is dropped, the permit counts the names
+/// of its subscription (topics, patterns, client id) for the address of the client. The wrapped
+/// body takes some more memory, so a response without a permit keeps its own body.
 fn holding(names: Option<NamesPermit>, response: Response) -> Response {
     let Some(names) = names else { return response };
     response.map(|body| {
@@ -162,7 +163,8 @@ fn respond<F>(
 where
     F: ToFrame<String> + Send + Unpin + 'static,
 {
-    // The rights that a listener gives never end, so this stream needs no check of its rights.
+    // A development server and an admin socket give every right without a credential. Such rights
+    // never end, so this stream needs no check of its rights.
     if app.role.gives_all_rights() && caller.verified().proof() == Proof::Trusted {
         return Ok(configured(app, Sse::new(frames)));
     }

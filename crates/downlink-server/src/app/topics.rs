@@ -56,9 +56,10 @@ pub(super) async fn topics(
 }
 
 /// The topics that the caller may read, in the order of their names. The answer must not reveal the
-/// name of any other topic. But the last topic of a page is in the answer as `next`. So a page must
-/// end with a topic that the caller may read: this function reads on until it has `limit` such
-/// topics, or until there are no more topics.
+/// name of any other topic. If there may be more topics, `next` in the answer is the name of its
+/// last topic, after which the client continues. So the last topic must be one that the caller may
+/// read. This function reads on until it has `limit` such topics, or until there are no more
+/// topics.
 async fn visible(
     app: &App,
     caller: &Caller,

@@ -5,11 +5,12 @@
 //! server runs, new connections wait in the socket's queue and are not refused. Of the inherited
 //! sockets, the server uses exactly one.
 //!
-//! The server sets the permissions of a Unix socket's file before any client can connect. Without a
-//! setting, only the owner can connect to an admin socket, and the umask decides the permissions of
-//! any other socket. The server replaces a file that a crashed server left behind. When the server
-//! ends, it removes the file that it made. If another file has replaced this file, the server
-//! removes nothing.
+//! The server sets the permissions of a Unix socket's file before any client can connect. An admin
+//! socket is for apps and operators, and each of its connections has every right. So without a
+//! setting, only the owner can connect to it. The umask decides the permissions of any other
+//! socket. The server replaces a file that a crashed server left behind. When the server ends, it
+//! removes the file that it made. If another file has replaced this file, the server removes
+//! nothing.
 
 use std::io;
 

@@ -92,7 +92,7 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
 /// The properties of a server that are not in its [`Settings`].
 struct Mode {
     is_development: bool,
-    /// The address of the admin listener.
+    /// The address of the admin listener, which is a second listener for apps and operators.
     admin: Option<Address>,
     control: Arc<Control>,
     /// The limits of connections to the public listener.
@@ -259,8 +259,8 @@ impl Serving<'_> {
     }
 }
 
-/// Makes the hub, which opens the store. If another server still has the store open, this can take
-/// long.
+/// Makes the hub (the log of events with its subscriptions) and opens its store. If another server
+/// still has the store open, this can take long.
 async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
     let owned = settings.clone();
     let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));

@@ -19,8 +19,8 @@ use super::{
     server_url::ServerUrl,
 };
 
-/// The type of every event of a subscription with `meta=1`. The data of such an event has the
-/// original data, the addresses and the time.
+/// The type of every event of a subscription with `meta=1`. With `--json`, this command subscribes
+/// with `meta=1`, because the data of such an event has the original data, the topics and the time.
 const DESCRIBED: &str = "downlink.event";
 
 /// The maximum size of an event that this command can read. The server's limit is usually lower.

@@ -8,11 +8,13 @@ const WAITING_MAX = 10_000;
  * take all memory. */
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 
-/** If a gap has one of these reasons, the server did not know the last event id. */
+/** A gap is a notice of missing events. If it has one of these reasons, the server did not know the
+ * last event id. */
 const NOT_ACCEPTED = ["unknown_id", "new_epoch", "lost"];
 
-/** A queue of the newest items. It has a maximum number of items and a maximum total weight, but
- * always keeps at least one item. */
+/** A queue of the newest items. Each item has a weight, such as its number of characters. The queue
+ * drops its oldest items above a maximum number of items or a maximum sum of weights, but always
+ * keeps at least one item. */
 export class Newest {
   #items = [];
   #first = 0;

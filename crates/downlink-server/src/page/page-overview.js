@@ -83,7 +83,8 @@ function clockOf(answer, asked) {
   return Math.abs(ahead) > 2_000 ? ahead : 0;
 }
 
-/** Updates the strip of numbers and both tables. The page uses `clockAhead` to compute ages. */
+/** Updates the numbers from the metrics, the table of topics and the table of clients. The page
+ * uses `clockAhead` to compute ages. */
 export class Overview {
   clockAhead = 0;
   #strip;

@@ -12,9 +12,9 @@ export const KEPT_MAX = 2_000;
 const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** The maximum number of characters that a row shows: about two screens. */
 const SHOWN_MAX = 4_000;
-/** The JSON of this many new rows is formatted at once, so that visible rows do not change their
- * height. Other rows are formatted when they become visible, because very many rows may arrive at
- * once. */
+/** The number of new rows whose JSON is formatted as soon as the rows are added, so that visible
+ * rows do not change their height. Other rows are formatted when they become visible, because very
+ * many rows may arrive together. */
 const FORMATTED_AT_ONCE = 12;
 
 const REASONS = {
@@ -98,7 +98,8 @@ export class Rows {
     }
   }
 
-  /** Whether the filter shows an entry. It hides only events, never a gap. */
+  /** Whether the filter shows an entry. It hides only events, never a gap (a
+   * notice of missing events). */
   #wants(entry) {
     return entry.kind !== "event" || !this.#wanted || entry.searched.includes(this.#wanted);
   }

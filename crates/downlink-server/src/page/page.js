@@ -111,7 +111,8 @@ function pause(wanted) {
   plan();
 }
 
-/** Splits names at spaces. A name may be in quotes. A backslash escapes a quote in a name. */
+/** Splits the text of the field for topics at spaces. A topic may be in quotes. A backslash escapes
+ * a quote in a topic. */
 function names(text) {
   const found = [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)];
   return found.map(([, inQuotes, plain]) => inQuotes?.replace(/\\(.)/g, "$1") ?? plain).filter(Boolean);
@@ -222,8 +223,8 @@ function setFilter(text) {
   plan();
 }
 
-/** The Escape key: the first press clears the filter, the next one closes the list of keys, and the
- * next one leaves the field and its form. */
+/** The Escape key: the first press clears the filter, the next one closes the list of keyboard
+ * shortcuts, and the next one leaves the field and its form. */
 function escape(target) {
   if (target === by("filter") && target.value) {
     target.value = "";

@@ -82,9 +82,10 @@ async fn the_app_gets_only_the_cookies_of_the_setting() {
     assert_eq!(asked.json()["origin"], "https://other.example");
 }
 
-/// The grant of the app says what a user may read, but not how much.
+/// The grant of the app is a list of the topics that a user may read. It does not lift the limit of
+/// topics for the user's address.
 #[tokio::test]
-async fn the_names_of_a_user_count_for_the_address() {
+async fn the_topics_of_a_user_count_towards_the_limit_of_its_address() {
     let (_app, site) = start(rooms(), &["--subscribed-names-per-address-max", "17"]);
     let topics = |count| format!("/events?topic={}", vec!["rooms/1"; count].join("&topic="));
     let _open = site.subscribe(of_ada(&topics(17))).await;
@@ -204,7 +205,7 @@ async fn the_app_is_not_asked_about_public_topics() {
 }
 
 #[tokio::test]
-async fn the_client_of_the_grant_gets_its_inbox() {
+async fn a_user_gets_the_events_for_the_client_of_its_grant() {
     let (_app, site) = start(rooms(), &["--public", "news"]);
     let mut with_topic = site.subscribe(of_ada("/events?topic=rooms/1")).await;
     let mut by_name = site.subscribe(of_ada("/events?client=ada")).await;

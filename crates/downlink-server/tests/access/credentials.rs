@@ -86,7 +86,8 @@ fn seconds(offset: i64) -> i64 {
     i64::try_from(now.as_secs()).expect("a small number") + offset
 }
 
-/// The claims of a token of this client, with this grant. The token is valid for an hour.
+/// The claims of a token of this client. The grant is the list of its rights. The token is valid
+/// for an hour.
 pub(crate) fn claims(client: Option<&str>, grant: Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER,
@@ -241,7 +242,8 @@ impl Credentials {
     }
 }
 
-/// The name of the hub of every server.
+/// A ticket contains the name of the hub (the log of events) that it is for. The hub of every
+/// server has this name.
 const HUB: &str = "downlink";
 
 /// Tickets for [`ROOMS`]: a good one, and some with one fault.

@@ -56,7 +56,7 @@ async fn the_admin_listener_refuses_foreign_hosts_even_if_the_public_listener_ac
 }
 
 #[tokio::test]
-async fn the_names_of_the_settings_are_accepted_on_a_loopback_address() {
+async fn the_host_names_of_the_settings_are_accepted_on_a_loopback_address() {
     let flags = ["--public-url", "https://push.example/live", "--host", "events.example:81"];
     let site = Site::start(&flags);
     for (host, expected) in [

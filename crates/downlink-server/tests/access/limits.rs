@@ -148,7 +148,7 @@ async fn an_address_publishes_at_the_rate_of_its_limit() {
 }
 
 #[tokio::test]
-async fn a_streamed_publish_waits_for_its_turn() {
+async fn a_streamed_publish_waits_until_its_limit_allows_the_next_event() {
     let site = Site::start(&["--publishes-per-address", "50/s,burst:1"]);
     let mut subscriber = site.subscribe_as("carol", "topic=rooms/1").await;
     let lines: String = (0..30).map(|n| format!("{n}\n")).collect();
@@ -221,10 +221,10 @@ async fn refused_requests_for_tickets_do_not_count() {
     assert_limited(&limited, "--tickets-per-key");
 }
 
-/// All events come in one chunk, and may wait for minutes. The end of the rights must stop the
-/// stream earlier.
+/// All events arrive at once, and the limit of two events in a second would delay the last one for
+/// almost a minute. The end of the rights or of the server must stop the stream earlier.
 #[tokio::test]
-async fn a_streamed_publish_that_waits_for_its_turn_stops_at_the_end_of_its_rights() {
+async fn a_streamed_publish_that_waits_for_its_limit_stops_at_the_end_of_its_rights() {
     const EVENTS: usize = 100;
     let mut site = Site::start(&["--publishes-per-address", "2/s,burst:2"]);
     let lines = vec!["1"; EVENTS].join("\n");
@@ -370,7 +370,8 @@ async fn an_address_connects_at_the_rate_of_its_limit() {
     }
 }
 
-/// The limit of names of the tests, which two subscriptions of 20 topics reach.
+/// In these tests, an address may have 40 names (topics, patterns and client ids) in its
+/// subscriptions. Two subscriptions with 20 topics each reach this limit.
 const NAMES: [&str; 4] = ["--subscribed-names-per-address-max", "40", "--public", "rooms/*"];
 
 /// A subscription to this many topics, which no other subscription names.
@@ -385,7 +386,8 @@ fn head(request: Request) -> Request {
     Request { method: "HEAD", ..request }
 }
 
-/// Asserts that the names of an address are used up, for a program and for a browser.
+/// Asserts that an address has reached its limit of names. A program gets a 429, and a browser gets
+/// a stream that ends at once.
 async fn assert_no_names(site: &Site, of_address: impl Fn(Request) -> Request) {
     let refused = of_address(topics(20)).ask(site.public()).await;
     assert_eq!(refused.outcome(), "429 too_many_requests", "{refused:?}");
@@ -397,8 +399,9 @@ async fn assert_no_names(site: &Site, of_address: impl Fn(Request) -> Request) {
     assert!((10_000..=12_500).contains(&later), "{later} ms");
 }
 
-/// Waits until an address has no names. The server notices the end of a connection a moment later.
-/// The request of this function has no stream, so its own names are free when it is answered.
+/// Waits until the subscriptions of an address have no names any more. The server notices the end
+/// of a connection a moment later. This function sends requests with HEAD, which open no stream, so
+/// their own names are free again after the answer.
 async fn assert_all_names_are_free(site: &Site, of_address: impl Fn(Request) -> Request) {
     patiently(async {
         while of_address(head(topics(40))).ask(site.public()).await.status == 429 {
@@ -418,7 +421,7 @@ async fn the_names_of_one_address_do_not_affect_other_addresses() {
     // A subscription with 17 topics counts, and one with 16 does not.
     assert_eq!(one(topics(17)).ask(site.public()).await.status, 429);
     let _small = site.subscribe(one(topics(16))).await;
-    // The address has a limit, but no user has: the names of a token count too.
+    // The limit is for the address and not for a user, so a request with a token counts too.
     let token = topics(20).bearer(&site.keys.user("ada"));
     assert_eq!(one(token).ask(site.public()).await.status, 429);
     let _other = site.subscribe(from(topics(40), "203.0.113.8")).await;
@@ -436,7 +439,7 @@ async fn the_names_of_one_address_do_not_affect_other_addresses() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_names_of_a_peer_count_for_its_address() {
+async fn without_a_proxy_names_count_for_the_address_of_the_connection() {
     let site = Site::start(&NAMES);
     let _first = site.subscribe(topics(40)).await;
     assert_no_names(&site, |request| request).await;
@@ -456,7 +459,7 @@ async fn the_names_of_an_app_do_not_count() {
     for key in [site.keys.publish_key(), site.keys.admin_key()] {
         apps.push(site.subscribe(topics(100).bearer(&key)).await);
     }
-    // A ticket that the app has issued is for a user.
+    // The app issues a ticket for a user, so the names of a subscription with a ticket count.
     let issue = Request::post(topics(40).target.replace("/events", "/tickets"), "");
     let issued = issue.bearer(&site.keys.publish_key()).ask(site.public()).await.json();
     let user = site.subscribe(Request::get(issued["url"].as_str().expect("a URL"))).await;

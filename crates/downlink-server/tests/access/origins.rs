@@ -22,7 +22,7 @@ fn cors(answer: &Answer) -> (Option<&str>, Option<&str>, Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_page_of_cors_origin_can_read_every_answer() {
+async fn a_page_whose_origin_the_flag_cors_origin_names_can_read_every_answer() {
     let site = Site::start(&["--cors-origin", PAGE]);
     let ada = site.keys.user("ada");
     let get = |target: &str| Request::get(target).header("Origin", PAGE);
@@ -154,7 +154,7 @@ async fn with_cors_origin_star_every_page_may_use_the_server_without_cookies() {
 }
 
 #[tokio::test]
-async fn a_cookie_counts_only_for_pages_that_the_server_knows() {
+async fn a_cookie_is_accepted_only_from_pages_that_the_server_knows() {
     let site = Site::start(&["--cors-origin", PAGE]);
     let cookie = format!("{COOKIE}={}", site.keys.user("ada"));
     let own = format!("http://{}", site.public().host());

@@ -1,5 +1,5 @@
-//! Publishing under a grant: whole batches, streams that stop at the end of their rights, and ids
-//! that belong to their publisher.
+//! Publishing with a grant, which is a list of rights. A batch is refused as a whole, a stream
+//! stops when its rights end, and an id belongs to its publisher.
 
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
@@ -134,7 +134,8 @@ async fn ids_and_idempotency_keys_belong_to_their_publisher() {
         let (status, _) = publish(&ada, "", "", "next").await;
         assert_eq!((status, subscriber.data().await), (200, "next".to_owned()));
     }
-    // The other ways to publish use the same ids.
+    // In a batch or a stream, the id also belongs to an event of ada, so other data with it is
+    // refused. Carol may use the same id.
     let line = r#"{"topic":"rooms/1","id":"order-7","data":"changed"}"#;
     let batch = Request::post("/events/batch", line).bearer(&ada).ask(site.admin()).await;
     assert_eq!(batch.status, 409);

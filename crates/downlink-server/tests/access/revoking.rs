@@ -47,7 +47,7 @@ async fn the_revocation_of_a_client_ends_its_streams_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_revocation_of_a_topic_ends_only_the_streams_of_this_client_with_the_topic() {
+async fn the_revocation_of_one_topic_of_a_client_ends_only_its_streams_with_this_topic() {
     let site = Site::start(&[]);
     let both = site.subscribe_as("ada", "topic=rooms/1&topic=rooms/2").await;
     let pattern = site.subscribe_as("ada", "topic=rooms/*").await;

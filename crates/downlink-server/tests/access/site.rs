@@ -1,4 +1,5 @@
-//! A production server with a public listener and an admin listener, as most tests need it.
+//! A production server with a public listener for pages and users, and an admin listener for apps
+//! and operators. Most tests need such a server.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The end of a stream at the end of its grant: the notice before the end, and the last event. Some
+//! A grant is a list of rights, which may end at a fixed time. A stream ends at the end of its
+//! grant. Before that, it gets a notice, and its last event says that the rights have ended. Some
 //! tests open a second stream with the same ticket, or end a stream as an operator.
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,4 +1,5 @@
-//! A subscription gets the events that its grant covers, live and from the history.
+//! A subscription gets the events that its grant covers, live and from the history. A grant is a
+//! list of rights.
 
 use serde_json::{Value, json};
 
@@ -69,7 +70,7 @@ async fn a_ticket_replays_only_its_own_topics() {
 }
 
 #[tokio::test]
-async fn described_events_name_only_addresses_that_the_grant_covers() {
+async fn with_meta_1_events_name_only_topics_and_clients_that_the_grant_covers() {
     let site = Site::start(&["--public", "public/*"]);
     let mut ada = site.subscribe_as("ada", "topic=rooms/*&meta=1").await;
     let mut stranger = site.subscribe(Request::get("/events?topic=public/news&meta=1")).await;
@@ -90,7 +91,7 @@ async fn described_events_name_only_addresses_that_the_grant_covers() {
 }
 
 #[tokio::test]
-async fn a_grant_without_hear_everyone_gets_no_event_that_is_only_for_everyone() {
+async fn with_hear_everyone_false_an_event_only_for_everyone_does_not_arrive() {
     let site = Site::start(&[]);
     let grant = json!({ "subscribe": ["rooms/*"], "hear_everyone": false, "issue": true });
     let token = site.keys.token(Signer::Es256, &claims(Some("ada"), grant));

@@ -1,5 +1,5 @@
 //! Tests of invalid requests. The server refuses each invalid request with an error that helps to
-//! fix it. The refusal does not change the hub.
+//! fix it. The refusal does not change the hub, which is the log of events with its subscriptions.
 
 use crate::{Server, answer::status_of};
 

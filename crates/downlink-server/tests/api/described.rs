@@ -45,7 +45,7 @@ async fn every_event_has_its_type_and_addresses() {
 }
 
 #[tokio::test]
-async fn meta_changes_only_the_frames_of_its_own_subscription() {
+async fn meta_1_changes_only_the_events_of_its_own_subscription() {
     let server = Server::start().await;
     let mut plain = server.subscribe("topic=a").await;
     let mut off = server.subscribe("topic=a&meta=0").await;
@@ -81,7 +81,7 @@ async fn a_meta_subscription_resumes_and_gets_gaps() {
 }
 
 #[tokio::test]
-async fn meta_accepts_the_largest_event_and_refuses_values_that_are_not_flags() {
+async fn with_meta_1_the_largest_event_arrives_and_invalid_values_of_meta_are_refused() {
     let server = Server::with(&["--event-bytes-max", "2000"]).await;
     let mut stream = server.subscribe("topic=a&meta=1").await;
     let data = "\u{1}".repeat(1_900);

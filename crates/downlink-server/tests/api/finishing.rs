@@ -21,7 +21,7 @@ async fn the_last_event_ends_the_streams_of_its_topic() {
 }
 
 #[tokio::test]
-async fn finish_ends_a_topic_without_an_event() {
+async fn a_topic_can_be_finished_without_a_last_event() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;
     server.publish("topic=a", "one").await;

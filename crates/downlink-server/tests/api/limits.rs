@@ -1,5 +1,5 @@
 //! The answers that clients get if the server has reached a limit of connections, subscriptions or
-//! topics, or if it shuts down.
+//! topics, or if it shuts down. A server that shuts down drains: it accepts no new subscriptions.
 
 use tokio::io::AsyncReadExt as _;
 

@@ -260,8 +260,8 @@ impl Server {
         stream
     }
 
-    /// Asserts that the server refuses this request, that the hub does not change, and that the
-    /// server still works.
+    /// Asserts that the server refuses this request, that the hub (the log of events with its
+    /// subscriptions) does not change, and that the server still works.
     async fn refuses(
         &self,
         request: (&str, &str, &str),

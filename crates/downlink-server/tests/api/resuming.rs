@@ -32,6 +32,8 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     }
 }
 
+/// An id has the form `<epoch>-<offset>`. Each start of a server begins a new epoch. The offset is
+/// the position of the event in the log.
 #[tokio::test]
 async fn ids_are_an_epoch_and_an_offset() {
     let (_server, ids) = with_three().await;
@@ -131,6 +133,7 @@ async fn an_event_that_one_of_two_topics_keeps_gives_no_gap() {
     }
 }
 
+/// A client that sends `earliest` as its last event id gets all events from the oldest on.
 #[tokio::test]
 async fn no_event_may_have_the_id_earliest() {
     let server = Server::start().await;

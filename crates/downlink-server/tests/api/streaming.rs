@@ -114,7 +114,7 @@ async fn an_empty_stream_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn finish_on_end_finishes_the_topic_at_the_end_of_the_stream() {
+async fn with_finish_on_end_the_topic_is_finished_when_the_stream_ends() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;
     let mut publishing = Publishing::begin(&server, "topic=a&finish_on_end=true", LINES).await;

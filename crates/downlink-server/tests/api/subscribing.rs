@@ -32,7 +32,7 @@ async fn a_stream_begins_at_once_with_a_comment_and_an_open_event() {
 }
 
 #[tokio::test]
-async fn open_0_omits_the_first_event() {
+async fn with_open_0_the_stream_has_no_open_event() {
     let server = Server::start().await;
     let mut stream = server.stream("topic=a&open=0", "").await;
     server.publish("topic=a", "x").await;
@@ -107,7 +107,7 @@ async fn with_alive_1_a_quiet_subscription_gets_the_newest_id() {
 }
 
 #[tokio::test]
-async fn quiet_subscriptions_get_comments() {
+async fn a_quiet_subscription_gets_comments_as_keep_alives() {
     let server = Server::with(&["--keep-alive", "20ms"]).await;
     let mut stream = server.subscribe("topic=a").await;
     stream.comment().await;
@@ -124,7 +124,7 @@ async fn a_connection_ends_at_max_age() {
 }
 
 #[tokio::test]
-async fn head_gives_the_headers_of_get_and_opens_no_subscription() {
+async fn a_head_request_gets_the_headers_of_get_and_opens_no_subscription() {
     let server = Server::start().await;
     let answer = server.ask("HEAD", "/events?topic=a", "", "").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));

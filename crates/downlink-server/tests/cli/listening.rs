@@ -300,7 +300,7 @@ fn refused(descriptor: impl Into<OwnedFd>, count: usize, variables: &str, parts:
 }
 
 #[test]
-fn errors_name_unusable_descriptors() {
+fn an_error_has_the_number_of_the_unusable_descriptor() {
     let file = || fs::File::open("/dev/null").expect("an existing file");
     let none = ["descriptor 3 is not an open TCP or Unix stream socket"];
     refused(file(), 0, ONE, &none);
@@ -311,7 +311,7 @@ fn errors_name_unusable_descriptors() {
 }
 
 #[test]
-fn errors_name_invalid_variables() {
+fn an_error_has_the_name_of_the_invalid_variable() {
     let socket = || TcpListener::bind("127.0.0.1:0").expect("a free port");
     refused(socket(), 1, "LISTEN_FDS=one", &["LISTEN_FDS=\"one\""]);
     refused(socket(), 1, "LISTEN_FDS=1 LISTEN_PID=me", &["LISTEN_PID=\"me\""]);

@@ -34,8 +34,9 @@ impl Drop for File {
     }
 }
 
-/// Starts a server and returns its greeting. The greeting has two of the settings: the size of the
-/// history in MiB, and the maximum number of connections.
+/// Starts a server and returns its greeting, which is the text that the server prints when it is
+/// ready. The greeting has two of the settings: the size of the history in MiB, and the maximum
+/// number of connections.
 fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = downlink(&[&["--listen", "127.0.0.1:0"], flags].concat());
     command.envs(environment.iter().copied());

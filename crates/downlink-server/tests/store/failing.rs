@@ -81,6 +81,7 @@ async fn a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there
     assert_eq!(next(&mut again, 1).await, ["more"]);
 }
 
+/// With relaxed durability, the server acknowledges an event before it is on the disk.
 #[tokio::test]
 async fn a_full_disk_refuses_relaxed_publishes_and_keeps_acknowledged_events() {
     let folder = Folder::new("relaxed-full");
@@ -270,7 +271,7 @@ async fn a_damaged_file_is_an_error_or_its_intact_events_are_served() {
 }
 
 /// Asserts that the server returns the events in order up to the first damaged event, and reports
-/// no gap.
+/// no gap (a notice of missing events).
 async fn assert_no_invented_events(server: &Server, data: &[String]) {
     let published = server.post("topic=a", "", "the end").await;
     if published.status != 200 {

@@ -1,5 +1,6 @@
 //! Tests of restarts: events, ids, idempotency keys and finished topics must survive them. With
-//! relaxed durability, a power cut may lose the newest events.
+//! relaxed durability, the server acknowledges an event before it is on the disk, so a power cut
+//! may lose the newest events.
 
 use std::{collections::BTreeSet, path::Path};
 

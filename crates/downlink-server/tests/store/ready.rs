@@ -131,8 +131,8 @@ async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
     }
 }
 
-/// Damages the root page of the table `memberships`. The server first reads this page when it
-/// removes old events, which is after its start.
+/// Damages the root page of the table `memberships`, which lists the events of each topic. The
+/// server first reads this page when it removes old events, which is after its start.
 fn damage_memberships(store: &Path) {
     let database = Connection::open(store).expect("a database");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'memberships'";

@@ -1,5 +1,5 @@
-//! Tests of retention, for each topic and for the whole file. Readers get gaps only for evicted
-//! events, even after a restart.
+//! Tests of retention, for each topic and for the whole file. A reader gets a gap (a notice of
+//! missing events) only for evicted events, even after a restart.
 
 use std::path::Path;
 

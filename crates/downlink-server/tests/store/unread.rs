@@ -1,6 +1,6 @@
 //! A subscriber opens a stream and reads nothing. Meanwhile, retention evicts events that the
 //! subscriber has not got yet. When the subscriber reads again, it must get each event, or a gap
-//! that covers the event.
+//! that covers the event. A gap is a notice that a range of events is missing.
 
 use std::{collections::BTreeSet, path::Path};
 

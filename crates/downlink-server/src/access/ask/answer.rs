@@ -1,4 +1,5 @@
-//! The meaning of the app's response.
+//! The meaning of a response of the app. The app of `--authorize-url` decides about subscriptions.
+//! It allows a subscription with a grant, which is a list of rights.
 //!
 //! The server uses only the rights to read in the app's grant. It sends no text of the app to
 //! clients, because such a text may reveal internals of the app.
@@ -33,7 +34,8 @@ pub(crate) struct Granted {
     pub(crate) asked_at: Timestamp,
 }
 
-/// The outcome of a question that the app has not answered with a grant.
+/// The outcome of a question without a grant: the app refuses the subscription, or gives no usable
+/// answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
     /// The app does not know the user (401), or the credentials of the request are invalid or too

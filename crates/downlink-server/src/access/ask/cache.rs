@@ -1,4 +1,6 @@
-//! The grants that may be used again.
+//! The grants that may be used again. A grant is a list of rights, with which the app answers a
+//! question about a subscription. For the same question, the server can use the grant again and
+//! need not ask the app.
 //!
 //! Each grant has a time until which it may be used. If the cache is full, it removes the oldest
 //! grants. The server then asks the app earlier than necessary, but no request gets a wrong answer.

@@ -2,7 +2,8 @@
 //!
 //! For a subscription without a token or a ticket, the server POSTs a question to the app. The
 //! question includes the cookies that `--authorize-cookie` names. If the server itself verifies no
-//! tokens, the question also includes the `Authorization` header. The app answers with a grant.
+//! tokens, the question also includes the `Authorization` header. The app answers with a grant,
+//! which is a list of rights.
 //!
 //! | answer of the app | outcome |
 //! |---|---|
@@ -95,10 +96,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     cache: GrantCache,
-    /// The calls that new requests with the same question join.
+    /// The calls without an outcome, by the key of their question. A new request with the same
+    /// question waits for such a call and starts no new call.
     unanswered: HashMap<Key, Arc<Outcome>>,
-    /// The number of bytes of all calls that run or wait. This includes calls that new requests no
-    /// longer join.
+    /// The number of bytes of all calls that run or wait. This includes calls that `forget` has
+    /// removed from `unanswered`.
     unanswered_bytes: usize,
 }
 
@@ -132,8 +134,8 @@ impl AskApp {
     ///
     /// # Cancel safety
     ///
-    /// Dropping this future has no effect on other requests with the same question. A call that
-    /// waits for its turn is dropped when no request waits for it any more.
+    /// Dropping this future has no effect on other requests with the same question. A call that has
+    /// not been sent yet is dropped when no request waits for it any more.
     ///
     /// # Limits
     ///

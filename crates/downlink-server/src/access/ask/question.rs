@@ -1,4 +1,5 @@
-//! The text of a question, and the key under which its answer is kept.
+//! The question that the server asks the app of `--authorize-url` about a subscription: its text,
+//! and the key under which the server keeps the answer.
 //!
 //! The key is a hash of everything that the app gets from the request. So two requests share an
 //! answer only if the app cannot tell them apart.
@@ -58,8 +59,8 @@ struct Body<'a> {
 
 impl Message {
     /// The message for a question. `None` if `Origin` or `Authorization` is given twice, if a
-    /// header has invalid characters, or if a part of the message is above its limit. This function
-    /// does not leave out such a part, because the app would then decide about a different request.
+    /// header has invalid characters, or if a part of the message is above its limit. A message
+    /// without the bad part would make the app decide about a different request.
     pub(super) fn new(question: &Question<'_>, options: &AskOptions) -> Option<Self> {
         let Question { asked, address, headers, may_use_cookies } = question;
         let body = Body {
@@ -133,8 +134,8 @@ impl Message {
     }
 }
 
-/// The number of bytes that a call takes in memory, besides the body and the credentials of its
-/// message. This includes the task of the call.
+/// The number of bytes that a request to the app takes in memory, besides the body and the
+/// credentials of its message. This includes the task that sends the request.
 const MESSAGE_BYTES: usize = 1_024;
 
 #[cfg(test)]
