@@ -8,7 +8,7 @@ use crate::command;
 use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::{Package, Workspace};
-use crate::{browser, cross, package, promtool, snippets, tidy};
+use crate::{browser, cross, deploy, package, promtool, snippets, tidy};
 
 /// All checks for a change.
 pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
@@ -31,6 +31,7 @@ pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
     steps.push(Step::new("loom", loom));
     steps.push(Step::new("deny", |workspace| deny(workspace, &["licenses", "bans", "sources"])));
     steps.push(Step::new("promtool", promtool::check));
+    steps.extend(deploy::steps());
     steps.extend(browser::steps());
     steps.extend(snippets::steps());
     steps

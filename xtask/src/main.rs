@@ -11,6 +11,7 @@ mod browser;
 mod ci;
 mod command;
 mod cross;
+mod deploy;
 mod nightly;
 mod package;
 mod promtool;

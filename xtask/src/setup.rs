@@ -37,11 +37,17 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("curl", program("curl", "curl")),
         ("libfaketime", faketime()),
         ("promtool", promtool()),
+        ("systemd-analyze", program("systemd-analyze", "systemd")),
         ("python with httpx-sse", python(workspace)),
     ];
     tools.extend(browser::proxies());
     tools.extend(snippets::frameworks(workspace));
     if all {
+        let validate = kubectl_validate(workspace);
+        tools.push((
+            "kubectl-validate",
+            validate.map_or_else(Readiness::Missing, |_| Readiness::Ready),
+        ));
         tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
         tools.push(("cargo-fuzz", fuzzing(workspace)));
     }
@@ -97,6 +103,28 @@ pub(crate) fn faketime() -> Readiness {
 /// The tool that checks metrics. Its package also contains Prometheus, which is not started.
 pub(crate) fn promtool() -> Readiness {
     program("promtool", "prometheus")
+}
+
+/// The program that checks manifests of Kubernetes. It contains the schemas of several versions of
+/// Kubernetes, so it needs no cluster and no network. Go compiles it, which takes minutes.
+///
+/// # Errors
+///
+/// The program is not installed, and cannot be installed. The text is the reason.
+pub(crate) fn kubectl_validate(workspace: &Workspace) -> Result<PathBuf, String> {
+    const PACKAGE: &str = "sigs.k8s.io/kubectl-validate@v0.0.4";
+    let folder = workspace.target.join("go");
+    let program = folder.join("kubectl-validate");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let ready = self::program("go", "golang-go").and_then(|| {
+        installed(command(Path::new("/"), "go", &["install", PACKAGE]).env("GOBIN", &folder))
+    });
+    match ready {
+        Readiness::Ready => Ok(program),
+        Readiness::Missing(why) => Err(why),
+    }
 }
 
 /// The standard library of another target.

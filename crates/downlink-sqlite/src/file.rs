@@ -11,7 +11,7 @@ use std::{
 };
 
 use downlink_log::{
-    ClockState, Epoch, Offset, Timestamp,
+    ClockState, Cursor, Epoch, Offset, Timestamp,
     store::{Opened, StoreError},
 };
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ use rusqlite::{
 use crate::{
     fault::{Fault, Result, file_error},
     lock::{FileUse, WriterLock},
+    schema::is_new,
     sql::{Sql as _, meta},
 };
 
@@ -147,27 +148,64 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// Copies the store into a new file. The copy is the state of the store at one moment, and is
-    /// on the disk when this function returns.
+    /// Prepares backups of the store in this file. Another process may use the store. If this
+    /// process uses it, [`SqliteStore::backup`](crate::SqliteStore::backup) does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; [`CannotOpen`](StoreError::CannotOpen) if there is no such file.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // `FileUse::open` would create a file that does not exist.
+        if !path.metadata().map_err(|error| file_error(&error))?.is_file() {
+            return Err(StoreError::CannotOpen { reason: "it is not a file".into() });
+        }
+        Ok(Self { path: path.to_owned(), _file: FileUse::open(path)? })
+    }
+
+    /// Copies the store into a new file, which only its owner can read. The copy is the state of the
+    /// store at one moment, and is on the disk when this function returns. Returns the cursor after
+    /// the newest event of the copy, or `None` if the store has never had an event.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; [`CannotOpen`](StoreError::CannotOpen) if the new file already exists. After
     /// an error, the incomplete copy is removed.
-    pub fn run(&self, path: &Path) -> Result<(), StoreError> {
+    pub fn run(&self, path: &Path) -> Result<Option<Cursor>, StoreError> {
         let from = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        fs::File::create_new(path).map_err(|error| file_error(&error))?;
+        if is_new(&from)? {
+            return Err(StoreError::NotAStore);
+        }
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).map_err(|error| file_error(&error))?;
         let copied = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|mut to| {
             // The copy is made in one step. With several steps, SQLite would start the copy again
             // after each commit.
             let copying = Copying::new(&from, &mut to)?;
-            Ok(copying.run_to_completion(i32::MAX, Duration::ZERO, None)?)
+            copying.run_to_completion(i32::MAX, Duration::ZERO, None)?;
+            drop(copying);
+            newest(&to)
         });
         if copied.is_err() {
             let _ = fs::remove_file(path);
         }
         Ok(copied?)
     }
+}
+
+/// The cursor after the newest event that the file has had.
+fn newest(db: &Connection) -> Result<Option<Cursor>> {
+    let events = "SELECT offset + 1 FROM events ORDER BY offset DESC LIMIT 1";
+    let (next,): (u64,) = db.first(events, [])?.unwrap_or_default();
+    // The newest event may have no row. In this case, `meta` has its offset.
+    let next = next.max(meta(db, "next_offset")?);
+    let of_event = "SELECT epoch FROM epochs WHERE first_offset < ? ORDER BY number DESC LIMIT 1";
+    let Some((epoch,)) = db.first::<(String,)>(of_event, [next])? else { return Ok(None) };
+    let epoch = Epoch::parse(&epoch);
+    let epoch = epoch.ok_or_else(|| Fault::corrupt("an epoch has an invalid form"))?;
+    Ok(Some(Cursor { epoch, next: Offset::new(next) }))
 }
 
 /// The page size, which is also SQLite's default. A commit writes each changed page as a whole.

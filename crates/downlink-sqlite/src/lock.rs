@@ -78,7 +78,7 @@ pub(crate) struct FileUse(Option<Arc<LockedFile>>);
 impl FileUse {
     /// Opens the file that carries the lock of this database. Creates the file if it does not
     /// exist.
-    fn open(database: &Path) -> Result<Self> {
+    pub(crate) fn open(database: &Path) -> Result<Self> {
         let path = locked_path(database);
         let mut files = FILES.lock();
         let known = path.metadata().ok().and_then(|found| files.get(&identity(&path, &found)));

@@ -81,6 +81,16 @@ pub(crate) fn is_present(db: &Connection) -> Result<bool> {
     Ok(check_layout(db, known)? == known)
 }
 
+/// Whether a file has no tables yet.
+///
+/// # Errors
+///
+/// The errors of [`migrate`].
+pub(crate) fn is_new(db: &Connection) -> Result<bool> {
+    let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
+    Ok(check_layout(db, known)? == 0)
+}
+
 /// The number of a file's layout, which is at most `known`. A new file has the layout 0.
 fn check_layout(db: &Connection, known: u32) -> Result<u32> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));

@@ -61,6 +61,7 @@ macro_rules! links {
 [chapter 25]: crate::guide::tickets
 [chapter 26]: crate::guide::the_apps_session
 [chapter 27]: crate::guide::threat_model
+[chapter 28]: crate::guide::in_production
 [limits]: crate::hub::Limits
 [wire]: crate::http
 "
@@ -95,6 +96,7 @@ chapters! {
     tickets: "25-tickets.md",
     the_apps_session: "26-the-apps-session.md",
     threat_model: "27-threat-model.md",
+    in_production: "28-in-production.md",
 }
 
 /// The examples of the README.

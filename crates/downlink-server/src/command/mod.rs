@@ -1,15 +1,17 @@
-//! The command line: `downlink dev`, `serve`, `publish`, `subscribe`, `decode`, `key`, `token`,
-//! `bench`, `completions` and `man`.
+//! The command line: `downlink dev`, `serve`, `publish`, `subscribe`, `decode`, `health`,
+//! `backup`, `key`, `token`, `bench`, `completions` and `man`.
 //!
 //! The program writes an error and its causes to stderr as one sentence. The exit code is 1 for a
 //! failure, 2 for a wrong command line, and 78 for a setting that cannot be used. If the program
 //! that reads stdout closes it early, the exit code is 0.
 
+mod backup;
 mod credential;
 mod decode;
 mod environment;
 mod exit;
 mod generated;
+mod health;
 mod keys;
 mod listening;
 mod output;
@@ -71,6 +73,10 @@ enum Sub {
     Subscribe(subscribe::Arguments),
     /// Read an event stream on stdin and print one JSON object per event.
     Decode(decode::Arguments),
+    /// Ask a server whether it is ready. The exit code is 0 if it is, and 1 if it is not.
+    Health(health::Arguments),
+    /// Copy the store of a server, also while the server runs.
+    Backup(backup::Arguments),
     /// Make a key, or print the id of one.
     Key(keys::KeyArguments),
     /// Make a token for tests and small sites, or show what a token contains.
@@ -121,6 +127,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Sub::Publish(arguments)) => publish::run(arguments),
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
         Some(Sub::Decode(arguments)) => decode::run(&arguments),
+        Some(Sub::Health(arguments)) => health::run(&arguments),
+        Some(Sub::Backup(arguments)) => backup::run(&arguments),
         Some(Sub::Key(arguments)) => keys::key(&arguments),
         Some(Sub::Token(arguments)) => keys::token(&arguments),
         Some(Sub::Bench(arguments)) => bench(&arguments),

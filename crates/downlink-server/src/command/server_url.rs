@@ -1,13 +1,14 @@
-//! Parses the address of a server for `publish` and `subscribe`.
+//! Parses the address of a server for `publish`, `subscribe` and `health`.
 //!
 //! A user may copy the address from a browser or a document, so it may end with `/events` and have
 //! a query. `unix:` with a path is the address of a server on a Unix socket. The parser drops the
 //! fragment. It keeps every other part of an address, or returns an error.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use anyhow::Context as _;
 use downlink_client::{EventSource, EventSourceBuilder, Publisher};
+use reqwest::{Client, RequestBuilder, redirect, retry};
 
 use super::exit;
 
@@ -61,8 +62,30 @@ impl ServerUrl {
         }
     }
 
+    /// A GET request for a path of the server. It uses no proxy and follows no redirect, so only the
+    /// server itself can answer.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<RequestBuilder> {
+        let builder = Client::builder();
+        let builder = match &self.socket {
+            #[cfg(unix)]
+            Some(socket) => builder.unix_socket(socket.as_path()),
+            _ => builder,
+        };
+        let builder = builder.no_proxy().redirect(redirect::Policy::none()).retry(retry::never());
+        Ok(builder.build()?.get(format!("{}{path}", self.base)))
+    }
+
     pub(super) fn not_usable(&self) -> String {
         format!("{} is not a server address", self.base)
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.socket {
+            Some(socket) => write!(f, "unix:{}", socket.display()),
+            None => f.write_str(&self.base),
+        }
     }
 }
 

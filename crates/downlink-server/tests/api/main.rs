@@ -9,6 +9,7 @@ mod bodies;
 mod described;
 mod finishing;
 mod limits;
+mod openapi;
 mod overview;
 mod publishing;
 mod relaying;

@@ -6,6 +6,7 @@
 mod access;
 mod decode;
 mod forwarder;
+mod health;
 #[cfg(feature = "https")]
 mod https;
 #[cfg(unix)]

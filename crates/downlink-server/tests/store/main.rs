@@ -10,6 +10,7 @@ mod answer;
 #[expect(dead_code, reason = "only the tests of the API use every function")]
 mod stream;
 
+mod backups;
 mod clock;
 mod disk;
 mod failing;

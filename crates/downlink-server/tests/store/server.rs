@@ -117,6 +117,15 @@ impl Server {
         said
     }
 
+    /// Runs `downlink health` with these flags. Returns its exit code and its output.
+    pub(crate) fn health(&self, flags: &[&str]) -> (Option<i32>, String) {
+        let mut health = Command::new(env!("CARGO_BIN_EXE_downlink"));
+        health.arg("health").args(flags).arg(format!("http://{}", self.address));
+        let ended = health.output().expect("the program starts");
+        let said = [ended.stdout, ended.stderr].concat();
+        (ended.status.code(), String::from_utf8(said).expect("UTF-8"))
+    }
+
     /// Sends one request and returns the answer. In `headers`, each line ends with CRLF.
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let head = format!(

@@ -4,10 +4,10 @@
 use std::{process::Command, sync::Arc, thread, time::Duration};
 
 use downlink_log::{
-    Batch, Offset,
+    Batch, Cursor, Offset,
     store::{Durability, Store, StoreError},
 };
-use downlink_sqlite::{SqliteOptions, SqliteStore};
+use downlink_sqlite::{Backup, SqliteOptions, SqliteStore};
 
 use crate::support::{
     ALL, Folder, LARGE, NOW, commit, event, first_page, fresh_epoch, keeping, offsets, open,
@@ -178,7 +178,9 @@ fn a_backup_of_a_store_in_use_is_consistent() {
                 (1..=10).map(|n| event(500 + round * 10 + n, &[topic("a")])).collect();
             commit(&mut store, &batch);
         }
-        copying.join().unwrap().unwrap();
+        let newest = copying.join().unwrap().unwrap().unwrap();
+        assert_eq!(newest.epoch, store.opened().epochs[0].0);
+        assert!(newest.next.get() > 500 && newest.next <= Offset::new(1_001));
     });
     let restored = open_with(&copy, keeping(ALL));
     let kept = offsets(&restored, &wanted(&[topic("a")], &[]));
@@ -186,6 +188,47 @@ fn a_backup_of_a_store_in_use_is_consistent() {
     assert_eq!(kept, (1..=kept.len() as u64).collect::<Vec<_>>());
     let refused = store.backup().run(&copy).unwrap_err();
     assert!(matches!(refused, StoreError::CannotOpen { .. }), "{refused}");
+}
+
+/// A command that makes backups is not the process that uses the store. The same holds for a store
+/// that no process uses.
+#[test]
+fn a_backup_needs_only_the_file_of_the_store() {
+    let folder = Folder::new();
+    let (path, copy) = (folder.file("a.db"), folder.file("copy.db"));
+    let mut store = open(&path);
+    let backup = Backup::open(&path).unwrap();
+    assert_eq!(backup.run(&copy), Ok(None), "the store is empty");
+    commit(&mut store, &[event(1, &[topic("a")]), event(2, &[topic("a")])]);
+    let epoch = store.opened().epochs[0].0;
+    let newest = Some(Cursor { epoch, next: Offset::new(3) });
+    assert_eq!(Backup::open(&path).unwrap().run(&folder.file("second.db")), Ok(newest));
+    drop((store, backup));
+    // A new epoch without an event does not change the id of the newest event.
+    drop(open(&path));
+    assert_eq!(Backup::open(&path).unwrap().run(&folder.file("third.db")), Ok(newest));
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let beside: Vec<String> = names.filter(|name| name.contains("db-")).collect();
+    assert!(beside.iter().all(|name| name.starts_with("a.db-")), "{beside:?}");
+    let mut store = open(&path);
+    commit(&mut store, &[event(3, &[topic("a")])]);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [1, 2, 3]);
+}
+
+#[test]
+fn a_file_that_is_not_a_store_gives_no_backup() {
+    let folder = Folder::new();
+    let (missing, copy) = (folder.file("a.db"), folder.file("copy.db"));
+    let refused = Backup::open(&missing).unwrap_err();
+    assert!(matches!(refused, StoreError::CannotOpen { .. }), "{refused}");
+    assert!(!missing.exists());
+    for text in ["", "a text that is longer than a header, and not a database at all, not at all"] {
+        let file = folder.file("b.db");
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(Backup::open(&file).unwrap().run(&copy), Err(StoreError::NotAStore));
+        assert!(!copy.exists());
+    }
 }
 
 #[test]
