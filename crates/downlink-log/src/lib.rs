@@ -1,5 +1,6 @@
-//! The log behind a hub. A log numbers its events with one sequence of offsets. It keeps the newest
-//! events of each topic in a bounded ring.
+//! The log behind a hub of the crate `downlink`, which publishes events to subscribers. A log
+//! numbers its events with one sequence of offsets. It keeps the newest events of each topic in a
+//! bounded ring.
 //!
 //! A reader has a cursor, which is the next offset to read. It has no queue. When an event is
 //! appended, the log wakes the readers, and each reader then reads the log from its cursor. So a
@@ -10,7 +11,7 @@
 //! the event's topic. A reader that requests evicted events gets a [`Gap`], so the reader learns
 //! that events are missing.
 //!
-//! Most programs use `downlink::Hub`, which adds typed values, ids and HTTP.
+//! Most programs use `downlink::Hub`, which adds typed values and HTTP responses.
 //!
 //! ```
 //! use downlink_log::{

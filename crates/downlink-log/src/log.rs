@@ -40,9 +40,10 @@ pub struct StoreOptions<P> {
     /// The time between two checks of a store that has failed. After a failure, the log checks
     /// again and again whether the store accepts events.
     pub retry_every: Duration,
-    /// The log's clock. It returns the log time, and the difference between wall clock and log
-    /// time. While nothing is published, the writing thread uses the log time to evict events that
-    /// are too old. The store keeps the difference.
+    /// The log's clock. It returns the log time, which never goes back, and the difference between
+    /// wall clock and log time (see [`LogClock`](crate::LogClock)). While nothing is published, the
+    /// writing thread uses the log time to evict events that are too old. The store keeps the
+    /// difference.
     pub clock: Box<StoreClock>,
     /// Each thread that reads the store calls this function once when it starts, for example to
     /// lower its priority. The default function does nothing.
@@ -185,7 +186,8 @@ impl<P: Payload> Log<P> {
         self.core.ids.id_of(offset.get())
     }
 
-    /// Appends a batch: all drafts, or none. The call does not wait for readers or for the store.
+    /// Appends a batch: all drafts, or none. A draft is an event that has no offset yet. The call
+    /// does not wait for readers or for the store.
     ///
     /// Without a store, readers see the batch at once, and they are woken before the call returns.
     /// With a store, the batch is queued, and readers see it when it is committed. A draft may
@@ -290,16 +292,16 @@ impl<P: Payload> Log<P> {
     }
 
     /// Ends every reader as soon as it has read all its events. A reader that waits for the store
-    /// ends at once. Its client can come back and continue at the same cursor.
+    /// ends at once. Its client can open a new reader and continue at the same cursor.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
     /// Wakes every reader, even if there is nothing to read.
     pub fn wake_all(&self) {
-        // A wake-up names the offset of the new event. A reader's lag grows with the highest of
-        // these offsets. Here, there is no new event. The offset 0 is below all events, so no lag
-        // grows.
+        // The second argument is the offset of a new event. A reader's lag is computed from the
+        // highest offset for which it was woken. Here, there is no new event. The offset 0 is below
+        // all events, so it does not change the lag.
         wake_all(&self.core.history.topics.everyone.readers, 0);
     }
 
@@ -334,8 +336,8 @@ impl<P: Payload> Log<P> {
         self.core.topic(address)
     }
 
-    /// Overviews of topics whose names begin with `prefix`, ordered by name: the first `count`
-    /// topics after the name `after`.
+    /// Overviews of at most `count` topics, ordered by name. Each name begins with `prefix`. With
+    /// `after`, each name also comes after this name in the order.
     pub fn topics(
         &self,
         now: Timestamp,

@@ -345,7 +345,7 @@ fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_limit() {
 }
 
 #[test]
-fn a_reader_gets_each_event_or_a_gap_while_it_opens() {
+fn a_reader_that_opens_during_appends_gets_each_event_or_a_gap() {
     for start in [Start::Live, Start::Last(1), Start::Earliest, Start::After("70000000-0".into())] {
         model(2, move || {
             let log = log_with(|o| {

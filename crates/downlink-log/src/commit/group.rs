@@ -15,16 +15,17 @@ use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
-/// The events of one transaction, and the ids, keys and finished topics of its batches. Drafts are
-/// numbered from 0 through all batches of the group.
+/// The events of one transaction, and the ids, keys and finished topics of its batches. The drafts
+/// of the group are numbered from 0, and the numbers continue from batch to batch.
 #[derive(Default)]
 pub(crate) struct CommitGroup {
     pub(crate) events: Vec<StoredEvent>,
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
     ids: HashMap<Box<str>, (Fingerprint, usize)>,
-    /// The topics that the group finishes, by [`Topic::identity`]. The batches keep these topics
-    /// alive, so no new topic can get the same identity.
+    /// The topics that the group finishes, by [`Topic::identity`]. When a topic is removed from
+    /// memory, a new topic may get its identity. The batches keep the topics of the group in
+    /// memory, so this does not happen while the group exists.
     finishing: HashSet<usize>,
 }
 
@@ -94,8 +95,9 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
 }
 
 /// Looks up ids and keys in memory, in the group and in the store. The store is needed because the
-/// id of an event leaves memory when the event is evicted from memory. Only the writer's thread
-/// adds or changes ids and keys.
+/// id of an event leaves memory when the event is evicted from memory. Other threads may run
+/// between these three steps. This is safe, because only the writer's thread adds or changes ids
+/// and keys, and the lookup runs on this thread.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,

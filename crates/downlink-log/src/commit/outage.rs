@@ -46,8 +46,8 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 
 /// An outage that has begun.
 pub(crate) struct Outage {
-    /// Why the store accepts no events: the latest error. After a final error, the store must be
-    /// opened again, so no later error replaces a final error.
+    /// The latest error, which says why the store accepts no events. After a final error, the store
+    /// must be opened again. So a final error is kept, even if other errors follow.
     pub(crate) error: StoreError,
     /// The number of bytes in the last write that was refused. A test writes the same number of
     /// bytes. With far fewer bytes, the test could succeed on a disk that still refuses most

@@ -1,11 +1,14 @@
 //! Decides how long a durable commit waits for publishers that are about to publish again. A
 //! durable commit ends with a flush, in which the disk confirms that it has the data.
 //!
-//! Some publishers send the next event only after their last event was committed. Such a publisher
-//! comes back with its next event a moment after each commit ends. If the writer began the next
-//! commit at once, the publisher's event would miss this commit and wait for the following commit.
-//! If the writer waits for a moment, the events of all these publishers go into the next commit. On
-//! a slow disk, this nearly doubles the number of events that they publish.
+//! Some publishers send the next event only after their last event was committed. Their next events
+//! arrive a moment after each commit ends. In this file, such a publisher "comes back" when it
+//! publishes its next event.
+//!
+//! The writer is the thread that commits batches of events to the store. If it began the next
+//! commit at once, the events of these publishers would miss this commit and wait for the following
+//! commit. If it waits for a moment, the events of all these publishers go into the next commit. On
+//! a slow disk, the wait nearly doubles the number of events that they publish.
 //!
 //! A lone publisher is not delayed. No wait is longer than the last commit took, and no wait is
 //! longer than a tenth of a second.
@@ -18,14 +21,20 @@ use std::time::{Duration, Instant};
 /// usual lateness of a timer.
 const CHECKS: u32 = 4;
 
-/// The writer estimates the time until all publishers are back, and compares this estimate with the
-/// time that the last commit took. The writer never waits longer than the last commit took. So if
-/// the estimate is longer, the last publishers would miss the next commit anyway, and the writer
-/// commits at once. But if the estimate is at least `LARGE` times as long, few publishers are back.
-/// A commit at once would contain only a few events, and most publishers would still be away when
-/// it ends. So the writer goes on waiting. With 2 instead of 3, the writer would also wait when the
-/// estimate is just twice as long. Then the last publishers would come back during the next commit,
-/// and would have to wait until it ends.
+/// During a wait, the writer estimates the time until all publishers are back. It compares the
+/// estimate with the time that the last commit took, because it never waits longer than that.
+///
+/// - If the estimate is not longer, all publishers will be back in time for the next commit. The
+///   writer goes on waiting.
+/// - If the estimate is longer, but less than `LARGE` times as long, the last publishers would miss
+///   the next commit even if the writer waited. So the writer commits at once.
+/// - If the estimate is at least `LARGE` times as long, few publishers are back so far. A commit at
+///   once would contain only a few events, and most publishers would still be away when it ends. So
+///   the writer goes on waiting.
+///
+/// With 2 instead of 3, the writer would also go on waiting if the estimate is two to three times
+/// as long. Then the last publishers would come back during the next commit, and would have to wait
+/// until it ends.
 const LARGE: u32 = 3;
 
 /// The maximum wait. Without this limit, a commit that took seconds on a stalled disk would be
@@ -69,9 +78,9 @@ impl CommitPacing {
         Some(until.min(now + self.took / CHECKS))
     }
 
-    /// Whether the writer should stop waiting, because the last publisher would be back too late.
-    /// The writer estimates the last publisher's return from the number of publishers that are
-    /// already back. See [`LARGE`].
+    /// Whether the writer should stop waiting, because the last publisher would miss the next
+    /// commit anyway. The estimate assumes that publishers come back at a steady rate. See
+    /// [`LARGE`].
     fn is_too_late(&self, now: Instant, batches: usize) -> bool {
         let came = batches.saturating_sub(self.waited).max(1) as f64;
         let passed = now.saturating_duration_since(self.since);
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn the_writer_waits_if_all_publishers_are_back_soon_or_most_stay_away() {
         assert!(is_waited_for(25), "all publishers will be back in time");
-        assert!(!is_waited_for(24), "the last publisher will be back a little too late");
+        assert!(!is_waited_for(24), "the last publisher would miss the next commit");
         assert!(!is_waited_for(9));
         assert!(is_waited_for(8), "most publishers would still be away after the commit");
     }

@@ -11,8 +11,8 @@ use crate::sync::{Condvar, Mutex};
 use crate::types::{Payload, Timestamp};
 
 /// The maximum number of events that wait for their commit. Usually, each waiting event belongs to
-/// a task that waits for the answer, and a machine rarely has more tasks than this. With half as
-/// many events, the queue would refuse events while a disk stalls for a short time.
+/// a task that waits for the answer, and a machine rarely has more tasks than this. A disk may
+/// stall for a short time. With half this limit, the queue would refuse events during such a stall.
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
 /// The maximum number of bytes that wait for their commit. 64 MiB is enough for four of the largest
@@ -68,7 +68,8 @@ pub(crate) struct CommitQueue<P: Payload> {
     /// The writer waits for a notification of this variable. It is notified when there is something
     /// to commit, and when the queue is closed.
     pub(crate) to_commit: Condvar,
-    /// Stands for the end of the writer. It gets its outcome when the writer has closed the store.
+    /// This is not the commit of a batch. It gets its outcome when the writer has ended and has
+    /// closed the store, so a task can wait for the end of the writer.
     pub(crate) ended: Commit,
 }
 

@@ -48,8 +48,8 @@ pub(crate) fn restore<P: Payload>(
     let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
-    // `floors_above` gives only the floors of topics that exist in the store. Everyone's topic may
-    // not exist in the store, so its floor is requested here.
+    // `floors_above` gives only the floors of topics that have an entry in the store. The topic of
+    // the events for everyone may have no entry, so its floor is requested here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
     // Some topics have lost events that are newer than the oldest event in memory. The floors of
@@ -80,8 +80,8 @@ pub(crate) fn restore<P: Payload>(
 }
 
 /// The loss of all events below an offset. These events are not in memory, but the store may still
-/// have them. The loss has the lowest eviction number, as if the events had been evicted before any
-/// reader was opened.
+/// have them. A log numbers its evictions in the order in which they happen. The loss has the
+/// lowest number, as if the events had been evicted before any reader was opened.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
@@ -93,7 +93,9 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
     if topics.is_empty() {
         return;
     }
-    // No topic is removed from memory before the log is open, so every reservation succeeds.
+    // A reservation keeps a topic in memory until its event is pushed. It fails only if the topic
+    // was already removed from memory. No topic is removed before the log is open, so every
+    // reservation succeeds.
     let reserved = topics.iter().all(|topic| core.history.reserve(topic));
     debug_assert!(reserved, "a topic was removed from memory before the log was open");
     if let Some(id) = id {

@@ -1,6 +1,7 @@
 //! The writer: the only thread that writes to a log's store. It takes the batches that wait in the
-//! queue, decides which of their events are new, gives these events their offsets, commits them to
-//! the store, and then makes them visible to readers.
+//! queue, and decides which of their events are new. An event that repeats the id or the
+//! idempotency key of an earlier event is not new. The writer gives the new events their offsets,
+//! commits them to the store, and then makes them visible to readers.
 //!
 //! The writer holds no lock while it waits for the disk. After a commit, it puts the batches into
 //! memory in the order of the queue, which is the order of their offsets. It wakes readers and
@@ -139,7 +140,8 @@ impl<P: Payload> Writer<P> {
                 None
             }
         };
-        // After a failed commit, the next commit does not wait for publishers.
+        // `pacing` makes the writer wait a moment before the next commit, for publishers that are
+        // about to publish again. After a failed commit it is `None`, and the writer does not wait.
         self.pacing = waited
             .map(|waited| CommitPacing::after(batches.len(), waited, started, Instant::now()));
     }
@@ -167,8 +169,9 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// During an outage, tests whether the store accepts events again, if it is time for a test.
-    /// Returns the time until the next test.
+    /// An outage is a time in which the store accepts no events. During an outage, this function
+    /// tests whether the store accepts events again, if it is time for a test. Returns the time
+    /// until the next test.
     fn retry_if_due(&mut self) -> Duration {
         let Some(outage) = &self.outages.now else { return IDLE_MAX };
         let left = self.outages.retry_every.saturating_sub(outage.tried.elapsed());
@@ -244,9 +247,10 @@ fn gather<P: Payload>(
 }
 
 impl<P: Payload> Shared<P> {
-    /// Makes the batches visible and answers their publishers. While a batch is put into memory,
-    /// this function holds the sequence lock. It releases the lock between two batches. Returns the
-    /// number of batches that waited in the queue just before these publishers got their answers.
+    /// Makes the batches visible and answers their publishers. Each batch is put into memory under
+    /// the sequence lock, which is also held while events get their offsets. This function releases
+    /// the lock between two batches. Returns the number of batches that waited in the queue just
+    /// before these publishers got their answers.
     fn apply(
         &self,
         batches: &[Queued<P>],
@@ -281,10 +285,12 @@ impl<P: Payload> Shared<P> {
         waited
     }
 
-    /// Fails batches whose commit has failed. Their offsets are not used again. Some of the batches
-    /// may have been refused before the commit, for example because an id belongs to another batch
-    /// in the same transaction. The other batch was not committed, so this reason no longer holds.
-    /// Such a batch gets the store's error instead.
+    /// Fails batches whose commit has failed. Their offsets are not used again.
+    ///
+    /// Some of these batches may have been refused before the commit, for example because an
+    /// earlier batch of the same transaction has the same event id. The earlier batch has now
+    /// failed too, so the reason for the refusal may no longer be true. So all batches get the
+    /// store's error.
     fn fail(
         &self,
         batches: &[Queued<P>],

@@ -42,10 +42,10 @@ pub(crate) struct History<P> {
     /// event is locked.
     evictions: AtomicU64,
     /// The offset of the newest event in any inbox. An inbox is the topic of one client. This
-    /// offset is raised (AcqRel) before the tail moves. If it is below a reader's cursor, the
-    /// reader's inbox has no event to read. If, in addition, `floor_max` is not above the cursor,
-    /// the inbox has no missing event. Then a reader that has loaded the tail need not look at its
-    /// inbox.
+    /// offset is raised (AcqRel) before the tail moves. A reader's cursor is the next offset that
+    /// it reads. If the newest offset of the inboxes is below the cursor, the reader's inbox has no
+    /// event to read. If, in addition, `floor_max` is not above the cursor, the inbox has no
+    /// missing event. Then a reader that has loaded the tail need not look at its inbox.
     newest_of_inboxes: AtomicU64,
     /// The number of finish marks set so far. A finish mark says that a topic gets no more events.
     /// A publisher first sets the topic's finish mark, then increments this count (Release), and

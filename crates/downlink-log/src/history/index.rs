@@ -20,8 +20,8 @@ pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 /// Loom's tests use chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// `tidy` does nothing while the rows have at most this many more topics than the kept events have.
-/// So the index of a small log is rarely tidied.
+/// `tidy` always tolerates this many topics of evicted events in the rows. So the index of a small
+/// log is rarely tidied.
 const SLACK: usize = 64;
 
 /// After rows were added to the index, the next call of `tidy` checks this many topics for each
@@ -114,10 +114,11 @@ impl<P> Index<P> {
         Some(row)
     }
 
-    /// Removes rows of evicted events. `live` is the total number of topics of all kept events. If
-    /// all rows together have more topics than 9/8 of `live`, this function removes rows of evicted
-    /// events at the old end of the index. If they have more than twice `live` topics, it also
-    /// removes rows of evicted events from some other chunks.
+    /// Removes rows of evicted events. `live` is the total number of topics of all kept events. It
+    /// is compared with the total number of topics in all rows. If the total of the rows is above
+    /// 9/8 of `live`, this function removes rows of evicted events at the old end of the index. If
+    /// it is above twice `live`, this function also removes rows of evicted events from some other
+    /// chunks. [`SLACK`] is added to both thresholds.
     ///
     /// Each append calls this once. The work of a call grows with the number of rows that were
     /// added since the last call. So rows of evicted events do not pile up, even if each append

@@ -13,9 +13,10 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::topics::Topic;
 use crate::types::{EvictionNumber, TopicSelector};
 
-/// The maximum number of rows of a pattern. One poll of a reader takes at most 64 events. With half
-/// as many rows, a reader would often have to search the index of the log after a burst of events.
-/// With twice as many, few readers would use the additional rows. 64 rows take 1 KiB.
+/// The maximum number of rows of a pattern. It equals the maximum number of events that a
+/// subscription of the crate `downlink` reads in one poll. With half as many rows, a reader would
+/// often have to search the index of the log after a burst of events. With twice as many, few
+/// readers would use the additional rows. 64 rows take 1 KiB.
 const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
 /// A pattern to which at least one reader has subscribed.
@@ -112,9 +113,12 @@ impl<P> Pattern<P> {
         self.rows.lock().evictions.highest_after(after)
     }
 
-    /// The row at or above `from`, if there is exactly one such row and its offset is below
-    /// `until`. The result is also `None` if the rows do not go back as far as `from`, or if an
-    /// event at or above `from` was evicted.
+    /// The row of the only event at or above `from`. The result is `None` in each of these cases:
+    ///
+    /// - There is no row at or above `from`, or there are several.
+    /// - The row's offset is `until` or higher.
+    /// - The rows do not go back as far as `from`.
+    /// - An event at or above `from` was evicted.
     pub(crate) fn only_from(&self, from: u64, until: u64) -> Option<(u64, Arc<Topic<P>>)> {
         let rows = self.rows.lock();
         let is_hole = rows.evictions.highest_after(None).is_some_and(|highest| highest >= from);

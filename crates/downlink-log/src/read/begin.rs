@@ -43,10 +43,10 @@ enum StartStage {
     /// is the offset of the oldest event that it has found so far.
     Newest { left: usize, until: u64, oldest: Option<u64> },
     /// Finds the highest floor of the topics that the patterns match. The floor of a topic is the
-    /// offset after its last evicted event. Without `since`, the reader begins at `next`, and only
-    /// a floor above `next` matters. With `since`, a floor counts only if the last evicted event
-    /// was published at the time `since` or later. The next stage then finds the first kept event
-    /// from this time on.
+    /// offset after its last evicted event. `since` is the time that the reader requested, if it
+    /// requested a time. If it is `None`, the reader begins at `next`, and only a floor above
+    /// `next` matters. If it is `Some`, a floor counts only if the last evicted event was published
+    /// at this time or later. The next stage then finds the first kept event from this time on.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 

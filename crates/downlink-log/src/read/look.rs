@@ -30,9 +30,9 @@ use crate::types::{Batch, Entry, Gap, Offset, Payload};
 /// topics. The number is lower in loom's tests, so that these tests also use the index.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
 
-/// The maximum number of rows that a look takes from the patterns of a reader. If several patterns
-/// match a topic, each of them has a row for the same event. If there are more rows than this, it
-/// is faster to go through the index.
+/// The maximum number of rows that a look takes from the patterns of a reader. An event has a row
+/// in each pattern that matches it, so there may be many more rows than events. If there are more
+/// rows than this, it is faster to go through the index.
 const ROWS_MAX: usize = 2_048;
 
 /// The result of a look.

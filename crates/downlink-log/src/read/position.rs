@@ -70,9 +70,9 @@ impl Position {
     /// patterns. `None` if no event is missing.
     ///
     /// The caller must first look for the next event of each topic, and for the newest events that
-    /// each pattern has noted. Only then may it call this function. With this order, it finds every
-    /// event that was evicted before the caller could see it. If an event is evicted after this
-    /// call, the reader finds the hole in its next look at the latest.
+    /// each pattern has noted. Only then may it call this function. In this order, the function
+    /// finds every event that was evicted before the caller could see it. If an event is evicted
+    /// after this call, the reader finds the hole in its next look at the latest.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();

@@ -310,8 +310,8 @@ impl<P: Payload> Reader<P> {
                 return Read::Ended(end.unwrap_or(reason));
             };
             match self.before.as_deref() {
-                // A reader that must end does not wait for the store. Its client can come back and
-                // continue at the same cursor.
+                // A reader that must end does not wait for the store. Its client can open a new
+                // reader and continue at the same cursor.
                 Some(Before::Beginning(_) | Before::PageRequested(_)) if !is_known => {
                     return end.map_or(Read::Fetching, Read::Ended);
                 }
@@ -409,9 +409,8 @@ impl<P: Payload> Reader<P> {
     /// Whether [`read_next`](Self::read_next) would certainly find nothing. If the result is
     /// `false`, there may still be nothing to read, because this call does not check the reader's
     /// topics. If the result is `true` after [`register`](Self::register), the caller may wait
-    /// without another read. The reader does not know whether the caller has already used the
-    /// events from earlier reads. So the result may be `true` while the caller still has such
-    /// events.
+    /// without another read. The result says nothing about events that earlier reads have returned.
+    /// The caller may still have to use them.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
@@ -421,8 +420,8 @@ impl<P: Payload> Reader<P> {
     /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
     /// call never waits and allocates no memory.
     ///
-    /// `now` must return the log time. It is called only if the log has new events, and only if the
-    /// log has something to remove at a later time: an event with a maximum age, or the mark of a
+    /// `now` must return the log time. It is called only if the log has new events and also has
+    /// something that becomes too old later. This is an event with a maximum age, or the mark of a
     /// finished topic.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
@@ -502,8 +501,8 @@ impl<P: Payload> Reader<P> {
     /// Dropping a reader does the same.
     pub fn leave(&mut self) {
         let (topics, patterns) = self.seats.take();
-        // Every reader has a seat in everyone's topic until it leaves. So a reader without seats in
-        // topics has already left.
+        // The topic of the events for everyone is one of a reader's topics. So a reader has at
+        // least one seat in topics until it leaves. A reader without such a seat has already left.
         if !topics.is_empty() {
             let history = &self.core.history;
             if !patterns.is_empty() {

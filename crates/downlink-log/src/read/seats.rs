@@ -101,8 +101,8 @@ impl<P: Payload> Seats<P> {
         topics.chain(patterns).max().unwrap_or(0)
     }
 
-    /// The topics of an event that the reader reads. The number of steps of this search is added to
-    /// `nodes`.
+    /// Returns only those topics of an event that the reader reads. The number of steps of this
+    /// search is added to `nodes`.
     pub(crate) fn mine<'a>(&self, row: &'a IndexRow<P>, nodes: &mut usize) -> Mine<'a, P> {
         let set = self.patterns.is_some().then(|| self.set());
         let identity = |seat: &TopicSeat<P>| seat.topic.identity();
@@ -121,5 +121,6 @@ impl<P: Payload> Seats<P> {
     }
 }
 
-/// The topics of one event that a reader reads. There is nearly always only one such topic.
+/// Of the topics of one event, those that a reader reads. There is nearly always only one such
+/// topic.
 pub(crate) type Mine<'a, P> = SmallVec<[&'a Arc<Topic<P>>; 1]>;

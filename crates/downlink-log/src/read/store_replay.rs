@@ -109,8 +109,8 @@ impl<P: Payload> PageRequest<P> {
             Entry { offset, at, payload }
         }));
         self.pages += 1;
-        // If events are missing, the request reads on until it has found the next event or the end,
-        // because the gap names the next event.
+        // A gap names the next event. So if events are missing, the request reads on until it has
+        // found the next event or has reached the end of the range.
         let is_long = self.pages >= EMPTY_PAGES_MAX && page.hole.is_none();
         let is_done = !page.items.is_empty() || found.next >= self.until || is_long;
         Ok(if is_done { self.page.take() } else { None })

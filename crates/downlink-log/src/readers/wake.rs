@@ -25,9 +25,9 @@ use crate::types::EndReason;
 /// The number of readers in one batch. A publisher takes the readers of a batch from a list while
 /// the list is locked, and wakes them after it has unlocked the list.
 ///
-/// A batch of 64 locks the list for a few microseconds. With twice as many readers, the arrays of
-/// wakers and keys would take about 4 KiB of the stack. With half as many, the list would be locked
-/// needlessly often.
+/// While a publisher takes 64 readers from a list, the list is locked for a few microseconds. With
+/// batches of half this size, the list would be locked needlessly often. With twice this size, the
+/// arrays of wakers and keys would take about 4 KiB of the stack.
 pub(crate) const WAKE_BATCH: usize = 64;
 
 /// A server of many readers. It knows each of its readers by a key. To wake some of its readers,

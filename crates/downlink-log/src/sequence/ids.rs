@@ -1,6 +1,6 @@
-//! The epochs of a log, each with its first offset. An id contains an epoch and an offset. So a log
-//! needs this list to make the id of an event from its offset, and to find the offset that belongs
-//! to an id.
+//! The epochs of a log, each with its first offset. An epoch is a period in which the offsets of a
+//! log are unique. An id contains an epoch and an offset. So a log needs this list to make the id
+//! of an event from its offset, and to find the offset that belongs to an id.
 //!
 //! A log in memory has one epoch. In a log with a store, a new epoch begins each time the store is
 //! opened. Such a log also knows the older epochs that the store has kept.

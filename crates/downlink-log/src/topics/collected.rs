@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_for_zero_names_raises_the_common_floor_at_once() {
+    fn a_table_for_zero_names_raises_the_shared_floor_at_once() {
         let mut collected = Collected::new(0);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("b")), floor(5));

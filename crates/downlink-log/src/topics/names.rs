@@ -30,9 +30,9 @@ pub(crate) struct Topics<P> {
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
     /// Locked while topics are looked up, and while readers or topics are added or removed. While
-    /// this lock is held, the locks of one topic may be taken. Losses are also noted in the
-    /// patterns that match a topic. For this, the locks of the table of patterns and of single
-    /// patterns may be taken.
+    /// this lock is held, the locks of one topic may be taken. The locks of the table of patterns
+    /// and of single patterns may also be taken, because a topic's losses are noted in the patterns
+    /// that match it.
     names: RwLock<NamedTopics<P>>,
 }
 

@@ -49,7 +49,7 @@ pub struct Gap {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// Retention evicted the events before the reader came back.
+    /// Retention evicted the events before the reader began to read.
     Evicted,
     /// The reader continues after an event id that the log does not know.
     UnknownId,
@@ -58,8 +58,8 @@ pub enum GapReason {
     NewEpoch,
     /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
-    /// The reader's event id is above the last offset that the log has of the id's epoch. So the
-    /// log has lost events that the reader already had.
+    /// The offset in the reader's event id is above the last offset that the log has of the id's
+    /// epoch. So the log has lost events that the reader already had.
     Lost,
     /// The event is damaged in the store, or can no longer be decoded.
     Unreadable,

@@ -157,7 +157,10 @@ mod tests {
             assert!(selector.matches(&Topic::new(topic).unwrap()), "{selector} must match {topic}");
         }
         for topic in other {
-            assert!(!selector.matches(&Topic::new(topic).unwrap()), "{selector} matches {topic}");
+            assert!(
+                !selector.matches(&Topic::new(topic).unwrap()),
+                "{selector} must not match {topic}"
+            );
         }
     }
 

@@ -29,7 +29,7 @@ const EVENT_COST_BYTES: usize = 96;
 /// and lists.
 const SLACK_BYTES: usize = 2 << 10;
 
-/// The maximum part of [`SLACK_BYTES`] that a reader still takes after it has caught up.
+/// The maximum memory that one reader still takes after it has caught up and has no page any more.
 const LEFT_BYTES: usize = 64;
 
 #[derive(Clone, Debug)]

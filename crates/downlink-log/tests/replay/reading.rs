@@ -31,7 +31,7 @@ pub(crate) struct Diary {
     /// The field `oldest` of the last gap: the offset of the next event that the reader gets.
     /// `None` after this event has arrived.
     oldest: Option<u64>,
-    /// The last offset in the last gap since the reader connected; 0 if there was no gap.
+    /// The offset at which the newest gap of this connection ended. 0 if there was no gap.
     reported: u64,
     /// Whether the last event of the run was delivered.
     is_over: bool,
@@ -188,7 +188,7 @@ impl Diary {
         assert!(after + 1 >= from, "the gap begins before the reader's cursor {from}: {gap:?}");
         assert!(
             until > self.reported.max(after),
-            "a part of {gap:?} was already reported, up to offset {}",
+            "{gap:?} is empty or reports nothing new: an earlier gap ended at offset {}",
             self.reported
         );
         self.reported = until;

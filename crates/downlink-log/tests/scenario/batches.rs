@@ -97,7 +97,7 @@ fn a_batch_with_a_reused_key_is_rejected_with_the_number_of_the_draft() {
 }
 
 #[test]
-fn a_batch_with_too_many_topics_or_after_the_close_is_rejected() {
+fn a_batch_with_too_many_topics_and_a_batch_after_the_close_are_rejected() {
     let mut few = options();
     few.limits.topics_max = 1;
     let log: Log<Named> = Log::new(few);

@@ -113,6 +113,6 @@ fn events_above_the_byte_limit_evict_older_events() {
     assert_eq!(events("b"), (2, 2));
     assert_eq!(events("b"), (2, 2), "the topic of the new event is trimmed first");
     assert_eq!(log.topics(ms(0), "b", None, 1)[0].oldest.map(|o| o.get()), Some(3));
-    assert_eq!(events("c"), (2, 2), "then the oldest event of all topics is evicted");
+    assert_eq!(events("c"), (2, 2), "no older event in `c`, so the oldest of all is evicted");
     assert!(log.topics(ms(0), "a", None, 1).is_empty());
 }

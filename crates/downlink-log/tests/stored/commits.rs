@@ -88,7 +88,7 @@ fn after_a_failed_commit_publishers_get_the_error_and_offsets_are_not_reused() {
 }
 
 #[test]
-fn after_an_unknown_outcome_publishes_fail_and_reads_continue() {
+fn after_a_commit_with_unknown_outcome_publishers_get_errors_and_readers_go_on() {
     for durability in BOTH {
         let world = World::new(durability);
         world.publish("a", [1]);
@@ -103,7 +103,7 @@ fn after_an_unknown_outcome_publishes_fail_and_reads_continue() {
 }
 
 #[test]
-fn after_an_unknown_outcome_waiting_publishes_fail() {
+fn after_a_commit_with_unknown_outcome_waiting_publishers_get_the_error() {
     let world = World::new(Durability::Commit);
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.hold();
