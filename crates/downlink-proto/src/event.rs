@@ -162,8 +162,9 @@ impl Event {
         self.type_len() + id_len + self.after_id_len()
     }
 
-    /// Encodes the event without the offset, which is the number at the end of the id. Use this
-    /// method if the offset is not known yet. [`UnstampedFrame::stamp`] adds the offset later.
+    /// Encodes the event without its offset. The offset is the number of the event in its log, and
+    /// the id ends with the offset. Use this method if the offset is not known yet.
+    /// [`UnstampedFrame::stamp`] adds the offset later.
     ///
     /// The id in the frame is the prefix, followed by the offset. The event's own id is ignored. An
     /// offset has at most 20 digits. So if the prefix has at most

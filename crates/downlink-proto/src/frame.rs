@@ -42,8 +42,8 @@ impl Frame {
 
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// Some readers, such as httpx-sse and openai-python, report an empty event at every blank line
-    /// once they have read an id, a type or a reconnection time. A keep-alive without a blank line
+    /// After an id, a type or a reconnection time, some readers report an empty event at every
+    /// blank line. Examples are httpx-sse and openai-python. A keep-alive without a blank line
     /// causes no such event.
     ///
     /// ```

@@ -161,8 +161,8 @@ fn open(path: &Path, epoch: u64) -> SqliteStore {
     SqliteStore::open(path, Epoch::from_random(epoch), Timestamp::from_millis(0), options).unwrap()
 }
 
-/// An event for one topic. Events with consecutive offsets have topics that are far apart in the
-/// index.
+/// An event for one topic. Events with consecutive offsets have topics whose names are far apart in
+/// SQLite's index of topic names.
 fn event(offset: u64, topics: u64) -> StoredEvent {
     let topic = offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     StoredEvent {

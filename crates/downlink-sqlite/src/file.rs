@@ -59,8 +59,8 @@ pub(crate) struct Pool {
     /// The one connection that all reads share while the disk is full. A thread holds this lock
     /// while it reads. A thread that needs this lock and the lock of `idle` takes this lock first.
     alone: Mutex<Option<Connection>>,
-    /// Set when the pool is closed. A new store for the same file then waits, because the writer
-    /// will release the file soon.
+    /// Set when the pool is closed. A new store for the same file then waits, because the store of
+    /// this pool will release the file soon.
     is_closing: Arc<AtomicBool>,
     /// Must be dropped after the connections (see [`FileUse`]), so it is the last field.
     pub(crate) file: FileUse,
@@ -209,8 +209,8 @@ fn newest(db: &Connection) -> Result<Option<Cursor>> {
 }
 
 /// The page size, which is also SQLite's default. A commit writes each changed page as a whole.
-/// With double the size, a commit of one event would write more bytes. With half the size, fewer
-/// payloads would fit into one page.
+/// With double the size, a commit of one event would write more bytes. With half the size, a
+/// payload of 3 KiB would not fit into one page, and would take additional pages.
 const PAGE_BYTES: i64 = 4_096;
 
 /// The size of the writer's page cache in KiB. New rows go to the last pages of the indexes. The

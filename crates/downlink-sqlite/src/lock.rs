@@ -173,9 +173,10 @@ impl Drop for WriterLock {
     fn drop(&mut self) {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
-        // The lock must be released explicitly. The lock would also end when all descriptors of the
-        // file are closed, but this may happen too late. Readers of this process may still use the
-        // file, and a child process that is just being started may have inherited the descriptor.
+        // The lock must be released explicitly, so that another process can take it at once. The
+        // lock would also end when all descriptors of the file are closed. But some descriptors may
+        // stay open for long: readers of this process may still use the file, and a child process
+        // that is just being started may have inherited a descriptor.
         let _ = file.unlock();
         *writer = None;
     }

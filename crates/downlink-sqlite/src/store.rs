@@ -340,7 +340,7 @@ impl SqliteWriter {
 
 impl Written {
     /// Stores the values that are needed when the store is opened the next time. If `newest` is
-    /// true, this stores the newest offset and the newest time stamp. If the difference between the
+    /// true, this stores the next offset and the newest time stamp. If the difference between the
     /// wall clock and the time stamps has changed, this stores the difference.
     fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
         if newest {

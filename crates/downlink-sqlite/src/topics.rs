@@ -117,9 +117,10 @@ impl TopicCache {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
 
-    /// The topic of an address. If the file has no such topic, creates it. The floor of a topic is
-    /// the offset after its last evicted event. Trimming may have deleted an earlier row of a new
-    /// topic. So a new topic gets the floor that all names without a row in `topics` share.
+    /// The topic of an address. If the topic has no row in `topics`, creates a row. The new row
+    /// needs a floor, which is the offset after the last evicted event of the topic. The topic may
+    /// have had a row before, which trimming has deleted. So the new row gets the floor that all
+    /// names without a row share.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();
@@ -208,9 +209,9 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
-/// The topic, offset and bytes for each event from an offset on, once for each topic of the event.
-/// Stops when there are at least `enough` entries, but always includes all topics of the last
-/// event.
+/// Lists the events from an offset on. An event has one entry for each of its topics, with the
+/// topic, the offset and the bytes. Stops when there are at least `enough` entries, but always
+/// includes all topics of the last event.
 pub(crate) fn members_from(
     db: &Connection,
     from: u64,

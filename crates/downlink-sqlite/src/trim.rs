@@ -14,7 +14,7 @@
 //! event. But a reader that missed events always gets a gap.
 //!
 //! For each maximum age in the retention rules, trimming remembers how far it has checked the
-//! events. So it reads every event only once for each age.
+//! events. The next step continues there, and does not read the earlier events again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,9 +51,9 @@ const INDEX_ROWS: usize = 4_096;
 /// enough.
 const SIZE_EVENTS: usize = 64;
 
-/// After a store is opened, trimming checks the topics of this many of the newest events. A topic
-/// that has only older events is within its rule, because trimming ran after the commits of the
-/// older events.
+/// The number of newest events whose topics trimming checks after a store is opened. A topic that
+/// has only older events is within its rule, because trimming ran after the commits of the older
+/// events.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
@@ -117,7 +117,7 @@ impl Trimming {
         let ages = options.retention.all().filter_map(|rule| rule.age_max);
         let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
         let is_checked = meta::<String>(db, "rules")? == rules_text(&options.retention);
-        // When the store was last closed, some of these topics may have exceeded their rule.
+        // When the store was last closed, topics of the newest events may have exceeded their rule.
         let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
         let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
         let over: BTreeSet<i64> = newest.into_iter().flat_map(|(TopicNumbers(all),)| all).collect();

@@ -94,8 +94,8 @@ fn rule_10_type_and_id_count_towards_the_size_of_the_event() {
     check_event(b"data: 3456\nevent: abc\nid: 12\n\n", &[], false);
     check_event(b"event: 123456789\n", &[], false);
     check_event(b"id: 123456789\n", &[], false);
-    // If a block has several types or ids, only the last type and the last id count. An id that is
-    // ignored does not count.
+    // If a block has several types or ids, only the last type and the last id count. An id with
+    // NUL is ignored, so it does not count.
     check_event(b"event: 12345678\nevent: 1234567\nevent: a\n\n", &[], true);
     check_event(b"id: 12345678\nid: 1234567\nid: 123456789\0\n\n", &[], true);
     // The count begins at 0 in each block. An id that an earlier block has set does not count.

@@ -176,8 +176,8 @@ fn v24_a_retry_value_above_64_bits_becomes_the_maximum() {
     assert_eq!(Retry::from_millis(u64::MAX).as_millis(), u64::MAX);
 }
 
-/// This test checks only the event. Tests in `src/lines.rs` check that each byte is searched only
-/// once.
+/// This test checks only the event. Tests in `src/lines.rs` check that each byte is searched for a
+/// line end only once.
 #[test]
 fn v25_an_event_of_ten_mebibytes_is_read_in_chunks_of_ten_bytes() {
     let text = "0123456789abcde\n".repeat(10 * 1_024 * 1_024 / 16);

@@ -9,12 +9,12 @@
 //! Later calls continue after the highest number that was read.
 //!
 //! A hole usually ends right before the highest floor of the wanted topics. There is one exception.
-//! An event may have several topics, and another wanted topic may still keep the last event that a
-//! topic has evicted. The reader gets this event from the other topic, so the event is not missing.
-//! For this case, each topic also has a lower floor: the offset after its second to last evicted
-//! event. The hole then ends right before the lower floor. When the other topic evicts the event
-//! too, the floor of the other topic rises above the event. This eviction has a new number, so a
-//! later call finds the floor.
+//! Suppose that the replay wants the topics A and B, and that an event belongs to both. It is the
+//! last event that A has evicted, but B still keeps it. The reader gets the event from B, so the
+//! event is not missing. For this case, each topic also has a lower floor: the offset after its
+//! second to last evicted event. The hole of A then ends right before the lower floor of A. When B
+//! evicts the event too, the floor of B rises above the event. This eviction of B has a new number,
+//! so a later call finds the new floor of B.
 
 use downlink_log::Offset;
 

@@ -174,9 +174,9 @@ impl Disk {
         let file = files.entry(name).or_default();
         match plan.sort {
             Sort::Pretending => {}
-            // After a failed flush, a real kernel may forget which data was not written. So each of
-            // these writes either survives now or is lost, and later flushes do not include these
-            // writes.
+            // After a failed flush, a real kernel may forget which data was not written. So each
+            // unflushed write either survives now or is lost, and later flushes do not include this
+            // write.
             _ if fails => {
                 file.survive(random, 0.5);
                 return error(libc::EIO);

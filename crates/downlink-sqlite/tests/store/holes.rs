@@ -91,7 +91,7 @@ fn a_new_hole_below_the_floor_of_another_topic_is_found() {
 }
 
 #[test]
-fn an_event_that_another_wanted_topic_keeps_is_not_missing() {
+fn an_event_that_a_topic_has_evicted_is_not_missing_if_another_wanted_topic_keeps_it() {
     let folder = Folder::new();
     let mut options = keeping(FOUR);
     options.retention.inbox = ALL;

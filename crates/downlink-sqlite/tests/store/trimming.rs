@@ -73,7 +73,7 @@ fn trimming_evicts_events_by_age_and_returns_the_next_deadline() {
     assert_eq!(trim(&mut store, 102), Some(at(103)));
     assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), Vec::<u64>::new());
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [3, 4, 5]);
-    assert_eq!(trim(&mut store, 105), Some(at(5_105)), "the next step must free the cache");
+    assert_eq!(trim(&mut store, 105), Some(at(5_105)), "the next step must free memory of SQLite");
     assert_eq!(trim(&mut store, 5_105), None);
     assert_eq!((floor(&store, &a), floor(&store, &c)), ((6, 5), (6, 5)));
 }
@@ -167,6 +167,7 @@ fn forgotten_floors_raise_the_floor_of_unknown_topics() {
     assert_eq!(offsets(&store, &wanted(&[topic("e")], &[])), [5]);
 }
 
+/// A finish mark records that a topic is finished.
 #[test]
 fn a_finish_mark_is_kept_for_the_time_in_its_retention_rule() {
     let folder = Folder::new();

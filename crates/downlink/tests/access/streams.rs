@@ -64,7 +64,7 @@ async fn the_revocation_of_a_topic_ends_only_the_streams_that_read_the_topic() {
 }
 
 #[tokio::test]
-async fn a_reload_that_removes_a_key_ends_the_streams_of_the_key() {
+async fn the_streams_of_a_key_end_when_a_reload_of_the_options_removes_the_key() {
     let chat = Chat::new();
     let server = chat.serve().await;
     let mut app = server.get("/rooms/7", &bearer(&chat.publish.text())).await;

@@ -214,7 +214,7 @@ async fn a_panic_at_the_opening_ends_only_the_response() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_future_passed_to_until_ends_only_the_response() {
+async fn a_panic_of_the_signal_future_ends_only_the_response() {
     let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
     let mut reader = Reader::greeted(sse).await;
     let error =

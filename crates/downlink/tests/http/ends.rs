@@ -149,7 +149,7 @@ async fn a_stream_with_the_largest_possible_maximum_age_does_not_end() {
 }
 
 #[tokio::test]
-async fn the_future_passed_to_until_ends_the_stream_after_its_ready_events() {
+async fn a_signal_ends_a_stream_after_the_events_that_are_ready() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
@@ -162,7 +162,7 @@ async fn the_future_passed_to_until_ends_the_stream_after_its_ready_events() {
 }
 
 #[tokio::test]
-async fn the_future_passed_to_until_ends_an_idle_stream() {
+async fn a_signal_ends_an_idle_stream() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });
@@ -192,7 +192,7 @@ fn retry_in(text: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_reconnection_time_is_random_within_its_spread() {
+async fn the_reconnection_time_at_the_end_of_a_stream_is_random_within_the_configured_spread() {
     let spread = Spread::between(SECOND, 2 * SECOND);
     for _ in 0..20 {
         let mut reader =

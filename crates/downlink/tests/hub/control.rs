@@ -37,7 +37,7 @@ fn every_second() -> KeepAlive {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_open_event_is_the_first_event_and_has_the_start_cursor_as_its_id() {
+async fn the_open_event_comes_first_and_its_id_is_the_cursor_where_the_subscription_starts() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscription = open(hub.subscribe().topic("a"));
@@ -147,6 +147,7 @@ async fn a_client_of_a_quiet_topic_resumes_without_a_gap() {
     );
 }
 
+/// A web page cannot see comments. So a page that wants to see keep-alives needs them as events.
 #[tokio::test(start_paused = true)]
 async fn a_keep_alive_that_pages_can_see_is_an_event_without_an_id() {
     let hub = hub();

@@ -122,7 +122,7 @@ fn a_resumed_subscription_that_caught_up_and_then_lags_gets_a_gap() {
 }
 
 #[test]
-fn a_later_gap_begins_after_the_last_yielded_event() {
+fn a_gap_of_a_slow_subscription_begins_after_the_last_event_that_it_yielded() {
     let hub = keeping(2);
     say(&hub, "a", "1");
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 0).as_str()));

@@ -318,7 +318,7 @@ async fn a_drain_closes_an_idle_connection_within_a_second() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_does_not_delay_the_end() {
+async fn a_connection_without_a_request_does_not_delay_the_drain() {
     let mut running = Running::new(streams()).await;
     let unused = running.connect().await;
     // The server accepts connections in the order in which they were made. So when this stream has
@@ -418,7 +418,7 @@ async fn a_half_sent_request_is_answered_when_it_is_complete() {
 }
 
 #[tokio::test]
-async fn a_half_sent_request_does_not_delay_the_end() {
+async fn a_half_sent_request_does_not_delay_the_drain() {
     let before = Instant::now();
     let (running, half) = half_a_request_at_the_end().await;
     assert_eq!(half.rest().await, "");

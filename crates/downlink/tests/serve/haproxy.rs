@@ -69,8 +69,8 @@ impl Drop for HaProxy {
     }
 }
 
-/// An app with a stream that begins with the peer's address. When HAProxy sends a health check in
-/// its own name, the app notifies `checked`.
+/// An app with a stream that begins with the peer's address. When a health check comes from HAProxy
+/// itself and not from one of its clients, the app notifies `checked`.
 fn app(checked: Arc<Notify>) -> Router {
     let text = |Extension(peer): Extension<PeerAddr>| async move { format!("{peer:?}") };
     let events = |Extension(peer): Extension<PeerAddr>| async move {

@@ -97,7 +97,7 @@ async fn a_browser_at_the_limit_of_its_address_gets_a_reconnection_time() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_can_read_the_refusals_of_its_address() {
+async fn a_page_of_another_origin_can_read_a_refusal_at_the_limits_of_an_address() {
     for (connections_max, connects) in [(Some(1), None), (None, Some("1/h"))] {
         let running = with_limits(connections_max, connects).await;
         let _open = reading_from(1, &running).await;

@@ -59,7 +59,7 @@ async fn an_idle_connection_may_outlast_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn the_header_timeout_applies_to_a_head_after_an_answer() {
+async fn the_header_timeout_applies_to_the_head_of_a_second_request() {
     let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
     assert!(client.rest().await.ends_with("hello"), "the incomplete head got an answer");

@@ -2,8 +2,8 @@
 //! the events and gaps that a reader has received.
 //!
 //! A place is the number of a recipient: a topic, a client's inbox, or everyone. The ledger
-//! compares the places of each event with the places of the reader. So it needs no patterns, and no
-//! code of the hub.
+//! compares the places of each event with the places of the reader. Each reader knows the places
+//! that its patterns match. So the ledger need not match patterns, and uses no code of the hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -58,9 +58,9 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Checks the events and gaps that a reader of these places has received. For each event up to
-    /// `until` for one of these places, the reader must have received the event, or a gap that
-    /// covers the event.
+    /// Checks the events and gaps that a reader of these places has received. The last offset
+    /// to check is `until`. Up to this offset, the reader must have received each event for its
+    /// places, or a gap that covers the event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -81,7 +81,7 @@ impl Ledger {
             let had = seen.events[..hole.events_before].last().map_or(seen.since, |last| last.0);
             assert!(
                 hole.until > had,
-                "{who}: {hole:?} ends before the events received, up to {had}"
+                "{who}: {hole:?} ends before the events received; the last one has offset {had}"
             );
             let missing = said.get(&hole.until).expect("a gap ends at a published event");
             assert!(is_due(missing), "{who}: {hole:?} ends at an event for {:?}", missing.to);

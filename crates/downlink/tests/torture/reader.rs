@@ -109,9 +109,9 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            // The test stops the server when every reader is done. A reader that already has the
-            // last event waits for the start of the answer, because a stopping server would refuse
-            // its request.
+            // The test stops the server when every reader is done. A reader may have the last event
+            // before it connects. It still waits until its stream has begun. Otherwise the server
+            // could stop first, and would refuse the request of this reader.
             while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
@@ -199,7 +199,7 @@ impl Reader {
         let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         let (after, reason) = (gap["after"].as_str().unwrap(), gap["reason"].as_str().unwrap());
         let (epoch, after) = split(after);
-        let life = self.lives.last_mut().expect("a reader with a gap had an earlier id");
+        let life = self.lives.last_mut().expect("a reader gets a gap only if it already has an id");
         assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
         match reason {
             "evicted" | "lagged" => {

@@ -25,8 +25,9 @@ use super::ledger::{self, EVERYONE, Ledger};
 use super::patiently;
 use super::wire::Place;
 
-/// The place of the first client's inbox. A place is the number of a recipient in the ledger. Lower
-/// places are topics, and the next places are the inboxes of the other clients.
+/// The place of the first client's inbox. A place is the number of a recipient in the ledger, which
+/// is the record of the published events. Lower places are topics, and the next places are the
+/// inboxes of the other clients.
 const INBOXES: ledger::Place = 1_000;
 
 /// The number of clients with an inbox.
