@@ -1,9 +1,9 @@
 //! The guide to this crate.
 //!
-//! Each module is one chapter, with the text of a file in the folder `guide`. The module exists
-//! only for the documentation and its tests. If all features are on, the tests compile and run
-//! every example of the chapters. With fewer features, the tests skip the chapters, because the
-//! examples use all features.
+//! Each module is one chapter, with the text of a file in the folder `guide`. The module `guide`
+//! itself exists only for the documentation and its tests. If all features are on, the tests
+//! compile and run every example of the chapters. With fewer features, the tests skip the chapters,
+//! because the examples use all features.
 
 #![cfg(any(
     not(doctest),

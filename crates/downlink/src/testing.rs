@@ -32,9 +32,9 @@ pub use downlink_proto::DecodedEvent;
 /// the test panics.
 ///
 /// This is four times the default interval of keep-alives, so a test that waits for a keep-alive
-/// gets one. Without this limit, a test in paused time could wait for ever. When all tasks wait,
-/// tokio moves the paused time to the next timer. By default, an open stream always has such a
-/// timer, for its next keep-alive.
+/// gets one. When all tasks wait in paused time, tokio moves the time to the next timer. By
+/// default, an open stream always has a timer, for its next keep-alive. So without this limit, a
+/// test that waits for a missing event would get one keep-alive after the other, and never end.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app without a socket.

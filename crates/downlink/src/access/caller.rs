@@ -132,7 +132,8 @@ impl Caller {
         checked.map_err(|error| self.refusal(error))
     }
 
-    /// Issues a ticket for these topics, and returns it with its end. See [`Access::issue`].
+    /// Issues a ticket for these topics. A ticket is a credential that a page puts into the address
+    /// of a stream. Returns the ticket and the time at which it ends. See [`Access::issue`].
     ///
     /// # Errors
     ///

@@ -23,10 +23,10 @@ use crate::adapters::{AsPublished, SubscriptionFrames, ToFrame};
 use crate::http::{AnyError, FrameSource, Spread, Sse};
 use crate::hub::{DisconnectReason, Hub, Subscribe, SubscribeError};
 
-/// The range for the time between the expiry notice and the end of a stream: a twentieth to a tenth
-/// of the stream's life. The time is random, so the clients of one page get new credentials at
-/// different times. After the notice, a client has this time to get new credentials and to open its
-/// next stream.
+/// Before a stream expires, it sends a notice to its client. In the time between the notice and the
+/// end, the client can get new credentials and open its next stream. This is the range for this
+/// time: a twentieth to a tenth of the stream's life. The time is random, so the clients of one
+/// page get new credentials at different times.
 const NOTICE_PARTS: (u32, u32) = (20, 10);
 
 /// A ticket is for one stream at a time: a newer stream with the same ticket ends the older stream.
@@ -141,7 +141,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Revokes a credential now, and ends its streams.
     ///
     /// The revocation holds until the end of the process. To make it last longer, keep it in a
-    /// store of your own (see [`Access::revocations`]). After [`Access::reload`], call
+    /// store of your own (see [`Access::revocations`]). [`Access::reload`] can also end rights, for
+    /// example if the new settings lack a key. After it, call
     /// [`wake_subscribers`](Self::wake_subscribers) to end the streams whose rights have ended.
     ///
     /// This needs the feature `access`.
@@ -157,7 +158,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
-    /// Checks the rights again if the access has changed since the last check, for example by a
+    /// Checks the rights again if they may have ended since the last check, for example by a
     /// revocation. Returns the last frame of the stream if its rights have ended.
     fn check(&mut self) -> Option<Frame> {
         let grant = self.grant.as_mut().filter(|grant| grant.is_outdated())?;

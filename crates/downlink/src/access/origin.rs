@@ -26,9 +26,9 @@ pub enum Origin {
     Own,
     /// A page of a listed origin, which may use its user's credentials.
     Listed(HeaderValue),
-    /// There are two cases. Every page may use the server, and this page has another origin. Or the
-    /// browser navigates to the server, for example by a link on a page of another origin. In both
-    /// cases, the cookies of the request do not count.
+    /// A page of an origin that is not listed, if the list contains `*`. Or a navigation of the
+    /// browser to the server, for example by a link on a page of another origin. In both cases, the
+    /// cookies of the request do not count.
     Any,
     /// A page that may not use the server.
     Foreign(String),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_own_if_its_origin_has_a_name_of_the_server() {
+    fn a_page_belongs_to_the_server_if_its_origin_has_a_name_of_the_server() {
         let own = |text, names: &[&str]| origin(text, names) == Origin::Own;
         assert!(own("http://127.0.0.1:8080", &["127.0.0.1:8080"]));
         assert!(own("https://push.example", &["127.0.0.1:8080", "push.example"]));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn every_page_may_read_but_without_credentials() {
+    fn if_the_list_has_a_star_every_page_may_read_without_credentials() {
         let origins = Origins::new(&["*".to_owned()]);
         let mut headers = HeaderMap::new();
         headers.insert(header::ORIGIN, HeaderValue::from_static("https://any.example"));

@@ -6,7 +6,7 @@ use downlink_access::Presented;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 
-/// The name of the query parameter with a ticket.
+/// The name of the query parameter that contains a ticket (a credential in the address).
 pub const TICKET_PARAMETER: &str = "ticket";
 
 /// The tickets of a query. Bytes that are not UTF-8 are replaced, so such a value is no valid

@@ -22,8 +22,8 @@ const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_sec
 /// `WWW-Authenticate`, and a 503 has `Retry-After`.
 ///
 /// An `EventSource` never reconnects after an error. So instead of a 503 it gets a stream without
-/// events, with a reconnection time. After a revocation it gets an empty 204, because a new attempt
-/// cannot succeed.
+/// events, with a reconnection time. After a revocation it gets an empty 204, which asks it not to
+/// reconnect, because a new attempt cannot succeed.
 ///
 /// # Examples
 ///
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_response_to_a_program_has_the_status_and_its_headers() {
+    fn the_response_to_a_program_has_the_headers_that_belong_to_its_status() {
         let all = ["content-type", "www-authenticate", "retry-after"];
         assert_eq!(response(AccessError::TwoCredentials, false), (400, vec![all[0]]));
         assert_eq!(response(AccessError::TokenExpired, false), (401, all[..2].to_vec()));

@@ -167,8 +167,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         SubscriptionFrames { subscription: self, to_frame: AsPublished }
     }
 
-    /// The frames of the subscription with different content, as in
-    /// [`into_sse_with`](Self::into_sse_with).
+    /// The frames of the subscription. The function `to_frame` encodes each event again, only for
+    /// this subscription, as in [`into_sse_with`](Self::into_sse_with).
     pub fn into_frames_with<F>(self, to_frame: F) -> SubscriptionFrames<T, F>
     where
         F: FnMut(Published<T>) -> Frame + Unpin,
@@ -255,7 +255,7 @@ mod tests {
     /// Only a body with `AsPublished` uses `poll_frame_by`. A body with a function as `ToFrame`
     /// always uses `poll_delivery_by`.
     #[tokio::test]
-    async fn poll_frame_by_yields_the_frames_of_poll_delivery_by() {
+    async fn poll_frame_by_and_poll_delivery_by_yield_the_same_frames() {
         let retention = Retention { events_max: 3, ..Retention::DEFAULT };
         let hub = Hub::<String>::builder().text().retention(retention);
         let hub = hub.gap_wait_max(Duration::ZERO).build().expect("the settings are valid");

@@ -104,8 +104,8 @@ impl SubscribeError {
 
 impl PublishError {
     /// The [`Problem`] to send as the response. Its status is 4xx for an invalid event, 500 if the
-    /// value could not be encoded, and 507 if the disk is full. If the hub cannot accept events for
-    /// another reason, the status is 503.
+    /// value could not be encoded, and 507 if the disk is full. For any other reason why the hub
+    /// cannot accept the event, the status is 503.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -15,9 +15,9 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum number of frames in a batch.
 ///
-/// The limit bounds the time of one poll, because other connections wait during the poll. A batch
-/// of 64 events of a few hundred bytes fills several network packets. So larger batches would save
-/// little, even in a burst of small events.
+/// The limit bounds the time of one poll, because other connections wait during the poll. Even 64
+/// small events of a few hundred bytes fill several network packets. So larger batches would save
+/// only few packets.
 pub const BATCH_FRAMES_MAX: usize = 64;
 
 /// The frames of one batch, joined if there are several.

@@ -157,7 +157,8 @@ impl<S: FrameSource> Body for SseBody<S> {
 impl<S: FrameSource> SseBody<S> {
     /// Adds the first bytes, which are sent at once. Some proxies hold the headers back until the
     /// first byte of the body arrives. A browser fires its `open` event only when it has the
-    /// headers.
+    /// headers. Without these bytes, a page would learn of the connection only with the first
+    /// event.
     fn open(self: Pin<&mut Self>, batch: &mut FrameBatch) -> Result<(), BodyError> {
         let this = self.project();
         batch.push_last(Frame::comment("connected"));
@@ -171,8 +172,9 @@ impl<S: FrameSource> SseBody<S> {
         Ok(())
     }
 
-    /// Fills a batch with the frames that are ready. If no frame is ready, adds a keep-alive that
-    /// is due.
+    /// If the notice of the expiry is due, adds only this notice. Otherwise adds the frames that
+    /// are ready. Then adds a keep-alive if one is due, and if the batch is still empty or
+    /// `may_add_keep_alive` allows it.
     fn fill(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -17,8 +17,8 @@ use super::source::{AnyError, FrameSource};
 
 /// The maximum capacity of a channel, in events.
 ///
-/// With a larger channel, the sender would notice too late that the reader never catches up. An
-/// empty channel takes no memory for its capacity.
+/// A sender notices that its reader is too slow only when the channel is full. A larger channel
+/// would be full only after a long time. An empty channel takes no memory for its capacity.
 pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
 /// One item of the channel.

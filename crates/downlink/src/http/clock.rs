@@ -203,8 +203,8 @@ impl BodyClock {
         self.uncommon.as_ref().is_some_and(|uncommon| uncommon.times().notice != Notice::Off)
     }
 
-    /// How long the response still lasts, if the notice of its expiry is due. The next call returns
-    /// `None`.
+    /// How long the response still lasts, if the notice of its expiry is due now. The notice is
+    /// sent once, so every later call returns `None`.
     pub(super) fn take_notice(&mut self, cx: &Context<'_>) -> Option<Duration> {
         let uncommon = self.uncommon.as_mut()?;
         let (times, now) = (uncommon.times(), driven::now(cx));

@@ -11,8 +11,9 @@ use super::spread::Spread;
 
 /// The default silence before a keep-alive. The authoring notes of the standard advise this value.
 ///
-/// The shortest idle timeouts of real proxies are 30 s and 60 s. A keep-alive after 15 s of silence
-/// comes well before them. A shorter silence would only wake sleeping phones more often.
+/// The proxies with the shortest timeouts cut a connection after 30 s of silence. Others wait for
+/// 60 s or longer. A keep-alive after 15 s of silence comes well before that. A shorter silence
+/// would only wake sleeping phones more often.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The shortest silence that can be set. With a shorter silence, the keep-alives themselves would

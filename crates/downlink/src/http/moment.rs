@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_moment_never_is_not_reached() {
+    fn a_moment_that_never_comes_is_not_reached() {
         assert_eq!(Moment::NEVER.instant(), None);
         assert_eq!(Moment::NEVER.after(7), Moment::NEVER);
         let now = Now::look();

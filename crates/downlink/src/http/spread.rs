@@ -1,7 +1,8 @@
 //! A range of times. Each client gets a random time from it.
 //!
-//! Clients with the same delay would return at the same moment. So this crate picks the
-//! reconnection times and the maximum ages of connections at random from a [`Spread`].
+//! If clients that lost their connections at the same moment waited for the same time, they would
+//! all reconnect at once. So this crate picks the reconnection times and the maximum ages of
+//! connections at random from a [`Spread`].
 
 use std::time::Duration;
 

@@ -18,8 +18,9 @@ use super::keep_alive::KeepAlive;
 use super::source::FrameSource;
 use super::spread::Spread;
 
-/// The range from which the age of each connection is picked, in percent of the maximum age.
-/// Clients that connected at the same time then return at different times.
+/// The range of the ages at which connections end, in percent of the maximum age. The age of each
+/// connection is picked at random from this range. So clients that connected at the same time
+/// reconnect at different times.
 const AGE_PERCENT: (u32, u32) = (80, 100);
 
 /// An extension that marks a response as a finite stream. The source of a finite stream ends the

@@ -387,8 +387,9 @@ impl<T> fmt::Debug for HubBuilder<T> {
 }
 
 /// Random bytes of the operating system, for an epoch or a key. An epoch is a period in which the
-/// offsets of a hub are unique. Two epochs must never be equal, and a publisher must not be able to
-/// guess the key. So there are no other random bytes in their place.
+/// offsets of a hub are unique. Two epochs must never have the same number, and a publisher must
+/// not be able to guess the key. So if the operating system has no random bytes, this function
+/// fails. It does not use a weaker source.
 fn random<const N: usize>() -> Result<[u8; N], HubError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)

@@ -12,9 +12,11 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// random reconnection time. Publishing still works. The call returns at once; the
     /// subscriptions end later.
     pub fn drain(&self) {
-        // `end_all` does not end a reader that opens later. Instead, `Subscribe::open` checks the
-        // flag after it has opened a reader, and returns an error if the flag is set. So the flag
-        // must be set before the call of `end_all`.
+        // `end_all` ends only the readers that exist now. (A reader is the position of a
+        // subscription in the log.) A reader that opens later must see the flag `drain`:
+        // `Subscribe::open` checks the flag after it has opened a reader, and returns an error if
+        // the flag is set. So the flag must be set first. Otherwise, a reader that opens between
+        // the two calls would stay open.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }

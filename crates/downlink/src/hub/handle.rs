@@ -67,7 +67,8 @@ pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<HubState<T>>);
 pub(super) struct HubState<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
-    /// The prefix of this hub's ids: the epoch and a dash.
+    /// The prefix of this hub's ids: the epoch and a dash. An epoch is a period in which the
+    /// offsets of a hub are unique.
     pub(super) id_prefix: EventId,
     /// The key of the fingerprints. A fingerprint is a hash by which the hub compares the contents
     /// of two events. Without a store, the key is random. A store keeps its key in the file, so the

@@ -93,9 +93,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
-        // The id contains the epoch in which the event was published. This epoch may be earlier
-        // than the current epoch, because the hub begins a new epoch whenever it may have lost
-        // history.
+        // The id contains the epoch of the event. An epoch is a period in which the offsets of a
+        // hub are unique. The epoch of the event may be earlier than the current epoch, because the
+        // hub begins a new epoch whenever it may have lost history.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {

@@ -11,7 +11,7 @@ use super::{PublishError, record::cursor_id};
 ///
 /// In a hub without a store, the event has its id and offset at once. In a hub with a store, the
 /// event gets them when the store commits it. [`durable`](Self::durable) waits for the commit and
-/// returns them. The getters of the receipt always return `None` in such a hub.
+/// returns them. With a store, the getters of the receipt always return `None`.
 #[derive(Clone, Debug)]
 pub struct Receipt(ReceiptState);
 

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_with_missing_bytes_or_more_bytes_or_another_layout_is_not_decoded() {
+    fn a_body_that_is_too_short_or_too_long_or_has_another_layout_is_not_decoded() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(

@@ -80,14 +80,16 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// This is not the hub itself, because an open subscription must not keep the hub open.
     hub: Arc<Shared<T>>,
     reader: Reader<Record<T>>,
-    /// The offset of the cursor that the client knows. A client that reconnects resumes at this
-    /// offset.
+    /// The position of the client: if the client reconnects with its last event id, it resumes at
+    /// this offset.
     client_next: Offset,
     /// Events that were read from the log and not yet yielded. `None` if there are none.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most subscriptions.
     uncommon: Option<Box<UncommonParts<T>>>,
-    /// Whether the client's last event id is the cursor `client_next`.
+    /// Whether the client resumed with the id of the subscription's first cursor, and has got no
+    /// event and no gap since then. Its last event id is then the id of the cursor at
+    /// `client_next`.
     client_next_is_given: bool,
     /// Whether the client gave a last event id that the log knew.
     resumed: bool,
@@ -104,8 +106,8 @@ pub struct Subscription<T: Send + Sync + 'static> {
 /// without these parts is small.
 struct UncommonParts<T> {
     filter: Option<Filter<T>>,
-    /// The last event id that the client gave, if it is not the cursor `client_next`. It is kept
-    /// until the client gets a gap or an event.
+    /// The last event id that the client gave, if it is not the id of the subscription's first
+    /// cursor. It is kept until the client gets a gap or an event.
     given: Option<Box<str>>,
     /// A gap that was found when the subscription opened. `None` once the subscription has yielded
     /// the gap.
@@ -444,9 +446,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // The id contains the epoch in which the event was published. This epoch may be earlier
-        // than the current epoch, because the hub begins a new epoch whenever it may have lost
-        // history.
+        // The id contains the epoch of the event. An epoch is a period in which the offsets of a
+        // hub are unique. The epoch of the event may be earlier than the current epoch, because the
+        // hub begins a new epoch whenever it may have lost history.
         let id = self.reader.id_of(entry.offset);
         let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })

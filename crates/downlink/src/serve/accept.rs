@@ -120,8 +120,8 @@ async fn accept<L: Listener>(
 struct Connections<A> {
     app: A,
     server: Arc<Server>,
-    /// The connections to which no limit for an address applies. All of them share this value (see
-    /// [`AdmittedPeer`]).
+    /// The value that stands for the peer of every connection without a limit for its address. All
+    /// these connections share it (see [`AdmittedPeer`]).
     uncounted: Arc<AdmittedPeer>,
     tasks: JoinSet<()>,
     /// The drivers: the tasks that serve event streams without hyper (see `direct`).

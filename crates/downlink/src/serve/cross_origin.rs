@@ -1,8 +1,8 @@
 //! The headers with which a page of another origin may read a refusal (CORS).
 //!
-//! An `EventSource` closes for good if its page may not read an answer. So without these headers, it
-//! would never come back after a refusal. A refusal contains nothing private, so the page of every
-//! origin may read it. The app decides about its own answers.
+//! An `EventSource` closes for good if its page may not read an answer. So without these headers,
+//! it would never reconnect after a refusal. A refusal contains nothing private, so the page of
+//! every origin may read it. The app decides about its own answers.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderName, ORIGIN, VARY,

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn head_and_connect_and_http_1_0_do_not_allow_a_handover() {
+    fn the_methods_head_and_connect_and_the_version_1_0_do_not_allow_a_handover() {
         let allows = |method: Method, version| {
             let mut request = Request::new(());
             *request.method_mut() = method;

@@ -14,7 +14,8 @@
 //! - A connection without an open stream may stay for a limited time. Then the server asks the peer
 //!   to leave (GOAWAY). Before the first request, this time is the header timeout. Later, it is the
 //!   idle timeout.
-//! - The library h2, which hyper uses, ends a connection with too many resets or broken streams.
+//! - If a connection has too many resets or broken streams, the library h2, which hyper uses, ends
+//!   the connection.
 //!
 //! Over HTTP/2, the server supports no upgrades. It writes all event streams with hyper, so the
 //! module `direct` is not used.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::http::Spread;
 
-/// The maximum time for a request head to arrive, counted from the start of the connection or from
-/// the first byte of the head.
+/// The maximum time for a request head to arrive. For the first request, it counts from the start
+/// of the connection. For later requests, it counts from the first byte of the head.
 ///
 /// Ten seconds are enough for the slowest honest client, including retransmissions. With a much
 /// longer time, such as a minute, an attacker could occupy all connections for long by sending a
@@ -52,8 +52,8 @@ pub const RECONNECTION_SPREAD: Spread =
     Spread::between(Duration::from_secs(1), Duration::from_secs(5));
 
 /// The maximum number of connections beyond `connections_max` that get an answer at the same time.
-/// As many connections beyond a limit of their address may get an answer. The server closes any
-/// further connections without an answer.
+/// The same maximum applies separately to the connections beyond a limit of their address. The
+/// server closes any further connections without an answer.
 ///
 /// Each of these connections needs a file descriptor and a task for a moment. A lower limit would
 /// leave more browsers without an answer when many pages reload at once. The limit is not higher,

@@ -302,8 +302,8 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     ///
     /// The address in the header then becomes the peer's address for the limits, for logs and in
     /// [`PeerAddr`]. On a TCP listener, axum's `ConnectInfo` also contains this address, and an app
-    /// that makes a service for each connection gets it too. If a proxy connects for itself
-    /// (`LOCAL`, `UNKNOWN`), the address of the proxy counts.
+    /// that makes a service for each connection gets it too. If a proxy connects for itself, its
+    /// header says `LOCAL` or `UNKNOWN`, and the address of the proxy counts.
     ///
     /// The header has to arrive within [`header_timeout`](Self::header_timeout), and its binary
     /// form may have at most [`PROXY_HEADER_BYTES_MAX`] bytes after its fixed part. A trusted proxy

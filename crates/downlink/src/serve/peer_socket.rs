@@ -78,7 +78,7 @@ enum SocketOperation {
     Shutdown,
 }
 
-/// The state of a careful close after the shutdown of writing.
+/// The state of a careful close after `poll_end` has told the peer that no more bytes follow.
 #[derive(Debug)]
 struct CarefulClose {
     bytes_left: usize,

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_and_peers_without_an_address_are_not_limited() {
+    fn peers_without_an_address_and_trusted_proxies_are_not_limited() {
         let proxies = vec!["10.0.0.0/8".parse().expect("the text is a network")];
         let peers = Peers::new(PeerRules { proxies, ..rules(1, Some("1/h")) });
         for peer in [peer("10.0.0.1"), PeerAddr::Unix, PeerAddr::Unknown] {

@@ -146,14 +146,16 @@ pub struct RateLimiter<K> {
 
 /// For each key, the time at which its whole burst is available again. A key whose time has passed
 /// is like a key that was never used. In a *turn*, `recent` becomes `older`, and the keys that were
-/// in `older` are forgotten.
+/// in `older` are forgotten. Only keys that still have to wait may move to `recent` instead (see
+/// `turn`).
 ///
 /// Invariant: a key is in at most one of the maps. Each map has at most `keys_max / 2` keys, or at
 /// most one key if this number is 0.
 struct Keys<K> {
     /// The time of the first use. All other times are nanoseconds after it.
     began: Option<Instant>,
-    /// The keys that were used after the last turn, and older ones that have not recovered yet.
+    /// The keys that were used after the last turn, and the keys that the last turn moved here from
+    /// `older`.
     recent: HashMap<K, u64>,
     /// The keys that were used between the last two turns, and not since then.
     older: HashMap<K, u64>,
@@ -227,14 +229,15 @@ impl<K: Hash + Eq> RateLimiter<K> {
 }
 
 impl<K: Hash + Eq> Keys<K> {
-    /// Does a turn when one is due: `recent` becomes `older`, and the keys of the former `older`
-    /// are forgotten. Returns these keys. A turn is due if the time since the last turn is long
-    /// enough for a whole burst to recover, or if `recent` has half of `keys_max` keys.
+    /// Does a turn when one is due: `recent` becomes `older`, and nearly all keys of the former
+    /// `older` are forgotten. Returns the forgotten keys. A turn is due if the time since the last
+    /// turn is long enough for a whole burst to recover, or if `recent` has half of `keys_max`
+    /// keys.
     ///
-    /// A key of the former `older` was not used since the last turn. If a burst recovers in this
-    /// time, nearly every such key has its whole burst again. Only a key that was charged for more
-    /// than its burst may not have it yet. Such a key is not forgotten, but moves to `recent`,
-    /// while `recent` has room. If the turn is due because `recent` is full, all keys of the former
+    /// A key of the former `older` was not used since the last turn. If the turn is due because of
+    /// the time, nearly every such key has its whole burst again, and is forgotten. Only a key that
+    /// was charged for more than its burst may not have it yet. Such a key moves to `recent`, while
+    /// `recent` has room. If the turn is due because `recent` is full, all keys of the former
     /// `older` are forgotten.
     fn turn(&mut self, now: u64, recovery: u64, keys_max: usize) -> HashMap<K, u64> {
         let half = (keys_max / 2).max(1);
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_followed_by_the_rate() {
+    fn after_a_burst_the_next_uses_are_allowed_at_the_rate() {
         let limiter = RateLimiter::new(rate("10/s,burst:3"), 10);
         let (start, tenth) = (Instant::now(), Duration::from_millis(100));
         for _ in 0..3 {
@@ -399,10 +402,10 @@ mod tests {
         }
     }
 
-    /// `take_many` may charge a key for more than its burst. Such a key must not be free again when
-    /// a burst would have recovered.
+    /// `take_many` may charge a key for more than its burst. Such a key must still wait after the
+    /// time in which a whole burst recovers.
     #[test]
-    fn a_key_is_remembered_until_it_has_recovered() {
+    fn a_key_is_remembered_until_its_whole_burst_is_available_again() {
         let limiter = RateLimiter::new(rate("1/s"), 10);
         let (start, ten) = (Instant::now(), NonZeroU32::new(10).expect("ten is not zero"));
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_keys_is_bounded_even_if_none_has_recovered() {
+    fn the_number_of_keys_is_bounded_even_if_no_burst_is_available_again() {
         let limiter = RateLimiter::new(rate("1/s"), 100);
         let (start, many) = (Instant::now(), NonZeroU32::MAX);
         for key in 0..1_000 {
@@ -437,7 +440,8 @@ mod tests {
             let burst_max = NonZeroU32::new(burst).expect("the range begins at 1");
             let limiter = RateLimiter::new(rate("1/s").with_burst(burst_max), 10);
             let start = Instant::now();
-            // A bucket counts thousandths of a token, which are the milliseconds of the rate.
+            // A bucket counts thousandths of a token. At one use per second, it gains one
+            // thousandth in each millisecond.
             let full = i64::from(burst) * 1_000;
             let (mut now, mut buckets) = (0, [full; 3]);
             for (pause, key, uses) in steps {

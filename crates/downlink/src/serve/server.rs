@@ -13,7 +13,7 @@ use super::peers::{Excess, Peers};
 /// The state that all connections of a server share.
 pub(super) struct Server {
     pub(super) limits: ServeLimits,
-    /// The paths for which the app answers even connections beyond `connections_max`.
+    /// The paths for which the app answers even connections beyond a limit.
     pub(super) answered_at_limit: Vec<String>,
     pub(super) drain: Arc<Drain>,
     /// The streams that drivers serve. A driver is a task that writes event streams without hyper
@@ -45,7 +45,8 @@ pub(super) struct Permit(pub(super) Arc<AdmittedPeer>);
 const _: () = assert!(size_of::<Permit>() == size_of::<usize>(), "a permit is one pointer");
 
 impl AdmittedPeer {
-    /// Makes the value that all connections share to which no limit for an address applies.
+    /// Makes the value for the connections to which no limit for an address applies. All these
+    /// connections share it.
     pub(super) fn of_all(server: Arc<Server>) -> Self {
         Self { server, counted: None, client: None }
     }

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_never_is_not_stored() {
+    fn a_time_that_never_comes_is_not_stored() {
         let mut timers = Timers::default();
         let mut due = NEVER;
         timers.set(7, Moment::NEVER, &mut due);

@@ -25,9 +25,10 @@ use crate::serve::outgoing::PolledFrame;
 /// more frames. Larger pieces would not make the transfer faster.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// Whether a body yielded a piece in its last poll. `None` if the latest poll of a stream did not
-/// poll the stream's body. A connection has one report, because its task polls one stream after the
-/// other.
+/// The result of the latest poll of a stream: `Some(true)` if the stream's body yielded a piece,
+/// `Some(false)` if the body was polled and yielded no piece, and `None` if the body was not
+/// polled. A connection has one report for all its streams, because its task polls one stream after
+/// the other.
 pub(super) type BodyReport = Arc<Mutex<Option<bool>>>;
 
 pin_project! {
