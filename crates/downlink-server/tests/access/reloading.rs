@@ -8,6 +8,7 @@ use std::{
 };
 
 use downlink_access::Secret;
+use serde_json::json;
 
 use crate::{
     PATIENCE,
@@ -15,6 +16,7 @@ use crate::{
     program::{Folder, Program, command},
     request::Request,
     site::{Site, assert_ended},
+    web::{Reply, Web},
 };
 
 /// A server whose settings come from a file, and the lines of its log.
@@ -276,4 +278,22 @@ async fn a_key_set_is_fetched_after_a_reload_and_outlives_the_next_reload() {
     assert_eq!(stream.next().await.expect("the event").data, "x");
     server.apply(ONE_KEY, "public, jwks-url");
     assert_ended(stream, "key_unknown").await;
+}
+
+#[tokio::test]
+async fn the_answers_of_the_app_stay_in_the_cache_if_its_settings_stay() {
+    let app = Web::start(Reply::lasting(&json!({ "subscribe": ["rooms/*"] })));
+    let ask = format!("{ONE_KEY}authorize-url = \"{}\"\n", app.url());
+    let server = Reloadable::start(Folder::new(), &ask);
+    let site = &server.site;
+    let rooms = || Request::get("/events?topic=rooms/1");
+    let mut stream = site.subscribe(rooms()).await;
+    server.apply(&format!("{ask}public = \"a\"\n"), "public");
+    assert_eq!(rooms().ask(site.public()).await.outcome(), "200");
+    assert_eq!(app.asked().len(), 1, "the second answer came from the cache");
+    server.apply(ONE_KEY, "public, authorize-url");
+    assert_eq!(rooms().ask(site.public()).await.outcome(), "401 token_missing");
+    // The app has allowed this stream until another time.
+    assert_eq!(server.publish_with(&site.keys.publish_key()).await, "200");
+    assert_eq!(stream.next().await.expect("the event").data, "x");
 }
