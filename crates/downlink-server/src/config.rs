@@ -14,7 +14,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, Command};
 
-pub use crate::{retain::RetainRule, socket_file::Group};
+pub use crate::{
+    retain::RetainRule,
+    socket_file::Group,
+    values::{Source, Values},
+};
 
 use crate::{address::Address, duration::parse_time, size::parse_bytes, socket_file::parse_mode};
 
@@ -165,6 +169,10 @@ pub struct Settings {
     /// How long a finished topic refuses new events, and its history stays readable.
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
+    /// The level of the log on stderr: error, warn, info, debug, trace, or a list such as
+    /// info,downlink_server=debug.
+    #[arg(long, env = "DOWNLINK_LOG", value_name = "LEVEL", default_value = "info", value_parser = parse_log)]
+    pub log: String,
 }
 
 /// When the server confirms an event and shows it to subscribers.
@@ -217,15 +225,40 @@ impl Settings {
     }
 }
 
+fn parse_log(text: &str) -> Result<String, String> {
+    let advice = "write error, warn, info, debug, trace, or a list of TARGET=LEVEL";
+    let checked = tracing_subscriber::EnvFilter::try_new(text);
+    checked.map(|_| text.to_owned()).map_err(|error| format!("{error}; {advice}"))
+}
+
 /// Makes the values of a settings file the defaults of a subcommand's flags.
 ///
 /// # Errors
 ///
 /// The file cannot be read, is not TOML, or names an unknown setting.
-pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow::Result<Command> {
+pub fn with_file(command: Command, subcommand: &str, file: &Path) -> anyhow::Result<Command> {
+    with_table(command, subcommand, file, table(file)?)
+}
+
+/// Reads a settings file.
+///
+/// # Errors
+///
+/// The file cannot be read, or is not TOML.
+pub(crate) fn table(file: &Path) -> anyhow::Result<toml::Table> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
-    let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
+    text.parse().with_context(|| format!("{shown} is not TOML"))
+}
+
+/// Makes the values of a settings file the defaults of a subcommand's flags. Errors name the file.
+pub(crate) fn with_table(
+    mut command: Command,
+    subcommand: &str,
+    file: &Path,
+    table: toml::Table,
+) -> anyhow::Result<Command> {
+    let shown = file.display();
     for (name, value) in table {
         let values = texts_of(&value).with_context(|| {
             format!("{shown}: {name} must be a string, a whole number, true, false or a list")

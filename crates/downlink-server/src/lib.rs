@@ -67,3 +67,4 @@ mod memory;
 mod retain;
 mod size;
 mod socket_file;
+mod values;

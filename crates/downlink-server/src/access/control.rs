@@ -1,42 +1,39 @@
 //! The access control of a running server. [`Control`] verifies the credentials of requests, and
 //! asks the app of `--authorize-url` about subscriptions. It counts requests, so that the limits
-//! against abuse can apply. It ends streams when their rights have ended.
+//! against abuse can apply. It ends streams when their rights have ended. A reload replaces its
+//! [`Rules`] and its keys.
 
 use std::{
     borrow::Cow,
     io,
-    path::Path,
     pin::pin,
     sync::{Arc, Once, OnceLock},
     time::{Instant, SystemTime},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use axum::http::{HeaderMap, Method};
-use downlink::access::{Caller, Origin, Origins, presented};
-use downlink::hub::{Address, Hub, Selection, Timestamp, Topic, TopicSelector};
+use downlink::access::{Caller, Origin, presented};
+use downlink::hub::{Address, Hub, Selection, Timestamp, Topic};
 use downlink::serve::{PeerAddr, TrustedProxy};
 use downlink_access::{
-    Access, AccessError, AccessOptions, Credential, Grant, KeySetCache, Presented, Proof,
-    Revocation, Secret, TicketKeys, TokenKeys, TokenRules, Tokens, Verified,
+    Access, AccessError, AccessOptions, Credential, Grant, Presented, Proof, Revocation, Secret,
+    TicketKeys, Verified,
 };
+use parking_lot::RwLock;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
     AccessSettings, Role,
     ask::{Answer, AskApp, Granted, Question},
     forwarded::ClientAddress,
-    key_files::{self, KeyFiles},
-    key_sets::KeySets,
+    key_files::{KeyFiles, Missing},
     names::NamesPermit,
     rates::{Exceeded, Rates},
     revoked::RevokedFile,
+    rules::{self, HUB_NAME, Opened, Rules},
 };
 use crate::config::Settings;
-
-/// The hub is the server's log of events with its subscriptions. Every ticket contains the name of
-/// the hub that it is for. The server refuses tickets with another name.
-const HUB_NAME: &str = "downlink";
 
 /// The state of access control.
 #[derive(Debug)]
@@ -45,20 +42,15 @@ pub struct Control {
     /// The same as `access`, but accepts no keys. If the server has a public and an admin listener,
     /// this value verifies the requests to the public one.
     without_keys: Access,
-    origins: Origins,
-    host_names: Vec<String>,
-    cookie: String,
-    public: Vec<TopicSelector>,
-    public_url: String,
+    /// Held alone, and only to clone or to replace the pointer.
+    rules: RwLock<Arc<Rules>>,
+    /// Wakes the task that fetches the key set when a reload has replaced the key set.
+    key_set_replaced: Notify,
+    /// The key files at the start of the server.
     key_files: Option<KeyFiles>,
     /// The file of the revocations. A server without a store has no file, so its revocations are
     /// lost at a restart.
     revoked: OnceLock<RevokedFile>,
-    /// The app that decides about subscriptions without a token or a ticket.
-    ask: Option<AskApp>,
-    key_sets: Option<KeySets>,
-    /// The limits of requests. A development server has none.
-    rates: Option<Rates>,
     trusted_proxies: Vec<TrustedProxy>,
     /// Warns once of a proxy that is not in `trusted_proxies`.
     unknown_proxy: Once,
@@ -73,6 +65,8 @@ pub(crate) struct Credentials<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) tickets: &'a [Cow<'a, str>],
     pub(crate) origin: &'a Origin,
+    /// The rules for the whole request.
+    pub(crate) rules: &'a Rules,
     pub(crate) method: &'a Method,
     /// Whether an `EventSource` of a browser has sent the request.
     pub(crate) by_event_source: bool,
@@ -86,19 +80,15 @@ impl Control {
         let secret = Secret::generate().ok();
         let tickets = secret.and_then(|secret| TicketKeys::new(HUB_NAME, &[secret]).ok());
         let access = Access::new(AccessOptions { tickets, ..AccessOptions::default() });
+        let cookie = downlink_access::COOKIE_NAME_DEFAULT.to_owned();
+        let rules = Rules { cookie, ..Rules::default() };
         Self {
             without_keys: access.without_keys(),
             access,
-            origins: Origins::default(),
-            host_names: Vec::new(),
-            cookie: downlink_access::COOKIE_NAME_DEFAULT.to_owned(),
-            public: Vec::new(),
-            public_url: String::new(),
+            rules: RwLock::new(Arc::new(rules)),
+            key_set_replaced: Notify::new(),
             key_files: None,
             revoked: OnceLock::new(),
-            ask: None,
-            key_sets: None,
-            rates: None,
             trusted_proxies: Vec::new(),
             unknown_proxy: Once::new(),
             changed: Notify::new(),
@@ -113,36 +103,46 @@ impl Control {
     ///
     /// A file that cannot be used, or settings that contradict each other.
     pub fn open(settings: &Settings, access: &AccessSettings) -> anyhow::Result<Self> {
-        let folder = key_files::folder(settings.store());
-        let (keys, ticket_keys, key_files) = key_files::read(
-            &folder,
-            &access.publish_key_file,
-            &access.admin_key_file,
-            &access.ticket_key_file,
-        )?;
-        let tickets = TicketKeys::new(HUB_NAME, &ticket_keys).context("cannot use a ticket key")?;
-        let (tokens, key_sets) = tokens(access)?;
-        let ask = access.ask.options(tokens.is_some()).map(AskApp::new).transpose()?;
-        let options =
-            AccessOptions { public: access.public.clone(), keys, tokens, tickets: Some(tickets) };
+        let Opened { rules, options, key_files } =
+            rules::open(settings, access, None, Missing::Make)?;
         let shared = Access::new(options);
         Ok(Self {
             without_keys: shared.without_keys(),
             access: shared,
-            origins: Origins::new(&access.cors_origin),
-            host_names: access.host_names(),
-            cookie: access.jwt_cookie.clone(),
-            public: access.public.clone(),
-            public_url: access.public_url.clone().unwrap_or_default(),
+            rules: RwLock::new(Arc::new(rules)),
+            key_set_replaced: Notify::new(),
             key_files: Some(key_files),
             revoked: OnceLock::new(),
-            ask,
-            key_sets,
-            rates: Some(Rates::new(&access.abuse, &settings.listen)),
             trusted_proxies: access.abuse.trusted_proxy.clone(),
             unknown_proxy: Once::new(),
             changed: Notify::new(),
         })
+    }
+
+    /// Reads the key files again, and replaces the rules. Then every open stream and every streamed
+    /// publish checks its rights. The revocations stay. Blocks the thread while it reads the files.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open). After an error, nothing has changed.
+    pub(crate) fn reload(
+        &self,
+        settings: &Settings,
+        access: &AccessSettings,
+        hub: &Hub<String>,
+    ) -> anyhow::Result<()> {
+        let old = self.rules();
+        let Opened { rules, options, .. } =
+            rules::open(settings, access, Some(&old), Missing::Make)?;
+        let key_set = |rules: &Rules| rules.key_sets.as_ref().map(Arc::as_ptr);
+        let is_replaced = key_set(&old) != key_set(&rules);
+        self.access.reload(options);
+        *self.rules.write() = Arc::new(rules);
+        if is_replaced {
+            self.key_set_replaced.notify_one();
+        }
+        self.check_open(hub);
+        Ok(())
     }
 
     /// Restores the revocations of earlier runs from their file. The caller must have opened the
@@ -153,20 +153,12 @@ impl Control {
         self.revoked.set(file).map_err(|_| anyhow!("the revocations are restored already"))
     }
 
-    pub(crate) fn origins(&self) -> &Origins {
-        &self.origins
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
     }
 
-    /// The names that `Host` may have, besides the loopback names.
-    pub(crate) fn host_names(&self) -> &[String] {
-        &self.host_names
-    }
-
-    pub(crate) fn public_url(&self) -> &str {
-        &self.public_url
-    }
-
-    /// The key files. A development server has none.
+    /// The key files at the start of the server. A development server has none.
     pub(crate) fn key_files(&self) -> Option<&KeyFiles> {
         self.key_files.as_ref()
     }
@@ -184,9 +176,11 @@ impl Control {
         if role.gives_all_rights() && credentials.tickets.is_empty() {
             return Ok(Caller::trusted(access.clone(), Grant::all()));
         }
-        let presented = self.presented(credentials);
+        let presented = presented_in(credentials);
         let mut verified = access.verify(&presented, now());
-        if let (Err(AccessError::KeysUnavailable), Some(key_sets)) = (&verified, &self.key_sets) {
+        if let (Err(AccessError::KeysUnavailable), Some(key_sets)) =
+            (&verified, &credentials.rules.key_sets)
+        {
             key_sets.fetch_now().await;
             verified = access.verify(&presented, now());
         }
@@ -195,25 +189,25 @@ impl Control {
 
     /// Whether a request has a credential.
     pub(crate) fn has_credential(&self, credentials: &Credentials<'_>) -> bool {
-        !matches!(self.presented(credentials).chosen(), Ok(None))
+        !matches!(presented_in(credentials).chosen(), Ok(None))
     }
 
     /// Whether an app decides about subscriptions without a token or a ticket.
     pub(crate) fn asks_an_app(&self) -> bool {
-        self.ask.is_some()
+        self.rules().ask.is_some()
     }
 
     /// Whether the credential of a request is a key of this server.
     pub(crate) fn has_key(&self, role: Role, credentials: &Credentials<'_>) -> bool {
-        match self.presented(credentials).chosen() {
+        match presented_in(credentials).chosen() {
             Ok(Some(Credential::Bearer(text))) => self.of(role).accepts_key(text),
             _ => false,
         }
     }
 
     /// The limits of requests.
-    pub(crate) fn rates(&self) -> Option<&Rates> {
-        self.rates.as_ref()
+    pub(crate) fn rates(&self) -> Option<Arc<Rates>> {
+        self.rules.read().rates.clone()
     }
 
     /// Checks whether the limits of publishes allow the caller to publish now. A route calls this
@@ -233,7 +227,7 @@ impl Control {
         address: ClientAddress,
         events: usize,
     ) -> Result<(), Exceeded> {
-        let Some(rates) = &self.rates else { return Ok(()) };
+        let Some(rates) = self.rates() else { return Ok(()) };
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         let key = match caller.verified().proof() {
             Proof::Key => caller.verified().key(),
@@ -254,7 +248,7 @@ impl Control {
         shares_connection: bool,
         asked: &Selection,
     ) -> Result<Option<NamesPermit>, Exceeded> {
-        let rates = self.rates.as_ref().filter(|_| caller.verified().proof() != Proof::Key);
+        let rates = self.rates().filter(|_| caller.verified().proof() != Proof::Key);
         let names = asked.selectors.len();
         rates.map_or(Ok(None), |rates| rates.subscribe(address, shares_connection, names))
     }
@@ -264,7 +258,7 @@ impl Control {
     /// the tokens of all users.
     pub(crate) fn count_ticket(&self, caller: &Caller) -> Result<(), Exceeded> {
         let verified = caller.verified();
-        match (&self.rates, verified.publisher().or_else(|| verified.key())) {
+        match (self.rates(), verified.publisher().or_else(|| verified.key())) {
             (Some(rates), Some(key)) => rates.issue(key, Instant::now()),
             _ => Ok(()),
         }
@@ -285,7 +279,7 @@ impl Control {
         if !role.is_public() {
             return address.exempt();
         }
-        let limits_addresses = self.rates.as_ref().is_some_and(Rates::limits_addresses);
+        let limits_addresses = self.rates().is_some_and(|rates| rates.limits_addresses());
         if limits_addresses
             && ClientAddress::has_unread_header(peer, headers, &self.trusted_proxies)
         {
@@ -301,7 +295,7 @@ impl Control {
         question: &Question<'_>,
         by_event_source: bool,
     ) -> Option<Result<Caller, Answer>> {
-        let ask = self.ask.as_ref()?;
+        let ask = self.rules().ask.clone()?;
         let verified = |Granted { grant, asked_at }| Verified::trusted(grant, asked_at);
         let mut granted = ask.grant(question).await.map(verified);
         // If a revocation came while the app answered, the server asks the app again. With the
@@ -320,15 +314,22 @@ impl Control {
     }
 
     /// Fetches the key set of `--jwks-url` whenever a fetch is due. When a fetch has removed a key,
-    /// ends the streams that depend on this key. This future completes only if there is no key set
-    /// to fetch.
+    /// ends the streams that depend on this key. This future never completes.
     pub(crate) async fn fetch_key_sets(&self, hub: &Hub<String>) {
-        let Some(key_sets) = &self.key_sets else { return };
         let removed = || {
             self.access.note_change();
             self.check_open(hub);
         };
-        key_sets.run(removed).await;
+        loop {
+            let replaced = self.key_set_replaced.notified();
+            match self.rules().key_sets.clone() {
+                None => replaced.await,
+                Some(key_sets) => tokio::select! {
+                    () = key_sets.run(removed) => {}
+                    () = replaced => {}
+                },
+            }
+        }
     }
 
     /// Makes every open stream and every streamed publish check its rights again.
@@ -350,28 +351,22 @@ impl Control {
     /// Whether the credential that the server uses is a cookie. A request with a bad cookie may
     /// still read public topics.
     pub(crate) fn is_cookie(&self, credentials: &Credentials<'_>) -> bool {
-        self.presented(credentials).is_cookie()
+        presented_in(credentials).is_cookie()
     }
 
     /// Whether the app gets the credential of a request and decides about it. The app may have
     /// issued a credential that this server does not know. But a key of this server must never
     /// reach the app, even if the request comes through a public listener, which accepts no keys.
     pub(crate) fn is_for_app(&self, credentials: &Credentials<'_>, error: &AccessError) -> bool {
-        let passes = self.ask.as_ref().is_some_and(AskApp::passes_authorization);
+        let passes = credentials.rules.ask.as_ref().is_some_and(AskApp::passes_authorization);
         let is_unknown = *error == AccessError::KeyUnknown && credentials.tickets.is_empty();
         passes && is_unknown && !self.is_cookie(credentials) && !self.is_own_key(credentials)
     }
 
     /// Whether the credential is a key of this server, even a revoked one.
     fn is_own_key(&self, credentials: &Credentials<'_>) -> bool {
-        let verified = self.access.verify(&self.presented(credentials), now());
+        let verified = self.access.verify(&presented_in(credentials), now());
         verified != Err(AccessError::KeyUnknown)
-    }
-
-    fn presented<'a>(&self, credentials: &Credentials<'a>) -> Presented<'a> {
-        let Credentials { headers, tickets, origin, method, .. } = credentials;
-        let cookie = origin.may_use_cookies(headers, method).then_some(&*self.cookie);
-        presented(headers, tickets, cookie)
     }
 
     fn of(&self, role: Role) -> &Access {
@@ -381,7 +376,8 @@ impl Control {
     /// Whether a caller may see the name of a topic, in a list of topics or in an event with
     /// `meta=1`. Such an event names the topics that it was published to.
     pub(crate) fn covers_topic(&self, caller: &Caller, topic: &Topic) -> bool {
-        caller.grant().covers_topic(topic) || self.public.iter().any(|public| public.matches(topic))
+        caller.grant().covers_topic(topic)
+            || self.rules().public.iter().any(|public| public.matches(topic))
     }
 
     /// Waits until the rights of a publisher end, and returns the reason.
@@ -421,7 +417,7 @@ impl Control {
         let revoked = self.access.revoke(revocation.clone(), now());
         revoked.map_err(|_| RevokeError::TooManyKeys)?;
         // An answer of the app from before the revocation must not be used again.
-        self.ask.iter().for_each(AskApp::forget);
+        self.rules().ask.iter().for_each(AskApp::forget);
         self.check_open(hub);
         let control = Arc::clone(self);
         let append = move || match control.revoked.get() {
@@ -453,44 +449,11 @@ pub(crate) enum RevokeError {
     TooManyKeys,
 }
 
-/// Makes the verifier of tokens, and the key set that the server fetches for it. Both are `None` if
-/// the settings give no key for tokens.
-fn tokens(settings: &AccessSettings) -> anyhow::Result<(Option<Tokens>, Option<KeySets>)> {
-    let AccessSettings { jwt_key_file, jwt_public_key, jwks_url, .. } = settings;
-    if jwt_key_file.is_empty() && jwt_public_key.is_empty() && jwks_url.is_none() {
-        return Ok((None, None));
-    }
-    let mut keys = TokenKeys::new();
-    for file in jwt_key_file {
-        keys = keys.hmac(&key_files::secret(file)?);
-    }
-    for file in jwt_public_key {
-        let refused = || format!("cannot use the public keys in {}", file.display());
-        let pem = read_bounded(file, downlink_access::PEM_BYTES_MAX).with_context(refused)?;
-        keys = keys.public(&pem).with_context(refused)?;
-    }
-    let mut key_sets = None;
-    if let Some(url) = jwks_url {
-        let cache = Arc::new(KeySetCache::new());
-        keys = keys.key_set(Arc::clone(&cache));
-        key_sets = Some(KeySets::new(url, cache).context("cannot use --jwks-url")?);
-    }
-    let rules = TokenRules {
-        issuer: settings.jwt_issuer.clone(),
-        audiences: settings.jwt_audience.clone(),
-        grants: settings.token_grant.clone(),
-        lifetime_max: settings.token_lifetime_max,
-    };
-    let tokens = Tokens::new(keys, rules);
-    let advice = "cannot verify tokens: see --jwt-issuer and --jwt-audience";
-    Ok((Some(tokens.context(advice)?), key_sets))
-}
-
-fn read_bounded(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    use io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// The parts of a request that have a credential, as the verifier takes them.
+fn presented_in<'a>(credentials: &Credentials<'a>) -> Presented<'a> {
+    let Credentials { headers, tickets, origin, rules, method, .. } = credentials;
+    let cookie = origin.may_use_cookies(headers, method).then_some(&*rules.cookie);
+    presented(headers, tickets, cookie)
 }
 
 fn now() -> Timestamp {

@@ -16,10 +16,21 @@ use std::{
 use anyhow::Context as _;
 use downlink_access::{AddKeyError, KeyRole, Keys, Secret};
 
+use super::AccessSettings;
+
 /// The name of the file with the publish key that the first start makes.
 pub(crate) const PUBLISH_KEY_FILE: &str = "downlink-publish.key";
 /// The name of the file with the ticket key that the first start makes.
 const TICKET_KEY_FILE: &str = "downlink-ticket.key";
+
+/// What [`read`] does if the server's own key file does not exist.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Missing {
+    /// Make the file.
+    Make,
+    /// Make no file, and check only that its folder exists.
+    Check,
+}
 
 /// The key files whose paths the server prints when it starts.
 #[derive(Clone, Debug)]
@@ -48,9 +59,16 @@ fn files(
     given: &[PathBuf],
     own: PathBuf,
     flag: &str,
+    missing: Missing,
 ) -> anyhow::Result<(Vec<PathBuf>, Option<PathBuf>)> {
     if !given.is_empty() {
         return Ok((given.to_vec(), None));
+    }
+    if !own.exists() && missing == Missing::Check {
+        let folder = folder(Some(&own));
+        let found = folder.metadata().map(drop);
+        found.with_context(|| format!("cannot use the folder {}", folder.display()))?;
+        return Ok((Vec::new(), Some(own)));
     }
     if !own.exists() {
         make(&own, &Secret::generate()?).with_context(|| {
@@ -84,26 +102,33 @@ fn make(own: &Path, secret: &Secret) -> io::Result<()> {
     }
 }
 
-/// Reads all keys from their files. Makes the server's own files if the settings give no files.
+/// Reads all keys from their files. If the settings give no files, uses the server's own files.
 pub(super) fn read(
     folder: &Path,
-    publish: &[PathBuf],
-    admin: &[PathBuf],
-    ticket: &[PathBuf],
+    settings: &AccessSettings,
+    missing: Missing,
 ) -> anyhow::Result<(Keys, Vec<Secret>, KeyFiles)> {
-    let (publish, made_publish) =
-        files(publish, folder.join(PUBLISH_KEY_FILE), "--publish-key-file")?;
-    let (ticket, made_ticket) = files(ticket, folder.join(TICKET_KEY_FILE), "--ticket-key-file")?;
+    let AccessSettings { publish_key_file, admin_key_file, ticket_key_file, .. } = settings;
+    let own = folder.join(PUBLISH_KEY_FILE);
+    let (publish, made_publish) = files(publish_key_file, own, "--publish-key-file", missing)?;
+    let own = folder.join(TICKET_KEY_FILE);
+    let (ticket, made_ticket) = files(ticket_key_file, own, "--ticket-key-file", missing)?;
     let mut keys = Keys::new();
-    let roles = [(KeyRole::Publish, &*publish), (KeyRole::Admin, admin)];
+    let roles = [(KeyRole::Publish, &*publish), (KeyRole::Admin, admin_key_file)];
     for (role, files) in roles {
         for file in files {
             add(&mut keys, role, file)
                 .with_context(|| format!("cannot use the key file {}", file.display()))?;
         }
     }
-    let ticket_keys = ticket.iter().map(|file| secret(file)).collect::<anyhow::Result<_>>()?;
-    let publish = publish.into_iter().next().context("there is always a publish key")?;
+    let mut ticket_keys: Vec<Secret> =
+        ticket.iter().map(|file| secret(file)).collect::<anyhow::Result<_>>()?;
+    if ticket_keys.is_empty() {
+        // The check of the settings makes no file. This key stands for the key in the file.
+        ticket_keys.push(Secret::generate()?);
+    }
+    let publish = publish.into_iter().next().or_else(|| made_publish.clone());
+    let publish = publish.context("there is always a publish key")?;
     Ok((keys, ticket_keys, KeyFiles { publish, made: [made_publish, made_ticket] }))
 }
 

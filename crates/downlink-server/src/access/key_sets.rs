@@ -27,6 +27,8 @@ use super::outgoing::{self, FailureLog};
 /// Keeps a key set up to date.
 #[derive(Debug)]
 pub(crate) struct KeySets {
+    /// The URL as the settings give it.
+    url: String,
     source: Source,
     cache: Arc<KeySetCache>,
     clock: Clock,
@@ -61,11 +63,22 @@ impl KeySets {
     ///
     /// The error says how to correct the URL.
     pub(crate) fn new(url: &str, cache: Arc<KeySetCache>) -> anyhow::Result<Self> {
-        Ok(Self::from_source(Source::new(url)?, cache, Clock::system()))
+        let source = Source::new(url)?;
+        Ok(Self { url: url.to_owned(), ..Self::from_source(source, cache, Clock::system()) })
+    }
+
+    /// The URL as the settings give it.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn cache(&self) -> &Arc<KeySetCache> {
+        &self.cache
     }
 
     fn from_source(source: Source, cache: Arc<KeySetCache>, clock: Clock) -> Self {
         Self {
+            url: String::new(),
             source,
             cache,
             clock,

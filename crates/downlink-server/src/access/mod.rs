@@ -16,6 +16,7 @@
 //! | `ask` | the questions to the app of `--authorize-url` |
 //! | `key_sets` | the fetches of the key set of `--jwks-url` |
 //! | `outgoing` | the HTTP client of `ask` and `key_sets` |
+//! | `rules` | the parts that a reload replaces, made from the settings and the key files |
 //! | `control` | all of the above for one running server: it verifies, asks, counts and revokes |
 
 mod ask;
@@ -31,6 +32,7 @@ mod outgoing;
 mod rates;
 mod revoked;
 mod role;
+mod rules;
 mod settings;
 
 pub use ask::AskSettings;
@@ -44,4 +46,5 @@ pub(crate) use rates::Exceeded;
 pub use rates::{AbuseLimits, Limit};
 pub use role::Role;
 pub(crate) use role::is_open;
+pub(crate) use rules::{Rules, check};
 pub use settings::AccessSettings;

@@ -204,6 +204,18 @@ impl AbuseLimits {
         Ok(())
     }
 
+    /// These limits after a reload: the rates of requests are those of `new`. The limits of
+    /// connections and the proxies stay, because the listeners have them.
+    pub(crate) fn reloaded(&self, new: Self) -> Self {
+        Self {
+            connections_per_address_max: self.connections_per_address_max,
+            connects_per_address: self.connects_per_address,
+            trusted_proxy: self.trusted_proxy.clone(),
+            proxy_protocol: self.proxy_protocol,
+            ..new
+        }
+    }
+
     /// Sets the limits of connections. `listen` is the address of the listener.
     pub(crate) fn apply<L: Listener, A, Kind>(
         &self,
@@ -241,9 +253,37 @@ fn default_rate(text: &str) -> Limit<Rate> {
     parse_rate(text).unwrap_or(Limit::Off)
 }
 
+/// The rates of requests: for each address its publishes and its bad credentials, and for each key
+/// its publishes and its tickets. Also the maximum number of names of an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct RequestRates {
+    names_per_address_max: Option<NonZeroU32>,
+    publishes_per_address: Option<Rate>,
+    failures_per_address: Option<Rate>,
+    publishes_per_key: Option<Rate>,
+    tickets_per_key: Option<Rate>,
+}
+
+impl RequestRates {
+    fn new(limits: &AbuseLimits, listen: &Address) -> Self {
+        let of_address =
+            |limit, default| limits.for_address(limit, || default_rate(default), listen);
+        let names_max = limits.subscribed_names_per_address_max;
+        let names_max = limits.for_address(names_max, || Limit::At(NAMES_PER_ADDRESS_MAX), listen);
+        Self {
+            names_per_address_max: names_max,
+            publishes_per_address: of_address(limits.publishes_per_address, PUBLISHES_PER_ADDRESS),
+            failures_per_address: of_address(limits.failures_per_address, FAILURES_PER_ADDRESS),
+            publishes_per_key: limits.publishes_per_key.and_then(Limit::get),
+            tickets_per_key: limits.tickets_per_key.get(),
+        }
+    }
+}
+
 /// The limiters of requests.
 #[derive(Debug)]
 pub(crate) struct Rates {
+    rates: RequestRates,
     names_per_address: Option<Arc<NameCounts>>,
     publishes_per_address: Option<RateLimiter<AddressKey>>,
     publishes_per_key: Option<RateLimiter<KeyId>>,
@@ -261,21 +301,28 @@ pub(crate) struct Exceeded {
 }
 
 impl Rates {
-    /// The limiters for a server that listens on this address.
-    pub(crate) fn new(limits: &AbuseLimits, listen: &Address) -> Self {
-        let of_address = |limit, default| {
-            let rate = limits.for_address(limit, || default_rate(default), listen);
-            rate.map(limiter)
-        };
-        let names_max = limits.subscribed_names_per_address_max;
-        let names_max = limits.for_address(names_max, || Limit::At(NAMES_PER_ADDRESS_MAX), listen);
+    /// The limiters for a server that listens on this address. `old` are the limiters before a
+    /// reload. The subscriptions that they have counted still count, if the settings allow as many
+    /// names as before.
+    pub(super) fn replacing(old: Option<&Self>, limits: &AbuseLimits, listen: &Address) -> Self {
+        let rates = RequestRates::new(limits, listen);
+        let names_max = rates.names_per_address_max;
+        let counts = |old: &Self| old.names_per_address.clone();
+        let same = old.filter(|old| old.rates.names_per_address_max == names_max).and_then(counts);
+        let new = || names_max.map(|max| Arc::new(NameCounts::new(max)));
         Self {
-            names_per_address: names_max.map(|max| Arc::new(NameCounts::new(max))),
-            publishes_per_address: of_address(limits.publishes_per_address, PUBLISHES_PER_ADDRESS),
-            publishes_per_key: limits.publishes_per_key.and_then(Limit::get).map(limiter),
-            failures_per_address: of_address(limits.failures_per_address, FAILURES_PER_ADDRESS),
-            tickets_per_key: limits.tickets_per_key.get().map(limiter),
+            names_per_address: same.or_else(new),
+            publishes_per_address: rates.publishes_per_address.map(limiter),
+            publishes_per_key: rates.publishes_per_key.map(limiter),
+            failures_per_address: rates.failures_per_address.map(limiter),
+            tickets_per_key: rates.tickets_per_key.map(limiter),
+            rates,
         }
+    }
+
+    /// Whether these limiters have the rates of the settings.
+    pub(super) fn have_rates_of(&self, limits: &AbuseLimits, listen: &Address) -> bool {
+        self.rates == RequestRates::new(limits, listen)
     }
 
     /// Whether there are limits for each address.
@@ -403,7 +450,7 @@ mod tests {
     }
 
     fn rates(flags: &[&str], listen: &str) -> Rates {
-        Rates::new(&limits(flags).unwrap(), &listen.parse().unwrap())
+        Rates::replacing(None, &limits(flags).unwrap(), &listen.parse().unwrap())
     }
 
     fn client(address: &str) -> ClientAddress {

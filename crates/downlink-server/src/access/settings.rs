@@ -141,6 +141,13 @@ impl AccessSettings {
         }
     }
 
+    /// These settings after a reload, which gives `new` settings. The addresses of the listeners and
+    /// the limits of connections stay.
+    pub(crate) fn reloaded(&self, new: Self) -> Self {
+        let (admin_listen, abuse) = (self.admin_listen.clone(), self.abuse.reloaded(new.abuse));
+        Self { admin_listen, abuse, ..new }
+    }
+
     /// The host names that the `Host` header may have, besides the loopback names.
     pub(crate) fn host_names(&self) -> Vec<String> {
         let of_url = self.public_url.as_deref().and_then(|url| url.split("://").nth(1));

@@ -29,7 +29,7 @@ use super::{
     reply::{Refused, bad_request, forbidden, not_found, shown},
     state::App,
 };
-use crate::access::{ClientAddress, Credentials, Role, is_open};
+use crate::access::{ClientAddress, Credentials, Role, Rules, is_open};
 
 /// Headers that a proxy adds. A development server refuses requests with one of them, because a
 /// proxy on this machine can forward the requests of strangers.
@@ -50,7 +50,8 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let (mut head, body) = request.into_parts();
     let by_event_source = is_event_source(&head);
     let (method, uri) = (head.method.clone(), head.uri.clone());
-    let (origin, outcome) = match check(&app, &head, by_event_source).await {
+    let rules = app.control.rules();
+    let (origin, outcome) = match check(&app, &rules, &head, by_event_source).await {
         Ok((origin, outcome)) => (origin, Ok(outcome)),
         Err((origin, refused)) => (origin, Err(refused)),
     };
@@ -71,7 +72,7 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             refused.into_response_for(by_event_source)
         }
     };
-    app.control.origins().mark(&origin, response.headers_mut());
+    rules.origins.mark(&origin, response.headers_mut());
     // If the body was not read to its end, an HTTP/1 connection cannot carry another request.
     if cut.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -111,6 +112,7 @@ enum Outcome {
 /// depend on the origin. Without these headers, the page could not read the refusal.
 async fn check(
     app: &App,
+    rules: &Rules,
     head: &Parts,
     by_event_source: bool,
 ) -> Result<(Origin, Outcome), (Origin, Refused)> {
@@ -123,12 +125,12 @@ async fn check(
     }
     let unknown = |refused| (Origin::None, refused);
     let host = host(head).map_err(unknown)?;
-    check_host(app, host).map_err(unknown)?;
+    check_host(app, &rules.host_names, host).map_err(unknown)?;
     if app.role == Role::Development {
         check_no_proxy(headers).map_err(unknown)?;
     }
-    let names = app.control.host_names().iter().map(String::as_str);
-    let origin = app.control.origins().of(headers, method, names.chain([host]));
+    let names = rules.host_names.iter().map(String::as_str);
+    let origin = rules.origins.of(headers, method, names.chain([host]));
     let origin = origin.map_err(|name| unknown(given_twice(&name)))?;
     if let Origin::Foreign(page) = &origin {
         return Err(unknown(foreign(page)));
@@ -144,7 +146,8 @@ async fn check(
     }
     let peer = head.extensions.get::<PeerAddr>().copied().unwrap_or(PeerAddr::Unknown);
     let address = app.control.client_address(app.role, peer, headers);
-    match caller(app, head, &origin, address, by_event_source).await {
+    let from = (&origin, address);
+    match caller(app, rules, head, from, by_event_source).await {
         Ok(caller) => Ok((origin, Outcome::Caller(caller, address))),
         Err(refused) => Err((origin, refused)),
     }
@@ -153,16 +156,17 @@ async fn check(
 /// Verifies the credentials of a request.
 async fn caller(
     app: &App,
+    rules: &Rules,
     head: &Parts,
-    origin: &Origin,
-    address: ClientAddress,
+    (origin, address): (&Origin, ClientAddress),
     by_event_source: bool,
 ) -> Result<Caller, Refused> {
     let tickets = tickets(head.uri.query());
     let (headers, method) = (&head.headers, &head.method);
-    let credentials = Credentials { headers, tickets: &tickets, origin, method, by_event_source };
+    let tickets = &*tickets;
+    let credentials = Credentials { headers, tickets, origin, rules, method, by_event_source };
     let rates = app.control.rates().filter(|_| app.control.has_credential(&credentials));
-    let attempt = rates.map_or(Ok(()), |rates| rates.attempt(address, Instant::now()));
+    let attempt = rates.as_ref().map_or(Ok(()), |rates| rates.attempt(address, Instant::now()));
     // A stranger may have the same IP address as the app. The stranger's bad credentials must not
     // keep the app from publishing. So this limit does not apply to a request with a key that this
     // listener accepts.
@@ -213,8 +217,7 @@ fn given_twice(name: &HeaderName) -> Refused {
     bad_request(format!("Send only one {name} header, in visible ASCII."))
 }
 
-fn check_host(app: &App, host: &str) -> Result<(), Refused> {
-    let names = app.control.host_names();
+fn check_host(app: &App, names: &[String], host: &str) -> Result<(), Refused> {
     let allowed = |name: &String| {
         name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(without_port(host))
     };

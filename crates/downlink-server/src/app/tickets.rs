@@ -41,7 +41,7 @@ pub(super) async fn issue(
     // Requests that are refused before this line do not count. Otherwise, a user could use up the
     // limit of the app with refused requests.
     app.control.count_ticket(&caller)?;
-    let url = format!("{}/events?ticket={ticket}", app.control.public_url());
+    let url = format!("{}/events?ticket={ticket}", app.control.rules().public_url);
     Ok(reply::json(&json!({ "url": url, "ticket": ticket, "expires": until.as_millis() })))
 }
 

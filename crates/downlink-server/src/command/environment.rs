@@ -11,9 +11,6 @@ use crate::config::perhaps;
 /// The prefix of all variables of the program.
 const PREFIX: &str = "DOWNLINK_";
 
-/// The variable for the level of the log. No flag sets this level.
-pub(super) const LOG: &str = "DOWNLINK_LOG";
-
 /// Checks the names of the variables.
 ///
 /// # Errors
@@ -25,7 +22,7 @@ pub(super) fn check(
 ) -> anyhow::Result<()> {
     let flags = command.get_subcommands().flat_map(Command::get_arguments);
     let variables = flags.filter_map(|flag| flag.get_env()?.to_str());
-    let known: Vec<&str> = variables.chain([LOG]).collect();
+    let known: Vec<&str> = variables.collect();
     for name in names {
         let name = name.to_string_lossy();
         let is_ours = name.starts_with(PREFIX) && !is_service(&name);
@@ -86,7 +83,7 @@ mod tests {
         let near = refused("DOWNLINK_RETAIN_AGES").unwrap();
         assert!(near.contains("DOWNLINK_RETAIN_AGES; perhaps DOWNLINK_RETAIN_AGE is meant"));
         assert!(refused("DOWNLINK_").is_some() && refused("DOWNLINK_SOMETHING").is_some());
-        for name in ["DOWNLINK_RETAIN_AGE", LOG, "PATH", "DOWNLINKS", "LISTEN_FDS"] {
+        for name in ["DOWNLINK_RETAIN_AGE", "PATH", "DOWNLINKS", "LISTEN_FDS"] {
             assert_eq!(refused(name), None);
         }
     }

@@ -1,4 +1,4 @@
-//! The command line: `downlink dev`, `serve`, `publish`, `subscribe`, `decode`, `health`,
+//! The command line: `downlink dev`, `serve`, `config`, `publish`, `subscribe`, `decode`, `health`,
 //! `backup`, `key`, `token`, `bench`, `completions` and `man`.
 //!
 //! The program writes an error and its causes to stderr as one sentence. The exit code is 1 for a
@@ -6,6 +6,7 @@
 //! that reads stdout closes it early, the exit code is 0.
 
 mod backup;
+mod config;
 mod credential;
 mod decode;
 mod environment;
@@ -16,31 +17,41 @@ mod keys;
 mod listening;
 mod output;
 mod publish;
+mod reload;
 mod runtime;
 mod serve;
 mod server_url;
+#[cfg(test)]
+mod settings_page;
 mod subscribe;
+#[cfg(unix)]
+mod supervisor;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::Context as _;
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
-
-use self::output::{ReaderGone, complain, printed, shown};
-use crate::{
-    access::AccessSettings,
-    config::{self, Settings},
+use anyhow::{Context as _, bail};
+use clap::{
+    Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::Resettable,
 };
+
+use self::{
+    config::Serve,
+    output::{ReaderGone, complain, printed, shown},
+    reload::Reload,
+};
+use crate::config::{Settings, Values, table, with_table};
 
 /// The text at the end of `--help`.
 const AFTER_HELP: &str = "\
-DOWNLINK_LOG sets the level of the log on stderr: error, warn, info (the default), debug, trace, or \
-a list such as info,downlink_server=debug.
+DOWNLINK_LOG or --log sets the level of a server's log on stderr: error, warn, info (the default), \
+debug, trace, or a list such as info,downlink_server=debug.
 
 Exit codes: 0 for success, 1 for a failure, 2 for a wrong command line, 78 for a setting that \
 cannot be used.";
@@ -67,6 +78,8 @@ enum Sub {
     /// Run a server for production: credentials decide who may do what.
     #[command(after_help = AFTER_HELP)]
     Serve(Box<Serve>),
+    /// Show or check the settings of downlink serve.
+    Config(config::Arguments),
     /// Publish one event, or a stream of them from stdin.
     Publish(publish::Arguments),
     /// Print events as they arrive. Reconnects and resumes after an interruption.
@@ -99,31 +112,26 @@ struct Dev {
     settings: Settings,
 }
 
-#[derive(Args, Debug)]
-struct Serve {
-    /// A TOML file with settings, such as `listen = "127.0.0.1:9000"`. Flags and environment
-    /// variables override the file.
-    #[arg(long, env = "DOWNLINK_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    settings: Settings,
-    #[command(flatten, next_help_heading = "Access control")]
-    access: AccessSettings,
-}
-
 /// Runs the program with these arguments.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if is_bare(&arguments) {
         arguments.insert(1.min(arguments.len()), "dev".into());
     }
-    let cli = match parse(&arguments) {
-        Ok(cli) => cli,
+    let Loaded { cli, values } = match parse(&arguments) {
+        Ok(loaded) => loaded,
         Err(error) => return fail(&error),
     };
     let done = match cli.command {
         Some(Sub::Dev(dev)) => serve::run(dev.settings, None),
-        Some(Sub::Serve(serve)) => serve::run(serve.settings, Some(serve.access)),
+        Some(Sub::Serve(serve)) => {
+            let Serve { settings, access, .. } = *serve;
+            serve::run(settings, Some((access, Reload::new(arguments, read_serve, values))))
+        }
+        Some(Sub::Config(wanted)) => {
+            let log = serve::log_to_stderr("warn");
+            log.and_then(|_| config::run(&arguments, &wanted, &Cli::command(), read_serve))
+        }
         Some(Sub::Publish(arguments)) => publish::run(arguments),
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
         Some(Sub::Decode(arguments)) => decode::run(&arguments),
@@ -156,27 +164,34 @@ fn is_bare(arguments: &[OsString]) -> bool {
     })
 }
 
-/// Parses the command line. The values of a settings file become the defaults of the flags.
-fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
+/// The command line, and the values of all settings if it starts a server.
+struct Loaded {
+    cli: Cli,
+    values: Values,
+}
+
+/// Parses the command line, the environment and the settings file. If the command line is wrong,
+/// ends the program.
+fn parse(arguments: &[OsString]) -> anyhow::Result<Loaded> {
     let matches = Cli::command().try_get_matches_from(arguments);
     let matches = matches.unwrap_or_else(|error| end_with(&error, arguments));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let variables: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
     let variables = variables.into_iter();
     environment::check(&Cli::command(), variables.clone()).map_err(exit::configuration)?;
-    if matches!(cli.command, Some(Sub::Dev(_))) {
-        environment::check_dev(&Cli::command(), variables).map_err(exit::configuration)?;
+    match &cli.command {
+        Some(Sub::Dev(_)) => {
+            environment::check_dev(&Cli::command(), variables).map_err(exit::configuration)?;
+        }
+        Some(Sub::Serve(_)) => {}
+        _ => return Ok(Loaded { cli, values: Values::default() }),
     }
-    with_file(cli, arguments).map_err(exit::configuration)
+    load(arguments).map_err(exit::configuration)
 }
 
 /// Prints the help or the error that clap returned, and ends the program.
 fn end_with(error: &clap::Error, arguments: &[OsString]) -> ! {
-    let mut command = Cli::command();
-    for name in command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect::<Vec<_>>() {
-        let reset = |arg: Arg| arg.env(Resettable::Reset);
-        command = command.mut_subcommand(name, |sub| sub.mut_args(reset));
-    }
+    let command = without_environment(Cli::command());
     if error.use_stderr() && command.try_get_matches_from(arguments).is_ok() {
         let _ = error.print();
         complain(format_args!("the value comes from an environment variable"));
@@ -185,19 +200,49 @@ fn end_with(error: &clap::Error, arguments: &[OsString]) -> ! {
     error.exit()
 }
 
-fn with_file(cli: Cli, arguments: &[OsString]) -> anyhow::Result<Cli> {
+fn without_environment(mut command: Command) -> Command {
+    for name in command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect::<Vec<_>>() {
+        command = command.mut_subcommand(name, without_environment);
+    }
+    command.mut_args(|arg: Arg| arg.env(Resettable::Reset))
+}
+
+/// Parses a command line that starts a server, together with its settings file. The values of the
+/// file become the defaults of the flags.
+fn load(arguments: &[OsString]) -> anyhow::Result<Loaded> {
+    let (mut cli, mut matches) = matched(Cli::command(), arguments)?;
     let (name, file) = match &cli.command {
         Some(Sub::Dev(dev)) => ("dev", dev.config.clone()),
         Some(Sub::Serve(serve)) => ("serve", serve.config.clone()),
-        _ => return Ok(cli),
+        _ => return Ok(Loaded { cli, values: Values::default() }),
     };
-    let Some(file) = file else { return Ok(cli) };
-    let command = config::with_file(Cli::command(), name, &file)?;
-    // The first parse, without the file, had no error. So an error of this parse comes from the
-    // file.
-    let matches = command.try_get_matches_from(arguments);
-    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
-    cli.with_context(|| format!("{} has a setting that cannot be used", file.display()))
+    let mut in_file = BTreeSet::new();
+    if let Some(file) = file {
+        let table = table(&file)?;
+        in_file = table.keys().cloned().collect();
+        let command = with_table(Cli::command(), name, &file, table)?;
+        // The first parse, without the file, had no error. So an error of this parse comes from the
+        // file.
+        let refused = || format!("{} has a setting that cannot be used", file.display());
+        (cli, matches) = matched(command, arguments).with_context(refused)?;
+    }
+    let command = Cli::command();
+    let of_server = command.find_subcommand(name).zip(matches.subcommand_matches(name));
+    let (command, matches) = of_server.context("the command does not exist")?;
+    Ok(Loaded { cli, values: Values::new(command, matches, &in_file) })
+}
+
+/// Reads the settings of `downlink serve` again.
+fn read_serve(arguments: &[OsString]) -> anyhow::Result<(Serve, Values)> {
+    match load(arguments)? {
+        Loaded { cli: Cli { command: Some(Sub::Serve(serve)) }, values } => Ok((*serve, values)),
+        _ => bail!("the settings are not those of downlink serve"),
+    }
+}
+
+fn matched(command: Command, arguments: &[OsString]) -> clap::error::Result<(Cli, ArgMatches)> {
+    let matches = command.try_get_matches_from(arguments)?;
+    Ok((Cli::from_arg_matches(&matches)?, matches))
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
@@ -219,6 +264,32 @@ mod tests {
 
     fn bare(arguments: &[&str]) -> bool {
         is_bare(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    /// The page with all settings is made from the definitions of the arguments. `UPDATE_EXPECT=1`
+    /// writes it again.
+    #[test]
+    fn the_page_of_settings_is_up_to_date() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SETTINGS.md");
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let dev = command.find_subcommand("dev").unwrap();
+        let page = settings_page::page(serve, dev, &reload::RELOADED);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(file, &page).unwrap();
+        }
+        let found = std::fs::read_to_string(file).unwrap();
+        assert!(found == page, "docs/SETTINGS.md is old: run this test with UPDATE_EXPECT=1");
+    }
+
+    #[test]
+    fn every_setting_that_a_reload_applies_exists() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let names: Vec<_> = crate::values::settings(serve).filter_map(Arg::get_long).collect();
+        for name in reload::RELOADED {
+            assert!(names.contains(&name), "{name}");
+        }
     }
 
     #[test]

@@ -26,11 +26,18 @@ use downlink::{
 };
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tokio::sync::Notify;
+use tracing_subscriber::{
+    EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
+#[cfg(unix)]
+use super::supervisor::tell_supervisor;
 use super::{
-    environment, exit,
+    config::check_connections,
+    exit,
     listening::{Inherited, Listening},
+    reload::{LogLevel, Reload, Reloader},
 };
 use crate::{
     access::{AbuseLimits, AccessSettings, Control, KeyFiles, Role},
@@ -45,10 +52,13 @@ use crate::{
 /// would wait too long without any output.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Runs a production server with the settings of access control in `access`. If `access` is `None`,
-/// runs a development server.
-pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> anyhow::Result<()> {
-    log_to_stderr().map_err(exit::configuration)?;
+/// Runs a production server with these settings of access control, which can be read again. If
+/// `production` is `None`, runs a development server.
+pub(super) fn run(
+    mut settings: Settings,
+    production: Option<(AccessSettings, Reload)>,
+) -> anyhow::Result<()> {
+    let log = log_to_stderr(&settings.log).map_err(exit::configuration)?;
     memory::keep_pages_small();
     let inherited = Inherited::take()?;
     if let Some(inherited) = &inherited {
@@ -65,9 +75,10 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
         settings.store_wait.get_or_insert(wait);
     }
-    let admin = access.as_ref().and_then(|access| access.admin_listen.as_ref());
+    let access = production.as_ref().map(|(access, _)| access);
+    let admin = access.and_then(|access| access.admin_listen.as_ref());
     settings.check(admin).map_err(exit::configuration)?;
-    let control = match &access {
+    let control = match access {
         Some(access) => {
             access.check(&settings.listen).and_then(|()| Control::open(&settings, access))
         }
@@ -81,8 +92,11 @@ pub(super) fn run(mut settings: Settings, access: Option<AccessSettings>) -> any
         .build()?;
     runtime.spawn(memory::keep_giving_back());
     let admin = admin.cloned();
-    let abuse = access.as_ref().map(|access| access.abuse.clone());
-    let mode = Mode { is_development: access.is_none(), admin, control, abuse };
+    let abuse = access.map(|access| access.abuse.clone());
+    let reloader =
+        production.map(|(access, reload)| reload.of(&settings, access, inherited.is_some(), log));
+    let is_development = reloader.is_none();
+    let mode = Mode { is_development, admin, control, abuse, reloader };
     let served = runtime.block_on(serve(settings, mode, inherited));
     // A thread may still be opening the store. The program does not wait for that thread.
     runtime.shutdown_background();
@@ -97,6 +111,8 @@ struct Mode {
     control: Arc<Control>,
     /// The limits of connections to the public listener.
     abuse: Option<AbuseLimits>,
+    /// `None` for a development server.
+    reloader: Option<Reloader>,
 }
 
 /// Checks that only programs on this machine can reach a development server. A Unix socket is also
@@ -111,23 +127,15 @@ fn check_development(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-/// Checks that the limit of connections is not above the limit of open files. Without this check,
-/// the server would fail only later, when it has many connections.
-fn check_connections(settings: &Settings) -> anyhow::Result<()> {
-    let supported = connections_supported();
-    match settings.connections_max {
-        Some(wanted) if wanted > supported => Err(anyhow!(
-            "--connections-max {wanted} is more than this process can have: its limit of open \
-             files allows {supported} connections; raise that limit (ulimit -n, or LimitNOFILE= in \
-             systemd), or give --connections-max {supported} or less"
-        )),
-        _ => Ok(()),
-    }
-}
-
-async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    mut mode: Mode,
+    inherited: Option<Inherited>,
+) -> anyhow::Result<()> {
     // The signal handlers are installed before clients can connect, so that no signal is missed.
-    let mut signals = Signals::listen().context("cannot install signal handlers")?;
+    let reload = (!mode.is_development).then(Arc::<Notify>::default);
+    let signals = Signals::listen(reload.clone());
+    let mut signals = signals.context("cannot install signal handlers")?;
     let listening = match inherited {
         Some(inherited) => inherited.listen()?,
         None => Listening::bind(&settings.listen, "--listen", &settings).await?,
@@ -146,8 +154,7 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
-    let (key_sets, of_streams) = (Arc::clone(&mode.control), hub.clone());
-    tokio::spawn(async move { key_sets.fetch_key_sets(&of_streams).await });
+    spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
     let of = |role: Role, connections_max| Serving {
         hub: &hub,
         settings: &settings,
@@ -169,7 +176,7 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     });
     greet(&addresses, &settings, &mode, connections_max.unwrap_or_else(connections_supported))?;
     #[cfg(unix)]
-    tell_supervisor(sd_notify::NotifyState::Ready);
+    tell_supervisor(&[sd_notify::NotifyState::Ready]);
     let public = of(role, connections_max).serve(listening, hub.drain_on(stop(signals)));
     match admin {
         None => public.await?,
@@ -188,6 +195,19 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     hub.close();
     hub.closed().await;
     Ok(())
+}
+
+/// Starts the tasks of access control: one fetches key sets, and one reloads.
+fn spawn_tasks(
+    control: &Arc<Control>,
+    reloads: Option<(Reloader, Arc<Notify>)>,
+    hub: &Hub<String>,
+) {
+    let (key_sets, of_streams) = (Arc::clone(control), hub.clone());
+    tokio::spawn(async move { key_sets.fetch_key_sets(&of_streams).await });
+    if let Some((reloader, wanted)) = reloads {
+        tokio::spawn(reloader.run(wanted, Arc::clone(control), hub.clone()));
+    }
 }
 
 /// The maximum number of connections of the admin listener is the number of connections that the
@@ -276,14 +296,6 @@ async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
         Some(file) => format!("cannot keep history in {}", file.display()),
         None => "cannot keep history".to_owned(),
     })
-}
-
-/// Reports the server's state to the supervisor (`Type=notify` in systemd).
-#[cfg(unix)]
-fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot report the server's state to the supervisor");
-    }
 }
 
 /// Prints the addresses, and two commands that a user can paste into a shell.
@@ -388,20 +400,25 @@ impl Reached {
 /// The exit code after a second signal. Shells report the same code if Ctrl-C ended a program.
 const ENDED_AT_ONCE: i32 = 130;
 
-/// The signals that end the server. SIGHUP is one of these signals, because a closing terminal and
-/// some supervisors send it. Without a handler, SIGHUP would kill the program without a graceful
-/// shutdown.
+/// The signals that end the server, and SIGHUP.
+///
+/// SIGHUP makes a production server reload. It ends a development server, because a closing terminal
+/// sends it. A production server that was started in a terminal also ends when this terminal has
+/// closed. Without a handler, SIGHUP would kill the program without a graceful shutdown.
 struct Signals {
     stop: StopSignal,
     /// `None` if SIGHUP was already ignored when the program started, for example because of
     /// `nohup`. The server then also ignores SIGHUP.
     #[cfg(unix)]
     hangup: Option<Signal>,
+    /// Asks a production server to reload.
+    reload: Option<Arc<Notify>>,
+    had_terminal: bool,
 }
 
 impl Signals {
     /// Installs the handlers.
-    fn listen() -> io::Result<Self> {
+    fn listen(reload: Option<Arc<Notify>>) -> io::Result<Self> {
         let stop = stop_signal()?;
         #[cfg(unix)]
         let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
@@ -409,21 +426,32 @@ impl Signals {
             stop,
             #[cfg(unix)]
             hangup,
+            reload,
+            had_terminal: has_terminal(),
         })
     }
 
-    /// Completes at the next signal.
+    /// Completes at the next signal that ends the server.
     async fn next(&mut self) {
         #[cfg(unix)]
-        if let Some(hangup) = &mut self.hangup {
+        while let Some(hangup) = &mut self.hangup {
             tokio::select! {
-                () = &mut self.stop => {}
+                () = &mut self.stop => return,
                 _ = hangup.recv() => {}
             }
-            return;
+            match &self.reload {
+                Some(reload) if !self.had_terminal || has_terminal() => reload.notify_one(),
+                _ => return,
+            }
         }
         (&mut self.stop).await;
     }
+}
+
+/// Whether the process has a terminal. A process loses its terminal when the terminal closes, and it
+/// gets SIGHUP only afterwards.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 #[cfg(unix)]
@@ -441,21 +469,19 @@ async fn stop(mut signals: Signals) {
     signals.next().await;
     tracing::info!("shutting down; a second signal ends the server at once");
     #[cfg(unix)]
-    tell_supervisor(sd_notify::NotifyState::Stopping);
+    tell_supervisor(&[sd_notify::NotifyState::Stopping]);
     tokio::spawn(async move {
         signals.next().await;
         std::process::exit(ENDED_AT_ONCE);
     });
 }
 
-fn log_to_stderr() -> anyhow::Result<()> {
-    let wanted = std::env::var(environment::LOG).unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::try_new(&wanted).with_context(|| {
-        format!("DOWNLINK_LOG={wanted:?} is invalid; write error, warn, info, debug or trace")
-    })?;
+/// Begins to log to stderr, at this level.
+pub(super) fn log_to_stderr(level: &str) -> anyhow::Result<LogLevel> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
     let colours = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(io::stderr);
     // If a test has already installed a log subscriber, this call fails and that subscriber stays.
-    let _ = log.with_writer(io::stderr).try_init();
-    Ok(())
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    Ok(LogLevel::new(handle))
 }

@@ -23,6 +23,7 @@ mod limits;
 mod origins;
 mod program;
 mod publishing;
+mod reloading;
 mod request;
 mod restarting;
 mod revoking;

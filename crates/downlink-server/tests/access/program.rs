@@ -100,6 +100,13 @@ impl Program {
         self.admin.as_ref().expect("the server has an admin listener")
     }
 
+    /// Sends SIGHUP to the server.
+    pub(crate) fn hang_up(&self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "HUP", &id]).status();
+        assert!(sent.expect("the program kill").success());
+    }
+
     /// Kills the server at once, with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the program runs");

@@ -67,6 +67,11 @@ impl Site {
         site
     }
 
+    /// A site of a server that already runs, with these keys and this folder.
+    pub(crate) fn running(program: Program, keys: Credentials, folder: Folder) -> Self {
+        Self { program: Some(program), keys, words: Vec::new(), folder }
+    }
+
     /// Starts the server again, after it has ended.
     pub(crate) fn start_again(&mut self) {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
@@ -85,7 +90,7 @@ impl Site {
         self.program = Some(program);
     }
 
-    fn program(&self) -> &Program {
+    pub(crate) fn program(&self) -> &Program {
         self.program.as_ref().expect("the server runs")
     }
 
@@ -139,9 +144,14 @@ impl Site {
 
     /// Sends a request to the public listener, and returns the stream of the answer.
     pub(crate) async fn stream(&self, request: Request) -> Stream {
-        let Place::Tcp(address) = self.public() else { panic!("the public listener is on TCP") };
+        self.stream_at(self.public(), request).await
+    }
+
+    /// Sends a request to this listener, and returns the stream of the answer.
+    pub(crate) async fn stream_at(&self, place: &Place, request: Request) -> Stream {
+        let Place::Tcp(address) = place else { panic!("the listener is on TCP") };
         let mut io = TcpStream::connect(address).await.expect("the server listens");
-        let text = request.text(self.public(), "");
+        let text = request.text(place, "");
         io.write_all(text.as_bytes()).await.expect("the connection is open");
         Stream::begin(io).await
     }

@@ -355,11 +355,17 @@ fn a_supervisor_gets_notices_of_the_start_and_the_end() {
         let read = supervisor.recv(&mut bytes).expect("a notice in time");
         String::from_utf8_lossy(&bytes[..read]).trim_end().to_owned()
     };
-    let mut command = at(&folder, "a.sock");
+    let script = "exec env --default-signal=HUP \"$@\"";
+    let mut command = through_a_shell(&at(&folder, "a.sock"), script);
     command.env("NOTIFY_SOCKET", &path);
     let server = Running::start(command);
     assert_eq!(notice(), "READY=1");
     assert!(is_served(&folder, "a.sock"));
+    server.signal("HUP");
+    let reloading = notice();
+    let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("a reload");
+    assert!(time.parse::<u64>().is_ok_and(|time| time > 0), "{reloading}");
+    assert_eq!(notice(), "READY=1");
     server.signal("TERM");
     assert_eq!(notice(), "STOPPING=1");
     assert_eq!(server.ended().code, Some(0));

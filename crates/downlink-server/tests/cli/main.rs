@@ -4,6 +4,8 @@
 
 #[cfg(unix)]
 mod access;
+#[cfg(unix)]
+mod config;
 mod decode;
 mod forwarder;
 mod health;

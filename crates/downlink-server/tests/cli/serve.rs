@@ -182,7 +182,7 @@ fn the_debug_log_has_each_request_with_an_escaped_path() {
     command.env("DOWNLINK_LOG", "downlink=loud");
     let refused = run(command, "");
     assert_eq!(refused.code, Some(78));
-    assert!(refused.stderr.contains("DOWNLINK_LOG"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--log <LEVEL>"), "{}", refused.stderr);
 }
 
 /// The command of a server with a store.

@@ -277,9 +277,10 @@ fn help_describes_every_setting_and_its_variable() {
     }
 }
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "dev",
     "serve",
+    "config",
     "publish",
     "subscribe",
     "decode",

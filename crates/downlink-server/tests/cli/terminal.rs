@@ -120,3 +120,28 @@ fn errors_are_escaped_on_a_terminal() {
         assert!(piped.stderr.contains(HOSTILE), "{:?}", piped.stderr);
     }
 }
+
+/// A production server reloads at SIGHUP. But the system also sends SIGHUP when a terminal closes,
+/// and a server that was started there must not stay behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_production_server_ends_when_its_terminal_closes() {
+    // The terminal closes when the test closes its descriptor. So the server must not have it too.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).expect("a pseudo-terminal");
+    grantpt(&master).expect("a pseudo-terminal");
+    unlockpt(&master).expect("a pseudo-terminal");
+    let path = ptsname(&master, Vec::new()).expect("a name");
+    let folder = crate::listening::Folder::new("tty");
+    let command = crate::production(&folder, &["--listen", "127.0.0.1:0"]);
+    // The server becomes the leader of a session with this terminal.
+    let terminal = path.to_str().expect("UTF-8");
+    let script = format!("exec env --default-signal=HUP setsid --ctty \"$@\" < {terminal}");
+    let server = Server::of(through_a_shell(&command, &script));
+    server.running.signal("HUP");
+    while !server.running.stderr.next().contains("read the key files again") {}
+    drop(master);
+    let ended = server.running.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("shutting down"), "{}", ended.stderr);
+}

@@ -77,6 +77,11 @@ impl Program {
         self
     }
 
+    /// Sends SIGHUP to the server.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the program runs");
+    }
+
     pub(crate) fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the program runs");
     }

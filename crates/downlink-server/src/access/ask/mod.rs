@@ -126,6 +126,10 @@ impl AskApp {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    pub(super) fn options(&self) -> &AskOptions {
+        &self.shared.options
+    }
+
     /// Returns the rights of a subscription, from the cache or from the app.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub struct AskSettings {
 }
 
 /// The settings of an [`AskApp`](super::AskApp).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct AskOptions {
     /// The URL of the app.
     pub(crate) url: String,

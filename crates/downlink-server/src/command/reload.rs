@@ -1,0 +1,177 @@
+//! The reload of a running server: at SIGHUP, the server reads its settings file and its key files
+//! again.
+//!
+//! A reload applies the settings in [`RELOADED`]. If another setting has changed, the log names it,
+//! because it needs a restart. If a file cannot be used, nothing changes. A stream that keeps its
+//! rights stays open, and a stream without rights ends as after a revocation. Flags and environment
+//! variables are those of the start, because no signal changes them.
+
+use std::{ffi::OsString, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use downlink::hub::Hub;
+use tokio::sync::Notify;
+use tracing_subscriber::{EnvFilter, Registry, reload::Handle};
+
+use super::config::{ReadServe, contradictions};
+#[cfg(unix)]
+use super::supervisor::{tell_supervisor, tell_supervisor_of_reload};
+use crate::{
+    access::{AccessSettings, Control},
+    config::{Settings, Values},
+};
+
+/// The settings that a reload applies. A reload also reads the files again that they name.
+pub(super) const RELOADED: [&str; 22] = [
+    "log",
+    "public",
+    "publish-key-file",
+    "admin-key-file",
+    "ticket-key-file",
+    "jwt-key-file",
+    "jwt-public-key",
+    "jwks-url",
+    "jwt-issuer",
+    "jwt-audience",
+    "jwt-cookie",
+    "token-grant",
+    "token-lifetime-max",
+    "cors-origin",
+    "public-url",
+    "host",
+    "authorize-url",
+    "authorize-cookie",
+    "publishes-per-address",
+    "publishes-per-key",
+    "failures-per-address",
+    "tickets-per-key",
+];
+
+/// The level of the log, which can change while the program runs.
+#[derive(Debug)]
+pub(super) struct LogLevel(Handle<EnvFilter, Registry>);
+
+impl LogLevel {
+    pub(super) fn new(handle: Handle<EnvFilter, Registry>) -> Self {
+        Self(handle)
+    }
+
+    fn set(&self, level: &str) -> anyhow::Result<()> {
+        Ok(self.0.reload(EnvFilter::try_new(level)?)?)
+    }
+}
+
+/// How a server reads its settings again.
+#[derive(Debug)]
+pub(super) struct Reload {
+    /// The words of the command line.
+    arguments: Vec<OsString>,
+    read: ReadServe,
+    /// The settings in force.
+    values: Values,
+}
+
+impl Reload {
+    pub(super) fn new(arguments: Vec<OsString>, read: ReadServe, values: Values) -> Self {
+        Self { arguments, read, values }
+    }
+
+    /// The reloads of a server with these settings. `is_inherited` says whether the server has
+    /// inherited its socket, so that the settings do not have its address.
+    pub(super) fn of(
+        self,
+        settings: &Settings,
+        access: AccessSettings,
+        is_inherited: bool,
+        log: LogLevel,
+    ) -> Reloader {
+        Reloader { reload: self, settings: settings.clone(), access, is_inherited, log }
+    }
+}
+
+/// The task that reloads.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    reload: Reload,
+    settings: Settings,
+    /// The settings of access control in force.
+    access: AccessSettings,
+    is_inherited: bool,
+    log: LogLevel,
+}
+
+impl Reloader {
+    /// Reloads each time that `wanted` is notified, until the hub drains.
+    pub(super) async fn run(
+        mut self,
+        wanted: Arc<Notify>,
+        control: Arc<Control>,
+        hub: Hub<String>,
+    ) {
+        loop {
+            tokio::select! {
+                () = wanted.notified() => {}
+                () = hub.draining() => return,
+            }
+            #[cfg(unix)]
+            tell_supervisor_of_reload();
+            let (of_task, of_streams) = (Arc::clone(&control), hub.clone());
+            // A read from a network drive may take long.
+            let reloading = tokio::task::spawn_blocking(move || {
+                let reloaded = self.apply(&of_task, &of_streams);
+                (self, reloaded)
+            });
+            let reloaded = match reloading.await {
+                Ok((reloader, reloaded)) => {
+                    self = reloader;
+                    reloaded
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a reload did not complete; the server needs a restart for new settings");
+                    return;
+                }
+            };
+            match reloaded {
+                Ok(changed) if changed.is_empty() => tracing::info!("read the key files again"),
+                Ok(changed) => {
+                    let changed = changed.join(", ");
+                    tracing::info!("read the key files again, and applied new values of {changed}");
+                }
+                Err(error) => tracing::error!("cannot reload; nothing has changed: {error:#}"),
+            }
+            #[cfg(unix)]
+            tell_supervisor(&[sd_notify::NotifyState::Ready]);
+        }
+    }
+
+    /// Reads the settings and the key files again, and applies them. Returns the names of the
+    /// settings that have changed.
+    fn apply(&mut self, control: &Control, hub: &Hub<String>) -> anyhow::Result<Vec<String>> {
+        let (mut new, values) = (self.reload.read)(&self.reload.arguments)?;
+        if self.is_inherited {
+            new.settings.listen = self.settings.listen.clone();
+        }
+        let errors = contradictions(&new.settings, &new.access);
+        if !errors.is_empty() {
+            let errors: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
+            bail!("{}", errors.join("; "));
+        }
+        let access = self.access.reloaded(new.access);
+        control.reload(&self.settings, &access, hub)?;
+        self.log.set(&new.settings.log).context("cannot set the level of the log")?;
+        self.access = access;
+        let mut changed = Vec::new();
+        for (name, old, new) in self.reload.values.differences(&values) {
+            if RELOADED.contains(&name) {
+                changed.push(name.to_owned());
+            } else {
+                tracing::warn!(
+                    "a reload does not change {name}: it is {old} until a restart, and {new} after \
+                     it"
+                );
+            }
+        }
+        self.reload.values = self.reload.values.updated(&values, &RELOADED);
+        Ok(changed)
+    }
+}

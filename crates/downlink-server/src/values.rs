@@ -1,0 +1,179 @@
+//! The settings of a server as texts, and where each comes from.
+//!
+//! [`Values`] has every setting of a command, in the order of its help. As TOML, it is a settings
+//! file from which the server reads the same settings. A password in a URL is not shown.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+
+/// The text in place of the password of a URL.
+const MASK: &str = "***";
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Source {
+    /// A flag of the command line.
+    Flag,
+    /// An environment variable.
+    Environment,
+    /// The settings file.
+    File,
+    /// No source sets it.
+    Default,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// One setting.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Value {
+    name: String,
+    /// The texts of the value. Empty if the setting has no value.
+    texts: Vec<String>,
+    is_list: bool,
+    source: Source,
+}
+
+/// The settings of a command.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Values(Vec<Value>);
+
+impl Values {
+    /// The settings in the matches of a subcommand. `in_file` has the names in the settings
+    /// file. The values of the file are the defaults of the flags. A path that is not valid UTF-8 is
+    /// shown with replacement characters.
+    pub fn new(subcommand: &Command, matches: &ArgMatches, in_file: &BTreeSet<String>) -> Self {
+        Self(settings(subcommand).filter_map(|arg| Value::of(arg, matches, in_file)).collect())
+    }
+
+    /// The settings as a settings file. A comment after each value names its source.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for value in &self.0 {
+            // Writing to a string does not fail.
+            let _ = match value.toml() {
+                Some(toml) => {
+                    writeln!(text, "{} = {toml} # {}", value.name, value.source.name())
+                }
+                None => writeln!(text, "# {} is not set", value.name),
+            };
+        }
+        text
+    }
+
+    /// The settings as JSON: an object with the value and the source of each setting.
+    pub fn to_json(&self) -> serde_json::Value {
+        let entry = |value: &Value| {
+            let shown = serde_json::to_value(value.toml()).unwrap_or_default();
+            let source = value.source.name();
+            (value.name.clone(), serde_json::json!({ "value": shown, "source": source }))
+        };
+        serde_json::Value::Object(self.0.iter().map(entry).collect())
+    }
+
+    /// The names of the settings whose values differ in `other`, with both values as texts.
+    pub(crate) fn differences<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, String, String)> {
+        let differ = |(a, b): &(&Value, &Value)| a.texts != b.texts;
+        let text = |value: &Value| value.toml().map_or("not set".to_owned(), |it| it.to_string());
+        let pairs = self.0.iter().zip(&other.0).filter(differ);
+        pairs.map(move |(a, b)| (&*a.name, text(a), text(b)))
+    }
+
+    /// These settings, with the settings of `other` that have one of the names.
+    pub(crate) fn updated(&self, other: &Self, names: &[&str]) -> Self {
+        let pick = |(ours, theirs): (&Value, &Value)| {
+            let is_named = names.contains(&&*ours.name);
+            if is_named { theirs.clone() } else { ours.clone() }
+        };
+        Self(self.0.iter().zip(&other.0).map(pick).collect())
+    }
+}
+
+impl Value {
+    fn of(arg: &Arg, matches: &ArgMatches, in_file: &BTreeSet<String>) -> Option<Self> {
+        let (id, name) = (arg.get_id().as_str(), arg.get_long()?.to_owned());
+        let texts = matches.get_raw(id).into_iter().flatten();
+        let texts = texts.map(|text| masked(&text.to_string_lossy())).collect();
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => Source::Flag,
+            Some(ValueSource::EnvVariable) => Source::Environment,
+            _ if in_file.contains(&name) => Source::File,
+            _ => Source::Default,
+        };
+        let is_list = matches!(arg.get_action(), ArgAction::Append);
+        Some(Self { name, texts, is_list, source })
+    }
+
+    /// The value in a settings file. `None` if there is no value.
+    fn toml(&self) -> Option<toml::Value> {
+        match (&*self.texts, self.is_list) {
+            ([], false) => None,
+            ([text], false) => Some(scalar(text)),
+            (texts, _) => Some(toml::Value::from(texts.to_vec())),
+        }
+    }
+}
+
+/// The settings of a subcommand. The path of the settings file is not a setting.
+pub(crate) fn settings(subcommand: &Command) -> impl Iterator<Item = &Arg> {
+    let arguments = subcommand.get_arguments();
+    arguments.filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
+}
+
+/// A number or a truth value, if the text is the usual one of such a value. Otherwise a string.
+fn scalar(text: &str) -> toml::Value {
+    let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
+    let flag = || text.parse().ok().map(toml::Value::Boolean);
+    let value = number.map(toml::Value::Integer).or_else(flag);
+    value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// The text without the user name and the password of a URL.
+fn masked(text: &str) -> String {
+    let parts = text.split_once("://").and_then(|(scheme, rest)| {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let at = rest.get(..end)?.rfind('@')?;
+        Some((scheme, rest.get(at..)?))
+    });
+    match parts {
+        Some((scheme, rest)) => format!("{scheme}://{MASK}{rest}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_masked() {
+        assert_eq!(masked("https://me:p@ss@app.example/a@b"), "https://***@app.example/a@b");
+        assert_eq!(masked("redis://:secret@h?x=@"), "redis://***@h?x=@");
+        for text in ["https://app.example/a@b", "a@b", "https://h", "unix:/run/a@b", ""] {
+            assert_eq!(masked(text), text);
+        }
+    }
+
+    #[test]
+    fn only_texts_that_a_number_prints_become_numbers() {
+        assert_eq!(scalar("1000"), toml::Value::Integer(1000));
+        assert_eq!(scalar("true"), toml::Value::Boolean(true));
+        for text in ["0660", "+1", "1e3", "99999999999999999999", "True", ""] {
+            assert_eq!(scalar(text), toml::Value::String(text.to_owned()));
+        }
+    }
+}
