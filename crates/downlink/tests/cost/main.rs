@@ -42,7 +42,7 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
 }
 
 /// The response body of an idle stream and the stream's state in the log together take less than
-/// 575 bytes. With twice this memory, a subscription would take more memory than its connection.
+/// 591 bytes. With twice this memory, a subscription would take more memory than its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_takes_less_memory_than_its_limit() {
     let hub = Hub::<String>::text();
@@ -58,7 +58,7 @@ fn an_idle_subscription_with_an_inbox_takes_less_memory_than_its_limit() {
     let body = size_of::<SseBody<SubscriptionFrames<String, AsPublished>>>();
     println!("an idle subscription: {itself} bytes, its body {body}, and {behind} in the log");
     assert!(body <= 208, "{body}");
-    assert!(behind <= 366, "{behind}");
+    assert!(behind <= 382, "{behind}");
 }
 
 /// The memory of one idle stream over a socket. It includes the memory of the client, because the
