@@ -17,6 +17,7 @@ use downlink::{
     adapters::{SubscriptionFrames, ToFrame},
     http::FrameSource,
     hub::{ClientId, Published, Selection, Start, Subscribe, SubscribeErrorKind, TopicSelector},
+    serve::AddressKey,
 };
 use downlink_access::Proof;
 
@@ -64,7 +65,9 @@ async fn open(
     caller.check_subscription(&asked)?;
     let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
-    let subscription = match subscribe.resume(last).open().await {
+    // `GET /clients` shows the address. The key takes 8 bytes, whatever the address is.
+    let address = from.0.address.ip().map_or(0, |ip| AddressKey::of(ip).to_number());
+    let subscription = match subscribe.tag(address).resume(last).open().await {
         Ok(subscription) => subscription,
         Err(error) => return Ok(error.into_response()),
     };

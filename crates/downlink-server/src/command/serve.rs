@@ -148,8 +148,10 @@ async fn serve(settings: Settings, mode: Mode, inherited: Option<Inherited>) -> 
     mode.control.restore_revocations(&settings)?;
     let (key_sets, of_streams) = (Arc::clone(&mode.control), hub.clone());
     tokio::spawn(async move { key_sets.fetch_key_sets(&of_streams).await });
+    let numbers = Arc::<app::Numbers>::default();
     let of = |role: Role, connections_max| Serving {
         hub: &hub,
+        numbers: &numbers,
         settings: &settings,
         control: &mode.control,
         abuse: mode.abuse.as_ref().filter(|_| role.is_public()),
@@ -203,6 +205,7 @@ struct Addresses {
 /// One listener of the server.
 struct Serving<'a> {
     hub: &'a Hub<String>,
+    numbers: &'a Arc<app::Numbers>,
     settings: &'a Settings,
     control: &'a Arc<Control>,
     abuse: Option<&'a AbuseLimits>,
@@ -231,15 +234,19 @@ impl Serving<'_> {
         listener: L,
         drained: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Self { hub, settings, control, abuse, role, connections_max } = self;
-        let app = app::app(hub.clone(), settings.clone(), Arc::clone(control), role);
+        let Self { hub, numbers, settings, control, abuse, role, connections_max } = self;
+        let control = Arc::clone(control);
+        let app = app::app(hub.clone(), settings.clone(), control, role, Arc::clone(numbers));
+        let is_admin = matches!(role, Role::Admin | Role::AdminSocket);
+        let stats = numbers.listener(if is_admin { "admin" } else { "public" });
         let mut server = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)
             .answer_at_limit(app::ANSWERED_AT_LIMIT)
             .write_stall_max(settings.write_stall_max)
             .unsent_bytes_max(settings.unsent_bytes_max)
-            .drain_within(settings.drain_within);
+            .drain_within(settings.drain_within)
+            .record_stats(&stats);
         if let Some(connections_max) = connections_max {
             server = server.connections_max(connections_max);
         }

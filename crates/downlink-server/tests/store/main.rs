@@ -15,6 +15,7 @@ mod disk;
 mod failing;
 mod locks;
 mod memory;
+mod metrics;
 mod persisting;
 mod ready;
 mod restoring;
