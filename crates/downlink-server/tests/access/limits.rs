@@ -323,6 +323,9 @@ async fn refusals_of_access_control_are_counted_by_their_code() {
         assert_eq!(count(code).await, due, "{code}");
     }
     assert_eq!(site.metric("downlink_publishes_total{result=\"denied\"}").await, "1");
+    // The request for the metrics itself has a connection to the admin listener.
+    let admin = site.metric("downlink_connections{listener=\"admin\"}").await;
+    assert_ne!(admin, "0");
 }
 
 #[tokio::test]

@@ -303,12 +303,15 @@ mod tests {
 
     fn written(frames: &[&[u8]], follows: AfterChunk) -> String {
         let (ours, mut theirs) = pair();
+        let mut gathered = gathered(frames);
+        let bytes = gathered.bytes_to_send(follows);
         let unsent =
-            gathered(frames).write(&ours, follows, Instant::now()).expect("the connection is open");
+            gathered.write(&ours, follows, Instant::now()).expect("the connection is open");
         assert!(unsent.is_none());
         drop(ours);
         let mut text = String::new();
         theirs.read_to_string(&mut text).expect("the bytes are text");
+        assert_eq!(bytes, text.len(), "the metric of sent bytes counts them all");
         text
     }
 
