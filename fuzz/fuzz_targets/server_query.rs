@@ -51,7 +51,7 @@ fn server() -> &'static Server {
         let runtime = Runtime::new().expect("threads can be started");
         let control = Control::open(&serve, &access).expect("the keys can be made");
         let hub = app::hub(&serve).expect("the settings are valid");
-        let app = app::app(hub, serve, Arc::new(control), Role::Only);
+        let app = app::app(hub, serve, Arc::new(control), Role::Only, Arc::default());
         Server { runtime, app }
     })
 }

@@ -113,6 +113,25 @@ impl Right {
 }
 
 impl AccessError {
+    /// Every [`code`](Self::code), for example to count refusals by their code.
+    pub const CODES: [&str; 15] = [
+        "two_credentials",
+        "token_missing",
+        "token_malformed",
+        "algorithm",
+        "key_unknown",
+        "signature",
+        "token_expired",
+        "token_early",
+        "audience",
+        "issuer",
+        "revoked",
+        "topic_denied",
+        "client_denied",
+        "right_missing",
+        "keys_unavailable",
+    ];
+
     /// The code for programs. It is part of the API and does not change.
     pub const fn code(&self) -> &'static str {
         self.answer().1

@@ -128,13 +128,14 @@ mod log;
 pub use commit::{
     outage::{OnReport, RETRY_EVERY, StoreReport},
     outcome::Commit,
-    queue::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Refusals},
+    queue::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Refusals, StoreTotals},
+    times::{COMMIT_SECONDS, CommitTimes},
     writer::{RELAXED_WITHIN, StoreClock},
 };
 pub use log::{Log, StoreOptions, Submitted};
 pub use read::{
     next::Next,
-    overview::{ReaderOverview, TopicOverview, Totals},
+    overview::{LAG_EVENTS, Lags, ReaderOverview, TopicOverview, Totals},
     reader::{Read, Reader},
     start::Start,
 };

@@ -14,7 +14,9 @@ use crate::commit::{
 };
 use crate::core::Core;
 use crate::history::History;
-use crate::read::{Reader, ReaderOverview, Seats, Start, StoreReplays, TopicOverview, Totals};
+use crate::read::{
+    Lags, Reader, ReaderOverview, Seats, Start, StoreReplays, TopicOverview, Totals,
+};
 use crate::readers::{end_each, end_one, wake_all};
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
@@ -230,7 +232,7 @@ impl<P: Payload> Log<P> {
         self.expire(now);
         let history = &self.core.history;
         let note_lost = |address: &Address, lost| history.patterns.note_lost(address, lost);
-        let (state, topics) = history.topics.enter(selection, note_lost)?;
+        let (state, topics) = history.topics.enter(now, selection, note_lost)?;
         let patterns = selection.selectors.iter().filter(|selector| selector.exact().is_none());
         let set = PatternSet::new(patterns.cloned());
         let patterns = match history.patterns.enter(set.patterns(), &state) {
@@ -325,8 +327,9 @@ impl<P: Payload> Log<P> {
     /// The totals of the log.
     pub fn totals(&self, now: Timestamp) -> Totals {
         self.expire(now);
-        let refusals = self.store.as_ref().map(|store| store.queue.refusals());
-        Totals { refusals: refusals.unwrap_or_default(), ..self.core.totals() }
+        let queue = self.store.as_ref().map(|store| &store.queue);
+        let refusals = queue.map(|queue| queue.refusals()).unwrap_or_default();
+        Totals { refusals, store: queue.map(|queue| queue.totals()), ..self.core.totals() }
     }
 
     /// An overview of the topic at one address. `None` if the topic has no events, is not finished,
@@ -349,8 +352,14 @@ impl<P: Payload> Log<P> {
         self.core.list_topics(prefix, after, count)
     }
 
+    /// How far the readers are behind. The call takes about 0.1 ms for a thousand readers. It locks
+    /// the list of readers for a few microseconds at a time.
+    pub fn lags(&self) -> Lags {
+        self.core.lags()
+    }
+
     /// Overviews of all readers.
-    pub fn readers(&self) -> Vec<ReaderOverview> {
-        self.core.readers()
+    pub fn readers(&self, now: Timestamp) -> Vec<ReaderOverview> {
+        self.core.readers(now)
     }
 }

@@ -21,7 +21,7 @@ use std::{
 
 use downlink_log::{
     Address, AppendError, Batch, EndReason, Log, OpenError, Read, Reader, Retention, Selection,
-    Start,
+    Start, Timestamp,
 };
 use support::{Load, Seen, append_all, client, draft, ms, options, selection, topic};
 
@@ -253,7 +253,7 @@ fn with_many_threads_no_event_is_lost_and_the_log_is_empty_at_the_end() {
         while Instant::now() < until {
             let totals = world.log.totals(ms(world.now()));
             assert!(totals.topics <= 215 && totals.subscribers <= 6, "{totals:?}");
-            assert!(world.log.readers().len() <= 6);
+            assert!(world.log.readers(Timestamp::default()).len() <= 6);
             assert!(world.log.topics(ms(world.now()), "rare/", None, 1_000).len() <= 200);
             world.log.disconnect(&client("c0"));
             thread::yield_now();

@@ -102,7 +102,9 @@ async function page({ ask, args: { driver, size, json } }) {
   const value = (id) => find(`#${id} .value`).textContent;
   await until(() => Number(value('events-in')) > 0 && Number(value('deliveries-out')) > 0);
   check(Number(value('connections')) >= 1 && value('largest-lag') !== '–', 'connections and lag');
-  check(find('#memory-title').textContent === 'History in memory' && value('memory') !== '–', 'memory');
+  check(find('#memory-title').textContent === 'Memory' && value('memory') !== '–', 'memory');
+  check(/^of [0-9.]+K?M?$/.test(find('#connections .unit').textContent), 'the limit of connections');
+  check(find('#health').hidden, 'the server is ready');
   check(find('#connections polyline').getAttribute('points').includes(' '), 'a graph');
   const fetchReally = window.fetch;
   let asked = 0;
@@ -127,7 +129,7 @@ async function page({ ask, args: { driver, size, json } }) {
     return asked;
   };
   check(become('hidden') === 0, 'a hidden page sent requests');
-  check(become('visible') === 3, 'a page that becomes visible must send its requests at once');
+  check(become('visible') === 4, 'a page that becomes visible must send its requests at once');
   return null;
 }
 

@@ -245,6 +245,9 @@ fn every_error_with_status_401_asks_for_a_bearer_token() {
         "503 keys_unavailable",
     ];
     assert_eq!(table, expected);
+    let mut codes: Vec<&str> = errors.iter().map(AccessError::code).collect();
+    codes.dedup();
+    assert_eq!(codes, AccessError::CODES);
     for error in &errors {
         assert_eq!(error.www_authenticate().is_some(), error.status() == 401, "{error}");
     }

@@ -7,12 +7,14 @@ pub(crate) mod outcome;
 pub(crate) mod pacing;
 pub(crate) mod queue;
 pub(crate) mod restore;
+pub(crate) mod times;
 pub(crate) mod writer;
 
 pub(crate) use group::CommitGroup;
 pub(crate) use outage::{OnReport, Outages};
 pub(crate) use outcome::Commit;
 pub(crate) use pacing::CommitPacing;
-pub(crate) use queue::{CommitQueue, Queue, Queued, Refusals};
+pub(crate) use queue::{CommitQueue, Queue, Queued, Refusals, StoreTotals};
 pub(crate) use restore::restore;
+pub(crate) use times::CommitTimes;
 pub(crate) use writer::{Shared, StoreClock, Writer};

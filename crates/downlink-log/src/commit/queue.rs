@@ -3,8 +3,9 @@
 //! publisher wait.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use crate::commit::Commit;
+use crate::commit::{Commit, CommitTimes};
 use crate::sequence::{AppendError, Draft, Drafts};
 use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
@@ -86,6 +87,7 @@ pub(crate) struct Queue<P: Payload> {
     /// again, so the queue accepts no batches.
     error: Option<StoreError>,
     refusals: Refusals,
+    times: CommitTimes,
 }
 
 /// The numbers of publishes that a log refused because of its store, by reason. A batch counts as
@@ -99,6 +101,16 @@ pub struct Refusals {
     pub disk_full: u64,
     /// The store failed in another way.
     pub store_failed: u64,
+}
+
+/// The numbers of the store of a log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct StoreTotals {
+    /// The number of events that wait for their commit. An empty batch counts as one event.
+    pub queue_events: usize,
+    /// How long the commits took.
+    pub commits: CommitTimes,
 }
 
 impl Refusals {
@@ -124,6 +136,7 @@ impl<P: Payload> CommitQueue<P> {
             closed: false,
             error,
             refusals: Refusals::default(),
+            times: CommitTimes::default(),
         };
         Self { queue: Mutex::new(queue), to_commit: Condvar::new(), ended: Commit::new() }
     }
@@ -192,6 +205,17 @@ impl<P: Payload> CommitQueue<P> {
     /// Why the store accepts no events at present.
     pub(crate) fn error(&self) -> Option<StoreError> {
         self.queue.lock().error.clone()
+    }
+
+    /// Notes how long a commit took.
+    pub(crate) fn note_commit(&self, took: Duration) {
+        self.queue.lock().times.note(took);
+    }
+
+    /// The number of events that wait for their commit, and the times of all commits.
+    pub(crate) fn totals(&self) -> StoreTotals {
+        let queue = self.queue.lock();
+        StoreTotals { queue_events: queue.size.events, commits: queue.times }
     }
 
     pub(crate) fn refusals(&self) -> Refusals {

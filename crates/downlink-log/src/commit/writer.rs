@@ -121,7 +121,12 @@ impl<P: Payload> Writer<P> {
         let planned: Vec<_> = batches.iter_mut().map(add).collect();
         let committed = match group.events.as_slice() {
             [] => Ok(()),
-            events => self.store.commit(events, self.durability),
+            events => {
+                let before = Instant::now();
+                let committed = self.store.commit(events, self.durability);
+                self.shared.queue.note_commit(before.elapsed());
+                committed
+            }
         };
         if committed.is_ok() && self.durability == Durability::Relaxed && !group.events.is_empty() {
             self.unflushed.get_or_insert(started);

@@ -181,7 +181,7 @@ mod tests {
     use crate::types::{Epoch, LogOptions, Timestamp, address};
 
     fn reader(number: u64) -> Arc<ReaderState> {
-        Arc::new(ReaderState::new(number, None, 1))
+        Arc::new(ReaderState::new(number, None, 1, Default::default()))
     }
 
     fn enter(patterns: &Patterns<&'static str>, selector: &str) -> PatternSeats<&'static str> {

@@ -3,14 +3,14 @@
 //! Each number was right at some moment during the call, but the numbers of one overview may come
 //! from different moments.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
-use crate::commit::Refusals;
+use crate::commit::{Refusals, StoreTotals};
 use crate::core::Core;
-use crate::readers::WAKE_BATCH;
+use crate::readers::ReaderState;
 use crate::topics::{Topic, start_of};
 use crate::types::address::Topic as TopicName;
-use crate::types::{Address, ClientId, Offset, Payload};
+use crate::types::{Address, ClientId, Offset, Payload, Timestamp};
 
 /// The totals of a log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -29,6 +29,34 @@ pub struct Totals {
     pub published: u64,
     /// The numbers of publishes that were refused because of the store, one for each reason.
     pub refusals: Refusals,
+    /// The numbers of the store. `None` if the log has no store.
+    pub store: Option<StoreTotals>,
+}
+
+/// The upper bounds of the buckets of [`Lags`], in events, in ascending order.
+pub const LAG_EVENTS: [u64; 7] = [0, 1, 10, 100, 1_000, 10_000, 100_000];
+
+/// The lags of all readers as a histogram. See [`ReaderOverview::lag`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Lags {
+    /// The lag of the reader that is furthest behind.
+    pub max: u64,
+    /// The sum of all lags.
+    pub sum: u64,
+    /// The number of readers in each bucket of [`LAG_EVENTS`], and then the number of readers with
+    /// a larger lag.
+    pub counts: [u64; LAG_EVENTS.len() + 1],
+}
+
+impl Lags {
+    fn note(&mut self, lag: u64) {
+        self.max = self.max.max(lag);
+        self.sum = self.sum.saturating_add(lag);
+        let bucket = LAG_EVENTS.iter().take_while(|bound| lag > **bound).count();
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+    }
 }
 
 /// An overview of one topic or inbox.
@@ -65,8 +93,17 @@ pub struct ReaderOverview {
     /// The newest offset for which the reader was woken, minus the last offset that the reader has
     /// read.
     pub lag: u64,
-    /// The number of topics and patterns that the reader subscribed to.
+    /// The number of topics and patterns that the reader subscribed to, or 65,535 if there are
+    /// more.
     pub selectors: usize,
+    /// How long the reader has been open, in whole seconds.
+    pub age: Duration,
+    /// The bytes that the reader has read, as far as its program has noted them with
+    /// [`Reader::note_bytes`](crate::Reader::note_bytes).
+    pub bytes: u64,
+    /// The number that the program gave the reader with
+    /// [`Reader::set_tag`](crate::Reader::set_tag); 0 if it gave none.
+    pub tag: u64,
 }
 
 impl<P: Payload> Core<P> {
@@ -74,7 +111,8 @@ impl<P: Payload> Core<P> {
         let (topics, subscribers) = self.history.topics.len();
         let (events, bytes) = self.history.sizes();
         let published = self.history.published();
-        Totals { subscribers, topics, events, bytes, published, refusals: Refusals::default() }
+        let (refusals, store) = (Refusals::default(), None);
+        Totals { subscribers, topics, events, bytes, published, refusals, store }
     }
 
     pub(crate) fn topic(&self, address: &Address) -> Option<TopicOverview> {
@@ -98,24 +136,39 @@ impl<P: Payload> Core<P> {
         listed.found.iter().map(|topic| self.overview(topic)).collect()
     }
 
-    pub(crate) fn readers(&self) -> Vec<ReaderOverview> {
-        let (mut overviews, mut from) = (Vec::new(), Some(0));
-        // The list of readers is locked only for one batch, so that readers can come and leave
-        // between two batches.
+    pub(crate) fn readers(&self, now: Timestamp) -> Vec<ReaderOverview> {
+        let mut overviews = Vec::new();
+        self.each_reader(|reader, tail| {
+            overviews.push(ReaderOverview {
+                number: reader.number,
+                client: reader.client.clone(),
+                lag: reader.lag(tail),
+                selectors: reader.selectors.into(),
+                age: reader.age(now),
+                bytes: reader.bytes(),
+                tag: reader.tag(),
+            });
+        });
+        overviews
+    }
+
+    pub(crate) fn lags(&self) -> Lags {
+        let mut lags = Lags::default();
+        self.each_reader(|reader, tail| lags.note(reader.lag(tail)));
+        lags
+    }
+
+    /// Calls `see` with each reader and the tail. The list of readers is locked only for one batch,
+    /// so that readers can come and leave between two batches.
+    fn each_reader(&self, mut see: impl FnMut(&ReaderState, u64)) {
+        let mut from = Some(0);
         while let Some(start) = from {
-            overviews.reserve(WAKE_BATCH);
             let tail = self.history.tail();
             let readers = self.history.topics.everyone.readers.lock();
             let (batch, next) = readers.batch(start);
             from = next;
-            overviews.extend(batch.iter().flatten().map(|reader| ReaderOverview {
-                number: reader.number,
-                client: reader.client.clone(),
-                lag: reader.lag(tail),
-                selectors: reader.selectors as usize,
-            }));
+            batch.iter().flatten().for_each(|reader| see(reader, tail));
         }
-        overviews
     }
 
     fn overview(&self, topic: &Arc<Topic<P>>) -> TopicOverview {

@@ -212,6 +212,18 @@ impl<P: Payload> Reader<P> {
         self.state.number
     }
 
+    /// Gives the reader a number for overviews, such as a number that stands for the address of a
+    /// peer. The log does not use it.
+    pub fn set_tag(&self, tag: u64) {
+        self.state.set_tag(tag);
+    }
+
+    /// Adds to the bytes that overviews show for the reader. The log does not know the size of a
+    /// payload on its way to a client, so the program counts the bytes.
+    pub fn note_bytes(&mut self, bytes: usize) {
+        self.state.note_bytes(bytes);
+    }
+
     /// The topics, the patterns and the client that the reader was opened with. A topic that was
     /// named twice appears once.
     pub fn selection(&self) -> Selection {

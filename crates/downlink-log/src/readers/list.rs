@@ -223,7 +223,12 @@ mod tests {
     use super::*;
 
     fn reader(number: u64) -> Arc<ReaderState> {
-        let state = Arc::new(ReaderState::new(number, None, 1 + usize::from(number == 1)));
+        let state = Arc::new(ReaderState::new(
+            number,
+            None,
+            1 + usize::from(number == 1),
+            Default::default(),
+        ));
         state.next.store(5, crate::sync::Ordering::Relaxed);
         state
     }

@@ -1,8 +1,10 @@
 //! The part of a reader that other threads use: publishers wake it, and overviews show it.
 
+use std::time::Duration;
+
 use crate::readers::WakeSlot;
 use crate::sync::{AtomicU64, Ordering};
-use crate::types::ClientId;
+use crate::types::{ClientId, Timestamp};
 
 /// The state that one reader shares with publishers and overviews. It has a copy of the reader's
 /// next offset, but not the reader's position itself. Only the reader uses its position, and needs
@@ -28,15 +30,28 @@ pub(crate) struct ReaderState {
     /// only one thread can hold.
     counted: AtomicU64,
     pub(crate) client: Option<ClientId>,
+    /// The bytes that the reader has read. Only the reader writes it. Relaxed is enough, because
+    /// overviews only show it.
+    bytes: AtomicU64,
+    /// A number of the program that opened the reader. Relaxed is enough, because overviews only
+    /// show it.
+    tag: AtomicU64,
+    /// The second of the log time in which the reader was opened.
+    opened_secs: u32,
     /// The number of topics and patterns that the reader subscribed to, for overviews.
-    pub(crate) selectors: u32,
+    pub(crate) selectors: u16,
     /// Whether the reader is on more than one list. The list of everyone's topic does not count,
     /// because every reader is on it.
     pub(crate) has_several: bool,
 }
 
 impl ReaderState {
-    pub(crate) fn new(number: u64, client: Option<ClientId>, selectors: usize) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        client: Option<ClientId>,
+        selectors: usize,
+        now: Timestamp,
+    ) -> Self {
         let has_several = selectors + usize::from(client.is_some()) > 1;
         Self {
             next: AtomicU64::new(u64::MAX),
@@ -45,7 +60,10 @@ impl ReaderState {
             number,
             counted: AtomicU64::new(0),
             client,
-            selectors: u32::try_from(selectors).unwrap_or(u32::MAX),
+            bytes: AtomicU64::new(0),
+            tag: AtomicU64::new(0),
+            opened_secs: u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX),
+            selectors: u16::try_from(selectors).unwrap_or(u16::MAX),
             has_several,
         }
     }
@@ -59,6 +77,29 @@ impl ReaderState {
     pub(crate) fn lag(&self, tail: u64) -> u64 {
         let next = self.next.load(Ordering::Relaxed).min(tail);
         (self.newest.load(Ordering::Relaxed) + 1).saturating_sub(next)
+    }
+
+    /// Adds to the bytes that the reader has read. Only the reader may call this.
+    pub(crate) fn note_bytes(&self, bytes: usize) {
+        let before = self.bytes.load(Ordering::Relaxed);
+        self.bytes.store(before.wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_tag(&self, tag: u64) {
+        self.tag.store(tag, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag.load(Ordering::Relaxed)
+    }
+
+    /// How long the reader has been open, in whole seconds.
+    pub(crate) fn age(&self, now: Timestamp) -> Duration {
+        Duration::from_secs((now.as_millis() / 1_000).saturating_sub(self.opened_secs.into()))
     }
 
     /// Marks the reader as counted for the event at `offset`. Returns `false` if it was already

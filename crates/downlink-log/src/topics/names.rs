@@ -15,7 +15,9 @@ use smallvec::SmallVec;
 use crate::readers::ReaderState;
 use crate::sync::RwLock;
 use crate::topics::{COLLECTED_MAX, Collected, Lost, Topic};
-use crate::types::{Address, Limits, LogOptions, OpenError, Payload, Selection, address};
+use crate::types::{
+    Address, Limits, LogOptions, OpenError, Payload, Selection, Timestamp, address,
+};
 
 /// The maximum number of topics to collect before the lock of the names is released for a moment.
 /// So publishers wait only briefly when a hundred thousand topics must be collected at the same
@@ -124,6 +126,7 @@ impl<P: Payload> Topics<P> {
     /// [`OpenError`]. Nothing is changed then.
     pub(crate) fn enter(
         &self,
+        now: Timestamp,
         selection: &Selection,
         on_lost: impl Fn(&Address, Lost),
     ) -> Result<(Arc<ReaderState>, TopicSeats<P>), OpenError> {
@@ -131,8 +134,8 @@ impl<P: Payload> Topics<P> {
         let mut names = self.names.write();
         names.check(selection, &self.options.limits)?;
         let number = names.reader_number;
-        let reader =
-            Arc::new(ReaderState::new(number, selection.client.clone(), selection.selectors.len()));
+        let (client, selectors) = (selection.client.clone(), selection.selectors.len());
+        let reader = Arc::new(ReaderState::new(number, client, selectors, now));
         let mut seats = TopicSeats::new();
         seats.push(TopicSeat::take(&self.everyone, &reader));
         for address in &named {

@@ -436,6 +436,7 @@ impl Naive {
             bytes: state.bytes(),
             published: state.published,
             refusals: Default::default(),
+            store: None,
         }
     }
 }

@@ -66,7 +66,7 @@ fn a_dropped_payload_may_call_the_log() {
         let payload = loud(move || {
             called.totals(ms(0));
             called.topics(ms(0), "", None, 10);
-            called.readers();
+            called.readers(Timestamp::default());
             drop(called.open(ms(0), &selection(&["other", "*"]), &Start::Earliest));
             append_all(&called, 0, [draft_of(&[topic("said")], loud(|| {}))]).unwrap();
             calls.fetch_add(1, Ordering::Relaxed);

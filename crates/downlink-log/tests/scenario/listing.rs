@@ -1,6 +1,6 @@
 //! Tests of the lists of topics and readers that the log returns.
 
-use downlink_log::{Log, Start, Topic};
+use downlink_log::{Log, Start, Timestamp, Topic};
 
 use crate::support::{Load, append, client, ms, options, selection, topic};
 
@@ -57,7 +57,7 @@ fn a_topic_shows_its_subscribers_and_events() {
     let c = log.topic(ms(0), &topic("c")).unwrap();
     assert_eq!((c.subscribers, c.events, c.oldest), (1, 0, None));
     assert_eq!(log.topic(ms(0), &topic("nothing")), None);
-    let seen = log.readers();
+    let seen = log.readers(Timestamp::default());
     assert_eq!((seen.len(), seen[0].number, seen[0].selectors), (1, reader.number(), 3));
     assert_eq!((seen[0].lag, reader.lag(reader.cursor().next)), (1, 1));
 }

@@ -93,6 +93,7 @@ pub(super) async fn publish(
     };
     let receipts = batch.publish().map_err(refused)?;
     let confirmed = BatchError::durable(&receipts).await.map_err(refused)?;
+    confirmed.iter().for_each(|confirmed| app.numbers.note_confirmed(confirmed));
     let ids: Vec<&str> = confirmed.iter().map(|confirmed| confirmed.id().as_str()).collect();
     let status = reply::published_status(settings);
     Ok((status, reply::json(&json!({ "ids": ids }))).into_response())

@@ -5,7 +5,7 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::access::Caller;
+use downlink::{access::Caller, hub::ClientOrder, serve::AddressKey};
 use downlink_access::Right;
 use serde_json::{Value, json};
 
@@ -26,20 +26,29 @@ pub(super) async fn clients(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     caller.check(Right::Admin)?;
-    let query = Query::read(query.as_deref(), &["limit"])?;
+    let query = Query::read(query.as_deref(), &["limit", "sort"])?;
     let limit = query.number("limit")?.unwrap_or(LISTED);
     if limit == 0 || limit > LISTED_MAX {
         return Err(bad_request(format!("The parameter limit is between 1 and {LISTED_MAX}.")));
     }
+    let order = match query.one("sort")? {
+        None | Some("lag") => ClientOrder::Lag,
+        Some("age") => ClientOrder::Age,
+        Some("bytes") => ClientOrder::Bytes,
+        Some(_) => return Err(bad_request("The parameter sort is lag, age or bytes.")),
+    };
     let connections = app.hub.stats().subscribers;
-    let clients = app.hub.client_overviews(limit);
+    let clients = app.hub.client_overviews_by(order, limit);
     let rows: Vec<Value> = clients
         .iter()
         .map(|client| {
             json!({
                 "connection": client.number.to_string(),
                 "client": client.client.as_ref().map(|client| client.as_str()),
+                "address": AddressKey::from_number(client.tag).map(|key| key.to_string()),
+                "age": client.age.as_secs(),
                 "lag": client.lag,
+                "bytes": client.bytes,
                 "topics": client.selectors,
             })
         })

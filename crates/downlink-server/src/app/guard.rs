@@ -26,7 +26,7 @@ use downlink::{
 
 use super::{
     discard,
-    reply::{Refused, bad_request, forbidden, not_found, shown},
+    reply::{Refused, RefusedAs, bad_request, forbidden, not_found, shown},
     state::App,
 };
 use crate::access::{ClientAddress, Credentials, Role, Rules, is_open};
@@ -72,6 +72,9 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             refused.into_response_for(by_event_source)
         }
     };
+    if let Some(refused_as) = response.extensions().get().copied() {
+        count(&app, &method, uri.path(), refused_as);
+    }
     rules.origins.mark(&origin, response.headers_mut());
     // If the body was not read to its end, an HTTP/1 connection cannot carry another request.
     if cut.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
@@ -80,6 +83,16 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let status = response.status().as_u16();
     tracing::debug!(%method, path = %shown(uri.path()), status, "answered");
     response
+}
+
+/// Counts a refused request for the metrics.
+fn count(app: &App, method: &Method, path: &str, refused_as: RefusedAs) {
+    if *method == Method::POST && ["/events", "/events/batch"].contains(&path) {
+        app.numbers.note_publish(refused_as.result);
+    }
+    if let Some(code) = refused_as.code {
+        app.numbers.note_auth_failure(code);
+    }
 }
 
 /// Where a request comes from.

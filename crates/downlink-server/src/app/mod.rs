@@ -15,7 +15,10 @@ mod discard;
 mod envelope;
 mod foreign;
 mod guard;
+mod metrics;
+mod numbers;
 mod page;
+mod process;
 mod publish;
 mod query;
 mod reply;
@@ -28,10 +31,7 @@ mod subscribe;
 mod tickets;
 mod topics;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -41,6 +41,7 @@ use axum::{
 };
 use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention};
 
+pub use self::numbers::Numbers;
 use self::state::App;
 use crate::{
     access::{Control, Role},
@@ -101,10 +102,17 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         .build()
 }
 
-/// The routes of the server, for this hub and one listener.
-pub fn app(hub: Hub<String>, settings: Settings, control: Arc<Control>, role: Role) -> Router {
+/// The routes of the server, for this hub and one listener. All listeners of a server share
+/// `numbers`.
+pub fn app(
+    hub: Hub<String>,
+    settings: Settings,
+    control: Arc<Control>,
+    role: Role,
+    numbers: Arc<Numbers>,
+) -> Router {
     let settings = Arc::new(settings);
-    let app = App { hub, settings, control, role, started: SystemTime::now() };
+    let app = App { hub, settings, control, role, numbers };
     page::routes()
         .route("/events", get(subscribe::subscribe).post(publish::publish))
         .route("/events/batch", post(batch::publish))

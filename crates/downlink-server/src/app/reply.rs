@@ -17,6 +17,7 @@ use downlink::{
 use downlink_access::AccessError;
 use serde::Serialize;
 
+use super::numbers::PublishResult;
 use crate::{access::Exceeded, config::Settings};
 
 /// The time after which a refused client should try again. It is random, so that clients that were
@@ -35,12 +36,21 @@ pub(super) struct Refused {
     /// The time after which the client should try again. `None` for a refusal that is not
     /// temporary.
     later: Option<Spread>,
+    /// The result of the publish, if the status does not say it.
+    result: Option<PublishResult>,
+}
+
+/// What a refusal counts as in the metrics. It is an extension of the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusedAs {
+    pub(super) code: Option<&'static str>,
+    pub(super) result: PublishResult,
 }
 
 impl Refused {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let later = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(LATER);
-        Self { status, detail: detail.into(), code: None, challenge: None, later }
+        Self { status, detail: detail.into(), code: None, challenge: None, later, result: None }
     }
 
     pub(super) fn code(self, code: &'static str) -> Self {
@@ -61,20 +71,30 @@ impl Refused {
     /// temporary refusal, it gets a stream that ends at once, and it reconnects later. After a
     /// revocation, it gets `204`, and does not reconnect.
     pub(super) fn into_response_for(self, browser: bool) -> Response {
-        match self.later {
+        let refused_as = self.refused_as();
+        let mut response = match self.later {
             Some(later) if browser => refuse(&self.detail, later, true).into_response(),
             _ if browser && self.code == Some("revoked") => StatusCode::NO_CONTENT.into_response(),
             _ => self.into_response(),
-        }
+        };
+        response.extensions_mut().insert(refused_as);
+        response
+    }
+
+    fn refused_as(&self) -> RefusedAs {
+        let result = self.result.unwrap_or_else(|| PublishResult::of_status(self.status));
+        RefusedAs { code: self.code, result }
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Self { status, detail, code, challenge, later } = self;
+        let refused_as = self.refused_as();
+        let Self { status, detail, code, challenge, later, .. } = self;
         let problem = Problem::new(status).detail(detail);
         let problem = code.into_iter().fold(problem, Problem::code);
         let mut response = problem.into_response();
+        response.extensions_mut().insert(refused_as);
         let headers = response.headers_mut();
         if let Some(challenge) = challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -142,7 +162,8 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
         PublishError::Closed => " Try again later.",
         _ => "",
     };
-    Refused::new(error.to_problem().status(), sentence(error) + advice)
+    let refused = Refused::new(error.to_problem().status(), sentence(error) + advice);
+    Refused { result: PublishResult::of_error(error), ..refused }
 }
 
 /// Waits until the store confirms an event, and returns the status of the answer. With relaxed

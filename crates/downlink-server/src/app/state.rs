@@ -3,10 +3,11 @@
 //! axum passes a clone of the state to each route. All clones refer to the same hub (the log of
 //! events with its subscriptions), settings and access control.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use downlink::hub::Hub;
 
+use super::numbers::Numbers;
 use crate::{
     access::{Control, Role},
     config::Settings,
@@ -20,6 +21,6 @@ pub(crate) struct App {
     pub(crate) control: Arc<Control>,
     /// The role of the listener through which the request has come.
     pub(crate) role: Role,
-    /// The time at which the server started, for the metrics.
-    pub(crate) started: SystemTime,
+    /// The counts that all listeners of the server share.
+    pub(crate) numbers: Arc<Numbers>,
 }

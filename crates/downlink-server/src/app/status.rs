@@ -1,7 +1,5 @@
 //! `GET /healthz`, `GET /readyz` and `GET /metrics`: liveness, readiness and metrics of the server.
 
-use std::time::UNIX_EPOCH;
-
 use axum::{
     Extension,
     extract::{RawQuery, State},
@@ -11,13 +9,8 @@ use axum::{
 
 use downlink::access::Caller;
 use downlink_access::Right;
-use prometheus_client::{
-    encoding::text,
-    metrics::{gauge::ConstGauge, info::Info},
-    registry::{Registry, Unit},
-};
 
-use super::{classic, query::Query, reply::Refused, state::App};
+use super::{classic, metrics, query::Query, reply::Refused, state::App};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -49,13 +42,11 @@ pub(super) async fn metrics(
 ) -> Result<Response, Refused> {
     caller.check(Right::Admin)?;
     Query::read(query.as_deref(), &[])?;
-    let mut registry = Registry::default();
-    app.hub.stats().register(&mut registry);
-    describe_program(&app, &mut registry);
-    let mut text = String::new();
-    text::encode(&mut text, &registry).map_err(|_| {
-        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The metrics cannot be written.")
-    })?;
+    let text = tokio::task::spawn_blocking(move || metrics::text(&app)).await;
+    let Ok(Ok(text)) = text else {
+        let said = "The metrics cannot be written.";
+        return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, said));
+    };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let (content_type, text) = if accept.is_some_and(classic::is_preferred) {
         (classic::CONTENT_TYPE, classic::from_openmetrics(&text))
@@ -64,15 +55,4 @@ pub(super) async fn metrics(
     };
     let headers = [(header::CONTENT_TYPE, content_type), (header::VARY, "Accept")];
     Ok((headers, text).into_response())
-}
-
-/// Adds the version and the start time to the metrics. If the start time has changed, a program
-/// that reads the metrics knows that all counters began at 0 again.
-fn describe_program(app: &App, registry: &mut Registry) {
-    let build = Info::new([("version", crate::VERSION)]);
-    registry.register("downlink_build", "The version of the server", build);
-    let started = app.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let started = ConstGauge::new(started.as_secs_f64());
-    let help = "The time at which the server started, since 1970";
-    registry.register_with_unit("downlink_start_time", help, Unit::Seconds, started);
 }

@@ -18,6 +18,7 @@ use downlink::{
     adapters::{SubscriptionFrames, ToFrame},
     http::FrameSource,
     hub::{ClientId, Published, Selection, Start, Subscribe, SubscribeErrorKind, TopicSelector},
+    serve::AddressKey,
 };
 use downlink_access::Proof;
 use http_body_util::BodyExt as _;
@@ -68,7 +69,9 @@ async fn open(
         app.control.count_names(caller, from.0.address, from.0.shares_connection, &asked)?;
     let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
-    let subscription = match subscribe.resume(last).open().await {
+    // `GET /clients` shows the address. The key takes 8 bytes, whatever the address is.
+    let address = from.0.address.ip().map_or(0, |ip| AddressKey::of(ip).to_number());
+    let subscription = match subscribe.tag(address).resume(last).open().await {
         Ok(subscription) => subscription,
         Err(error) => return Ok(error.into_response()),
     };

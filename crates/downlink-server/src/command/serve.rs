@@ -155,8 +155,10 @@ async fn serve(
     };
     mode.control.restore_revocations(&settings)?;
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
+    let numbers = Arc::<app::Numbers>::default();
     let of = |role: Role, connections_max| Serving {
         hub: &hub,
+        numbers: &numbers,
         settings: &settings,
         control: &mode.control,
         abuse: mode.abuse.as_ref().filter(|_| role.is_public()),
@@ -231,6 +233,7 @@ struct Addresses {
 /// One listener of the server.
 struct Serving<'a> {
     hub: &'a Hub<String>,
+    numbers: &'a Arc<app::Numbers>,
     settings: &'a Settings,
     control: &'a Arc<Control>,
     abuse: Option<&'a AbuseLimits>,
@@ -259,15 +262,19 @@ impl Serving<'_> {
         listener: L,
         drained: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Self { hub, settings, control, abuse, role, connections_max } = self;
-        let app = app::app(hub.clone(), settings.clone(), Arc::clone(control), role);
+        let Self { hub, numbers, settings, control, abuse, role, connections_max } = self;
+        let control = Arc::clone(control);
+        let app = app::app(hub.clone(), settings.clone(), control, role, Arc::clone(numbers));
+        let is_admin = matches!(role, Role::Admin | Role::AdminSocket);
+        let stats = numbers.listener(if is_admin { "admin" } else { "public" });
         let mut server = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)
             .answer_at_limit(app::ANSWERED_AT_LIMIT)
             .write_stall_max(settings.write_stall_max)
             .unsent_bytes_max(settings.unsent_bytes_max)
-            .drain_within(settings.drain_within);
+            .drain_within(settings.drain_within)
+            .record_stats(&stats);
         if let Some(connections_max) = connections_max {
             server = server.connections_max(connections_max);
         }

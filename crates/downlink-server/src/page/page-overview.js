@@ -1,5 +1,5 @@
-// Shows the server's metrics, topics and clients. While the page is visible, it requests all three
-// every two seconds.
+// Shows the server's metrics, topics, clients and readiness. While the page is visible, it requests
+// all of them every two seconds.
 
 import { count, element, plain, rate } from "./page-text.js";
 
@@ -23,7 +23,7 @@ class Table {
     this.#makeFirst = makeFirst;
   }
 
-  /** Shows these rows, each `{ key, texts, tag, className }`, in this order. */
+  /** Shows these rows, each `{ key, texts, tag, className, title }`, in this order. */
   show(rows) {
     const keys = new Set(rows.map(({ key }) => key));
     for (const [key, row] of this.#rows) {
@@ -31,9 +31,10 @@ class Table {
       row.remove();
       this.#rows.delete(key);
     }
-    rows.forEach(({ key, texts, tag = "", className = "" }, at) => {
+    rows.forEach(({ key, texts, tag = "", className = "", title = "" }, at) => {
       const row = this.#rows.get(key) ?? this.#make(key);
       row.className = className;
+      row.title = title;
       write(row.querySelector(".tag"), tag);
       texts.forEach((text, cell) => write(row.children[cell + 1], text));
       const here = this.#body.children[at] ?? null;
@@ -91,6 +92,7 @@ export class Overview {
   #topics;
   #clients;
   #notes;
+  #health;
   #own;
   #prefix = "";
   /** The number of events published to each topic at the last update, and the update's time.  */
@@ -114,6 +116,7 @@ export class Overview {
     });
     this.#clients = new Table(by("clients"), 3, (key) => element("span", "", plain(JSON.parse(key)[1] ?? "–")));
     this.#notes = { topics: by("topics-note"), clients: by("clients-note") };
+    this.#health = by("health");
     this.#own = own;
     document.addEventListener("visibilitychange", () => this.look());
   }
@@ -138,8 +141,14 @@ export class Overview {
   /** Requests and shows all parts. If one request fails, the other parts are still shown. */
   async #lookOnce() {
     const query = new URLSearchParams({ limit: ROWS_MAX, prefix: this.#prefix });
-    const parts = [askJson(`topics?${query}`), askJson(`clients?limit=${ROWS_MAX}`), askText("metrics")];
-    const [topics, clients, metrics] = await Promise.allSettled(parts);
+    const parts = [
+      askJson(`topics?${query}`),
+      askJson(`clients?sort=lag&limit=${ROWS_MAX}`),
+      askText("metrics"),
+      askText("readyz"),
+    ];
+    const [topics, clients, metrics, ready] = await Promise.allSettled(parts);
+    this.#showHealth(ready.reason?.message ?? "");
     this.clockAhead = topics.value?.clock ?? clients.value?.clock ?? this.clockAhead;
     if (topics.value) this.#showTopics(topics.value.body);
     else this.#notes.topics.textContent = `No answer: ${topics.reason.message}`;
@@ -148,7 +157,13 @@ export class Overview {
     // The server sends the client with the largest lag first.
     const lag = clients.value ? (clients.value.body.clients[0]?.lag ?? 0) : null;
     this.#strip.show({ metrics: metrics.value, lag });
-    return [topics, clients, metrics].every(({ status }) => status === "fulfilled");
+    return [topics, clients, metrics, ready].every(({ status }) => status === "fulfilled");
+  }
+
+  /** Shows why the server is not ready. If it is ready, shows nothing. */
+  #showHealth(reason) {
+    this.#health.hidden = reason === "";
+    write(this.#health, reason && `Not ready: ${reason}`);
   }
 
   #showTopics({ topics, next }) {
@@ -167,13 +182,18 @@ export class Overview {
   }
 
   #showClients({ clients, connections }) {
-    const rows = clients.map(({ connection, client, lag, topics }) => {
+    const rows = clients.map(({ connection, client, address, age, lag, bytes, topics }) => {
       const own = connection === this.#own();
       // A restarted server reuses connection numbers, so the key includes the client.
       const key = JSON.stringify([connection, client]);
       const className = [own && "own", lag > 0 && "behind"].filter(Boolean).join(" ");
       const texts = [connection, count(lag), count(topics)];
-      return { key, texts, tag: own ? "this page" : "", className };
+      const title = [
+        address ?? "no known address",
+        `open for ${count(age)} s`,
+        `${count(bytes)} bytes of events`,
+      ].join(", ");
+      return { key, texts, tag: own ? "this page" : "", className, title };
     });
     this.#clients.show(rows);
     const shown = connections > rows.length ? `${count(rows.length)} of ${count(connections)}, ` : "";

@@ -1,16 +1,17 @@
-// The strip of numbers: connections, rates, lag and memory. Each number has a graph of the last two
+// The strip of numbers: connections, rates, lag, memory and store. Each number has a graph of the last two
 // minutes. A number that the server does not send is shown as a dash.
 
-import { element, rate, short } from "./page-text.js";
+import { compact, element, rate, short } from "./page-text.js";
 
 /** The points of a graph: one every two seconds, for two minutes. */
 const POINTS_MAX = 60;
 const SVG = "http://www.w3.org/2000/svg";
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/** Reads the metrics that have no labels. Returns their values by name. */
+/** Reads the metrics that have no labels, and those of the public listener. Returns their values by
+ * name. */
 export function parseMetrics(text) {
-  const found = [...text.matchAll(/^([a-z_]+) ([0-9.eE+-]+)$/gm)];
+  const found = [...text.matchAll(/^([a-z_]+)(?:\{listener="public"\})? ([0-9.eE+-]+)$/gm)];
   return new Map(found.map(([, name, value]) => [name, Number(value)]));
 }
 
@@ -70,6 +71,8 @@ class Tile {
 export class Strip {
   #tiles;
   #memoryTitle;
+  /** The maximum number of connections, or null if it is unknown. */
+  #connectionsMax = null;
   /** The counters from the last answer, and the time of this answer. */
   #before = { counters: new Map(), at: 0 };
 
@@ -79,11 +82,15 @@ export class Strip {
     const perSecond = (value) => [rate(value), "/s"];
     this.#memoryTitle = by("memory-title");
     this.#tiles = {
-      connections: new Tile(by("connections"), number),
+      connections: new Tile(by("connections"), (value) => [
+        short(value),
+        this.#connectionsMax === null ? "" : `of ${compact(this.#connectionsMax)}`,
+      ]),
       published: new Tile(by("events-in"), perSecond),
       delivered: new Tile(by("deliveries-out"), perSecond),
       lag: new Tile(by("largest-lag"), (value) => [short(value), value === 1 ? "event" : "events"]),
       memory: new Tile(by("memory"), bytes),
+      store: new Tile(by("store"), bytes),
     };
   }
 
@@ -92,11 +99,14 @@ export class Strip {
     const counters = parseMetrics(metrics ?? "");
     const of = (name) => counters.get(`downlink_${name}`) ?? null;
     const since = (name) => this.#rateOf(`downlink_${name}_total`, counters, at);
-    this.#tiles.connections.add(of("subscribers"));
+    this.#connectionsMax = of("connections_max");
+    this.#tiles.connections.add(of("connections") ?? of("subscribers"));
     this.#tiles.published.add(since("events_published"));
     this.#tiles.delivered.add(since("events_delivered"));
     this.#tiles.lag.add(lag);
     this.#showMemory(counters.get("process_resident_memory_bytes"), of("bytes_kept"));
+    const [file, log] = [of("store_bytes"), of("store_wal_bytes")];
+    this.#tiles.store.add(file === null ? null : file + (log ?? 0));
     this.#before = { counters, at };
   }
 

@@ -1,14 +1,16 @@
 // Functions for texts and elements that all parts of the page use.
 
 const numbers = new Intl.NumberFormat("en");
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const compactly = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 /** The function `short` writes this number and larger ones in a short form, such as 100K. */
 const SHORT_FROM = 100_000;
 
 /** The text of a number with all its digits. */
 export const count = (number) => numbers.format(number);
 /** The text of a number with at most six characters. */
-export const short = (number) => (number < SHORT_FROM ? count(number) : compact.format(number));
+export const short = (number) => (number < SHORT_FROM ? count(number) : compactly.format(number));
+/** The text of a number with at most four characters, such as 1K. */
+export const compact = (number) => compactly.format(number);
 
 /** Makes an element with text. All received data is shown through this function. */
 export function element(name, className, text) {

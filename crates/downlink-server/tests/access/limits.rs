@@ -141,6 +141,9 @@ async fn an_address_publishes_at_the_rate_of_its_limit() {
     assert!(detail.starts_with("Event 4 of the stream: "), "{detail}");
     assert!(detail.contains(" Published: 3, "), "{detail}");
     assert_eq!(site.events("rooms/1").await, 9);
+    // One request, one batch and one stream were refused.
+    let limited = site.metric("downlink_publishes_total{result=\"rate_limited\"}").await;
+    assert_eq!(limited, "3");
     // Events that are published with a key do not count towards the limit of the address.
     for _ in 0..5 {
         site.publish("topic=rooms/1", "x").await;
@@ -330,6 +333,35 @@ async fn connect(site: &Site) -> Stream {
     site.subscribe(Request::get("/events?topic=news")).await
 }
 
+/// The metric of the connections that were refused because of this limit.
+fn refused_connections(limit: &str) -> String {
+    format!("downlink_connections_refused_total{{listener=\"public\",reason=\"{limit}\"}}")
+}
+
+#[tokio::test]
+async fn refusals_of_access_control_are_counted_by_their_code() {
+    let site = Site::start(&["--public", "news"]);
+    let count =
+        async |code| site.metric(&format!("downlink_auth_failures_total{{code=\"{code}\"}}")).await;
+    for (code, due) in [("key_unknown", "0"), ("token_missing", "0"), ("topic_denied", "0")] {
+        assert_eq!(count(code).await, due, "{code}");
+    }
+    let unknown = Request::post("/events?topic=rooms/1", "x").bearer("guess");
+    assert_eq!(unknown.ask(site.public()).await.outcome(), "401 key_unknown");
+    let secret = Request::get("/events?topic=secret");
+    assert_eq!(secret.ask(site.public()).await.outcome(), "401 token_missing");
+    let other = Request::get("/events?topic=secret").bearer(&site.keys.user("ada"));
+    assert_eq!(other.ask(site.public()).await.outcome(), "403 topic_denied");
+    connect(&site).await;
+    for (code, due) in [("key_unknown", "1"), ("token_missing", "1"), ("topic_denied", "1")] {
+        assert_eq!(count(code).await, due, "{code}");
+    }
+    assert_eq!(site.metric("downlink_publishes_total{result=\"denied\"}").await, "1");
+    // The request for the metrics itself has a connection to the admin listener.
+    let admin = site.metric("downlink_connections{listener=\"admin\"}").await;
+    assert_ne!(admin, "0");
+}
+
 #[tokio::test]
 async fn the_connections_of_an_address_are_limited() {
     let flags = ["--connections-per-address-max", "2", "--public", "news"];
@@ -338,6 +370,7 @@ async fn the_connections_of_an_address_are_limited() {
     let answer = Request::get("/events?topic=news").ask(site.public()).await;
     assert_eq!(answer.outcome(), "429 too_many_requests");
     assert!(answer.header("retry-after").is_some());
+    assert_eq!(site.metric(&refused_connections("connections_per_address_max")).await, "1");
     site.assert_comes_back(Request::get("/events?topic=news")).await;
     assert_eq!(Request::get("/healthz").ask(site.public()).await.status, 200);
     // The limit does not apply to the admin listener.
@@ -361,6 +394,7 @@ async fn an_address_connects_at_the_rate_of_its_limit() {
     }
     let answer = Request::get("/events?topic=news").ask(site.public()).await;
     assert_eq!(answer.outcome(), "429 too_many_requests");
+    assert_eq!(site.metric(&refused_connections("connects_per_address")).await, "1");
     site.assert_comes_back(Request::get("/events?topic=news")).await;
     // The limit does not apply to a trusted proxy, because its connections are from many clients.
     let flags = ["--connects-per-address", "1/h,burst:2", "--public", "news"];

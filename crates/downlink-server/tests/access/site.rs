@@ -117,6 +117,13 @@ impl Site {
         request.bearer(&self.keys.admin_key()).ask(self.admin()).await
     }
 
+    /// The value of a metric.
+    pub(crate) async fn metric(&self, name: &str) -> String {
+        let body = self.operate(Request::get("/metrics")).await.body;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {body}")).to_owned()
+    }
+
     /// Publishes an event with the publish key, and returns its id.
     pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
         let request = Request::post(format!("/events?{query}"), data);

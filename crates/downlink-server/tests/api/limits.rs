@@ -82,6 +82,17 @@ async fn connections_above_their_limit_are_refused() {
         assert_eq!(answer.status, 200, "{path}");
         assert_eq!(answer.header("connection"), Some("close"));
     }
+    let metrics = server.get("/metrics").await.body;
+    let refused = "connections_refused_total{listener=\"public\",reason=\"connections_max\"} ";
+    for line in [
+        "connections{listener=\"public\"} 1",
+        "connections_max{listener=\"public\"} 1",
+        // The first request was refused. The four requests since then were answered, but their
+        // connections were above the limit.
+        &format!("{refused}5"),
+    ] {
+        assert!(metrics.contains(&format!("\ndownlink_{line}\n")), "{line}: {metrics}");
+    }
     assert_browser_must_reconnect_later(&server, "topic=a").await;
     server.hub.to("a").publish("x".to_owned()).expect("there is room");
     assert_eq!(stream.data().await, "x");

@@ -158,13 +158,16 @@ impl Server {
         let hub = app::hub(&settings).expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
-        let app = app::app(hub.clone(), settings.clone(), Arc::new(control), role);
+        let numbers = Arc::<app::Numbers>::default();
+        let stats = numbers.listener("public");
+        let app = app::app(hub.clone(), settings.clone(), Arc::new(control), role, numbers);
         let mut serve = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)
             .answer_at_limit(app::ANSWERED_AT_LIMIT)
             .write_stall_max(settings.write_stall_max)
-            .drain_within(settings.drain_within);
+            .drain_within(settings.drain_within)
+            .record_stats(&stats);
         if let Some(connections_max) = settings.connections_max {
             serve = serve.connections_max(connections_max);
         }

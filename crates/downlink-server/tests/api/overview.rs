@@ -109,6 +109,8 @@ async fn clients_are_listed_and_disconnected() {
     assert_eq!(rows.iter().filter(|row| row["client"] == Value::Null).count(), 1);
     for row in rows {
         assert!(row["connection"].is_string() && row["topics"].is_u64(), "{row}");
+        assert!(row["age"].is_u64() && row["address"] == "127.0.0.1", "{row}");
+        assert_eq!(row["bytes"], 0);
         assert_eq!(row["lag"], 0);
     }
     let one = server.get("/clients?limit=1").await.json();
@@ -131,11 +133,32 @@ async fn clients_are_listed_and_disconnected() {
 }
 
 #[tokio::test]
+async fn clients_are_sorted_by_bytes_or_by_age() {
+    let server = Server::start().await;
+    let _first = server.subscribe("client=first&topic=a").await;
+    let mut second = server.subscribe("client=second&topic=b").await;
+    server.publish("topic=b", "hello").await;
+    assert_eq!(second.data().await, "hello");
+    for (sort, first) in [("bytes", "second"), ("age", "first"), ("lag", "first")] {
+        let list = server.get(&format!("/clients?sort={sort}&limit=1")).await.json();
+        assert_eq!(list["clients"][0]["client"], first, "{sort}: {list}");
+    }
+    let list = server.get("/clients?sort=bytes").await.json();
+    let bytes = |index: usize| list["clients"][index]["bytes"].as_u64().expect("a number");
+    assert!(bytes(0) >= "data:hello\n\n".len() as u64 && bytes(1) == 0, "{list}");
+    for query in ["sort=", "sort=client", "sort=lag&sort=age"] {
+        server.get(&format!("/clients?{query}")).await.problem(400);
+    }
+}
+
+#[tokio::test]
 async fn a_draining_server_is_healthy_but_not_ready() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await.body, "ok\n");
     assert_eq!(server.get("/readyz").await.body, "ready\n");
+    assert!(server.get("/metrics").await.body.contains("\ndownlink_draining 0\n"));
     server.hub.drain();
+    assert!(server.get("/metrics").await.body.contains("\ndownlink_draining 1\n"));
     assert_eq!(server.get("/healthz").await.status, 200);
     let answer = server.get("/readyz").await;
     assert!(answer.header("retry-after").is_some());
@@ -161,6 +184,9 @@ async fn metrics_are_classic_text_on_request() {
             }
             None => {
                 let name = line.split(['{', ' ']).next().expect("a name");
+                // The samples of a histogram have these suffixes.
+                let suffixes = ["_bucket", "_sum", "_count"];
+                let name = suffixes.iter().find_map(|it| name.strip_suffix(it)).unwrap_or(name);
                 assert!(described.contains(name), "{line} is not described");
             }
         }

@@ -16,6 +16,7 @@ mod disk;
 mod failing;
 mod locks;
 mod memory;
+mod metrics;
 mod persisting;
 mod ready;
 mod restoring;

@@ -78,6 +78,9 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
     assert_eq!(published, kept.len().to_string());
     let refused = metric(&server, "downlink_publishes_refused_total{reason=\"disk_full\"}").await;
     assert_eq!(refused, "4");
+    let results = "downlink_publishes_total{result=";
+    assert_eq!(metric(&server, &format!("{results}\"disk_full\"}}")).await, "4");
+    assert_eq!(metric(&server, &format!("{results}\"published\"}}")).await, published);
 
     // The server must become ready again without a publish, because a load balancer sends no
     // requests to a server that is not ready.

@@ -2,18 +2,18 @@
 //!
 //! Users depend on the names of the metrics, so the names must not change. No metric declares a
 //! unit, because OpenMetrics requires a declared unit at the end of the metric's name. The name
-//! `downlink_bytes_kept` has the unit in the middle.
+//! `downlink_bytes_kept` has the unit in the middle. The counts begin when the hub is made.
 
 use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
-use super::{Refusals, Stats, control};
+use super::{COMMIT_SECONDS, LAG_EVENTS, Refusals, Stats, control};
 
 impl Stats {
     /// The numbers as OpenMetrics text. Serve it with the content type
@@ -62,7 +62,21 @@ impl Collector for Stats {
         let ends = self.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
         let gaps = self.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
-        out.by_reason("gaps", "Gaps reported, by reason", gaps)
+        out.by_reason("gaps", "Gaps reported, by reason", gaps)?;
+        if let Some(store) = self.store {
+            let says = "Events that wait for their commit in the store";
+            out.gauge("store_queue_events", says, store.queue_events)?;
+            let says = "Time of the commits of the store, in seconds";
+            let (counts, sum) = (&store.commits.counts, store.commits.sum.as_secs_f64());
+            out.histogram("store_commit_seconds", says, &COMMIT_SECONDS, counts, sum)?;
+        }
+        let Some(lags) = self.lags else { return Ok(()) };
+        let says = "Lag of the open subscription that is furthest behind, in events";
+        out.gauge("lag_events_max", says, usize::try_from(lags.max).unwrap_or(usize::MAX))?;
+        let says = "Lags of the subscriptions that are open now, in events; not a count since the \
+                    start, so use it without rate()";
+        let bounds = LAG_EVENTS.map(|bound| bound as f64);
+        out.histogram("lag_events", says, &bounds, &lags.counts, lags.sum as f64)
     }
 }
 
@@ -82,6 +96,22 @@ impl MetricsWriter<'_, '_> {
     fn metric(&mut self, name: &str, says: &str, metric: &impl EncodeMetric) -> fmt::Result {
         let (name, says) = described(name, says);
         metric.encode(self.0.encode_descriptor(&name, &says, None, metric.metric_type())?)
+    }
+
+    /// `counts` has one number for each bound, and one for the larger values.
+    fn histogram(
+        &mut self,
+        name: &str,
+        says: &str,
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) -> fmt::Result {
+        let (name, says) = described(name, says);
+        let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+        let mut out = self.0.encode_descriptor(&name, &says, None, MetricType::Histogram)?;
+        out.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
     }
 
     fn by_reason(

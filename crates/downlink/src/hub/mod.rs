@@ -47,15 +47,15 @@ pub use clock::Clock;
 pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
-    Address, ClientId, GapReason, InvalidName, Limits, Offset, OpenError,
-    ReaderOverview as ClientOverview, Refusals, Retention, Selection, Timestamp, Topic,
-    TopicSelector,
+    Address, COMMIT_SECONDS, ClientId, CommitTimes, GapReason, InvalidName, LAG_EVENTS, Lags,
+    Limits, Offset, OpenError, ReaderOverview as ClientOverview, Refusals, Retention, Selection,
+    StoreTotals, Timestamp, Topic, TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
 pub use handle::Hub;
 pub use observe::{Connection, DisconnectReason, Observer};
-pub use overview::TopicOverview;
+pub use overview::{ClientOrder, TopicOverview};
 pub use publish::{ADDRESSES_MAX, Publish, is_reserved_type};
 pub use publish_error::{PublishError, RETRY_MAX, RETRY_MIN};
 pub(crate) use read_mode::ReadMode;

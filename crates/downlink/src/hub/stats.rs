@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use downlink_log::Totals;
+use downlink_log::{Lags, StoreTotals, Totals};
 
 use super::{
     DisconnectReason, GapReason, Refusals, control::GAP_REASONS, observe::DISCONNECT_REASONS,
@@ -48,6 +48,12 @@ pub struct Stats {
     pub disconnects: Vec<(DisconnectReason, u64)>,
     /// The number of gaps reported, by reason.
     pub gaps: Vec<(GapReason, u64)>,
+    /// The queue and the commits of the store. `None` if the hub has no store.
+    pub store: Option<StoreTotals>,
+    /// The lags of the open subscriptions, from
+    /// [`Hub::stats_with_lags`](super::Hub::stats_with_lags). `None` from
+    /// [`Hub::stats`](super::Hub::stats), which does not look at each subscription.
+    pub lags: Option<Lags>,
 }
 
 impl Counters {
@@ -85,6 +91,8 @@ impl Counters {
             refused: self.refused.load(Ordering::Relaxed),
             disconnects: counts(&self.disconnected, DISCONNECT_REASONS),
             gaps: counts(&self.gaps, GAP_REASONS),
+            store: totals.store,
+            lags: None,
         }
     }
 }

@@ -48,6 +48,7 @@ pub struct Subscribe<T: Send + Sync + 'static> {
     filter: Option<Filter<T>>,
     announce_alive: bool,
     open_event: bool,
+    tag: u64,
     error: Option<SubscribeErrorKind>,
 }
 
@@ -102,6 +103,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             filter: None,
             announce_alive: false,
             open_event: self.0.settings.open_event,
+            tag: 0,
             error: None,
         }
     }
@@ -224,6 +226,13 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
+    /// A number of your app, such as the address of the peer. Overviews of subscriptions show it
+    /// ([`ClientOverview::tag`](super::ClientOverview)). Default: 0.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
     /// Opens the subscription. After this returns, every published event that the subscription
     /// selects reaches it exactly once and in order.
     ///
@@ -267,6 +276,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             OpenError::Closed => SubscribeErrorKind::Closed,
             error => SubscribeErrorKind::AtLimit(error),
         })?;
+        reader.set_tag(self.tag);
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(SubscribeErrorKind::Store)?;
         // A drain may begin while the subscription opens. The drain ends all readers that are in

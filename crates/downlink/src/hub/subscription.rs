@@ -227,6 +227,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let found = self.reader.read(self.hub.clock.now(), READ, &mut read);
         if !read.is_empty() {
             self.hub.counters.note_read(read.len());
+            self.reader.note_bytes(read.iter().map(|entry| entry.payload.frame.len()).sum());
             self.ahead = Some(Box::new(read.into_iter()));
         }
         found
@@ -376,6 +377,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         };
         hub.counters.note_read(1);
+        self.reader.note_bytes(event.payload.len());
         self.expects = Expectation::after_event(self.reader.is_behind());
         self.note_sent(event.offset);
         Some(Poll::Ready(event.payload))
@@ -407,6 +409,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         match self.reader.read_next(|| R::now(&hub.clock)) {
             Next::Event(entry) => {
                 hub.counters.note_read(1);
+                self.reader.note_bytes(entry.payload.frame.len());
                 self.expects = Expectation::after_event(self.reader.is_behind());
                 Ok(entry)
             }

@@ -26,6 +26,7 @@ use super::limits::{REFUSALS_MAX, ServeLimits};
 use super::listener::Listener;
 use super::peers::{Excess, PeerRules, Peers};
 use super::server::{AdmittedPeer, Permit, Server};
+use super::stats::ServeStats;
 
 /// How long accepting pauses when file descriptors or memory have run out.
 ///
@@ -47,6 +48,7 @@ pub(super) struct Settings {
     /// The paths that the app answers even at a limit of connections.
     pub(super) answered_at_limit: Vec<String>,
     pub(super) peers: PeerRules,
+    pub(super) stats: ServeStats,
 }
 
 /// Completes when the server should drain.
@@ -135,17 +137,26 @@ struct Connections<A> {
 
 impl<A> Connections<A> {
     fn new<Io: PeerIo>(app: A, settings: Settings) -> Self {
-        let Settings { limits, answered_at_limit, peers } = settings;
+        let Settings { limits, answered_at_limit, peers, stats } = settings;
+        stats.begin(limits.connections_max);
         let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
         // The queue needs no limit, because it is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
-        let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
+        let write_stall_max = limits.write_stall_max;
+        let streams = direct::start::<Io>(&mut drivers, &drain, write_stall_max, &sender, &stats);
         let permits = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
         let (peers, address_refusals) = (Peers::new(peers), Arc::new(Semaphore::new(REFUSALS_MAX)));
-        let server =
-            Server { limits, answered_at_limit, drain, streams, permits, peers, address_refusals };
-        let server = Arc::new(server);
+        let server = Arc::new(Server {
+            limits,
+            answered_at_limit,
+            drain,
+            streams,
+            permits,
+            peers,
+            address_refusals,
+            stats,
+        });
         let uncounted = Arc::new(AdmittedPeer::of_all(Arc::clone(&server)));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { app, server, uncounted, tasks: JoinSet::new(), drivers, resumed, refusals }
@@ -169,6 +180,7 @@ impl<A> Connections<A> {
             }
             Err(excess) => excess,
         };
+        self.server.stats.note_refused(excess);
         // Connections beyond a limit of their address have their own permits. Otherwise, a flood
         // from some addresses could use up the permits for the connections of all other addresses.
         let refusals = match excess {

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
@@ -155,6 +155,32 @@ impl AddressKey {
         // no host has an address in the network with this number.
         Self(NonZeroU64::new(key).unwrap_or(NonZeroU64::MIN))
     }
+
+    /// The key as a number other than 0, so that an app can keep it in 8 bytes.
+    pub const fn to_number(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The key with this number. `None` for 0.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
+
+/// Shows an IPv4 address, or an IPv6 network such as `2001:db8::/64`. The own address of the machine
+/// is `::1`.
+impl fmt::Display for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.0.get();
+        match key >> 32 {
+            0 if key == 1 => Ipv6Addr::LOCALHOST.fmt(f),
+            1 => Ipv4Addr::from_bits(key as u32).fmt(f),
+            _ => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(key) << 64)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +205,21 @@ mod tests {
         for other in ["0.0.0.0", "0.0.0.1", "127.0.0.1", "2001:db8::1"] {
             assert!(!same("::1", other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_key_shows_its_address_or_network() {
+        for (address, shown) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("0.0.0.0", "0.0.0.0"),
+            ("::1", "::1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            let key = AddressKey::from_number(AddressKey::of(ip(address)).to_number());
+            assert_eq!(key.map(|key| key.to_string()).as_deref(), Some(shown));
+        }
+        assert_eq!(AddressKey::from_number(0), None);
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
         let header = match Box::pin(read_proxy_header(&mut io, &server)).await {
             Ok(header) => header,
             Err(answer) => {
-                let io = PeerSocket::new(io, &server.limits, permit);
+                let io = PeerSocket::new(io, &server.limits, &server.stats, permit);
                 return Box::pin(io.close_with(answer)).await;
             }
         };
@@ -115,9 +115,11 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
             match permit.0.count_client(PeerAddr::Tcp(client)) {
                 Ok(counted) => permit.0 = counted,
                 Err(excess) => {
+                    server.stats.note_refused(excess);
                     let refusals = Arc::clone(&server.address_refusals);
                     let Ok(refusal) = refusals.try_acquire_owned() else { return };
-                    let mut io = PeerSocket::new(io, &server.limits, (Some(permit), refusal));
+                    let permits = (Some(permit), refusal);
+                    let mut io = PeerSocket::new(io, &server.limits, &server.stats, permits);
                     io.begin_with(header.rest);
                     let client = Some(PeerAddr::Tcp(client));
                     return Box::pin(answer_once(io, (peer, client), app, server, excess)).await;
@@ -126,7 +128,7 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
         }
         input = header.rest;
     }
-    let mut io = PeerSocket::new(io, &server.limits, permit);
+    let mut io = PeerSocket::new(io, &server.limits, &server.stats, permit);
     io.begin_with(input);
     let service = app.service_for(peer.clone()).await;
     serve_requests(io, PeerService { service, peer }, Progress::default(), server).await;
@@ -428,7 +430,7 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
         Box::pin(async move {
             let (Some((app, permit)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
             let server = Arc::clone(&permit.0.server);
-            let mut io = PeerSocket::new(io, &server.limits, permit);
+            let mut io = PeerSocket::new(io, &server.limits, &server.stats, permit);
             let Some(input) = requests else { return io.close().await };
             io.rewind(&input);
             serve_requests(io, app, Progress::of_a_kept_connection(), server).await;
@@ -470,7 +472,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
         }
         input = header.rest;
     }
-    let mut io = PeerSocket::new(io, &server.limits, (None, permit));
+    let mut io = PeerSocket::new(io, &server.limits, &server.stats, (None, permit));
     io.begin_with(input);
     answer_once(io, (peer, client), app, server, excess).await;
 }

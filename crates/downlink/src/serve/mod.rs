@@ -85,6 +85,7 @@ mod refusal;
 mod server;
 mod socket;
 mod stall;
+mod stats;
 #[cfg(any(unix, windows))]
 mod stop;
 
@@ -113,6 +114,7 @@ pub use peers::PEERS_MAX;
 use peers::PeerRules;
 pub use proxy_protocol::PROXY_HEADER_BYTES_MAX;
 pub use rate::{ParseRateError, Rate, RateLimiter};
+pub use stats::{RefusedConnection, ServeStats};
 #[cfg(any(unix, windows))]
 pub use stop::{StopSignal, stop_signal};
 
@@ -163,6 +165,7 @@ where
         },
         answered_at_limit: Vec::new(),
         peers: PeerRules::default(),
+        stats: ServeStats::new(),
         kind: PhantomData,
     }
 }
@@ -183,6 +186,7 @@ pub struct Serve<L, A, Kind> {
     limits: ServeLimits,
     answered_at_limit: Vec<String>,
     peers: PeerRules,
+    stats: ServeStats,
     kind: PhantomData<fn() -> Kind>,
 }
 
@@ -327,6 +331,14 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
+    /// Records the numbers of the server in `stats`, so that the app can show them. Use each value
+    /// for one server only: if two servers share a value, it has the connections of both, but the
+    /// limit of only one.
+    pub fn record_stats(mut self, stats: &ServeStats) -> Self {
+        self.stats = stats.clone();
+        self
+    }
+
     /// The maximum number of open connections. It was set with [`Self::connections_max`] or
     /// calculated from the number of file descriptors.
     pub fn connections_allowed(&self) -> usize {
@@ -360,8 +372,8 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { limits, answered_at_limit, peers, .. } = self;
-        let settings = Settings { limits, answered_at_limit, peers };
+        let Self { limits, answered_at_limit, peers, stats, .. } = self;
+        let settings = Settings { limits, answered_at_limit, peers, stats };
         Box::pin(accept::run(self.listener, self.app, settings, self.signal))
     }
 }

@@ -32,6 +32,7 @@ use super::progress::Progress;
 use super::refusal;
 use super::socket;
 use super::stall::StallTimer;
+use super::stats::ServeStats;
 
 /// How long a careful close waits for the peer to close the connection too.
 ///
@@ -67,6 +68,7 @@ pub(super) struct PeerSocket<Io, Permit> {
     closing: Option<CarefulClose>,
     /// The unsent part of the problem document that replaces a refusal by hyper.
     replacement: Option<Bytes>,
+    stats: ServeStats,
 }
 
 /// An operation that can wait for the peer. The operations are distinguished because a flush can
@@ -87,7 +89,7 @@ struct CarefulClose {
 
 impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
     /// Wraps an accepted socket, and sets its options.
-    pub(super) fn new(io: Io, limits: &ServeLimits, permit: Permit) -> Self {
+    pub(super) fn new(io: Io, limits: &ServeLimits, stats: &ServeStats, permit: Permit) -> Self {
         let kernel_times = socket::tune(&io, limits);
         Self {
             io,
@@ -100,6 +102,7 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
             closes_carefully: false,
             closing: None,
             replacement: None,
+            stats: stats.clone(),
         }
     }
 
@@ -204,6 +207,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io,
 }
 
 impl<Io, Permit> PeerSocket<Io, Permit> {
+    fn note_written(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.stats.note_sent(*bytes);
+        }
+    }
+
     fn note_input(&self) {
         if let Some(progress) = &self.progress {
             progress.note_input();
@@ -265,6 +274,7 @@ where
             Some(refused) => refused.map_ok(|()| bytes.len()),
             None => Pin::new(&mut self.io).poll_write(cx, bytes),
         };
+        self.note_written(&written);
         self.watch(SocketOperation::Write, written, cx)
     }
 
@@ -278,6 +288,7 @@ where
             Some(refused) => refused.map_ok(|()| slices.iter().map(|slice| slice.len()).sum()),
             None => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
         };
+        self.note_written(&written);
         self.watch(SocketOperation::Write, written, cx)
     }
 
@@ -318,7 +329,7 @@ mod tests {
     };
 
     fn socket_of<Io: 'static>(io: Io) -> PeerSocket<Io, ()> {
-        PeerSocket::new(io, &LIMITS, ())
+        PeerSocket::new(io, &LIMITS, &ServeStats::new(), ())
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use super::direct::DirectStreams;
 use super::drain::Drain;
 use super::limits::ServeLimits;
 use super::peers::{Excess, Peers};
+use super::stats::ServeStats;
 
 /// The state that all connections of a server share.
 pub(super) struct Server {
@@ -25,6 +26,7 @@ pub(super) struct Server {
     pub(super) peers: Peers,
     /// The permits to answer connections that exceed a limit of their address.
     pub(super) address_refusals: Arc<Semaphore>,
+    pub(super) stats: ServeStats,
 }
 
 /// The peer of an open connection, and the server. While this value exists, the connection counts
@@ -87,12 +89,14 @@ impl Permit {
     /// Takes a permit for a new connection, if one is left.
     pub(super) fn take(peer: Arc<AdmittedPeer>) -> Option<Self> {
         peer.server.permits.try_acquire().ok()?.forget();
+        peer.server.stats.note_open();
         Some(Self(peer))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.0.server.stats.note_closed();
         self.0.server.permits.add_permits(1);
     }
 }

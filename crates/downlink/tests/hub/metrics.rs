@@ -87,3 +87,29 @@ fn the_hubs_metrics_can_be_registered_together_with_metrics_of_the_app() {
     assert!(text.contains("\ndownlink_subscribers 0\n"), "{text}");
     assert!(text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1);
 }
+
+#[test]
+fn the_lags_of_all_subscriptions_are_a_histogram_on_request() {
+    let hub = hub();
+    let mut caught_up = open(hub.subscribe().topic("a"));
+    let _behind = open(hub.subscribe().topic("a"));
+    let _quiet = open(hub.subscribe().topic("b"));
+    for _ in 0..12 {
+        say(&hub, "a", "1");
+    }
+    seen(&mut caught_up);
+    let text = hub.stats_with_lags().openmetrics();
+    for line in [
+        "downlink_lag_events_max 12",
+        "downlink_lag_events_sum 12.0",
+        "downlink_lag_events_count 3",
+        "downlink_lag_events_bucket{le=\"0.0\"} 2",
+        "downlink_lag_events_bucket{le=\"10.0\"} 2",
+        "downlink_lag_events_bucket{le=\"100.0\"} 3",
+        "downlink_lag_events_bucket{le=\"+Inf\"} 3",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+    }
+    assert!(!hub.stats().openmetrics().contains("downlink_lag_events"));
+    assert!(!text.contains("downlink_store_"), "the hub has no store: {text}");
+}

@@ -101,6 +101,25 @@ impl Chunk {
         self.frames.push(frame);
     }
 
+    /// The number of bytes that [`write`](Self::write) has to send: the frames, the head of the
+    /// chunk and the end.
+    pub(super) fn bytes_to_send(&self, follows: AfterChunk) -> usize {
+        let end = self.end(follows).len();
+        let digits = (usize::BITS - self.bytes.leading_zeros()).div_ceil(4) as usize;
+        let head = if self.bytes > 0 { digits + CHUNK_END.len() } else { 0 };
+        head + self.bytes + end
+    }
+
+    /// The bytes after the frames.
+    fn end(&self, follows: AfterChunk) -> &'static [u8] {
+        match (self.bytes, follows) {
+            (0, AfterChunk::Chunks) => &[],
+            (0, _) => &LAST_END[CHUNK_END.len()..],
+            (_, AfterChunk::Chunks) => CHUNK_END,
+            _ => LAST_END,
+        }
+    }
+
     /// Writes the frames as one chunk, and the end of the response if no chunk follows. Returns the
     /// bytes that the socket did not take. Afterwards `self` holds no frames.
     pub(super) fn write(
@@ -109,12 +128,10 @@ impl Chunk {
         follows: AfterChunk,
         now: Instant,
     ) -> io::Result<Option<UnsentBytes>> {
-        let end = match (self.bytes, follows) {
-            (0, AfterChunk::Chunks) => return Ok(None),
-            (0, _) => &LAST_END[CHUNK_END.len()..],
-            (_, AfterChunk::Chunks) => CHUNK_END,
-            _ => LAST_END,
-        };
+        let end = self.end(follows);
+        if end.is_empty() {
+            return Ok(None);
+        }
         let unsent = if self.frames.is_empty() {
             self.write_copied(socket, end, follows, now)
         } else {
@@ -202,6 +219,11 @@ impl UnsentBytes {
         Self { slices: slices.into_iter().collect(), progress: now }
     }
 
+    /// The number of bytes that are left.
+    pub(super) fn len(&self) -> usize {
+        self.slices.iter().map(Bytes::len).sum()
+    }
+
     /// Continues to write these bytes. Returns true if none are left.
     pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
         while !self.slices.is_empty() {
@@ -282,12 +304,15 @@ mod tests {
 
     fn written(frames: &[&[u8]], follows: AfterChunk) -> String {
         let (ours, mut theirs) = pair();
+        let mut gathered = gathered(frames);
+        let bytes = gathered.bytes_to_send(follows);
         let unsent =
-            gathered(frames).write(&ours, follows, Instant::now()).expect("the connection is open");
+            gathered.write(&ours, follows, Instant::now()).expect("the connection is open");
         assert!(unsent.is_none());
         drop(ours);
         let mut text = String::new();
         theirs.read_to_string(&mut text).expect("the bytes are text");
+        assert_eq!(bytes, text.len(), "the metric of sent bytes counts them all");
         text
     }
 

@@ -7,6 +7,7 @@
 //! With the limit, they wait for about a millisecond.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::io;
@@ -34,6 +35,7 @@ use super::timers::{self, Timers};
 use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
 use crate::serve::drain::Drain;
+use crate::serve::stats::{DriverBytes, ServeStats};
 
 /// How many streams a driver serves in one round before other tasks run. The writes of a round take
 /// a few hundred microseconds. In each round, the driver first prefetches the memory of all streams
@@ -69,6 +71,7 @@ pub(in crate::serve) fn start<Io: Any>(
     drain: &Arc<Drain>,
     write_stall_max: Duration,
     resumed: &UnboundedSender<ConnectionFuture>,
+    stats: &ServeStats,
 ) -> DirectStreams {
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
     let count = if Socket::can_be::<Io>() { workers } else { 0 };
@@ -87,6 +90,7 @@ pub(in crate::serve) fn start<Io: Any>(
             lanes: Lanes::default(),
             timers: Timers::default(),
             readiness,
+            sent: stats.of_driver(),
             mail: MailboxItems::default(),
             gathered: iter::repeat_with(Chunk::default).take(STREAMS_PER_ROUND).collect(),
             sleep: Box::pin(sleep_until(Instant::now())),
@@ -111,6 +115,8 @@ struct Driver {
     lanes: Lanes,
     timers: Timers,
     readiness: Readiness,
+    /// The number of bytes that the driver has sent.
+    sent: DriverBytes,
     mail: MailboxItems,
     /// The gathered frames of each stream of a round.
     gathered: Box<[Chunk]>,
@@ -152,6 +158,7 @@ impl Driver {
             now,
             write_stall_max: self.write_stall_max,
             drains: false,
+            sent: Cell::new(0),
         };
         let next = iter::from_fn(|| self.lanes.pop()).take(STREAMS_PER_ROUND);
         let keys: PerStream<u32> = next.collect();
@@ -165,6 +172,7 @@ impl Driver {
         for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
             self.send(*key, slot, &round, found);
         }
+        self.sent.add(round.sent.get());
         keys.len()
     }
 

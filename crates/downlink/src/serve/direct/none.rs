@@ -18,6 +18,7 @@ pub(super) use self::handed_over::{Arrival, ConnectionFuture, HandedOver, Polled
 pub(super) use self::mailbox::DirectStreams;
 pub(super) use self::socket::Socket;
 use super::drain::Drain;
+use super::stats::ServeStats;
 
 mod socket {
     use std::convert::Infallible;
@@ -44,6 +45,7 @@ pub(super) fn start<Io>(
     _drain: &Arc<Drain>,
     _write_stall_max: Duration,
     _resumed: &UnboundedSender<ConnectionFuture>,
+    _stats: &ServeStats,
 ) -> DirectStreams {
     DirectStreams(Box::default())
 }

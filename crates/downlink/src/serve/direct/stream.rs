@@ -1,6 +1,7 @@
 //! One stream of a driver (the task that serves many streams): a body, a socket, and the bytes that
 //! the socket has not taken yet.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -95,6 +96,14 @@ pub(super) struct Round {
     /// Whether the server drains. During a drain, a response that ends is the last of its
     /// connection.
     pub(super) drains: bool,
+    /// The number of bytes that the sockets took in this round.
+    pub(super) sent: Cell<usize>,
+}
+
+impl Round {
+    fn note_sent(&self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes);
+    }
 }
 
 impl Stream {
@@ -118,7 +127,10 @@ impl OpenStream {
     /// this round.
     pub(super) fn flush(&mut self, round: &Round) -> Result<(), NextStep> {
         if let Some(unsent) = self.uncommon.as_mut().and_then(|it| it.unsent.as_mut()) {
-            match unsent.write(&self.socket, round.now) {
+            let before = unsent.len();
+            let written = unsent.write(&self.socket, round.now);
+            round.note_sent(before - unsent.len());
+            match written {
                 Err(error) => return Err(failed(&error)),
                 Ok(false) if self.stalls_at(round).is_some_and(|at| at <= round.now) => {
                     discard((&self.socket.0).into());
@@ -180,7 +192,11 @@ impl OpenStream {
             BodyState::End => AfterChunk::Nothing,
             _ => AfterChunk::Chunks,
         };
+        let bytes = gathered.bytes_to_send(follows);
         let written = gathered.write(&self.socket, follows, round.now);
+        if let Ok(unsent) = &written {
+            round.note_sent(bytes - unsent.as_ref().map_or(0, UnsentBytes::len));
+        }
         if self.has_ended {
             let stream = self.stream.as_mut();
             outlive(|| stream.drop_body());

@@ -25,6 +25,7 @@ use crate::http::{Moment, Spread, driven};
 use crate::serve::drain::Drain;
 use crate::serve::limits::ServeLimits;
 use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
+use crate::serve::stats::ServeStats;
 
 /// The maximum time of one wait. It is far more than any of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -96,7 +97,7 @@ impl HandedOver for Option<Fake> {
                 return;
             }
             let io: tokio::net::UnixStream = socket.into_io().expect("a runtime is running");
-            PeerSocket::new(io, &limits(), ()).close().await;
+            PeerSocket::new(io, &limits(), &ServeStats::new(), ()).close().await;
         })
     }
 }
@@ -127,7 +128,9 @@ impl Rig {
         let (sender, resumed) = unbounded_channel();
         let mut tasks = JoinSet::new();
         let stall_max = limits().write_stall_max;
-        let streams = start::<tokio::net::UnixStream>(&mut tasks, &drain, stall_max, &sender);
+        let stats = ServeStats::new();
+        let streams =
+            start::<tokio::net::UnixStream>(&mut tasks, &drain, stall_max, &sender, &stats);
         Self { streams, tasks, resumed }
     }
 

@@ -1,0 +1,180 @@
+//! The metrics of the server that the hub does not have: publishes by their result, failures of
+//! access control, connections, the files of the store, and the process.
+//!
+//! The names and labels are part of the API. Each label has a fixed set of values, so a client
+//! cannot add a time series.
+
+use std::{fmt, fs, path::Path, time::UNIX_EPOCH};
+
+use downlink::serve::{RefusedConnection, ServeStats};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{
+    process::{self, ProcessNumbers},
+    state::App,
+};
+
+/// All metrics as OpenMetrics text. The call reads the state of each subscription and the list of
+/// open files, so call it outside of async tasks.
+pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
+    let stats = app.hub.stats_with_lags();
+    let scrape = Scrape {
+        published: stats.published,
+        publishes: app.numbers.publishes().collect(),
+        auth_failures: app.numbers.auth_failures().collect(),
+        is_draining: app.hub.is_draining(),
+        listeners: app.numbers.listeners(),
+        store_bytes: app.settings.store().map(store_bytes),
+        process: process::read(),
+    };
+    let mut registry = Registry::default();
+    stats.register(&mut registry);
+    registry.register_collector(Box::new(scrape));
+    // If the start time has changed, a program that reads the metrics knows that all counters began
+    // at 0 again.
+    let build = Info::new([("version", crate::VERSION)]);
+    registry.register("downlink_build", "The version of the server", build);
+    let started = app.numbers.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = ConstGauge::new(started.as_secs_f64());
+    let help = "The time at which the server started, since 1970";
+    registry.register_with_unit("downlink_start_time", help, Unit::Seconds, started);
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// The sizes of the store's file and of its write-ahead log. A file that does not exist counts as
+/// empty.
+pub(super) fn store_bytes(store: &Path) -> (u64, u64) {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    let mut wal = store.as_os_str().to_owned();
+    wal.push("-wal");
+    (size(store), size(Path::new(&wal)))
+}
+
+/// The numbers of one answer.
+#[derive(Debug)]
+struct Scrape {
+    published: u64,
+    publishes: Vec<(&'static str, u64)>,
+    auth_failures: Vec<(&'static str, u64)>,
+    is_draining: bool,
+    listeners: Vec<(&'static str, ServeStats)>,
+    store_bytes: Option<(u64, u64)>,
+    process: Option<ProcessNumbers>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(&mut encoder);
+        let published = [("published", self.published)];
+        let publishes = published.iter().chain(&self.publishes);
+        let says = "Publishes since the start of the server, by result; published and repeated \
+                    count events, a refused request counts once";
+        let publishes = publishes.map(|(result, count)| ([("result", *result)], *count));
+        out.counters("downlink_publishes", says, publishes)?;
+        let says = "Requests that access control refused since the start of the server, by code";
+        let failures = self.auth_failures.iter().map(|(code, count)| ([("code", *code)], *count));
+        out.counters("downlink_auth_failures", says, failures)?;
+        let says = "1 while the server shuts down gracefully, else 0";
+        out.gauge("downlink_draining", says, self.is_draining.into())?;
+        self.connections(&mut out)?;
+        if let Some((file, wal)) = self.store_bytes {
+            out.gauge("downlink_store_bytes", "Size of the file of the store", file)?;
+            let says = "Size of the write-ahead log of the store";
+            out.gauge("downlink_store_wal_bytes", says, wal)?;
+        }
+        self.process.map_or(Ok(()), |process| out.system(&process))
+    }
+}
+
+impl Scrape {
+    fn connections(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let of_each = |number: fn(&ServeStats) -> u64| {
+            let listeners = self.listeners.iter();
+            listeners.map(move |(name, stats)| ([("listener", *name)], number(stats)))
+        };
+        let open = of_each(|stats| stats.connections() as u64);
+        out.gauges("downlink_connections", "Open connections, by listener", open)?;
+        let max = of_each(|stats| stats.connections_max() as u64);
+        let says = "Maximum number of open connections, by listener";
+        out.gauges("downlink_connections_max", says, max)?;
+        let reasons = RefusedConnection::ALL;
+        let refused = self.listeners.iter().flat_map(|(name, stats)| {
+            reasons.map(|reason| {
+                let labels = [("listener", *name), ("reason", reason.as_str())];
+                (labels, stats.connections_refused(reason))
+            })
+        });
+        let says =
+            "Connections beyond a limit since the start of the server, by listener and limit";
+        out.counters("downlink_connections_refused", says, refused)?;
+        let says = "Bytes sent to peers since the start of the server, by listener";
+        out.counters("downlink_sent_bytes", says, of_each(ServeStats::sent_bytes))
+    }
+}
+
+struct Writer<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Writer<'_, '_> {
+    fn gauge(&mut self, name: &str, says: &str, value: u64) -> fmt::Result {
+        self.metric(name, says, &gauge_of(value))
+    }
+
+    fn metric(&mut self, name: &str, says: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        let says = format!("{says}.");
+        metric.encode(self.0.encode_descriptor(name, &says, None, metric.metric_type())?)
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        says: &str,
+        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let says = format!("{says}.");
+        let mut family = self.0.encode_descriptor(name, &says, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            gauge_of(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        says: &str,
+        counts: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let says = format!("{says}.");
+        let mut family = self.0.encode_descriptor(name, &says, None, MetricType::Counter)?;
+        for (labels, count) in counts {
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// The names are those that Prometheus' own client libraries use.
+    fn system(&mut self, process: &ProcessNumbers) -> fmt::Result {
+        let cpu = ConstCounter::new(process.cpu_seconds);
+        self.metric("process_cpu_seconds", "Processor time of the process, in seconds", &cpu)?;
+        let resident = process.resident_bytes;
+        self.gauge("process_resident_memory_bytes", "Memory of the process in RAM", resident)?;
+        self.gauge("process_open_fds", "Open file descriptors", process.open_fds)?;
+        if let Some(max) = process.max_fds {
+            self.gauge("process_max_fds", "Maximum number of open file descriptors", max)?;
+        }
+        let start = ConstGauge::new(process.start_seconds);
+        let says = "The time at which the process started, since 1970, in seconds";
+        self.metric("process_start_time_seconds", says, &start)
+    }
+}
+
+fn gauge_of(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
