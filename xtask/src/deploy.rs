@@ -74,7 +74,8 @@ fn systemd(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Prometheus accepts its files, and each alert fires in its test and only there.
+/// Prometheus accepts its files. Each alert has a test, and in each test only the expected alerts
+/// fire.
 fn alerts(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::promtool() {
         return Ok(Outcome::Skipped(why));

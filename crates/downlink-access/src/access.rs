@@ -81,8 +81,9 @@ struct Shared {
     settings: RwLock<Arc<Settings>>,
     /// The lock is held only for one look or one change. No other lock is taken meanwhile.
     revocations: RwLock<Revocations>,
-    /// The shared facts of the open streams (see `Source`). A new stream with the same facts uses
-    /// the existing source. No other lock is taken while this lock is held.
+    /// Each source has facts that several open streams share, such as the key of their credentials.
+    /// A new stream with the same facts uses the existing source. No other lock is taken while this
+    /// lock is held.
     sources: Mutex<BTreeMap<SourceFacts, Arc<Source>>>,
     /// The newest stream of each ticket. The lock is held only for one look or one change. No other
     /// lock is taken meanwhile.
@@ -152,8 +153,8 @@ impl Access {
         self.note_change();
     }
 
-    /// The same access, but without keys: it accepts only tokens and tickets. A server uses it if
-    /// it accepts keys on a separate listener.
+    /// The same access, but without keys: it accepts only tokens and tickets. A server may accept
+    /// keys only on a separate listener. It then uses this access on its other listeners.
     #[must_use]
     pub fn without_keys(&self) -> Self {
         Self { takes_keys: false, ..self.clone() }
@@ -319,8 +320,8 @@ impl Access {
     }
 
     /// Removes the revocation of a key. The key then needs no place in the list of revoked keys,
-    /// which has a limit. Call it after the key was removed from the settings. While the settings
-    /// have the key, this call makes it valid again.
+    /// which has a limit. First remove the key from the settings. If the settings still have the
+    /// key, it becomes valid again.
     pub fn forget_key(&self, key: KeyId) {
         self.shared.revocations.write().forget_key(key);
     }
@@ -421,16 +422,17 @@ impl Access {
         StreamGrant { source, issued: IssuedTicket::new(issued_at, ticket), checked }
     }
 
-    /// The source with these facts. All streams with these facts share it. Before a new source is
-    /// added, the sources that no stream uses any more are removed. So the number of sources is
-    /// limited by the number of keys.
+    /// The source with these facts. All streams with these facts share it. So the number of sources
+    /// in the table does not grow with the number of streams. Before a new source is added, the
+    /// sources that no stream uses any more are removed.
     fn source(&self, facts: SourceFacts) -> Arc<Source> {
         let new = |facts| {
             let (access, changes) = (Arc::downgrade(&self.shared), &self.shared.changes);
             Arc::new(Source { facts, access, changes: Arc::clone(changes) })
         };
         if matches!(facts.client, GrantClient::Other(_)) {
-            // Streams of different clients cannot share a source.
+            // These facts belong to one client, so the source is not in the table of shared
+            // sources.
             return new(facts);
         }
         let mut sources = self.shared.sources.lock();
@@ -446,10 +448,11 @@ impl Access {
 
 /// The part of a [`Verified`] that a server keeps while a stream is open.
 ///
-/// [`Access::admit`] makes it. It takes 24 bytes. All other facts are in a second value, and the
-/// streams with the same key share this value. There is one exception: the grant is for a client,
-/// but the subscription does not ask for the events of this client. Such a stream has a second
-/// value of its own. The end of the grant is not kept, because the response has a timer for it.
+/// [`Access::admit`] makes it. It takes 24 bytes. All other facts, such as the key, are in a second
+/// value. Streams with the same facts share one second value. Some streams have a second value of
+/// their own: their grant is for a client, and they do not subscribe to the events of this client.
+/// The second value then identifies the client. The end of the grant is not kept, because the
+/// response has a timer for it.
 #[derive(Debug)]
 #[must_use]
 pub struct StreamGrant {
@@ -478,7 +481,8 @@ struct SourceFacts {
     client: GrantClient,
     key: Option<AcceptedKey>,
     sealed_with: Option<KeyId>,
-    /// The public selectors at the time of the check, if the grant alone does not cover the stream.
+    /// The public selectors at the time when the stream was admitted. `None` if the grant covers
+    /// all topics of the stream.
     public: Option<Arc<[TopicSelector]>>,
 }
 
@@ -527,9 +531,10 @@ impl StreamGrant {
     /// Checks that the stream may stay open. `asked` is the selection that was
     /// [admitted](Access::admit).
     ///
-    /// If the grant did not cover all topics of the stream, the stream relies on the public topics.
-    /// It then ends when one of its topics is no longer public, even if the grant covers this
-    /// topic. The client reconnects and reads the topic with its grant.
+    /// A stream relies on the public topics if its grant did not cover all of its topics. Such a
+    /// stream ends when one of its public topics is no longer public. It ends even if the grant
+    /// covers this topic, because an open stream does not keep the selectors of its grant. The
+    /// client can then reconnect, and its grant is checked again.
     ///
     /// # Errors
     ///

@@ -11,8 +11,7 @@ use crate::error::InvalidGrant;
 use crate::grant::Grant;
 use crate::json;
 
-/// The maximum number of selectors in one list. A token of 8 KiB has room for a few more selectors,
-/// but a grant for so many topics should use patterns.
+/// The maximum number of selectors in one list. A grant for more topics should use patterns.
 pub const GRANT_SELECTORS_MAX: usize = 256;
 
 /// The maximum length of a document in bytes. It is enough for two full lists in which each

@@ -4,9 +4,10 @@
 //! moment of the revocation. The server forgets a revocation after the longest life of a token. If
 //! there are more than [`REVOCATIONS_MAX`], it also forgets the oldest one.
 //!
-//! The latest moment of a forgotten revocation is the floor. A credential of any client counts as
-//! revoked if it was issued at or before the floor. So a revoked credential never becomes valid
-//! again, even if the clock of the server was wrong when the server forgot the revocation.
+//! The server keeps the latest moment of all forgotten revocations. This moment is the floor. A
+//! credential of any client counts as revoked if it was issued at or before the floor. So a revoked
+//! credential never becomes valid again, even if the clock of the server was wrong when the server
+//! forgot the revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
@@ -46,7 +47,7 @@ pub struct RevokedKeysFull {
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Revoked {
-    // This variant is the first one, because `is_revoked` uses it as a lower bound.
+    // This variant is the first one, because the searches for the entries of a client begin at it.
     /// The credentials of every client. A store keeps the floor as a revocation of this kind.
     Everyone,
     /// The credentials of this client.
@@ -205,8 +206,8 @@ impl Revocations {
     }
 
     /// Removes the revocation of a key. The key then needs no place in the list of revoked keys,
-    /// which has a limit. Call it after the key was removed from the configuration. While the
-    /// configuration has the key, this call makes it valid again.
+    /// which has a limit. First remove the key from the configuration. If the configuration still
+    /// has the key, it becomes valid again.
     pub fn forget_key(&mut self, key: KeyId) {
         self.keys.remove(&key);
     }

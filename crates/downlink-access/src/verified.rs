@@ -83,10 +83,11 @@ impl Verified {
         self.key.map(AcceptedKey::id)
     }
 
-    /// The name space of the event ids and idempotency keys that a publisher chooses. Publishers
-    /// with tokens for the same client share a name space. If a token has no client id, the
-    /// publishers with the same key share one. So a user cannot take the id of another publisher's
-    /// event. `None` if the proof is not a token: all callers without a token share one name space.
+    /// The name space of the event ids and idempotency keys that a publisher chooses. In another
+    /// name space, the same id is a different id. So a user cannot publish an event with the id of
+    /// another publisher's event. For a token with a client id, each client has a name space. For a
+    /// token without a client id, each key has one. `None` if the proof is not a token: all callers
+    /// without a token share one name space.
     pub fn publisher(&self) -> Option<KeyId> {
         if self.proof != Proof::Token {
             return None;

@@ -213,7 +213,7 @@ async fn message_gets_503_if_the_hub_is_closed() {
 }
 
 #[tokio::test]
-async fn page_may_load_from_and_connect_to_this_server_only() {
+async fn page_contacts_no_other_server() {
     let app = app();
     for (path, media_type) in
         [("/", "text/html"), ("/chat.css", "text/css"), ("/chat.js", "text/javascript")]

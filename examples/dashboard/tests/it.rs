@@ -132,7 +132,7 @@ async fn page(app: &Router, path: &str) {
 }
 
 #[tokio::test]
-async fn page_may_load_from_and_connect_to_this_server_only() {
+async fn page_contacts_no_other_server() {
     let app = dashboard::app(hub());
     for path in ["/", "/dashboard.css", "/dashboard.js"] {
         page(&app, path).await;

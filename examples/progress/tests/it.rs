@@ -198,7 +198,7 @@ async fn new_job_gets_503_if_the_hub_is_closed() {
 }
 
 #[tokio::test]
-async fn page_may_load_from_and_connect_to_this_server_only() {
+async fn page_contacts_no_other_server() {
     for path in ["/", "/progress.css", "/progress.js"] {
         let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&app(), request).await;

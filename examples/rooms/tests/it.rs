@@ -404,7 +404,7 @@ async fn page_of_another_origin_cannot_post() {
 }
 
 #[tokio::test]
-async fn page_may_load_from_and_connect_to_this_server_only() {
+async fn page_contacts_no_other_server() {
     for path in ["/", "/rooms.css", "/rooms.js"] {
         let request = Request::get(path).body(Body::empty()).expect("the request is valid");
         let response = send(&app(), request).await;

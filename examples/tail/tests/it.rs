@@ -241,7 +241,7 @@ async fn file_that_cannot_be_read_is_answered_with_500() {
 }
 
 #[tokio::test]
-async fn page_may_load_from_and_connect_to_this_server_only() {
+async fn page_contacts_no_other_server() {
     let file = Growing::new("");
     for path in ["/", "/tail.css", "/tail.js"] {
         let request = Request::get(path).body(Body::empty()).expect("the request is valid");

@@ -2,7 +2,7 @@
 //! of the prompt.
 //!
 //! The same prompt gives the same tokens. As with a real model, a token is a word or a part of a
-//! word. All tokens joined together are the text.
+//! word. Joined together, the tokens are the text of the answer.
 
 /// The maximum length of a token in characters. The tokens of real models are about as long.
 const TOKEN_CHARS_MAX: usize = 6;

@@ -124,7 +124,7 @@ async fn page_reloaded_halfway_gets_the_answer_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ended_answer_can_be_read_again_but_a_client_that_has_its_end_gets_204() {
+async fn new_reader_gets_an_ended_answer_and_client_with_its_last_id_gets_204() {
     let (_, app) = answers();
     let path = ask(&app, PROMPT).await;
     let (_, first) = whole(&app, &path, "").await;
@@ -256,7 +256,7 @@ async fn prompt_gets_503_and_starts_no_answer_if_the_hub_is_closed() {
 }
 
 #[tokio::test]
-async fn page_may_load_from_and_connect_to_this_server_only() {
+async fn page_contacts_no_other_server() {
     let (_, app) = answers();
     for path in ["/", "/tokens.css", "/tokens.js"] {
         let request = Request::get(path).body(Body::empty()).expect("the request is valid");

@@ -15,8 +15,8 @@ const WRITE_STALL_MAX: &str = "2s";
 /// then the sockets stall. The system probes stalled sockets at increasing intervals, so it may
 /// notice some seconds late that a socket has stalled for too long.
 const STALLED_SECONDS_MIN: u64 = 10;
-/// The rate at which latency is compared, as a share of the floor's capacity. The floor is a server
-/// that only writes each event to all sockets in a loop. Its capacity is its highest rate.
+/// The floor is a server that only writes each event to all sockets in a loop. Its capacity is its
+/// highest rate. The cell `latency` publishes at this share of the capacity.
 const LATENCY_LOAD: f64 = 0.6;
 
 /// The flag that raises the size limit for events, so that the server accepts the largest event of

@@ -13,10 +13,11 @@ pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
 const DURABLE_SHARE: u64 = 3;
 /// The body of one event in a batch. A batch has one such line for each event.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// The maximum number of events in flight while history is made. It is so large that it does not
-/// limit the rate. The rate then depends only on the time until each publisher gets its answer.
+/// The maximum number of events in flight in `durable`, and in the runs that prepare a history. It
+/// is so large that it does not limit the rate. The rate then depends only on the time until each
+/// publisher gets its answer.
 const MAKING_WINDOW: u64 = 65_536;
-/// The maximum time for making history, in seconds.
+/// The maximum time for preparing a history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
 /// The number that marks the events of the history, so that a later run recognizes them.
 const PAST_RUN: &str = "7";
@@ -31,8 +32,9 @@ const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67
 const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
 /// The maximum growth of memory in `replay`, in bytes: 8 MiB for the page caches of the store's four
 /// reading connections (see `docs/LIMITS.md`), and 5 MiB for everything else. Everything else is the
-/// part of the writer's cache that the replay fills, a page that the store reads, a batch of a
-/// socket, the events published during the replay, and the allocator.
+/// page cache of the writing connection as far as the replay fills it, the events that the store
+/// reads at a time, the events that the response has ready to send, the events published during the
+/// replay, and the allocator.
 const REPLAY_GROWTH_MAX: f64 = 13_631_488.0;
 
 const ACKNOWLEDGED: &str = "/acknowledged_per_s";

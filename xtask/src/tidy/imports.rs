@@ -1,9 +1,10 @@
 //! The imports between the files of one crate. The rules for layers and for cycles use them.
 //!
 //! The target of an import is the file that defines the item, even if the path leads through a
-//! re-export. An item of another crate is not defined in any of these files. Its target is the file
-//! that imports the item from the other crate. If a file gets such an item from one of its parents,
-//! such as `lib.rs`, the import does not count.
+//! re-export. An item of another crate has no such file. For example, `sync.rs` re-exports
+//! `std::sync::Mutex`, and `a.rs` imports `crate::sync::Mutex`. The target of this import is
+//! `sync.rs`, because it imports the item from the other crate. There is no target if that file is
+//! a parent of the importing file, as `lib.rs` is a parent of all files.
 
 use std::collections::{BTreeMap, HashSet};
 

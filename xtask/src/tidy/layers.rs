@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_sources_and_files_that_are_not_in_the_table_are_found() {
+    fn listed_layers_without_sources_and_unlisted_files_are_found() {
         assert_eq!(findings(&LOG, &EMPTY[1..], &[])[0].path, "crates/downlink-log/src/sync.rs");
         let all = [&EMPTY[..], &["new/a.rs", "new/b.rs", "ring.rs"]].concat();
         let findings = findings(&LOG, &all, &[]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layers_that_a_layer_must_not_import_are_below_it() {
+    fn layers_listed_as_forbidden_are_lower_layers() {
         for Layers { order, .. } in TABLE {
             for (place, layer) in order.iter().enumerate() {
                 let below: Vec<&str> = order[..place].iter().map(|layer| layer.name).collect();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn every_layer_of_a_crate_without_sources_is_a_finding() {
+    fn each_layer_of_a_missing_crate_is_a_finding() {
         let listed: usize = TABLE.iter().map(|layers| layers.order.len()).sum();
         assert_eq!(check(&[]).len(), listed);
     }

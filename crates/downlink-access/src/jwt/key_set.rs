@@ -35,9 +35,9 @@ pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// server should then end the fetch, because a late outcome could replace a newer key set.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum difference between the times of two calls that are only out of order. Each request
-/// reads the clock when it begins. Requests overlap, so a call may get an older time than the call
-/// before it. If the time is older by more than this difference, the clock was set back.
+/// Each request reads the clock when it begins. Requests overlap, so a call may get an older time
+/// than the call before it. If the time is older by at most this difference, the clock counts as
+/// right. If the time is older by more, the clock was set back.
 const REORDERED_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum age of a set. If no newer set was fetched by then, the tokens of the issuer are

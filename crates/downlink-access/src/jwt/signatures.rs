@@ -1,7 +1,7 @@
 //! The signatures that were verified lately.
 //!
 //! Verifying a signature with a public key takes more time than everything else that the server
-//! does for a new connection. After a cut of the network, thousands of clients come back with the
+//! does for a new connection. After a cut of the network, thousands of clients reconnect with the
 //! tokens that they had before. The server recognises these tokens, and does not verify their
 //! signatures again. It still checks their times and all other claims.
 //!
@@ -63,8 +63,8 @@ impl VerifiedSignatures {
         Self { key: key.ok(), groups: Mutex::default() }
     }
 
-    /// The place for the signature of this token, made by this key. `None` if the system has no
-    /// random bytes.
+    /// The place for the signature of this token. If another key verifies the same signature, the
+    /// place is different. `None` if the system has no random bytes.
     pub(crate) fn place(&self, key: KeyId, parts: &Parts<'_>) -> Option<Place> {
         let mut hash = hmac::Context::with_key(self.key.as_ref()?);
         hash.update(key.as_bytes());
@@ -118,12 +118,12 @@ mod tests {
     fn a_full_group_drops_the_mark_that_was_used_least_recently() {
         let signatures = VerifiedSignatures::new();
         let contains = |number| signatures.contains(place(7, number));
-        assert!(!contains(1), "the table is empty");
+        assert!(!contains(1), "a mark was found in an empty table");
         (1..=4).for_each(|number| signatures.insert(place(7, number)));
-        assert!(contains(1), "the first mark is used again");
+        assert!(contains(1), "the first mark was not found");
         signatures.insert(place(7, 5));
         assert_eq!([1, 2, 3, 4, 5].map(contains), [true, false, true, true, true]);
-        assert!(!signatures.contains(place(8, 1)), "a mark belongs to one group");
+        assert!(!signatures.contains(place(8, 1)), "a mark was found in another group");
     }
 
     #[test]

@@ -340,8 +340,8 @@ impl Tokens {
 }
 
 struct Times {
-    /// The end of the token. After this end, the token is accepted for [`LEEWAY`] longer. `until`
-    /// is then the end of that time.
+    /// The end of the token. A token that has just ended is still accepted for [`LEEWAY`]. For such
+    /// a token, `until` is the end of this additional time.
     until: Timestamp,
     issued_at: Timestamp,
 }

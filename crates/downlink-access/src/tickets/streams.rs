@@ -1,12 +1,12 @@
 //! The streams that tickets opened on this node, which is one of several servers with the same
 //! ticket keys. The newest stream of a ticket ends the older stream.
 //!
-//! If the server has not noticed that a connection was cut, the client ends its own dead stream in
-//! this way when it reconnects. If a thief uses a ticket, the thief ends the stream of the owner,
-//! and the owner comes back and ends the stream of the thief. This module counts the streams that
-//! end in this way (disputes). A large number may be a sign of theft. A ticket is not limited to
-//! one use, because a node does not know the streams of other nodes, or the streams before its own
-//! start.
+//! The server may not notice that a connection was cut. When the client reconnects, its new stream
+//! ends the dead stream. If a thief uses a ticket, the stream of the thief ends the stream of the
+//! owner. The owner reconnects, which ends the stream of the thief. This module counts the streams
+//! that were ended by a newer stream (disputes). A large number may be a sign of theft. A ticket is
+//! not limited to one use, because a node does not know the streams of other nodes, or the streams
+//! before its own start.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             streams.register(tag(1), 10),
             Ok(Some(7)),
-            "the table is full, but has the ticket"
+            "a ticket of the full table was refused"
         );
         assert_eq!((streams.open.len(), streams.disputes()), (2, 1));
         assert!(!streams.remove(tag(1), 7), "the stream 10 is newer");
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_tag_has_the_first_bits_of_the_id() {
         let mut id = [0; TicketId::BYTES];
-        assert_eq!(TicketTag::of(TicketId::from_bytes(id)).bits(), 1, "0 is not a tag");
+        assert_eq!(TicketTag::of(TicketId::from_bytes(id)).bits(), 1, "the tag 0 must become 1");
         id[..8].copy_from_slice(&[0xff; 8]);
         assert_eq!(TicketTag::of(TicketId::from_bytes(id)).bits(), (1 << TicketTag::BITS) - 1);
         id[..8].copy_from_slice(&0x1234_5678_9abc_defe_u64.to_be_bytes());

@@ -1,6 +1,6 @@
 //! Tests of revocations, which make tokens and tickets invalid: which ones they affect, how long
-//! they are kept, and their limits. The floor is the latest moment of a forgotten revocation. Older
-//! credentials of every client are refused.
+//! they are kept, and their limits. The server keeps the latest moment of all forgotten revocations
+//! (the floor). It refuses every client's credentials that were issued at or before the floor.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ fn a_revoked_token_is_never_accepted_again() {
             let issued = Issued::new(token.grant.client(), Some(token.key), token.issued_at);
             !revocations.is_revoked(issued, &[], time)
         });
-        assert!(!is_accepted, "{later} s later");
+        assert!(!is_accepted, "the token was accepted {later} s after its revocation");
     }
 }
 

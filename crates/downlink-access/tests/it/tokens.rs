@@ -350,7 +350,7 @@ fn the_client_in_a_template_must_be_a_whole_segment() {
 }
 
 #[test]
-fn settings_with_too_many_keys_or_without_a_key_an_issuer_or_an_audience_are_refused() {
+fn incomplete_settings_and_settings_with_too_many_keys_are_refused() {
     let build = |keys, rules| Tokens::new(keys, rules).err();
     assert_eq!(build(TokenKeys::new(), TokenRules::default()), Some(TokensError::NoKey));
     let pem = include_bytes!("../fixtures/es256.public.pem");

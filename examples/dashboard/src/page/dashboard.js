@@ -80,7 +80,8 @@ function draw({ title, unit, digits, value, range, plot, line, points }) {
   line.setAttribute('points', lineOf(points, low, high));
 }
 
-/** The points of a line as SVG needs them. The newest point is at the right edge. */
+/** The points of a line, in the format of the SVG attribute `points`. The newest point is at the
+ * right edge. */
 function lineOf(points, low, high) {
   const newest = points.at(-1).at_ms;
   const span = Math.max(newest - points[0].at_ms, 1);
