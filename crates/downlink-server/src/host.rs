@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_no_host_header_can_have_is_refused() {
+    fn a_text_is_refused_if_no_host_header_can_have_it() {
         for text in [
             "",
             "https://a.example",

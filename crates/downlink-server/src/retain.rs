@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_a_rule_leaves_out_come_from_the_defaults() {
+    fn limits_missing_from_a_rule_come_from_the_defaults() {
         let rule = |events_max, bytes_max, seconds| Retention {
             events_max,
             bytes_max,

@@ -50,8 +50,9 @@ fn assert_figures(report: &Value, expected: &Value) {
     }
 }
 
-/// The faults of the faulty server. After each publish, this function returns the payloads that the
-/// server sends to one subscription. `events` has all payloads published so far.
+/// A function that decides about the faults of the faulty server. After each publish, the server
+/// calls it for each subscription, and sends the payloads that it returns. `events` has all
+/// payloads published so far.
 type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
 
 /// Starts a faulty server. The server sends the payloads that the script returns, and answers each

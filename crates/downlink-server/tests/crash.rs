@@ -199,14 +199,17 @@ fn check(query: &str, reader: &Reader, ledgers: &[Ledger]) {
             let place = places.get(data.as_str());
             let place = place
                 .unwrap_or_else(|| panic!("{query}: {data} was acknowledged but not delivered"));
-            assert!(last.is_none_or(|last| last < place), "{query}: {data} came too early");
+            assert!(
+                last.is_none_or(|last| last < place),
+                "{query}: {data} came before an event that was acknowledged earlier"
+            );
             last = Some(place);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
+async fn torture_every_acknowledged_event_arrives_once_and_in_order_despite_crashes() {
     let rounds = std::env::var("DOWNLINK_CRASH_ROUNDS");
     let rounds = rounds.ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
     let folder = Folder::new();

@@ -239,7 +239,7 @@ impl Control {
         rates.publish(key, address, events, Instant::now())
     }
 
-    /// Counts the topics and patterns of a subscription until the permit is dropped. The
+    /// Counts the topics and patterns of a subscription until the returned permit is dropped. The
     /// subscriptions of an app, which has a key, do not count.
     pub(crate) fn count_names(
         &self,
@@ -267,8 +267,9 @@ impl Control {
     /// The address of the client of a request.
     ///
     /// The limits for each address do not apply to an admin listener. Only programs on this machine
-    /// can reach it, so a proxy may have the same address as the apps. If the proxy forwards the
-    /// requests of strangers, the strangers must not use up the limits of the apps.
+    /// can reach an admin listener. But such a program may be a proxy that forwards the requests of
+    /// strangers. These requests then have the same address as the requests of the apps, and must
+    /// not use up the limits of the apps.
     pub(crate) fn client_address(
         &self,
         role: Role,
@@ -298,9 +299,9 @@ impl Control {
         let ask = self.rules().ask.clone()?;
         let verified = |Granted { grant, asked_at }| Verified::trusted(grant, asked_at);
         let mut granted = ask.grant(question).await.map(verified);
-        // If a revocation came while the app answered, the server asks the app again. With the
-        // first answer, the `EventSource` would get a 204 and never reconnect, although the user
-        // may still have rights to read.
+        // If a revocation came while the app answered, the grant counts as revoked. With this
+        // grant, an `EventSource` would get a 204 and never reconnect. But the user may still have
+        // rights to read, so the server asks the app again.
         if granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question)) {
             granted = ask.grant(question).await.map(verified);
         }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_the_client_invents_do_not_count() {
+    fn invented_addresses_do_not_count() {
         for invented in
             ["198.51.100.7", "10.0.0.9", "127.0.0.1", "::1", "garbage", "", ",,,", "10.0.0.9, x"]
         {

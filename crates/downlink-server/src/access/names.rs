@@ -1,5 +1,5 @@
 //! Counts the names in the open subscriptions of each client address. The names of a subscription
-//! are its topics, its patterns and its client id.
+//! are its topics and its patterns. A subscription without topics and patterns counts as one name.
 //!
 //! Each name takes memory. So the server limits the names of all subscriptions together: topics and
 //! clients with `--subscribed-names-max`, and patterns with `--patterns-max`. Without a limit for
@@ -11,14 +11,14 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 use downlink::serve::AddressKey;
 use parking_lot::Mutex;
 
-/// The maximum number of names of a subscription that does not count over HTTP/1.1.
+/// Over HTTP/1.1, a subscription with at most this many names does not count.
 ///
-/// Counting takes some memory for each subscription, and most subscriptions are small. Over
+/// Most subscriptions are small, and counting takes some memory for each subscription. Over
 /// HTTP/1.1, each subscription has its own connection, so the limit of connections also limits the
-/// small subscriptions. With its default of 1,000 connections, an address can have 16,000 uncounted
-/// names, which take 4 MB. A larger number would allow an address to take more memory. With a
-/// smaller number, many ordinary subscriptions would need the memory for the count. Over HTTP/2, a
-/// connection can have many subscriptions, so every subscription counts.
+/// number of small subscriptions. With the default limit of 1,000 connections, an address can have
+/// 16,000 uncounted names, which take 4 MB. A larger number would allow an address to take more
+/// memory. With a smaller number, many ordinary subscriptions would need the memory for the count.
+/// Over HTTP/2, a connection can have many subscriptions, so every subscription counts.
 pub(super) const UNCOUNTED_NAMES_MAX: usize = 16;
 
 /// How long a client should wait if its address has too many names. The client can subscribe when

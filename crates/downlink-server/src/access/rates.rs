@@ -360,7 +360,7 @@ impl Rates {
         exceeded(wait, flag)
     }
 
-    /// Counts the names of a subscription (its topics, patterns and client id) until the permit is
+    /// Counts the names of a subscription (its topics and patterns) until the returned permit is
     /// dropped. Over HTTP/1.1, a small subscription needs no permit. Over HTTP/2, a connection can
     /// have many subscriptions, so even a small one needs a permit.
     ///
@@ -377,7 +377,7 @@ impl Rates {
             return Ok(None);
         }
         let counts = self.names_per_address.as_ref().zip(client.key());
-        // A subscription without topics names its client.
+        // A subscription without topics and patterns also takes memory, so it counts as one name.
         let taken = counts.map(|(counts, address)| counts.take(address, names.max(1))).transpose();
         taken.map_err(|wait| Exceeded { flag: "--subscribed-names-per-address-max", wait })
     }

@@ -100,7 +100,8 @@ fn read(path: &Path, lines_max: usize, access: &Access, now: Timestamp) -> anyho
     for number in 1.. {
         let mut line = Vec::new();
         let bytes = (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-        // A crash can cut the last line. The server did not confirm that revocation.
+        // A crash can cut the last line. The server had not yet confirmed the revocation of this
+        // line, so the line is ignored.
         if bytes < LINE_BYTES_MAX as usize && !line.ends_with(b"\n") {
             return Ok(());
         }
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_that_is_too_long_is_no_cut_line() {
+    fn a_last_line_that_is_too_long_is_an_error_and_is_not_removed() {
         let before = line("ada") + &"x".repeat(LINE_BYTES_MAX as usize);
         let (outcome, after) = opened("long", &before);
         assert!(outcome.unwrap_err().contains("line 2 is damaged"));

@@ -1,6 +1,6 @@
 //! The role of a listener decides which paths it serves, and which rights it gives to a request
-//! without a credential. A production server has one listener or two. Of two, the public listener
-//! is for pages and users, and the admin listener is for apps and operators.
+//! without a credential. A production server has one listener or two. If it has two, the public
+//! listener is for pages and users, and the admin listener is for apps and operators.
 
 /// The role of a listener.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -30,9 +30,9 @@ use super::{
 };
 
 /// The maximum number of topics and clients that all events of a batch name together. In a batch
-/// with the maximum number of events, each event can have ten of these names. Each name takes
-/// memory, and with each name the hub (the log of events) is locked for longer. Without this limit,
-/// a batch could have millions of names.
+/// with the maximum number of events, each event can name ten topics and clients. Each name takes
+/// memory. The more names a batch has, the longer it locks the hub, which is the log of events.
+/// Without this limit, a batch could have millions of names.
 const ADDRESSES_MAX: usize = 100_000;
 
 /// After this many lines, the task lets other requests of the same thread run.

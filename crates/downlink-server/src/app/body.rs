@@ -11,8 +11,8 @@ use super::reply::{Refused, bad_request};
 
 /// The maximum time for a whole body, as a multiple of the maximum pause. With the default pause of
 /// 30 seconds, the maximum is five minutes. In five minutes, a client with 60 kB/s can send 16 MiB,
-/// which is the default limit of a batch. Without this limit, a client could send a byte every 29
-/// seconds. With an event of 1 MiB, it could hold a connection for a year.
+/// which is the default limit of a batch. Without a maximum, a client that sends one byte every 29
+/// seconds could hold a connection for a year with a single event of 1 MiB.
 const PAUSES_MAX: u32 = 10;
 
 /// Reads the next chunk of a body. `None` if the body has ended.

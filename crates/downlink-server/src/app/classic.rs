@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_knows_openmetrics_gets_it() {
+    fn a_program_that_accepts_openmetrics_gets_openmetrics() {
         assert!(is_preferred("text/plain"));
         assert!(is_preferred("text/plain;version=0.0.4;q=0.5, */*;q=0.1"));
         assert!(!is_preferred("") && !is_preferred("*/*"));

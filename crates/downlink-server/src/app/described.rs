@@ -2,11 +2,12 @@
 //! event are the topics and clients that it is for, or "everyone". The server's own page uses such
 //! events, because it shows all types and topics.
 //!
-//! A browser passes only events of known types to a page, and an ordinary event does not name its
-//! topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON object
-//! with the original type, the addresses and the original data. The id does not change, so a client
-//! resumes as usual. The server encodes such an event once for each subscription with `meta=1`. All
-//! other subscriptions share one encoding of the event.
+//! A page gets an event from its browser only if the page has a listener for the type of the event.
+//! So a page cannot get events of types that it does not know. An ordinary event also does not name
+//! its topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON
+//! object with the original type, the addresses and the original data. The id does not change, so a
+//! client resumes as usual. The server encodes such an event once for each subscription with
+//! `meta=1`. All other subscriptions share one encoding of the event.
 
 use std::sync::Arc;
 

@@ -26,9 +26,9 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 /// The maximum time for which the server reads the rest of a body. Many clients, such as Python's
-/// urllib, read the answer only after they have sent the whole body. A client with 100 Mbit/s sends
-/// [`DISCARD_BYTES_MAX`] in about this time. With half the time, a client would need more than 200
-/// Mbit/s to send that much.
+/// urllib, read the answer only after they have sent the whole body. So the server reads on until
+/// such a client has sent its body. A client with 100 Mbit/s needs about this time for
+/// [`DISCARD_BYTES_MAX`] bytes.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// If the rest of a body pauses for longer than this, the server stops reading. Such a pause

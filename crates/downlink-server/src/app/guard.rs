@@ -181,8 +181,8 @@ async fn caller(
     let rates = app.control.rates().filter(|_| app.control.has_credential(&credentials));
     let attempt = rates.as_ref().map_or(Ok(()), |rates| rates.attempt(address, Instant::now()));
     // A stranger may have the same IP address as the app. The stranger's bad credentials must not
-    // keep the app from publishing. So this limit does not apply to a request with a key that this
-    // listener accepts.
+    // keep the app from publishing. So the limit of bad credentials does not apply to a request
+    // with a key that this listener accepts.
     attempt.or_else(|exceeded| match app.control.has_key(app.role, &credentials) {
         true => Ok(()),
         false => Err(exceeded),
@@ -234,7 +234,8 @@ fn check_host(app: &App, names: &[String], host: &str) -> Result<(), Refused> {
     let allowed = |name: &String| {
         name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(without_port(host))
     };
-    // An admin listener can be reached only from this machine.
+    // If the settings give no host name, a listener that other machines can reach accepts every
+    // name. An admin listener can be reached only from this machine.
     let is_public = app.role.is_public() && !app.settings.is_local();
     let open = is_public && names.is_empty();
     if open || is_loopback(without_port(host)) || names.iter().any(allowed) {

@@ -76,7 +76,8 @@ impl Reader {
             None => (0, self.utf8.is_cut()),
         };
         if chunk.is_none() && not_utf8 {
-            // The invalid bytes are in the unfinished event, so that event is dropped.
+            // The body ends in the middle of a character. This character is in the last event, so
+            // the last event is invalid and is dropped.
             return Read { events: Vec::new(), error: Some(not_text()) };
         }
         let valid = chunk.map(|chunk| chunk.get(..valid).unwrap_or_default());
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn events_before_an_invalid_event_are_read_from_one_chunk_or_several() {
+    fn an_invalid_event_does_not_drop_the_events_before_it() {
         let whole = lines(&["1\n2\n{\n4\n"]).unwrap_err();
         assert!(whole.starts_with(r#"["1", "2"]"#), "{whole}");
         assert_eq!(lines(&["1\n", "2", "\n{", "\n4\n"]).unwrap_err(), whole);

@@ -185,8 +185,9 @@ struct Stopped {
 }
 
 /// The maximum number of a stream's events that wait for their commits. At this number, the server
-/// stops reading the stream until the disk has caught up. The server does not wait for each commit,
-/// so when a commit ends, the next events already wait for the store.
+/// stops reading the stream until the disk has caught up. Below this number, the server publishes
+/// the next event of a chunk without waiting for the commit of the previous event. So when one
+/// commit ends, the next events already wait for the store.
 const WAITING_MAX: usize = 256;
 
 /// After this many appends, the task lets other requests of the same thread run. An event with

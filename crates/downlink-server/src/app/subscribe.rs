@@ -85,8 +85,8 @@ async fn open(
 }
 
 /// Adds a permit to the body of a response. Until the body is dropped, the permit counts the names
-/// of its subscription (topics, patterns, client id) for the address of the client. The wrapped
-/// body takes some more memory, so a response without a permit keeps its own body.
+/// of its subscription (topics and patterns) for the address of the client. The wrapped body takes
+/// some more memory, so a response without a permit keeps its own body.
 fn holding(names: Option<NamesPermit>, response: Response) -> Response {
     let Some(names) = names else { return response };
     response.map(|body| {
@@ -118,8 +118,9 @@ async fn ask(
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
         return Err(refusal.into());
     }
-    // Only the app knows whether the cookies are valid. So the server does not ask for an address
-    // that has had too many bad credentials.
+    // Only the app knows whether the cookies are valid, so a client could try many cookies through
+    // the server. If the address of the request has had too many bad credentials, the server
+    // refuses the request and does not ask the app.
     if let Some(rates) = app.control.rates() {
         rates.attempt(sender.address, Instant::now())?;
     }
@@ -200,7 +201,8 @@ fn asked(parameters: &Query) -> Result<Selection, Refused> {
     Ok(asked)
 }
 
-/// The subscription that the query describes, and the id of `start=after:`.
+/// The subscription that the query describes. The second value is the event id of the parameter
+/// `start=after:<event id>`, if the query has it.
 fn request<'a>(
     app: &App,
     parameters: &'a Query,

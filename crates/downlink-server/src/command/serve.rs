@@ -216,10 +216,14 @@ fn spawn_tasks(
 /// limit of open files allows, divided by this number.
 const ADMIN_CONNECTIONS_PART: usize = 8;
 
-/// The connections of the public listener, out of those that the admin listener leaves. The reserve
-/// of descriptors counts the refusals of one listener, so the refusals of the admin listener are
-/// subtracted here. The admin listener has no limits for addresses. If few connections are left,
-/// half of them stay.
+/// The maximum number of connections of the public listener. `left` is the number of connections
+/// that the admin listener leaves.
+///
+/// A connection above a limit needs a file descriptor until it has been refused.
+/// [`connections_supported`] reserves descriptors for the refusals of one listener, which is the
+/// public listener. So this function subtracts [`REFUSALS_MAX`] for the refusals of the admin
+/// listener. This number is enough, because the admin listener has no limits for each address. If
+/// `left` is small, the function subtracts only half of it.
 fn public_connections(left: usize) -> usize {
     left - REFUSALS_MAX.min(left / 2)
 }

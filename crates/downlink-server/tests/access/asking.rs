@@ -326,7 +326,10 @@ async fn after_too_many_refusals_the_app_is_not_asked() {
     let answer = guess(3).ask(site.public()).await;
     assert_eq!(answer.outcome(), "429 too_many_requests");
     let later = site.assert_comes_back(guess(3)).await;
-    assert!(later > 3_500_000, "{later} ms, but the limit is one attempt in an hour");
+    assert!(
+        later > 3_500_000,
+        "the browser reconnects after {later} ms, but the limit is one attempt in an hour"
+    );
     assert_eq!(app.asked().len(), 3);
 }
 

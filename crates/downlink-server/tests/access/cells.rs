@@ -104,7 +104,8 @@ impl Endpoint {
     /// The request without a credential. It names this client and this topic if the endpoint takes
     /// them.
     fn request(self, client: &str, topic: &str, is_other_client: bool) -> Request {
-        // An ordinary token has no right to publish to a client.
+        // An ordinary token has no right to publish to a client. So a publish names the client only
+        // in the column "other client".
         let to = if is_other_client { format!("&client={client}") } else { String::new() };
         match self {
             Self::Subscribe => Request::get(format!("/events?topic={topic}&client={client}")),

@@ -15,7 +15,7 @@ pub(crate) const AUDIENCE: &str = "downlink";
 
 /// The client of the ordinary tokens.
 pub(crate) const ADA: &str = "ada";
-/// The client whose credentials the tests of the table revoke.
+/// The client whose credentials the tests in `table.rs` revoke.
 pub(crate) const EVE: &str = "eve";
 
 /// The topics that ordinary tokens and tickets cover.
@@ -92,7 +92,8 @@ pub(crate) fn claims(client: Option<&str>, grant: Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER,
         "aud": AUDIENCE,
-        // The clock of the server may be a little behind that of the test.
+        // The clock of the server may be a little behind that of the test. So the issue time is
+        // ten seconds in the past.
         "iat": seconds(-10),
         "exp": seconds(3_600),
         "downlink": grant,

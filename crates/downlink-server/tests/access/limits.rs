@@ -45,7 +45,10 @@ fn assert_limited(answer: &Answer, flag: &str) {
     let detail = answer.problem(429);
     assert!(detail.contains(flag), "{detail}");
     let wait: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
-    assert!((3_000..=4_501).contains(&wait), "{wait} s, but the rate is one in an hour");
+    assert!(
+        (3_000..=4_501).contains(&wait),
+        "the answer asks for a wait of {wait} s, but the limit is one use in an hour"
+    );
 }
 
 const FAILURES: [&str; 2] = ["--failures-per-address", "1/h,burst:3"];
@@ -227,7 +230,7 @@ async fn refused_requests_for_tickets_do_not_count() {
 /// All events arrive at once, and the limit of two events in a second would delay the last one for
 /// almost a minute. The end of the rights or of the server must stop the stream earlier.
 #[tokio::test]
-async fn a_streamed_publish_that_waits_for_its_limit_stops_at_the_end_of_its_rights() {
+async fn the_end_of_the_rights_or_of_the_server_stops_a_streamed_publish_that_waits() {
     const EVENTS: usize = 100;
     let mut site = Site::start(&["--publishes-per-address", "2/s,burst:2"]);
     let lines = vec!["1"; EVENTS].join("\n");
@@ -404,8 +407,8 @@ async fn an_address_connects_at_the_rate_of_its_limit() {
     }
 }
 
-/// In these tests, an address may have 40 names (topics, patterns and client ids) in its
-/// subscriptions. Two subscriptions with 20 topics each reach this limit.
+/// In these tests, an address may have 40 names (topics and patterns) in its subscriptions. Two
+/// subscriptions with 20 topics each reach this limit.
 const NAMES: [&str; 4] = ["--subscribed-names-per-address-max", "40", "--public", "rooms/*"];
 
 /// A subscription to this many topics, which no other subscription names.
@@ -536,7 +539,8 @@ async fn names_are_free_after_every_end_of_a_subscription() {
         drop(io);
         assert_all_names_are_free(&site, |request| request).await;
     }
-    // The hub refuses a subscription, because all subscriptions together have too many names.
+    // The server refuses a subscription, because all subscriptions together would have too many
+    // names.
     let small = [site.subscribe(topics(16)).await, site.subscribe(topics(16)).await];
     for _ in 0..3 {
         assert_eq!(topics(40).ask(site.public()).await.status, 503);

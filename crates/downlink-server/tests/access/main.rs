@@ -1,5 +1,6 @@
-//! Tests of access control, over real sockets and against the real program: every cell of the
-//! tables in `docs/ACCESS.md`, and subscriptions and publishes under a grant.
+//! Tests of access control, over real sockets and against the real program. They check every cell
+//! of the tables in `docs/ACCESS.md`. They also check what a client may read and publish with a
+//! grant, which is a list of rights.
 //!
 //! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
 #![cfg(unix)]

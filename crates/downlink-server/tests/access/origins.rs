@@ -22,7 +22,7 @@ fn cors(answer: &Answer) -> (Option<&str>, Option<&str>, Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_page_whose_origin_the_flag_cors_origin_names_can_read_every_answer() {
+async fn a_page_of_an_origin_in_cors_origin_can_read_every_answer() {
     let site = Site::start(&["--cors-origin", PAGE]);
     let ada = site.keys.user("ada");
     let get = |target: &str| Request::get(target).header("Origin", PAGE);
@@ -76,7 +76,7 @@ async fn a_page_of_any_other_origin_is_refused_and_cannot_read_the_answer() {
 }
 
 /// At the limits of connections, the server answers before it checks the origin of a page. If the
-/// page could not read the answer, its `EventSource` would never come back.
+/// page could not read the answer, its `EventSource` would never reconnect.
 #[tokio::test]
 async fn a_page_of_every_origin_can_read_a_refusal_at_a_limit_of_connections() {
     for limit in ["--connections-max", "--connections-per-address-max"] {
@@ -92,7 +92,7 @@ async fn a_page_of_every_origin_can_read_a_refusal_at_a_limit_of_connections() {
     }
 }
 
-/// The guard of the server adds the CORS headers to its own refusals.
+/// A browser accepts no answer that has the header `Access-Control-Allow-Origin` twice.
 #[tokio::test]
 async fn a_refusal_has_each_cors_header_once() {
     let site = Site::start(&["--cors-origin", PAGE, "--public", "news", "--subscribers-max", "0"]);

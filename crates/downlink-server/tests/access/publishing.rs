@@ -134,8 +134,8 @@ async fn ids_and_idempotency_keys_belong_to_their_publisher() {
         let (status, _) = publish(&ada, "", "", "next").await;
         assert_eq!((status, subscriber.data().await), (200, "next".to_owned()));
     }
-    // In a batch or a stream, the id also belongs to an event of ada, so other data with it is
-    // refused. Carol may use the same id.
+    // An event of ada already has the id `order-7`. So the server also refuses a batch or a stream
+    // in which ada uses this id with other data. Carol may use the same id.
     let line = r#"{"topic":"rooms/1","id":"order-7","data":"changed"}"#;
     let batch = Request::post("/events/batch", line).bearer(&ada).ask(site.admin()).await;
     assert_eq!(batch.status, 409);

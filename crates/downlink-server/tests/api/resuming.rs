@@ -23,7 +23,7 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     let mut got = Vec::new();
     loop {
         match stream.next().await.expect("an event") {
-            // If the subscription starts early, this may be the event of an earlier call of this
+            // If the subscription starts early, this `end` may be from an earlier call of the
             // function.
             event if event.data == "end" => return got,
             event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
@@ -120,7 +120,7 @@ async fn the_header_overrides_the_query_and_both_override_start() {
 /// The event `both` has the topics `a` and `b`. Topic `a` has evicted the event, but topic `b`
 /// still keeps it. The reader reads both topics, so it misses no event and gets no gap.
 #[tokio::test]
-async fn an_event_that_one_of_two_topics_keeps_gives_no_gap() {
+async fn a_reader_of_two_topics_gets_no_gap_if_one_topic_keeps_the_event() {
     let server = Server::with(&["--retain-events", "1"]).await;
     let before = server.publish_id("topic=other", "before").await;
     server.publish("topic=a&topic=b", "both").await;
@@ -213,7 +213,7 @@ async fn a_client_that_disconnects_before_its_first_event_misses_no_event() {
 }
 
 #[tokio::test]
-async fn a_client_that_reconnects_gets_missed_events_for_itself_and_for_everyone() {
+async fn after_a_reconnect_a_client_gets_missed_events_for_itself_and_for_everyone() {
     let server = Server::start().await;
     let mut stream = server.subscribe("client=alice").await;
     server.publish("everyone", "seen").await;

@@ -264,7 +264,7 @@ fn a_signal_ends_a_server_that_waits_for_its_store() {
 /// descriptors, it reserves half of them.
 #[cfg(unix)]
 #[test]
-fn more_connections_than_descriptors_allow_are_an_error() {
+fn connections_max_above_the_limit_of_descriptors_is_an_error() {
     let limited = |connections: &str| {
         let command = downlink(&["--listen", "127.0.0.1:0", "--connections-max", connections]);
         through_a_shell(&command, "ulimit -n 256 && exec \"$@\"")

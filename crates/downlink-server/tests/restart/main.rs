@@ -144,8 +144,8 @@ impl Load {
         self.publishing.spawn(publish(topic, number, server.clone(), pause, tally));
     }
 
-    /// Waits until the subscribers have opened one connection each at the start, and one connection
-    /// each after every restart so far.
+    /// Waits until every subscriber has reconnected after the latest restart. A subscriber opens
+    /// one connection at the start, and one after each restart.
     async fn all_are_connected(&self, restarts: usize) {
         let opened = async {
             while self.tally.opened() < (restarts + 1) * self.readers {

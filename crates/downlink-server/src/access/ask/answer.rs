@@ -1,5 +1,5 @@
-//! The meaning of a response of the app. The app of `--authorize-url` decides about subscriptions.
-//! It allows a subscription with a grant, which is a list of rights.
+//! Reads the responses of an app. The app at the URL of `--authorize-url` decides about
+//! subscriptions. It allows a subscription with a grant, which is a list of rights.
 //!
 //! The server uses only the rights to read in the app's grant. It sends no text of the app to
 //! clients, because such a text may reveal internals of the app.
@@ -43,7 +43,8 @@ pub(crate) enum Answer {
     Unauthenticated,
     /// The user may not make this subscription (403). This outcome is final.
     Forbidden,
-    /// There is no usable answer now. A program gets a 503, and a browser tries again.
+    /// There is no usable answer now. A program gets a 503. A browser gets a stream that ends at
+    /// once, so the browser reconnects later.
     Unavailable,
 }
 

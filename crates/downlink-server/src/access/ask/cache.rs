@@ -3,7 +3,8 @@
 //! need not ask the app.
 //!
 //! Each grant has a time until which it may be used. If the cache is full, it removes the oldest
-//! grants. The server then asks the app earlier than necessary, but no request gets a wrong answer.
+//! grants. For a removed grant, the server only has to ask the app again. No request gets a wrong
+//! answer.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,8 +20,8 @@ pub(crate) const CACHE_ENTRIES_MAX: usize = 50_000;
 /// The maximum number of bytes of all grants in the cache. 50,000 grants with four topics each fit.
 pub(crate) const CACHE_BYTES_MAX: usize = 32 << 20;
 
-/// The number of bytes of a grant without its selectors and its client id. This includes the space
-/// in the maps `entries` and `order`.
+/// The number of bytes of a grant without its client id and its selectors, which are topics and
+/// patterns. This includes the space of the grant in the two maps of [`GrantCache`].
 const ENTRY_BYTES: usize = 384;
 /// The number of bytes of a selector without its text.
 const SELECTOR_BYTES: usize = 48;

@@ -6,7 +6,8 @@ use futures_util::FutureExt as _;
 
 use super::*;
 
-/// While the runtime ends, it drops new tasks at once.
+/// While the runtime ends, it drops new tasks at once. Dropping the task of a call locks the state.
+/// If the state is already locked at that moment, the thread waits for ever.
 #[test]
 fn a_call_that_begins_while_the_runtime_ends_gets_no_answer() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

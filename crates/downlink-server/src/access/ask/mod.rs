@@ -62,7 +62,7 @@ pub(crate) use self::{
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The maximum number of calls at once. An app that uses one process for each call seldom has more
-/// processes than this.
+/// processes than this. Further calls would only wait inside the app.
 pub(crate) const CALLS_MAX: usize = 64;
 
 /// The maximum time for which a call waits until fewer than [`CALLS_MAX`] calls run. This wait does
@@ -99,8 +99,8 @@ struct State {
     /// The calls without an outcome, by the key of their question. A new request with the same
     /// question waits for such a call and starts no new call.
     unanswered: HashMap<Key, Arc<Outcome>>,
-    /// The number of bytes of all calls that run or wait. This includes calls that `forget` has
-    /// removed from `unanswered`.
+    /// The number of bytes of all calls that run or wait. [`AskApp::forget`] removes calls from
+    /// `unanswered` before they have ended. This number includes them until they end.
     unanswered_bytes: usize,
 }
 
@@ -167,7 +167,8 @@ impl AskApp {
             }
         };
         if let Some(call) = begun {
-            // A runtime that ends drops the call at once, so the state must not be locked here.
+            // If the runtime is ending, `spawn` drops the call at once. The drop locks the state.
+            // So the state must not be locked here.
             tokio::spawn(call.run(message));
         }
         // This error means that the call has panicked or that the runtime is shutting down.
@@ -242,7 +243,8 @@ impl Call {
         self.finish(outcome);
     }
 
-    /// Completes when no request waits for the outcome, and no new request can join the call.
+    /// Waits until no request waits for the outcome any more. Then removes the call from the calls
+    /// that new requests can join, and completes.
     async fn abandoned(&self) {
         loop {
             self.outcome.closed().await;

@@ -41,7 +41,7 @@ struct Arrived {
 
 type Respond = dyn Fn(&Arrived) -> Response<Body> + Send + Sync;
 
-/// The app. It reports each request before it waits at the gate and answers.
+/// The app. It reports each request to the test, waits until its gate is open, and then answers.
 struct App {
     /// Each answer takes one permit. A closed gate has no permits.
     gate: Semaphore,
@@ -399,7 +399,8 @@ async fn users_never_share_an_answer() {
     assert!(clients.eq(sessions.iter().map(String::as_str)));
 }
 
-/// Each request splits the same text into its parts at another place.
+/// The requests have the same text, but in different headers, or split between two headers. The
+/// server must ask the app about each of them.
 #[tokio::test]
 async fn requests_that_split_the_same_text_differently_never_share_an_answer() {
     let site = Site::new(|_| reusable(60, GRANT));
@@ -436,7 +437,7 @@ async fn requests_from_different_addresses_never_share_an_answer() {
 
 /// A page of a foreign origin must not get an answer that the app gave because of a user's cookies.
 #[tokio::test]
-async fn a_request_whose_cookies_may_not_be_used_gets_no_answer_from_the_cache() {
+async fn the_cache_gives_no_answer_to_a_request_whose_cookies_may_not_be_used() {
     let site = Site::new(|arrived| match arrived.headers.contains_key(header::COOKIE) {
         true => reusable(60, GRANT),
         false => json(401, ""),
@@ -470,7 +471,7 @@ async fn an_answer_is_used_again_for_an_hour_at_most() {
 }
 
 #[tokio::test]
-async fn a_reused_answer_has_the_time_of_its_question() {
+async fn a_grant_from_the_cache_keeps_the_time_of_its_question() {
     let site = Site::new(|_| reusable(60, GRANT));
     let first = outcome(&site.ask, &cookie("1")).await.unwrap();
     assert_eq!(first.asked_at, site.clock.now());
@@ -642,7 +643,8 @@ async fn forgotten_answers_are_not_used_again() {
     assert_eq!(site.calls(), 2);
 }
 
-/// The rights of a user may be revoked while the app answers.
+/// The rights of a user may be revoked while the app answers. A revocation calls `forget`, because
+/// such an answer may be older than the revocation.
 #[tokio::test]
 async fn after_forget_new_requests_do_not_join_a_call_in_flight() {
     let mut site = Site::closed(|_| reusable(60, GRANT));

@@ -289,7 +289,7 @@ async fn a_body_without_an_end_is_read_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn the_fetch_from_an_issuer_that_does_not_answer_ends_at_the_timeout() {
+async fn a_fetch_ends_at_the_timeout_if_the_issuer_does_not_answer() {
     let issuer = Issuer::new(|| with_status(200, KEYS));
     issuer.close_gate();
     let server = serve(&issuer);
@@ -346,7 +346,7 @@ async fn aborting_the_task_ends_the_waits_of_requests_and_a_new_task_fetches_aga
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_task_that_fetches_the_wait_ends_at_the_timeout() {
+async fn the_wait_ends_at_the_timeout_if_no_task_fetches() {
     let source = Source::new("http://127.0.0.1:1/").unwrap();
     let keys = KeySets::from_source(source, Arc::default(), Clock::manual());
     let start = Instant::now();
