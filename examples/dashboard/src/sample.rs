@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_none_without_a_valid_line_in_the_process_status() {
+    fn memory_is_none_without_a_valid_line_in_the_status_file() {
         assert_eq!(resident_in("Name:\tx\nVmRSS:\t    3072 kB\nThreads:\t1\n"), Some(3.0));
         for status in ["", "VmRSS:", "VmRSS: 12 MB", "VmRSS: x kB"] {
             assert_eq!(resident_in(status), None, "{status:?}");

@@ -14,18 +14,18 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_400, &["downlink-log"]),
-    ("downlink-sqlite", 2_200, &["downlink-sqlite"]),
-    ("downlink: hub", 2_400, &["downlink/src/hub"]),
+    ("downlink-log", 6_500, &["downlink-log"]),
+    ("downlink-sqlite", 2_220, &["downlink-sqlite"]),
+    ("downlink: hub", 2_460, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
-    ("downlink: serve", 3_650, &["downlink/src/serve"]),
+    ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
-    ("downlink", 8_660, &["downlink"]),
+    ("downlink", 8_940, &["downlink"]),
     ("downlink-client", 1_480, &["downlink-client"]),
-    ("downlink-access", 2_760, &["downlink-access"]),
-    ("downlink-server", 6_400, &["downlink-server"]),
+    ("downlink-access", 2_780, &["downlink-access"]),
+    ("downlink-server", 7_650, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 19_750, LIBRARIES),
+    ("the five libraries", 20_100, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =

@@ -187,9 +187,8 @@ async fn serve(
                 Some(Address::Unix(_)) => Role::AdminSocket,
                 _ => Role::Admin,
             };
-            let drain = hub.clone();
-            let drained = async move { drain.draining().await };
-            let admin = of(role, Some(admin_max)).serve(admin, drained);
+            let hub = hub.clone();
+            let admin = of(role, Some(admin_max)).serve(admin, async move { hub.draining().await });
             tokio::try_join!(public, admin)?;
         }
     }
