@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_expected_on_each_connection_that_is_up_on_its_topic() {
+    fn an_event_must_reach_every_open_connection_of_its_topic() {
         let mut books = books(2);
         for topic in [0, 0, 1] {
             books.up(topic);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_not_expected_to_get_events_from_before_it_was_up() {
+    fn a_connection_does_not_have_to_get_events_from_before_it_opened() {
         let mut books = books(2);
         books.up(0);
         books.publish(0, 0);

@@ -43,11 +43,13 @@ const RATE_MAX: f64 = 1_000_000.0;
 /// With `--comeback`, the rate of events per second before the tool kills the server. With 10,000
 /// clients, the tool can read the deliveries of about this many events per second.
 const COMEBACK_RATE: f64 = 50.0;
-/// The size of the window, in events. The window has an entry for each event, so the maximum limits
-/// its memory.
+/// The values of `--window`: the maximum number of published events that have not reached all of
+/// their readers. The tool has an entry in memory for each of these events, so a larger window
+/// would need more memory.
 const WINDOW: RangeInclusive<usize> = 1..=65_536;
-/// The size of a payload. The minimum is the size of a record, which every payload contains. The
-/// maximum is the default limit of a downlink server for an event (1 MiB).
+/// The size of a payload. Every payload contains a record, which identifies the event, so the
+/// minimum is the size of a record. The maximum is the default limit of a downlink server for an
+/// event (1 MiB).
 const PAYLOAD_BYTES: RangeInclusive<usize> = RECORD_BYTES..=1 << 20;
 
 /// The plan of a run. Its values have been checked.

@@ -26,7 +26,7 @@ pub(super) struct EventRecord {
 }
 
 impl EventRecord {
-    /// The text of the record, followed by dots up to this number of bytes.
+    /// The text of the record. If it is shorter than `bytes`, dots fill the payload to this length.
     pub(super) fn payload(self, bytes: usize) -> String {
         let marker = MARKER.escape_ascii();
         let mut text = format!("{marker}{:08x}{:012x}{:016x}", self.run, self.number, self.due_ns);

@@ -3,9 +3,9 @@
 //!
 //! The readers connect before the first event is published, and do not read during the load.
 //! Afterwards they read everything that the server has for them. If the server has ended the
-//! connection of a reader, the reader resumes with its last event id. A reader may miss events if
-//! the server reports the gap. In the books of the main load, which count all deliveries, missing
-//! events would count as lost. So these readers have separate books.
+//! connection of a reader, the reader resumes with its last event id. It is no error if a reader
+//! misses events and the server reports the gap. The main load records its deliveries in books.
+//! There, the missing events would count as lost. So the stalled readers have separate books.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use super::{books::Books, load::LoadRun, plan::Plan, server::ServerProcesses, su
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The maximum time for all readers, so that the run ends even if the server never stops sending.
 const RETURN_MAX: Duration = Duration::from_secs(120);
-/// The maximum number of reconnections of one reader. The server may end a connection because the
-/// reader stalls, and the connection may break once more for another reason.
+/// The maximum number of reconnections of one reader. The server may end the first connection
+/// because the reader stalls. If the second connection breaks, the reader may reconnect once more.
 const RECONNECTS_MAX: usize = 2;
 
 /// The connected readers.
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreported_loss_a_second_report_or_disorder_is_a_failure() {
+    fn unreported_losses_second_reports_and_disorder_are_failures() {
         assert_eq!(end("01789", &[]), Err("it missed 5 events without a report".to_owned()));
         assert_eq!(end("0g13", &[]), Err("it missed 1 events without a report".to_owned()));
         assert_eq!(end("0g3g7", &[]), Err("it got 2 reports of gaps".to_owned()));

@@ -1,5 +1,5 @@
-//! In a storm, the tool opens all connections at once and closes them at once. A run has several
-//! storms.
+//! In a storm, the tool opens all connections as fast as it can, and then closes all of them. A run
+//! may have several storms.
 //!
 //! The results are the number of connections that the server accepts per second, the processor time
 //! that it needs for this, and whether it frees its memory and its sockets afterwards.

@@ -18,8 +18,8 @@ pub(super) struct Subscriber {
     number: usize,
     topic: usize,
     pub(super) reader: StreamReader,
-    /// The events that arrived. `None` until the stream is up. The value stays when the connection
-    /// ends.
+    /// The events that arrived. `None` until the event stream begins. The value stays when the
+    /// connection ends.
     pub(super) seen: Option<Seen>,
     /// The record of reported gaps. `None` if the subscription cannot resume.
     pub(super) story: Option<Box<Story>>,
@@ -31,7 +31,7 @@ pub(super) struct Subscriber {
 pub(super) struct Story {
     /// The number of gaps that the server reported.
     pub(super) gaps: u64,
-    /// True if a gap was reported after the newest event that has arrived.
+    /// True if the server has reported a gap, and no newer event has arrived since the report.
     is_reported: bool,
     /// The ranges of missing events for which no gap was reported.
     pub(super) unreported: Vec<Range<u64>>,

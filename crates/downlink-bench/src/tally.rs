@@ -16,8 +16,8 @@ pub(super) const HOLES_MAX: usize = 1_000;
 /// Counts over all connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counts {
-    /// Expected deliveries. Each event counts once for each connection that was up on the event's
-    /// topic.
+    /// Expected deliveries. When an event is published, the number of open connections of its topic
+    /// is added.
     pub(super) expected: u64,
     /// Expected deliveries that arrived. A repeated delivery does not count.
     pub(super) received: u64,

@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, sync::mpsc, sync::watch};
 const LINE_BYTES_MAX: usize = 32 * 1_024 * 1_024;
 
 /// The maximum number of commands that wait for a busy stream. The tests send one command after
-/// another.
+/// another, so only a few commands wait at a time.
 const COMMANDS_MAX: usize = 8;
 
 const CAPABILITIES: [&str; 9] = [

@@ -75,7 +75,7 @@ impl Credentials {
         Ok(Self { url: Some(url.to_owned()), ..Self::default() })
     }
 
-    /// The address of an attempt, if `base` is the address of the builder.
+    /// The address of an attempt. `base` is the address of the builder.
     pub(crate) fn url(&self, base: &Url) -> Result<Url, BuildError> {
         self.url.as_deref().map_or_else(|| Ok(base.clone()), |url| join_url(base, url))
     }

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn excerpts_are_cut_at_their_limit_and_between_characters() {
+    fn a_long_excerpt_is_cut_at_the_limit_without_splitting_a_character() {
         let length = |text: String| excerpt(&text).len();
         assert_eq!(length("x".repeat(ERROR_EXCERPT_BYTES_MAX - 1)), ERROR_EXCERPT_BYTES_MAX - 1);
         assert_eq!(length("x".repeat(ERROR_EXCERPT_BYTES_MAX)), ERROR_EXCERPT_BYTES_MAX);

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_sent_up_to_their_limit() {
+    fn ids_longer_than_the_maximum_are_not_sent() {
         let sent = |length| last_event_id_header(&"x".repeat(length)).is_some();
         assert!(sent(LAST_EVENT_ID_BYTES_MAX - 1));
         assert!(sent(LAST_EVENT_ID_BYTES_MAX));

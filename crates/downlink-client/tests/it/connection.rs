@@ -59,7 +59,7 @@ async fn a_media_type_may_end_with_a_semicolon() {
 }
 
 #[tokio::test]
-async fn another_media_type_ends_the_event_source() {
+async fn a_media_type_other_than_event_stream_ends_the_event_source() {
     let server = Server::bind().await;
     for content_type in ["x bogus", "text/x-bogus", "text/html"] {
         let error = failed_by(server.builder(), &server, &with_type(content_type)).await;
@@ -84,7 +84,7 @@ async fn a_compressed_answer_ends_the_event_source() {
 }
 
 #[tokio::test]
-async fn in_spec_mode_a_status_other_than_200_ends_the_event_source_and_its_body_is_ignored() {
+async fn in_spec_mode_any_status_other_than_200_ends_the_event_source() {
     let server = Server::bind().await;
     for status in [205, 210, 299, 404, 410, 503] {
         let answer = STREAM_HEAD.replace("200", &status.to_string()) + "data: x\n\n";

@@ -181,7 +181,7 @@ async fn a_second_401_in_a_row_ends_the_event_source() {
 }
 
 #[tokio::test]
-async fn a_second_401_ends_the_event_source_even_after_a_503_between_them() {
+async fn two_401s_end_the_event_source_even_with_a_503_between_them() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let mut source = tokens.source(&server);
     refuse(&mut source, &server, 401).await;
@@ -190,7 +190,7 @@ async fn a_second_401_ends_the_event_source_even_after_a_503_between_them() {
 }
 
 #[tokio::test]
-async fn after_a_stream_has_opened_a_401_leads_to_new_credentials_again() {
+async fn a_401_after_an_open_stream_leads_to_new_credentials_again() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let mut source = tokens.source(&server);
     refuse(&mut source, &server, 401).await;

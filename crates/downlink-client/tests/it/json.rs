@@ -43,7 +43,7 @@ async fn data_that_is_not_json_gives_an_error_with_the_position() {
 }
 
 #[tokio::test]
-async fn data_of_another_type_gives_an_error_with_the_reason() {
+async fn data_of_an_unexpected_type_gives_an_error_with_the_reason() {
     let error = error("message", r#"{"number":"7"}"#).await;
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
@@ -61,7 +61,7 @@ async fn quoted_data_that_looks_like_a_position_stays_in_the_reason() {
 /// The JSON parser's message quotes the unexpected text. This text may be long, so the message must
 /// be shortened.
 #[tokio::test]
-async fn the_error_quotes_data_and_type_up_to_a_limit() {
+async fn an_error_shows_only_the_start_of_long_data_and_of_a_long_type() {
     let long = "é".repeat(ERROR_EXCERPT_BYTES_MAX);
     let error = error(&long, &format!(r#"{{"number":"{long}"}}"#)).await;
     let expected = ERROR_EXCERPT_BYTES_MAX;

@@ -120,7 +120,7 @@ async fn an_answer_that_is_neither_a_receipt_nor_a_problem_is_unexpected() {
 }
 
 #[tokio::test]
-async fn answers_are_read_up_to_their_limit() {
+async fn an_answer_longer_than_the_maximum_is_an_error() {
     let padded = |length| json(&(RECEIPT.to_owned() + &" ".repeat(length - RECEIPT.len())));
     let published = async |length| publish(PublishRequest::to_everyone(), padded(length)).await.0;
     assert!(published(ANSWER_BYTES_MAX - 1).await.is_ok());

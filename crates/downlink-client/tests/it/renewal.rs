@@ -212,7 +212,7 @@ async fn after_an_expiry_a_401_is_followed_by_one_more_attempt() {
 }
 
 #[tokio::test]
-async fn after_a_stream_with_new_credentials_a_401_is_followed_by_one_more_attempt() {
+async fn a_401_after_a_stream_with_new_credentials_is_followed_by_one_more_attempt() {
     let (app, mut source, server) = refused_after(REVOKED).await;
     drop(reconnect(&mut source, &server, "").await);
     interruption(&mut source).await;
