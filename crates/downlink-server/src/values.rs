@@ -50,9 +50,10 @@ struct Value {
 pub struct Values(Vec<Value>);
 
 impl Values {
-    /// The settings in the matches of a subcommand. `in_file` has the names in the settings
-    /// file. The values of the file are the defaults of the flags. A path that is not valid UTF-8 is
-    /// shown with replacement characters.
+    /// The settings in the matches of a subcommand. They have the order of `subcommand`, so this is
+    /// the subcommand before the changes of [`with_file`](crate::config::with_file). `in_file` has
+    /// the names in the settings file. The values of the file are the defaults of the flags. A path
+    /// that is not valid UTF-8 is shown with replacement characters.
     pub fn new(subcommand: &Command, matches: &ArgMatches, in_file: &BTreeSet<String>) -> Self {
         Self(settings(subcommand).filter_map(|arg| Value::of(arg, matches, in_file)).collect())
     }
