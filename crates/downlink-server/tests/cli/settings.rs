@@ -276,12 +276,14 @@ fn help_describes_every_setting_and_its_variable() {
     }
 }
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "dev",
     "serve",
     "publish",
     "subscribe",
     "decode",
+    "health",
+    "backup",
     "key",
     "token",
     "bench",
