@@ -12,6 +12,7 @@ mod ci;
 mod command;
 mod cross;
 mod deploy;
+mod dist;
 mod nightly;
 mod package;
 mod promtool;
@@ -38,6 +39,7 @@ usage: cargo xtask <command>
                                  long torture tests, fuzzing, browsers three times, advisories
   bench [--quick] [--rounds N] [--seconds N] [--only CELL,…] [--list]
                                  measures downlink, axum and a bare loop of writes
+  dist                           builds the static program and packs the archive
   setup [--all]                  installs the tools for the tests; --all: for ci and nightly too
 ";
 
@@ -69,6 +71,7 @@ fn run(arguments: &[String]) -> anyhow::Result<Verdict> {
         }
         "tidy" => tidy::run(&workspace),
         "bench" => bench::run(&workspace, &options),
+        "dist" => dist::run(&workspace),
         "setup" => setup::run(&workspace, options.all),
         other => bail!("there is no command `{other}`\n\n{USAGE}"),
     }

@@ -71,6 +71,10 @@ impl ServerUrl {
             Some(socket) => builder.unix_socket(socket.as_path()),
             _ => builder,
         };
+        // Without TLS, the request needs no certificates, and a container may have none.
+        #[cfg(feature = "https")]
+        let builder =
+            if self.base.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
         let builder = builder.no_proxy().redirect(redirect::Policy::none()).retry(retry::never());
         Ok(builder.build()?.get(format!("{}{path}", self.base)))
     }

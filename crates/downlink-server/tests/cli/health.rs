@@ -31,6 +31,16 @@ fn a_proxy_from_the_environment_is_not_used() {
     assert_eq!(run(health, "").code, Some(0));
 }
 
+/// A container without a system has no certificates.
+#[test]
+fn a_check_without_tls_needs_no_certificates() {
+    let server = Server::start(&[]);
+    let mut health = downlink(&["health", &server.url]);
+    health.env("SSL_CERT_FILE", "/nowhere/file").env("SSL_CERT_DIR", "/nowhere");
+    let ended = run(health, "");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_server_on_a_unix_socket_is_checked_without_a_key() {

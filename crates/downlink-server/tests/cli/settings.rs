@@ -277,13 +277,15 @@ fn help_describes_every_setting_and_its_variable() {
     }
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
     "dev",
     "serve",
     "config",
     "publish",
     "subscribe",
     "decode",
+    "health",
+    "backup",
     "key",
     "token",
     "bench",

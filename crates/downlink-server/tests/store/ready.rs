@@ -72,7 +72,7 @@ async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
     assert_eq!(server.ask("GET", "/healthz", "", "").await.status, 200);
     let (code, said) = server.health(&[]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("answers /readyz with 503: The store takes no events"), "{said}");
+    assert!(said.contains("answers /readyz with 503: The store accepts no events"), "{said}");
     assert_eq!(server.health(&["--live"]), (Some(0), "ok\n".to_owned()));
     let published = metric(&server, "downlink_events_published_total").await;
     assert_eq!(published, kept.len().to_string());
