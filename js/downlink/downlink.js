@@ -19,8 +19,8 @@ const SILENT_INTERVALS_ON_WAKE = 1.5;
  * many times. */
 const SILENT_DOUBLINGS_MAX = 4;
 /** If a connection has not opened after this time, the feed replaces it. When the browser
- * reconnects, this time includes the wait that the server has set with `retry:`. Most servers set a
- * shorter wait, so the feed does not cut it short. */
+ * reconnects, it first waits for the time that the server has set with `retry:`. This wait counts
+ * too. Most servers set less than a minute, so the browser can usually wait to the end. */
 const CONNECTING_MS_MAX = 60_000;
 /** The shortest wait between a failed connection and the next one. So even a server that sends
  * `retry: 0` and closes at once gets at most one request a second from each page. */
@@ -306,8 +306,8 @@ export class Feed {
     this.#successorTimer = setTimeout(() => this.#beginSuccessor(), waitMs);
   }
 
-  /** Begins another successor after a wait, because the last successor failed, or its credentials
-   * have the same end as those of the present connection. */
+  /** Begins another successor after a wait. The feed calls this if the last successor has failed,
+   * or if the new credentials of the last successor end at the same time as the old ones. */
   #postponeSuccessor() {
     const rangeMs = backoffMsMax(this.#successors - 1);
     this.#prepareSuccessor(RECONNECTION_MS_MIN + rangeMs * Math.random());
@@ -372,8 +372,8 @@ export class Feed {
 
   /**
    * Called when a connection has ended or an attempt has failed. After a short connection the feed
-   * makes the next one itself. The browser would wait for the same time after each failure, and that
-   * time may be zero.
+   * makes the next one itself, and waits longer after each failure. The browser would wait for the
+   * same time after each failure, and that time may be zero.
    * @param {EventSource} source @param {() => void} askWhy @param {AbortSignal} signal
    */
   #lost(source, askWhy, signal) {
@@ -428,8 +428,9 @@ export class Feed {
     // again. So these two types do not count as a success.
     if (!control || type === "downlink.alive") this.#succeed();
     if (!control) this.#delivered = true;
-    // `delete` makes each id count as a repeat only once. An event without its own id shows the id
-    // of the event before it. The feed must not drop such an event as a repeat.
+    // `delete` removes the id from the set, so only one event with this id is dropped as a repeat.
+    // The next event may have no id of its own. Its `lastEventId` is then the same id, although it
+    // is another event. The feed must not drop it.
     const repeated = !control && [this.#repeats, this.#overlap].some((ids) => ids.delete(id));
     for (const listener of repeated ? [] : [...(this.#listeners.get(type) ?? [])]) {
       if (!signal.aborted) this.#call(listener, event);
@@ -646,7 +647,8 @@ function resumed(url, lastEventId) {
 
 /** @param {URL} url @param {boolean | undefined} withCredentials @param {AbortSignal} signal */
 async function request(url, withCredentials, signal) {
-  // `fetch` shows the status. So the server need not send the empty stream that it sends to browsers.
+  // By default, the server refuses a browser with an empty stream. With this parameter, it sends
+  // the status of the refusal, which `fetch` can read.
   url.searchParams.set("refuse_with_status", "1");
   const credentials = withCredentials ? "include" : "same-origin";
   const headers = { accept: "text/event-stream" };
