@@ -24,9 +24,8 @@ pub struct Draft<P: Payload> {
     /// The fingerprint of the content. It is used only if there is an id or a key. If an earlier
     /// event has the same id or key, equal fingerprints show that the draft repeats this event.
     pub fingerprint: Fingerprint,
-    /// Whether the event finishes its topics, which may also be inboxes or everyone's topic. After
-    /// that, these topics refuse events until the time
-    /// [`finished_keep`](crate::RetentionRules::finished_keep) has passed.
+    /// Whether this is the last event for its addresses. After it, these addresses refuse events
+    /// until the time [`finished_keep`](crate::RetentionRules::finished_keep) has passed.
     pub finish: bool,
     /// The bytes that the store keeps, if the log has a store. The log does not interpret them.
     pub body: Option<Vec<u8>>,
@@ -86,7 +85,8 @@ pub enum AppendError {
         /// The number of the draft in the batch, from 0.
         draft: usize,
     },
-    /// With this draft, more topics would have events or be finished than the limit allows.
+    /// With the topics of this draft, the log would have more topics than the limit allows. Only
+    /// topics that have events or are finished count.
     #[error("too many topics have events or are finished: the limit is {topics_max}")]
     TooManyTopics {
         /// The number of the draft in the batch, from 0.

@@ -100,7 +100,8 @@ export class Feed {
     source.addEventListener("downlink.open", (event) => {
       const { connection, resumed } = JSON.parse(event.data);
       this.connection = connection;
-      // Some servers also set `resumed` if a subscription without an id begins in the history.
+      // Some servers also set `resumed` if a subscription without an id gets older events first.
+      // This is not a resume, so the page also checks that it had an id.
       this.#tellOpen(resumed && this.#lastId !== "");
       this.#lastId = event.lastEventId || this.#lastId;
     });

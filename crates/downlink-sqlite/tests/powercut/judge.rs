@@ -145,7 +145,7 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
             .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
             .map_err(|error| error.to_string())?;
         let Step::Done(page) = page else {
-            return Err("one call must read a page of one topic".into());
+            return Err("the replay of one topic read no page in its first call".into());
         };
         let committed: Vec<u64> = batches
             .iter()

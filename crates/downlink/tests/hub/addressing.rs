@@ -161,7 +161,7 @@ fn the_hub_lists_its_topics_and_clients() {
 }
 
 #[test]
-fn a_subscription_that_resumes_after_an_earlier_cursor_of_the_hub_misses_no_event() {
+fn a_subscription_after_a_cursor_gets_every_later_event() {
     let hub = hub();
     say(&hub, "a", "rendered");
     let cursor = hub.cursor();
