@@ -22,7 +22,7 @@ use crate::keys::Keys;
 use crate::revocations::{ClientTag, Revocation, Revocations, RevokedKeysFull};
 use crate::secret::KeyId;
 use crate::tickets::seal::{OpenedTicket, TicketError, TicketKeys};
-use crate::tickets::streams::{IssuedTicket, TicketStreams, TicketStreamsFull, TicketTag};
+use crate::tickets::streams::{IssueStamp, TicketStreams, TicketStreamsFull, TicketTag};
 use crate::tickets::ticket::{AcceptedKey, Ticket};
 use crate::verified::{Proof, Standing, Verified};
 
@@ -419,7 +419,7 @@ impl Access {
             sealed_with,
             public,
         });
-        StreamGrant { source, issued: IssuedTicket::new(issued_at, ticket), checked }
+        StreamGrant { source, issued: IssueStamp::new(issued_at, ticket), checked }
     }
 
     /// The source with these facts. All streams with these facts share it. So the number of sources
@@ -457,7 +457,7 @@ impl Access {
 #[must_use]
 pub struct StreamGrant {
     source: Arc<Source>,
-    issued: IssuedTicket,
+    issued: IssueStamp,
     /// The value of `Shared::changes` at the last check.
     checked: u32,
 }

@@ -350,6 +350,8 @@ struct Times {
 mod tests {
     use base64::Engine as _;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use jsonwebtoken::crypto::sign;
+    use jsonwebtoken::{Algorithm, EncodingKey};
 
     use super::*;
 
@@ -379,6 +381,31 @@ mod tests {
                 tokens.signatures.insert(tokens.signatures.place(key.id, &parts).unwrap());
             }
             assert_eq!(verified().is_ok(), is_recognised, "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_recognised_only_after_a_key_has_verified_it() {
+        let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", encode(r#"{"alg":"ES256"}"#), encode("{}"));
+        let key = include_bytes!("../../tests/fixtures/es256.private.der");
+        let key = EncodingKey::from_ec_der(key);
+        let signature = sign(message.as_bytes(), &key, Algorithm::ES256).unwrap();
+        let pem = include_bytes!("../../tests/fixtures/es256.public.pem");
+        let rules = TokenRules {
+            issuer: Some("i".to_owned()),
+            audiences: vec!["a".to_owned()],
+            ..TokenRules::default()
+        };
+        let tokens = Tokens::new(TokenKeys::new().public(pem).unwrap(), rules).unwrap();
+        let key = &tokens.keys[0];
+        for (signature, is_valid) in [("A".repeat(86), false), (signature, true)] {
+            let token = format!("{message}.{signature}");
+            let parts = Parts::parse(&token).unwrap();
+            let place = tokens.signatures.place(key.id, &parts).unwrap();
+            assert!(!tokens.signatures.contains(place));
+            assert_eq!(tokens.verifies(key, &parts), is_valid);
+            assert_eq!(tokens.signatures.contains(place), is_valid);
         }
     }
 }

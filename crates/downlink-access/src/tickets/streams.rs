@@ -59,9 +59,9 @@ impl TicketTag {
 /// The time takes 44 bits. In milliseconds, they last until the year 2527. The tag takes the other
 /// 52 bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct IssuedTicket([u32; 3]);
+pub(crate) struct IssueStamp([u32; 3]);
 
-impl IssuedTicket {
+impl IssueStamp {
     const MILLIS_MAX: u64 = (1 << (96 - TicketTag::BITS)) - 1;
 
     pub(crate) fn new(issued_at: Timestamp, ticket: Option<TicketTag>) -> Self {
@@ -199,14 +199,14 @@ mod tests {
     fn the_time_and_the_tag_are_packed_without_a_loss() {
         let millis = |millis| Timestamp::from_millis(millis);
         let tag_max = tag((1 << TicketTag::BITS) - 1);
-        for issued_at in [0, 1, 0xfff, 0x1000, 1_800_000_000_123, IssuedTicket::MILLIS_MAX] {
+        for issued_at in [0, 1, 0xfff, 0x1000, 1_800_000_000_123, IssueStamp::MILLIS_MAX] {
             for ticket in [None, Some(tag(1)), Some(tag(0x1_2345_6789_abcd)), Some(tag_max)] {
-                let packed = IssuedTicket::new(millis(issued_at), ticket);
+                let packed = IssueStamp::new(millis(issued_at), ticket);
                 assert_eq!((packed.issued_at(), packed.ticket()), (millis(issued_at), ticket));
             }
         }
-        let late = IssuedTicket::new(millis(u64::MAX), Some(tag_max));
-        assert_eq!(late.issued_at(), millis(IssuedTicket::MILLIS_MAX));
+        let late = IssueStamp::new(millis(u64::MAX), Some(tag_max));
+        assert_eq!(late.issued_at(), millis(IssueStamp::MILLIS_MAX));
         assert_eq!(late.ticket(), Some(tag_max));
     }
 

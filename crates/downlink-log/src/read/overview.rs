@@ -138,11 +138,11 @@ impl<P: Payload> Core<P> {
 
     pub(crate) fn readers(&self, now: Timestamp) -> Vec<ReaderOverview> {
         let mut overviews = Vec::new();
-        self.each_reader(|reader, tail| {
+        self.each_reader(|reader| {
             overviews.push(ReaderOverview {
                 number: reader.number,
                 client: reader.client.clone(),
-                lag: reader.lag(tail),
+                lag: reader.lag(),
                 selectors: reader.selectors.into(),
                 age: reader.age(now),
                 bytes: reader.bytes(),
@@ -154,20 +154,19 @@ impl<P: Payload> Core<P> {
 
     pub(crate) fn lags(&self) -> Lags {
         let mut lags = Lags::default();
-        self.each_reader(|reader, tail| lags.note(reader.lag(tail)));
+        self.each_reader(|reader| lags.note(reader.lag()));
         lags
     }
 
-    /// Calls `see` with each reader and the tail. The list of readers is locked only for one batch,
+    /// Calls `see` with each reader. The list of readers is locked only for one batch,
     /// so that readers can come and leave between two batches.
-    fn each_reader(&self, mut see: impl FnMut(&ReaderState, u64)) {
+    fn each_reader(&self, mut see: impl FnMut(&ReaderState)) {
         let mut from = Some(0);
         while let Some(start) = from {
-            let tail = self.history.tail();
             let readers = self.history.topics.everyone.readers.lock();
             let (batch, next) = readers.batch(start);
             from = next;
-            batch.iter().flatten().for_each(|reader| see(reader, tail));
+            batch.iter().flatten().for_each(|reader| see(reader));
         }
     }
 

@@ -299,6 +299,6 @@ mod tests {
         let mut left = WakeBatch::default();
         all.iter().for_each(|reader| reader.slot.take(&mut left));
         assert!(left.is_empty());
-        assert!(all.iter().all(|reader| reader.lag(5) == 3));
+        assert!(all.iter().all(|reader| reader.lag() == 3));
     }
 }

@@ -74,8 +74,9 @@ impl ReaderState {
 
     /// The newest offset for which the reader was woken, minus the last offset that the reader has
     /// read.
-    pub(crate) fn lag(&self, tail: u64) -> u64 {
-        let next = self.next.load(Ordering::Relaxed).min(tail);
+    pub(crate) fn lag(&self) -> u64 {
+        // A reader that has not begun to read has the highest number here, so its lag is 0.
+        let next = self.next.load(Ordering::Relaxed);
         (self.newest.load(Ordering::Relaxed) + 1).saturating_sub(next)
     }
 

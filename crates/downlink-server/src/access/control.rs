@@ -133,7 +133,7 @@ impl Control {
     ) -> anyhow::Result<()> {
         let old = self.rules();
         let Opened { rules, options, .. } =
-            rules::open(settings, access, Some(&old), Missing::Make)?;
+            rules::open(settings, access, Some(&old), Missing::Refuse)?;
         let key_set = |rules: &Rules| rules.key_sets.as_ref().map(Arc::as_ptr);
         let is_replaced = key_set(&old) != key_set(&rules);
         self.access.reload(options);
@@ -304,6 +304,10 @@ impl Control {
         // rights to read, so the server asks the app again.
         if granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question)) {
             granted = ask.grant(question).await.map(verified);
+        }
+        // A reload may have replaced the app meanwhile. The answer of the old app gives no rights.
+        if !self.rules().ask.as_ref().is_some_and(|now| now.is_same(&ask)) {
+            return Some(Err(Answer::Unavailable));
         }
         let access = || caller.access().clone();
         Some(granted.map(|verified| Caller::new(access(), verified, by_event_source)))

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use downlink_access::{AddKeyError, KeyRole, Keys, Secret};
 
 use super::AccessSettings;
@@ -30,6 +30,8 @@ pub(super) enum Missing {
     Make,
     /// Make no file, and check only that its folder exists.
     Check,
+    /// Return an error. A running server must not replace a key whose file was moved.
+    Refuse,
 }
 
 /// The key files whose paths the server prints when it starts.
@@ -63,6 +65,13 @@ fn files(
 ) -> anyhow::Result<(Vec<PathBuf>, Option<PathBuf>)> {
     if !given.is_empty() {
         return Ok((given.to_vec(), None));
+    }
+    if !own.exists() && missing == Missing::Refuse {
+        bail!(
+            "the key file {} is missing: put it back, or give a key with {flag} FILE (only a start \
+             makes a new key)",
+            own.display()
+        );
     }
     if !own.exists() && missing == Missing::Check {
         let folder = folder(Some(&own));

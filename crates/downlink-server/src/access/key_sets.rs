@@ -88,24 +88,28 @@ impl KeySets {
         }
     }
 
-    /// Fetches whenever a fetch is due, and calls `removed` after each fetch that has removed a
-    /// key. This future never completes.
+    /// Fetches whenever a fetch is due, and calls `check_streams` after each fetch that has removed
+    /// a key. Also after a fetch before which there was no key set: until then, nobody knew whether
+    /// the key of an open stream is still accepted. This future never completes.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, a fetch in flight counts as failed. A later call of this function
     /// fetches again.
-    pub(crate) async fn run(&self, removed: impl Fn()) {
+    pub(crate) async fn run(&self, check_streams: impl Fn()) {
         loop {
             let now = self.clock.now();
             if let Some(fetch) = self.begin(now) {
                 let removals = self.cache.removals();
+                let was_unknown = self.cache.current(now).is_none();
                 self.fetch(fetch).await;
                 if self.cache.removals() != removals {
                     tracing::info!(
                         "a key was removed from the key set; its tokens are refused and its streams end"
                     );
-                    removed();
+                    check_streams();
+                } else if was_unknown && self.cache.current(self.clock.now()).is_some() {
+                    check_streams();
                 }
                 continue;
             }

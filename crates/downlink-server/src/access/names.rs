@@ -37,13 +37,13 @@ pub(super) struct NameCounts {
     /// has an entry only while it has an open permit, so the maximum number of subscriptions also
     /// limits the number of entries. The lock is held only for a lookup, and never together with
     /// another lock.
-    open: Mutex<HashMap<AddressKey, usize>>,
+    open: Arc<Mutex<HashMap<AddressKey, usize>>>,
 }
 
 /// Counts the names of one open subscription for its address until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct NamesPermit {
-    counts: Arc<NameCounts>,
+    open: Arc<Mutex<HashMap<AddressKey, usize>>>,
     address: AddressKey,
     names: usize,
 }
@@ -51,7 +51,12 @@ pub(crate) struct NamesPermit {
 impl NameCounts {
     /// Allows each address this many names.
     pub(super) fn new(names_max: NonZeroU32) -> Self {
-        Self { names_max, open: Mutex::default() }
+        Self { names_max, open: Arc::default() }
+    }
+
+    /// Allows each address another number of names. The open permits still count.
+    pub(super) fn with_names_max(&self, names_max: NonZeroU32) -> Self {
+        Self { names_max, open: Arc::clone(&self.open) }
     }
 
     /// Counts the names of a subscription until the permit is dropped.
@@ -60,24 +65,20 @@ impl NameCounts {
     ///
     /// The address would exceed its limit. The error is the time that the client should wait. The
     /// names then do not count.
-    pub(super) fn take(
-        self: &Arc<Self>,
-        address: AddressKey,
-        names: usize,
-    ) -> Result<NamesPermit, Duration> {
+    pub(super) fn take(&self, address: AddressKey, names: usize) -> Result<NamesPermit, Duration> {
         let mut open = self.open.lock();
         let sum = names.saturating_add(open.get(&address).copied().unwrap_or(0));
         if sum > self.names_max.get() as usize {
             return Err(WAIT);
         }
         open.insert(address, sum);
-        Ok(NamesPermit { counts: Arc::clone(self), address, names })
+        Ok(NamesPermit { open: Arc::clone(&self.open), address, names })
     }
 }
 
 impl Drop for NamesPermit {
     fn drop(&mut self) {
-        let mut open = self.counts.open.lock();
+        let mut open = self.open.lock();
         match open.get_mut(&self.address) {
             Some(sum) if *sum > self.names => *sum -= self.names,
             _ => drop(open.remove(&self.address)),
@@ -95,8 +96,8 @@ mod tests {
 
     use super::*;
 
-    fn counts(names_max: u32) -> Arc<NameCounts> {
-        Arc::new(NameCounts::new(NonZeroU32::new(names_max).expect("not zero")))
+    fn counts(names_max: u32) -> NameCounts {
+        NameCounts::new(NonZeroU32::new(names_max).expect("not zero"))
     }
 
     fn address(number: u32) -> AddressKey {
@@ -118,6 +119,19 @@ mod tests {
         drop(rest);
         assert!(counts.take(address(1), 100).is_ok());
         assert_eq!(counts.take(address(1), usize::MAX).err(), Some(WAIT));
+    }
+
+    #[test]
+    fn open_permits_count_for_a_new_maximum() {
+        let counts = counts(100);
+        let permit = counts.take(address(1), 60).expect("there is room");
+        let raised = counts.with_names_max(NonZeroU32::new(120).expect("not zero"));
+        assert_eq!(raised.take(address(1), 61).err(), Some(WAIT));
+        let more = raised.take(address(1), 60).expect("there is room");
+        drop(permit);
+        assert_eq!(raised.take(address(1), 61).err(), Some(WAIT));
+        drop(more);
+        assert!(raised.take(address(1), 120).is_ok());
     }
 
     #[test]

@@ -280,15 +280,18 @@ impl RequestRates {
     }
 }
 
+/// A limiter, which a reload keeps if its rate is the same. `None` if there is no limit.
+type Limiter<K> = Option<Arc<RateLimiter<K>>>;
+
 /// The limiters of requests.
 #[derive(Debug)]
 pub(crate) struct Rates {
     rates: RequestRates,
-    names_per_address: Option<Arc<NameCounts>>,
-    publishes_per_address: Option<RateLimiter<AddressKey>>,
-    publishes_per_key: Option<RateLimiter<KeyId>>,
-    failures_per_address: Option<RateLimiter<AddressKey>>,
-    tickets_per_key: Option<RateLimiter<KeyId>>,
+    names_per_address: Option<NameCounts>,
+    publishes_per_address: Limiter<AddressKey>,
+    publishes_per_key: Limiter<KeyId>,
+    failures_per_address: Limiter<AddressKey>,
+    tickets_per_key: Limiter<KeyId>,
 }
 
 /// A request that exceeds a limit.
@@ -302,20 +305,32 @@ pub(crate) struct Exceeded {
 
 impl Rates {
     /// The limiters for a server that listens on this address. `old` are the limiters before a
-    /// reload. The subscriptions that they have counted still count, if the settings allow as many
-    /// names as before.
+    /// reload. A limiter whose rate is the same stays, with its counts. Subscriptions that `old` has
+    /// counted still count.
     pub(super) fn replacing(old: Option<&Self>, limits: &AbuseLimits, listen: &Address) -> Self {
         let rates = RequestRates::new(limits, listen);
-        let names_max = rates.names_per_address_max;
-        let counts = |old: &Self| old.names_per_address.clone();
-        let same = old.filter(|old| old.rates.names_per_address_max == names_max).and_then(counts);
-        let new = || names_max.map(|max| Arc::new(NameCounts::new(max)));
+        let names = |names_max| match old.and_then(|old| old.names_per_address.as_ref()) {
+            Some(counts) => counts.with_names_max(names_max),
+            None => NameCounts::new(names_max),
+        };
         Self {
-            names_per_address: same.or_else(new),
-            publishes_per_address: rates.publishes_per_address.map(limiter),
-            publishes_per_key: rates.publishes_per_key.map(limiter),
-            failures_per_address: rates.failures_per_address.map(limiter),
-            tickets_per_key: rates.tickets_per_key.map(limiter),
+            names_per_address: rates.names_per_address_max.map(names),
+            publishes_per_address: limiter(
+                rates.publishes_per_address,
+                old.map(|old| (old.rates.publishes_per_address, &old.publishes_per_address)),
+            ),
+            publishes_per_key: limiter(
+                rates.publishes_per_key,
+                old.map(|old| (old.rates.publishes_per_key, &old.publishes_per_key)),
+            ),
+            failures_per_address: limiter(
+                rates.failures_per_address,
+                old.map(|old| (old.rates.failures_per_address, &old.failures_per_address)),
+            ),
+            tickets_per_key: limiter(
+                rates.tickets_per_key,
+                old.map(|old| (old.rates.tickets_per_key, &old.tickets_per_key)),
+            ),
             rates,
         }
     }
@@ -425,8 +440,15 @@ fn take<K: std::hash::Hash + Eq>(
     }
 }
 
-fn limiter<K: std::hash::Hash + Eq>(rate: Rate) -> RateLimiter<K> {
-    RateLimiter::new(rate, RATE_KEYS_MAX)
+/// The limiter of a rate. If the rate is that of `old`, its limiter stays.
+fn limiter<K: std::hash::Hash + Eq>(
+    rate: Option<Rate>,
+    old: Option<(Option<Rate>, &Limiter<K>)>,
+) -> Limiter<K> {
+    match old {
+        Some((old_rate, old)) if old_rate == rate => old.clone(),
+        _ => rate.map(|rate| Arc::new(RateLimiter::new(rate, RATE_KEYS_MAX))),
+    }
 }
 
 /// Adds the flag of the limit to the result of a limiter. `taken` is `None` if there is no limiter

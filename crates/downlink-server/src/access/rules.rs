@@ -1,9 +1,9 @@
 //! The parts of access control that the server reads again at a reload.
 //!
 //! A reload first makes new [`Rules`] from the settings and the key files. If this succeeds,
-//! `Control` replaces the old rules as a whole. A request uses the rules of one moment. Parts whose
-//! settings are the same stay: the fetched key set, the cached answers of the app, and the counts of
-//! the rates.
+//! `Control` replaces the old rules as a whole. The checks before a route use the rules of one
+//! moment. Parts whose settings are the same stay: the fetched key set, the cached answers of the
+//! app, and the counts of each rate.
 
 use std::{io, path::Path, sync::Arc};
 

@@ -3,11 +3,13 @@
 use axum::{
     Extension,
     extract::{RawQuery, State},
+    http::StatusCode,
     response::Response,
 };
 use downlink::{access::Caller, hub::ClientOrder, serve::AddressKey};
 use downlink_access::Right;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::{
     query::Query,
@@ -38,7 +40,12 @@ pub(super) async fn clients(
         Some(_) => return Err(bad_request("The parameter sort is lag, age or bytes.")),
     };
     let connections = app.hub.stats().subscribers;
-    let clients = app.hub.client_overviews_by(order, limit);
+    let hub = app.hub.clone();
+    // With a million subscriptions, this takes longer than a worker thread may be blocked.
+    let clients = spawn_blocking(move || hub.client_overviews_by(order, limit)).await;
+    let clients = clients.map_err(|_| {
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The clients cannot be listed.")
+    })?;
     let rows: Vec<Value> = clients
         .iter()
         .map(|client| {

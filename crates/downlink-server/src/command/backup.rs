@@ -3,7 +3,7 @@
 //! The command reads the file of the store, and needs no connection to the server and no key. At
 //! every moment, the file of the backup is either complete or does not exist: the command copies
 //! into another file of the same folder, and renames this file at the end. If the command is killed,
-//! a file whose name ends with `.incomplete` remains.
+//! files remain whose names contain `.incomplete`.
 
 use std::{
     ffi::OsString,
@@ -51,6 +51,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !force && fs::symlink_metadata(file).is_ok() {
         return Err(exists(file));
     }
+    if let Some(part) = part_of_a_store(file) {
+        return Err(exit::usage(anyhow!(
+            "{} may be a store in use, because {} exists: stop its server, or give another name",
+            file.display(),
+            part.display()
+        )));
+    }
     let failed = || format!("cannot copy the store {}", store.display());
     let incomplete = incomplete(file);
     let newest = Backup::open(store).with_context(failed)?.run(&incomplete).with_context(failed)?;
@@ -71,6 +78,17 @@ fn exists(file: &Path) -> anyhow::Error {
     exit::usage(anyhow!("{} exists: give another name, or --force", file.display()))
 }
 
+/// A file that SQLite has beside a store while a program uses the store, or after a crash. A backup
+/// in the place of the store would not belong to this file.
+fn part_of_a_store(file: &Path) -> Option<PathBuf> {
+    let mut parts = ["-wal", "-shm", "-journal"].into_iter().map(|end| {
+        let mut name = OsString::from(file);
+        name.push(end);
+        PathBuf::from(name)
+    });
+    parts.find(|part| fs::symlink_metadata(part).is_ok())
+}
+
 /// A new name in the folder of the backup.
 fn incomplete(file: &Path) -> PathBuf {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -89,8 +107,12 @@ fn name(incomplete: &Path, file: &Path, force: bool) -> anyhow::Result<()> {
         match fs::hard_link(incomplete, file) {
             Ok(()) => fs::remove_file(incomplete).with_context(failed)?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(exists(file)),
-            // Some file systems have no links.
-            Err(_) => fs::rename(incomplete, file).with_context(failed)?,
+            // Some file systems have no links. There, an empty file reserves the name.
+            Err(_) => match fs::File::create_new(file) {
+                Ok(_) => fs::rename(incomplete, file).with_context(failed)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(exists(file)),
+                Err(error) => return Err(error).with_context(failed),
+            },
         }
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -141,12 +141,23 @@ fn problems(settings: &Settings, access: &AccessSettings) -> Vec<anyhow::Error> 
 /// The errors in the settings that a server can find without the files of access control.
 pub(super) fn contradictions(settings: &Settings, access: &AccessSettings) -> Vec<anyhow::Error> {
     let admin = access.admin_listen.as_ref();
+    let sockets = [Some(&settings.listen), admin].into_iter().flatten().filter_map(Address::path);
+    let files = settings.store().into_iter().chain(sockets);
+    let mut errors = contradictions_of_values(settings, access);
+    errors.extend(files.filter_map(|file| check_folder(file).err()));
+    errors
+}
+
+/// As [`contradictions`], but without a look at the folders of the store and of the sockets, which
+/// a running server has open.
+pub(super) fn contradictions_of_values(
+    settings: &Settings,
+    access: &AccessSettings,
+) -> Vec<anyhow::Error> {
+    let admin = access.admin_listen.as_ref();
     let checked =
         [settings.check(admin), access.check(&settings.listen), check_connections(settings)];
     let mut errors: Vec<anyhow::Error> = checked.into_iter().filter_map(Result::err).collect();
-    let sockets = [Some(&settings.listen), admin].into_iter().flatten().filter_map(Address::path);
-    let files = settings.store().into_iter().chain(sockets);
-    errors.extend(files.filter_map(|file| check_folder(file).err()));
     let in_memory = Settings { store: "none".into(), ..settings.clone() };
     errors.extend(app::hub(&in_memory).err().map(anyhow::Error::from));
     errors

@@ -2,18 +2,19 @@
 //! again.
 //!
 //! A reload applies the settings in [`RELOADED`]. If another setting has changed, the log names it,
-//! because it needs a restart. If a file cannot be used, nothing changes. A stream that keeps its
-//! rights stays open, and a stream without rights ends as after a revocation. Flags and environment
+//! because it needs a restart. If a file cannot be used, nothing changes. A stream ends as after a
+//! revocation if its key was removed, or if its topics were public and no longer are. Other changes
+//! of the rules apply to new requests: an open stream keeps the rights with which it began. Flags and environment
 //! variables are those of the start, because no signal changes them.
 
 use std::{ffi::OsString, sync::Arc};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use downlink::hub::Hub;
 use tokio::sync::Notify;
 use tracing_subscriber::{EnvFilter, Registry, reload::Handle};
 
-use super::config::{ReadServe, contradictions};
+use super::config::{ReadServe, contradictions_of_values};
 #[cfg(unix)]
 use super::supervisor::{tell_supervisor, tell_supervisor_of_reload};
 use crate::{
@@ -21,8 +22,9 @@ use crate::{
     config::{Settings, Values},
 };
 
-/// The settings that a reload applies. A reload also reads the files again that they name.
-pub(super) const RELOADED: [&str; 22] = [
+/// The settings that a reload applies. A reload also reads the files again that they name, except
+/// the file of a key set, which the server reads every few minutes.
+pub(super) const RELOADED: [&str; 23] = [
     "log",
     "public",
     "publish-key-file",
@@ -41,6 +43,7 @@ pub(super) const RELOADED: [&str; 22] = [
     "host",
     "authorize-url",
     "authorize-cookie",
+    "subscribed-names-per-address-max",
     "publishes-per-address",
     "publishes-per-key",
     "failures-per-address",
@@ -128,6 +131,8 @@ impl Reloader {
                 }
                 Err(error) => {
                     tracing::error!(%error, "a reload did not complete; the server needs a restart for new settings");
+                    #[cfg(unix)]
+                    tell_supervisor(&[sd_notify::NotifyState::Ready]);
                     return;
                 }
             };
@@ -151,14 +156,16 @@ impl Reloader {
         if self.is_inherited {
             new.settings.listen = self.settings.listen.clone();
         }
-        let errors = contradictions(&new.settings, &new.access);
+        let errors = contradictions_of_values(&new.settings, &new.access);
         if !errors.is_empty() {
             let errors: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
             bail!("{}", errors.join("; "));
         }
         let access = self.access.reloaded(new.access);
         control.reload(&self.settings, &access, hub)?;
-        self.log.set(&new.settings.log).context("cannot set the level of the log")?;
+        if let Err(error) = self.log.set(&new.settings.log) {
+            tracing::error!("the new settings apply, but not the level of the log: {error:#}");
+        }
         self.access = access;
         let mut changed = Vec::new();
         for (name, old, new) in self.reload.values.differences(&values) {

@@ -461,7 +461,8 @@ impl Signals {
 /// Whether the process has a terminal. A process loses its terminal when the terminal closes, and it
 /// gets SIGHUP only afterwards.
 fn has_terminal() -> bool {
-    std::fs::File::open("/dev/tty").is_ok()
+    let opened = std::fs::File::open("/dev/tty");
+    !opened.is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO))
 }
 
 #[cfg(unix)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use downlink_access::Secret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     PATIENCE,
@@ -278,6 +278,57 @@ async fn a_key_set_is_fetched_after_a_reload_and_outlives_the_next_reload() {
     assert_eq!(stream.next().await.expect("the event").data, "x");
     server.apply(ONE_KEY, "public, jwks-url");
     assert_ended(stream, "key_unknown").await;
+}
+
+/// Until the new set is fetched, nobody knows whether the key of a stream is still accepted.
+#[tokio::test]
+async fn another_key_set_ends_the_streams_whose_key_it_lacks() {
+    const KEYS: &str = include_str!("../../../downlink-access/tests/fixtures/keys.json");
+    let folder = Folder::new();
+    let (first, second) = (folder.file("first.json"), folder.file("second.json"));
+    fs::write(&first, KEYS).expect("a file");
+    let mut keys: Value = serde_json::from_str(KEYS).expect("JSON");
+    let list = keys["keys"].as_array_mut().expect("a list");
+    list.retain(|key| key["crv"] != "P-384");
+    assert!(!list.is_empty());
+    fs::write(&second, keys.to_string()).expect("a file");
+    let with = |file: &str| format!("{ONE_KEY}jwks-url = \"file://{file}\"\n");
+    let server = Reloadable::start(folder, &with(&first));
+    let site = &server.site;
+    let token = site.keys.token(Signer::Es384, &claims(Some("ada"), of_a_user()));
+    let stream = site.subscribe(Request::get("/events?topic=rooms/1").bearer(&token)).await;
+    server.apply(&with(&second), "jwks-url");
+    assert_ended(stream, "key_unknown").await;
+}
+
+/// A moved key must not be replaced by a new one: all streams of the old key would end.
+#[tokio::test]
+async fn a_reload_makes_no_key() {
+    let server = Reloadable::start(Folder::new(), "");
+    let file = server.site.folder.file("downlink-publish.key");
+    let key = fs::read_to_string(&file).expect("the server has made its key");
+    fs::remove_file(&file).expect("a file");
+    let log = server.reload();
+    assert!(log.contains("nothing has changed") && log.contains("is missing"), "{log}");
+    assert!(fs::metadata(&file).is_err(), "the reload has made a key");
+    assert_eq!(server.publish_with(key.trim_end()).await, "200");
+}
+
+#[tokio::test]
+async fn open_subscriptions_count_for_a_new_limit_of_names() {
+    let settings = |max| {
+        format!("{ONE_KEY}public = \"rooms/*\"\nsubscribed-names-per-address-max = \"{max}\"\n")
+    };
+    let server = Reloadable::start(Folder::new(), &settings(20));
+    let site = &server.site;
+    let topics: String = (0..18).map(|number| format!("topic=rooms/{number}&")).collect();
+    let request = || Request::get(&format!("/events?{topics}"));
+    let first = site.stream(request()).await;
+    assert_eq!(request().ask(site.public()).await.outcome(), "429 too_many_requests");
+    server.apply(&settings(40), "subscribed-names-per-address-max");
+    let second = site.stream(request()).await;
+    assert_eq!((first.status(), second.status()), (200, 200));
+    assert_eq!(request().ask(site.public()).await.outcome(), "429 too_many_requests");
 }
 
 #[tokio::test]

@@ -112,6 +112,26 @@ async fn a_backup_replaces_a_file_only_with_the_flag_force() {
     let _next = Server::start(&store, &[]);
 }
 
+/// A server that uses the replaced store would write acknowledged events to a file without a name.
+#[tokio::test]
+async fn a_backup_never_replaces_a_store_in_use() {
+    let folder = Folder::new("backup-in-use");
+    let (store, other) = (folder.file("x.db"), folder.file("other.db"));
+    let _server = Server::start(&store, &[]);
+    let theirs = Server::start(&other, &[]);
+    let id = id_of(&theirs.post("topic=a", "", "one").await);
+    for flags in [&[][..], &["--force"]] {
+        let (code, said) = refused(&store, &other, flags);
+        assert_eq!(code, Some(2), "{said}");
+    }
+    let (_, said) = refused(&store, &other, &["--force"]);
+    assert!(said.contains("may be a store in use") && said.contains("stop its server"), "{said}");
+    drop(theirs);
+    let again = Server::start(&other, &[]);
+    let mut stream = again.stream("topic=a&start=earliest", "").await;
+    assert_eq!(next(&mut stream, 1).await, ["one"], "{id}");
+}
+
 #[test]
 fn errors_of_a_backup_say_what_to_do_and_leave_no_file() {
     let folder = Folder::new("backup-errors");

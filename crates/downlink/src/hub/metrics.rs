@@ -71,10 +71,10 @@ impl Collector for Stats {
             out.histogram("store_commit_seconds", says, &COMMIT_SECONDS, counts, sum)?;
         }
         let Some(lags) = self.lags else { return Ok(()) };
-        let says = "Lag of the open subscription that is furthest behind, in events";
+        let says = "Lag of the open subscription that is furthest behind, in offsets (events of all topics)";
         out.gauge("lag_events_max", says, usize::try_from(lags.max).unwrap_or(usize::MAX))?;
-        let says = "Lags of the subscriptions that are open now, in events; not a count since the \
-                    start, so use it without rate()";
+        let says = "Lags of the subscriptions that are open now, in offsets (events of all topics); not a \
+                    count since the start, so use it without rate()";
         let bounds = LAG_EVENTS.map(|bound| bound as f64);
         out.histogram("lag_events", says, &bounds, &lags.counts, lags.sum as f64)
     }

@@ -5,7 +5,8 @@
 //! every origin may read it. The app decides about its own answers.
 
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderName, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    HeaderName, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -17,8 +18,12 @@ use http::{HeaderMap, HeaderValue};
 const ORIGIN_BYTES_MAX: usize = 300;
 
 /// The headers that a page of another origin needs.
-const HEADERS: [HeaderName; 3] =
-    [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, VARY];
+const HEADERS: [HeaderName; 4] = [
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    VARY,
+];
 
 /// Lets the page that has sent a request read the refusal. `request` and `refusal` are the headers
 /// of both. Adds nothing if the request does not have exactly one valid `Origin`.
@@ -27,8 +32,8 @@ pub(super) fn allow(request: &HeaderMap, refusal: &mut HeaderMap) {
     let (Some(origin), None) = (origins.next(), origins.next()) else { return };
     let is_visible = origin.as_bytes().iter().all(u8::is_ascii_graphic);
     if is_visible && (1..=ORIGIN_BYTES_MAX).contains(&origin.len()) {
-        let yes = HeaderValue::from_static("true");
-        let values = [origin.clone(), yes, HeaderValue::from_static("Origin")];
+        let [yes, exposed, vary] = ["true", "retry-after", "Origin"].map(HeaderValue::from_static);
+        let values = [origin.clone(), yes, exposed, vary];
         refusal.extend(HEADERS.into_iter().zip(values));
     }
 }
@@ -54,7 +59,7 @@ mod tests {
             request.append(ORIGIN, HeaderValue::from_bytes(origin).expect("a header value"));
         }
         allow(&request, &mut refusal);
-        assert!([0, 3].contains(&refusal.len()), "{refusal:?}");
+        assert!([0, 4].contains(&refusal.len()), "{refusal:?}");
         refusal.remove(ACCESS_CONTROL_ALLOW_ORIGIN)
     }
 

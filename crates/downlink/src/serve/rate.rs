@@ -140,7 +140,8 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 pub struct RateLimiter<K> {
     rate: Rate,
     keys_max: usize,
-    /// The lock is held for one lookup, and never together with another lock.
+    /// The lock is held for one lookup, or for a turn, which looks at each key of `older`. It is
+    /// never held together with another lock.
     keys: Mutex<Keys<K>>,
 }
 

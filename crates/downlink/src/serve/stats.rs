@@ -96,7 +96,7 @@ impl ServeStats {
 
     /// The number of open connections that count towards
     /// [`connections_max`](Self::connections_max). A connection that the server is refusing does
-    /// not count.
+    /// not count, except if a proxy has sent the address of its client.
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Relaxed)
     }

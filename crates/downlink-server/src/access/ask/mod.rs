@@ -126,6 +126,11 @@ impl AskApp {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Whether both are clones of one value.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     pub(super) fn options(&self) -> &AskOptions {
         &self.shared.options
     }
