@@ -9,10 +9,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpSocket, TcpStream},
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::{
     answer::Answer,
@@ -481,7 +478,7 @@ async fn without_a_proxy_names_count_for_the_address_of_the_connection() {
     let _first = site.subscribe(topics(40)).await;
     assert_no_names(&site, |request| request).await;
     let Place::Tcp(to) = site.public() else { panic!("the listener is on TCP") };
-    let socket = TcpSocket::new_v4().expect("a socket");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 2], 0).into()).expect("an address of this machine");
     let mut io = socket.connect(*to).await.expect("the server listens");
     let text = topics(40).text(site.public(), "");
