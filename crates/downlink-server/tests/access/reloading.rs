@@ -322,7 +322,7 @@ async fn open_subscriptions_count_for_a_new_limit_of_names() {
     let server = Reloadable::start(Folder::new(), &settings(20));
     let site = &server.site;
     let topics: String = (0..18).map(|number| format!("topic=rooms/{number}&")).collect();
-    let request = || Request::get(&format!("/events?{topics}"));
+    let request = || Request::get(format!("/events?{topics}"));
     let first = site.stream(request()).await;
     assert_eq!(request().ask(site.public()).await.outcome(), "429 too_many_requests");
     server.apply(&settings(40), "subscribed-names-per-address-max");
