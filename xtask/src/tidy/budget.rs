@@ -23,7 +23,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink", 8_940, &["downlink"]),
     ("downlink-client", 1_480, &["downlink-client"]),
     ("downlink-access", 2_780, &["downlink-access"]),
-    ("downlink-server", 7_650, &["downlink-server"]),
+    ("downlink-server", 7_700, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
     ("the five libraries", 20_100, LIBRARIES),
 ];
