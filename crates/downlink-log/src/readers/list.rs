@@ -172,19 +172,25 @@ pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize 
 }
 
 /// Tells the reader with this number to end, and wakes it. Returns `false` if the list does not
-/// have this reader.
+/// have this reader. A reader keeps its place, so the list is locked only for one batch at a time.
 pub(crate) fn end_one(readers: &Mutex<ReaderList>, number: u64, reason: EndReason) -> bool {
-    let mut waiting = WakeBatch::default();
-    {
-        let readers = readers.lock();
-        let Some(reader) = readers.iter().find(|reader| reader.number == number) else {
-            return false;
-        };
-        reader.slot.end(reason);
-        reader.slot.take(&mut waiting);
+    let mut from = Some(0);
+    while let Some(start) = from {
+        let mut waiting;
+        {
+            let readers = readers.lock();
+            let (batch, next) = readers.batch(start);
+            from = next;
+            let found = batch.iter().flatten().find(|reader| reader.number == number);
+            let Some(reader) = found else { continue };
+            waiting = WakeBatch::default();
+            reader.slot.end(reason);
+            reader.slot.take(&mut waiting);
+        }
+        waiting.wake();
+        return true;
     }
-    waiting.wake();
-    true
+    false
 }
 
 fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) {
@@ -285,6 +291,19 @@ mod tests {
         assert!(!end_one(&list, 7, EndReason::Disconnected));
         let ended: Vec<_> = all.iter().map(|reader| reader.slot.ended()).collect();
         assert_eq!(ended, [None, Some(EndReason::Disconnected), None]);
+    }
+
+    /// The search locks the list for one batch at a time, so this list needs several batches.
+    #[test]
+    fn a_reader_in_a_later_batch_of_a_long_list_can_be_ended() {
+        let list = Mutex::new(ReaderList::new());
+        let all: Vec<_> = (0..3 * WAKE_BATCH as u64).map(reader).collect();
+        all.iter().for_each(|reader| _ = list.lock().insert(Arc::clone(reader)));
+        let last = all.len() as u64 - 1;
+        assert!(end_one(&list, last, EndReason::Disconnected));
+        assert!(!end_one(&list, last + 1, EndReason::Disconnected));
+        let ended = all.iter().filter(|reader| reader.slot.ended().is_some());
+        assert_eq!(ended.map(|reader| reader.number).collect::<Vec<_>>(), [last]);
     }
 
     #[test]
