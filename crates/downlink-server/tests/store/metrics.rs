@@ -1,6 +1,6 @@
 //! Tests that each metric of the server changes when its cause happens.
 
-use std::fs;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use rusqlite::Connection;
 
@@ -17,6 +17,28 @@ async fn metric_becomes(server: &Server, name: &str, is_due: impl Fn(f64) -> boo
 
 async fn publishes(server: &Server, result: &str) -> String {
     metric(server, &format!("downlink_publishes_total{{result=\"{result}\"}}")).await
+}
+
+/// The names of metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+    words.filter(|word| word.starts_with("downlink_") || word.starts_with("process_")).collect()
+}
+
+/// An alert on a metric that the server does not have never fires.
+#[tokio::test]
+async fn the_alerts_and_the_dashboard_use_metrics_of_the_server() {
+    let folder = Folder::new("alerts");
+    let server = Server::start(&folder.file("x.db"), &[]);
+    let metrics = server.ask("GET", "/metrics", "", "").await.body;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    for file in ["prometheus/alerts.yml", "grafana/downlink.json"] {
+        let text = fs::read_to_string(deploy.join(file)).expect("a file");
+        let used = names(&text);
+        assert!(used.len() > 5, "{file}: {used:?}");
+        let unknown: Vec<_> = used.difference(&names(&metrics)).copied().collect();
+        assert_eq!(unknown, [""; 0], "{file}");
+    }
 }
 
 #[tokio::test]
