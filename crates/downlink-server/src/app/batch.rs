@@ -93,7 +93,7 @@ pub(super) async fn publish(
     };
     let receipts = batch.publish().map_err(refused)?;
     let confirmed = BatchError::durable(&receipts).await.map_err(refused)?;
-    confirmed.iter().for_each(|confirmed| app.numbers.note_confirmed(confirmed));
+    confirmed.iter().for_each(|confirmed| app.counters.note_confirmed(confirmed));
     let ids: Vec<&str> = confirmed.iter().map(|confirmed| confirmed.id().as_str()).collect();
     let status = reply::published_status(settings);
     Ok((status, reply::json(&json!({ "ids": ids }))).into_response())
@@ -209,7 +209,7 @@ fn data_of(value: &RawValue) -> Result<String, Refused> {
     Ok(compact(json))
 }
 
-/// Removes the white space between the tokens of a JSON text. Numbers keep every digit.
+/// Removes the white space between the tokens of a JSON text. Counters keep every digit.
 fn compact(json: &str) -> String {
     let mut compact = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);

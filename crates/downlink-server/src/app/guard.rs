@@ -88,10 +88,10 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
 /// Counts a refused request for the metrics.
 fn count(app: &App, method: &Method, path: &str, refused_as: RefusedAs) {
     if *method == Method::POST && ["/events", "/events/batch"].contains(&path) {
-        app.numbers.note_publish(refused_as.result);
+        app.counters.note_publish(refused_as.result);
     }
     if let Some(code) = refused_as.code {
-        app.numbers.note_auth_failure(code);
+        app.counters.note_auth_failure(code);
     }
 }
 

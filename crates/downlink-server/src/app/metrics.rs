@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 
 use super::{
-    process::{self, ProcessNumbers},
+    process::{self, ProcessStats},
     state::App,
 };
 
@@ -25,10 +25,10 @@ pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
     let stats = app.hub.stats_with_lags();
     let scrape = Scrape {
         published: stats.published,
-        publishes: app.numbers.publishes().collect(),
-        auth_failures: app.numbers.auth_failures().collect(),
+        publishes: app.counters.publishes().collect(),
+        auth_failures: app.counters.auth_failures().collect(),
         is_draining: app.hub.is_draining(),
-        listeners: app.numbers.listeners(),
+        listeners: app.counters.listeners(),
         store_bytes: app.settings.store().map(store_bytes),
         process: process::read(),
     };
@@ -39,7 +39,7 @@ pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
     // at 0 again.
     let build = Info::new([("version", crate::VERSION)]);
     registry.register("downlink_build", "The version of the server", build);
-    let started = app.numbers.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = app.counters.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = ConstGauge::new(started.as_secs_f64());
     let help = "The time at which the server started, since 1970";
     registry.register_with_unit("downlink_start_time", help, Unit::Seconds, started);
@@ -66,7 +66,7 @@ struct Scrape {
     is_draining: bool,
     listeners: Vec<(&'static str, ServeStats)>,
     store_bytes: Option<(u64, u64)>,
-    process: Option<ProcessNumbers>,
+    process: Option<ProcessStats>,
 }
 
 impl Collector for Scrape {
@@ -160,7 +160,7 @@ impl Writer<'_, '_> {
     }
 
     /// The names are those that Prometheus' own client libraries use.
-    fn system(&mut self, process: &ProcessNumbers) -> fmt::Result {
+    fn system(&mut self, process: &ProcessStats) -> fmt::Result {
         let cpu = ConstCounter::new(process.cpu_seconds);
         self.metric("process_cpu_seconds", "Processor time of the process, in seconds", &cpu)?;
         let resident = process.resident_bytes;

@@ -10,13 +10,13 @@ mod body;
 mod classic;
 mod clients;
 mod content;
+mod counters;
 mod described;
 mod discard;
 mod envelope;
 mod foreign;
 mod guard;
 mod metrics;
-mod numbers;
 mod page;
 mod process;
 mod publish;
@@ -41,7 +41,7 @@ use axum::{
 };
 use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention};
 
-pub use self::numbers::Numbers;
+pub use self::counters::Counters;
 use self::state::App;
 use crate::{
     access::{Control, Role},
@@ -103,16 +103,16 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
 }
 
 /// The routes of the server, for this hub and one listener. All listeners of a server share
-/// `numbers`.
+/// `counters`.
 pub fn app(
     hub: Hub<String>,
     settings: Settings,
     control: Arc<Control>,
     role: Role,
-    numbers: Arc<Numbers>,
+    counters: Arc<Counters>,
 ) -> Router {
     let settings = Arc::new(settings);
-    let app = App { hub, settings, control, role, numbers };
+    let app = App { hub, settings, control, role, counters };
     page::routes()
         .route("/events", get(subscribe::subscribe).post(publish::publish))
         .route("/events/batch", post(batch::publish))

@@ -3,7 +3,7 @@
 
 /// The numbers of a process.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct ProcessNumbers {
+pub(super) struct ProcessStats {
     pub(super) cpu_seconds: f64,
     pub(super) resident_bytes: u64,
     pub(super) open_fds: u64,
@@ -16,7 +16,7 @@ pub(super) struct ProcessNumbers {
 /// Reads the numbers. `None` if the system does not give them. The call reads the list of open
 /// files, which takes about a millisecond for a thousand files. So call it outside of async tasks.
 #[cfg(target_os = "linux")]
-pub(super) fn read() -> Option<ProcessNumbers> {
+pub(super) fn read() -> Option<ProcessStats> {
     use std::fs;
 
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
@@ -28,7 +28,7 @@ pub(super) fn read() -> Option<ProcessNumbers> {
         system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let times = Times::parse(&stat)?;
-    Some(ProcessNumbers {
+    Some(ProcessStats {
         cpu_seconds: times.cpu_ticks as f64 / ticks,
         resident_bytes: times.resident_pages * rustix::param::page_size() as u64,
         open_fds,
@@ -38,7 +38,7 @@ pub(super) fn read() -> Option<ProcessNumbers> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn read() -> Option<ProcessNumbers> {
+pub(super) fn read() -> Option<ProcessStats> {
     None
 }
 

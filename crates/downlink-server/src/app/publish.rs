@@ -81,7 +81,7 @@ pub(super) async fn publish(
     app.control.count_publishes(&caller, sender.address, 1)?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;
-    app.numbers.note_confirmed(&confirmed);
+    app.counters.note_confirmed(&confirmed);
     Ok((status, answer(&confirmed)).into_response())
 }
 

@@ -17,7 +17,7 @@ use downlink::{
 use downlink_access::AccessError;
 use serde::Serialize;
 
-use super::numbers::PublishResult;
+use super::counters::PublishResult;
 use crate::{access::Exceeded, config::Settings};
 
 /// The time after which a refused client should try again. It is random, so that clients that were

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use downlink::hub::Hub;
 
-use super::numbers::Numbers;
+use super::counters::Counters;
 use crate::{
     access::{Control, Role},
     config::Settings,
@@ -22,5 +22,5 @@ pub(crate) struct App {
     /// The role of the listener through which the request has come.
     pub(crate) role: Role,
     /// The counts that all listeners of the server share.
-    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) counters: Arc<Counters>,
 }

@@ -327,7 +327,7 @@ impl Publishing<'_> {
                 let is_shutdown = false;
                 Stopped { number, why, is_shutdown }
             })?;
-            self.app.numbers.note_confirmed(&confirmed);
+            self.app.counters.note_confirmed(&confirmed);
             self.status = status;
             let is_new = !confirmed.is_repeated();
             self.published += u64::from(is_new);

@@ -155,10 +155,10 @@ async fn serve(
     };
     mode.control.restore_revocations(&settings)?;
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
-    let numbers = Arc::<app::Numbers>::default();
+    let counters = Arc::<app::Counters>::default();
     let of = |role: Role, connections_max| Serving {
         hub: &hub,
-        numbers: &numbers,
+        counters: &counters,
         settings: &settings,
         control: &mode.control,
         abuse: mode.abuse.as_ref().filter(|_| role.is_public()),
@@ -236,7 +236,7 @@ struct Addresses {
 /// One listener of the server.
 struct Serving<'a> {
     hub: &'a Hub<String>,
-    numbers: &'a Arc<app::Numbers>,
+    counters: &'a Arc<app::Counters>,
     settings: &'a Settings,
     control: &'a Arc<Control>,
     abuse: Option<&'a AbuseLimits>,
@@ -265,11 +265,11 @@ impl Serving<'_> {
         listener: L,
         drained: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Self { hub, numbers, settings, control, abuse, role, connections_max } = self;
+        let Self { hub, counters, settings, control, abuse, role, connections_max } = self;
         let control = Arc::clone(control);
-        let app = app::app(hub.clone(), settings.clone(), control, role, Arc::clone(numbers));
+        let app = app::app(hub.clone(), settings.clone(), control, role, Arc::clone(counters));
         let is_admin = matches!(role, Role::Admin | Role::AdminSocket);
-        let stats = numbers.listener(if is_admin { "admin" } else { "public" });
+        let stats = counters.listener(if is_admin { "admin" } else { "public" });
         let mut server = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)

@@ -158,9 +158,9 @@ impl Server {
         let hub = app::hub(&settings).expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
-        let numbers = Arc::<app::Numbers>::default();
-        let stats = numbers.listener("public");
-        let app = app::app(hub.clone(), settings.clone(), Arc::new(control), role, numbers);
+        let counters = Arc::<app::Counters>::default();
+        let stats = counters.listener("public");
+        let app = app::app(hub.clone(), settings.clone(), Arc::new(control), role, counters);
         let mut serve = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)
             .idle_timeout(settings.idle_timeout)

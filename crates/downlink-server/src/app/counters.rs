@@ -1,5 +1,5 @@
 //! The counts of one server for `GET /metrics`: the results of publishes, the failures of access
-//! control, and the connections of each listener. All listeners of a server share one [`Numbers`].
+//! control, and the connections of each listener. All listeners of a server share one [`Counters`].
 //!
 //! The guard counts refused requests when it has the answer, so it counts the refusals of all
 //! routes. The hub counts published events, because only the hub knows when an event is committed.
@@ -88,7 +88,7 @@ impl PublishResult {
 
 /// The counts of one server. They begin at 0 when the server starts.
 #[derive(Debug)]
-pub struct Numbers {
+pub struct Counters {
     pub(super) started: SystemTime,
     /// Every access is Relaxed, because the counts are only shown.
     publishes: [AtomicU64; PublishResult::ALL.len()],
@@ -97,7 +97,7 @@ pub struct Numbers {
     listeners: Mutex<Vec<(&'static str, ServeStats)>>,
 }
 
-impl Default for Numbers {
+impl Default for Counters {
     fn default() -> Self {
         Self {
             started: SystemTime::now(),
@@ -108,7 +108,7 @@ impl Default for Numbers {
     }
 }
 
-impl Numbers {
+impl Counters {
     /// Adds a listener. The result is for [`record_stats`](downlink::serve::Serve::record_stats).
     pub fn listener(&self, name: &'static str) -> ServeStats {
         let stats = ServeStats::new();
@@ -165,11 +165,11 @@ mod tests {
 
     #[test]
     fn only_codes_of_access_control_are_counted() {
-        let numbers = Numbers::default();
+        let counters = Counters::default();
         for code in ["token_missing", "revoked", "revoked", "host_denied"] {
-            numbers.note_auth_failure(code);
+            counters.note_auth_failure(code);
         }
-        let counted: Vec<_> = numbers.auth_failures().filter(|(_, count)| *count > 0).collect();
+        let counted: Vec<_> = counters.auth_failures().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("token_missing", 1), ("revoked", 2)]);
     }
 }
