@@ -135,11 +135,11 @@ pub use commit::{
 pub use log::{Log, StoreOptions, Submitted};
 pub use read::{
     next::Next,
-    overview::{LAG_EVENTS, Lags, ReaderOverview, TopicOverview, Totals},
+    overview::{LAG_EVENTS, Lags, TopicOverview, Totals},
     reader::{Read, Reader},
     start::Start,
 };
-pub use readers::wake::WakeMany;
+pub use readers::{state::ReaderOverview, wake::WakeMany};
 pub use sequence::{
     decode::{Decode, OnUnreadable, Stored},
     draft::{Answers, AppendError, Appended, Draft, Drafts},

@@ -14,10 +14,8 @@ use crate::commit::{
 };
 use crate::core::Core;
 use crate::history::History;
-use crate::read::{
-    Lags, Reader, ReaderOverview, Seats, Start, StoreReplays, TopicOverview, Totals,
-};
-use crate::readers::{end_each, end_one, wake_all};
+use crate::read::{Lags, Reader, Seats, Start, StoreReplays, TopicOverview, Totals};
+use crate::readers::{ReaderOverview, end_each, end_one, wake_all};
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };

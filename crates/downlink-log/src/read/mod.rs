@@ -17,7 +17,7 @@ pub(crate) mod walk;
 pub(crate) use begin::{StartSearch, gap, locate};
 pub(crate) use look::{LookResult, MERGE_ALWAYS, entry, look, report};
 pub(crate) use next::{Next, read_next};
-pub(crate) use overview::{Lags, ReaderOverview, TopicOverview, Totals};
+pub(crate) use overview::{Lags, TopicOverview, Totals};
 pub(crate) use position::Position;
 pub(crate) use reader::Reader;
 pub(crate) use replay::{Slot, StoreReplays};

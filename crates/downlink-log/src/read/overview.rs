@@ -3,14 +3,14 @@
 //! Each number was right at some moment during the call, but the numbers of one overview may come
 //! from different moments.
 
-use std::{ops::Bound, sync::Arc, time::Duration};
+use std::{ops::Bound, sync::Arc};
 
 use crate::commit::{Refusals, StoreTotals};
 use crate::core::Core;
-use crate::readers::ReaderState;
+use crate::readers::{ReaderOverview, ReaderState};
 use crate::topics::{Topic, start_of};
 use crate::types::address::Topic as TopicName;
-use crate::types::{Address, ClientId, Offset, Payload, Timestamp};
+use crate::types::{Address, Offset, Payload, Timestamp};
 
 /// The totals of a log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -82,30 +82,6 @@ pub struct TopicOverview {
     pub finished: bool,
 }
 
-/// An overview of one reader.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct ReaderOverview {
-    /// The reader's number, unique among the readers of a log.
-    pub number: u64,
-    /// The client whose inbox the reader reads.
-    pub client: Option<ClientId>,
-    /// The newest offset for which the reader was woken, minus the last offset that the reader has
-    /// read.
-    pub lag: u64,
-    /// The number of topics and patterns that the reader subscribed to, or 65,535 if there are
-    /// more.
-    pub selectors: usize,
-    /// How long the reader has been open, in whole seconds.
-    pub age: Duration,
-    /// The bytes that the reader has read, as far as its program has noted them with
-    /// [`Reader::note_bytes`](crate::Reader::note_bytes).
-    pub bytes: u64,
-    /// The number that the program gave the reader with
-    /// [`Reader::set_tag`](crate::Reader::set_tag); 0 if it gave none.
-    pub tag: u64,
-}
-
 impl<P: Payload> Core<P> {
     pub(crate) fn totals(&self) -> Totals {
         let (topics, subscribers) = self.history.topics.len();
@@ -138,17 +114,7 @@ impl<P: Payload> Core<P> {
 
     pub(crate) fn readers(&self, now: Timestamp) -> Vec<ReaderOverview> {
         let mut overviews = Vec::new();
-        self.each_reader(|reader| {
-            overviews.push(ReaderOverview {
-                number: reader.number,
-                client: reader.client.clone(),
-                lag: reader.lag(),
-                selectors: reader.selectors.into(),
-                age: reader.age(now),
-                bytes: reader.bytes(),
-                tag: reader.tag(),
-            });
-        });
+        self.each_reader(|reader| overviews.push(reader.overview(now)));
         overviews
     }
 

@@ -15,7 +15,7 @@ use crate::read::{
     Beginning, LookResult, Next, PageRequest, Position, Replayed, Seats, Slot, Start, StartSearch,
     StoreReplays, StoreStartSearch, begin_known, look, read_next,
 };
-use crate::readers::{ReaderState, WakeBatch, WakeMany};
+use crate::readers::{ReaderOverview, ReaderState, WakeBatch, WakeMany};
 use crate::store::StoreError;
 use crate::sync::Ordering;
 use crate::types::{
@@ -212,16 +212,21 @@ impl<P: Payload> Reader<P> {
         self.state.number
     }
 
-    /// Gives the reader a number for overviews, such as a number that stands for the address of a
-    /// peer. The log does not use it.
-    pub fn set_tag(&self, tag: u64) {
+    /// Gives the reader two numbers for overviews, such as a number that stands for the address of
+    /// a peer. The log does not use them.
+    pub fn set_tag(&self, tag: [u64; 2]) {
         self.state.set_tag(tag);
     }
 
-    /// Adds to the bytes that overviews show for the reader. The log does not know the size of a
-    /// payload on its way to a client, so the program counts the bytes.
-    pub fn note_bytes(&mut self, bytes: usize) {
-        self.state.note_bytes(bytes);
+    /// Adds to the events and bytes that overviews show for the reader. The log does not know the
+    /// size of a payload on its way to a client, so the program counts them.
+    pub fn note_read(&mut self, events: usize, bytes: usize) {
+        self.state.note_read(events, bytes);
+    }
+
+    /// An overview of this reader. Its age is the time from the opening of the reader to `now`.
+    pub fn overview(&self, now: Timestamp) -> ReaderOverview {
+        self.state.overview(now)
     }
 
     /// The topics, the patterns and the client that the reader was opened with. A topic that was

@@ -5,5 +5,5 @@ pub(crate) mod state;
 pub(crate) mod wake;
 
 pub(crate) use list::{ReaderList, end_each, end_one, wake_all};
-pub(crate) use state::ReaderState;
+pub(crate) use state::{ReaderOverview, ReaderState};
 pub(crate) use wake::{WAKE_BATCH, WakeBatch, WakeMany, WakeSlot};

@@ -65,6 +65,30 @@ pub enum GapReason {
     Unreadable,
 }
 
+impl GapReason {
+    /// All reasons.
+    pub const ALL: [Self; 6] = [
+        Self::Evicted,
+        Self::UnknownId,
+        Self::NewEpoch,
+        Self::Lagged,
+        Self::Lost,
+        Self::Unreadable,
+    ];
+
+    /// The word for this reason in events, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::UnknownId => "unknown_id",
+            Self::NewEpoch => "new_epoch",
+            Self::Lagged => "lagged",
+            Self::Lost => "lost",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// Why a reader gets no more events.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]

@@ -163,6 +163,7 @@ impl<T: Send + Sync + 'static, F> GrantedFrames<T, F> {
     fn check(&mut self) -> Option<Frame> {
         let grant = self.grant.as_mut().filter(|grant| grant.is_outdated())?;
         let error = grant.check(&self.frames.subscription().selection(), now()).err()?;
+        self.frames.note_ended(DisconnectReason::Revoked);
         self.end();
         Some(expired(error.code()))
     }
@@ -226,6 +227,10 @@ where
 
     fn has_steady_keep_alive(&self) -> bool {
         self.frames.has_steady_keep_alive()
+    }
+
+    fn note_expired(self: Pin<&mut Self>) {
+        Pin::new(&mut self.get_mut().frames).note_expired();
     }
 
     fn prefetch(&self) -> bool {

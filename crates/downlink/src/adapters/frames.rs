@@ -9,7 +9,9 @@ use downlink_log::{Address, Payload, Reader, Selection};
 use downlink_proto::Frame;
 
 use crate::http::{AnyError, FrameSource, driven, stalled};
-use crate::hub::{Delivery, HubClock, Published, ReadMode, Subscription, Timestamp};
+use crate::hub::{
+    Delivery, DisconnectReason, HubClock, Published, ReadMode, Subscription, Timestamp,
+};
 
 /// Turns a subscription's events into frames (encoded events). Every `FnMut(Published<T>) -> Frame`
 /// implements this trait, and so does [`AsPublished`].
@@ -54,6 +56,11 @@ impl<T: Send + Sync + 'static, F> SubscriptionFrames<T, F> {
     /// The subscription that yields these frames.
     pub fn subscription(&self) -> &Subscription<T> {
         &self.subscription
+    }
+
+    /// Records why the response ends.
+    pub(crate) fn note_ended(&mut self, reason: DisconnectReason) {
+        self.subscription.note_ended(reason);
     }
 }
 
@@ -133,6 +140,10 @@ where
 
     fn has_steady_keep_alive(&self) -> bool {
         self.subscription.announces_alive()
+    }
+
+    fn note_expired(self: Pin<&mut Self>) {
+        self.get_mut().note_ended(DisconnectReason::Expired);
     }
 
     fn prefetch(&self) -> bool {

@@ -270,7 +270,7 @@ impl<S: FrameSource> SseBody<S> {
         mut batch: FrameBatch,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let this = self.project();
+        let mut this = self.project();
         *this.phase = match next {
             Ok(StreamState::Open) => BodyPhase::Open,
             // The caller has already set the phase to `Ended`.
@@ -280,8 +280,11 @@ impl<S: FrameSource> SseBody<S> {
                 BodyPhase::Failing
             }
             Ok(end) => {
-                if matches!(end, StreamState::Aged) && this.clock.announces_expiry() {
-                    batch.push_last(control_frame("expired", "{}"));
+                if matches!(end, StreamState::Aged) {
+                    this.source.as_mut().note_expired();
+                    if this.clock.announces_expiry() {
+                        batch.push_last(control_frame("expired", "{}"));
+                    }
                 }
                 if let Some(spread) = last_reconnection(this.uncommon.as_deref(), &end) {
                     batch.push_last(Frame::retry(spread.pick()));

@@ -68,6 +68,11 @@ pub trait FrameSource {
         false
     }
 
+    /// Called when the response ends because it has reached its maximum age or its expiry. The body
+    /// does not poll the source again.
+    #[doc(hidden)]
+    fn note_expired(self: Pin<&mut Self>) {}
+
     /// Reads the memory that the next poll will read first, and changes nothing. Callers ignore the
     /// result.
     ///

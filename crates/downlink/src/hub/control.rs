@@ -1,5 +1,4 @@
-//! The hub's own events `downlink.open` and `downlink.alive`, and the words that `downlink.gap`
-//! uses for its reasons.
+//! The hub's own events `downlink.open` and `downlink.alive`.
 //!
 //! If such an event has an id, the id is the subscription's cursor (the position of the next event
 //! to read). So a client that resumes after this id misses no event. The data is JSON. This crate
@@ -8,8 +7,6 @@
 use std::time::Duration;
 
 use downlink_proto::{Event, EventId, EventType};
-
-use super::GapReason;
 
 /// The prefix of the hub's own event types. Publishers may not use it.
 pub(super) const PREFIX: &str = "downlink.";
@@ -38,24 +35,4 @@ pub(super) fn open(
 /// cursor yet.
 pub(super) fn alive(id: Option<EventId>) -> Event {
     id.into_iter().fold(Event::new("{}").event(event_type("alive")), Event::id)
-}
-
-/// The reasons for gaps, each with its word on the wire and in metrics.
-pub(super) const GAP_REASONS: [(GapReason, &str); 6] = [
-    (GapReason::Evicted, "evicted"),
-    (GapReason::UnknownId, "unknown_id"),
-    (GapReason::NewEpoch, "new_epoch"),
-    (GapReason::Lagged, "lagged"),
-    (GapReason::Lost, "lost"),
-    (GapReason::Unreadable, "unreadable"),
-];
-
-/// The word for the reason of a gap.
-pub(super) fn reason_word(reason: GapReason) -> &'static str {
-    word(&GAP_REASONS, reason)
-}
-
-/// The word for `reason` in the table `reasons`.
-pub(super) fn word<R: PartialEq>(reasons: &[(R, &'static str)], reason: R) -> &'static str {
-    reasons.iter().find(|(known, _)| *known == reason).map_or("unknown", |(_, word)| word)
 }

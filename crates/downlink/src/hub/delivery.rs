@@ -128,7 +128,7 @@ impl Gap {
         let text = |id: Option<&str>| id.map_or_else(|| "null".to_owned(), json_text);
         let data = format!(
             r#"{{"reason":"{}","after":{},"until":{},"oldest":{},"wait_ms":{}}}"#,
-            control::reason_word(self.reason),
+            self.reason.as_str(),
             text(self.after.as_deref()),
             text(self.until.as_ref().map(EventId::as_str)),
             text(self.oldest.as_ref().map(EventId::as_str)),

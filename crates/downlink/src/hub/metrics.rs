@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{COMMIT_SECONDS, LAG_EVENTS, Refusals, Stats, control};
+use super::{COMMIT_SECONDS, LAG_EVENTS, Refusals, Stats};
 
 impl Stats {
     /// The numbers as OpenMetrics text. Serve it with the content type
@@ -61,7 +61,7 @@ impl Collector for Stats {
         out.counter("refused", "Subscriptions refused", self.refused)?;
         let ends = self.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
-        let gaps = self.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
+        let gaps = self.gaps.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("gaps", "Gaps reported, by reason", gaps)?;
         if let Some(store) = self.store {
             let says = "Events that wait for their commit in the store";

@@ -1,6 +1,8 @@
 //! The observer of a hub, which the hub calls at connects, disconnects and gaps.
 
-use super::{ClientId, Gap, control::word};
+use std::time::Duration;
+
+use super::{ClientId, Gap, TopicSelector};
 
 /// The subscription that was opened, has ended, or got a gap. Observers get it as an argument.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -10,15 +12,29 @@ pub struct Connection {
     pub number: u64,
     /// The client of the subscription, if it has one.
     pub client: Option<ClientId>,
+    /// The topics and patterns of the subscription.
+    pub selectors: Vec<TopicSelector>,
     /// Whether the subscription resumed: its client gave a last event id that the hub knew.
     pub resumed: bool,
+    /// How long the subscription has been open.
+    pub age: Duration,
+    /// The number of events that the subscription has read, or 4,294,967,295 if there are more.
+    pub events: u64,
+    /// The size of these events as they are sent to the client, in bytes.
+    pub bytes: u64,
+    /// How many events the subscription is behind. See
+    /// [`ClientOverview::lag`](super::ClientOverview).
+    pub lag: u64,
+    /// The numbers from [`Subscribe::tag`](super::Subscribe::tag).
+    pub tag: [u64; 2],
 }
 
 /// Why a subscription ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum DisconnectReason {
-    /// The subscription was dropped, because the peer left or the response ended.
+    /// The subscription was dropped, because the peer left or the response ended for a reason that
+    /// the hub does not know.
     Left,
     /// All topics of the subscription are finished, and the subscription has read all of their
     /// events.
@@ -38,25 +54,43 @@ pub enum DisconnectReason {
     Unreadable,
     /// The subscription's peer read nothing for too long.
     Stalled,
+    /// The response reached its maximum age or its expiry, such as the expiry of a token.
+    Expired,
+    /// The rights of the client ended before their expiry, for example because they were revoked.
+    Revoked,
 }
 
-/// The disconnect reasons, each with its word in logs and metrics.
-pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 9] = [
-    (DisconnectReason::Left, "left"),
-    (DisconnectReason::Finished, "finished"),
-    (DisconnectReason::Drained, "drained"),
-    (DisconnectReason::Closed, "closed"),
-    (DisconnectReason::Disconnected, "disconnected"),
-    (DisconnectReason::Lagged, "lagged"),
-    (DisconnectReason::FilterPanicked, "filter_panicked"),
-    (DisconnectReason::Unreadable, "unreadable"),
-    (DisconnectReason::Stalled, "stalled"),
-];
-
 impl DisconnectReason {
+    /// All reasons.
+    pub const ALL: [Self; 11] = [
+        Self::Left,
+        Self::Finished,
+        Self::Drained,
+        Self::Closed,
+        Self::Disconnected,
+        Self::Lagged,
+        Self::FilterPanicked,
+        Self::Unreadable,
+        Self::Stalled,
+        Self::Expired,
+        Self::Revoked,
+    ];
+
     /// The word for this reason in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        word(&DISCONNECT_REASONS, self)
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Finished => "finished",
+            Self::Drained => "drained",
+            Self::Closed => "closed",
+            Self::Disconnected => "disconnected",
+            Self::Lagged => "lagged",
+            Self::FilterPanicked => "filter_panicked",
+            Self::Unreadable => "unreadable",
+            Self::Stalled => "stalled",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
     }
 }
 

@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use downlink_log::{Lags, StoreTotals, Totals};
 
-use super::{
-    DisconnectReason, GapReason, Refusals, control::GAP_REASONS, observe::DISCONNECT_REASONS,
-};
+use super::{DisconnectReason, GapReason, Refusals};
 
 /// Counts since the hub was made.
 #[derive(Debug, Default)]
@@ -14,8 +12,8 @@ pub(super) struct Counters {
     read: AtomicU64,
     connected: AtomicU64,
     refused: AtomicU64,
-    disconnected: [AtomicU64; DISCONNECT_REASONS.len()],
-    gaps: [AtomicU64; GAP_REASONS.len()],
+    disconnected: [AtomicU64; DisconnectReason::ALL.len()],
+    gaps: [AtomicU64; GapReason::ALL.len()],
 }
 
 /// The numbers of a hub, from [`Hub::stats`](super::Hub::stats). All counts begin at 0 when the hub
@@ -70,11 +68,11 @@ impl Counters {
     }
 
     pub(super) fn note_disconnected(&self, reason: DisconnectReason) {
-        note(&self.disconnected, &DISCONNECT_REASONS, reason);
+        note(&self.disconnected, &DisconnectReason::ALL, reason);
     }
 
     pub(super) fn note_gap(&self, reason: GapReason) {
-        note(&self.gaps, &GAP_REASONS, reason);
+        note(&self.gaps, &GapReason::ALL, reason);
     }
 
     /// Combines these counts with the log's totals.
@@ -89,21 +87,21 @@ impl Counters {
             delivered: self.read.load(Ordering::Relaxed),
             connects: self.connected.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            disconnects: counts(&self.disconnected, DISCONNECT_REASONS),
-            gaps: counts(&self.gaps, GAP_REASONS),
+            disconnects: counts(&self.disconnected, DisconnectReason::ALL),
+            gaps: counts(&self.gaps, GapReason::ALL),
             store: totals.store,
             lags: None,
         }
     }
 }
 
-fn note<R: PartialEq>(counts: &[AtomicU64], reasons: &[(R, &str)], reason: R) {
-    if let Some((_, count)) = reasons.iter().zip(counts).find(|((known, _), _)| *known == reason) {
+fn note<R: PartialEq>(counts: &[AtomicU64], reasons: &[R], reason: R) {
+    if let Some((_, count)) = reasons.iter().zip(counts).find(|(known, _)| **known == reason) {
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn counts<R, const N: usize>(counts: &[AtomicU64], reasons: [(R, &str); N]) -> Vec<(R, u64)> {
+fn counts<R, const N: usize>(counts: &[AtomicU64], reasons: [R; N]) -> Vec<(R, u64)> {
     let loaded = counts.iter().map(|count| count.load(Ordering::Relaxed));
-    reasons.into_iter().map(|(reason, _)| reason).zip(loaded).collect()
+    reasons.into_iter().zip(loaded).collect()
 }

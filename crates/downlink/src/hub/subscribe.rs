@@ -48,7 +48,7 @@ pub struct Subscribe<T: Send + Sync + 'static> {
     filter: Option<Filter<T>>,
     announce_alive: bool,
     open_event: bool,
-    tag: u64,
+    tag: [u64; 2],
     error: Option<SubscribeErrorKind>,
 }
 
@@ -103,7 +103,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             filter: None,
             announce_alive: false,
             open_event: self.0.settings.open_event,
-            tag: 0,
+            tag: [0, 0],
             error: None,
         }
     }
@@ -226,9 +226,10 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// A number of your app, such as the address of the peer. Overviews of subscriptions show it
-    /// ([`ClientOverview::tag`](super::ClientOverview)). Default: 0.
-    pub fn tag(mut self, tag: u64) -> Self {
+    /// Two numbers of your app, such as the address of the peer and the number of a record of your
+    /// own. Overviews of subscriptions ([`ClientOverview::tag`](super::ClientOverview)) and
+    /// observers ([`Connection::tag`](super::Connection)) get them. Default: 0.
+    pub fn tag(mut self, tag: [u64; 2]) -> Self {
         self.tag = tag;
         self
     }

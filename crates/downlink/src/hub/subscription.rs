@@ -114,8 +114,20 @@ struct UncommonParts<T> {
     missing: Option<downlink_log::Gap>,
 }
 
+/// Calls the observer. A panic in it is logged, and ends nothing.
+fn notify(
+    observed: Option<(Arc<dyn Observer>, Connection)>,
+    call: impl FnOnce(&dyn Observer, &Connection),
+) {
+    let Some((observer, connection)) = observed else { return };
+    if catch_unwind(AssertUnwindSafe(|| call(&*observer, &connection))).is_err() {
+        tracing::error!(connection = connection.number, "the hub's observer panicked");
+    }
+}
+
 impl<T: Send + Sync + 'static> Drop for Subscription<T> {
     fn drop(&mut self) {
+        let observed = self.observed();
         // The reader leaves the hub first, so that the hub no longer counts the subscription when
         // the observer is called.
         self.reader.leave();
@@ -123,7 +135,7 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         self.hub.counters.note_disconnected(reason);
         let (number, client) = (self.number(), self.shown_client());
         tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
-        self.notify(|observer, connection| observer.disconnected(connection, reason));
+        notify(observed, |observer, connection| observer.disconnected(connection, reason));
     }
 }
 
@@ -168,7 +180,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         subscription.resumed &= !subscription.is_unknown();
         let (number, client) = (subscription.number(), subscription.shown_client());
         tracing::debug!(number, ?client, resumed = subscription.resumed, "subscribed");
-        subscription.notify(|observer, connection| observer.connected(connection));
+        notify(subscription.observed(), |observer, connection| observer.connected(connection));
         subscription
     }
 
@@ -195,16 +207,22 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.client().map(ClientId::as_str)
     }
 
-    fn notify(&self, call: impl FnOnce(&dyn Observer, &Connection)) {
-        let Some(observer) = self.hub.settings.observer.as_deref() else { return };
+    /// The observer of the hub, if it has one, and what it is told about this subscription.
+    fn observed(&self) -> Option<(Arc<dyn Observer>, Connection)> {
+        let observer = self.hub.settings.observer.clone()?;
+        let overview = self.reader.overview(self.hub.clock.now());
         let connection = Connection {
-            number: self.number(),
-            client: self.client().cloned(),
+            number: overview.number,
+            client: overview.client,
+            selectors: self.reader.selection().selectors,
             resumed: self.resumed,
+            age: overview.age,
+            events: overview.events,
+            bytes: overview.bytes,
+            lag: overview.lag,
+            tag: overview.tag,
         };
-        if catch_unwind(AssertUnwindSafe(|| call(observer, &connection))).is_err() {
-            tracing::error!(connection = connection.number, "the hub's observer panicked");
-        }
+        Some((observer, connection))
     }
 
     fn client_cursor(&self) -> Cursor {
@@ -227,7 +245,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let found = self.reader.read(self.hub.clock.now(), READ, &mut read);
         if !read.is_empty() {
             self.hub.counters.note_read(read.len());
-            self.reader.note_bytes(read.iter().map(|entry| entry.payload.frame.len()).sum());
+            let bytes = read.iter().map(|entry| entry.payload.frame.len()).sum();
+            self.reader.note_read(read.len(), bytes);
             self.ahead = Some(Box::new(read.into_iter()));
         }
         found
@@ -281,15 +300,20 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.lag(if read_ahead { self.client_next } else { self.reader.cursor().next })
     }
 
+    /// Records why the response ended. The caller calls this before it drops the subscription.
+    pub(crate) fn note_ended(&mut self, reason: DisconnectReason) {
+        self.ended.get_or_insert(reason);
+    }
+
     /// Records that the peer read nothing for too long. The server calls this before it drops the
     /// subscription.
     pub(crate) fn note_stalled(&mut self, peer: &str, age: Duration) {
         if self.ended.is_some() {
             return;
         }
-        self.ended = Some(DisconnectReason::Stalled);
+        self.note_ended(DisconnectReason::Stalled);
         let (number, client, lag) = (self.number(), self.shown_client(), self.lag());
-        tracing::info!(
+        tracing::debug!(
             number,
             client,
             peer,
@@ -377,7 +401,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         };
         hub.counters.note_read(1);
-        self.reader.note_bytes(event.payload.len());
+        self.reader.note_read(1, event.payload.len());
         self.expects = Expectation::after_event(self.reader.is_behind());
         self.note_sent(event.offset);
         Some(Poll::Ready(event.payload))
@@ -409,7 +433,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         match self.reader.read_next(|| R::now(&hub.clock)) {
             Next::Event(entry) => {
                 hub.counters.note_read(1);
-                self.reader.note_bytes(entry.payload.frame.len());
+                self.reader.note_read(1, entry.payload.frame.len());
                 self.expects = Expectation::after_event(self.reader.is_behind());
                 Ok(entry)
             }
@@ -480,9 +504,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         };
         self.hub.counters.note_gap(gap.reason);
         let (number, client) = (self.number(), self.shown_client());
-        let reason = control::reason_word(gap.reason);
-        tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
-        self.notify(|observer, connection| observer.gap(connection, &gap));
+        let reason = gap.reason.as_str();
+        tracing::debug!(number, ?client, reason, after = ?gap.after, "gap");
+        notify(self.observed(), |observer, connection| observer.gap(connection, &gap));
         Some(Delivery::Gap(gap))
     }
 

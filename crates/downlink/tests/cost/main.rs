@@ -42,7 +42,7 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
 }
 
 /// An idle stream has a response body, and the hub keeps some state for it in its log. Together
-/// they take less than 591 bytes. With twice as much, a subscription would take more memory than
+/// they take less than 607 bytes. With twice as much, a subscription would take more memory than
 /// its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_takes_no_more_memory_than_the_limit() {
@@ -59,7 +59,7 @@ fn an_idle_subscription_with_an_inbox_takes_no_more_memory_than_the_limit() {
     let body = size_of::<SseBody<SubscriptionFrames<String, AsPublished>>>();
     println!("an idle subscription: {itself} bytes, its body {body}, and {behind} in the log");
     assert!(body <= 208, "a body takes {body} bytes");
-    assert!(behind <= 382, "the log keeps {behind} bytes for a subscription");
+    assert!(behind <= 398, "the log keeps {behind} bytes for a subscription");
 }
 
 /// The memory of one idle stream over a socket. It includes the memory of the client, because the
