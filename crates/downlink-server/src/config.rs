@@ -20,7 +20,10 @@ pub use crate::{
     values::{Source, Values},
 };
 
-use crate::{address::Address, duration::parse_time, size::parse_bytes, socket_file::parse_mode};
+use crate::{
+    address::Address, duration::parse_time, logs::LogFormat, size::parse_bytes,
+    socket_file::parse_mode,
+};
 
 /// The settings of `downlink serve` and `downlink dev`, without those of access control.
 #[derive(Args, Clone, Debug)]
@@ -170,9 +173,12 @@ pub struct Settings {
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
     /// The level of the log on stderr: error, warn, info, debug, trace, or a list such as
-    /// info,downlink_server=debug.
+    /// info,access=off, which leaves out the lines about requests and streams.
     #[arg(long, env = "DOWNLINK_LOG", value_name = "LEVEL", default_value = "info", value_parser = parse_log)]
     pub log: String,
+    /// The form of the log: lines for people, or a JSON object on each line.
+    #[arg(long, env = "DOWNLINK_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
 }
 
 /// When the server confirms an event and shows it to subscribers.
@@ -227,7 +233,7 @@ impl Settings {
 
 fn parse_log(text: &str) -> Result<String, String> {
     let advice = "write error, warn, info, debug, trace, or a list of TARGET=LEVEL";
-    let checked = tracing_subscriber::EnvFilter::try_new(text);
+    let checked = text.parse::<tracing_subscriber::filter::Targets>();
     checked.map(|_| text.to_owned()).map_err(|error| format!("{error}; {advice}"))
 }
 

@@ -63,6 +63,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 mod duration;
 mod host;
+mod logs;
 mod memory;
 mod retain;
 mod size;

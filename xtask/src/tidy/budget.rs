@@ -14,18 +14,18 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_500, &["downlink-log"]),
+    ("downlink-log", 6_520, &["downlink-log"]),
     ("downlink-sqlite", 2_220, &["downlink-sqlite"]),
-    ("downlink: hub", 2_460, &["downlink/src/hub"]),
+    ("downlink: hub", 2_480, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
-    ("downlink", 8_940, &["downlink"]),
+    ("downlink", 8_990, &["downlink"]),
     ("downlink-client", 1_480, &["downlink-client"]),
     ("downlink-access", 2_780, &["downlink-access"]),
-    ("downlink-server", 7_700, &["downlink-server"]),
+    ("downlink-server", 8_250, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 20_100, LIBRARIES),
+    ("the five libraries", 20_170, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =

@@ -28,6 +28,7 @@ use super::{
     reply::{self, Refused, bad_request, not_published, sentence, shown},
     state::App,
 };
+use crate::logs::Logged;
 
 /// The maximum number of topics and clients that all events of a batch name together. In a batch
 /// with the maximum number of events, each event can name ten topics and clients. Each name takes
@@ -96,7 +97,8 @@ pub(super) async fn publish(
     confirmed.iter().for_each(|confirmed| app.counters.note_confirmed(confirmed));
     let ids: Vec<&str> = confirmed.iter().map(|confirmed| confirmed.id().as_str()).collect();
     let status = reply::published_status(settings);
-    Ok((status, reply::json(&json!({ "ids": ids }))).into_response())
+    let logged = Extension(Logged::Published(ids.len() as u64));
+    Ok((status, logged, reply::json(&json!({ "ids": ids }))).into_response())
 }
 
 fn too_many(max: usize, of: &str) -> Refused {

@@ -49,12 +49,16 @@ pub(super) async fn clients(
     let rows: Vec<Value> = clients
         .iter()
         .map(|client| {
+            let requester = app.requesters.get(client.tag[1]);
+            let requester = requester.as_deref();
             json!({
                 "connection": client.number.to_string(),
                 "client": client.client.as_ref().map(|client| client.as_str()),
-                "address": AddressKey::from_number(client.tag).map(|key| key.to_string()),
+                "address": AddressKey::from_number(client.tag[0]).map(|key| key.to_string()),
+                "user_agent": requester.and_then(|requester| requester.user_agent.as_deref()),
                 "age": client.age.as_secs(),
                 "lag": client.lag,
+                "events": client.events,
                 "bytes": client.bytes,
                 "topics": client.selectors,
             })

@@ -116,7 +116,7 @@ impl Counters {
         stats
     }
 
-    pub(super) fn listeners(&self) -> Vec<(&'static str, ServeStats)> {
+    pub(crate) fn listeners(&self) -> Vec<(&'static str, ServeStats)> {
         self.listeners.lock().clone()
     }
 
@@ -140,13 +140,13 @@ impl Counters {
     }
 
     /// The number of publishes with each result, except for published events.
-    pub(super) fn publishes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn publishes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.publishes.iter().map(|count| count.load(Ordering::Relaxed));
         PublishResult::ALL.into_iter().map(|(_, name)| name).zip(counts)
     }
 
     /// The number of failures with each code.
-    pub(super) fn auth_failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn auth_failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.auth_failures.iter().map(|count| count.load(Ordering::Relaxed));
         AccessError::CODES.into_iter().zip(counts)
     }

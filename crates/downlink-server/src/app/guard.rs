@@ -29,7 +29,10 @@ use super::{
     reply::{Refused, RefusedAs, bad_request, forbidden, not_found, shown},
     state::App,
 };
-use crate::access::{ClientAddress, Credentials, Role, Rules, is_open};
+use crate::{
+    access::{ClientAddress, Credentials, Role, Rules, is_open},
+    logs::RequestLine,
+};
 
 /// Headers that a proxy adds. A development server refuses requests with one of them, because a
 /// proxy on this machine can forward the requests of strangers.
@@ -50,8 +53,11 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let (mut head, body) = request.into_parts();
     let by_event_source = is_event_source(&head);
     let (method, uri) = (head.method.clone(), head.uri.clone());
+    let peer = head.extensions.get::<PeerAddr>().copied().unwrap_or(PeerAddr::Unknown);
+    let address = app.control.client_address(app.role, peer, &head.headers);
+    let mut line = RequestLine::begin((&method, &uri), &head.headers, peer, address);
     let rules = app.control.rules();
-    let (origin, outcome) = match check(&app, &rules, &head, by_event_source).await {
+    let (origin, outcome) = match check(&app, &rules, &head, address, by_event_source).await {
         Ok((origin, outcome)) => (origin, Ok(outcome)),
         Err((origin, refused)) => (origin, Err(refused)),
     };
@@ -61,10 +67,12 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             (StatusCode::NO_CONTENT, Origins::preflight()).into_response()
         }
         Ok(Outcome::Open) => next.run(Request::from_parts(head, body)).await,
-        Ok(Outcome::Caller(caller, address)) => {
+        Ok(Outcome::Caller(caller)) => {
+            line.iter_mut().for_each(|line| line.key = caller.verified().key());
             head.extensions.insert(caller);
             let shares_connection = version >= Version::HTTP_2;
-            head.extensions.insert(Sender { address, origin: origin.clone(), shares_connection });
+            let origin = origin.clone();
+            head.extensions.insert(Sender { peer, address, origin, shares_connection });
             next.run(Request::from_parts(head, body)).await
         }
         Err(refused) => {
@@ -72,7 +80,8 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             refused.into_response_for(by_event_source)
         }
     };
-    if let Some(refused_as) = response.extensions().get().copied() {
+    let refused_as: Option<RefusedAs> = response.extensions().get().copied();
+    if let Some(refused_as) = refused_as {
         count(&app, &method, uri.path(), refused_as);
     }
     rules.origins.mark(&origin, response.headers_mut());
@@ -80,8 +89,9 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     if cut.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let status = response.status().as_u16();
-    tracing::debug!(%method, path = %shown(uri.path()), status, "answered");
+    if let Some(line) = line {
+        line.write((&method, &uri), &response, refused_as.and_then(|refused_as| refused_as.code));
+    }
     response
 }
 
@@ -98,6 +108,7 @@ fn count(app: &App, method: &Method, path: &str, refused_as: RefusedAs) {
 /// Where a request comes from.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
+    pub(super) peer: PeerAddr,
     pub(super) address: ClientAddress,
     pub(super) origin: Origin,
     /// Whether the connection may have several streams at once.
@@ -118,7 +129,7 @@ enum Outcome {
     Preflight,
     /// The path needs no right.
     Open,
-    Caller(Caller, ClientAddress),
+    Caller(Caller),
 }
 
 /// Checks a request. An error contains the origin too, because the CORS headers of the answer
@@ -127,6 +138,7 @@ async fn check(
     app: &App,
     rules: &Rules,
     head: &Parts,
+    address: ClientAddress,
     by_event_source: bool,
 ) -> Result<(Origin, Outcome), (Origin, Refused)> {
     let (path, headers, method) = (head.uri.path(), &head.headers, &head.method);
@@ -157,11 +169,9 @@ async fn check(
     if reads && is_open(path) {
         return Ok((origin, Outcome::Open));
     }
-    let peer = head.extensions.get::<PeerAddr>().copied().unwrap_or(PeerAddr::Unknown);
-    let address = app.control.client_address(app.role, peer, headers);
     let from = (&origin, address);
     match caller(app, rules, head, from, by_event_source).await {
-        Ok(caller) => Ok((origin, Outcome::Caller(caller, address))),
+        Ok(caller) => Ok((origin, Outcome::Caller(caller))),
         Err(refused) => Err((origin, refused)),
     }
 }

@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::logs;
+
 use super::{
     process::{self, ProcessStats},
     state::App,
@@ -81,6 +83,9 @@ impl Collector for Scrape {
         let says = "Requests that access control refused since the start of the server, by code";
         let failures = self.auth_failures.iter().map(|(code, count)| ([("code", *code)], *count));
         out.counters("downlink_auth_failures", says, failures)?;
+        let says = "Lines left out of the log since the start of the server, because the program \
+                    that reads stderr was too slow";
+        out.metric("downlink_log_lines_dropped", says, &ConstCounter::new(logs::left_out()))?;
         let says = "1 while the server shuts down gracefully, else 0";
         out.gauge("downlink_draining", says, self.is_draining.into())?;
         self.connections(&mut out)?;

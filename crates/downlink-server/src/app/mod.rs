@@ -43,9 +43,11 @@ use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, R
 
 pub use self::counters::Counters;
 use self::state::App;
+pub use crate::logs::Requesters;
 use crate::{
     access::{Control, Role},
     config::Settings,
+    logs::StreamLines,
 };
 
 /// The default time for which the server waits if another process has the store open. The other
@@ -61,12 +63,12 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }
 
-/// Makes the hub that these settings describe.
+/// Makes the hub that these settings describe. The hub writes a line of the log when a stream ends.
 ///
 /// # Errors
 ///
 /// [`HubError`] if the settings contradict each other.
-pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
+pub fn hub(settings: &Settings, requesters: &Arc<Requesters>) -> Result<Hub<String>, HubError> {
     let retention = Retention {
         events_max: settings.retain_events,
         bytes_max: settings.retain_bytes,
@@ -97,22 +99,23 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
     }
     hub.retention(history)
         .limits(limits)
+        .observer(StreamLines(Arc::clone(requesters)))
         .event_bytes_max(settings.event_bytes_max)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
         .build()
 }
 
 /// The routes of the server, for this hub and one listener. All listeners of a server share
-/// `counters`.
+/// `counters`. The requesters are those of the hub.
 pub fn app(
-    hub: Hub<String>,
+    (hub, requesters): (Hub<String>, Arc<Requesters>),
     settings: Settings,
     control: Arc<Control>,
     role: Role,
     counters: Arc<Counters>,
 ) -> Router {
     let settings = Arc::new(settings);
-    let app = App { hub, settings, control, role, counters };
+    let app = App { hub, settings, control, role, counters, requesters };
     page::routes()
         .route("/events", get(subscribe::subscribe).post(publish::publish))
         .route("/events/batch", post(batch::publish))

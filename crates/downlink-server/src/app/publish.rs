@@ -20,6 +20,7 @@ use super::{
     state::App,
     streaming::{self, Stream},
 };
+use crate::logs::Logged;
 
 const PARAMETERS: &[&str] = &[
     "topic",
@@ -82,7 +83,7 @@ pub(super) async fn publish(
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;
     app.counters.note_confirmed(&confirmed);
-    Ok((status, answer(&confirmed)).into_response())
+    Ok((status, Extension(Logged::Published(1)), answer(&confirmed)).into_response())
 }
 
 fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {

@@ -11,6 +11,7 @@ use super::counters::Counters;
 use crate::{
     access::{Control, Role},
     config::Settings,
+    logs::Requesters,
 };
 
 /// The state that every route can read.
@@ -23,4 +24,6 @@ pub(crate) struct App {
     pub(crate) role: Role,
     /// The counts that all listeners of the server share.
     pub(crate) counters: Arc<Counters>,
+    /// The requesters of the open streams of all listeners.
+    pub(crate) requesters: Arc<Requesters>,
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     http::StatusCode,
     response::{IntoResponse as _, Response},
@@ -31,7 +32,7 @@ use super::{
     state::App,
     stream_reader::{Arrived, Format, Read, Reader},
 };
-use crate::access::ClientAddress;
+use crate::{access::ClientAddress, logs::Logged};
 
 /// The type of the last event of a topic whose stream broke off.
 const BROKEN: &str = "upstream.broken";
@@ -369,11 +370,12 @@ impl Publishing<'_> {
     fn answer(&self) -> Response {
         let id = self.last.as_ref().map(|last| last.id().as_str());
         let subscribers = self.last.as_ref().map_or(0, Confirmed::matched);
-        reply::json(&json!({
+        let answer = reply::json(&json!({
             "id": id,
             "events": self.published,
             "repeated": self.repeated,
             "subscribers": subscribers,
-        }))
+        }));
+        (Extension(Logged::Published(self.published)), answer).into_response()
     }
 }

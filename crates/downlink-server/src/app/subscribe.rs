@@ -30,7 +30,10 @@ use super::{
     reply::{Refused, bad_request, sentence, shown},
     state::App,
 };
-use crate::access::{Answer, NamesPermit, Question};
+use crate::{
+    access::{Answer, NamesPermit, Question},
+    logs::{Logged, Requester},
+};
 
 const PARAMETERS: &[&str] =
     &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
@@ -69,12 +72,23 @@ async fn open(
         app.control.count_names(caller, from.0.address, from.0.shares_connection, &asked)?;
     let (subscribe, after) = request(app, &parameters, asked)?;
     let last = after.into_iter().fold(last, LastEventId::or);
-    // `GET /clients` shows the address. The key takes 8 bytes, whatever the address is.
-    let address = from.0.address.ip().map_or(0, |ip| AddressKey::of(ip).to_number());
-    let subscription = match subscribe.tag(address).resume(last).open().await {
+    // `GET /clients` and the log show the address and the requester. The key of the address takes 8
+    // bytes, whatever the address is.
+    let (sender, headers) = from;
+    let address = sender.address.ip();
+    let requester = app.requesters.add(Requester::of(sender.peer, address, headers));
+    let address = address.map_or(0, |ip| AddressKey::of(ip).to_number());
+    let opening = subscribe.tag([address, requester.tag()]).resume(last).open();
+    let subscription = match opening.await {
         Ok(subscription) => subscription,
-        Err(error) => return Ok(error.into_response()),
+        Err(error) => {
+            let reason = Logged::Refused(error.to_string().into());
+            let mut response = error.into_response();
+            response.extensions_mut().insert(reason);
+            return Ok(response);
+        }
     };
+    requester.keep();
     if meta {
         let view = View { control: Arc::clone(&app.control), caller: caller.clone() };
         let described = move |event: Published<String>| view.described(&event);
@@ -179,7 +193,9 @@ fn configured<S: FrameSource + Send + 'static>(app: &App, sse: Sse<S>) -> Respon
     let settings = &app.settings;
     let sse = sse.keep_alive(KeepAlive::new().interval(settings.keep_alive));
     let sse = settings.max_age.into_iter().fold(sse, Sse::max_age);
-    sse.into_response()
+    let mut response = sse.into_response();
+    response.extensions_mut().insert(Logged::Stream);
+    response
 }
 
 /// The topics, patterns and client that the query names.

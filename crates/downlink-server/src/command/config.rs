@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -159,7 +160,7 @@ pub(super) fn contradictions_of_values(
         [settings.check(admin), access.check(&settings.listen), check_connections(settings)];
     let mut errors: Vec<anyhow::Error> = checked.into_iter().filter_map(Result::err).collect();
     let in_memory = Settings { store: "none".into(), ..settings.clone() };
-    errors.extend(app::hub(&in_memory).err().map(anyhow::Error::from));
+    errors.extend(app::hub(&in_memory, &Arc::default()).err().map(anyhow::Error::from));
     errors
 }
 

@@ -15,6 +15,7 @@ mod generated;
 mod health;
 mod keys;
 mod listening;
+mod notices;
 mod output;
 mod publish;
 mod reload;
@@ -46,7 +47,10 @@ use self::{
     output::{ReaderGone, complain, printed, shown},
     reload::Reload,
 };
-use crate::config::{Settings, Values, table, with_table};
+use crate::{
+    config::{Settings, Values, table, with_table},
+    logs::{Log, LogFormat},
+};
 
 /// The text at the end of `--help`.
 const AFTER_HELP: &str = "\
@@ -129,8 +133,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             serve::run(settings, Some((access, Reload::new(arguments, read_serve, values))))
         }
         Some(Sub::Config(wanted)) => {
-            let log = serve::log_to_stderr("warn");
-            log.and_then(|_| config::run(&arguments, &wanted, &Cli::command(), read_serve))
+            let log = Log::to_stderr("warn", LogFormat::Text);
+            log.and_then(|_log| config::run(&arguments, &wanted, &Cli::command(), read_serve))
         }
         Some(Sub::Publish(arguments)) => publish::run(arguments),
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),

@@ -12,7 +12,6 @@ use std::{ffi::OsString, sync::Arc};
 use anyhow::bail;
 use downlink::hub::Hub;
 use tokio::sync::Notify;
-use tracing_subscriber::{EnvFilter, Registry, reload::Handle};
 
 use super::config::{ReadServe, contradictions_of_values};
 #[cfg(unix)]
@@ -20,6 +19,7 @@ use super::supervisor::{tell_supervisor, tell_supervisor_of_reload};
 use crate::{
     access::{AccessSettings, Control},
     config::{Settings, Values},
+    logs::LogLevel,
 };
 
 /// The settings that a reload applies. A reload also reads the files again that they name, except
@@ -49,20 +49,6 @@ pub(super) const RELOADED: [&str; 23] = [
     "failures-per-address",
     "tickets-per-key",
 ];
-
-/// The level of the log, which can change while the program runs.
-#[derive(Debug)]
-pub(super) struct LogLevel(Handle<EnvFilter, Registry>);
-
-impl LogLevel {
-    pub(super) fn new(handle: Handle<EnvFilter, Registry>) -> Self {
-        Self(handle)
-    }
-
-    fn set(&self, level: &str) -> anyhow::Result<()> {
-        Ok(self.0.reload(EnvFilter::try_new(level)?)?)
-    }
-}
 
 /// How a server reads its settings again.
 #[derive(Debug)]

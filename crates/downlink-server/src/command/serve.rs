@@ -13,7 +13,7 @@
 //! server may start before or after the old one has ended.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -27,9 +27,6 @@ use downlink::{
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tracing_subscriber::{
-    EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
-};
 
 #[cfg(unix)]
 use super::supervisor::tell_supervisor;
@@ -37,13 +34,15 @@ use super::{
     config::check_connections,
     exit,
     listening::{Inherited, Listening},
-    reload::{LogLevel, Reload, Reloader},
+    notices,
+    reload::{Reload, Reloader},
 };
 use crate::{
     access::{AbuseLimits, AccessSettings, Control, KeyFiles, Role},
     address::Address,
     app,
     config::Settings,
+    logs::Log,
     memory,
 };
 
@@ -58,7 +57,7 @@ pub(super) fn run(
     mut settings: Settings,
     production: Option<(AccessSettings, Reload)>,
 ) -> anyhow::Result<()> {
-    let log = log_to_stderr(&settings.log).map_err(exit::configuration)?;
+    let log = Log::to_stderr(&settings.log, settings.log_format).map_err(exit::configuration)?;
     memory::keep_pages_small();
     let inherited = Inherited::take()?;
     if let Some(inherited) = &inherited {
@@ -93,8 +92,8 @@ pub(super) fn run(
     runtime.spawn(memory::keep_giving_back());
     let admin = admin.cloned();
     let abuse = access.map(|access| access.abuse.clone());
-    let reloader =
-        production.map(|(access, reload)| reload.of(&settings, access, inherited.is_some(), log));
+    let reloader = production
+        .map(|(access, reload)| reload.of(&settings, access, inherited.is_some(), log.level()));
     let is_development = reloader.is_none();
     let mode = Mode { is_development, admin, control, abuse, reloader };
     let served = runtime.block_on(serve(settings, mode, inherited));
@@ -136,28 +135,25 @@ async fn serve(
     let reload = (!mode.is_development).then(Arc::<Notify>::default);
     let signals = Signals::listen(reload.clone());
     let mut signals = signals.context("cannot install signal handlers")?;
-    let listening = match inherited {
-        Some(inherited) => inherited.listen()?,
-        None => Listening::bind(&settings.listen, "--listen", &settings).await?,
-    };
-    let admin = match &mode.admin {
-        Some(admin) => Some(Listening::bind(admin, "--admin-listen", &settings).await?),
-        None => None,
-    };
+    let (listening, admin) = listen(&settings, mode.admin.as_ref(), inherited).await?;
     let addresses = Addresses {
         public: listening.address()?,
         admin: admin.as_ref().map(Listening::address).transpose()?,
     };
+    let requesters = Arc::<app::Requesters>::default();
     let hub = tokio::select! {
-        hub = open(&settings) => hub?,
+        hub = open(&settings, &requesters) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
     let counters = Arc::<app::Counters>::default();
+    let end = Arc::<Notify>::default();
+    let notices = tokio::spawn(notices::write(hub.clone(), counters.clone(), end.clone()));
     let of = |role: Role, connections_max| Serving {
         hub: &hub,
+        requesters: &requesters,
         counters: &counters,
         settings: &settings,
         control: &mode.control,
@@ -195,7 +191,25 @@ async fn serve(
     // This call waits until all events are on the disk.
     hub.close();
     hub.closed().await;
-    Ok(())
+    end.notify_one();
+    notices.await.context("the task that watches the counters failed")
+}
+
+/// Binds or inherits the socket of the public listener, and binds that of the admin listener.
+async fn listen(
+    settings: &Settings,
+    admin: Option<&Address>,
+    inherited: Option<Inherited>,
+) -> anyhow::Result<(Listening, Option<Listening>)> {
+    let public = match inherited {
+        Some(inherited) => inherited.listen()?,
+        None => Listening::bind(&settings.listen, "--listen", settings).await?,
+    };
+    let admin = match admin {
+        Some(admin) => Some(Listening::bind(admin, "--admin-listen", settings).await?),
+        None => None,
+    };
+    Ok((public, admin))
 }
 
 /// Starts the tasks of access control: one fetches key sets, and one reloads.
@@ -236,6 +250,7 @@ struct Addresses {
 /// One listener of the server.
 struct Serving<'a> {
     hub: &'a Hub<String>,
+    requesters: &'a Arc<app::Requesters>,
     counters: &'a Arc<app::Counters>,
     settings: &'a Settings,
     control: &'a Arc<Control>,
@@ -265,9 +280,11 @@ impl Serving<'_> {
         listener: L,
         drained: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Self { hub, counters, settings, control, abuse, role, connections_max } = self;
+        let Self { hub, requesters, counters, settings, control, .. } = self;
+        let Self { abuse, role, connections_max, .. } = self;
         let control = Arc::clone(control);
-        let app = app::app(hub.clone(), settings.clone(), control, role, Arc::clone(counters));
+        let served = (hub.clone(), Arc::clone(requesters));
+        let app = app::app(served, settings.clone(), control, role, Arc::clone(counters));
         let is_admin = matches!(role, Role::Admin | Role::AdminSocket);
         let stats = counters.listener(if is_admin { "admin" } else { "public" });
         let mut server = downlink::serve(listener, app)
@@ -291,9 +308,12 @@ impl Serving<'_> {
 
 /// Makes the hub (the log of events with its subscriptions) and opens its store. If another server
 /// still has the store open, this can take long.
-async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
-    let owned = settings.clone();
-    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));
+async fn open(
+    settings: &Settings,
+    requesters: &Arc<app::Requesters>,
+) -> anyhow::Result<Hub<String>> {
+    let (owned, requesters) = (settings.clone(), Arc::clone(requesters));
+    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned, &requesters));
     let opened = match tokio::time::timeout(SILENCE, &mut opening).await {
         Ok(opened) => opened,
         Err(_elapsed) => {
@@ -485,14 +505,4 @@ async fn stop(mut signals: Signals) {
         signals.next().await;
         std::process::exit(ENDED_AT_ONCE);
     });
-}
-
-/// Begins to log to stderr, at this level.
-pub(super) fn log_to_stderr(level: &str) -> anyhow::Result<LogLevel> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
-    let colours = io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(io::stderr);
-    // If a test has already installed a log subscriber, this call fails and that subscriber stays.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
-    Ok(LogLevel::new(handle))
 }

@@ -21,6 +21,7 @@ mod credentials;
 mod hosts;
 mod key_sets;
 mod limits;
+mod logs;
 mod origins;
 mod program;
 mod publishing;

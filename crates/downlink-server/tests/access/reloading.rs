@@ -250,10 +250,14 @@ async fn hosts_origins_rates_and_token_rules_change_without_a_restart() {
 
 #[tokio::test]
 async fn the_level_of_the_log_changes_without_a_restart() {
-    let server = Reloadable::start(Folder::new(), &format!("{ONE_KEY}log = \"info\"\n"));
-    server.apply(&format!("{ONE_KEY}log = \"info,downlink_server=debug\"\n"), "log");
+    let server = Reloadable::start(Folder::new(), &format!("{ONE_KEY}log = \"info,access=off\"\n"));
+    assert_eq!(server.publish_with("unknown").await, "401 key_unknown");
+    server.write(&format!("{ONE_KEY}log = \"info\"\n"));
+    let log = server.reload();
+    assert!(log.ends_with("applied new values of log"), "{log}");
+    assert!(!log.contains("access: request"), "{log}");
     assert_eq!(server.publish_with(&server.site.keys.publish_key()).await, "200");
-    server.log_until(|line| line.contains("DEBUG") && line.contains("answered"));
+    server.log_until(|line| line.contains("access: request") && line.contains("status=200"));
 }
 
 /// A reload that keeps the URL of a key set keeps the fetched keys, so no token is refused until the

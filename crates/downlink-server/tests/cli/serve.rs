@@ -166,15 +166,15 @@ fn half_a_request(server: &Server) -> TcpStream {
 }
 
 #[test]
-fn the_debug_log_has_each_request_with_an_escaped_path() {
+fn the_log_has_each_request_with_an_escaped_path() {
     let mut command = downlink(&["--listen", "127.0.0.1:0"]);
-    command.env("DOWNLINK_LOG", "downlink_server=debug");
+    command.env("DOWNLINK_LOG", "access=info");
     let server = Server::of(command);
     let mut io = TcpStream::connect(server.address()).expect("the server listens");
     write!(io, "PUT /a%1b\"b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .expect("the connection is open");
     let line = server.running.stderr.next();
-    for part in ["answered", "method=PUT", r#"path="/a%1b\"b""#, "status=404"] {
+    for part in ["access: request", r#"method="PUT""#, r#"path="/a%1b\"b""#, "status=404"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert!(!line.contains('\u{1b}'), "{line:?}");

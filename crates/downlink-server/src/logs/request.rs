@@ -1,0 +1,159 @@
+//! The line about a request. A request that opens a stream has no line of its own: the line of the
+//! stream is written when the stream ends.
+
+use std::time::Instant;
+
+use axum::{
+    body::{Body, HttpBody as _},
+    http::{HeaderMap, HeaderValue, Method, Response, Uri, header},
+};
+use downlink::serve::PeerAddr;
+use downlink_access::KeyId;
+
+use super::{
+    ACCESS,
+    requesters::{Peer, request_id},
+    seconds,
+    text::{self, NAME_CHARS_MAX, cleaned},
+};
+use crate::access::ClientAddress;
+
+/// Health checks, and the files of the page. Their lines have the level `debug`, because a
+/// supervisor and a monitoring system ask for them every few seconds.
+const QUIET: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/", "/downlink.js"];
+
+/// The length of a valid `traceparent` (W3C Trace Context, section 3.2).
+const TRACEPARENT_BYTES: usize = 55;
+
+/// What a route tells the log about its answer. It is an extension of the answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Logged {
+    /// The answer is a stream, whose line is written when it ends.
+    Stream,
+    /// The answer confirms this number of published events.
+    Published(u64),
+    /// The answer refuses the request for this reason.
+    Refused(Box<str>),
+}
+
+/// A request that gets a line when its answer is known.
+#[derive(Debug)]
+pub(crate) struct RequestLine {
+    began: Instant,
+    peer: PeerAddr,
+    address: ClientAddress,
+    request_id: Option<String>,
+    traceparent: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    /// The id of the key that verified the credential.
+    pub(crate) key: Option<KeyId>,
+}
+
+impl RequestLine {
+    /// Begins the line of a request. `None` if the log leaves this line out.
+    pub(crate) fn begin(
+        (method, uri): (&Method, &Uri),
+        headers: &HeaderMap,
+        peer: PeerAddr,
+        address: ClientAddress,
+    ) -> Option<Self> {
+        let is_enabled = match is_quiet(method, uri) {
+            true => tracing::enabled!(target: ACCESS, tracing::Level::DEBUG),
+            false => tracing::enabled!(target: ACCESS, tracing::Level::INFO),
+        };
+        is_enabled.then(|| Self {
+            began: Instant::now(),
+            peer,
+            address,
+            request_id: request_id(headers),
+            traceparent: headers.get("traceparent").filter(|value| is_traceparent(value)).cloned(),
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+            key: None,
+        })
+    }
+
+    /// Writes the line, except for a stream. `code` is the code of a refusal.
+    pub(crate) fn write(
+        self,
+        (method, uri): (&Method, &Uri),
+        response: &Response<Body>,
+        code: Option<&str>,
+    ) {
+        let logged = response.extensions().get();
+        let (events, reason) = match logged {
+            Some(Logged::Stream) => return,
+            Some(Logged::Published(events)) => (Some(*events), code),
+            Some(Logged::Refused(reason)) => (None, Some(&**reason)),
+            None => (None, code),
+        };
+        let query = uri.query().unwrap_or_default();
+        let given = |name: &'static str| {
+            let pairs = form_urlencoded::parse(query.as_bytes());
+            pairs.filter(move |(key, _)| key == name).map(|(_, value)| value)
+        };
+        let address = self.address.ip();
+        let peer = match self.peer {
+            PeerAddr::Tcp(peer) => Some(peer.to_string()),
+            PeerAddr::Unix => Some(Peer::Unix.to_string()),
+            _ => None,
+        };
+        // `tracing` needs a constant level.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: ACCESS,
+                    method = cleaned(method.as_str(), 16),
+                    path = cleaned(uri.path(), NAME_CHARS_MAX),
+                    status = response.status().as_u16(),
+                    peer,
+                    address = address.map(|address| address.to_string()),
+                    key = self.key.map(|key| key.to_string()),
+                    client = text::joined(given("client")),
+                    topics = text::joined(given("topic")),
+                    reason,
+                    seconds = seconds(self.began.elapsed()),
+                    events,
+                    bytes = response.body().size_hint().exact(),
+                    request_id = self.request_id,
+                    traceparent = self.traceparent.as_ref().and_then(|value| value.to_str().ok()),
+                    user_agent = self.user_agent.as_ref().map(text::user_agent),
+                    "request"
+                )
+            };
+        }
+        match is_quiet(method, uri) && response.status().as_u16() < 400 {
+            true => line!(debug),
+            false => line!(info),
+        }
+    }
+}
+
+fn is_quiet(method: &Method, uri: &Uri) -> bool {
+    *method == Method::OPTIONS
+        || matches!(*method, Method::GET | Method::HEAD) && QUIET.contains(&uri.path())
+}
+
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
+    value.len() == TRACEPARENT_BYTES && value.as_bytes().iter().all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_traceparent_of_the_standard_form_is_logged() {
+        let is = |text| is_traceparent(&HeaderValue::from_static(text));
+        assert!(is("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"));
+        assert!(!is("00-0af7651916cd43dd8448eb211c80319c b7ad6b7169203331-01"));
+    }
+
+    #[test]
+    fn health_checks_and_files_of_the_page_are_quiet() {
+        let is = |method: Method, path: &'static str| is_quiet(&method, &Uri::from_static(path));
+        assert!(is(Method::GET, "/healthz?x=1") && is(Method::OPTIONS, "/events"));
+        assert!(!is(Method::GET, "/events") && !is(Method::POST, "/metrics"));
+    }
+}

@@ -1,0 +1,92 @@
+//! Text from clients, as it may appear in a line of the log.
+
+use axum::http::HeaderValue;
+
+/// Replaces each character that could change a terminal, and shortens the text to a maximum number
+/// of characters.
+///
+/// The replaced characters are control characters and characters that change the direction of the
+/// text. Terminals act on them, so a client could otherwise hide or forge lines of the log.
+pub(super) fn cleaned(text: &str, chars_max: usize) -> String {
+    let is_dangerous = |c: char| {
+        let changes_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || changes_direction || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+    };
+    let mut characters = text.chars();
+    let mut cleaned: String = characters
+        .by_ref()
+        .take(chars_max)
+        .map(|c| if is_dangerous(c) { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
+    if characters.next().is_some() {
+        cleaned.push('…');
+    }
+    cleaned
+}
+
+/// The value of a header, cleaned. Bytes that are not UTF-8 are replaced.
+pub(super) fn header(value: &HeaderValue, chars_max: usize) -> String {
+    cleaned(&String::from_utf8_lossy(value.as_bytes()), chars_max)
+}
+
+/// The maximum number of names in a line. A line with more would be hard to read.
+const NAMES_MAX: usize = 8;
+
+/// Joins the first names, and says how many more there are.
+pub(super) fn joined<S: AsRef<str>>(names: impl Iterator<Item = S>) -> Option<String> {
+    let mut names = names.peekable();
+    names.peek()?;
+    let mut joined = String::new();
+    for name in names.by_ref().take(NAMES_MAX) {
+        if !joined.is_empty() {
+            joined.push(' ');
+        }
+        joined.push_str(&cleaned(name.as_ref(), NAME_CHARS_MAX));
+    }
+    match names.count() {
+        0 => {}
+        more => joined.push_str(&format!(" and {more} more")),
+    }
+    Some(joined)
+}
+
+/// The maximum number of characters of a user agent in a line. The name of the browser comes
+/// earlier in all user agents in use.
+const USER_AGENT_CHARS_MAX: usize = 160;
+
+/// The value of `User-Agent`.
+pub(super) fn user_agent(value: &HeaderValue) -> String {
+    header(value, USER_AGENT_CHARS_MAX)
+}
+
+/// The maximum number of characters of one name in a line.
+pub(super) const NAME_CHARS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dangerous_characters_are_replaced() {
+        let text = "a\u{1b}[31m\u{9b}2J\r\n\u{202e}\u{2066}\u{feff}é";
+        assert_eq!(
+            cleaned(text, 99),
+            "a\u{fffd}[31m\u{fffd}2J\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}é"
+        );
+        assert_eq!(header(&HeaderValue::from_bytes(b"\xff\t").unwrap(), 9), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn long_text_is_shortened() {
+        assert_eq!(cleaned("abc", 3), "abc");
+        assert_eq!(cleaned("abcd", 3), "abc…");
+    }
+
+    #[test]
+    fn only_the_first_names_are_shown() {
+        assert_eq!(joined(["a"; 0].into_iter()), None);
+        assert_eq!(joined(["a", "b"].into_iter()).as_deref(), Some("a b"));
+        let many = joined(["a"; 11].into_iter()).unwrap();
+        assert_eq!(many, "a a a a a a a a and 3 more");
+    }
+}
