@@ -60,6 +60,8 @@ downlink_disconnects_total{{reason=\"lagged\"}} 0
 downlink_disconnects_total{{reason=\"filter_panicked\"}} 0
 downlink_disconnects_total{{reason=\"unreadable\"}} 0
 downlink_disconnects_total{{reason=\"stalled\"}} 0
+downlink_disconnects_total{{reason=\"expired\"}} 0
+downlink_disconnects_total{{reason=\"revoked\"}} 0
 # HELP downlink_gaps Gaps reported, by reason.
 # TYPE downlink_gaps counter
 downlink_gaps_total{{reason=\"evicted\"}} 0
