@@ -207,6 +207,11 @@ impl<P: Payload> Reader<P> {
         }
     }
 
+    /// Why the reader was told to end. It may still have events to read. `None` if nobody told it.
+    pub fn told_to_end(&self) -> Option<EndReason> {
+        self.state.slot.ended()
+    }
+
     /// The reader's number, unique among the readers of this log.
     pub fn number(&self) -> u64 {
         self.state.number

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
 
 use crate::{
-    PATIENCE,
+    PATIENCE, patiently,
     program::Program,
     request::{Place, Request},
     site::Site,
@@ -302,4 +302,31 @@ async fn a_log_that_nobody_reads_stops_no_request() {
         }
         left_out = site.metric("downlink_log_lines_dropped_total").await;
     }
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_is_logged() {
+    let mut logged = Logged::start(&["--connections-max", "2", "--public", "news"]);
+    let news = || Request::get("/events?topic=news");
+    let held = [logged.site.subscribe(news()).await, logged.site.subscribe(news()).await];
+    assert_eq!(news().ask(logged.site.public()).await.status, 503);
+    let line = logged.line("connections were refused, because a limit is reached");
+    assert_eq!((&line["limit"], &line["count"]), (&"connections_max".into(), &1.into()), "{line}");
+    let metric =
+        "downlink_connections_refused_total{listener=\"public\",reason=\"connections_max\"}";
+    assert_eq!(logged.site.metric(metric).await, "1");
+    assert_eq!(Request::get("/readyz").ask(logged.site.public()).await.status, 200);
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_shutdown_and_the_streams_that_it_ends_are_logged() {
+    let logged = Logged::start(&["--public", "news"]);
+    let stream = logged.site.subscribe(Request::get("/events?topic=news")).await;
+    let reading = tokio::spawn(stream.rest());
+    let lines = tokio::task::spawn_blocking(move || logged.rest()).await.expect("no panic");
+    assert_eq!(patiently(reading).await.expect("no panic"), [""; 0]);
+    let shutting_down = lines.find("shutting down").expect("a line about the shutdown");
+    let ended = lines.find("\"reason\":\"drained\"").expect("a line about the stream");
+    assert!(shutting_down < ended, "{lines}");
 }

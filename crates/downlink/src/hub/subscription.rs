@@ -131,7 +131,9 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         // The reader leaves the hub first, so that the hub no longer counts the subscription when
         // the observer is called.
         self.reader.leave();
-        let reason = self.ended.unwrap_or(DisconnectReason::Left);
+        // A server that shuts down may drop a response before the response has read its end.
+        let told = self.reader.told_to_end().map(DisconnectReason::from);
+        let reason = self.ended.or(told).unwrap_or(DisconnectReason::Left);
         self.hub.counters.note_disconnected(reason);
         let (number, client) = (self.number(), self.shown_client());
         tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");

@@ -96,6 +96,16 @@ fn the_observer_gets_the_reason_for_each_disconnect() {
     assert_eq!(diary.take(), ["connected -", "disconnected drained"]);
 }
 
+/// A server that shuts down drops a response at once if no event is incomplete.
+#[test]
+fn a_subscription_that_is_dropped_before_it_has_read_its_end_keeps_the_reason() {
+    let (hub, diary) = watched(|builder| builder);
+    let drained = open(hub.subscribe().topic("a"));
+    hub.drain();
+    drop(drained);
+    assert_eq!(diary.take(), ["connected -", "disconnected drained"]);
+}
+
 #[test]
 fn the_observer_gets_no_call_for_a_refused_subscription() {
     let (hub, diary) =
