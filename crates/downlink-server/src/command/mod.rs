@@ -11,6 +11,7 @@ mod credential;
 mod decode;
 mod environment;
 mod exit;
+mod file_watch;
 mod generated;
 mod health;
 mod keys;
@@ -129,8 +130,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Some(Sub::Dev(dev)) => serve::run(dev.settings, None),
         Some(Sub::Serve(serve)) => {
-            let Serve { settings, access, .. } = *serve;
-            serve::run(settings, Some((access, Reload::new(arguments, read_serve, values))))
+            let Serve { settings, access, config } = *serve;
+            let reload = Reload::new(arguments, read_serve, values, config);
+            serve::run(settings, Some((access, reload)))
         }
         Some(Sub::Config(wanted)) => {
             let log = Log::to_stderr("warn", LogFormat::Text);

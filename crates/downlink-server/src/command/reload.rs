@@ -1,5 +1,5 @@
-//! The reload of a running server: at SIGHUP, the server reads its settings file and its key files
-//! again.
+//! The reload of a running server: at SIGHUP, or when one of the files has changed, the server
+//! reads its settings file and its key files again.
 //!
 //! A reload applies the settings in [`RELOADED`]. If another setting has changed, the log names it,
 //! because it needs a restart. If a file cannot be used, nothing changes. A stream ends as after a
@@ -7,17 +7,20 @@
 //! of the rules apply to new requests: an open stream keeps the rights with which it began. Flags and environment
 //! variables are those of the start, because no signal changes them.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use anyhow::bail;
 use downlink::hub::Hub;
 use tokio::sync::Notify;
 
-use super::config::{ReadServe, contradictions_of_values};
 #[cfg(unix)]
 use super::supervisor::{tell_supervisor, tell_supervisor_of_reload};
+use super::{
+    config::{ReadServe, contradictions_of_values},
+    file_watch::FileWatch,
+};
 use crate::{
-    access::{AccessSettings, Control},
+    access::{AccessSettings, Control, KeyFiles},
     config::{Settings, Values},
     logs::LogLevel,
 };
@@ -58,11 +61,18 @@ pub(super) struct Reload {
     read: ReadServe,
     /// The settings in force.
     values: Values,
+    /// The settings file.
+    file: Option<PathBuf>,
 }
 
 impl Reload {
-    pub(super) fn new(arguments: Vec<OsString>, read: ReadServe, values: Values) -> Self {
-        Self { arguments, read, values }
+    pub(super) fn new(
+        arguments: Vec<OsString>,
+        read: ReadServe,
+        values: Values,
+        file: Option<PathBuf>,
+    ) -> Self {
+        Self { arguments, read, values, file }
     }
 
     /// The reloads of a server with these settings. `is_inherited` says whether the server has
@@ -90,16 +100,18 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reloads each time that `wanted` is notified, until the hub drains.
+    /// Reloads each time that `wanted` is notified or a file has changed, until the hub drains.
     pub(super) async fn run(
         mut self,
         wanted: Arc<Notify>,
         control: Arc<Control>,
         hub: Hub<String>,
     ) {
+        let mut watch = FileWatch::begin(self.files(&control));
         loop {
             tokio::select! {
                 () = wanted.notified() => {}
+                () = watch.changed() => tracing::info!("the settings or the keys have changed"),
                 () = hub.draining() => return,
             }
             #[cfg(unix)]
@@ -107,12 +119,14 @@ impl Reloader {
             let (of_task, of_streams) = (Arc::clone(&control), hub.clone());
             // A read from a network drive may take long.
             let reloading = tokio::task::spawn_blocking(move || {
+                let watch = FileWatch::begin(self.files(&of_task));
                 let reloaded = self.apply(&of_task, &of_streams);
-                (self, reloaded)
+                let watch = watch.of(self.files(&of_task));
+                (self, watch, reloaded)
             });
             let reloaded = match reloading.await {
-                Ok((reloader, reloaded)) => {
-                    self = reloader;
+                Ok((reloader, begun, reloaded)) => {
+                    (self, watch) = (reloader, begun);
                     reloaded
                 }
                 Err(error) => {
@@ -133,6 +147,23 @@ impl Reloader {
             #[cfg(unix)]
             tell_supervisor(&[sd_notify::NotifyState::Ready]);
         }
+    }
+
+    /// The settings file and the key files.
+    fn files(&self, control: &Control) -> Vec<PathBuf> {
+        let AccessSettings {
+            publish_key_file,
+            admin_key_file,
+            ticket_key_file,
+            jwt_key_file,
+            jwt_public_key,
+            ..
+        } = &self.access;
+        let given =
+            [publish_key_file, admin_key_file, ticket_key_file, jwt_key_file, jwt_public_key];
+        let made = control.key_files().into_iter().flat_map(KeyFiles::made);
+        let made = made.map(|(_, file)| file.to_owned());
+        self.reload.file.iter().chain(given.into_iter().flatten()).cloned().chain(made).collect()
     }
 
     /// Reads the settings and the key files again, and applies them. Returns the names of the

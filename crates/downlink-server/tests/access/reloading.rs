@@ -260,6 +260,24 @@ async fn the_level_of_the_log_changes_without_a_restart() {
     server.log_until(|line| line.contains("access: request") && line.contains("status=200"));
 }
 
+/// Kubernetes changes the files of a secret in a running container, and sends no signal.
+#[tokio::test]
+async fn changed_files_are_read_without_a_signal() {
+    let server = Reloadable::start(Folder::new(), ONE_KEY);
+    server.write(&format!("{ONE_KEY}public = \"news\"\n"));
+    let log = server.log_until(|line| line.contains("applied new values of"));
+    assert!(log.contains("the settings or the keys have changed"), "{log}");
+    assert!(log.ends_with("applied new values of public"), "{log}");
+    let public = Request::get("/events?topic=news").ask(server.site.public()).await;
+    assert_eq!(public.outcome(), "200");
+    let old = server.site.keys.publish_key();
+    fs::remove_file(server.site.folder.file("publish-key-file.key")).expect("the file exists");
+    let new = key(&server.site.folder, "publish-key-file.key");
+    server.log_until(|line| line.contains("read the key files again"));
+    assert_eq!(server.publish_with(&new).await, "200");
+    assert_eq!(server.publish_with(&old).await, "401 key_unknown");
+}
+
 /// A reload that keeps the URL of a key set keeps the fetched keys, so no token is refused until the
 /// next fetch.
 #[tokio::test]
