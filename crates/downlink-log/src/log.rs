@@ -274,12 +274,15 @@ impl<P: Payload> Log<P> {
     /// A reader that needs an event which is evicted from memory gets the event from the store
     /// until then.
     ///
-    /// The call visits every topic. It evicts at most 128 events while it holds the lock of a
+    /// If the rules are the same as before, the call does nothing. Otherwise it visits every topic,
+    /// and the store compares each of its topics with the new rules. The call evicts at most 128 events while it holds the lock of a
     /// topic, which takes about 20 microseconds, and then releases all locks. Until a topic is
     /// within its new rule, its old rule limits it. If several threads call this at the same time,
     /// the rules of one of these calls apply in the end, to all topics.
     pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
-        self.core.history.set_rules(rules);
+        if !self.core.history.set_rules(rules) {
+            return;
+        }
         if let Some(store) = &self.store {
             store.queue.note_new_rules();
         }

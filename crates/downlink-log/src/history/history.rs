@@ -284,10 +284,16 @@ impl<P: Payload> History<P> {
         Arc::clone(&self.rules.read())
     }
 
-    /// Replaces the rules. The caller must then call [`retain_step`](Self::retain_step) for each
-    /// topic, because the rings of topics with history still have their old rules.
-    pub(crate) fn set_rules(&self, rules: RetentionRules) {
-        *self.rules.write() = Arc::new(rules);
+    /// Replaces the rules. Returns `false` if the rules in force are the same. Otherwise the caller
+    /// must call [`retain_step`](Self::retain_step) for each topic, because the rings of topics with
+    /// history still have their old rules.
+    pub(crate) fn set_rules(&self, rules: RetentionRules) -> bool {
+        let mut current = self.rules.write();
+        let is_new = **current != rules;
+        if is_new {
+            *current = Arc::new(rules);
+        }
+        is_new
     }
 
     /// Gives a ring its rule after its first event or finish mark.

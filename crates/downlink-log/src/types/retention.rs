@@ -45,7 +45,7 @@ impl Default for Retention {
 }
 
 /// The retention rules of a log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RetentionRules {
     /// Rules for topics that match a selector. A topic follows the first rule whose selector
     /// matches it.
