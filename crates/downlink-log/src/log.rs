@@ -265,8 +265,8 @@ impl<P: Payload> Log<P> {
     /// Replaces the retention rules of the log, for topics that exist and for topics that are made
     /// later. Appends and reads go on in the meantime.
     ///
-    /// If the new rules allow fewer events, bytes or less age, this evicts the events that they no
-    /// longer allow. Readers that have not read these events get a gap. When the call returns,
+    /// If the new rules allow fewer events, fewer bytes or a shorter time, this evicts the events
+    /// that they no longer allow. Readers that have not read these events get a gap. When the call returns,
     /// memory has only events that the new rules allow at the time `now`. If the new rules allow
     /// more, the log keeps more events from now on. Evicted events do not return.
     ///
@@ -275,10 +275,11 @@ impl<P: Payload> Log<P> {
     /// until then.
     ///
     /// If the rules are the same as before, the call does nothing. Otherwise it visits every topic,
-    /// and the store compares each of its topics with the new rules. The call evicts at most 128 events while it holds the lock of a
-    /// topic, which takes about 20 microseconds, and then releases all locks. Until a topic is
-    /// within its new rule, its old rule limits it. If several threads call this at the same time,
-    /// the rules of one of these calls apply in the end, to all topics.
+    /// and the store compares each of its topics with the new rules. The call evicts at most 128
+    /// events while it holds the lock of a topic, which takes some ten microseconds, and then
+    /// releases all locks. Until a topic is within its new rule, its old rule limits it. If several
+    /// threads call this at the same time, the rules of one of these calls apply in the end, to all
+    /// topics.
     pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
         if !self.core.history.set_rules(rules) {
             return;

@@ -22,7 +22,7 @@ fn log(rules: RetentionRules) -> Log<Load> {
 
 fn publish(log: &Log<Load>, now: u64, name: &str, count: usize) {
     for _ in 0..count {
-        append(log, now, &[name]).unwrap();
+        append(log, now, &[name]).expect("the topic is open");
     }
 }
 
