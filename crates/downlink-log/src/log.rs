@@ -23,7 +23,7 @@ use crate::store::{Durability, Opened, Store, StoreError};
 use crate::types::address::Topic;
 use crate::types::{
     Address, ClientId, ClockState, Cursor, EndReason, LogOptions, Offset, OpenError, PatternSet,
-    Payload, Selection, Timestamp,
+    Payload, RetentionRules, Selection, Timestamp,
 };
 
 /// How a log uses its store.
@@ -168,7 +168,7 @@ impl<P: Payload> Log<P> {
         Ok(Self { core, store })
     }
 
-    /// The options that the log was made with.
+    /// The options that the log was made with. The retention rules may have changed since then.
     pub fn options(&self) -> &LogOptions {
         &self.core.history.options
     }
@@ -258,6 +258,34 @@ impl<P: Payload> Log<P> {
     /// call this function from time to time.
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
+    }
+
+    /// Replaces the retention rules of the log, for topics that exist and for topics that are made
+    /// later. Appends and reads go on in the meantime.
+    ///
+    /// If the new rules allow fewer events, fewer bytes or a shorter time, this evicts the events
+    /// that they no longer allow. Readers that have not read these events get a gap. When the call returns,
+    /// memory has only events that the new rules allow at the time `now`. If the new rules allow
+    /// more, the log keeps more events from now on. Evicted events do not return.
+    ///
+    /// With a store, the writing thread evicts events from the store after this call has returned.
+    /// A reader that needs an event which is evicted from memory gets the event from the store
+    /// until then.
+    ///
+    /// If the rules are the same as before, the call does nothing. Otherwise it visits every topic,
+    /// and the store compares each of its topics with the new rules. The call evicts at most 128
+    /// events while it holds the lock of a topic, which takes some ten microseconds, and then
+    /// releases all locks. Until a topic is within its new rule, its old rule limits it. If several
+    /// threads call this at the same time, the rules of one of these calls apply in the end, to all
+    /// topics.
+    pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
+        if !self.core.history.set_rules(rules) {
+            return;
+        }
+        if let Some(store) = &self.store {
+            store.queue.note_new_rules();
+        }
+        self.core.retain_all(now);
     }
 
     /// Ends the log. Every later append and open fails. Every reader first reads the events that it

@@ -21,6 +21,7 @@ use crate::types::{
     floor::{EvictionNumber, Floor},
     identity::{Fingerprint, IdempotencyKey},
     offset::{Epoch, Offset, Timestamp},
+    retention::RetentionRules,
     trie::PatternSet,
 };
 
@@ -101,6 +102,10 @@ pub trait Store: Send + fmt::Debug + 'static {
     ///
     /// [`StoreError`]. The next call repeats the failed step.
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError>;
+
+    /// Replaces the retention rules. The next calls of [`trim`](Self::trim) evict the events that
+    /// the new rules no longer allow. This call does not read or write the file.
+    fn set_retention(&mut self, rules: RetentionRules);
 
     /// Checks whether the store accepts events again after a failure that was not final. The check
     /// writes about `bytes` bytes to the disk, and frees them again.

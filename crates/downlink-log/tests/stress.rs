@@ -1,5 +1,6 @@
 //! Real threads use one log. They publish, read and reconnect, and at the end one thread closes the
-//! log. The log keeps only a few events, so slow readers get gaps.
+//! log. The log keeps only a few events, so slow readers get gaps. The retention rules change again
+//! and again.
 //!
 //! For each client, the test checks every event for the client. The event must be delivered once
 //! and in order, or lie in a gap that the client got. At the end, the log must have no topic, no
@@ -20,8 +21,8 @@ use std::{
 };
 
 use downlink_log::{
-    Address, AppendError, Batch, EndReason, Log, OpenError, Read, Reader, Retention, Selection,
-    Start, Timestamp,
+    Address, AppendError, Batch, EndReason, Log, OpenError, Read, Reader, Retention,
+    RetentionRules, Selection, Start, Timestamp,
 };
 use support::{Load, Seen, append_all, client, draft, ms, options, selection, topic};
 
@@ -64,16 +65,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut options = options();
-        let small = |events_max, age| Retention {
-            events_max,
-            bytes_max: 5_000,
-            age_max: Some(Duration::from_millis(age)),
-        };
-        options.retention.default = small(20, 5);
-        options.retention.inbox = small(10, 20);
-        options.retention.everyone = small(15, 50);
+        options.retention = rules(20);
         options.limits.bytes_max = 20_000;
-        options.retention.finished_keep = Duration::from_millis(3);
         Self {
             log: Log::new(options),
             began: Instant::now(),
@@ -196,6 +189,22 @@ impl Followed {
     }
 }
 
+/// Retention rules with which a topic keeps at most `events_max` events.
+fn rules(events_max: usize) -> RetentionRules {
+    let small = |events_max, age| Retention {
+        events_max,
+        bytes_max: 5_000,
+        age_max: Some(Duration::from_millis(age)),
+    };
+    RetentionRules {
+        rules: Vec::new(),
+        default: small(events_max, 5),
+        inbox: small(events_max.div_ceil(2), 20),
+        everyone: small(events_max, 50),
+        finished_keep: Duration::from_millis(3),
+    }
+}
+
 fn target(dice: &mut Dice) -> Vec<Address> {
     match dice.roll(40) {
         0 => vec![Address::Everyone],
@@ -249,13 +258,20 @@ fn with_many_threads_no_event_is_lost_and_the_log_is_empty_at_the_end() {
         for seed in 0..PUBLISHERS {
             scope.spawn(move || world.publish(Dice(seed + 100)));
         }
-        // Until the time is over, this thread calls the methods that inspect the log.
+        // Until the time is over, this thread calls the methods that inspect the log, and changes
+        // the retention rules.
+        let mut dice = Dice(7);
         while Instant::now() < until {
             let totals = world.log.totals(ms(world.now()));
             assert!(totals.topics <= 215 && totals.subscribers <= 6, "{totals:?}");
             assert!(world.log.readers(Timestamp::default()).len() <= 6);
             assert!(world.log.topics(ms(world.now()), "rare/", None, 1_000).len() <= 200);
             world.log.disconnect(&client("c0"));
+            let events_max = [1, 5, 20, 30][dice.roll(4) as usize];
+            world.log.set_retention(ms(world.now()), rules(events_max));
+            for topic in world.log.topics(ms(world.now()), "", None, 1_000) {
+                assert!(topic.events <= events_max, "more than {events_max}: {topic:?}");
+            }
             thread::yield_now();
         }
         world.log.close();

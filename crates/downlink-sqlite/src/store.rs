@@ -11,7 +11,7 @@ use std::{
 };
 
 use downlink_log::{
-    Epoch, Fingerprint, IdempotencyKey, Offset, Timestamp,
+    Epoch, Fingerprint, IdempotencyKey, Offset, RetentionRules, Timestamp,
     store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent, Trimmed},
 };
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig, hooks::Wal, params};
@@ -411,6 +411,14 @@ impl Store for SqliteStore {
         let trimmed = writer.write(|writer| writer.trim_batch(now))?;
         writer.write(SqliteWriter::checkpoint)?;
         writer.write(|writer| writer.free_idle_cache(trimmed, now))
+    }
+
+    fn set_retention(&mut self, retention: RetentionRules) {
+        if let Some(writer) = &mut self.writer {
+            writer.topics.set_retention(retention.clone());
+            writer.trimming.set_retention(retention.clone());
+        }
+        self.opening.options.retention = retention;
     }
 
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError> {

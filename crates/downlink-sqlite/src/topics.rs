@@ -94,6 +94,12 @@ impl TopicCache {
         Self { rules, numbers: HashMap::new(), states: HashMap::new(), unindexed: None }
     }
 
+    /// Replaces the retention rules.
+    pub(crate) fn set_retention(&mut self, rules: RetentionRules) {
+        // The topics in the cache have their old rules.
+        *self = Self::new(rules);
+    }
+
     /// The events that are not indexed yet.
     pub(crate) fn unindexed(&mut self, db: &Connection) -> Result<&mut Unindexed> {
         if self.unindexed.is_none() {

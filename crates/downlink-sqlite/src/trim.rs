@@ -114,8 +114,7 @@ pub(crate) struct Trimming {
 
 impl Trimming {
     pub(crate) fn new(db: &Connection, options: SqliteOptions) -> Result<Self> {
-        let ages = options.retention.all().filter_map(|rule| rule.age_max);
-        let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
+        let ages = unchecked_ages(&options.retention);
         let is_checked = meta::<String>(db, "rules")? == rules_text(&options.retention);
         // When the store was last closed, topics of the newest events may have exceeded their rule.
         let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
@@ -133,6 +132,19 @@ impl Trimming {
             grown: true,
         })
     }
+
+    /// Replaces the retention rules. The next steps compare every topic with its new rule.
+    pub(crate) fn set_retention(&mut self, retention: RetentionRules) {
+        self.ages = unchecked_ages(&retention);
+        self.unchecked = Some(0);
+        Arc::make_mut(&mut self.options).retention = retention;
+    }
+}
+
+/// Each maximum age in the rules. No event was checked for this age yet.
+fn unchecked_ages(retention: &RetentionRules) -> Vec<(Duration, u64)> {
+    let ages: BTreeSet<_> = retention.all().filter_map(|rule| rule.age_max).collect();
+    ages.into_iter().map(|age| (age, 0)).collect()
 }
 
 /// Returns the rules as text. The file stores this text. If the text has changed when a store is
@@ -284,6 +296,12 @@ impl TrimStep<'_> {
     /// After the rules have changed, finds the topics that now exceed their rule.
     fn check_rules(&mut self) -> Result<()> {
         let Some(from) = self.trimming.unchecked else { return Ok(()) };
+        if from == 0 {
+            // Topics may grow beyond the rules in the file before all topics are checked. If the
+            // program ends before that, the next opening must check all topics, even if its rules
+            // are those in the file.
+            set_meta(self.db, "rules", "")?;
+        }
         let sql = "SELECT number, emptied IS NULL FROM topics WHERE number >= ? ORDER BY number";
         let mut select = self.db.prepare_cached(sql)?;
         let mut rows = select.query([from])?;

@@ -14,8 +14,8 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_520, &["downlink-log"]),
-    ("downlink-sqlite", 2_220, &["downlink-sqlite"]),
+    ("downlink-log", 6_630, &["downlink-log"]),
+    ("downlink-sqlite", 2_240, &["downlink-sqlite"]),
     ("downlink: hub", 2_480, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
@@ -23,9 +23,9 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink", 8_990, &["downlink"]),
     ("downlink-client", 1_480, &["downlink-client"]),
     ("downlink-access", 2_780, &["downlink-access"]),
-    ("downlink-server", 8_250, &["downlink-server"]),
+    ("downlink-server", 8_360, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 20_170, LIBRARIES),
+    ("the five libraries", 20_300, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -147,7 +147,7 @@ mod tests {
             file("crates/downlink-log/src/a.rs", 6_450),
             file("crates/downlink-proto/src/a.rs", 1_000),
             file("crates/downlink-sqlite/src/a.rs", 2_220),
-            file("crates/downlink/src/lib.rs", 9_200),
+            file("crates/downlink/src/lib.rs", 9_350),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);
@@ -155,11 +155,11 @@ mod tests {
 
     #[test]
     fn the_table_has_no_row_for_a_budget_without_sources() {
-        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_501)]);
+        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_611)]);
         let table = table(&counts);
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
-        assert_eq!(rows[1], "downlink-log                 6501    6500  above");
-        assert_eq!(rows[2], "the five libraries           6501   20100");
+        assert_eq!(rows[1], "downlink-log                 6611    6610  above");
+        assert_eq!(rows[2], "the five libraries           6611   20250");
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct CommitQueue<P: Payload> {
     /// No other lock is taken while this lock is held.
     pub(crate) queue: Mutex<Queue<P>>,
     /// The writer waits for a notification of this variable. It is notified when there is something
-    /// to commit, and when the queue is closed.
+    /// to commit, when the retention rules have changed, and when the queue is closed.
     pub(crate) to_commit: Condvar,
     /// This is not the commit of a batch. It gets its outcome when the writer has ended and has
     /// closed the store, so a task can wait for the end of the writer.
@@ -83,6 +83,8 @@ pub(crate) struct Queue<P: Payload> {
     /// The writer stops waiting for more batches when the queue has this many batches.
     pub(crate) awaited: usize,
     pub(crate) closed: bool,
+    /// Whether the log's retention rules have changed since the writer last gave them to the store.
+    pub(crate) has_new_rules: bool,
     /// Why the store accepts no events at present. After a final error, the store must be opened
     /// again, so the queue accepts no batches.
     error: Option<StoreError>,
@@ -134,6 +136,7 @@ impl<P: Payload> CommitQueue<P> {
             size: Size::default(),
             awaited: 1,
             closed: false,
+            has_new_rules: false,
             error,
             refusals: Refusals::default(),
             times: CommitTimes::default(),
@@ -171,6 +174,12 @@ impl<P: Payload> CommitQueue<P> {
     /// Refuses batches from now on. The writer commits the queued batches and then ends.
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
+        self.to_commit.notify_one();
+    }
+
+    /// Notes that the log's retention rules have changed, and wakes the writer.
+    pub(crate) fn note_new_rules(&self) {
+        self.queue.lock().has_new_rules = true;
         self.to_commit.notify_one();
     }
 

@@ -97,17 +97,26 @@ impl<P: Payload> Writer<P> {
     }
 
     /// Waits at most `wait` for batches to commit, and takes these batches. The list may be empty.
-    /// Returns `None` if the queue is closed and empty.
-    fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
+    /// If the log's retention rules have changed, this gives them to the store. Returns `None` if
+    /// the queue is closed and empty.
+    fn next(&mut self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;
         let mut queue = commits.queue.lock();
-        if queue.batches() == 0 && !queue.closed && !wait.is_zero() {
+        let is_idle = queue.batches() == 0 && !queue.closed && !queue.has_new_rules;
+        if is_idle && !wait.is_zero() {
             commits.to_commit.wait_for(&mut queue, wait);
         }
         if let Some(pacing) = self.pacing.filter(|_| self.durability == Durability::Commit) {
             gather(commits, &mut queue, pacing);
         }
-        (queue.batches() > 0 || !queue.closed).then(|| queue.take_group())
+        let has_new_rules = std::mem::take(&mut queue.has_new_rules);
+        let batches = (queue.batches() > 0 || !queue.closed).then(|| queue.take_group());
+        drop(queue);
+        if has_new_rules {
+            let rules = self.shared.core.history.rules();
+            self.store.set_retention((*rules).clone());
+        }
+        batches
     }
 
     /// Gives the events of these batches their offsets, commits them in one transaction, and makes

@@ -87,15 +87,14 @@ impl<P> Ages<P> {
 mod tests {
     use super::*;
     use crate::topics::Lost;
-    use crate::types::{Address, Epoch, LogOptions};
+    use crate::types::Address;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(millis)
     }
 
     fn topic() -> Arc<Topic<&'static str>> {
-        let options = LogOptions::new(Epoch::from_random(7));
-        Topic::new(Address::Everyone, &options, Lost::NOTHING)
+        Topic::new(Address::Everyone, Lost::NOTHING)
     }
 
     #[test]

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use crate::history::{Ages, EventTopics, Evicted, Index, IndexRow};
 use crate::patterns::{Held, Matching, Patterns};
 use crate::store::Finished;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::topics::{Kept, Lost, Ring, Topic, Topics};
-use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
+use crate::types::{
+    Address, EvictionNumber, LogOptions, Offset, Payload, Retention, RetentionRules, Timestamp,
+};
 
 /// The maximum number of topics that one step of eviction by age checks, and the maximum number of
 /// events that the step evicts. A step takes about a millisecond. A call does at most one step, so
@@ -27,6 +29,11 @@ pub(crate) struct History<P> {
     pub(crate) options: Arc<LogOptions>,
     pub(crate) topics: Topics<P>,
     pub(crate) patterns: Patterns<P>,
+    /// The retention rules for the rings. A ring gets its rule together with its first event or
+    /// finish mark. After the rules have changed, [`retain_step`](Self::retain_step) gives each
+    /// ring its new rule. The lock is also taken while a ring is locked, but never the other way
+    /// round.
+    rules: RwLock<Arc<RetentionRules>>,
     /// The next offset to become visible. It is stored (Release) after all events below it were
     /// pushed into their topics' rings and noted in the matching patterns. So a reader that loads
     /// it (Acquire) finds all these events there.
@@ -88,6 +95,7 @@ impl<P: Payload> History<P> {
         Self {
             topics: Topics::new(Arc::clone(&options)),
             patterns: Patterns::new(options.limits.patterns_max),
+            rules: RwLock::new(Arc::new(options.retention.clone())),
             options,
             tail: AtomicU64::new(next.get()),
             floor_max: AtomicU64::new(Offset::FIRST.get()),
@@ -221,6 +229,7 @@ impl<P: Payload> History<P> {
                 topic.set_finished(true);
                 self.finishes.fetch_add(1, Ordering::Release);
             }
+            self.give_rule(topic, &mut ring);
             // The reservation ends only after the push, so that the topic counts towards the limit
             // of topics all the time.
             self.change(topic, &mut ring, |ring| ring.unreserve());
@@ -264,10 +273,59 @@ impl<P: Payload> History<P> {
         ring: &mut Ring<P>,
         evicted: &mut Evicted<P>,
     ) {
-        let rule = self.options.retention.rule(ring.rule);
-        while ring.len() > 1 && (ring.len() > rule.events_max || ring.bytes() > rule.bytes_max) {
+        let Some(&rule) = ring.rule() else { return };
+        while ring.exceeds(&rule) {
             self.evict_one(patterns, topic, ring, evicted);
         }
+    }
+
+    /// The rules that are in force.
+    pub(crate) fn rules(&self) -> Arc<RetentionRules> {
+        Arc::clone(&self.rules.read())
+    }
+
+    /// Replaces the rules. Returns `false` if the rules in force are the same. Otherwise the caller
+    /// must call [`retain_step`](Self::retain_step) for each topic, because the rings of topics with
+    /// history still have their old rules.
+    pub(crate) fn set_rules(&self, rules: RetentionRules) -> bool {
+        let mut current = self.rules.write();
+        let is_new = **current != rules;
+        if is_new {
+            *current = Arc::new(rules);
+        }
+        is_new
+    }
+
+    /// Gives a ring its rule after its first event or finish mark.
+    fn give_rule(&self, topic: &Topic<P>, ring: &mut Ring<P>) {
+        if ring.rules().is_none() {
+            ring.follow(self.rules(), &topic.address);
+        }
+    }
+
+    /// Brings a topic within the rules in force, in one bounded step, and then gives its ring the
+    /// new rule. Until then, the ring keeps its old rule, so no publish to the topic has to evict
+    /// the many events that the new rule no longer allows. Returns whether the ring has its new
+    /// rule.
+    pub(crate) fn retain_step(&self, topic: &Arc<Topic<P>>) -> (Evicted<P>, bool) {
+        let mut evicted = Evicted::new();
+        let held = self.patterns.hold();
+        let patterns = held.matching(topic);
+        let mut ring = topic.ring.write();
+        let rules = self.rules();
+        let rule: Retention = *rules.of(&topic.address);
+        while evicted.entries.len() < EXPIRE_STEP && ring.exceeds(&rule) {
+            self.evict_one(&patterns, topic, &mut ring, &mut evicted);
+        }
+        let is_within = !ring.exceeds(&rule);
+        if is_within {
+            ring.follow(rules, &topic.address);
+        }
+        self.queue_age(topic, &ring);
+        drop(ring);
+        drop(held);
+        self.tidy_index();
+        (evicted, is_within)
     }
 
     /// Evicts events until the log is within its limit of bytes. It first evicts old events of the
@@ -362,10 +420,10 @@ impl<P: Payload> History<P> {
             return;
         }
         topic.set_queued_for(None);
-        let is_over = ring
-            .finish()
-            .is_some_and(|finish| finish.at.after(self.options.retention.finished_keep) <= now);
-        let age_max = self.options.retention.rule(ring.rule).age_max;
+        let finished_keep = ring.rules().map(|rules| rules.finished_keep);
+        let ends = ring.finish().zip(finished_keep).map(|(finish, keep)| finish.at.after(keep));
+        let is_over = ends.is_some_and(|ends| ends <= now);
+        let age_max = ring.rule().and_then(|rule| rule.age_max);
         let is_old = |entry: &Kept<P>| age_max.is_some_and(|age| entry.at.after(age) <= now);
         while evicted.entries.len() < EXPIRE_STEP
             && ring.front().is_some_and(|entry| is_over || is_old(entry))
@@ -382,13 +440,14 @@ impl<P: Payload> History<P> {
 
     /// Puts a topic into the queue of evictions by age.
     pub(crate) fn queue_age(&self, topic: &Arc<Topic<P>>, ring: &Ring<P>) {
-        self.ages.queue(topic, Topic::deadline(ring, &self.options));
+        self.ages.queue(topic, ring.deadline());
     }
 
     /// Sets the finish mark of a topic that was finished before the log was opened.
     pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finished) {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
+        self.give_rule(topic, &mut ring);
         topic.set_finished(true);
         self.finishes.fetch_add(1, Ordering::Release);
         self.queue_age(topic, &ring);
@@ -441,6 +500,43 @@ impl<P: Payload> History<P> {
 mod tests {
     use super::*;
     use crate::types::{Epoch, address::Topic as Name};
+
+    /// A topic keeps its old rule until it is within the new one. So no publish evicts more events
+    /// than it adds, and each step evicts a bounded number.
+    #[test]
+    fn a_topic_gets_a_smaller_rule_in_steps_and_publishes_in_between_evict_one_event() {
+        let history: History<&'static str> =
+            History::new(LogOptions::new(Epoch::from_random(7)), Offset::FIRST);
+        let topics = EventTopics::from_iter([history.topic(&Address::Everyone)]);
+        let push = |offset| {
+            let mut evicted = Evicted::new();
+            assert!(history.reserve(&topics[0]));
+            let (at, patterns) = (Timestamp::default(), &[Matching::new()]);
+            let pushed =
+                Pushed { offset, at, payload: Some(""), topics: &topics, patterns, finish: false };
+            history.push(pushed, &mut evicted);
+            evicted.entries.len()
+        };
+        let rules = |events_max| {
+            let everyone = Retention { events_max, ..Retention::DEFAULT };
+            RetentionRules { everyone, ..RetentionRules::default() }
+        };
+        history.set_rules(rules(3 * EXPIRE_STEP));
+        let evicted: usize = (1..=4 * EXPIRE_STEP as u64).map(push).sum();
+        assert_eq!(evicted, EXPIRE_STEP);
+        history.set_rules(rules(1));
+        let mut steps = Vec::new();
+        for offset in 1_000.. {
+            let (evicted, is_within) = history.retain_step(&topics[0]);
+            steps.push(evicted.entries.len());
+            if is_within {
+                break;
+            }
+            assert_eq!(push(offset), 0, "the topic is below its old limit");
+        }
+        assert_eq!(steps, [EXPIRE_STEP, EXPIRE_STEP, EXPIRE_STEP, 2]);
+        assert_eq!(push(2_000), 1);
+    }
 
     /// The deadlines of many topics have passed, but none of these topics has an event to evict.
     /// This is possible: when an event is evicted for another reason than its age, its topic stays

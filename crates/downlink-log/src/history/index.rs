@@ -188,11 +188,10 @@ fn last<P>(chunk: &VecDeque<IndexRow<P>>) -> u64 {
 mod tests {
     use super::*;
     use crate::topics::Lost;
-    use crate::types::{Address, Epoch, LogOptions};
+    use crate::types::Address;
 
     fn topics(count: usize) -> EventTopics<&'static str> {
-        let options = LogOptions::new(Epoch::from_random(7));
-        let topic = |_| Topic::new(Address::Everyone, &options, Lost::NOTHING);
+        let topic = |_| Topic::new(Address::Everyone, Lost::NOTHING);
         (0..count).map(topic).collect()
     }
 

@@ -178,7 +178,7 @@ impl<P: Payload> Held<'_, P> {
 mod tests {
     use super::*;
     use crate::topics::Kept;
-    use crate::types::{Epoch, LogOptions, Timestamp, address};
+    use crate::types::{Timestamp, address};
 
     fn reader(number: u64) -> Arc<ReaderState> {
         Arc::new(ReaderState::new(number, None, 1, Default::default()))
@@ -191,9 +191,8 @@ mod tests {
 
     /// A topic with an event, because a topic without events does not store patterns.
     fn topic(name: &str) -> Arc<Topic<&'static str>> {
-        let options = LogOptions::new(Epoch::from_random(7));
         let name = Address::Topic(address::Topic::new(name).expect("a name"));
-        let topic = Topic::new(name, &options, Lost::NOTHING);
+        let topic = Topic::new(name, Lost::NOTHING);
         topic.ring.write().push(Kept { offset: 1, at: Timestamp::default(), payload: "" });
         topic
     }

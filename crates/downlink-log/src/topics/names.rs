@@ -76,7 +76,7 @@ pub(crate) struct Listed<T> {
 
 impl<P: Payload> Topics<P> {
     pub(crate) fn new(options: Arc<LogOptions>) -> Self {
-        let everyone = Topic::new(Address::Everyone, &options, Lost::NOTHING);
+        let everyone = Topic::new(Address::Everyone, Lost::NOTHING);
         let names = NamedTopics {
             topics: BTreeMap::new(),
             collected: Collected::new(options.collected_max.unwrap_or(COLLECTED_MAX)),
@@ -104,7 +104,7 @@ impl<P: Payload> Topics<P> {
     ) -> Arc<Topic<P>> {
         match self.find(address) {
             Some(topic) => topic,
-            None => self.names.write().find_or_create(address, &self.options, on_lost),
+            None => self.names.write().find_or_create(address, on_lost),
         }
     }
 
@@ -139,7 +139,7 @@ impl<P: Payload> Topics<P> {
         let mut seats = TopicSeats::new();
         seats.push(TopicSeat::take(&self.everyone, &reader));
         for address in &named {
-            let topic = names.find_or_create(address, &self.options, &on_lost);
+            let topic = names.find_or_create(address, &on_lost);
             let is_new = topic.readers.lock().is_empty();
             if is_new && names.subscribed >= self.options.limits.subscribed_names_max {
                 names.collect(&topic, &on_lost);
@@ -185,6 +185,14 @@ impl<P: Payload> Topics<P> {
     /// topics.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
+    }
+
+    /// Lists at most `count` topics and inboxes, in the order of their addresses, after the address
+    /// `after`. The list never has everyone's topic.
+    pub(crate) fn list_after(&self, after: &Address, count: usize) -> Vec<Arc<Topic<P>>> {
+        let names = self.names.read();
+        let range = names.topics.range((Bound::Excluded(after), Bound::Unbounded));
+        range.take(count).map(|(_, topic)| Arc::clone(topic)).collect()
     }
 
     /// Lists at most `count` topics whose names begin with `prefix`, from the name `from` on.
@@ -249,7 +257,6 @@ impl<P: Payload> NamedTopics<P> {
     fn find_or_create(
         &mut self,
         address: &Address,
-        options: &LogOptions,
         on_lost: impl FnOnce(&Address, Lost),
     ) -> Arc<Topic<P>> {
         if let Some(topic) = self.topics.get(address) {
@@ -259,7 +266,7 @@ impl<P: Payload> NamedTopics<P> {
         if lost != Lost::NOTHING {
             on_lost(address, lost);
         }
-        let topic = Topic::new(address.clone(), options, lost);
+        let topic = Topic::new(address.clone(), lost);
         self.topics.insert(address.clone(), Arc::clone(&topic));
         topic
     }

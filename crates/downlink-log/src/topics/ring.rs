@@ -6,14 +6,15 @@
 //! dropping them. Dropping a payload may run the app's code, which must not happen while the ring
 //! is locked.
 
-use std::{any::Any, collections::VecDeque};
+use std::{any::Any, collections::VecDeque, sync::Arc};
 
 use crate::store::Finished;
 use crate::types::{
+    address::Address,
     floor::{EvictionNumber, Floor},
     offset::{Offset, Timestamp},
     payload::{ENTRY_COST_BYTES, Payload},
-    retention::RuleNumber,
+    retention::{Retention, RetentionRules, RuleNumber},
 };
 
 /// A search first compares this many of the newest entries, because a reader that keeps up searches
@@ -109,8 +110,8 @@ pub(crate) struct Ring<P> {
     /// collected. When `holds` is 0, the ring is dead. An append that finds a dead ring must look
     /// up the topic's name again.
     holds: u32,
-    /// The retention rule that bounds the ring.
-    pub(crate) rule: RuleNumber,
+    /// The rule that bounds the ring: its number among the rules in `history`.
+    rule: RuleNumber,
 }
 
 /// Invariant: offsets increase strictly; `bytes` is the sum of the costs of all entries.
@@ -121,6 +122,9 @@ struct RingContents<P> {
     /// The number of entries pushed since the ring was created, including those that were evicted.
     pushed: u64,
     finish: Option<Finished>,
+    /// The retention rules of the log at the time when the ring got its rule. `None` until the ring
+    /// has a rule.
+    rules: Option<Arc<RetentionRules>>,
     /// The patterns that match the topic. The table of patterns stores them here, so that it need
     /// not search for them again.
     matching: Option<Box<dyn Any + Send + Sync>>,
@@ -128,14 +132,56 @@ struct RingContents<P> {
 
 impl<P> Default for RingContents<P> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, pushed: 0, finish: None, matching: None }
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            pushed: 0,
+            finish: None,
+            rules: None,
+            matching: None,
+        }
     }
 }
 
 impl<P: Payload> Ring<P> {
-    pub(crate) fn new(rule: RuleNumber, lost: Lost) -> Self {
+    pub(crate) fn new(lost: Lost) -> Self {
         let lost = (lost != Lost::NOTHING).then(|| Box::new(lost));
-        Self { lost, history: None, holds: 1, rule }
+        Self { lost, history: None, holds: 1, rule: RuleNumber::DEFAULT }
+    }
+
+    /// The retention rules that the ring follows; `None` if it has no rule yet.
+    pub(crate) fn rules(&self) -> Option<&RetentionRules> {
+        self.history.as_ref()?.rules.as_deref()
+    }
+
+    /// The rule that bounds the ring.
+    pub(crate) fn rule(&self) -> Option<&Retention> {
+        self.rules().map(|rules| rules.rule(self.rule))
+    }
+
+    /// Bounds the ring by these rules from now on. A ring that never had an event or a finish mark
+    /// gets no rule.
+    pub(crate) fn follow(&mut self, rules: Arc<RetentionRules>, address: &Address) {
+        if let Some(history) = &mut self.history {
+            self.rule = rules.number_of(address);
+            history.rules = Some(rules);
+        }
+    }
+
+    /// Whether the ring has more events or bytes than this rule allows. The newest event is always
+    /// allowed.
+    pub(crate) fn exceeds(&self, rule: &Retention) -> bool {
+        self.len() > 1 && (self.len() > rule.events_max || self.bytes() > rule.bytes_max)
+    }
+
+    /// The time at which the oldest event or the finish mark becomes too old; `None` if that never
+    /// happens.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        let rules = self.rules()?;
+        let age_max = rules.rule(self.rule).age_max;
+        let front = self.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));
+        let finish = self.finish().map(|finish| finish.at.after(rules.finished_keep));
+        front.into_iter().chain(finish).min().filter(|at| at.as_millis() < u64::MAX)
     }
 
     pub(crate) fn lost(&self) -> Lost {
@@ -327,7 +373,7 @@ fn start<P>(entries: &VecDeque<Kept<P>>, from: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{address::Address, offset::Cursor, retention::RetentionRules};
+    use crate::types::offset::Cursor;
 
     impl Payload for &'static str {
         type Draft = Self;
@@ -346,8 +392,7 @@ mod tests {
     }
 
     fn ring(offsets: &[u64]) -> Ring<&'static str> {
-        let rule = RetentionRules::default().number_of(&Address::Everyone);
-        let mut ring = Ring::new(rule, Lost::NOTHING);
+        let mut ring = Ring::new(Lost::NOTHING);
         for &offset in offsets {
             let at = Timestamp::from_millis(offset * 10);
             ring.push(Kept { offset, at, payload: "four" });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::readers::ReaderList;
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::topics::{Lost, Ring};
-use crate::types::{Address, LogOptions, Payload, Timestamp};
+use crate::types::{Address, Payload, Timestamp};
 
 /// A topic that exists. A topic that nothing uses is collected, which means that it is removed from
 /// memory. If its name is used again later, a new `Topic` is made.
@@ -74,15 +74,14 @@ impl<P> Topic<P> {
 }
 
 impl<P: Payload> Topic<P> {
-    pub(crate) fn new(address: Address, options: &LogOptions, lost: Lost) -> Arc<Self> {
-        let rule = options.retention.number_of(&address);
+    pub(crate) fn new(address: Address, lost: Lost) -> Arc<Self> {
         Arc::new(Self {
             #[cfg(downlink_loom)]
             number: crate::sync::next_number(),
             address,
             newest: AtomicU64::new(lost.floor.offset.get() - 1),
             queued_for: AtomicU64::new(u64::MAX),
-            ring: RwLock::new(Ring::new(rule, lost)),
+            ring: RwLock::new(Ring::new(lost)),
             readers: Mutex::new(ReaderList::new()),
         })
     }
@@ -119,14 +118,5 @@ impl<P: Payload> Topic<P> {
     pub(crate) fn set_finished(&self, finished: bool) {
         let newest = self.newest.load(Ordering::Relaxed) & !FINISHED;
         self.newest.store(if finished { newest | FINISHED } else { newest }, Ordering::Release);
-    }
-
-    /// The time at which the oldest event or the finish mark of a ring becomes too old; `None` if
-    /// that never happens.
-    pub(crate) fn deadline(ring: &Ring<P>, options: &LogOptions) -> Option<Timestamp> {
-        let age_max = options.retention.rule(ring.rule).age_max;
-        let front = ring.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));
-        let finish = ring.finish().map(|finish| finish.at.after(options.retention.finished_keep));
-        front.into_iter().chain(finish).min().filter(|at| at.as_millis() < u64::MAX)
     }
 }

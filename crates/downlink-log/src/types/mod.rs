@@ -26,5 +26,6 @@ pub(crate) use offset::{Cursor, Epoch, Offset, Timestamp};
 pub(crate) use open_error::OpenError;
 pub(crate) use options::{Limits, LogOptions};
 pub(crate) use payload::Payload;
+pub(crate) use retention::{Retention, RetentionRules};
 pub(crate) use selector::{Selection, TopicSelector, is_placeholder};
 pub(crate) use trie::{PatternSet, PatternTrie};

@@ -45,7 +45,7 @@ impl Default for Retention {
 }
 
 /// The retention rules of a log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RetentionRules {
     /// Rules for topics that match a selector. A topic follows the first rule whose selector
     /// matches it.
@@ -73,8 +73,8 @@ impl Default for RetentionRules {
     }
 }
 
-/// The index of a rule among a log's rules. Each topic keeps this number instead of the rule,
-/// because there are many topics and few rules.
+/// The index of a rule among the rules of a log. A topic keeps this number and a reference to the
+/// rules, because there are many topics and few rules.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct RuleNumber(u32);
 
@@ -82,7 +82,7 @@ impl RuleNumber {
     const EVERYONE: Self = Self(u32::MAX);
     const INBOX: Self = Self(u32::MAX - 1);
     /// The number of the default rule. No rule with a selector has such a high index.
-    const DEFAULT: Self = Self(u32::MAX - 2);
+    pub(crate) const DEFAULT: Self = Self(u32::MAX - 2);
 }
 
 impl RetentionRules {
@@ -97,8 +97,7 @@ impl RetentionRules {
         self.rules.iter().map(|(_, retention)| retention).chain(others)
     }
 
-    /// The number of the rule that an address follows. It never changes, because the rules of a log
-    /// do not change.
+    /// The number of the rule that an address follows.
     pub(crate) fn number_of(&self, address: &Address) -> RuleNumber {
         match address {
             Address::Everyone => RuleNumber::EVERYONE,

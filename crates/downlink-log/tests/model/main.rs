@@ -78,7 +78,7 @@ impl World {
     fn new(has_crowd: bool) -> Self {
         let mut options = LogOptions::new(epoch());
         options.limits = limits();
-        options.retention = retention();
+        options.retention = retention(0);
         let (log, naive, now) = (Log::new(options), Naive::new(), 1_000);
         let crowd = has_crowd.then(|| {
             let names = program::crowd();
@@ -103,6 +103,10 @@ impl World {
             Op::Drop { client } => self.drop_connection(*client),
             Op::Read { client, events_max } => self.read(*client, *events_max),
             Op::Advance { ms } => self.now += ms,
+            Op::SetRetention { rules } => {
+                self.log.set_retention(self.now(), retention(*rules));
+                self.naive.set_retention(self.now, retention(*rules));
+            }
         }
         self.compare_sizes();
     }

@@ -135,6 +135,20 @@ impl State {
         self.ring(address).evicted.push((offset, number));
     }
 
+    /// Evicts the oldest events of an address until it is within the number and the bytes of its
+    /// rule.
+    fn trim(&mut self, address: &Address, rules: &RetentionRules) {
+        let rule = rule(rules, address);
+        loop {
+            let kept = self.ring(address).kept.clone();
+            let bytes: usize = kept.iter().map(|&offset| self.cost(offset)).sum();
+            if kept.len() <= 1 || (kept.len() <= rule.events_max && bytes <= rule.bytes_max) {
+                return;
+            }
+            self.evict(address);
+        }
+    }
+
     fn is_kept(&self, offset: u64) -> bool {
         self.rings.values().any(|ring| ring.kept.contains(&offset))
     }
@@ -173,7 +187,7 @@ impl State {
         let addresses: Vec<Address> = self.rings.keys().cloned().collect();
         for address in addresses {
             let finished = self.ring(&address).finished;
-            if finished.is_some_and(|(_, at)| at + program::FINISHED_KEEP_MS <= now) {
+            if finished.is_some_and(|(_, at)| at + millis(rules.finished_keep) <= now) {
                 self.ring(&address).finished = None;
                 while !self.ring(&address).kept.is_empty() {
                     self.evict(&address);
@@ -270,7 +284,15 @@ fn rule(rules: &RetentionRules, address: &Address) -> Retention {
 impl Naive {
     pub(crate) fn new() -> Self {
         let state = State { next: 1, ..State::default() };
-        Self { state: RefCell::new(state), rules: program::retention() }
+        Self { state: RefCell::new(state), rules: program::retention(0) }
+    }
+
+    pub(crate) fn set_retention(&mut self, now: u64, rules: RetentionRules) {
+        self.rules = rules;
+        let state = &mut *self.state.borrow_mut();
+        let addresses: Vec<Address> = state.rings.keys().cloned().collect();
+        addresses.iter().for_each(|address| state.trim(address, &self.rules));
+        state.expire(now, &self.rules);
     }
 
     fn at(&self, now: u64) -> std::cell::RefMut<'_, State> {
@@ -300,15 +322,7 @@ impl Naive {
         state.published += 1;
         for address in to {
             state.ring(address).kept.push(offset);
-            let rule = rule(&self.rules, address);
-            loop {
-                let kept = state.ring(address).kept.clone();
-                let bytes: usize = kept.iter().map(|&offset| state.cost(offset)).sum();
-                if kept.len() <= 1 || (kept.len() <= rule.events_max && bytes <= rule.bytes_max) {
-                    break;
-                }
-                state.evict(address);
-            }
+            state.trim(address, &self.rules);
         }
         trim_all(&mut state, to, offset);
         Ok(answer)

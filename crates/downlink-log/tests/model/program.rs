@@ -9,7 +9,6 @@ use downlink_log::{
 };
 use proptest::prelude::*;
 
-pub(crate) const FINISHED_KEEP_MS: u64 = 50;
 pub(crate) const GAP_REPLAY_MAX: usize = 3;
 pub(crate) const TOPICS: [&str; 12] =
     ["a", "b", "a/x", "a/y", "b/x", "b/y", "c/x/z", "c/y/z", "d", "e", "f", "g/x"];
@@ -33,12 +32,33 @@ impl Target {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Append { targets: Vec<Target>, bytes: usize, id: Option<u8>, finish: bool },
-    Finish { target: Target },
-    Connect { client: u8, start: Start },
-    Drop { client: u8 },
-    Read { client: u8, events_max: usize },
-    Advance { ms: u64 },
+    Append {
+        targets: Vec<Target>,
+        bytes: usize,
+        id: Option<u8>,
+        finish: bool,
+    },
+    Finish {
+        target: Target,
+    },
+    Connect {
+        client: u8,
+        start: Start,
+    },
+    Drop {
+        client: u8,
+    },
+    Read {
+        client: u8,
+        events_max: usize,
+    },
+    Advance {
+        ms: u64,
+    },
+    /// Replaces the retention rules by the rules with this number.
+    SetRetention {
+        rules: u8,
+    },
 }
 
 pub(crate) fn client(number: u8) -> ClientId {
@@ -73,24 +93,59 @@ pub(crate) fn selection(number: u8) -> Selection {
     }
 }
 
-pub(crate) fn retention() -> RetentionRules {
+/// The retention rules with a number. A log begins with the rules 0.
+pub(crate) fn retention(number: u8) -> RetentionRules {
     let rule = |events_max, bytes_max, age: Option<u64>| Retention {
         events_max,
         bytes_max,
         age_max: age.map(Duration::from_millis),
     };
     let selector = |text| TopicSelector::parse(text).expect("a valid selector");
-    RetentionRules {
-        rules: vec![
-            (selector("a"), rule(3, usize::MAX, None)),
-            (selector("a/*"), rule(2, usize::MAX, Some(30))),
-            (selector("b/*"), rule(10, 300, Some(60))),
-            (selector("d"), rule(1, usize::MAX, Some(20))),
-        ],
-        default: rule(5, usize::MAX, Some(100)),
-        inbox: rule(2, usize::MAX, Some(40)),
-        everyone: rule(4, usize::MAX, Some(70)),
-        finished_keep: Duration::from_millis(FINISHED_KEEP_MS),
+    let of = |rules, default, inbox, everyone, finished_keep_ms| RetentionRules {
+        rules,
+        default,
+        inbox,
+        everyone,
+        finished_keep: Duration::from_millis(finished_keep_ms),
+    };
+    match number % 4 {
+        0 => of(
+            vec![
+                (selector("a"), rule(3, usize::MAX, None)),
+                (selector("a/*"), rule(2, usize::MAX, Some(30))),
+                (selector("b/*"), rule(10, 300, Some(60))),
+                (selector("d"), rule(1, usize::MAX, Some(20))),
+            ],
+            rule(5, usize::MAX, Some(100)),
+            rule(2, usize::MAX, Some(40)),
+            rule(4, usize::MAX, Some(70)),
+            50,
+        ),
+        // Each topic keeps only its newest event, and none for long.
+        1 => {
+            let newest = rule(1, usize::MAX, Some(15));
+            of(Vec::new(), newest, newest, newest, 10)
+        }
+        // Each topic keeps more events, some of them of any age.
+        2 => of(
+            vec![(selector("a/*"), rule(20, usize::MAX, None))],
+            rule(20, usize::MAX, Some(300)),
+            rule(20, usize::MAX, None),
+            rule(20, usize::MAX, Some(300)),
+            200,
+        ),
+        // The same selectors as in the rules 0, in another order and with other limits.
+        _ => of(
+            vec![
+                (selector("b/*"), rule(2, usize::MAX, None)),
+                (selector("d"), rule(4, 500, Some(80))),
+                (selector("a"), rule(1, usize::MAX, Some(50))),
+            ],
+            rule(10, 250, Some(60)),
+            rule(3, 200, Some(100)),
+            rule(2, 300, None),
+            50,
+        ),
     }
 }
 
@@ -151,5 +206,6 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => (0..8u8).prop_map(|client| Op::Drop { client }),
         7 => (0..8u8, prop_oneof![Just(1), 1..6usize]).prop_map(|(client, events_max)| Op::Read { client, events_max }),
         2 => (0..40u64).prop_map(|ms| Op::Advance { ms }),
+        1 => (0..4u8).prop_map(|rules| Op::SetRetention { rules }),
     ]
 }

@@ -7,6 +7,7 @@ mod limits;
 mod listing;
 mod patterns;
 mod reading;
+mod retention;
 #[path = "../support/mod.rs"]
 mod support;
 mod waking;

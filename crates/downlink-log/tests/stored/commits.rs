@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use downlink_log::{
     Address, Answers, AppendError, ClockState, Cursor, Draft, EndReason, Epoch, Log, Payload,
-    Retention, Start, StoreOptions, Timestamp,
+    Retention, RetentionRules, Start, StoreOptions, Timestamp,
     store::{Durability, StoreError},
 };
 
@@ -42,6 +42,33 @@ fn a_durable_commit_is_flushed_before_its_answer() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..3);
     assert_eq!(world.shelf.flushed_below(), 4);
+}
+
+/// The writer sleeps for up to a minute if there is nothing to write. A change of the retention
+/// rules wakes it.
+#[test]
+fn an_idle_writer_gives_new_retention_rules_to_the_store_at_once() {
+    let world = World::new(Durability::Commit);
+    world.publish("a", 0..5);
+    let newest = Retention { events_max: 2, ..Retention::DEFAULT };
+    let rules = RetentionRules { default: newest, ..RetentionRules::default() };
+    world.log.set_retention(ms(1_000), rules);
+    assert_eq!(world.shelf.await_rules().default, newest);
+    assert_eq!(world.log.topic(ms(1_000), &topic("a")).unwrap().events, 2);
+    // Memory has evicted the events, but this store still has them.
+    assert_eq!(read(&mut world.open(&["a"], Start::Earliest), 5).numbers, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_busy_writer_gives_new_retention_rules_to_the_store_after_the_commit() {
+    let world = World::new(Durability::Commit);
+    world.shelf.hold();
+    let commit = world.submit(vec![note("a", 7)]).unwrap();
+    world.shelf.await_held();
+    world.log.set_retention(ms(1_000), RetentionRules::default());
+    world.shelf.let_go();
+    outcome(&commit).unwrap();
+    assert_eq!(world.shelf.await_rules().inbox, Retention::INBOX);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use downlink_log::{
     Address, Batch, ClockState, Epoch, EvictionNumber, Fingerprint, Floor, IdempotencyKey, Offset,
-    Timestamp,
+    RetentionRules, Timestamp,
     store::{
         Durability, Finished, Opened, Page, Range, Step, Store, StoreError, StoreReader,
         StoreReplay, StoredEntry, StoredEvent, Trimmed, Wanted,
@@ -50,6 +50,8 @@ struct State {
     commits: usize,
     pages: usize,
     unreadable: bool,
+    /// The retention rules that the log has given the store since it was opened.
+    rules: Option<RetentionRules>,
 }
 
 /// The eviction of one event from one topic.
@@ -116,6 +118,12 @@ impl Shelf {
     /// Blocks until everything below an offset survives a power cut.
     pub(crate) fn await_flushed(&self, below: u64) {
         self.await_until(|state| state.flushed_below >= below);
+    }
+
+    /// Blocks until the log has given the store new retention rules, and returns these rules.
+    pub(crate) fn await_rules(&self) -> RetentionRules {
+        self.await_until(|state| state.rules.is_some());
+        self.state().rules.take().expect("the rules are there")
     }
 
     /// Begins a commit or a flush. After a call of `hold`, this waits until `let_go` is called.
@@ -338,6 +346,11 @@ impl Store for ShelfStore {
         state.flushed_below = state.next;
         self.shelf.0.1.notify_all();
         Ok(())
+    }
+
+    fn set_retention(&mut self, rules: RetentionRules) {
+        self.shelf.state().rules = Some(rules);
+        self.shelf.0.1.notify_all();
     }
 
     fn probe(&mut self, _: usize) -> Result<(), StoreError> {

@@ -48,6 +48,7 @@ use crate::{
     access::{Control, Role},
     config::Settings,
     logs::StreamLines,
+    retain::RetainRule,
 };
 
 /// The default time for which the server waits if another process has the store open. The other
@@ -69,11 +70,6 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
 ///
 /// [`HubError`] if the settings contradict each other.
 pub fn hub(settings: &Settings, requesters: &Arc<Requesters>) -> Result<Hub<String>, HubError> {
-    let retention = Retention {
-        events_max: settings.retain_events,
-        bytes_max: settings.retain_bytes,
-        age_max: Some(settings.retain_age),
-    };
     let limits = Limits {
         subscribers_max: settings.subscribers_max,
         subscribers_per_client_max: settings.subscribers_per_client_max,
@@ -84,12 +80,6 @@ pub fn hub(settings: &Settings, requesters: &Arc<Requesters>) -> Result<Hub<Stri
         bytes_max: settings.history_bytes_max,
         ..Limits::default()
     };
-    let history = HubRetention::from(retention).everyone(retention);
-    let history = history.finished_keep(settings.finished_keep);
-    let history = settings
-        .retain
-        .iter()
-        .fold(history, |history, rule| history.topics(rule.selector(), rule.over(retention)));
     let mut hub = Hub::builder().text();
     if let Some(file) = settings.store() {
         let durability =
@@ -97,12 +87,25 @@ pub fn hub(settings: &Settings, requesters: &Arc<Requesters>) -> Result<Hub<Stri
         let store = HubStore::from(file).durability(durability);
         hub = hub.store(store.bytes_max(settings.store_bytes_max).wait_max(store_wait(settings)));
     }
-    hub.retention(history)
+    hub.retention(retention(settings))
         .limits(limits)
         .observer(StreamLines(Arc::clone(requesters)))
         .event_bytes_max(settings.event_bytes_max)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
         .build()
+}
+
+/// How much history the hub keeps with these settings.
+pub(crate) fn retention(settings: &Settings) -> HubRetention {
+    let all = Retention {
+        events_max: settings.retain_events,
+        bytes_max: settings.retain_bytes,
+        age_max: Some(settings.retain_age),
+    };
+    let rules = HubRetention::from(all).everyone(all).finished_keep(settings.finished_keep);
+    let add =
+        |rules: HubRetention, rule: &RetainRule| rules.topics(rule.selector(), rule.over(all));
+    settings.retain.iter().fold(rules, add)
 }
 
 /// The routes of the server, for this hub and one listener. All listeners of a server share

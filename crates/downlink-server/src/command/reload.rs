@@ -4,8 +4,9 @@
 //! A reload applies the settings in [`RELOADED`]. If another setting has changed, the log names it,
 //! because it needs a restart. If a file cannot be used, nothing changes. A stream ends as after a
 //! revocation if its key was removed, or if its topics were public and no longer are. Other changes
-//! of the rules apply to new requests: an open stream keeps the rights with which it began. Flags and environment
-//! variables are those of the start, because no signal changes them.
+//! of the rules apply to new requests: an open stream keeps the rights with which it began. New rules
+//! of retention apply to all topics at once, and end no stream. Flags and environment variables are
+//! those of the start, because no signal changes them.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
@@ -21,14 +22,20 @@ use super::{
 };
 use crate::{
     access::{AccessSettings, Control, KeyFiles},
+    app,
     config::{Settings, Values},
     logs::LogLevel,
 };
 
 /// The settings that a reload applies. A reload also reads the files again that they name, except
 /// the file of a key set, which the server reads every few minutes.
-pub(super) const RELOADED: [&str; 23] = [
+pub(super) const RELOADED: [&str; 28] = [
     "log",
+    "retain-events",
+    "retain-bytes",
+    "retain-age",
+    "retain",
+    "finished-keep",
     "public",
     "publish-key-file",
     "admin-key-file",
@@ -180,6 +187,8 @@ impl Reloader {
         }
         let access = self.access.reloaded(new.access);
         control.reload(&self.settings, &access, hub)?;
+        // The check above has made a hub with these rules, so this does not fail.
+        hub.set_retention(app::retention(&new.settings))?;
         if let Err(error) = self.log.set(&new.settings.log) {
             tracing::error!("the new settings apply, but not the level of the log: {error:#}");
         }

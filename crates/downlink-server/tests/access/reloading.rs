@@ -178,6 +178,8 @@ async fn a_file_that_cannot_be_used_changes_nothing() {
         ("publish-key-file = \"none.key\"\n", "none.key"),
         ("publish-key-files = \"other.key\"\n", "perhaps publish-key-file is meant"),
         (&format!("{ONE_KEY}keep-alive = \"soon\"\n"), "keep-alive"),
+        (&format!("{ONE_KEY}retain-events = 0\n"), "keeps no event"),
+        (&format!("{ONE_KEY}retain-events = 5\nretain = [\"a//b=events:1\"]\n"), "a//b"),
         (&format!("{ONE_KEY}proxy-protocol = true\n"), "--proxy-protocol needs --trusted-proxy"),
     ] {
         server.write(settings);
@@ -195,13 +197,13 @@ async fn a_file_that_cannot_be_used_changes_nothing() {
 #[tokio::test]
 async fn a_setting_that_needs_a_restart_is_named_with_both_values() {
     let server = Reloadable::start(Folder::new(), &format!("{ONE_KEY}keep-alive = \"20s\"\n"));
-    let changed = "keep-alive = \"30s\"\nretain-events = 7\nconnections-max = 9\n";
+    let changed = "keep-alive = \"30s\"\ntopics-max = 7\nconnections-max = 9\n";
     for settings in [changed, &format!("{changed}public = \"a\"\n")] {
         server.write(&format!("{ONE_KEY}{settings}"));
         let log = server.reload();
         for says in [
             "does not change keep-alive: it is \"20s\" until a restart, and \"30s\" after it",
-            "does not change retain-events: it is 1000 until a restart, and 7 after it",
+            "does not change topics-max: it is 100000 until a restart, and 7 after it",
             "does not change connections-max: it is not set until a restart, and 9 after it",
         ] {
             assert!(log.contains(says) && log.contains("WARN"), "{says}: {log}");

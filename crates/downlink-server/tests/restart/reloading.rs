@@ -1,10 +1,11 @@
-//! The server reloads under load. Each reload removes one key and adds another. No publish may be
-//! refused, and no stream of another key may end.
+//! The server reloads under load. In one test, each reload removes one key and adds another. In the
+//! other test, each reload changes how much history topics keep. No publish may be refused, and no
+//! stream of another key may end.
 
 use std::{fs, path::Path, time::Duration};
 
 use downlink_access::Secret;
-use downlink_client::{Delivery, EventSource, PublishRequest};
+use downlink_client::{Delivery, EventSource, GapReason, PublishRequest, Publisher};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -13,8 +14,14 @@ use crate::{
     program::{Program, Socket},
 };
 
-/// The number of subscribers.
+/// The number of subscribers in the test of keys.
 const CLIENTS: usize = 1_000;
+
+/// The number of subscribers in the test of retention.
+const CLIENTS_OF_RETENTION: usize = 200;
+
+/// The topic whose retention changes.
+const OLD: &str = "old";
 
 const RELOADS: usize = 3;
 
@@ -30,6 +37,17 @@ fn write_settings(folder: &Path, other: &str) {
     let keys = [folder.join("steady.key"), folder.join(other)];
     let keys = format!("publish-key-file = {keys:?}\nretain-events = 1000000\n");
     fs::write(folder.join("downlink.toml"), keys).expect("a file");
+}
+
+/// Starts a server with the settings file and the store in this folder.
+fn serve(socket: &Socket, folder: &Path) -> Program {
+    let path = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    let (store, settings) = (path("reload.db"), path("downlink.toml"));
+    // If the test runs under `nohup`, its child processes ignore SIGHUP too. `env` restores the
+    // default action.
+    let words = ["env", "--default-signal=HUP", env!("CARGO_BIN_EXE_downlink"), "serve"];
+    let words = [&words[..], &["--store", &store, "--config", &settings]].concat();
+    Program::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words).greeted()
 }
 
 /// Waits until the server accepts a key, which is after the reload.
@@ -52,13 +70,7 @@ async fn reloads_under_load_cut_no_stream_and_refuse_no_publish() {
     let mut other = key(&folder.0, "0.key");
     write_settings(&folder.0, "0.key");
     let socket = Socket::tcp();
-    let path = |name: &str| folder.0.join(name).to_str().expect("UTF-8").to_owned();
-    let (store, settings) = (path("reload.db"), path("downlink.toml"));
-    // If the test runs under `nohup`, its child processes ignore SIGHUP too. `env` restores the
-    // default action.
-    let words = ["env", "--default-signal=HUP", env!("CARGO_BIN_EXE_downlink"), "serve"];
-    let words = [&words[..], &["--store", &store, "--config", &settings]].concat();
-    let server = Program::start(&socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words).greeted();
+    let server = serve(&socket, &folder.0);
     let url = format!("http://{}", socket.place);
     let reached = Reached { url: url.clone(), key: steady };
     let load = Load::start(&reached, CLIENTS).await;
@@ -86,4 +98,107 @@ async fn reloads_under_load_cut_no_stream_and_refuse_no_publish() {
     assert!(read.iter().all(|read| read.connections == 1), "a reload cut a stream");
     let events: usize = published.iter().map(|publisher| publisher.took.len()).sum();
     println!("reload: {RELOADS} reloads, {} subscribers, {events} events", read.len());
+}
+
+/// Writes the settings file with other retention rules. Of the topic [`OLD`], the server keeps this
+/// many events. The topics of the load keep all of their events with every number.
+fn write_retention(folder: &Path, events: usize) {
+    let settings = format!(
+        "publish-key-file = {:?}\nretain-events = {}\nretain = [\"{OLD}=events:{events}\"]\n",
+        folder.join("steady.key"),
+        1_000_000 - events
+    );
+    fs::write(folder.join("downlink.toml"), settings).expect("a file");
+}
+
+/// The number of events of the topic [`OLD`] in `GET /topics`.
+async fn events(server: &Reached) -> usize {
+    let url = format!("{}/topics?topic={OLD}", server.url);
+    let answer = reqwest::Client::new().get(url).bearer_auth(&server.key).send().await;
+    let text = answer.expect("an answer").text().await.expect("a body");
+    let topic: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    topic["events"].as_u64().unwrap_or_else(|| panic!("{topic}")) as usize
+}
+
+/// Publishes events to the topic [`OLD`] and returns the id of the last event.
+async fn publish_old(publisher: &Publisher, numbers: std::ops::Range<usize>) -> String {
+    let mut id = String::new();
+    for number in numbers {
+        let request = PublishRequest::to_topic(OLD);
+        id = publisher.publish(&request, number.to_string()).await.expect("an answer").id;
+    }
+    id
+}
+
+/// Resumes after an event of the topic [`OLD`]. Returns the reason of the gap, if there is one, and
+/// the numbers of the events up to the number `last`.
+async fn resume(server: &Reached, after: &str, last: usize) -> (Option<GapReason>, Vec<usize>) {
+    let builder = EventSource::builder(format!("{}/events?topic={OLD}", server.url));
+    let mut source = builder.bearer_token(&server.key).last_event_id(after).build().expect("a URL");
+    let (mut gap, mut numbers) = (None, Vec::new());
+    while numbers.last() != Some(&last) {
+        match source.next().await.expect("the stream stays open") {
+            Delivery::Gap(reported) => gap = Some(reported.reason),
+            Delivery::Event(event) => numbers.push(event.data.parse().expect("a number")),
+            _ => {}
+        }
+    }
+    (gap, numbers)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_of_retention_under_load_cut_no_stream_and_lose_no_event() {
+    let _alone = ALONE.lock().await;
+    allow_many_descriptors();
+    let folder = Folder::new("retention");
+    let steady = key(&folder.0, "steady.key");
+    write_retention(&folder.0, 1_000);
+    let socket = Socket::tcp();
+    let server = serve(&socket, &folder.0);
+    let reached = Reached { url: format!("http://{}", socket.place), key: steady };
+    let publisher = reached.publisher();
+    let load = Load::start(&reached, CLIENTS_OF_RETENTION).await;
+    let hundredth = publish_old(&publisher, 0..100).await;
+    publish_old(&publisher, 100..300).await;
+    assert_eq!(resume(&reached, &hundredth, 299).await, (None, (100..300).collect()));
+
+    write_retention(&folder.0, 10);
+    server.hang_up();
+    let smaller = async { while events(&reached).await != 10 {} };
+    timeout(PATIENCE, smaller).await.expect("the topic has fewer events after the reload");
+    load.goes_on(100).await;
+    // The store evicts its events a moment later than memory.
+    let evicted = async {
+        while resume(&reached, &hundredth, 299).await
+            != (Some(GapReason::Evicted), (290..300).collect())
+        {}
+    };
+    timeout(PATIENCE, evicted).await.expect("a resuming subscriber gets one gap");
+
+    write_retention(&folder.0, 500);
+    server.hang_up();
+    let mut next = 300;
+    let larger = async {
+        while events(&reached).await <= 10 {
+            publish_old(&publisher, next..next + 1).await;
+            next += 1;
+        }
+    };
+    timeout(PATIENCE, larger).await.expect("the topic keeps more events after the reload");
+    let first = next - events(&reached).await;
+    publish_old(&publisher, next..next + 300).await;
+    assert_eq!(events(&reached).await, next + 300 - first);
+    load.goes_on(100).await;
+    let (published, read) = load.end(&reached).await;
+    check(&published, &read);
+    assert!(read.iter().all(|read| read.connections == 1), "a reload cut a stream");
+    server.terminate();
+    server.ended();
+
+    let _server = serve(&socket, &folder.0);
+    // The store may have had its old rule for a moment longer than memory.
+    let kept = events(&reached).await;
+    assert!((300..=next + 300 - first).contains(&kept), "{kept} events after the restart");
+    let (_, numbers) = resume(&reached, &hundredth, next + 299).await;
+    assert_eq!(numbers, (next + 300 - kept..next + 300).collect::<Vec<_>>());
 }

@@ -20,10 +20,17 @@ use crate::support::{
     topic, trim, wanted,
 };
 
-const RULE: Retention =
-    Retention { events_max: 8, bytes_max: 6 * 110, age_max: Some(Duration::from_millis(40)) };
-const INBOX: Retention =
-    Retention { events_max: 3, bytes_max: usize::MAX, age_max: Some(Duration::from_millis(15)) };
+/// The rules for topics and for all other addresses. A store begins with the first pair, and an
+/// operation may choose another pair.
+const RULES: [(Retention, Retention); 3] = [
+    (keep(8, 6 * 110, 40), keep(3, usize::MAX, 15)),
+    (keep(2, usize::MAX, 15), keep(1, usize::MAX, 40)),
+    (keep(30, 20 * 110, 90), keep(20, usize::MAX, 40)),
+];
+
+const fn keep(events_max: usize, bytes_max: usize, age_ms: u64) -> Retention {
+    Retention { events_max, bytes_max, age_max: Some(Duration::from_millis(age_ms)) }
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -35,6 +42,8 @@ enum Op {
     /// Runs one step of trimming.
     Step,
     Reopen,
+    /// Gives the open store the rules with this number.
+    SetRetention(usize),
     /// Starts a reader with the selection that has this index.
     Begin(usize),
     /// Reads one page with each reader.
@@ -49,6 +58,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..30_u64).prop_map(Op::Trim),
         2 => Just(Op::Step),
         1 => Just(Op::Reopen),
+        1 => (0..RULES.len()).prop_map(Op::SetRetention),
         1 => (0..selections().len()).prop_map(Op::Begin),
         2 => Just(Op::Pages),
     ];
@@ -72,6 +82,10 @@ fn addresses() -> Vec<Address> {
 struct Naive {
     events: Vec<(u64, BTreeSet<Address>)>,
     now: u64,
+    /// The number of the rules in force.
+    rules: usize,
+    /// The events that an earlier rule of an address allowed to evict.
+    were_allowed: BTreeSet<(Address, u64)>,
 }
 
 impl Naive {
@@ -79,25 +93,40 @@ impl Naive {
         self.events.iter().filter(move |(_, to)| to.contains(address)).map(|(offset, _)| *offset)
     }
 
-    /// Whether the rule allows the eviction of an event. This depends on the current time and on
-    /// the newer events of the same address.
-    fn may_be_gone(&self, address: &Address, offset: u64, rule: &Retention) -> bool {
+    fn set_rules(&mut self, rules: usize) {
+        for address in addresses() {
+            let offsets: Vec<u64> = self.of(&address).collect();
+            let allowed = offsets.into_iter().filter(|&offset| self.may_be_gone(&address, offset));
+            let allowed: Vec<_> = allowed.map(|offset| (address.clone(), offset)).collect();
+            self.were_allowed.extend(allowed);
+        }
+        self.rules = rules;
+    }
+
+    fn rule(&self, address: &Address) -> Retention {
+        let (topics, others) = RULES[self.rules];
+        if address.topic().is_some() { topics } else { others }
+    }
+
+    /// Whether a rule allows the eviction of an event, or has allowed it before. This depends on
+    /// the current time and on the newer events of the same address.
+    fn may_be_gone(&self, address: &Address, offset: u64) -> bool {
+        let rule = self.rule(address);
         let newer: Vec<_> = self.of(address).filter(|&other| other > offset).collect();
         let bytes: usize =
             newer.iter().chain([&offset]).map(|&n| crate::support::payload(n).len() + 96).sum();
         let old = offset + rule.age_max.unwrap().as_millis() as u64 <= self.now;
-        old || newer.len() >= rule.events_max || (bytes > rule.bytes_max && !newer.is_empty())
+        old || newer.len() >= rule.events_max
+            || (bytes > rule.bytes_max && !newer.is_empty())
+            || self.were_allowed.contains(&(address.clone(), offset))
     }
 }
 
-fn rule(address: &Address) -> Retention {
-    if address.topic().is_some() { RULE } else { INBOX }
-}
-
-fn options() -> SqliteOptions {
-    let mut options = keeping(RULE);
-    options.retention.inbox = INBOX;
-    options.retention.everyone = INBOX;
+fn options(rules: usize) -> SqliteOptions {
+    let (topics, others) = RULES[rules];
+    let mut options = keeping(topics);
+    options.retention.inbox = others;
+    options.retention.everyone = others;
     options.floors_max = 2;
     options
 }
@@ -122,10 +151,7 @@ fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
         let expected: Vec<_> = naive.of(&address).filter(|&offset| offset >= floor).collect();
         assert_eq!(read, expected, "{address:?} has wrong events at or above its floor {floor}");
         for gone in naive.of(&address).filter(|&offset| offset < floor) {
-            assert!(
-                naive.may_be_gone(&address, gone, &rule(&address)),
-                "{address:?} must keep event {gone}"
-            );
+            assert!(naive.may_be_gone(&address, gone), "{address:?} must keep event {gone}");
         }
         kept.push(read);
     }
@@ -230,9 +256,10 @@ fn compare_unions(store: &SqliteStore, kept: &[Vec<u64>], until: u64) {
 
 /// Asserts that every topic is within its rule. This must be true when trimming has nothing left to
 /// do.
-fn check_rules(kept: &[Vec<u64>], now: u64) {
+fn check_rules(kept: &[Vec<u64>], naive: &Naive) {
+    let now = naive.now;
     for (address, kept) in addresses().iter().zip(kept) {
-        let rule = rule(address);
+        let rule = naive.rule(address);
         assert!(kept.len() <= rule.events_max + rule.events_max / 8);
         let bytes: usize = kept.iter().map(|&n| crate::support::payload(n).len() + 96).sum();
         assert!(kept.len() <= 1 || bytes <= rule.bytes_max);
@@ -247,7 +274,7 @@ fn check_rules(kept: &[Vec<u64>], now: u64) {
 fn run(ops: Vec<Op>) {
     let folder = Folder::new();
     let path = folder.file("a.db");
-    let mut store = open_with(&path, options());
+    let mut store = open_with(&path, options(0));
     let (mut naive, mut next) = (Naive::default(), 1);
     let mut readings = Vec::new();
     for op in ops {
@@ -267,7 +294,7 @@ fn run(ops: Vec<Op>) {
             Op::Trim(after) => {
                 naive.now += after;
                 trim(&mut store, naive.now);
-                check_rules(&compare(&store, &naive), naive.now);
+                check_rules(&compare(&store, &naive), &naive);
             }
             Op::Step => {
                 let _ = store.trim(at(naive.now)).unwrap();
@@ -275,9 +302,13 @@ fn run(ops: Vec<Op>) {
             Op::Reopen => {
                 readings.clear();
                 drop(store);
-                store = open_with(&path, options());
+                store = open_with(&path, options(naive.rules));
                 let given = naive.events.last().map_or(0, |(offset, _)| *offset);
                 assert_eq!(store.opened().next_offset.get(), given + 1);
+            }
+            Op::SetRetention(rules) => {
+                naive.set_rules(rules);
+                store.set_retention(options(rules).retention);
             }
             Op::Begin(selection) => readings.push(Reading::begin(&store, &naive, selection)),
             Op::Pages => readings.iter_mut().for_each(|reading| reading.page(&store, &naive)),

@@ -229,6 +229,53 @@ fn stricter_rules_apply_to_topics_without_new_events() {
 }
 
 #[test]
+fn an_open_store_applies_new_rules_to_all_topics_and_keeps_them_at_the_next_opening() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open_with(&path, keeping(EIGHT));
+    let names: Vec<_> = (0..100).map(|number| topic(&format!("t/{number}"))).collect();
+    let kept = |store: &SqliteStore, name: usize| offsets(store, &wanted(&names[name..=name], &[]));
+    append(&mut store, 1..=20, &names);
+    trim(&mut store, 0);
+    store.set_retention(keeping(ALL).retention);
+    append(&mut store, 21..=40, &names);
+    trim(&mut store, 0);
+    assert_eq!(kept(&store, 57), (13..=40).collect::<Vec<_>>());
+    store.set_retention(keeping(Retention { events_max: 2, ..ALL }).retention);
+    trim(&mut store, 0);
+    assert!((0..100).all(|name| kept(&store, name) == [39, 40]));
+    let short = Retention { age_max: Some(Duration::from_millis(10)), ..ALL };
+    store.set_retention(keeping(short).retention);
+    assert_eq!(trim(&mut store, 45), Some(at(49)));
+    assert_eq!(trim(&mut store, 49), Some(at(50)));
+    assert_eq!(kept(&store, 57), [40]);
+    drop(store);
+    let store = open_with(&path, keeping(short));
+    assert_eq!(kept(&store, 57), [40]);
+}
+
+/// The file stores the rules with which all of its topics were compared. While the topics are
+/// compared with new rules, the file has no rules. Otherwise a store that is opened with its
+/// earlier rules would not notice that a topic has grown in the meantime.
+#[test]
+fn a_store_opened_with_earlier_rules_checks_topics_that_grew_under_other_rules() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open_with(&path, keeping(EIGHT));
+    let batch: Vec<_> = (1..=1_500).map(|n| event(n, &[topic(&format!("t/{n}"))])).collect();
+    commit(&mut store, &batch);
+    trim(&mut store, 0);
+    store.set_retention(keeping(ALL).retention);
+    append(&mut store, 1_501..=1_600, &[topic("a")]);
+    append(&mut store, 1_601..=3_600, &[topic("b")]);
+    assert_eq!(store.trim(at(0)), Ok(Trimmed::More));
+    drop(store);
+    let mut store = open_with(&path, keeping(EIGHT));
+    trim(&mut store, 0);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 8);
+}
+
+#[test]
 fn a_step_of_trimming_evicts_a_limited_number_of_events() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::InvalidName;
 
-/// Why a hub cannot be built with these settings.
+/// Why a hub cannot be built with these settings, or cannot get these retention rules.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum HubError {

@@ -7,7 +7,7 @@ use downlink_proto::EventId;
 use tokio::sync::watch;
 
 use super::{
-    ClientId, HubClock, Stats, StoreError, Timestamp,
+    ClientId, HubClock, HubError, HubRetention, Stats, StoreError, Timestamp,
     encoding::Encode,
     record::{Record, cursor_id},
     settings::HubSettings,
@@ -17,7 +17,8 @@ use super::{
 /// Publishes values of one type and lets subscriptions read them. Clones are handles to the same
 /// hub.
 ///
-/// [`builder`](Self::builder) sets the retention, the limits and the store of a hub. With a store,
+/// [`builder`](Self::builder) sets the retention, the limits and the store of a hub.
+/// [`set_retention`](Self::set_retention) changes the retention later. With a store,
 /// history survives restarts and crashes. Without a store, history ends with the process, and
 /// clients that reconnect to the next process get a gap.
 ///
@@ -163,6 +164,51 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// ```
     pub fn store_error(&self) -> Option<StoreError> {
         self.0.log.store_error()
+    }
+
+    /// Replaces the retention rules of the hub, for all topics and inboxes. The hub stays in use:
+    /// subscriptions stay open, and publishes go on.
+    ///
+    /// If the new rules allow fewer events, fewer bytes or a shorter time, the hub evicts the
+    /// events that they no longer allow. A subscription that has not read these events gets a gap.
+    /// When the call returns, the hub has freed their memory. With a store, the file then still has
+    /// some of these events. The thread that writes to the store evicts them in small steps, and
+    /// until then, subscriptions can read them from the file.
+    ///
+    /// If the new rules allow more, the hub keeps more events from now on. Evicted events do not
+    /// return. A hub that is built later over the same store needs the new rules too, because the
+    /// store does not apply its earlier rules.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::InvalidSelector`] or [`HubError::NoEvents`]. The hub then keeps its rules.
+    ///
+    /// # Limits
+    ///
+    /// The call takes about a microsecond for each topic and inbox, and less than half a microsecond
+    /// for each evicted event. So a change that evicts a million events takes up to half a second.
+    /// The call holds no lock for longer than it takes to evict 128 events, which is some ten
+    /// microseconds. So publishers and subscriptions do not wait long. If the hub has many topics
+    /// or events, call it outside of async tasks. If the rules are the same as before, the call
+    /// does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink::hub::{Hub, Retention};
+    ///
+    /// let hub = Hub::<String>::text();
+    /// for number in 0..10 {
+    ///     hub.to("news").publish(number.to_string())?;
+    /// }
+    /// assert_eq!(hub.stats().events, 10);
+    /// hub.set_retention(Retention { events_max: 3, ..Retention::DEFAULT })?;
+    /// assert_eq!(hub.stats().events, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_retention(&self, retention: impl Into<HubRetention>) -> Result<(), HubError> {
+        self.0.log.set_retention(self.now(), retention.into().checked()?);
+        Ok(())
     }
 
     /// Ends every subscription of a client, and returns how many there were.

@@ -43,7 +43,7 @@ pub enum LagPolicy {
 /// # Ok::<(), downlink::hub::HubError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use = "retention rules do nothing until a hub is built with them"]
+#[must_use = "retention rules do nothing until a hub gets them"]
 pub struct HubRetention {
     /// All rules except the rules in `by_selector`. [`checked`](Self::checked) adds the rules in
     /// `by_selector`.

@@ -21,6 +21,7 @@ mod observing;
 mod repeats;
 mod responses;
 mod resume;
+mod retention;
 #[cfg(feature = "store")]
 mod stored;
 

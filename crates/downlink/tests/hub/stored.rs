@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use downlink::{
@@ -96,6 +97,52 @@ async fn after_a_restart_the_history_has_the_same_bytes() {
     let later = publish(&hub, "five").await;
     assert_ne!(later.split('-').next(), first.split('-').next());
     assert_eq!(frames(&hub, &first, 4).await[..3], live[1..]);
+    close(hub).await;
+}
+
+#[tokio::test]
+async fn the_store_keeps_history_by_the_new_retention_after_a_restart() {
+    let folder = Folder::new();
+    let build = |retention: Retention| {
+        let builder = Hub::<String>::builder().text().store(folder.file()).retention(retention);
+        builder.build().expect("the store opens")
+    };
+    let few = Retention { events_max: 8, ..Retention::DEFAULT };
+    let hub = build(few);
+    for number in 0..20 {
+        publish(&hub, number.to_string()).await;
+    }
+    hub.set_retention(SMALL).unwrap();
+    for number in 20..100 {
+        publish(&hub, number.to_string()).await;
+    }
+    close(hub).await;
+
+    // Up to an eighth more events than the rule allows stay in the file.
+    let hub = build(SMALL);
+    let events = hub.topic_overview("news").unwrap().events;
+    assert!((88..=89).contains(&events), "the hub keeps {events} events");
+    hub.set_retention(few).unwrap();
+    assert_eq!(hub.topic_overview("news").unwrap().events, 8);
+    // The store evicts its events a moment later.
+    let oldest = async || {
+        let mut all = hub.subscribe().topic("news").start(Start::Earliest).open().await.unwrap();
+        match all.next().await {
+            Some(Delivery::Event(event)) => event.data().parse::<u32>().unwrap(),
+            // The store has evicted events while this subscription was reading.
+            Some(Delivery::Gap(_)) => 0,
+            other => panic!("{other:?}"),
+        }
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while oldest().await < 91 {
+        assert!(Instant::now() < deadline, "the store still has its old events");
+    }
+    close(hub).await;
+
+    let hub = build(SMALL);
+    let events = hub.topic_overview("news").unwrap().events;
+    assert!((8..=9).contains(&events), "the hub keeps {events} events");
     close(hub).await;
 }
 
