@@ -27,8 +27,8 @@ use std::{
 };
 
 use downlink_log::{
-    Address, AppendError, Batch, EndReason, Log, LogOptions, Read, Reader, Retention, Start,
-    WakeMany,
+    Address, AppendError, Batch, EndReason, Log, LogOptions, Read, Reader, Retention,
+    RetentionRules, Start, WakeMany,
 };
 use loom::{future::block_on, thread};
 use support::{
@@ -615,4 +615,71 @@ fn a_topic_recreated_during_a_pattern_search_hides_no_event() {
             assert!(seen.covers(next..3), "an event from offset {next} on is missing: {seen:?}");
         });
     }
+}
+
+/// Rules with which each topic keeps at most this many events.
+fn keeping(events_max: usize) -> RetentionRules {
+    let default = Retention { events_max, age_max: None, ..Retention::DEFAULT };
+    RetentionRules { default, ..RetentionRules::default() }
+}
+
+#[test]
+fn a_reader_gets_each_event_or_a_gap_while_retention_becomes_smaller() {
+    model(3, || {
+        let log = log_with(|options| options.retention = keeping(10));
+        let mut reader = open(&log, &["a"], Start::Live);
+        for _ in 0..3 {
+            append(&log, 0, &["a"]).unwrap();
+        }
+        let setter = {
+            let log = log.clone();
+            thread::spawn(move || log.set_retention(ms(0), keeping(1)))
+        };
+        let mut seen = Seen::default();
+        assert_eq!(seen.read_by(&mut reader, 0, SINGLY), Read::CaughtUp);
+        assert!(seen.covers(1..4) && seen.offsets.last() == Some(&3), "{seen:?}");
+        setter.join().unwrap();
+        assert_eq!(log.totals(ms(0)).events, 1);
+    });
+}
+
+/// A topic gets its rule together with its first event. If the topic then has the old rule, the
+/// change of the rules must visit the topic.
+#[test]
+fn a_topic_created_during_a_change_of_retention_follows_the_new_rules() {
+    model(3, || {
+        let log = log_with(|options| options.retention = keeping(10));
+        let setter = {
+            let log = log.clone();
+            thread::spawn(move || log.set_retention(ms(0), keeping(1)))
+        };
+        for _ in 0..2 {
+            append(&log, 0, &["a"]).unwrap();
+        }
+        setter.join().unwrap();
+        assert_eq!(log.totals(ms(0)).events, 1);
+    });
+}
+
+#[test]
+fn after_two_changes_of_retention_at_once_all_topics_follow_the_same_rules() {
+    model(2, || {
+        let log = log_with(|options| options.retention = keeping(10));
+        for name in ["a", "b"] {
+            append(&log, 0, &[name]).unwrap();
+        }
+        let setter = {
+            let log = log.clone();
+            thread::spawn(move || log.set_retention(ms(0), keeping(2)))
+        };
+        log.set_retention(ms(0), keeping(1));
+        setter.join().unwrap();
+        let kept = ["a", "b", "c"].map(|name| {
+            for _ in 0..3 {
+                append(&log, 0, &[name]).unwrap();
+            }
+            log.topic(ms(0), &topic(name)).unwrap().events
+        });
+        assert!(kept == [1; 3] || kept == [2; 3], "{kept:?}");
+    });
 }
