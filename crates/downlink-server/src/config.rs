@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{ArgAction, Args, Command};
 
 pub use crate::{
@@ -21,7 +21,10 @@ pub use crate::{
 };
 
 use crate::{
-    address::Address, duration::parse_time, logs::LogFormat, size::parse_bytes,
+    address::Address,
+    duration::parse_time,
+    logs::{LogFormat, parse_log},
+    size::parse_bytes,
     socket_file::parse_mode,
 };
 
@@ -176,7 +179,8 @@ pub struct Settings {
     /// info,access=off, which leaves out the lines about requests and streams.
     #[arg(long, env = "DOWNLINK_LOG", value_name = "LEVEL", default_value = "info", value_parser = parse_log)]
     pub log: String,
-    /// The form of the log: lines for people, or a JSON object on each line.
+    /// The form of the log: lines for people, or a JSON object on each line. An error that ends the
+    /// program is plain text in both forms.
     #[arg(long, env = "DOWNLINK_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -231,12 +235,6 @@ impl Settings {
     }
 }
 
-fn parse_log(text: &str) -> Result<String, String> {
-    let advice = "write error, warn, info, debug, trace, or a list of TARGET=LEVEL";
-    let checked = text.parse::<tracing_subscriber::filter::Targets>();
-    checked.map(|_| text.to_owned()).map_err(|error| format!("{error}; {advice}"))
-}
-
 /// Makes the values of a settings file the defaults of a subcommand's flags.
 ///
 /// # Errors
@@ -254,7 +252,12 @@ pub fn with_file(command: Command, subcommand: &str, file: &Path) -> anyhow::Res
 pub(crate) fn table(file: &Path) -> anyhow::Result<toml::Table> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
-    text.parse().with_context(|| format!("{shown} is not TOML"))
+    text.parse().map_err(|error: toml::de::Error| {
+        // The error would quote a line of the file, which may contain a secret.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        anyhow!("{shown} is not TOML: line {line}: {}", error.message())
+    })
 }
 
 /// Makes the values of a settings file the defaults of a subcommand's flags. Errors name the file.

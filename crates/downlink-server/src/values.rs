@@ -143,17 +143,18 @@ fn scalar(text: &str) -> toml::Value {
     value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
 }
 
-/// The text without the user name and the password of a URL.
-fn masked(text: &str) -> String {
-    let parts = text.split_once("://").and_then(|(scheme, rest)| {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let at = rest.get(..end)?.rfind('@')?;
-        Some((scheme, rest.get(at..)?))
-    });
-    match parts {
-        Some((scheme, rest)) => format!("{scheme}://{MASK}{rest}"),
-        None => text.to_owned(),
+/// The text without the user names and passwords of its URLs.
+pub(crate) fn masked(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let is_end = |c: char| matches!(c, '/' | '?' | '#' | '\'' | '"' | '`') || c.is_whitespace();
+        let authority = after.split(is_end).next().unwrap_or_default();
+        let host = authority.rfind('@');
+        masked.extend([before, "://", host.map_or("", |_| MASK)]);
+        rest = after.get(host.unwrap_or_default()..).unwrap_or_default();
     }
+    masked + rest
 }
 
 #[cfg(test)]
@@ -164,6 +165,9 @@ mod tests {
     fn passwords_in_urls_are_masked() {
         assert_eq!(masked("https://me:p@ss@app.example/a@b"), "https://***@app.example/a@b");
         assert_eq!(masked("redis://:secret@h?x=@"), "redis://***@h?x=@");
+        let text = "invalid value 'https://me:pass@h/a': see http://b@c and https://d";
+        let due = "invalid value 'https://***@h/a': see http://***@c and https://d";
+        assert_eq!(masked(text), due);
         for text in ["https://app.example/a@b", "a@b", "https://h", "unix:/run/a@b", ""] {
             assert_eq!(masked(text), text);
         }

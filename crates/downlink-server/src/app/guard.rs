@@ -90,7 +90,7 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(line) = line {
-        line.write((&method, &uri), &response, refused_as.and_then(|refused_as| refused_as.code));
+        line.write(&response, refused_as.and_then(|refused_as| refused_as.code));
     }
     response
 }

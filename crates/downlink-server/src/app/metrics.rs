@@ -84,7 +84,7 @@ impl Collector for Scrape {
         let failures = self.auth_failures.iter().map(|(code, count)| ([("code", *code)], *count));
         out.counters("downlink_auth_failures", says, failures)?;
         let says = "Lines left out of the log since the start of the server, because the program \
-                    that reads stderr was too slow";
+                    that reads stderr was too slow or a write failed";
         out.metric("downlink_log_lines_dropped", says, &ConstCounter::new(logs::left_out()))?;
         let says = "1 while the server shuts down gracefully, else 0";
         out.gauge("downlink_draining", says, self.is_draining.into())?;

@@ -76,7 +76,8 @@ async fn open(
     // bytes, whatever the address is.
     let (sender, headers) = from;
     let address = sender.address.ip();
-    let requester = app.requesters.add(Requester::of(sender.peer, address, headers));
+    let key = caller.verified().key();
+    let requester = app.requesters.add(Requester::of(sender.peer, address, key, headers));
     let address = address.map_or(0, |ip| AddressKey::of(ip).to_number());
     let opening = subscribe.tag([address, requester.tag()]).resume(last).open();
     let subscription = match opening.await {

@@ -8,20 +8,20 @@ use std::{fs, path::PathBuf, time::Duration, time::SystemTime};
 
 use tokio::{task::spawn_blocking, time::sleep};
 
-/// The time between two looks. A change applies after one or two looks, so within ten seconds. With
-/// a tenth of this time, a file that an editor or a deploy writes slowly could be read half written.
+/// The time between two looks. Two looks have to find the same state, so a change applies 5 to 10 s
+/// after the last write. With a tenth of this time, a file that an editor or a deploy writes slowly
+/// could be read half written.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The state of each file. `None` for a file that cannot be found.
 type States = Vec<Option<State>>;
 
-/// What changes if a file is written or replaced.
+/// What changes if a file is written or replaced. The number of the inode is not part of it,
+/// because some network drives give a file another number now and then.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct State {
     modified: Option<SystemTime>,
     bytes: u64,
-    #[cfg(unix)]
-    inode: u64,
 }
 
 /// The files, and their state at the last reload.
@@ -37,9 +37,11 @@ impl FileWatch {
         Self { reloaded: states(&files), files }
     }
 
-    /// The same watch, or a new one if the files are others.
-    pub(super) fn of(self, files: Vec<PathBuf>) -> Self {
-        if files == self.files { self } else { Self::begin(files) }
+    /// Watches these files from now on, if the list of files has changed.
+    pub(super) fn follow(&mut self, files: Vec<PathBuf>) {
+        if files != self.files {
+            *self = Self::begin(files);
+        }
     }
 
     /// Completes when a file has changed since the watch began, and the change is complete.
@@ -66,12 +68,7 @@ fn is_changed(reloaded: &States, last: Option<&States>, now: &States) -> bool {
 fn states(files: &[PathBuf]) -> States {
     let state = |file: &PathBuf| {
         let found = fs::metadata(file).ok()?;
-        Some(State {
-            modified: found.modified().ok(),
-            bytes: found.len(),
-            #[cfg(unix)]
-            inode: std::os::unix::fs::MetadataExt::ino(&found),
-        })
+        Some(State { modified: found.modified().ok(), bytes: found.len() })
     };
     files.iter().map(state).collect()
 }
@@ -82,15 +79,7 @@ mod tests {
 
     fn of_bytes(bytes: u64) -> States {
         let modified = Some(SystemTime::UNIX_EPOCH);
-        vec![
-            Some(State {
-                modified,
-                bytes,
-                #[cfg(unix)]
-                inode: 1,
-            }),
-            None,
-        ]
+        vec![Some(State { modified, bytes }), None]
     }
 
     #[test]

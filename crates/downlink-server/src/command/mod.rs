@@ -51,12 +51,13 @@ use self::{
 use crate::{
     config::{Settings, Values, table, with_table},
     logs::{Log, LogFormat},
+    values::masked,
 };
 
 /// The text at the end of `--help`.
 const AFTER_HELP: &str = "\
 DOWNLINK_LOG or --log sets the level of a server's log on stderr: error, warn, info (the default), \
-debug, trace, or a list such as info,downlink_server=debug.
+debug, trace, or a list such as info,access=off.
 
 Exit codes: 0 for success, 1 for a failure, 2 for a wrong command line, 78 for a setting that \
 cannot be used.";
@@ -255,7 +256,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<ReaderGone>() {
         return ExitCode::SUCCESS;
     }
-    complain(format_args!("{error:#}"));
+    complain(format_args!("{}", masked(&format!("{error:#}"))));
     exit::code_of(error)
 }
 

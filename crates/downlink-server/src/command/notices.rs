@@ -3,8 +3,8 @@
 //! A client can cause many of these events in a second. So no event writes a line: a task looks at
 //! the counters of the server every second, and writes a line about each counter that has grown.
 //! After a line, the next line about the same counter comes a minute later at the earliest, with
-//! the number of events since then. So the events of this log cost nothing, and no client can fill
-//! a disk with them.
+//! the number of events since then. So such an event costs nothing in the log, and these lines fill
+//! no disk.
 
 use std::{
     collections::HashMap,
@@ -67,7 +67,7 @@ pub(super) async fn write(hub: Hub<String>, counters: Arc<Counters>, end: Arc<No
             () = end.notified() => is_end = true,
         }
         for (what, reason, count) in counted(&hub, &counters) {
-            if let Some(count) = notices.due((what, reason), count, Instant::now()) {
+            if let Some(count) = notices.due((what, reason), count, Instant::now(), is_end) {
                 line(what, reason, count);
             }
         }
@@ -145,15 +145,22 @@ struct Noticed {
 }
 
 impl Notices {
-    /// The number of events that a line should report now. `None` if no line is due.
-    fn due(&mut self, counter: (What, &'static str), count: u64, now: Instant) -> Option<u64> {
+    /// The number of events that a line should report now. `None` if no line is due. At the end of
+    /// the server, the line reports the events since the last line, even if that is not a minute old.
+    fn due(
+        &mut self,
+        counter: (What, &'static str),
+        count: u64,
+        now: Instant,
+        is_end: bool,
+    ) -> Option<u64> {
         if count == 0 {
             return None;
         }
         let noticed = self.0.entry(counter).or_default();
         let is_early = noticed.at.is_some_and(|at| now.duration_since(at) < LINE_EVERY);
         let new = count.saturating_sub(noticed.count);
-        if is_early || new == 0 {
+        if is_early && !is_end || new == 0 {
             return None;
         }
         *noticed = Noticed { count, at: Some(now) };
@@ -170,7 +177,7 @@ mod tests {
         let (mut notices, start) = (Notices::default(), Instant::now());
         let mut due = |count, after: u64| {
             let now = start + Duration::from_secs(after);
-            notices.due((What::Gaps, "lagged"), count, now)
+            notices.due((What::Gaps, "lagged"), count, now, false)
         };
         assert_eq!(due(0, 0), None);
         assert_eq!(due(2, 1), Some(2));
@@ -179,14 +186,19 @@ mod tests {
         assert_eq!(due(10, 61), Some(8));
         assert_eq!(due(10, 200), None);
         assert_eq!(due(11, 201), Some(1), "the first event after a quiet time is reported at once");
+        let now = start + Duration::from_secs(202);
+        assert_eq!(notices.due((What::Gaps, "lagged"), 13, now, true), Some(2), "the end");
     }
 
     #[test]
     fn each_counter_has_its_own_lines() {
         let (mut notices, now) = (Notices::default(), Instant::now());
         let connections = |listener| What::Connections { listener };
-        assert_eq!(notices.due((connections("public"), "connections_max"), 1, now), Some(1));
-        assert_eq!(notices.due((connections("admin"), "connections_max"), 1, now), Some(1));
-        assert_eq!(notices.due((connections("public"), "connects_per_address"), 1, now), Some(1));
+        assert_eq!(notices.due((connections("public"), "connections_max"), 1, now, false), Some(1));
+        assert_eq!(notices.due((connections("admin"), "connections_max"), 1, now, false), Some(1));
+        assert_eq!(
+            notices.due((connections("public"), "connects_per_address"), 1, now, false),
+            Some(1)
+        );
     }
 }

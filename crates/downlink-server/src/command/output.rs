@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::Context as _;
 
+use crate::logs::is_hidden;
+
 /// Writes a line to stderr. If that fails, the error is ignored, because there is no other place to
 /// report it.
 pub(super) fn complain(what: fmt::Arguments<'_>) {
@@ -50,25 +52,9 @@ fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character is escaped. This applies to control characters and to invisible characters,
-/// such as tags, line separators, and characters that set the direction of text. The two joiners
-/// U+200C and U+200D are not escaped, because Persian text and emoji need them.
+/// Whether a character is escaped. Line ends and tabs are part of ordinary texts.
 fn is_escaped(letter: char) -> bool {
-    match letter {
-        '\n' | '\t' | '\u{200c}' | '\u{200d}' => false,
-        '\u{ad}'
-        | '\u{61c}'
-        | '\u{180e}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e007f}' => true,
-        letter => letter.is_control(),
-    }
+    !matches!(letter, '\n' | '\t') && is_hidden(letter)
 }
 
 /// The program that reads stdout has closed it, as `head` does.

@@ -4,11 +4,15 @@
 //! A reload applies the settings in [`RELOADED`]. If another setting has changed, the log names it,
 //! because it needs a restart. If a file cannot be used, nothing changes. A stream ends as after a
 //! revocation if its key was removed, or if its topics were public and no longer are. Other changes
-//! of the rules apply to new requests: an open stream keeps the rights with which it began. New rules
-//! of retention apply to all topics at once, and end no stream. Flags and environment variables are
-//! those of the start, because no signal changes them.
+//! of the rules apply to new requests: an open stream keeps the rights with which it began. New
+//! rules of retention apply to all topics at once, and end no stream. Flags and environment
+//! variables are those of the start, because no signal changes them.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::bail;
 use downlink::hub::Hub;
@@ -25,6 +29,7 @@ use crate::{
     app,
     config::{Settings, Values},
     logs::LogLevel,
+    values::masked,
 };
 
 /// The settings that a reload applies. A reload also reads the files again that they name, except
@@ -83,15 +88,17 @@ impl Reload {
     }
 
     /// The reloads of a server with these settings. `is_inherited` says whether the server has
-    /// inherited its socket, so that the settings do not have its address.
+    /// inherited its socket, so that the settings do not have its address. From now on, a changed
+    /// file causes a reload, even if the server still waits for its store.
     pub(super) fn of(
         self,
         settings: &Settings,
         access: AccessSettings,
-        is_inherited: bool,
+        (is_inherited, made): (bool, Option<&KeyFiles>),
         log: LogLevel,
     ) -> Reloader {
-        Reloader { reload: self, settings: settings.clone(), access, is_inherited, log }
+        let watch = FileWatch::begin(files(self.file.as_deref(), &access, made));
+        Reloader { reload: self, settings: settings.clone(), access, is_inherited, log, watch }
     }
 }
 
@@ -104,6 +111,8 @@ pub(super) struct Reloader {
     access: AccessSettings,
     is_inherited: bool,
     log: LogLevel,
+    /// Watches the files that were read last.
+    watch: FileWatch,
 }
 
 impl Reloader {
@@ -114,11 +123,10 @@ impl Reloader {
         control: Arc<Control>,
         hub: Hub<String>,
     ) {
-        let mut watch = FileWatch::begin(self.files(&control));
         loop {
             tokio::select! {
                 () = wanted.notified() => {}
-                () = watch.changed() => tracing::info!("the settings or the keys have changed"),
+                () = self.watch.changed() => tracing::info!("the settings or the keys have changed"),
                 () = hub.draining() => return,
             }
             #[cfg(unix)]
@@ -126,14 +134,14 @@ impl Reloader {
             let (of_task, of_streams) = (Arc::clone(&control), hub.clone());
             // A read from a network drive may take long.
             let reloading = tokio::task::spawn_blocking(move || {
-                let watch = FileWatch::begin(self.files(&of_task));
+                self.watch = FileWatch::begin(self.files(&of_task));
                 let reloaded = self.apply(&of_task, &of_streams);
-                let watch = watch.of(self.files(&of_task));
-                (self, watch, reloaded)
+                self.watch.follow(self.files(&of_task));
+                (self, reloaded)
             });
             let reloaded = match reloading.await {
-                Ok((reloader, begun, reloaded)) => {
-                    (self, watch) = (reloader, begun);
+                Ok((reloader, reloaded)) => {
+                    self = reloader;
                     reloaded
                 }
                 Err(error) => {
@@ -149,28 +157,22 @@ impl Reloader {
                     let changed = changed.join(", ");
                     tracing::info!("read the key files again, and applied new values of {changed}");
                 }
-                Err(error) => tracing::error!("cannot reload; nothing has changed: {error:#}"),
+                Err(error) => {
+                    // The error may quote a setting, and may have several lines.
+                    let error = masked(&format!("{error:#}"));
+                    let error = error.lines().map(str::trim).filter(|line| !line.is_empty());
+                    let error = error.collect::<Vec<_>>().join("; ");
+                    tracing::error!("cannot reload; nothing has changed: {error}");
+                }
             }
             #[cfg(unix)]
             tell_supervisor(&[sd_notify::NotifyState::Ready]);
         }
     }
 
-    /// The settings file and the key files.
+    /// The files of the settings in force.
     fn files(&self, control: &Control) -> Vec<PathBuf> {
-        let AccessSettings {
-            publish_key_file,
-            admin_key_file,
-            ticket_key_file,
-            jwt_key_file,
-            jwt_public_key,
-            ..
-        } = &self.access;
-        let given =
-            [publish_key_file, admin_key_file, ticket_key_file, jwt_key_file, jwt_public_key];
-        let made = control.key_files().into_iter().flat_map(KeyFiles::made);
-        let made = made.map(|(_, file)| file.to_owned());
-        self.reload.file.iter().chain(given.into_iter().flatten()).cloned().chain(made).collect()
+        files(self.reload.file.as_deref(), &self.access, control.key_files())
     }
 
     /// Reads the settings and the key files again, and applies them. Returns the names of the
@@ -207,4 +209,20 @@ impl Reloader {
         self.reload.values = self.reload.values.updated(&values, &RELOADED);
         Ok(changed)
     }
+}
+
+/// The settings file and the key files.
+fn files(file: Option<&Path>, access: &AccessSettings, made: Option<&KeyFiles>) -> Vec<PathBuf> {
+    let AccessSettings {
+        publish_key_file,
+        admin_key_file,
+        ticket_key_file,
+        jwt_key_file,
+        jwt_public_key,
+        ..
+    } = access;
+    let given = [publish_key_file, admin_key_file, ticket_key_file, jwt_key_file, jwt_public_key];
+    let given = given.into_iter().flatten().map(PathBuf::as_path);
+    let made = made.into_iter().flat_map(KeyFiles::made).map(|(_, file)| file);
+    file.into_iter().chain(given).chain(made).map(Path::to_owned).collect()
 }

@@ -92,8 +92,10 @@ pub(super) fn run(
     runtime.spawn(memory::keep_giving_back());
     let admin = admin.cloned();
     let abuse = access.map(|access| access.abuse.clone());
-    let reloader = production
-        .map(|(access, reload)| reload.of(&settings, access, inherited.is_some(), log.level()));
+    let reloader = production.map(|(access, reload)| {
+        let of = (inherited.is_some(), control.key_files());
+        reload.of(&settings, access, of, log.level())
+    });
     let is_development = reloader.is_none();
     let mode = Mode { is_development, admin, control, abuse, reloader };
     let served = runtime.block_on(serve(settings, mode, inherited));

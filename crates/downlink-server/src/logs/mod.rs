@@ -1,24 +1,24 @@
 //! The log on stderr.
 //!
-//! A line never blocks a request: a thread of its own writes the lines, and takes them from a queue
-//! with at most [`LINES_MAX`] lines. If the reader of stderr is too slow, the queue becomes full.
-//! The server then leaves lines out, and counts them.
+//! A line never blocks a request: a thread of its own writes the lines ([`queue`]).
 //!
 //! Lines about requests have the target [`ACCESS`], so the setting `--log` can turn them off alone.
 //! Text from clients is cleaned before it gets into a line ([`text`]). No line contains the query
 //! of a request, a cookie or a header with a credential.
 
+mod filter;
+mod queue;
 mod request;
 mod requesters;
 mod text;
 
 use std::{
-    io::{self, BufWriter, IsTerminal as _},
+    io::{self, IsTerminal as _, Write},
+    panic,
     sync::OnceLock,
     time::Duration,
 };
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer as _, Registry,
     filter::Targets,
@@ -28,24 +28,20 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use self::queue::Queue;
 pub use self::requesters::Requesters;
 pub(crate) use self::{
+    filter::parse_log,
     request::{Logged, RequestLine},
     requesters::{Requester, StreamLines},
+    text::is_hidden,
 };
 
 /// The target of the lines about requests.
 pub(crate) const ACCESS: &str = "access";
 
-/// The maximum number of lines that wait for stderr.
-///
-/// A line has about 400 bytes, so a full queue takes 2 MB. Half of it would lose lines in a storm
-/// of 10,000 disconnects while the disk of the log is busy for a moment.
-const LINES_MAX: usize = 4_096;
-
-/// How many lines were left out, because the reader of stderr was too slow. Empty until the log
-/// begins.
-static LEFT_OUT: OnceLock<ErrorCounter> = OnceLock::new();
+/// The queue of the program. Empty until the log begins.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// The form of the lines.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -57,11 +53,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log, until it is dropped. The drop waits up to a second until all lines are written.
+/// The log. When it is dropped, it waits up to a second until all lines are written.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// Flushes the queue when it is dropped.
-    _writing: WorkerGuard,
+    queue: Queue,
     level: Handle<Targets, Registry>,
 }
 
@@ -71,22 +66,17 @@ pub(crate) struct LogLevel(Handle<Targets, Registry>);
 
 impl LogLevel {
     pub(crate) fn set(&self, level: &str) -> anyhow::Result<()> {
-        Ok(self.0.reload(level.parse::<Targets>()?)?)
+        Ok(self.0.reload(filter::targets(level)?)?)
     }
 }
 
 impl Log {
     /// Begins to log to stderr, at this level.
     pub(crate) fn to_stderr(level: &str, format: LogFormat) -> anyhow::Result<Self> {
-        let (filter, handle) = reload::Layer::new(level.parse::<Targets>()?);
-        let colours = io::stderr().is_terminal();
-        // The thread that writes flushes the buffer when no more lines wait.
-        let (lines, writing) = NonBlockingBuilder::default()
-            .buffered_lines_limit(LINES_MAX)
-            .thread_name("downlink-log")
-            .finish(BufWriter::new(io::stderr()));
-        let _ = LEFT_OUT.set(lines.error_counter());
-        let lines = fmt::layer().with_writer(lines).with_ansi(colours);
+        let (filter, handle) = reload::Layer::new(filter::targets(level)?);
+        let queue = Queue::start(stderr()?)?;
+        let _ = QUEUE.set(queue.clone());
+        let lines = fmt::layer().with_writer(queue.clone()).with_ansi(io::stderr().is_terminal());
         let lines = match format {
             LogFormat::Text => lines.boxed(),
             LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
@@ -94,7 +84,8 @@ impl Log {
         // If a test has already installed a log subscriber, this call fails and that subscriber
         // stays.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
-        Ok(Self { _writing: writing, level: handle })
+        log_panics();
+        Ok(Self { queue, level: handle })
     }
 
     pub(crate) fn level(&self) -> LogLevel {
@@ -102,9 +93,39 @@ impl Log {
     }
 }
 
+impl Drop for Log {
+    fn drop(&mut self) {
+        // A panic from now on is printed, because the log takes no more lines.
+        let _ = panic::take_hook();
+        self.queue.close();
+    }
+}
+
+/// Writes a panic as a line of the log. The default is to print it, and that could block a thread
+/// that serves requests.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let message = text::cleaned(panic.payload_as_str().unwrap_or("no message"), 1_000);
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a thread panicked: {message}");
+    }));
+}
+
+/// The standard error stream. The thread that writes holds no lock of it while it waits, so an
+/// error that ends the program can still be printed.
+fn stderr() -> io::Result<impl Write + Send> {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd as _;
+        Ok(std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?))
+    }
+    #[cfg(not(unix))]
+    Ok(io::stderr())
+}
+
 /// The number of lines that were left out since the start of the server.
 pub(crate) fn left_out() -> u64 {
-    LEFT_OUT.get().map_or(0, |count| count.dropped_lines() as u64)
+    QUEUE.get().map_or(0, Queue::left_out)
 }
 
 /// A time in seconds, with a precision of a microsecond.

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::access::ClientAddress;
 
-/// Health checks, and the files of the page. Their lines have the level `debug`, because a
-/// supervisor and a monitoring system ask for them every few seconds.
+/// Health checks, and the files of the page. If they succeed, their lines have the level `debug`,
+/// because a supervisor and a monitoring system ask for them every few seconds.
 const QUIET: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/", "/downlink.js"];
 
 /// The length of a valid `traceparent` (W3C Trace Context, section 3.2).
@@ -36,10 +36,14 @@ pub(crate) enum Logged {
     Refused(Box<str>),
 }
 
-/// A request that gets a line when its answer is known.
+/// A request that gets a line when its answer is known. If it is dropped before, its client has
+/// left, and the line says so.
 #[derive(Debug)]
 pub(crate) struct RequestLine {
     began: Instant,
+    method: Method,
+    uri: Uri,
+    is_written: bool,
     peer: PeerAddr,
     address: ClientAddress,
     request_id: Option<String>,
@@ -57,12 +61,11 @@ impl RequestLine {
         peer: PeerAddr,
         address: ClientAddress,
     ) -> Option<Self> {
-        let is_enabled = match is_quiet(method, uri) {
-            true => tracing::enabled!(target: ACCESS, tracing::Level::DEBUG),
-            false => tracing::enabled!(target: ACCESS, tracing::Level::INFO),
-        };
-        is_enabled.then(|| Self {
+        tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(|| Self {
             began: Instant::now(),
+            method: method.clone(),
+            uri: uri.clone(),
+            is_written: false,
             peer,
             address,
             request_id: request_id(headers),
@@ -73,19 +76,26 @@ impl RequestLine {
     }
 
     /// Writes the line, except for a stream. `code` is the code of a refusal.
-    pub(crate) fn write(
-        self,
-        (method, uri): (&Method, &Uri),
-        response: &Response<Body>,
-        code: Option<&str>,
+    pub(crate) fn write(mut self, response: &Response<Body>, code: Option<&str>) {
+        self.is_written = true;
+        let status = Some(response.status().as_u16());
+        let bytes = response.body().size_hint().exact();
+        match response.extensions().get() {
+            Some(Logged::Stream) => {}
+            Some(Logged::Published(events)) => self.line(status, code, Some(*events), bytes),
+            Some(Logged::Refused(reason)) => self.line(status, Some(reason), None, bytes),
+            None => self.line(status, code, None, bytes),
+        }
+    }
+
+    fn line(
+        &self,
+        status: Option<u16>,
+        reason: Option<&str>,
+        events: Option<u64>,
+        bytes: Option<u64>,
     ) {
-        let logged = response.extensions().get();
-        let (events, reason) = match logged {
-            Some(Logged::Stream) => return,
-            Some(Logged::Published(events)) => (Some(*events), code),
-            Some(Logged::Refused(reason)) => (None, Some(&**reason)),
-            None => (None, code),
-        };
+        let Self { method, uri, .. } = self;
         let query = uri.query().unwrap_or_default();
         let given = |name: &'static str| {
             let pairs = form_urlencoded::parse(query.as_bytes());
@@ -104,7 +114,7 @@ impl RequestLine {
                     target: ACCESS,
                     method = cleaned(method.as_str(), 16),
                     path = cleaned(uri.path(), NAME_CHARS_MAX),
-                    status = response.status().as_u16(),
+                    status,
                     peer,
                     address = address.map(|address| address.to_string()),
                     key = self.key.map(|key| key.to_string()),
@@ -113,7 +123,7 @@ impl RequestLine {
                     reason,
                     seconds = seconds(self.began.elapsed()),
                     events,
-                    bytes = response.body().size_hint().exact(),
+                    bytes,
                     request_id = self.request_id,
                     traceparent = self.traceparent.as_ref().and_then(|value| value.to_str().ok()),
                     user_agent = self.user_agent.as_ref().map(text::user_agent),
@@ -121,9 +131,17 @@ impl RequestLine {
                 )
             };
         }
-        match is_quiet(method, uri) && response.status().as_u16() < 400 {
+        match is_quiet(method, uri) && status.is_some_and(|status| status < 400) {
             true => line!(debug),
             false => line!(info),
+        }
+    }
+}
+
+impl Drop for RequestLine {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.line(None, Some("client_left"), None, None);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The requesters of the open streams: what the log says about the request of a stream when the stream
-//! ends.
+//! The requesters of the open streams: for each stream, the peer, the user agent and the request id
+//! for the line that the log gets when the stream ends.
 //!
 //! Most streams come from a few browsers and proxies, so streams with equal requesters share one
 //! entry. A stream keeps only the number of its entry, in its tag. An entry is removed when its
@@ -12,6 +12,7 @@ use downlink::{
     hub::{Connection, DisconnectReason, Observer},
     serve::{AddressKey, PeerAddr},
 };
+use downlink_access::KeyId;
 use parking_lot::Mutex;
 use slab::Slab;
 
@@ -23,8 +24,10 @@ use super::{
 /// The requester of a request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Requester {
-    /// The address of the peer. `None` if it is the address of the client.
+    /// `None` if the peer is the client, or is not known.
     pub(crate) peer: Option<Peer>,
+    /// The key that verified the credential.
+    pub(crate) key: Option<KeyId>,
     pub(crate) user_agent: Option<Box<str>>,
     /// The value of `X-Request-Id`. Most proxies send a new one with each request.
     pub(crate) request_id: Option<Box<str>>,
@@ -48,7 +51,12 @@ impl std::fmt::Display for Peer {
 
 impl Requester {
     /// The requester of a request with these headers, from a client with this address.
-    pub(crate) fn of(peer: PeerAddr, client: Option<IpAddr>, headers: &HeaderMap) -> Self {
+    pub(crate) fn of(
+        peer: PeerAddr,
+        client: Option<IpAddr>,
+        key: Option<KeyId>,
+        headers: &HeaderMap,
+    ) -> Self {
         let peer = match (peer.ip(), peer) {
             (Some(ip), _) if Some(ip) == client => None,
             (Some(ip), _) => Some(Peer::Ip(ip)),
@@ -57,7 +65,7 @@ impl Requester {
         };
         let user_agent = headers.get(header::USER_AGENT);
         let user_agent = user_agent.map(|value| text::user_agent(value).into());
-        Self { peer, user_agent, request_id: request_id(headers).map(Into::into) }
+        Self { peer, key, user_agent, request_id: request_id(headers).map(Into::into) }
     }
 }
 
@@ -160,6 +168,7 @@ impl Observer for StreamLines {
             stream = stream.number,
             address,
             peer = requester.and_then(|requester| requester.peer).map(|peer| peer.to_string()),
+            key = requester.and_then(|requester| requester.key).map(|key| key.to_string()),
             client = stream.client.as_ref().map(|client| cleaned(client.as_str(), NAME_CHARS_MAX)),
             topics,
             reason = reason.as_str(),
@@ -180,7 +189,7 @@ mod tests {
     use super::*;
 
     fn requester(user_agent: &str) -> Requester {
-        Requester { peer: None, user_agent: Some(user_agent.into()), request_id: None }
+        Requester { peer: None, key: None, user_agent: Some(user_agent.into()), request_id: None }
     }
 
     #[test]

@@ -2,21 +2,35 @@
 
 use axum::http::HeaderValue;
 
-/// Replaces each character that could change a terminal, and shortens the text to a maximum number
-/// of characters.
-///
-/// The replaced characters are control characters and characters that change the direction of the
-/// text. Terminals act on them, so a client could otherwise hide or forge lines of the log.
+/// Whether a character controls a terminal, or is invisible. Invisible characters are, for example,
+/// tags, line separators, and characters that set the direction of text. The two joiners U+200C and
+/// U+200D do not count, because Persian text and emoji need them.
+pub(crate) fn is_hidden(letter: char) -> bool {
+    match letter {
+        '\u{200c}' | '\u{200d}' => false,
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}' => true,
+        letter => letter.is_control(),
+    }
+}
+
+/// Replaces each [hidden](is_hidden) character, and shortens the text to a maximum number of
+/// characters. With hidden characters, a client could forge or hide a part of the log.
 pub(super) fn cleaned(text: &str, chars_max: usize) -> String {
-    let is_dangerous = |c: char| {
-        let changes_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        c.is_control() || changes_direction || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
-    };
     let mut characters = text.chars();
     let mut cleaned: String = characters
         .by_ref()
         .take(chars_max)
-        .map(|c| if is_dangerous(c) { char::REPLACEMENT_CHARACTER } else { c })
+        .map(|letter| if is_hidden(letter) { char::REPLACEMENT_CHARACTER } else { letter })
         .collect();
     if characters.next().is_some() {
         cleaned.push('…');
@@ -29,8 +43,10 @@ pub(super) fn header(value: &HeaderValue, chars_max: usize) -> String {
     cleaned(&String::from_utf8_lossy(value.as_bytes()), chars_max)
 }
 
-/// The maximum number of names in a line. A line with more would be hard to read.
+/// The maximum number of names in a line, and of their characters together. A line with more would
+/// be hard to read.
 const NAMES_MAX: usize = 8;
+const NAMES_CHARS_MAX: usize = 256;
 
 /// Joins the first names, and says how many more there are.
 pub(super) fn joined<S: AsRef<str>>(names: impl Iterator<Item = S>) -> Option<String> {
@@ -41,7 +57,8 @@ pub(super) fn joined<S: AsRef<str>>(names: impl Iterator<Item = S>) -> Option<St
         if !joined.is_empty() {
             joined.push(' ');
         }
-        joined.push_str(&cleaned(name.as_ref(), NAME_CHARS_MAX));
+        let left = NAMES_CHARS_MAX.saturating_sub(joined.len());
+        joined.push_str(&cleaned(name.as_ref(), left.min(NAME_CHARS_MAX)));
     }
     match names.count() {
         0 => {}
@@ -67,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dangerous_characters_are_replaced() {
+    fn hidden_characters_are_replaced() {
         let text = "a\u{1b}[31m\u{9b}2J\r\n\u{202e}\u{2066}\u{feff}é";
         assert_eq!(
             cleaned(text, 99),
@@ -88,5 +105,7 @@ mod tests {
         assert_eq!(joined(["a", "b"].into_iter()).as_deref(), Some("a b"));
         let many = joined(["a"; 11].into_iter()).unwrap();
         assert_eq!(many, "a a a a a a a a and 3 more");
+        let long = joined(std::iter::repeat_n("é".repeat(300), 9)).unwrap();
+        assert!(long.chars().count() < 300 && long.ends_with("… and 1 more"), "{long}");
     }
 }

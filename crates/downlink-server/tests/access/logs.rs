@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     PATIENCE, patiently,
@@ -115,8 +118,11 @@ async fn a_request_has_one_line_with_its_result() {
     assert_eq!((&line["status"], &line["reason"]), (&401.into(), &"key_unknown".into()), "{line}");
     assert_eq!((&line["client"], &line["key"]), (&"ada".into(), &Value::Null), "{line}");
 
-    // Health checks come every few seconds, so they have no lines.
+    // Health checks come every few seconds, so they have no lines if they succeed.
     assert_eq!(Request::get("/healthz").ask(logged.site.public()).await.status, 200);
+    assert_eq!(Request::get("/metrics").ask(logged.site.admin()).await.status, 401);
+    let line = logged.line("request");
+    assert_eq!((&line["path"], &line["status"]), (&"/metrics".into(), &401.into()), "{line}");
     assert!(!logged.rest().contains("/healthz"));
 }
 
@@ -150,13 +156,11 @@ async fn a_stream_has_one_line_when_it_ends() {
     assert_eq!(line["events"], 1, "{line}");
     assert!(line["bytes"].as_u64().is_some_and(|bytes| bytes > 5), "{line}");
     assert!(line["seconds"].as_f64().is_some_and(|seconds| seconds < 60.0), "{line}");
-    // The request that opened the stream has no line of its own.
-    assert!(!logged.text.contains(r#""path":"/events","status":200,"peer":"127.0.0.1","#));
-
     let revoked = logged.site.subscribe(request.clone()).await;
     logged.site.revoke("client=ada").await;
     drop(revoked.rest().await);
     assert_eq!(logged.line("stream ended")["reason"], "revoked");
+    // A request that opens a stream has no line of its own.
     assert!(!logged.text.lines().any(|line| line.contains("\"GET\"") && line.contains("/events")));
 }
 
@@ -184,21 +188,28 @@ async fn no_line_has_a_secret_or_a_character_that_changes_a_terminal() {
     let cookie = Request::get("/events?topic=news").header("Cookie", format!("downlink={token}x"));
     assert_eq!(cookie.ask(site.public()).await.status, 200);
     let escapes = "/ev%1b%5b31m?topic=%1b%5b31m%c2%9b31m%e2%80%ae&client=%0d%0aforged";
-    let strange = Request::get(escapes).header("User-Agent", "a\u{9b}31m\u{202e}");
+    let strange =
+        Request::get(escapes).header("User-Agent", "a\u{9b}31m\u{202e}\u{ad}\u{200b}\u{e0041}");
     let strange = strange.header("X-Request-Id", "\u{9b}\u{2066}");
     assert_eq!(strange.ask(site.public()).await.status, 404);
     let lines = logged.rest();
     assert!(lines.contains("/ev%1b%5b31m"), "{lines}");
     for secret in [&*ticket, &key, &token, "the data of an event"] {
-        let part = &secret[secret.len() - 12..];
-        assert!(!lines.contains(part), "{part} in {lines}");
+        // A line may contain a part of a secret, because long texts are shortened. The first bytes
+        // of a ticket and of a token are not secret.
+        let from = if secret.len() > 100 { 60 } else { 0 };
+        for part in secret.as_bytes()[from..].chunks_exact(12) {
+            let part = std::str::from_utf8(part).expect("ASCII");
+            assert!(!lines.contains(part), "{part} in {lines}");
+        }
     }
     // The lines were parsed, so an escaped character would appear here as itself.
     let values: Vec<Value> =
         lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     for text in values.iter().filter_map(Value::as_object).flatten().filter_map(|(_, v)| v.as_str())
     {
-        let is_dangerous = |c: char| c.is_control() || ('\u{202a}'..='\u{2069}').contains(&c);
+        let hidden = ['\u{ad}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{e0041}'];
+        let is_dangerous = |c: char| c.is_control() || hidden.contains(&c);
         assert!(!text.contains(is_dangerous), "{text:?}");
     }
 }
@@ -230,10 +241,11 @@ async fn limits_and_refusals_are_logged_by_rate() {
         assert_eq!(guess().ask(logged.site.admin()).await.status, 401);
     }
     let lines = logged.rest();
-    let of_keys = lines.lines().filter(|line| {
-        line.contains("requests were refused by access control") && line.contains("key_unknown")
-    });
-    assert_eq!(of_keys.count(), 1, "a second line within a minute: {lines}");
+    let of_keys = lines.lines().filter(|line| line.contains("refused by access control"));
+    let counts =
+        of_keys.map(|line| serde_json::from_str::<Value>(line).expect("JSON")["count"].as_u64());
+    // The second line comes at the end of the server. In between, no line comes within a minute.
+    assert_eq!(counts.collect::<Vec<_>>(), [Some(first), Some(23 - first)], "{lines}");
 }
 
 #[tokio::test]
@@ -274,9 +286,12 @@ async fn a_gap_and_a_stalled_reader_are_logged() {
     stalled.write_all(request.as_bytes()).await.expect("the connection is open");
     let metric = "downlink_disconnects_total{reason=\"stalled\"}";
     let big = "x".repeat(60_000);
-    while logged.site.metric(metric).await == "0" {
-        logged.site.publish("topic=news", &big).await;
-    }
+    patiently(async {
+        while logged.site.metric(metric).await == "0" {
+            logged.site.publish("topic=news", &big).await;
+        }
+    })
+    .await;
     let line = logged.line("streams were cut");
     assert_eq!((&line["reason"], &line["level"]), (&"stalled".into(), &"WARN".into()), "{line}");
     drop(stalled);
@@ -294,14 +309,37 @@ async fn a_log_that_nobody_reads_stops_no_request() {
     let _unread = child.stderr.take().expect("the stream is piped");
     site.replace_by(Program::greeted(child));
     let agent = "x".repeat(160);
-    let mut left_out = "0".to_owned();
-    while left_out == "0" {
-        for _ in 0..500 {
-            let request = Request::get("/nothing").header("User-Agent", &*agent);
-            assert_eq!(request.ask(site.public()).await.status, 404);
+    patiently(async {
+        while site.metric("downlink_log_lines_dropped_total").await == "0" {
+            for _ in 0..500 {
+                let request = Request::get("/nothing").header("User-Agent", &*agent);
+                assert_eq!(request.ask(site.public()).await.status, 404);
+            }
         }
-        left_out = site.metric("downlink_log_lines_dropped_total").await;
-    }
+    })
+    .await;
+    // The server ends, although it cannot write its last lines.
+    site.stop();
+}
+
+/// A client that leaves before it has an answer must not leave the log without a line.
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_is_logged() {
+    let mut logged = Logged::start(&[]);
+    let Place::Tcp(address) = logged.site.admin() else { panic!("the listener is on TCP") };
+    let mut io = TcpStream::connect(address).await.expect("the server listens");
+    let publish =
+        Request::post("/events?topic=rooms/1", "").bearer(&logged.site.keys.publish_key());
+    let head = publish.text(logged.site.admin(), "Content-Length: 5\r\nExpect: 100-continue\r\n");
+    io.write_all(head.as_bytes()).await.expect("the connection is open");
+    // With this answer, the server asks for the body, so the request is in progress.
+    let mut answer = [0; 12];
+    patiently(io.read_exact(&mut answer)).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    drop(io);
+    let line = logged.line("request");
+    assert_eq!(line["topics"], "rooms/1", "{line}");
+    assert!(line["status"] == Value::Null || line["status"] == 400, "{line}");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub struct Connection {
     pub age: Duration,
     /// The number of events that the subscription has read, or 4,294,967,295 if there are more.
     pub events: u64,
-    /// The size of these events as they are sent to the client, in bytes.
+    /// The size of these events as the hub encoded them, in bytes.
     pub bytes: u64,
     /// How many events the subscription is behind. See
     /// [`ClientOverview::lag`](super::ClientOverview).
