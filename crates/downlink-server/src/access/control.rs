@@ -8,7 +8,7 @@ use std::{
     io,
     pin::pin,
     sync::{Arc, Once, OnceLock},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::anyhow;
@@ -59,6 +59,10 @@ pub struct Control {
     /// again.
     changed: Notify,
 }
+
+/// A revocation applies to all answers of the app from its millisecond and before. After this time,
+/// the app is asked in a later millisecond.
+const REVOCATION_OVER: Duration = Duration::from_millis(2);
 
 /// The parts of a request that can contain a credential.
 pub(crate) struct Credentials<'a> {
@@ -302,8 +306,17 @@ impl Control {
         // If a revocation came while the app answered, the grant counts as revoked. With this
         // grant, an `EventSource` would get a 204 and never reconnect. But the user may still have
         // rights to read, so the server asks the app again.
-        if granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question)) {
+        let is_revoked = |granted: &Result<Verified, Answer>| {
+            granted.as_ref().is_ok_and(|granted| self.is_revoked(granted, question))
+        };
+        if is_revoked(&granted) {
+            sleep(REVOCATION_OVER).await;
             granted = ask.grant(question).await.map(verified);
+            // A further revocation may have come meanwhile, or the clock was set back. The client
+            // tries again later.
+            if is_revoked(&granted) {
+                return Some(Err(Answer::Unavailable));
+            }
         }
         // A reload may have replaced the app meanwhile. The answer of the old app gives no rights.
         if !self.rules().ask.as_ref().is_some_and(|now| now.is_same(&ask)) {

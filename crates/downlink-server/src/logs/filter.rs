@@ -2,7 +2,8 @@
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::ACCESS;
+/// The target of the lines about requests and streams.
+pub(super) const ACCESS: &str = "access";
 
 /// The crates of the server. The targets of their lines begin with this text.
 const OWN: &str = "downlink";

@@ -2,7 +2,7 @@
 //!
 //! A line never blocks a request: a thread of its own writes the lines ([`queue`]).
 //!
-//! Lines about requests have the target [`ACCESS`], so the setting `--log` can turn them off alone.
+//! Lines about requests have the target [`ACCESS`](filter::ACCESS), so the setting `--log` can turn them off alone.
 //! Text from clients is cleaned before it gets into a line ([`text`]). No line contains the query
 //! of a request, a cookie or a header with a credential.
 
@@ -16,7 +16,6 @@ use std::{
     io::{self, IsTerminal as _, Write},
     panic,
     sync::OnceLock,
-    time::Duration,
 };
 
 use tracing_subscriber::{
@@ -36,9 +35,6 @@ pub(crate) use self::{
     requesters::{Requester, StreamLines},
     text::is_hidden,
 };
-
-/// The target of the lines about requests.
-pub(crate) const ACCESS: &str = "access";
 
 /// The queue of the program. Empty until the log begins.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -126,9 +122,4 @@ fn stderr() -> io::Result<impl Write + Send> {
 /// The number of lines that were left out since the start of the server.
 pub(crate) fn left_out() -> u64 {
     QUEUE.get().map_or(0, Queue::left_out)
-}
-
-/// A time in seconds, with a precision of a microsecond.
-fn seconds(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1e6
 }

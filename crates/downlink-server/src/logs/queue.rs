@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::ACCESS;
+use super::filter::ACCESS;
 
 /// The maximum size of the waiting lines about requests. With lines of 400 bytes, these are 10,000
 /// lines, so a restart of a proxy with 10,000 streams leaves out no line.

@@ -11,10 +11,9 @@ use downlink::serve::PeerAddr;
 use downlink_access::KeyId;
 
 use super::{
-    ACCESS,
+    filter::ACCESS,
     requesters::{Peer, request_id},
-    seconds,
-    text::{self, NAME_CHARS_MAX, cleaned},
+    text::{self, NAME_CHARS_MAX, cleaned, seconds},
 };
 use crate::access::ClientAddress;
 

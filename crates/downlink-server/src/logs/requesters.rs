@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use super::{
-    ACCESS, seconds,
-    text::{self, NAME_CHARS_MAX, cleaned},
+    filter::ACCESS,
+    text::{self, NAME_CHARS_MAX, cleaned, seconds},
 };
 
 /// The requester of a request.

@@ -1,4 +1,6 @@
-//! Text from clients, as it may appear in a line of the log.
+//! Values in a line of the log: text from clients, and times.
+
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 
@@ -78,6 +80,11 @@ pub(super) fn user_agent(value: &HeaderValue) -> String {
 
 /// The maximum number of characters of one name in a line.
 pub(super) const NAME_CHARS_MAX: usize = 128;
+
+/// A time in seconds, with a precision of a microsecond.
+pub(super) fn seconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
+}
 
 #[cfg(test)]
 mod tests {
