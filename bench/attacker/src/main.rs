@@ -20,10 +20,7 @@ use std::{
     env,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -286,7 +283,7 @@ impl Attack {
     fn wait_for(&mut self, mut peer: Peer, now: Instant) {
         let request = match self.kind {
             Kind::OversizedHeads => &self.oversized,
-            Kind::HalfOpen if peer.source % 5 == 0 => &self.among,
+            Kind::HalfOpen if peer.source.is_multiple_of(5) => &self.among,
             _ => &self.aside,
         };
         peer.send(request);
@@ -354,13 +351,12 @@ impl Counts {
     }
 }
 
-/// True after the end of stdin.
-fn end_of_input() -> Arc<AtomicBool> {
-    let ended = Arc::new(AtomicBool::new(false));
-    let ends = Arc::clone(&ended);
+/// A channel that is closed at the end of stdin.
+fn end_of_input() -> Receiver<()> {
+    let (open, ended) = mpsc::channel();
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        ends.store(true, Ordering::Relaxed);
+        drop(open);
     });
     ended
 }
@@ -375,7 +371,7 @@ fn main() -> io::Result<()> {
     let interval = Duration::from_secs(1) / kind.rate();
     let began = Instant::now();
     let (mut next, mut is_ready) = (began, false);
-    while !ended.load(Ordering::Relaxed) {
+    while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
         let now = Instant::now();
         if now > next + LATE {
             let late = (now - next).as_nanos() / interval.as_nanos();
@@ -391,7 +387,6 @@ fn main() -> io::Result<()> {
             is_ready = true;
             writeln!(io::stdout(), "ready")?;
         }
-        thread::sleep(TICK);
     }
     writeln!(io::stdout(), "{}", attack.counts.json())
 }

@@ -58,10 +58,15 @@ const SAMPLE: Duration = Duration::from_millis(200);
 /// without events after a keep-alive (15 s) and the time for a stalled write (10 s).
 const CLOSED_WITHIN: Duration = Duration::from_secs(60);
 
+/// The time from the end of the last connection of an attack to the last look at the memory.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// The labels of the three runs.
 const QUIET: &str = "downlink";
 const BESIDE: &str = "downlink-beside";
 const ATTACKED: &str = "downlink-attacked";
+
+const CONNECTIONS_OPEN: &str = "downlink_connections";
 
 const P50: &str = "/latency_us/p50";
 const P99: &str = "/latency_us/p99";
@@ -183,8 +188,12 @@ fn run(round: &Round<'_>, attack: &str, target: Target) -> anyhow::Result<Value>
     let mut report = round.report(&mut round.tool(&load, &running), &load, &running)?;
     let attack = attack.map(Attack::end).transpose()?;
     let left = connections_left(&running)?;
-    // The allocator gives free memory back to the system after a short while.
-    thread::sleep(Duration::from_secs(2));
+    // The allocator gives free memory back to the system after a short while, if the server has
+    // something to do.
+    let closed = Instant::now();
+    while closed.elapsed() < SETTLE {
+        metric(&running, CONNECTIONS_OPEN)?;
+    }
     let (most, after) = (memory.end(), resident_of(&running)?);
     let without = round.figure(QUIET, "/resident_mib/max");
     report["resident_mib"] = json!({
@@ -310,11 +319,10 @@ fn connections_left(running: &Running) -> anyhow::Result<f64> {
     let began = Instant::now();
     loop {
         // The connection of this request counts too.
-        let left = metric(running, "downlink_connections")? - 1.0;
+        let left = metric(running, CONNECTIONS_OPEN)? - 1.0;
         if left <= 0.0 || began.elapsed() > CLOSED_WITHIN {
             return Ok(left);
         }
-        thread::sleep(SAMPLE);
     }
 }
 
