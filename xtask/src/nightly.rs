@@ -4,7 +4,7 @@ use crate::command::{self, command};
 use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{browser, ci, dist, package};
+use crate::{browser, ci, dist, package, schemathesis};
 
 /// The duration of each torture test in seconds. A torture test drops connections, stalls readers
 /// or restarts servers under load. In `ci` each test uses its own default.
@@ -42,6 +42,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
         Step::new("loom", ci::loom),
         Step::new("package", package::verify),
         Step::new("dist", dist::check),
+        Step::new("schemathesis", schemathesis::check),
     ];
     for target in workspace.fuzz_targets()? {
         let name = format!("fuzz-{}", target.name);

@@ -27,7 +27,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Skipped(why));
     }
     browser::build(workspace)?;
-    let server = Server::start(workspace)?;
+    let server = Server::start(workspace, &["dev", "--listen", "127.0.0.1:0", "--store", "none"])?;
     let mut subscriber = server.get("/events?topic=checked", "")?;
     let mut first = String::new();
     subscriber.read_line(&mut first).context("the subscription got no answer")?;
@@ -66,19 +66,18 @@ fn lint(mut tool: Command, metrics: &str) -> anyhow::Result<()> {
     written.context("the tool did not read all of the metrics")
 }
 
-/// A new server on a free port, with its history in memory. When this value is dropped, the server
-/// is killed.
-struct Server {
+/// A new server on a free port. When this value is dropped, the server is killed.
+pub(crate) struct Server {
     process: Child,
     /// Host and port.
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(workspace: &Workspace) -> anyhow::Result<Self> {
+    /// Starts the server with these arguments, and waits until it listens.
+    pub(crate) fn start(workspace: &Workspace, words: &[&str]) -> anyhow::Result<Self> {
         let program = workspace.target.join("debug/downlink");
-        let words = ["dev", "--listen", "127.0.0.1:0", "--store", "none"];
-        let mut command = command(Path::new("/"), program, &words);
+        let mut command = command(Path::new("/"), program, words);
         let line = command::line(&command);
         println!("$ {line}");
         command.stdout(Stdio::piped());

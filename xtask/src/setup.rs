@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use crate::browser;
 use crate::command::{self, command};
+use crate::schemathesis;
 use crate::snippets;
 use crate::steps::Verdict;
 use crate::workspace::Workspace;
@@ -48,6 +49,7 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
             "kubectl-validate",
             validate.map_or_else(Readiness::Missing, |_| Readiness::Ready),
         ));
+        tools.push(("schemathesis", schemathesis::installed(workspace)));
         tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
         tools.push(("cargo-fuzz", fuzzing(workspace)));
     }

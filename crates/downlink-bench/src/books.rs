@@ -27,6 +27,8 @@ pub(super) struct Books {
     pub(super) counts: Counts,
     /// The latency of the events that were due in the measured period.
     pub(super) latency_ns: Histogram<u64>,
+    /// The time from the moment at which an event should be published to the server's answer.
+    pub(super) answer_ns: Histogram<u64>,
     pub(super) published: u64,
     /// The numbers of the events that the server refused or did not answer. No connection has to
     /// get these events.
@@ -53,13 +55,14 @@ pub(super) struct MeasuredCounts {
     pub(super) acknowledged: u64,
 }
 
-/// A published event: its topic, the number of connections that have to get it, and its number in
-/// the run.
+/// A published event: its topic, the number of connections that have to get it, its number in the
+/// run, and the time at which it should be published.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopicPosition {
     pub(super) topic: usize,
     pub(super) deliveries: u64,
     pub(super) number: u64,
+    pub(super) due_ns: u64,
 }
 
 impl Books {
@@ -70,6 +73,7 @@ impl Books {
             pace,
             counts: Counts::default(),
             latency_ns: Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)?,
+            answer_ns: Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)?,
             published: 0,
             refused: HashSet::new(),
             refused_may_arrive: false,
@@ -115,13 +119,17 @@ impl Books {
         self.measured.published += u64::from(self.period.contains(&now_ns));
         self.counts.expected += deliveries;
         self.pace.published(deliveries, now_ns);
-        (TopicPosition { topic, deliveries, number }, EventRecord { run: self.run, number, due_ns })
+        let place = TopicPosition { topic, deliveries, number, due_ns };
+        (place, EventRecord { run: self.run, number, due_ns })
     }
 
-    /// Records that the server acknowledged this many events.
-    pub(super) fn acknowledge(&mut self, events: usize, now_ns: u64) {
+    /// Records that the server acknowledged these events.
+    pub(super) fn acknowledge(&mut self, events: &[TopicPosition], now_ns: u64) {
         if self.period.contains(&now_ns) {
-            self.measured.acknowledged += events as u64;
+            self.measured.acknowledged += events.len() as u64;
+        }
+        for event in events.iter().filter(|event| self.period.contains(&event.due_ns)) {
+            self.answer_ns.saturating_record(now_ns.saturating_sub(event.due_ns).max(1));
         }
     }
 
@@ -251,11 +259,14 @@ mod tests {
         let mut seen = up(&mut books, 0);
         books.measure(1_000..2_000);
         for (due, now) in [(999, 1_500), (1_000, 1_500), (1_999, 4_999), (2_000, 5_000)] {
-            let (_, record) = books.publish(due, now);
+            let (place, record) = books.publish(due, now);
+            books.acknowledge(&[place], now + 1_000);
             books.deliver(&mut seen, 0, record, now);
         }
         assert_eq!(books.latency_ns.len(), 2);
         assert!(books.latency_ns.equivalent(books.latency_ns.max(), 3_000));
+        assert_eq!(books.answer_ns.len(), 2);
+        assert!(books.answer_ns.equivalent(books.answer_ns.max(), 4_000));
         assert_eq!(books.measured.deliveries, 2);
     }
 }

@@ -338,9 +338,9 @@ impl<'a> LoadRun<'a> {
         let now_ns = self.now_ns();
         let publisher = &mut self.publishers[number];
         let acknowledged = mem::take(&mut publisher.acknowledged);
-        if acknowledged > 0 {
+        if !acknowledged.is_empty() {
             self.troubles.failures = 0;
-            self.reading.books.acknowledge(acknowledged, now_ns);
+            self.reading.books.acknowledge(&acknowledged, now_ns);
         }
         if let Some(failure) = publisher.failure.take() {
             self.troubles.failures += 1;

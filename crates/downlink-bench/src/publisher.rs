@@ -18,8 +18,8 @@ pub(super) struct PublisherConnection {
     state: PublisherState,
     /// The newest failure, until the load takes it out of this field.
     pub(super) failure: Option<Failure>,
-    /// The number of events that were acknowledged since the load last set this number to 0.
-    pub(super) acknowledged: usize,
+    /// The events that were acknowledged since the load last took them out of this field.
+    pub(super) acknowledged: Vec<TopicPosition>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl PublisherConnection {
     /// Begins to connect.
     pub(super) fn open(plan: &Plan, token: Token, registry: &Registry) -> io::Result<Self> {
         let connection = HttpConnection::open(plan.publish_address, Vec::new(), token, registry)?;
-        Ok(Self { connection, state: PublisherState::Connecting, failure: None, acknowledged: 0 })
+        let (state, acknowledged) = (PublisherState::Connecting, Vec::new());
+        Ok(Self { connection, state, failure: None, acknowledged })
     }
 
     /// True if the connection can send a request now.
@@ -98,7 +99,7 @@ impl PublisherConnection {
     }
 
     fn take_answer(&mut self, is_closed: bool) {
-        let PublisherState::Waiting(places) = &self.state else {
+        let PublisherState::Waiting(places) = &mut self.state else {
             // Some servers send a response (408) before they close an idle connection. This
             // response answers no request, so it is ignored.
             if is_closed {
@@ -113,7 +114,7 @@ impl PublisherConnection {
             .filter(|_| is_closed || self.connection.response.is_ended());
         match head {
             Some(head) if (200..300).contains(&head.status) => {
-                self.acknowledged += places.len();
+                self.acknowledged.append(places);
                 self.state = if head.closes || is_closed {
                     PublisherState::Broken
                 } else {

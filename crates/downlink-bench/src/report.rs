@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
@@ -57,6 +58,8 @@ pub(super) struct LoadReport {
     pub(super) deliveries_per_s: f64,
     deliveries_per_read: f64,
     pub(super) latency_us: Latency,
+    /// The time to the server's answer to a publish.
+    answer_us: Latency,
     window_stalls: u64,
     generator_busy_share: f64,
     generator_limited: bool,
@@ -64,8 +67,8 @@ pub(super) struct LoadReport {
     problem: Option<String>,
 }
 
-/// The time from the moment at which an event should be published to the read that contained the
-/// event.
+/// Times that begin when an event should be published. The latency of an event ends with the read
+/// that contained the event.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: f64,
@@ -145,7 +148,8 @@ impl LoadReport {
             acknowledged_per_s: books.measured.acknowledged as f64 / seconds,
             deliveries_per_s: deliveries / seconds,
             deliveries_per_read: deliveries / (books.measured.reads as f64).max(1.0),
-            latency_us: Latency::new(books),
+            latency_us: Latency::new(&books.latency_ns),
+            answer_us: Latency::new(&books.answer_ns),
             window_stalls: books.pace.stalls(),
             generator_busy_share: busy_share,
             generator_limited: busy_share > BUSY_LIMIT,
@@ -186,14 +190,14 @@ fn quiet_figures(books: &Books) -> QuietFigures {
         duplicated: counts.duplicated,
         out_of_order: counts.out_of_order,
         flawless: counts.is_flawless(true),
-        latency_us: Latency::new(books),
+        latency_us: Latency::new(&books.latency_ns),
     }
 }
 
 impl Latency {
-    fn new(books: &Books) -> Self {
-        let us = |share| books.latency_ns.value_at_quantile(share) as f64 / 1e3;
-        let max = books.latency_ns.max() as f64 / 1e3;
+    fn new(times_ns: &Histogram<u64>) -> Self {
+        let us = |share| times_ns.value_at_quantile(share) as f64 / 1e3;
+        let max = times_ns.max() as f64 / 1e3;
         Self { p50: us(0.5), p99: us(0.99), p99_9: us(0.999), max }
     }
 
@@ -268,6 +272,8 @@ impl LoadReport {
         for (name, ms) in [("p50", p50), ("p99", p99), ("p99.9", p99_9), ("max", max)] {
             row(f, &format!("latency {name}"), format_args!("{ms:.3} ms"))?;
         }
+        let Latency { p50, p99, .. } = self.answer_us.in_ms();
+        row(f, "publish answered", format_args!("p50 {p50:.3} ms, p99 {p99:.3} ms"))?;
         if let Some(server) = self.server {
             let (share, each) = (server.cpu_share * 100.0, server.cpu_us_per_delivery);
             let user = server.cpu_user_us_per_delivery;

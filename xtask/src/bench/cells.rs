@@ -1,6 +1,7 @@
 //! The cells. A cell is one measurement: its loads and servers, its figures, and the bars. A bar is
 //! the limit for a figure. A figure without a bar is shown, but not judged.
 
+use super::attacks::{CHURN, HALF_OPEN, OVERSIZED_HEADS, SLOW_HEADS};
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
 use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
@@ -49,8 +50,23 @@ const fn everything(_: &Round<'_>) -> Option<&'static str> {
     None
 }
 
-pub(super) const CELLS: [Cell; 12] = [
-    IDLE, RATE, WINDOW, LATENCY, STALLED, TOPICS, CONNECTS, LARGE, DURABLE, REPLAY, COMEBACK, OPEN,
+pub(super) const CELLS: [Cell; 16] = [
+    IDLE,
+    RATE,
+    WINDOW,
+    LATENCY,
+    STALLED,
+    TOPICS,
+    CONNECTS,
+    LARGE,
+    DURABLE,
+    REPLAY,
+    COMEBACK,
+    OPEN,
+    SLOW_HEADS,
+    HALF_OPEN,
+    OVERSIZED_HEADS,
+    CHURN,
 ];
 
 const IDLE: Cell = Cell {

@@ -8,6 +8,7 @@
 //! figures come from `downlink bench`, except the kernel's memory for sockets, which comes from
 //! `ss`. A missed bar is reported, but the command does not fail.
 
+mod attacks;
 mod cells;
 mod machine;
 mod open;
@@ -62,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ve
         let (text, said) = told(cell, result);
         print!("\n{text}");
         bench.write(&text)?;
-        let _ = writeln!(summary, "{:<9} {said}", cell.name);
+        let _ = writeln!(summary, "{:<15} {said}", cell.name);
     }
     println!("\n{summary}\nwritten: {}", bench.record.with_extension("md").display());
     Ok(verdict)
@@ -81,9 +82,9 @@ fn chosen(choice: &Choice) -> anyhow::Result<Vec<&'static Cell>> {
 fn list() -> String {
     let mut text = String::new();
     for cell in &CELLS {
-        let _ = writeln!(text, "{:<9} {}", cell.name, cell.what);
+        let _ = writeln!(text, "{:<15} {}", cell.name, cell.what);
     }
-    let _ = writeln!(text, "{QUICK_NAME:<9} short runs of all cells, not recorded (or --quick)");
+    let _ = writeln!(text, "{QUICK_NAME:<15} short runs of all cells, not recorded (or --quick)");
     text.push_str("--only takes one cell, or several with commas between them\n");
     text
 }

@@ -22,13 +22,16 @@ pub(super) struct Load {
     seconds: Option<u64>,
     is_watched: bool,
     is_drawn: bool,
+    /// True if the load tool has real-time priority, and sleeps while nothing happens.
+    is_real_time: bool,
 }
 
 impl Load {
     /// A load on this many subscriptions.
     pub(super) fn on(connections: u64) -> Self {
         let words = vec!["--connections".to_owned(), connections.to_string()];
-        Self { words, query: "", seconds: None, is_watched: false, is_drawn: false }
+        let (is_watched, is_drawn, is_real_time) = (false, false, false);
+        Self { words, query: "", seconds: None, is_watched, is_drawn, is_real_time }
     }
 
     /// Publishes at the highest possible rate, with at most this many events in flight.
@@ -70,6 +73,13 @@ impl Load {
         self
     }
 
+    /// Gives the load tool real-time priority. Other programs can use its processor only while
+    /// nothing happens.
+    pub(super) fn in_real_time(mut self) -> Self {
+        self.is_real_time = true;
+        self
+    }
+
     fn command(&self, programs: &Programs<'_>, to: &Aim<'_>, seconds: u64) -> Command {
         let Aim { url, pid, again } = to;
         let seconds = self.seconds.unwrap_or(seconds);
@@ -82,11 +92,12 @@ impl Load {
         if !published_to {
             words.extend(["--publish-url".into(), format!("{url}/events?topic={{topic}}")]);
         }
-        if programs.is_pinned {
+        if programs.is_pinned && !self.is_real_time {
             words.push("--spin".into());
         }
         let fill = |word: &String| word.replace("{url}", url).replace("{again}", again);
-        programs.tool(&words.iter().map(fill).collect::<Vec<_>>())
+        let tool = programs.tool(&words.iter().map(fill).collect::<Vec<_>>());
+        if self.is_real_time { programs.in_real_time(tool) } else { tool }
     }
 }
 
@@ -125,9 +136,7 @@ impl Round<'_> {
     ) -> anyhow::Result<()> {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let running = self.programs.start(server, &flags)?;
-        let pid = running.pid().to_string();
-        let aim = Aim { url: &running.url, pid: &pid, again: &running.again };
-        let mut tool = load.command(self.programs, &aim, self.seconds);
+        let mut tool = self.tool(load, &running);
         if load.is_drawn
             && let Some(pictures) = &self.pictures
         {
@@ -141,7 +150,20 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn report(&self, tool: &mut Command, load: &Load, running: &Running) -> anyhow::Result<Value> {
+    /// The command that puts a load on a server.
+    pub(super) fn tool(&self, load: &Load, running: &Running) -> Command {
+        let pid = running.pid().to_string();
+        let aim = Aim { url: &running.url, pid: &pid, again: &running.again };
+        load.command(self.programs, &aim, self.seconds)
+    }
+
+    /// Runs the load tool, and returns its report.
+    pub(super) fn report(
+        &self,
+        tool: &mut Command,
+        load: &Load,
+        running: &Running,
+    ) -> anyhow::Result<Value> {
         let watch = load.is_watched.then(|| Watch::start(self.programs, running)).transpose()?;
         let text = command::output(tool)?;
         let mut report: Value = serde_json::from_str(&text).context("the report is not JSON")?;
@@ -193,7 +215,8 @@ impl Round<'_> {
         Ok(folder.join(name))
     }
 
-    fn keep(&mut self, label: &str, report: Value) {
+    /// Keeps the report of a run under the label.
+    pub(super) fn keep(&mut self, label: &str, report: Value) {
         println!("{label:<28} {}{}", summary(&report), remarks(&report));
         self.reports.push((label.to_owned(), report));
     }

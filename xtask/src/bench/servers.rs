@@ -26,6 +26,18 @@ pub(super) struct Server {
     words: &'static [&'static str],
     /// A flag and its default value. A run may set the flag to another value.
     usual: &'static [&'static str],
+    place: Place,
+}
+
+/// The processor of a server, and its priority.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// The server's processor.
+    Own,
+    /// The server's processor. Programs without real-time priority have to wait for the server.
+    OwnInRealTime,
+    /// The load tool's processor.
+    BesideTool,
 }
 
 /// Our server.
@@ -35,7 +47,13 @@ pub(super) const DOWNLINK: Server = Server {
     binary: "downlink",
     words: &["dev", "--listen"],
     usual: &["--store", "none"],
+    place: Place::Own,
 };
+/// Our server with access control and real-time priority.
+pub(super) const SERVE: Server =
+    Server { words: &["serve", "--listen"], place: Place::OwnInRealTime, ..DOWNLINK };
+/// The same server, on the load tool's processor.
+pub(super) const SERVE_BESIDE: Server = Server { place: Place::BesideTool, ..SERVE };
 /// The floor: a server that only writes each event to all sockets in a loop. It shows the cost of
 /// the writes alone.
 pub(super) const FLOOR: Server = Server {
@@ -44,6 +62,7 @@ pub(super) const FLOOR: Server = Server {
     binary: "bench-floor",
     words: &["serve"],
     usual: &[],
+    place: Place::Own,
 };
 /// A server that streams with axum in the usual way.
 pub(super) const AXUM: Server = Server {
@@ -52,7 +71,11 @@ pub(super) const AXUM: Server = Server {
     binary: "bench-axum",
     words: &[],
     usual: &[],
+    place: Place::Own,
 };
+/// The program that attacks a server.
+const ATTACKER: &str = "bench-attacker";
+const ATTACKER_MANIFEST: &str = "bench/attacker/Cargo.toml";
 /// All servers, in the order in which they are measured.
 pub(super) const SERVERS: [&Server; 3] = [&DOWNLINK, &FLOOR, &AXUM];
 
@@ -68,10 +91,11 @@ pub(super) struct Programs<'a> {
 
 impl<'a> Programs<'a> {
     pub(super) fn build(workspace: &'a Workspace) -> anyhow::Result<Self> {
-        for server in SERVERS {
-            let words = ["build", "--release", "--manifest-path", server.manifest, "--bin"];
+        let servers = SERVERS.map(|server| (server.manifest, server.binary));
+        for (manifest, binary) in servers.into_iter().chain([(ATTACKER_MANIFEST, ATTACKER)]) {
+            let words = ["build", "--release", "--manifest-path", manifest, "--bin"];
             let mut build = workspace.cargo(&words);
-            build.arg(server.binary).arg("--target-dir").arg(&workspace.target);
+            build.arg(binary).arg("--target-dir").arg(&workspace.target);
             command::run(&mut build)?;
         }
         let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -111,7 +135,23 @@ impl<'a> Programs<'a> {
 
     /// The command that runs a server on its processor.
     pub(super) fn server(&self, server: &Server, words: &[String]) -> Command {
-        self.on(SERVER_CPU, server.binary, words)
+        match server.place {
+            Place::Own => self.on(SERVER_CPU, server.binary, words),
+            Place::OwnInRealTime => self.in_real_time(self.on(SERVER_CPU, server.binary, words)),
+            Place::BesideTool => self.on(TOOL_CPU, server.binary, words),
+        }
+    }
+
+    /// The command that runs the attacker on the load tool's processor.
+    pub(super) fn attacker(&self, words: &[String]) -> Command {
+        self.on(TOOL_CPU, ATTACKER, words)
+    }
+
+    /// Gives a command real-time priority, which needs root.
+    pub(super) fn in_real_time(&self, command: Command) -> Command {
+        let mut first = command::command(&self.workspace.root, "chrt", &["--fifo", "10"]);
+        first.arg(command.get_program()).args(command.get_args());
+        first
     }
 
     /// The command that runs a program on this processor, with the highest possible limit of open

@@ -48,6 +48,12 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
+    if headers.contains_key("idempotency-key") {
+        return Err(bad_request(
+            "Idempotency-Key is for one event, but the body is a batch: remove the header, and give \
+             each event an id.",
+        ));
+    }
     content::check(&headers)?;
     // The server reads the body only for a client that has a credential and has not reached its
     // limit of publishes. Other clients must not make it read a large body.

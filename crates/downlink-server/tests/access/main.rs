@@ -18,6 +18,8 @@ mod asking;
 mod attacks;
 mod cells;
 mod credentials;
+#[cfg(target_os = "linux")]
+mod floods;
 mod hosts;
 mod key_sets;
 mod limits;

@@ -82,6 +82,16 @@ async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
     }
 }
 
+/// The server cannot repeat the answer to a batch. A publisher that sends a key would publish the
+/// batch twice without noticing.
+#[tokio::test]
+async fn a_batch_with_an_idempotency_key_is_refused() {
+    let server = Server::start().await;
+    let with_key = ("POST", "/events/batch", "Idempotency-Key: k\r\n");
+    let line = r#"{"topic":"a","data":1}"#;
+    server.refuses(with_key, line, (400, "Idempotency-Key is for one event")).await;
+}
+
 #[tokio::test]
 async fn empty_batches_and_parameters_are_refused() {
     let server = Server::start().await;
