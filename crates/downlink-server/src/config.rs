@@ -176,7 +176,8 @@ pub struct Settings {
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
     /// The level of the log on stderr: error, warn, info, debug, trace, or a list such as
-    /// info,access=off, which leaves out the lines about requests and streams.
+    /// info,access=debug. With info, the log has streams that have ended and requests that were
+    /// refused. access=debug adds requests that succeed, and access=off leaves all of them out.
     #[arg(long, env = "DOWNLINK_LOG", value_name = "LEVEL", default_value = "info", value_parser = parse_log)]
     pub log: String,
     /// The form of the log: lines for people, or a JSON object on each line. An error that ends the

@@ -57,7 +57,7 @@ use crate::{
 /// The text at the end of `--help`.
 const AFTER_HELP: &str = "\
 DOWNLINK_LOG or --log sets the level of a server's log on stderr: error, warn, info (the default), \
-debug, trace, or a list such as info,access=off.
+debug, trace, or a list such as info,access=debug.
 
 Exit codes: 0 for success, 1 for a failure, 2 for a wrong command line, 78 for a setting that \
 cannot be used.";

@@ -1,5 +1,8 @@
 //! The line about a request. A request that opens a stream has no line of its own: the line of the
 //! stream is written when the stream ends.
+//!
+//! The line of a request that succeeds has the level `debug`. It takes half as much processor time
+//! as a publish, and nobody reads it until something is wrong.
 
 use std::time::Instant;
 
@@ -16,10 +19,6 @@ use super::{
     text::{self, NAME_CHARS_MAX, cleaned, seconds},
 };
 use crate::access::ClientAddress;
-
-/// Health checks, and the files of the page. If they succeed, their lines have the level `debug`,
-/// because a supervisor and a monitoring system ask for them every few seconds.
-const QUIET: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/", "/downlink.js"];
 
 /// The length of a valid `traceparent` (W3C Trace Context, section 3.2).
 const TRACEPARENT_BYTES: usize = 55;
@@ -130,7 +129,7 @@ impl RequestLine {
                 )
             };
         }
-        match is_quiet(method, uri) && status.is_some_and(|status| status < 400) {
+        match status.is_some_and(|status| status < 400) {
             true => line!(debug),
             false => line!(info),
         }
@@ -143,11 +142,6 @@ impl Drop for RequestLine {
             self.line(None, Some("client_left"), None, None);
         }
     }
-}
-
-fn is_quiet(method: &Method, uri: &Uri) -> bool {
-    *method == Method::OPTIONS
-        || matches!(*method, Method::GET | Method::HEAD) && QUIET.contains(&uri.path())
 }
 
 fn is_traceparent(value: &HeaderValue) -> bool {
@@ -165,12 +159,5 @@ mod tests {
         assert!(is("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
         assert!(!is("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"));
         assert!(!is("00-0af7651916cd43dd8448eb211c80319c b7ad6b7169203331-01"));
-    }
-
-    #[test]
-    fn health_checks_and_files_of_the_page_are_quiet() {
-        let is = |method: Method, path: &'static str| is_quiet(&method, &Uri::from_static(path));
-        assert!(is(Method::GET, "/healthz?x=1") && is(Method::OPTIONS, "/events"));
-        assert!(!is(Method::GET, "/events") && !is(Method::POST, "/metrics"));
     }
 }

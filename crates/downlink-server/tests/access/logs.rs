@@ -82,7 +82,7 @@ impl Logged {
 
 #[tokio::test]
 async fn a_request_has_one_line_with_its_result() {
-    let mut logged = Logged::start(&[]);
+    let mut logged = Logged::start_at("info,access=debug", &[]);
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let publish = Request::post("/events?topic=rooms/1&topic=rooms/2", "x");
     let publish = publish.header("traceparent", parent).header("X-Request-Id", "r-17");
@@ -90,7 +90,7 @@ async fn a_request_has_one_line_with_its_result() {
     assert_eq!(publish.ask(logged.site.admin()).await.status, 200);
     let line = logged.line("request");
     for (field, value) in [
-        ("level", "INFO"),
+        ("level", "DEBUG"),
         ("target", "access"),
         ("method", "POST"),
         ("path", "/events"),
@@ -118,12 +118,22 @@ async fn a_request_has_one_line_with_its_result() {
     assert_eq!((&line["status"], &line["reason"]), (&401.into(), &"key_unknown".into()), "{line}");
     assert_eq!((&line["client"], &line["key"]), (&"ada".into(), &Value::Null), "{line}");
 
-    // Health checks come every few seconds, so they have no lines if they succeed.
-    assert_eq!(Request::get("/healthz").ask(logged.site.public()).await.status, 200);
     assert_eq!(Request::get("/metrics").ask(logged.site.admin()).await.status, 401);
     let line = logged.line("request");
     assert_eq!((&line["path"], &line["status"]), (&"/metrics".into(), &401.into()), "{line}");
-    assert!(!logged.rest().contains("/healthz"));
+    assert_eq!(line["level"], "INFO", "{line}");
+}
+
+/// Publishes and health checks come many times in a second.
+#[tokio::test]
+async fn at_the_default_level_a_request_that_succeeds_has_no_line() {
+    let logged = Logged::start(&[]);
+    assert_eq!(Request::get("/healthz").ask(logged.site.public()).await.status, 200);
+    logged.site.publish("topic=rooms/1", "x").await;
+    assert_eq!(Request::get("/nothing").ask(logged.site.public()).await.status, 404);
+    let lines = logged.rest();
+    let paths = ["/healthz", "/events", "/nothing"].map(|path| lines.contains(path));
+    assert_eq!(paths, [false, false, true], "{lines}");
 }
 
 #[tokio::test]

@@ -254,9 +254,9 @@ async fn hosts_origins_rates_and_token_rules_change_without_a_restart() {
 
 #[tokio::test]
 async fn the_level_of_the_log_changes_without_a_restart() {
-    let server = Reloadable::start(Folder::new(), &format!("{ONE_KEY}log = \"info,access=off\"\n"));
-    assert_eq!(server.publish_with("unknown").await, "401 key_unknown");
-    server.write(&format!("{ONE_KEY}log = \"info\"\n"));
+    let server = Reloadable::start(Folder::new(), &format!("{ONE_KEY}log = \"info\"\n"));
+    assert_eq!(server.publish_with(&server.site.keys.publish_key()).await, "200");
+    server.write(&format!("{ONE_KEY}log = \"info,access=debug\"\n"));
     let log = server.reload();
     assert!(log.ends_with("applied new values of log"), "{log}");
     assert!(!log.contains("access: request"), "{log}");
