@@ -143,14 +143,14 @@ fn recorded(queries: &[String]) -> Value {
     serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] })
 }
 
-/// The manifest matches the schemas of Kubernetes.
+/// The manifests match the schemas of Kubernetes.
 fn kubernetes(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let program = match setup::kubectl_validate(workspace) {
         Ok(program) => program,
         Err(why) => return Ok(Outcome::Skipped(why)),
     };
     let folder = workspace.root.join("deploy/kubernetes");
-    let words = ["--version", KUBERNETES, "downlink.yaml"];
+    let words = ["--version", KUBERNETES, "downlink.yaml", "proxy.yaml"];
     command::run(&mut command(&folder, program, &words))?;
     Ok(Outcome::Passed)
 }

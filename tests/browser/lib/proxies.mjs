@@ -36,7 +36,7 @@ const PRIVATE_NETWORK = '10.0.0.0/8';
 const PROXIES = {
   nginx: {
     file: 'nginx.conf',
-    listen: 'listen 80;',
+    listen: 'listen 80;\n    listen [::]:80;',
     listenOn: (port) => `listen 127.0.0.1:${port};`,
     idle: ['proxy_read_timeout 60s;'],
     async start(folder, file) {
