@@ -1,11 +1,10 @@
 //! The step `schemathesis` of `cargo xtask nightly`: a program makes up requests from
 //! `docs/openapi.json`, sends them to real servers, and compares the answers with the document.
 //!
-//! A fault is a server error, a status, a content type, a header or a body that the document does
-//! not have, and a good answer to a request that the document forbids. The check that every
-//! request that the document allows gets a good answer is off, because the document cannot say
-//! everything: a publish needs a topic or a client, and a name has at most 256 bytes, not
-//! characters.
+//! These are faults: a server error; a status, content type, header or body that is not in the
+//! document; and a good answer to a request that the document forbids. The server may refuse a
+//! request that the document allows, because the document cannot say everything: a publish needs a
+//! topic or a client, and a name has at most 256 bytes, not characters.
 //!
 //! An event stream does not end by itself, so the servers end each stream after a second.
 

@@ -6,9 +6,9 @@
 //! processor time, it skips turns and counts them as `skipped`.
 //!
 //! - `slow-heads`: 4,000 connections send a request head, one byte a second.
-//! - `half-open`: 100 peers a second subscribe, and then drop every packet without a word. Their
-//!   sockets acknowledge nothing, like the socket of a machine that has lost its power. One in five
-//!   of them subscribes to TOPIC.
+//! - `half-open`: 100 peers a second subscribe, and then drop every packet. Their sockets
+//!   acknowledge nothing, like the socket of a machine that has lost its power. One in five of them
+//!   subscribes to TOPIC.
 //! - `oversized-heads`: 500 connections a second send heads of 48 KiB.
 //! - `churn`: each address keeps 8 subscriptions. Once a second it opens one more, which is above
 //!   its limit, closes its oldest subscription, and opens another.
@@ -39,8 +39,8 @@ const SLOW_PAUSE: Duration = Duration::from_secs(1);
 const HELD: usize = 8;
 /// The size of an oversized head. The project's server accepts 32 KiB.
 const OVERSIZED_BYTES: usize = 48 << 10;
-/// How long a vanished peer keeps its socket. The server must have closed its side long before.
-/// Until then the socket sends nothing, not even the end of the connection.
+/// How long a vanished peer keeps its socket, which sends nothing in this time, not even the end of
+/// the connection. The server must have closed its side long before.
 const VANISHED_FOR: Duration = Duration::from_secs(40);
 /// How long a connection may be without an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ struct Counts {
     skipped: u64,
     /// Connections that the server closed without an answer.
     closed: u64,
-    /// Connections without an answer within the time.
+    /// Connections without an answer within [`ANSWER_WITHIN`].
     unanswered: u64,
     /// The most connections that were open at the same time.
     open_max: usize,
@@ -187,11 +187,11 @@ struct Attack {
     slow: Vec<u8>,
     oversized: Vec<u8>,
     turns: usize,
-    /// Connections without an answer.
+    /// Connections that wait for their answer.
     waiting: Vec<Peer>,
     /// Slow heads, in the order of their next byte.
     slowly: VecDeque<Peer>,
-    /// Peers that have vanished, and when.
+    /// The peers that have vanished, each with the time at which it vanished.
     vanished: VecDeque<(Instant, TcpStream)>,
     /// The subscriptions of each source, oldest first.
     held: Vec<VecDeque<TcpStream>>,
@@ -262,7 +262,7 @@ impl Attack {
         }
     }
 
-    /// Looks at the connections.
+    /// Reads the answers that have arrived, sends the next bytes, and closes old sockets.
     fn tick(&mut self) {
         let now = Instant::now();
         for peer in std::mem::take(&mut self.waiting) {
@@ -300,7 +300,7 @@ impl Attack {
         }
     }
 
-    /// Keeps a subscription.
+    /// Keeps the connection of a subscription open, if the attack needs it.
     fn keep(&mut self, peer: Peer) {
         match self.kind {
             Kind::Churn => self.held[peer.source].push_back(peer.stream),

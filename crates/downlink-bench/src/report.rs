@@ -67,8 +67,8 @@ pub(super) struct LoadReport {
     problem: Option<String>,
 }
 
-/// Times that begin when an event should be published. The latency of an event ends with the read
-/// that contained the event.
+/// Percentiles of times. Each time begins when an event should be published. The latency of an
+/// event ends with the read that contained the event.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: f64,

@@ -20,8 +20,8 @@ const TOPICS_LISTED: usize = 256;
 /// 3. the index of all events
 /// 4. the ring of one topic, which holds the topic's events
 /// 5. the rows of one pattern, which list the newest events of its topics
-/// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers chose,
-///    the retention rules
+/// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers
+///    chose, the retention rules
 /// 7. the wake-up slot of one reader
 ///
 /// Six locks are not in the list: the queue of commits, the outcome of a commit, the queue of

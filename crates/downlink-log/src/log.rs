@@ -264,20 +264,19 @@ impl<P: Payload> Log<P> {
     /// later. Appends and reads go on in the meantime.
     ///
     /// If the new rules allow fewer events, fewer bytes or a shorter time, this evicts the events
-    /// that they no longer allow. Readers that have not read these events get a gap. When the call returns,
-    /// memory has only events that the new rules allow at the time `now`. If the new rules allow
-    /// more, the log keeps more events from now on. Evicted events do not return.
+    /// that they no longer allow. Readers that have not read these events get a gap. When the call
+    /// returns, memory has only events that the new rules allow at the time `now`. If the new rules
+    /// allow more, the log keeps more events from now on. Evicted events do not return.
     ///
-    /// With a store, the writing thread evicts events from the store after this call has returned.
-    /// A reader that needs an event which is evicted from memory gets the event from the store
-    /// until then.
+    /// With a store, the call does not wait until the writing thread has evicted the events from
+    /// the store too. Until then, readers can still get these events from the store.
     ///
     /// If the rules are the same as before, the call does nothing. Otherwise it visits every topic,
     /// and the store compares each of its topics with the new rules. The call evicts at most 128
     /// events while it holds the lock of a topic, which takes some ten microseconds, and then
     /// releases all locks. Until a topic is within its new rule, its old rule limits it. If several
-    /// threads call this at the same time, the rules of one of these calls apply in the end, to all
-    /// topics.
+    /// threads call this at the same time, all topics follow the rules of one of these calls in the
+    /// end.
     pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
         if !self.core.history.set_rules(rules) {
             return;

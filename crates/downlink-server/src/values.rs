@@ -150,7 +150,14 @@ pub(crate) fn masked(text: &str) -> String {
     while let Some((before, after)) = rest.split_once("://") {
         let is_end = |c: char| matches!(c, '/' | '?' | '#' | '\'' | '"' | '`') || c.is_whitespace();
         let authority = after.split(is_end).next().unwrap_or_default();
-        let host = authority.rfind('@');
+        let word = after.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"')).next();
+        // A password may contain a character that ends the authority. Such a URL is refused, and the
+        // error quotes it.
+        let is_port = |text: &str| text.ends_with(']') || text.bytes().all(|b| b.is_ascii_digit());
+        let is_cut = !authority.contains('@')
+            && authority.rsplit_once(':').is_some_and(|(_, after)| !is_port(after));
+        let host =
+            if is_cut { word.and_then(|word| word.rfind('@')) } else { authority.rfind('@') };
         masked.extend([before, "://", host.map_or("", |_| MASK)]);
         rest = after.get(host.unwrap_or_default()..).unwrap_or_default();
     }
@@ -165,10 +172,19 @@ mod tests {
     fn passwords_in_urls_are_masked() {
         assert_eq!(masked("https://me:p@ss@app.example/a@b"), "https://***@app.example/a@b");
         assert_eq!(masked("redis://:secret@h?x=@"), "redis://***@h?x=@");
+        assert_eq!(masked("'https://me:pa#s/s@h' and"), "'https://***@h' and");
         let text = "invalid value 'https://me:pass@h/a': see http://b@c and https://d";
         let due = "invalid value 'https://***@h/a': see http://***@c and https://d";
         assert_eq!(masked(text), due);
-        for text in ["https://app.example/a@b", "a@b", "https://h", "unix:/run/a@b", ""] {
+        for text in [
+            "https://h:8080/a@b",
+            "http://[::1]/a@b",
+            "https://app.example/a@b",
+            "a@b",
+            "https://h",
+            "unix:/run/a@b",
+            "",
+        ] {
             assert_eq!(masked(text), text);
         }
     }

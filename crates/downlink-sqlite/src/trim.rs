@@ -133,10 +133,13 @@ impl Trimming {
         })
     }
 
-    /// Replaces the retention rules. The next steps compare every topic with its new rule.
+    /// Replaces the retention rules. If a rule has changed, the next steps compare every topic with
+    /// its new rule.
     pub(crate) fn set_retention(&mut self, retention: RetentionRules) {
-        self.ages = unchecked_ages(&retention);
-        self.unchecked = Some(0);
+        if rules_text(&retention) != rules_text(&self.options.retention) {
+            self.ages = unchecked_ages(&retention);
+            self.unchecked = Some(0);
+        }
         Arc::make_mut(&mut self.options).retention = retention;
     }
 }

@@ -32,8 +32,8 @@ use crate::command;
 
 /// The topic of the load tool.
 const TOPIC: &str = "bench-0";
-/// The topics that everyone may read: the topic of the load tool, and the topic of those attackers
-/// that get no events.
+/// The topics that everyone may read: the topic of the load tool, and a topic without events
+/// for the attacker.
 const PUBLIC: &str = "bench-0;bench-0-aside";
 /// The keys of the servers. They are not secret.
 const PUBLISH_KEY: &str = "the-publish-key-of-the-measurements-0000";
@@ -48,8 +48,8 @@ const LIMITS: [&str; 6] = [
     "--connects-per-address",
     "2/s,burst:10",
 ];
-/// The load of the ordinary users. The server sends 25,000 events a second to its subscribers. In 20
-/// seconds there are 1,000 publishes, so the p99 of their answers does not depend on a single one.
+/// The load of the ordinary users. The server sends 25,000 events a second to its subscribers. In
+/// 20 seconds there are 1,000 publishes, so the p99 of the answers does not depend on a single one.
 const CONNECTIONS: u64 = 500;
 const EVENTS_PER_S: f64 = 50.0;
 /// The time between two samples of the server's memory.

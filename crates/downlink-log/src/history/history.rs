@@ -31,8 +31,8 @@ pub(crate) struct History<P> {
     pub(crate) patterns: Patterns<P>,
     /// The retention rules for the rings. A ring gets its rule together with its first event or
     /// finish mark. After the rules have changed, [`retain_step`](Self::retain_step) gives each
-    /// ring its new rule. The lock is also taken while a ring is locked, but never the other way
-    /// round.
+    /// ring its new rule. A thread may take this lock while it holds the lock of a ring, but not
+    /// the reverse.
     rules: RwLock<Arc<RetentionRules>>,
     /// The next offset to become visible. It is stored (Release) after all events below it were
     /// pushed into their topics' rings and noted in the matching patterns. So a reader that loads
@@ -285,8 +285,8 @@ impl<P: Payload> History<P> {
     }
 
     /// Replaces the rules. Returns `false` if the rules in force are the same. Otherwise the caller
-    /// must call [`retain_step`](Self::retain_step) for each topic, because the rings of topics with
-    /// history still have their old rules.
+    /// must call [`retain_step`](Self::retain_step) for each topic, because the rings of topics
+    /// with history still have their old rules.
     pub(crate) fn set_rules(&self, rules: RetentionRules) -> bool {
         let mut current = self.rules.write();
         let is_new = **current != rules;
@@ -305,8 +305,8 @@ impl<P: Payload> History<P> {
 
     /// Brings a topic within the rules in force, in one bounded step, and then gives its ring the
     /// new rule. Until then, the ring keeps its old rule, so no publish to the topic has to evict
-    /// the many events that the new rule no longer allows. Returns whether the ring has its new
-    /// rule.
+    /// the many events that the new rule no longer allows. Returns the evicted events, and whether
+    /// the ring has its new rule.
     pub(crate) fn retain_step(&self, topic: &Arc<Topic<P>>) -> (Evicted<P>, bool) {
         let mut evicted = Evicted::new();
         let held = self.patterns.hold();

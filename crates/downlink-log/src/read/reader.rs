@@ -207,7 +207,7 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// Why the reader was told to end. It may still have events to read. `None` if nobody told it.
+    /// Why the reader was told to end; `None` if it was not. It may still have events to read.
     pub fn told_to_end(&self) -> Option<EndReason> {
         self.state.slot.ended()
     }

@@ -154,7 +154,7 @@ impl<P: Payload> Ring<P> {
         self.history.as_ref()?.rules.as_deref()
     }
 
-    /// The rule that bounds the ring.
+    /// The rule that bounds the ring; `None` if it has no rule yet.
     pub(crate) fn rule(&self) -> Option<&Retention> {
         self.rules().map(|rules| rules.rule(self.rule))
     }

@@ -135,8 +135,8 @@ impl State {
         self.ring(address).evicted.push((offset, number));
     }
 
-    /// Evicts the oldest events of an address until it is within the number and the bytes of its
-    /// rule.
+    /// Evicts the oldest events of an address until its rule allows the number and the bytes of the
+    /// rest.
     fn trim(&mut self, address: &Address, rules: &RetentionRules) {
         let rule = rule(rules, address);
         loop {

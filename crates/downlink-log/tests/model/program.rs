@@ -93,7 +93,7 @@ pub(crate) fn selection(number: u8) -> Selection {
     }
 }
 
-/// The retention rules with a number. A log begins with the rules 0.
+/// The retention rules with this number. A log begins with the rules 0.
 pub(crate) fn retention(number: u8) -> RetentionRules {
     let rule = |events_max, bytes_max, age: Option<u64>| Retention {
         events_max,
@@ -121,12 +121,12 @@ pub(crate) fn retention(number: u8) -> RetentionRules {
             rule(4, usize::MAX, Some(70)),
             50,
         ),
-        // Each topic keeps only its newest event, and none for long.
+        // Each topic keeps only its newest event, and only for 15 ms.
         1 => {
             let newest = rule(1, usize::MAX, Some(15));
             of(Vec::new(), newest, newest, newest, 10)
         }
-        // Each topic keeps more events, some of them of any age.
+        // Each topic keeps more events, and some topics keep events of any age.
         2 => of(
             vec![(selector("a/*"), rule(20, usize::MAX, None))],
             rule(20, usize::MAX, Some(300)),

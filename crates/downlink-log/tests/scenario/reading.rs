@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use downlink_log::{
-    AppendError, Batch, EndReason, GapReason, Log, Read, Reader, Retention, Selection, Start,
-    Timestamp,
+    Address, AppendError, Batch, EndReason, GapReason, Log, Read, Reader, Retention, Selection,
+    Start, Timestamp,
 };
 
 use crate::support::{
-    ALL, EVENT_COST_BYTES, Load, Seen, append, append_all, draft, ms, options, selection, sizes,
-    topic,
+    ALL, EVENT_COST_BYTES, Load, Seen, append, append_all, client, draft, ms, options, selection,
+    sizes, topic,
 };
 
 fn open(log: &Log<Load>, now: u64, names: &[&str], start: Start) -> Reader<Load> {
@@ -178,6 +178,27 @@ fn a_live_reader_of_a_finished_topic_gets_all_its_events_and_ends() {
     assert!(!open(&log, 0, &["a", "b"], after(3)).is_at_end());
     let refused = append(&log, 0, &["a"]);
     assert_eq!(refused, Err(AppendError::Finished { draft: 0 }));
+}
+
+/// Such a reader begins before the end of the log. Events of its inbox that were evicted before it
+/// was opened are not missing, because a live reader asks for no history of its inbox.
+#[test]
+fn a_live_reader_of_a_finished_topic_gets_no_gap_for_events_evicted_from_its_inbox() {
+    let mut options = options();
+    options.retention.inbox.events_max = 1;
+    let log: Log<Load> = Log::new(options);
+    let mut last = draft(&[topic("a")]);
+    last.finish = true;
+    append_all(&log, 0, [last]).unwrap();
+    let to_c = || draft(&[Address::Client(client("c"))]);
+    append_all(&log, 0, [to_c()]).unwrap();
+    append_all(&log, 0, [to_c()]).unwrap();
+    let wanted = Selection { client: Some(client("c")), ..selection(&["a"]) };
+    let mut reader = log.open(ms(0), &wanted, &Start::Live).unwrap();
+    assert_eq!((reader.cursor().next.get(), log.tail().next.get()), (1, 4));
+    let mut seen = Seen::default();
+    let _ = seen.read_all(&mut reader, 0);
+    assert_eq!((seen.offsets, seen.gaps), (vec![1, 3], vec![]));
 }
 
 #[test]

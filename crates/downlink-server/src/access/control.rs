@@ -60,8 +60,8 @@ pub struct Control {
     changed: Notify,
 }
 
-/// A revocation applies to all answers of the app from its millisecond and before. After this time,
-/// the app is asked in a later millisecond.
+/// A revocation applies to every grant for which the app was asked in the same millisecond or
+/// earlier. After this wait, the app is asked in a later millisecond.
 const REVOCATION_OVER: Duration = Duration::from_millis(2);
 
 /// The parts of a request that can contain a credential.

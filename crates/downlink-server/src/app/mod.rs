@@ -64,7 +64,8 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }
 
-/// Makes the hub that these settings describe. The hub writes a line of the log when a stream ends.
+/// Makes the hub that these settings describe. When a stream ends, the observer of the hub removes
+/// its entry from `requesters` and writes a line of the log.
 ///
 /// # Errors
 ///
@@ -109,7 +110,7 @@ pub(crate) fn retention(settings: &Settings) -> HubRetention {
 }
 
 /// The routes of the server, for this hub and one listener. All listeners of a server share
-/// `counters`. The requesters are those of the hub.
+/// `counters`. `requesters` must be those that [`hub`] got.
 pub fn app(
     (hub, requesters): (Hub<String>, Arc<Requesters>),
     settings: Settings,

@@ -60,7 +60,7 @@ impl FileWatch {
     }
 }
 
-/// Whether the files differ from those of the last reload, and have not changed since the last look.
+/// Whether the files differ from those of the last reload, and are the same as at the last look.
 fn is_changed(reloaded: &States, last: Option<&States>, now: &States) -> bool {
     now != reloaded && last == Some(now)
 }

@@ -3,8 +3,8 @@
 //! A client can cause many of these events in a second. So no event writes a line: a task looks at
 //! the counters of the server every second, and writes a line about each counter that has grown.
 //! After a line, the next line about the same counter comes a minute later at the earliest, with
-//! the number of events since then. So such an event costs nothing in the log, and these lines fill
-//! no disk.
+//! the number of events since then. So the log of such an event costs nothing, and these lines do
+//! not fill the disk.
 
 use std::{
     collections::HashMap,
@@ -23,8 +23,8 @@ use tokio::{
 
 use crate::{app::Counters, logs};
 
-/// How often the task looks at the counters. An operator who watches the log while he tries
-/// something sees the line at once.
+/// How often the task looks at the counters. An operator who tries something and watches the log
+/// sees the line at once.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The time between two lines about the same counter. With a tenth of it, a long attack would write
@@ -127,7 +127,8 @@ fn line(what: What, reason: &str, count: u64) {
         What::Gaps => tracing::info!(count, reason, "subscribers got gaps"),
         What::LeftOut => tracing::warn!(
             count,
-            "lines were left out of the log, because the program that reads stderr is too slow"
+            "lines were left out of the log, because the program that reads stderr is too slow, or \
+             a write failed"
         ),
     }
 }
@@ -146,7 +147,7 @@ struct Noticed {
 
 impl Notices {
     /// The number of events that a line should report now. `None` if no line is due. At the end of
-    /// the server, the line reports the events since the last line, even if that is not a minute old.
+    /// the server, a line is due even if the last line is not a minute old.
     fn due(
         &mut self,
         counter: (What, &'static str),

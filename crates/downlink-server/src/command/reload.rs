@@ -88,8 +88,9 @@ impl Reload {
     }
 
     /// The reloads of a server with these settings. `is_inherited` says whether the server has
-    /// inherited its socket, so that the settings do not have its address. From now on, a changed
-    /// file causes a reload, even if the server still waits for its store.
+    /// inherited its socket, so that the settings do not have its address. `made` has the key files
+    /// that the server made itself. If a file changes from now on, even while the server still
+    /// waits for its store, the server reloads.
     pub(super) fn of(
         self,
         settings: &Settings,
@@ -98,7 +99,8 @@ impl Reload {
         log: LogLevel,
     ) -> Reloader {
         let watch = FileWatch::begin(files(self.file.as_deref(), &access, made));
-        Reloader { reload: self, settings: settings.clone(), access, is_inherited, log, watch }
+        let (settings, refused) = (settings.clone(), None);
+        Reloader { reload: self, settings, access, refused, is_inherited, log, watch }
     }
 }
 
@@ -109,6 +111,8 @@ pub(super) struct Reloader {
     settings: Settings,
     /// The settings of access control in force.
     access: AccessSettings,
+    /// The settings of access control that the last reload has refused.
+    refused: Option<AccessSettings>,
     is_inherited: bool,
     log: LogLevel,
     /// Watches the files that were read last.
@@ -170,9 +174,12 @@ impl Reloader {
         }
     }
 
-    /// The files of the settings in force.
+    /// The files of the settings in force, and those of the refused settings, if the last reload was
+    /// refused. The reason may be that one of these files does not exist yet.
     fn files(&self, control: &Control) -> Vec<PathBuf> {
-        files(self.reload.file.as_deref(), &self.access, control.key_files())
+        let mut all = files(self.reload.file.as_deref(), &self.access, control.key_files());
+        all.extend(self.refused.iter().flat_map(|refused| files(None, refused, None)));
+        all
     }
 
     /// Reads the settings and the key files again, and applies them. Returns the names of the
@@ -182,6 +189,7 @@ impl Reloader {
         if self.is_inherited {
             new.settings.listen = self.settings.listen.clone();
         }
+        self.refused = Some(new.access.clone());
         let errors = contradictions_of_values(&new.settings, &new.access);
         if !errors.is_empty() {
             let errors: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
@@ -189,12 +197,13 @@ impl Reloader {
         }
         let access = self.access.reloaded(new.access);
         control.reload(&self.settings, &access, hub)?;
-        // The check above has made a hub with these rules, so this does not fail.
+        // The check of the settings has built a hub with these rules, so this does not fail.
         hub.set_retention(app::retention(&new.settings))?;
         if let Err(error) = self.log.set(&new.settings.log) {
             tracing::error!("the new settings apply, but not the level of the log: {error:#}");
         }
         self.access = access;
+        self.refused = None;
         let mut changed = Vec::new();
         for (name, old, new) in self.reload.values.differences(&values) {
             if RELOADED.contains(&name) {

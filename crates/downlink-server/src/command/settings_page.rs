@@ -11,7 +11,7 @@ This page lists every setting of `downlink serve` and `downlink dev`. A test mak
 
 Each setting has one name. The setting `keep-alive` is the flag `--keep-alive`, the environment variable `DOWNLINK_KEEP_ALIVE`, and the key `keep-alive` in the settings file. A flag overrides the environment, and the environment overrides the file. The file is TOML, and `--config FILE` or `DOWNLINK_CONFIG` gives its path. `downlink config show` prints all values with their sources, and `downlink config check` checks them.
 
-At `SIGHUP`, and within ten seconds after one of these files has changed, `downlink serve` reads the settings file and the key files again. The column *reload* says which settings it then applies. The server logs a warning if another setting has changed, because this setting needs a restart. If the settings or a file cannot be used, nothing changes, and the log says why. A reload keeps the flags and the environment variables of the start.
+At `SIGHUP`, and within ten seconds after its settings file or a key file has changed, `downlink serve` reads these files again. The column *reload* says which settings it then applies. The server logs a warning if another setting has changed, because this setting needs a restart. If the settings or a file cannot be used, nothing changes, and the log says why. A reload keeps the flags and the environment variables of the start.
 ";
 
 const TABLE: &str = "

@@ -5,7 +5,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 /// The target of the lines about requests and streams.
 pub(super) const ACCESS: &str = "access";
 
-/// The crates of the server. The targets of their lines begin with this text.
+/// The targets of lines from the server's crates begin with this text.
 const OWN: &str = "downlink";
 
 /// The advice for a text that is no filter.
@@ -18,9 +18,9 @@ pub(crate) fn parse_log(text: &str) -> Result<String, String> {
 
 /// The lines that a value of the setting allows.
 ///
-/// A level without a target is the level of the server's own lines. The lines of other crates need
-/// at least `info`, because their debug lines can quote whole requests, with credentials. A list can
-/// name such a crate: `debug,h2=debug`.
+/// A level without a target is the level of all lines. But crates that are not the server's get
+/// at most `info`, because their debug lines can quote whole requests, with credentials. A list can
+/// name such a crate and allow it more: `debug,h2=debug`.
 pub(super) fn targets(text: &str) -> Result<Targets, ParseLogError> {
     for part in text.split(',') {
         let is_level = || part.parse::<LevelFilter>().is_ok();
@@ -47,7 +47,7 @@ fn is_target(text: &str) -> bool {
 
 /// A part of the setting that is no level and no pair.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no level of the log")]
+#[error("{0:?} is not a log level")]
 pub(crate) struct ParseLogError(String);
 
 #[cfg(test)]

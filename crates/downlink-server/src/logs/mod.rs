@@ -2,9 +2,10 @@
 //!
 //! A line never blocks a request: a thread of its own writes the lines ([`queue`]).
 //!
-//! Lines about requests have the target [`ACCESS`](filter::ACCESS), so the setting `--log` can turn them off alone.
-//! Text from clients is cleaned before it gets into a line ([`text`]). No line contains the query
-//! of a request, a cookie or a header with a credential.
+//! Lines about requests and streams have the target [`ACCESS`](filter::ACCESS), so the setting
+//! `--log` can turn off only these lines. Text from clients is cleaned before it gets into a line
+//! ([`text`]). Of the query of a request, a line contains only the topics and clients. No line
+//! contains a cookie or a header with a credential.
 
 mod filter;
 mod queue;
@@ -16,6 +17,7 @@ use std::{
     io::{self, IsTerminal as _, Write},
     panic,
     sync::OnceLock,
+    thread,
 };
 
 use tracing_subscriber::{
@@ -91,8 +93,11 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // A panic from now on is printed, because the log takes no more lines.
-        let _ = panic::take_hook();
+        // A panic from now on is printed, because the log takes no more lines. A thread that panics
+        // must not change the hook.
+        if !thread::panicking() {
+            let _ = panic::take_hook();
+        }
         self.queue.close();
     }
 }
@@ -103,7 +108,13 @@ fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let message = text::cleaned(panic.payload_as_str().unwrap_or("no message"), 1_000);
         let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, "a thread panicked: {message}");
+        if tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!(place, "a thread panicked: {message}");
+        } else if let Some(queue) = QUEUE.get() {
+            // The settings turn the log off, but a panic is a fault of the server.
+            let place = place.unwrap_or_default();
+            queue.push_always(&format!("downlink: a thread panicked at {place}: {message}\n"));
+        }
     }));
 }
 

@@ -28,7 +28,10 @@ const ALL_BYTES_MAX: usize = REQUESTS_BYTES_MAX + (1 << 20);
 /// How long the end of the program waits for the thread. A reader that takes longer has stopped.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-/// A buffer that has grown larger than this is freed after it has been written.
+/// The pause before another write to a stderr that never blocks and has no room.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
+
+/// A buffer that has grown larger than this shrinks to this size after it has been written.
 const BUFFER_KEPT: usize = 64 << 10;
 
 /// A handle to the queue.
@@ -78,6 +81,11 @@ impl Queue {
         self.0.written.wait_while_for(&mut waiting, |waiting| !waiting.is_over, FLUSH_WITHIN);
     }
 
+    /// Adds a line that is not about a request.
+    pub(super) fn push_always(&self, line: &str) {
+        self.push(line.as_bytes(), ALL_BYTES_MAX);
+    }
+
     fn push(&self, line: &[u8], bytes_max: usize) {
         let mut waiting = self.0.waiting.lock();
         if waiting.is_closed || waiting.lines.len() + line.len() > bytes_max {
@@ -94,6 +102,8 @@ impl Shared {
     /// Writes lines until the queue is closed and empty.
     fn write_all(&self, mut output: impl Write) {
         let mut batch = Vec::new();
+        // Whether a write has failed within a line.
+        let mut is_cut = false;
         loop {
             let mut waiting = self.waiting.lock();
             let is_idle = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.is_closed;
@@ -105,7 +115,13 @@ impl Shared {
             }
             mem::swap(&mut batch, &mut waiting.lines);
             drop(waiting);
+            if is_cut {
+                // Otherwise the next line would continue the cut one.
+                batch.insert(0, b'\n');
+            }
             let rest = write(&mut output, &batch);
+            let written = &batch[..batch.len() - rest.len()];
+            is_cut = written.last().map_or(is_cut, |last| *last != b'\n');
             let lost = rest.iter().filter(|byte| **byte == b'\n').count();
             if lost > 0 {
                 self.waiting.lock().left_out += lost as u64;
@@ -123,6 +139,8 @@ fn write<'a>(output: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
             Ok(0) => break,
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Another program may have made stderr non-blocking.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_AFTER),
             Err(_) => break,
         }
     }
@@ -211,7 +229,11 @@ mod tests {
     fn a_full_queue_leaves_out_lines_about_requests_before_other_lines() {
         let (queue, _allow, _read) = slow();
         let line = [b'x'; 1 << 20];
-        // The thread may already have taken the first lines.
+        // The thread takes the first line, and then waits for a permit for ever.
+        queue.push(b"first\n", ALL_BYTES_MAX);
+        while !queue.0.waiting.lock().lines.is_empty() {
+            thread::yield_now();
+        }
         while queue.left_out() == 0 {
             queue.push(&line, REQUESTS_BYTES_MAX);
         }
@@ -233,6 +255,42 @@ mod tests {
         queue.push(b"two\n", ALL_BYTES_MAX);
         queue.close();
         assert_eq!((read.recv().unwrap(), queue.left_out()), (b"two\n".to_vec(), 1));
+    }
+
+    /// An output that takes three bytes, fails once, and then takes everything.
+    #[derive(Clone, Default)]
+    struct Failing(Arc<Mutex<Vec<u8>>>, Arc<Mutex<u8>>);
+
+    impl Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut calls = self.1.lock();
+            *calls += 1;
+            let taken = match *calls {
+                1 => 3,
+                2 => return Err(io::ErrorKind::StorageFull.into()),
+                _ => bytes.len(),
+            };
+            self.0.lock().extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_after_a_cut_line_begins_on_its_own_line() {
+        let output = Failing::default();
+        let queue = Queue::start(output.clone()).unwrap();
+        queue.push(b"first\n", ALL_BYTES_MAX);
+        while queue.left_out() == 0 {
+            thread::yield_now();
+        }
+        queue.push(b"second\n", ALL_BYTES_MAX);
+        queue.close();
+        assert_eq!(*output.0.lock(), b"fir\nsecond\n");
+        assert_eq!(queue.left_out(), 1);
     }
 
     /// A reader that has stopped must not keep the program from ending.

@@ -1,10 +1,10 @@
 //! The line about a request. A request that opens a stream has no line of its own: the line of the
 //! stream is written when the stream ends.
 //!
-//! The line of a request that succeeds has the level `debug`. It takes half as much processor time
-//! as a publish, and nobody reads it until something is wrong.
+//! The line of a request that succeeds has the level `debug`. Writing it takes half as much
+//! processor time as a publish, and an operator needs it only when something is wrong.
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -139,7 +139,8 @@ impl RequestLine {
 impl Drop for RequestLine {
     fn drop(&mut self) {
         if !self.is_written {
-            self.line(None, Some("client_left"), None, None);
+            let reason = if thread::panicking() { "panicked" } else { "client_left" };
+            self.line(None, Some(reason), None, None);
         }
     }
 }

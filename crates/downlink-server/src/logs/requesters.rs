@@ -1,5 +1,5 @@
-//! The requesters of the open streams: for each stream, the peer, the user agent and the request id
-//! for the line that the log gets when the stream ends.
+//! The requesters of the open streams: the peer, the key, the user agent and the request id of each
+//! stream. The log writes them in a line when the stream ends.
 //!
 //! Most streams come from a few browsers and proxies, so streams with equal requesters share one
 //! entry. A stream keeps only the number of its entry, in its tag. An entry is removed when its
@@ -21,7 +21,7 @@ use super::{
     text::{self, NAME_CHARS_MAX, cleaned, seconds},
 };
 
-/// The requester of a request.
+/// What a line of the log says about the sender of a request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Requester {
     /// `None` if the peer is the client, or is not known.
@@ -92,8 +92,9 @@ struct Entry {
 }
 
 impl Requesters {
-    /// Adds the requester of a stream that is about to open. The caller drops the result if the stream
-    /// does not open. Otherwise the observer removes the requester when the stream ends.
+    /// Adds the requester of a stream that is about to open. If the stream does not open, the
+    /// caller drops the result. Otherwise the caller calls [`keep`](Added::keep), and the observer
+    /// removes the requester when the stream ends.
     pub(crate) fn add(&self, requester: Requester) -> Added<'_> {
         let Entries { entries, numbers } = &mut *self.0.lock();
         let number = *numbers.entry(Arc::new(requester)).or_insert_with_key(|requester| {
@@ -137,7 +138,7 @@ impl Added<'_> {
         self.tag
     }
 
-    /// The stream is open, so the observer removes the requester when the stream ends.
+    /// Call this when the stream is open. The observer removes the requester when the stream ends.
     pub(crate) fn keep(mut self) {
         self.tag = 0;
     }

@@ -7,6 +7,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,7 +34,7 @@ const OF_RATE: &str =
 const OF_ALL: &str =
     "downlink_connections_refused_total{listener=\"public\",reason=\"connections_max\"}";
 
-/// The memory that an attack may take, in addition to what it holds open: allocations that the
+/// The memory that an attack may take, in addition to that of its connections: memory that the
 /// allocator keeps for later, and the requests of the test itself.
 const SLACK_BYTES: u64 = 24 << 20;
 /// The memory of a connection whose request hyper reads, from `docs/LIMITS.md`: the state of hyper,
@@ -41,7 +42,7 @@ const SLACK_BYTES: u64 = 24 << 20;
 const HEAD_BYTES: u64 = (21 + 32) << 10;
 /// The memory of a subscription and its stream, from the same page.
 const STREAM_BYTES: u64 = 320 + 300 + 88;
-/// The memory of the rates for each address.
+/// The memory of all addresses and keys that the rates remember, from the same page.
 const RATES_BYTES: u64 = 8 << 20;
 
 /// A server under attack, and an ordinary user.
@@ -174,10 +175,10 @@ async fn heads_that_are_too_large_take_bounded_memory() {
     const HEADS: u16 = 64;
     const BYTES: usize = 8 << 20;
     let mut attacked = Attacked::start(&["--public", "p"]).await;
-    let head = "GET / HTTP/1.1\r\nX-Filler: ".to_owned() + &"a".repeat(BYTES);
+    let head: Arc<str> = ("GET / HTTP/1.1\r\nX-Filler: ".to_owned() + &"a".repeat(BYTES)).into();
     let mut peers = JoinSet::new();
     for source in 0..HEADS {
-        let (mut io, head) = (attacked.connect(source).await, head.clone());
+        let (mut io, head) = (attacked.connect(source).await, Arc::clone(&head));
         peers.spawn(async move {
             let (mut read, mut write) = io.split();
             let mut answer = Vec::new();

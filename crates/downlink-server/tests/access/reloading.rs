@@ -280,6 +280,12 @@ async fn changed_files_are_read_without_a_signal() {
     server.log_until(|line| line.contains("read the key files again"));
     assert_eq!(server.publish_with(&new).await, "200");
     assert_eq!(server.publish_with(&old).await, "401 key_unknown");
+    // The settings name a file that is made later.
+    server.write(TWO_KEYS);
+    server.log_until(|line| line.contains("nothing has changed"));
+    let late = key(&server.site.folder, "other.key");
+    server.log_until(|line| line.contains("applied new values of"));
+    assert_eq!(server.publish_with(&late).await, "200");
 }
 
 /// A reload that keeps the URL of a key set keeps the fetched keys, so no token is refused until the

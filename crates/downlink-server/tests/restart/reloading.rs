@@ -100,8 +100,8 @@ async fn reloads_under_load_cut_no_stream_and_refuse_no_publish() {
     println!("reload: {RELOADS} reloads, {} subscribers, {events} events", read.len());
 }
 
-/// Writes the settings file with other retention rules. Of the topic [`OLD`], the server keeps this
-/// many events. The topics of the load keep all of their events with every number.
+/// Writes the settings file with other retention rules. The topic [`OLD`] keeps this many events.
+/// The topics of the load keep all of their events, whatever the number is.
 fn write_retention(folder: &Path, events: usize) {
     let settings = format!(
         "publish-key-file = {:?}\nretain-events = {}\nretain = [\"{OLD}=events:{events}\"]\n",

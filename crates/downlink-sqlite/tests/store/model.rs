@@ -84,7 +84,7 @@ struct Naive {
     now: u64,
     /// The number of the rules in force.
     rules: usize,
-    /// The events that an earlier rule of an address allowed to evict.
+    /// The events that the store was allowed to evict by an earlier rule of their address.
     were_allowed: BTreeSet<(Address, u64)>,
 }
 

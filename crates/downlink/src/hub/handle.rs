@@ -176,8 +176,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// until then, subscriptions can read them from the file.
     ///
     /// If the new rules allow more, the hub keeps more events from now on. Evicted events do not
-    /// return. A hub that is built later over the same store needs the new rules too, because the
-    /// store does not apply its earlier rules.
+    /// return. If you build a hub over the same store later, give it the new rules too, because a
+    /// hub does not take its rules from the store.
     ///
     /// # Errors
     ///
@@ -185,12 +185,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// # Limits
     ///
-    /// The call takes about a microsecond for each topic and inbox, and less than half a microsecond
-    /// for each evicted event. So a change that evicts a million events takes up to half a second.
-    /// The call holds no lock for longer than it takes to evict 128 events, which is some ten
-    /// microseconds. So publishers and subscriptions do not wait long. If the hub has many topics
-    /// or events, call it outside of async tasks. If the rules are the same as before, the call
-    /// does nothing.
+    /// The call takes about a microsecond for each topic and inbox, and less than half a
+    /// microsecond for each evicted event. So a change that evicts a million events takes up to
+    /// half a second. The call holds no lock for longer than it takes to evict 128 events, which is
+    /// some ten microseconds. So publishers and subscriptions do not wait long. If the hub has many
+    /// topics or events, call it outside of async tasks. If the rules are the same as before, the
+    /// call does nothing.
     ///
     /// # Examples
     ///

@@ -22,7 +22,7 @@ pub struct Connection {
     pub events: u64,
     /// The size of these events as the hub encoded them, in bytes.
     pub bytes: u64,
-    /// How many events the subscription is behind. See
+    /// How far the subscription is behind, in offsets. See
     /// [`ClientOverview::lag`](super::ClientOverview).
     pub lag: u64,
     /// The numbers from [`Subscribe::tag`](super::Subscribe::tag).

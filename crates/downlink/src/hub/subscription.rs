@@ -114,7 +114,7 @@ struct UncommonParts<T> {
     missing: Option<downlink_log::Gap>,
 }
 
-/// Calls the observer. A panic in it is logged, and ends nothing.
+/// Calls the observer. If it panics, this logs the panic and returns.
 fn notify(
     observed: Option<(Arc<dyn Observer>, Connection)>,
     call: impl FnOnce(&dyn Observer, &Connection),
@@ -131,7 +131,7 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         // The reader leaves the hub first, so that the hub no longer counts the subscription when
         // the observer is called.
         self.reader.leave();
-        // A server that shuts down may drop a response before the response has read its end.
+        // A server that shuts down may drop a response before it has read why it should end.
         let told = self.reader.told_to_end().map(DisconnectReason::from);
         let reason = self.ended.or(told).unwrap_or(DisconnectReason::Left);
         self.hub.counters.note_disconnected(reason);
