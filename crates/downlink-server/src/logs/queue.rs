@@ -140,7 +140,9 @@ fn write<'a>(output: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Another program may have made stderr non-blocking.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_AFTER),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::park_timeout(RETRY_AFTER)
+            }
             Err(_) => break,
         }
     }
