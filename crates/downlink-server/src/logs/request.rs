@@ -34,8 +34,8 @@ pub(crate) enum Logged {
     Refused(Box<str>),
 }
 
-/// A request that gets a line when its answer is known. If it is dropped before, its client has
-/// left, and the line says so.
+/// A request that gets a line when its answer is known. If it is dropped before, there is no answer,
+/// because its client has left, the server has ended, or the route has panicked. The line says so.
 #[derive(Debug)]
 pub(crate) struct RequestLine {
     began: Instant,
@@ -129,7 +129,9 @@ impl RequestLine {
                 )
             };
         }
-        match status.is_some_and(|status| status < 400) {
+        // A browser gets a 200 or a 204 also if it is refused.
+        let succeeds = reason.is_none() && status.is_some_and(|status| status < 400);
+        match succeeds {
             true => line!(debug),
             false => line!(info),
         }

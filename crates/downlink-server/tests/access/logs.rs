@@ -124,6 +124,24 @@ async fn a_request_has_one_line_with_its_result() {
     assert_eq!(line["level"], "INFO", "{line}");
 }
 
+/// A browser that is refused gets a 204 or an empty stream, because an `EventSource` treats an error
+/// as final. The operator must still see the refusal.
+#[tokio::test]
+async fn the_refusal_of_a_browser_is_logged_although_its_status_is_no_error() {
+    let mut logged = Logged::start(&["--public", "news", "--subscribers-max", "1"]);
+    let held = logged.site.subscribe(Request::get("/events?topic=news")).await;
+    logged.site.assert_comes_back(Request::get("/events?topic=news")).await;
+    let line = logged.line("request");
+    assert_eq!((&line["status"], &line["level"]), (&200.into(), &"INFO".into()), "{line}");
+    assert!(line["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{line}");
+    drop(held);
+    logged.site.revoke("client=ada").await;
+    let ada = Request::get("/events?topic=rooms/1").bearer(&logged.site.keys.user("ada"));
+    assert_eq!(ada.of_browser().ask(logged.site.public()).await.status, 204);
+    let line = logged.line("request");
+    assert_eq!((&line["status"], &line["reason"]), (&204.into(), &"revoked".into()), "{line}");
+}
+
 /// Publishes and health checks come many times in a second.
 #[tokio::test]
 async fn at_the_default_level_a_request_that_succeeds_has_no_line() {
