@@ -3,6 +3,9 @@
 //! The program that reads stderr may be slow, or may have stopped. Then only the thread waits for
 //! it. When the queue is full, further lines are left out and counted. The queue keeps some room
 //! that lines about requests cannot use, so a storm of requests does not displace a warning.
+//!
+//! The crate `tracing-appender` has such a thread too. But it prints to stdout when it cannot end, so
+//! a reader that has stopped keeps the program from ending. It also does not count failed writes.
 
 use std::{
     io::{self, Write},
