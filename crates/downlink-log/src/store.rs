@@ -187,7 +187,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn floors_above(
         &self,
         from: Offset,
-        each: &mut dyn FnMut(Address, Offset),
+        each: &mut dyn FnMut(Address, Floor),
     ) -> Result<(), StoreError>;
 
     /// The offset of the oldest kept event, in any topic, with this time stamp or a later one.
@@ -359,6 +359,38 @@ pub struct StoredEvent {
     /// The payload's bytes, which the store does not interpret. `None` if the event only finishes
     /// its topics.
     pub payload: Option<Vec<u8>>,
+}
+
+/// The first message of a feed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FeedStart {
+    /// All epochs that the upstream knows, oldest first, each with its first offset.
+    pub epochs: Vec<(Epoch, Offset)>,
+    /// The offset from which the feed continues.
+    pub from: Offset,
+    /// Whether the replica's position belongs to the history of the upstream. If this is false, the
+    /// upstream has another history, or it has lost events that the replica has. The replica must
+    /// then discard all that it has, and apply the feed to an empty log.
+    pub resumed: bool,
+}
+
+/// A part of a feed. A replica applies its floors first, and then its events. Afterwards, the
+/// replica has everything below `next` that the upstream has, and knows what is missing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FeedChunk {
+    /// Addresses that have lost events, each with its floor. Events of the address below the floor
+    /// may be missing in this feed.
+    pub floors: Vec<(Address, Floor)>,
+    /// If this is not [`Floor::NONE`], every address that is not in `floors` may have lost events
+    /// below this floor.
+    pub others: Floor,
+    /// The events, in the order of their offsets. Each has its remaining addresses, and no
+    /// idempotency key. An event without a payload is the finish mark of its topics.
+    pub events: Vec<StoredEvent>,
+    /// The offset where the next chunk begins.
+    pub next: Offset,
+    /// The clock of the upstream when it made the chunk.
+    pub clock: ClockState,
 }
 
 /// When a commit counts as done.

@@ -55,15 +55,18 @@ impl StoreReader for SqliteReader {
     fn floors_above(
         &self,
         from: Offset,
-        each: &mut dyn FnMut(Address, Offset),
+        each: &mut dyn FnMut(Address, Floor),
     ) -> Result<(), StoreError> {
         self.0.read(|db| {
-            let sql = "SELECT kind, name, number, floor FROM topics WHERE floor <> 1 AND floor > ?";
+            let sql = "SELECT kind, name, number, floor, floor_at FROM topics
+                       WHERE floor <> 1 AND floor > ?";
             let mut select = db.prepare_cached(sql)?;
             let mut rows = select.query([column(from.get())])?;
             while let Some(row) = rows.next()? {
                 let name: String = row.get(1)?;
-                each(address(row.get(0)?, &name, row.get(2)?)?, Offset::new(row.get(3)?));
+                let offset = Offset::new(row.get(3)?);
+                let floor = Floor { offset, at: Timestamp::from_millis(row.get(4)?) };
+                each(address(row.get(0)?, &name, row.get(2)?)?, floor);
             }
             Ok(())
         })

@@ -56,7 +56,7 @@ pub(crate) fn restore<P: Payload>(
     // these topics are above that event, and only the store knows them.
     reader.floors_above(oldest, &mut |address, floor| {
         if addresses.contains(&address) {
-            core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
+            core.history.raise_floor(&core.history.topic(&address), lost_below(floor.offset));
         }
     })?;
     let mut evicted = Evicted::new();

@@ -393,16 +393,16 @@ impl StoreReader for Shelf {
     fn floors_above(
         &self,
         from: Offset,
-        each: &mut dyn FnMut(Address, Offset),
+        each: &mut dyn FnMut(Address, Floor),
     ) -> Result<(), StoreError> {
         let mut floors = BTreeMap::new();
-        for Eviction { address, offset, .. } in self.state().read()?.evictions.clone() {
+        for Eviction { address, offset, at, .. } in self.state().read()?.evictions.clone() {
             if let Some(address) = address {
-                let floor = floors.entry(address).or_insert(Offset::FIRST);
-                *floor = Offset::new(offset + 1).max(*floor);
+                let floor = floors.entry(address).or_insert(Floor::NONE);
+                *floor = Floor { offset: Offset::new(offset + 1), at }.max(*floor);
             }
         }
-        let above = floors.into_iter().filter(|(_, floor)| *floor > from);
+        let above = floors.into_iter().filter(|(_, floor)| floor.offset > from);
         above.for_each(|(address, floor)| each(address, floor));
         Ok(())
     }
