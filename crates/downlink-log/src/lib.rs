@@ -123,6 +123,8 @@ mod commit;
 
 mod read;
 
+mod feed;
+
 mod log;
 
 pub use commit::{
@@ -132,6 +134,7 @@ pub use commit::{
     times::{COMMIT_SECONDS, CommitTimes},
     writer::{RELAXED_WITHIN, StoreClock},
 };
+pub use feed::Feed;
 pub use log::{Log, StoreOptions, Submitted};
 pub use read::{
     next::Next,

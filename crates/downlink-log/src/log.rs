@@ -13,6 +13,7 @@ use crate::commit::{
     restore,
 };
 use crate::core::Core;
+use crate::feed::{Feed, ToBytes};
 use crate::history::History;
 use crate::read::{Lags, Reader, Seats, Start, StoreReplays, TopicOverview, Totals};
 use crate::readers::{ReaderOverview, end_each, end_one, wake_all};
@@ -253,6 +254,22 @@ impl<P: Payload> Log<P> {
         Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
     }
 
+    /// Opens a feed: it carries everything that the log has, and then every event that is appended,
+    /// so that another log can have the same events under the same ids. `position` is the position
+    /// of the other log: the id after which it continues. `None` if it has nothing yet.
+    ///
+    /// `to_bytes` makes the bytes that a store keeps for a payload. With a feed open, each append
+    /// also puts its events into a backlog of at most 65,536 events and 32 MiB.
+    pub fn feed(
+        &self,
+        position: Option<Cursor>,
+        to_bytes: impl Fn(&P) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Feed<P> {
+        let reader = self.store.as_ref().map(|store| Arc::clone(&store.replays.reader));
+        let to_bytes: Arc<ToBytes<P>> = Arc::new(to_bytes);
+        Feed::open(Arc::clone(&self.core), reader, position, to_bytes)
+    }
+
     /// Evicts events that are too old at `now`, in one bounded step of about a millisecond. Every
     /// append, open and read does the same step. While a program makes none of these calls, it must
     /// call this function from time to time.
@@ -318,10 +335,11 @@ impl<P: Payload> Log<P> {
         self.store.as_ref().and_then(|store| store.queue.error())
     }
 
-    /// Ends every reader as soon as it has read all its events. A reader that waits for the store
+    /// Ends every reader and every [`Feed`] as soon as it has read all its events. A reader that waits for the store
     /// ends at once. Its client can open a new reader and continue at the same cursor.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
+        self.core.history.backlog.close();
     }
 
     /// Wakes every reader, even if there is nothing to read.

@@ -9,7 +9,7 @@
 //! calls are synchronous, so no call can be cancelled halfway. All times are log time, which never
 //! goes back and does not follow the jumps of the wall clock (see [`LogClock`](crate::LogClock)).
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -213,6 +213,16 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
+    /// A part of a feed: the kept events in the range within the limits of `batch`, with their
+    /// remaining addresses; the finish marks in the part of the range that was read; and the floors
+    /// above the start of the range. All of this is read in one transaction. The clock of the chunk
+    /// is not set. A damaged event has an empty payload.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn feed(&self, range: Range, batch: Batch) -> Result<FeedChunk, StoreError>;
+
     /// The topics whose [finish marks](Finished) the store keeps: at most `topics_max` topics,
     /// newest marks first. A log loads the marks when it starts, so a publish never has to read a
     /// mark from the store.
@@ -391,6 +401,38 @@ pub struct FeedChunk {
     pub next: Offset,
     /// The clock of the upstream when it made the chunk.
     pub clock: ClockState,
+}
+
+impl FeedChunk {
+    /// Adds finish marks to the events. If the chunk has the event that finished a topic, the event
+    /// becomes its last one. Its addresses then also have the topics that the event finished and
+    /// that have evicted it. Otherwise, the mark becomes an event without a payload.
+    pub fn add_finish_marks(&mut self, marks: Vec<(Address, Finished)>) {
+        if marks.is_empty() {
+            return;
+        }
+        let mut events: BTreeMap<Offset, StoredEvent> = std::mem::take(&mut self.events)
+            .into_iter()
+            .map(|event| (event.offset, event))
+            .collect();
+        for (address, Finished { offset, at }) in marks {
+            let event = events.entry(offset).or_insert_with(|| StoredEvent {
+                offset,
+                at,
+                to: SmallVec::new(),
+                id: None,
+                key: None,
+                fingerprint: Fingerprint::default(),
+                finish: true,
+                payload: None,
+            });
+            event.finish = true;
+            if !event.to.contains(&address) {
+                event.to.push(address);
+            }
+        }
+        self.events = events.into_values().collect();
+    }
 }
 
 /// When a commit counts as done.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use downlink_log::{
-    Address, Batch, EvictionNumber, Fingerprint, Floor, Offset, Timestamp,
-    store::{Finished, StoreError, StoreReader, StoreReplay, StoredEvent, Wanted},
+    Address, Batch, ClockState, EvictionNumber, Fingerprint, Floor, Offset, Timestamp,
+    store::{
+        FeedChunk, Finished, Range, StoreError, StoreReader, StoreReplay, StoredEvent, Wanted,
+    },
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 use smallvec::SmallVec;
 
 use crate::{
@@ -57,19 +59,7 @@ impl StoreReader for SqliteReader {
         from: Offset,
         each: &mut dyn FnMut(Address, Floor),
     ) -> Result<(), StoreError> {
-        self.0.read(|db| {
-            let sql = "SELECT kind, name, number, floor, floor_at FROM topics
-                       WHERE floor <> 1 AND floor > ?";
-            let mut select = db.prepare_cached(sql)?;
-            let mut rows = select.query([column(from.get())])?;
-            while let Some(row) = rows.next()? {
-                let name: String = row.get(1)?;
-                let offset = Offset::new(row.get(3)?);
-                let floor = Floor { offset, at: Timestamp::from_millis(row.get(4)?) };
-                each(address(row.get(0)?, &name, row.get(2)?)?, floor);
-            }
-            Ok(())
-        })
+        self.0.read(|db| each_floor(db, FLOORS_ABOVE, from, each))
     }
 
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError> {
@@ -78,6 +68,10 @@ impl StoreReader for SqliteReader {
 
     fn newest(&self, batch: Batch) -> Result<Vec<StoredEvent>, StoreError> {
         self.0.read(|db| newest(db, batch))
+    }
+
+    fn feed(&self, range: Range, batch: Batch) -> Result<FeedChunk, StoreError> {
+        self.0.read(|db| feed(db, range, batch))
     }
 
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError> {
@@ -103,6 +97,104 @@ impl StoreReader for SqliteReader {
     }
 }
 
+/// Selects the addresses that exist and have a floor above a number.
+const FLOORS_ABOVE: &str =
+    "SELECT kind, name, number, floor, floor_at FROM topics WHERE floor <> 1 AND floor > ?";
+
+/// Selects all addresses that exist. The number has no effect.
+const FLOORS: &str = "SELECT kind, name, number, floor, floor_at FROM topics WHERE ? >= 0";
+
+/// Calls `each` for the addresses that a query selects, with their floors.
+fn each_floor(
+    db: &Connection,
+    sql: &str,
+    from: Offset,
+    each: &mut dyn FnMut(Address, Floor),
+) -> Result<()> {
+    let mut select = db.prepare_cached(sql)?;
+    let mut rows = select.query([column(from.get())])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(1)?;
+        let offset = Offset::new(row.get(3)?);
+        let floor = Floor { offset, at: Timestamp::from_millis(row.get(4)?) };
+        each(address(row.get(0)?, &name, row.get(2)?)?, floor);
+    }
+    Ok(())
+}
+
+/// A part of a feed. The caller reads it in one transaction.
+fn feed(db: &Connection, range: Range, batch: Batch) -> Result<FeedChunk> {
+    let (from, until) = (range.from.get(), range.until.get());
+    let mut select = db.prepare_cached(
+        "SELECT id, payload, checksum, offset, at, topics, fingerprint, finish FROM events
+         WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?",
+    )?;
+    let events_max = batch.events_max.max(1);
+    let mut rows = select.query((column(from), column(until), column(events_max)))?;
+    let indexed = indexed(db)?;
+    let (mut events, mut bytes, mut next) = (Vec::new(), 0, until);
+    while let Some(row) = rows.next()? {
+        let offset: u64 = row.get(3)?;
+        let (id, payload) = verified(offset, row)?.unwrap_or_default();
+        bytes += payload.len();
+        events.push(event(db, row, id, payload, indexed)?);
+        if bytes >= batch.bytes_max || events.len() == events_max {
+            next = offset + 1;
+            break;
+        }
+    }
+    let forgotten = TopicEvictions::forgotten(db)?.floor;
+    let others = if forgotten.offset > range.from { forgotten } else { Floor::NONE };
+    // The shared floor applies to each address without a floor of its own in the chunk. So if there
+    // is a shared floor, the chunk lists every address that the file has.
+    let mut floors = Vec::new();
+    let sql = if others == Floor::NONE { FLOORS_ABOVE } else { FLOORS };
+    each_floor(db, sql, range.from, &mut |address, floor| floors.push((address, floor)))?;
+    let mut marks = db.prepare_cached(
+        "SELECT kind, name, number, finished, finished_at FROM topics
+         WHERE finished IS NOT NULL AND finished >= ? AND finished < ?",
+    )?;
+    let mut rows = marks.query((column(from), column(next)))?;
+    let mut finished = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(1)?;
+        let offset = Offset::new(row.get(3)?);
+        let mark = Finished { offset, at: Timestamp::from_millis(row.get(4)?) };
+        finished.push((address(row.get(0)?, &name, row.get(2)?)?, mark));
+    }
+    let clock = ClockState::default();
+    let mut chunk = FeedChunk { floors, others, events, next: Offset::new(next), clock };
+    chunk.add_finish_marks(finished);
+    Ok(chunk)
+}
+
+/// The event in a row of `events`, with the addresses that still keep it.
+fn event(
+    db: &Connection,
+    row: &Row<'_>,
+    id: Option<Box<str>>,
+    payload: Vec<u8>,
+    indexed: u64,
+) -> Result<StoredEvent> {
+    let offset = row.get(3)?;
+    let mut to = SmallVec::new();
+    for topic in keepers(db, offset, row.get(5)?, indexed) {
+        let topic = topic?;
+        to.push(address_of(db, topic)?.ok_or_else(|| lost(topic))?.0);
+    }
+    let fingerprint: Option<[u8; 16]> = row.get(6)?;
+    Ok(StoredEvent {
+        offset: Offset::new(offset),
+        at: Timestamp::from_millis(row.get(4)?),
+        to,
+        id,
+        key: None,
+        fingerprint: fingerprint.map(Fingerprint::from_bytes).unwrap_or_default(),
+        finish: row.get(7)?,
+        payload: Some(payload),
+    })
+}
+
 /// The newest events, in the order of their offsets. If an event is damaged, the result has only
 /// the events after it.
 fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
@@ -119,22 +211,7 @@ fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
         let offset = row.get(3)?;
         let Some((id, payload)) = verified(offset, row)? else { break };
         bytes += payload.len();
-        let mut to = SmallVec::new();
-        for topic in keepers(db, offset, row.get(5)?, indexed) {
-            let topic = topic?;
-            to.push(address_of(db, topic)?.ok_or_else(|| lost(topic))?.0);
-        }
-        let fingerprint: Option<[u8; 16]> = row.get(6)?;
-        events.push(StoredEvent {
-            offset: Offset::new(offset),
-            at: Timestamp::from_millis(row.get(4)?),
-            to,
-            id,
-            key: None,
-            fingerprint: fingerprint.map(Fingerprint::from_bytes).unwrap_or_default(),
-            finish: row.get(7)?,
-            payload: Some(payload),
-        });
+        events.push(event(db, row, id, payload, indexed)?);
     }
     events.reverse();
     Ok(events)

@@ -53,6 +53,7 @@ const LOG: Layers = Layers {
         layer("core.rs"),
         layer("commit/"),
         layer("read/"),
+        layer("feed/"),
         layer("log.rs"),
         layer("lib.rs"),
     ],

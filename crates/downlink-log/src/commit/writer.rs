@@ -287,6 +287,7 @@ impl<P: Payload> Shared<P> {
         let waited = self.done(batches);
         // Readers are woken before the publishers get their answers.
         wakes.into_iter().for_each(Wakes::wake);
+        history.backlog.wake();
         let mut answers = answers.into_iter();
         for (batch, planned) in batches.iter().zip(&planned) {
             if let Err(AppendError::Store(error)) = planned {
@@ -336,6 +337,7 @@ impl<P: Payload> Drop for Shared<P> {
     fn drop(&mut self) {
         self.queue.fail(&StoreError::Stopped);
         end_each(&self.core.history.topics.everyone.readers, EndReason::Closed);
+        self.core.history.backlog.close();
         self.queue.ended.resolve(Ok(Answers::new()));
     }
 }

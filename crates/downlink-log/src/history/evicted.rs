@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::history::Published;
 use crate::topics::{ring::Kept, topic::Topic};
 
 /// Evicted events, and topics that may be collected, which means that they are removed from memory.
@@ -12,10 +13,12 @@ pub(crate) struct Evicted<P> {
     pub(crate) entries: Vec<Kept<P>>,
     /// Topics that have no events and no finish mark left.
     pub(crate) emptied: Vec<Arc<Topic<P>>>,
+    /// Events that the backlog of the feeds no longer keeps.
+    pub(crate) unneeded: Vec<Published<P>>,
 }
 
 impl<P> Evicted<P> {
     pub(crate) fn new() -> Self {
-        Self { entries: Vec::new(), emptied: Vec::new() }
+        Self { entries: Vec::new(), emptied: Vec::new(), unneeded: Vec::new() }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::history::{Ages, EventTopics, Evicted, Index, IndexRow};
+use crate::history::{Ages, Backlog, EventTopics, Evicted, Index, IndexRow};
 use crate::patterns::{Held, Matching, Patterns};
 use crate::store::Finished;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
@@ -73,6 +73,8 @@ pub(crate) struct History<P> {
     /// A thread that holds the lock of a ring must not take this lock.
     index: Mutex<Index<P>>,
     ages: Ages<P>,
+    /// The newest events, for the feeds of the log.
+    pub(crate) backlog: Backlog<P>,
 }
 
 /// An event or finish mark to push into its topics. The caller has reserved the topics' rings, so
@@ -109,6 +111,7 @@ impl<P: Payload> History<P> {
             published: AtomicU64::new(0),
             index: Mutex::new(Index::new()),
             ages: Ages::new(),
+            backlog: Backlog::new(),
         }
     }
 

@@ -27,6 +27,11 @@ impl Epochs {
         self.current
     }
 
+    /// All epochs, oldest first, each with its first offset.
+    pub(crate) fn all(&self) -> Vec<(Epoch, Offset)> {
+        self.epochs.clone()
+    }
+
     /// The id of the event at an offset, as a cursor.
     pub(crate) fn id_of(&self, offset: u64) -> Cursor {
         let after = self.epochs.partition_point(|(_, first)| first.get() <= offset);

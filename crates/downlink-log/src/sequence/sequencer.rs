@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::history::{EventTopics, Evicted, History, Pushed};
+use crate::history::{EventTopics, Evicted, History, Published, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::readers::{ReaderList, ReaderState, wake_all};
 use crate::sequence::{
@@ -115,6 +115,7 @@ impl Sequencer {
         };
         self.settle(history, &evicted);
         wakes.wake();
+        history.backlog.wake();
         Ok(answers)
     }
 
@@ -155,6 +156,16 @@ impl Sequencer {
                     }
                     if let Some(id) = fresh.id.take().filter(|_| is_kept) {
                         self.publisher_ids.insert(id, PublisherId { fingerprint, answer, rings });
+                    }
+                    if history.backlog.is_open() && !fresh.topics.is_empty() {
+                        let unneeded = history.backlog.push(Published {
+                            offset: fresh.offset,
+                            at,
+                            topics: fresh.topics.clone(),
+                            payload: fresh.payload.clone(),
+                            finish: fresh.finish,
+                        });
+                        evicted.unneeded.extend(unneeded);
                     }
                     let event = Pushed {
                         offset: fresh.offset,

@@ -6,6 +6,6 @@ pub(crate) mod ring;
 pub(crate) mod topic;
 
 pub(crate) use collected::{COLLECTED_MAX, Collected};
-pub(crate) use names::{TopicSeat, TopicSeats, Topics, start_of};
+pub(crate) use names::{TopicSeat, TopicSeats, TopicState, Topics, start_of};
 pub(crate) use ring::{Kept, Lost, Ring};
 pub(crate) use topic::Topic;

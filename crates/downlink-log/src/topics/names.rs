@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use smallvec::SmallVec;
 
 use crate::readers::ReaderState;
+use crate::store::Finished;
 use crate::sync::RwLock;
 use crate::topics::{COLLECTED_MAX, Collected, Lost, Topic};
 use crate::types::{
@@ -66,6 +67,21 @@ pub(crate) struct TopicSeat<P> {
 /// The seats of one reader: in the topics that it named, in its client's inbox, and in everyone's
 /// topic. Most readers name one topic, so three seats are usual.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
+
+/// What one topic has lost, and whether it is finished.
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) address: Address,
+    pub(crate) lost: Lost,
+    pub(crate) finish: Option<Finished>,
+}
+
+impl TopicState {
+    pub(crate) fn of<P: Payload>(topic: &Topic<P>) -> Self {
+        let ring = topic.ring.read();
+        Self { address: topic.address.clone(), lost: ring.lost(), finish: ring.finish() }
+    }
+}
 
 /// The topics or losses that one call has found in a range of names. `next` is where the next call
 /// begins; `None` at the end of the range.
@@ -193,6 +209,32 @@ impl<P: Payload> Topics<P> {
         let names = self.names.read();
         let range = names.topics.range((Bound::Excluded(after), Bound::Unbounded));
         range.take(count).map(|(_, topic)| Arc::clone(topic)).collect()
+    }
+
+    /// Lists at most `count` addresses after the address `after`, in their order: topics and inboxes
+    /// that exist, and those that were collected. The list never has everyone's topic. While topics
+    /// are created and collected, a sequence of these lists still has each address once.
+    pub(crate) fn list_states(&self, after: &Address, count: usize) -> Vec<TopicState> {
+        let names = self.names.read();
+        let mut existing =
+            names.topics.range((Bound::Excluded(after), Bound::Unbounded)).peekable();
+        let mut collected = names.collected.range(Bound::Excluded(after.clone())).peekable();
+        let mut states = Vec::new();
+        while states.len() < count {
+            let is_collected = match (existing.peek(), collected.peek()) {
+                (Some((topic, _)), Some((name, _))) => name < topic,
+                (Some(_), None) => false,
+                (None, Some(_)) => true,
+                (None, None) => break,
+            };
+            states.extend(if is_collected {
+                let found = collected.next();
+                found.map(|(name, lost)| TopicState { address: name.clone(), lost, finish: None })
+            } else {
+                existing.next().map(|(_, topic)| TopicState::of(topic))
+            });
+        }
+        states
     }
 
     /// Lists at most `count` topics whose names begin with `prefix`, from the name `from` on.

@@ -11,7 +11,7 @@ use downlink_log::{
     Address, Batch, ClockState, Epoch, EvictionNumber, Fingerprint, Floor, IdempotencyKey, Offset,
     RetentionRules, Timestamp,
     store::{
-        Durability, Finished, Opened, Page, Range, Step, Store, StoreError, StoreReader,
+        Durability, FeedChunk, Finished, Opened, Page, Range, Step, Store, StoreError, StoreReader,
         StoreReplay, StoredEntry, StoredEvent, Trimmed, Wanted,
     },
 };
@@ -419,6 +419,44 @@ impl StoreReader for Shelf {
         let readable = |event: &&StoredEvent| !state.is_damaged(event);
         let newest = state.events.values().rev().take_while(readable).take(batch.events_max);
         Ok(newest.cloned().collect::<Vec<_>>().into_iter().rev().collect())
+    }
+
+    fn feed(&self, range: Range, batch: Batch) -> Result<FeedChunk, StoreError> {
+        let mut state = self.state();
+        let state = state.read()?;
+        let read = |event: &StoredEvent| {
+            let payload =
+                if state.is_damaged(event) { Some(Vec::new()) } else { event.payload.clone() };
+            StoredEvent { payload, ..event.clone() }
+        };
+        let in_range = state.events.range(range.from.get()..range.until.get());
+        let events: Vec<_> =
+            in_range.map(|(_, event)| read(event)).take(batch.events_max.max(1)).collect();
+        let is_full = events.len() == batch.events_max.max(1);
+        let last = events.last().filter(|_| is_full);
+        let next = last.map_or(range.until, |event| Offset::new(event.offset.get() + 1));
+        let forgotten = state.evictions.iter().filter(|eviction| eviction.address.is_none());
+        let others = floor(forgotten);
+        let mut floors = BTreeMap::new();
+        for Eviction { address, offset, at, .. } in state.evictions.clone() {
+            if let Some(address) = address {
+                let floor = floors.entry(address).or_insert(Floor::NONE);
+                *floor = Floor { offset: Offset::new(offset + 1), at }.max(*floor);
+            }
+        }
+        let lists_all = others.offset > range.from;
+        if lists_all {
+            let known = state.events.values().flat_map(|event| event.to.iter().cloned());
+            known.for_each(|address| drop(floors.entry(address).or_insert(Floor::NONE)));
+        }
+        let others = if lists_all { others } else { Floor::NONE };
+        floors.retain(|_, floor| lists_all || floor.offset > range.from);
+        let marks = state.finished.clone().into_iter();
+        let marks = marks.filter(|(_, mark)| (range.from..next).contains(&mark.offset)).collect();
+        let floors = floors.into_iter().collect();
+        let mut chunk = FeedChunk { floors, others, events, next, clock: ClockState::default() };
+        chunk.add_finish_marks(marks);
+        Ok(chunk)
     }
 
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError> {
