@@ -79,6 +79,18 @@ impl Grant {
         }
     }
 
+    /// The grant of a relay's key: the relay follows the whole log, and passes on what its own
+    /// publishers may publish.
+    pub fn relay() -> Self {
+        Self {
+            publish: every_topic(),
+            publish_clients: true,
+            everyone: true,
+            follow: true,
+            ..Self::none()
+        }
+    }
+
     /// Adds the right to subscribe to the topics of the selector.
     pub fn with_subscribe(mut self, selector: TopicSelector) -> Self {
         self.subscribe.push(selector);

@@ -23,6 +23,8 @@ pub enum KeyRole {
     Publish,
     /// An operator with every right ([`Grant::all`]).
     Admin,
+    /// A relay, which follows the whole log and passes publishes on ([`Grant::relay`]).
+    Relay,
 }
 
 impl KeyRole {
@@ -32,6 +34,7 @@ impl KeyRole {
         match self {
             Self::Publish => "publish key",
             Self::Admin => "admin key",
+            Self::Relay => "relay key",
         }
     }
 
@@ -40,6 +43,7 @@ impl KeyRole {
         match self {
             Self::Publish => Grant::app(),
             Self::Admin => Grant::all(),
+            Self::Relay => Grant::relay(),
         }
     }
 }

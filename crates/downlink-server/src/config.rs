@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{ArgAction, Args, Command};
+use downlink::relay::Upstream;
 
 pub use crate::{
     retain::RetainRule,
@@ -51,6 +52,14 @@ pub struct Settings {
     /// --admin-listen.
     #[arg(long, env = "DOWNLINK_SOCKET_GROUP", value_name = "NAME")]
     pub socket_group: Option<Group>,
+    /// Makes this server a relay of the server at this URL: it has the events of that server under
+    /// the same ids, and forwards publishes to it. The store is then a cache, which may be deleted.
+    #[arg(long, env = "DOWNLINK_FOLLOW", value_name = "URL", value_parser = parse_upstream)]
+    pub follow: Option<FollowUrl>,
+    /// The file with the key that this relay sends to the server that it follows. That server has
+    /// the same file as --relay-key-file.
+    #[arg(long, env = "DOWNLINK_FOLLOW_KEY_FILE", value_name = "FILE", requires = "follow")]
+    pub follow_key_file: Option<PathBuf>,
     /// The file that stores the history. With `none`, history is in memory only and a restart loses
     /// it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]
@@ -184,6 +193,20 @@ pub struct Settings {
     /// program is plain text in both forms.
     #[arg(long, env = "DOWNLINK_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// The URL of the server that a relay follows.
+#[derive(Clone, Debug)]
+pub struct FollowUrl {
+    /// The URL as it was given, without slashes at its end.
+    pub(crate) url: String,
+    /// The upstream at this URL, without a key.
+    pub(crate) upstream: Upstream,
+}
+
+fn parse_upstream(text: &str) -> Result<FollowUrl, String> {
+    let upstream = Upstream::new(text).map_err(|error| error.to_string())?;
+    Ok(FollowUrl { url: text.trim_end_matches('/').to_owned(), upstream })
 }
 
 /// When the server confirms an event and shows it to subscribers.

@@ -120,6 +120,7 @@
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
 //! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
 //! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end when the rights of their subscriber end | no |
+//! | `relay` | the module `relay`: a hub that follows another hub | no |
 //! | `metrics` | the hub's numbers as OpenMetrics text | no |
 //! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!
@@ -150,6 +151,8 @@ pub mod guide;
 pub mod http;
 pub mod hub;
 mod json_text;
+#[cfg(feature = "relay")]
+pub mod relay;
 #[cfg(feature = "serve")]
 pub mod serve;
 #[cfg(feature = "testing")]

@@ -91,9 +91,14 @@ impl<P: Payload> Feed<P> {
         Offset::new(self.next)
     }
 
-    /// The number of events and of other offsets that the feed has not read yet.
-    pub fn lag(&self) -> u64 {
-        self.core.history.tail().saturating_sub(self.next)
+    /// The offset of the next event that the log will have.
+    pub fn tail(&self) -> Offset {
+        Offset::new(self.core.history.tail())
+    }
+
+    /// Whether the backlog no longer has all events that the feed has not read yet.
+    pub fn is_behind(&self) -> bool {
+        matches!(self.backlogged(self.core.history.tail(), 1), Backlogged::Behind)
     }
 
     /// Ready if [`read`](Self::read) has something to return. Otherwise the waker is woken when
@@ -108,7 +113,7 @@ impl<P: Payload> Feed<P> {
     /// The next chunk; `None` if the feed has ended. The chunk is empty if there is nothing new.
     /// `clock` is the state of the log's clock.
     ///
-    /// If the feed is behind, the call reads many events, which takes some milliseconds, or waits
+    /// If the feed [is behind](Self::is_behind), the call reads many events, which takes some milliseconds, or waits
     /// for the disk. So it must not be called by a thread that runs async tasks.
     ///
     /// # Errors

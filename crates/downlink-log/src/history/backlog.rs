@@ -8,10 +8,14 @@
 //!
 //! While no feed is open, the backlog is empty, and an append only reads one number.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Waker,
+};
 
 use crate::history::EventTopics;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::Mutex;
 use crate::types::payload::ENTRY_COST_BYTES;
 use crate::types::{Payload, Timestamp};
 
@@ -37,8 +41,9 @@ pub(crate) struct Published<P> {
 
 #[derive(Debug)]
 pub(crate) struct Backlog<P> {
-    /// The number of open feeds. It changes only under the sequence lock, so an append, which holds
-    /// this lock, reads the current number.
+    /// The number of open feeds. It changes only under the sequence lock. A thread that has held this
+    /// lock since a feed was opened sees the feed, so Relaxed is enough. Loom does not know this
+    /// atomic, because each of its steps would multiply the number of interleavings.
     feeds: AtomicUsize,
     /// While this lock is held, no other lock is taken.
     recorded: Mutex<Recorded<P>>,
@@ -117,6 +122,13 @@ impl<P: Payload> Backlog<P> {
     /// no lock.
     pub(crate) fn close(&self) {
         self.recorded.lock().closed = true;
+        self.wake();
+    }
+
+    /// Ends all open feeds at once, because what they said first is no longer true. Their followers
+    /// connect again. The caller holds no lock.
+    pub(crate) fn end_open(&self) {
+        self.recorded.lock().generation += 1;
         self.wake();
     }
 

@@ -147,7 +147,7 @@ impl Copy {
     pub(crate) fn apply_all(&mut self, feed: &mut Feed<Load>) -> Option<()> {
         loop {
             let chunk = feed.read(clock()).expect("the store is readable")?;
-            let is_last = feed.lag() == 0;
+            let is_last = feed.next() == feed.tail();
             self.apply(chunk);
             if is_last {
                 return Some(());

@@ -447,7 +447,7 @@ impl StoreReader for Shelf {
         let lists_all = others.offset > range.from;
         if lists_all {
             let known = state.events.values().flat_map(|event| event.to.iter().cloned());
-            known.for_each(|address| drop(floors.entry(address).or_insert(Floor::NONE)));
+            known.for_each(|address| _ = floors.entry(address).or_insert(Floor::NONE));
         }
         let others = if lists_all { others } else { Floor::NONE };
         floors.retain(|_, floor| lists_all || floor.offset > range.from);

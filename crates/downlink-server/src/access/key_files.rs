@@ -117,13 +117,18 @@ pub(super) fn read(
     settings: &AccessSettings,
     missing: Missing,
 ) -> anyhow::Result<(Keys, Vec<Secret>, KeyFiles)> {
-    let AccessSettings { publish_key_file, admin_key_file, ticket_key_file, .. } = settings;
+    let AccessSettings { publish_key_file, admin_key_file, relay_key_file, ticket_key_file, .. } =
+        settings;
     let own = folder.join(PUBLISH_KEY_FILE);
     let (publish, made_publish) = files(publish_key_file, own, "--publish-key-file", missing)?;
     let own = folder.join(TICKET_KEY_FILE);
     let (ticket, made_ticket) = files(ticket_key_file, own, "--ticket-key-file", missing)?;
     let mut keys = Keys::new();
-    let roles = [(KeyRole::Publish, &*publish), (KeyRole::Admin, admin_key_file)];
+    let roles = [
+        (KeyRole::Publish, &*publish),
+        (KeyRole::Admin, admin_key_file),
+        (KeyRole::Relay, relay_key_file),
+    ];
     for (role, files) in roles {
         for file in files {
             add(&mut keys, role, file)

@@ -15,7 +15,7 @@
 //! | `names` | the number of topics and patterns in the subscriptions of each address |
 //! | `ask` | the questions to the app of `--authorize-url` |
 //! | `key_sets` | the fetches of the key set of `--jwks-url` |
-//! | `outgoing` | the HTTP client of `ask` and `key_sets` |
+//! | `outgoing` | the HTTP client of `ask`, `key_sets` and the forwarder of a relay |
 //! | `rules` | the parts that a reload replaces, made from the settings and the key files |
 //! | `control` | all of the above for one running server: it verifies, asks, counts and revokes |
 
@@ -42,6 +42,7 @@ pub(crate) use control::{Credentials, RevokeError};
 pub(crate) use forwarded::ClientAddress;
 pub(crate) use key_files::{KeyFiles, PUBLISH_KEY_FILE};
 pub(crate) use names::NamesPermit;
+pub(crate) use outgoing::client_builder;
 pub(crate) use rates::Exceeded;
 pub use rates::{AbuseLimits, Limit};
 pub use role::Role;

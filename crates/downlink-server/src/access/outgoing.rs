@@ -32,7 +32,7 @@ const FAILURE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
 const USER_AGENT: &str = concat!("downlink/", env!("CARGO_PKG_VERSION"));
 
 /// The settings of the HTTP client.
-pub(super) fn client_builder() -> ClientBuilder {
+pub(crate) fn client_builder() -> ClientBuilder {
     Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())

@@ -39,6 +39,10 @@ pub struct AccessSettings {
     /// A file with a key for an operator, who may do everything. May be given several times.
     #[arg(long, env = "DOWNLINK_ADMIN_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub admin_key_file: Vec<PathBuf>,
+    /// A file with a key for a relay, which follows this server with --follow. May be given several
+    /// times.
+    #[arg(long, env = "DOWNLINK_RELAY_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub relay_key_file: Vec<PathBuf>,
     /// A file with the secret that seals tickets. By default, the server makes downlink-ticket.key
     /// beside the store. May be given several times: the first one seals new tickets, and all of
     /// them open tickets.

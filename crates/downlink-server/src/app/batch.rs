@@ -22,7 +22,8 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     body, content,
-    envelope::Envelope,
+    envelope::{Envelope, PUBLISHER, publisher},
+    forward::Forwarded,
     guard::Sender,
     query::Query,
     reply::{self, Refused, bad_request, not_published, sentence, shown},
@@ -48,7 +49,10 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
-    if headers.contains_key("idempotency-key") {
+    let publisher = publisher(&caller, &headers)?;
+    // A relay repeats a batch if the answer to it was lost. Each event then has a key.
+    let key = headers.get("idempotency-key").filter(|_| headers.contains_key(PUBLISHER));
+    if key.is_none() && headers.contains_key("idempotency-key") {
         return Err(bad_request(
             "Idempotency-Key is for one event, but the body is a batch: remove the header, and give \
              each event an id.",
@@ -81,17 +85,25 @@ pub(super) async fn publish(
         if addresses > ADDRESSES_MAX {
             return Err(too_many(ADDRESSES_MAX, "topics and clients"));
         }
-        let envelope = envelope.of_publisher(caller.verified());
+        let envelope = envelope.of_publisher(&publisher);
         let to = envelope.addresses().map_err(|refused| in_line(at, refused))?;
         let allowed = caller.check_publish(&to);
         allowed.map_err(|error| in_line(at, error.into()))?;
-        batch.add(envelope.publish(&app.hub, &to), data);
+        let mut publish = envelope.publish(&app.hub, &to);
+        if let Some(key) = key.and_then(|key| key.to_str().ok()) {
+            publish = publish.idempotency_key(&publisher, format!("{key}/{}", lines.len()));
+        }
+        batch.add(publish, data);
         lines.push(at);
     }
     if batch.is_empty() {
         return Err(bad_request("The batch is empty: send one JSON object per line."));
     }
     app.control.count_publishes(&caller, sender.address, batch.len())?;
+    if let Some(forwarder) = &app.forwarder {
+        let forwarded = Forwarded::new("/events/batch", None, &headers, &publisher);
+        return forwarder.send(&app, forwarded, text).await;
+    }
     let refused = |error| match error {
         BatchError::Event { index, error } => {
             in_line(lines.get(index).copied().unwrap_or_default(), not_published(&error))

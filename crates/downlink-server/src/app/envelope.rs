@@ -8,14 +8,41 @@
 
 use std::time::Duration;
 
-use downlink::hub::{ADDRESSES_MAX, Address, ClientId, Hub, Publish, PublishError, Topic};
-
-use downlink_access::Verified;
+use axum::http::HeaderMap;
+use downlink::{
+    access::Caller,
+    hub::{ADDRESSES_MAX, Address, ClientId, Hub, Publish, PublishError, Topic},
+};
+use downlink_access::Right;
 
 use super::{
     query::Query,
     reply::{Refused, bad_request, not_published},
 };
+
+/// The header in which a relay sends the name space of the publisher whose event it forwards.
+pub(super) const PUBLISHER: &str = "downlink-publisher";
+
+/// The maximum length of the name space of a publisher.
+const PUBLISHER_BYTES_MAX: usize = 256;
+
+/// The name space of the ids and idempotency keys of a request's publisher. A publisher with a token
+/// has its own. For other publishers, the text is empty. A relay sends the name space of the
+/// publisher whose request it forwards, so that a publisher may repeat a request at another relay.
+pub(super) fn publisher(caller: &Caller, headers: &HeaderMap) -> Result<String, Refused> {
+    let Some(forwarded) = headers.get(PUBLISHER) else {
+        let own = caller.verified().publisher().map(|name| name.to_string());
+        return Ok(own.unwrap_or_default());
+    };
+    caller.check(Right::Follow)?;
+    let forwarded = forwarded.to_str().ok().filter(|text| text.len() <= PUBLISHER_BYTES_MAX);
+    forwarded.map(str::to_owned).ok_or_else(|| {
+        bad_request(format!(
+            "The header Downlink-Publisher must be at most {PUBLISHER_BYTES_MAX} visible ASCII \
+             characters."
+        ))
+    })
+}
 
 /// All parts of an event except its data.
 #[derive(Debug, Default)]
@@ -48,10 +75,9 @@ impl Envelope {
         })
     }
 
-    /// The same event in the name space of its publisher.
-    pub(super) fn of_publisher(self, publisher: &Verified) -> Self {
-        let publisher = publisher.publisher().map(|name| name.to_string());
-        Self { publisher: publisher.unwrap_or_default(), ..self }
+    /// The same event in the name space of its publisher, which [`publisher`] returns.
+    pub(super) fn of_publisher(self, publisher: &str) -> Self {
+        Self { publisher: publisher.to_owned(), ..self }
     }
 
     /// The id that an event of this publisher gets. If the publisher has a name space, the id

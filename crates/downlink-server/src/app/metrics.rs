@@ -6,7 +6,10 @@
 
 use std::{fmt, fs, path::Path, time::UNIX_EPOCH};
 
-use downlink::serve::{RefusedConnection, ServeStats};
+use downlink::{
+    relay::UpstreamStatus,
+    serve::{RefusedConnection, ServeStats},
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -33,6 +36,7 @@ pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
         listeners: app.counters.listeners(),
         store_bytes: app.settings.store().map(store_bytes),
         process: process::read(),
+        upstream: app.hub.upstream(),
     };
     let mut registry = Registry::default();
     stats.register(&mut registry);
@@ -69,6 +73,8 @@ struct Scrape {
     listeners: Vec<(&'static str, ServeStats)>,
     store_bytes: Option<(u64, u64)>,
     process: Option<ProcessStats>,
+    /// The state of the connection to the upstream, if the server is a relay.
+    upstream: Option<UpstreamStatus>,
 }
 
 impl Collector for Scrape {
@@ -93,6 +99,17 @@ impl Collector for Scrape {
             out.gauge("downlink_store_bytes", "Size of the file of the store", file)?;
             let says = "Size of the write-ahead log of the store";
             out.gauge("downlink_store_wal_bytes", says, wal)?;
+        }
+        if let Some(upstream) = &self.upstream {
+            let says = "1 while the relay receives the feed of its upstream, else 0";
+            out.gauge("downlink_upstream_connected", says, upstream.connected.into())?;
+            let says = "Offsets of the upstream that the relay has not applied yet, as far as it \
+                        knows";
+            out.gauge("downlink_upstream_lag", says, upstream.lag)?;
+            let silent = upstream.heard.map_or(f64::INFINITY, |heard| heard.elapsed().as_secs_f64());
+            let says = "Time since the last message of the upstream, in seconds";
+            let silent = ConstGauge::new(silent);
+            out.metric("downlink_upstream_silent_seconds", says, &silent)?;
         }
         self.process.map_or(Ok(()), |process| out.system(&process))
     }

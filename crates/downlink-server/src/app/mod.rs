@@ -14,7 +14,9 @@ mod counters;
 mod described;
 mod discard;
 mod envelope;
+mod follow;
 mod foreign;
+mod forward;
 mod guard;
 mod metrics;
 mod page;
@@ -39,9 +41,13 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention};
+use downlink::{
+    hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention},
+    relay::Upstream,
+};
 
 pub use self::counters::Counters;
+pub use self::forward::Forwarder;
 use self::state::App;
 pub use crate::logs::Requesters;
 use crate::{
@@ -64,13 +70,18 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }
 
-/// Makes the hub that these settings describe. When a stream ends, the observer of the hub removes
+/// Makes the hub that these settings describe. It follows `upstream` if there is one. When a stream
+/// ends, the observer of the hub removes
 /// its entry from `requesters` and writes a line of the log.
 ///
 /// # Errors
 ///
 /// [`HubError`] if the settings contradict each other.
-pub fn hub(settings: &Settings, requesters: &Arc<Requesters>) -> Result<Hub<String>, HubError> {
+pub fn hub(
+    settings: &Settings,
+    requesters: &Arc<Requesters>,
+    upstream: Option<Upstream>,
+) -> Result<Hub<String>, HubError> {
     let limits = Limits {
         subscribers_max: settings.subscribers_max,
         subscribers_per_client_max: settings.subscribers_per_client_max,
@@ -88,12 +99,16 @@ pub fn hub(settings: &Settings, requesters: &Arc<Requesters>) -> Result<Hub<Stri
         let store = HubStore::from(file).durability(durability);
         hub = hub.store(store.bytes_max(settings.store_bytes_max).wait_max(store_wait(settings)));
     }
-    hub.retention(retention(settings))
+    let hub = hub
+        .retention(retention(settings))
         .limits(limits)
         .observer(StreamLines(Arc::clone(requesters)))
         .event_bytes_max(settings.event_bytes_max)
-        .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
-        .build()
+        .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5));
+    match upstream {
+        Some(upstream) => Hub::follow(hub, upstream),
+        None => hub.build(),
+    }
 }
 
 /// How much history the hub keeps with these settings.
@@ -110,16 +125,17 @@ pub(crate) fn retention(settings: &Settings) -> HubRetention {
 }
 
 /// The routes of the server, for this hub and one listener. All listeners of a server share
-/// `counters`. `requesters` must be those that [`hub`] got.
+/// `counters`. `requesters` must be those that [`hub`] got. A relay forwards publishes with
+/// `forwarder`.
 pub fn app(
-    (hub, requesters): (Hub<String>, Arc<Requesters>),
+    (hub, requesters, forwarder): (Hub<String>, Arc<Requesters>, Option<Arc<Forwarder>>),
     settings: Settings,
     control: Arc<Control>,
     role: Role,
     counters: Arc<Counters>,
 ) -> Router {
     let settings = Arc::new(settings);
-    let app = App { hub, settings, control, role, counters, requesters };
+    let app = App { hub, forwarder, settings, control, role, counters, requesters };
     page::routes()
         .route("/events", get(subscribe::subscribe).post(publish::publish))
         .route("/events/batch", post(batch::publish))
@@ -128,6 +144,8 @@ pub fn app(
         .route("/topics", get(topics::topics))
         .route("/finish", post(topics::finish))
         .route("/clients", get(clients::clients).delete(clients::disconnect))
+        .route("/follow", get(follow::follow))
+        .route("/follow/end", get(follow::end))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .route("/metrics", get(status::metrics))

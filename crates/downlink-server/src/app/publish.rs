@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::{
     body, content,
-    envelope::Envelope,
+    envelope::{Envelope, publisher},
     foreign::Foreign,
+    forward::Forwarded,
     guard::Sender,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
@@ -45,13 +46,14 @@ pub(super) async fn publish(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Extension(sender): Extension<Sender>,
-    RawQuery(query): RawQuery,
+    RawQuery(raw_query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let query = Query::read(query.as_deref(), PARAMETERS)?;
+    let query = Query::read(raw_query.as_deref(), PARAMETERS)?;
     content::check(&headers)?;
-    let envelope = Envelope::of_query(&query)?.of_publisher(caller.verified());
+    let publisher = publisher(&caller, &headers)?;
+    let envelope = Envelope::of_query(&query)?.of_publisher(&publisher);
     let addresses = envelope.addresses()?;
     caller.check_publish(&addresses)?;
     let key = idempotency_key(&headers)?;
@@ -80,6 +82,10 @@ pub(super) async fn publish(
     // The rights may have ended while the body arrived.
     caller.check_publish(&addresses)?;
     app.control.count_publishes(&caller, sender.address, 1)?;
+    if let Some(forwarder) = &app.forwarder {
+        let forwarded = Forwarded::new("/events", raw_query.as_deref(), &headers, &publisher);
+        return forwarder.send(&app, forwarded, data).await;
+    }
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;
     app.counters.note_confirmed(&confirmed);
@@ -108,5 +114,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
 }
 
 fn answer(confirmed: &Confirmed) -> Response {
-    reply::json(&json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() }))
+    let mut answer =
+        json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
+    if confirmed.is_repeated() {
+        answer["repeated"] = true.into();
+    }
+    reply::json(&answer)
 }

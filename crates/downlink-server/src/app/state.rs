@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use downlink::hub::Hub;
 
-use super::counters::Counters;
+use super::{counters::Counters, forward::Forwarder};
 use crate::{
     access::{Control, Role},
     config::Settings,
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) hub: Hub<String>,
+    /// Forwards publishes to the upstream; `None` if the server follows no other server.
+    pub(crate) forwarder: Option<Arc<Forwarder>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) control: Arc<Control>,
     /// The role of the listener through which the request has come.

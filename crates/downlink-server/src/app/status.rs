@@ -31,7 +31,21 @@ pub(super) async fn readyz(
         let said = format!("The store accepts no events: {error}.");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
     }
-    Ok("ready\n".into_response())
+    Ok(match app.hub.upstream() {
+        // Behind a load balancer, a relay that is not complete must not get clients yet.
+        Some(upstream) if !upstream.reached => {
+            let why = upstream.error.map(|error| format!(": {error}")).unwrap_or_default();
+            let said = format!("The relay does not have all events of its upstream yet{why}.");
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
+        }
+        // The relay still serves the events that it has. If a load balancer took all relays out of
+        // use while the upstream restarts, no client could connect.
+        Some(upstream) if !upstream.connected => {
+            let why = upstream.error.map(|error| format!(": {error}")).unwrap_or_default();
+            format!("degraded{why}\n").into_response()
+        }
+        _ => "ready\n".into_response(),
+    })
 }
 
 pub(super) async fn metrics(

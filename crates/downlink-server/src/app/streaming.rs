@@ -19,7 +19,7 @@ use axum::{
 };
 use downlink::{
     access::Caller,
-    hub::{Address, Confirmed, Hub, PublishError, Receipt},
+    hub::{Address, Hub, PublishError, Receipt},
 };
 use serde_json::json;
 use tokio::time::sleep;
@@ -27,6 +27,7 @@ use tokio::time::sleep;
 use super::{
     body,
     envelope::Envelope,
+    forward::{Forwarded, Forwarder},
     foreign::Foreign,
     reply::{self, Refused, bad_request, not_published},
     state::App,
@@ -144,6 +145,15 @@ async fn next(app: &App, caller: &Caller, to: &[Address], body: &mut Body) -> Ne
     checked.map_or_else(Next::Stop, Next::Chunk)
 }
 
+/// The parameters of a request to publish to these addresses.
+fn parameters(addresses: &[Address]) -> impl Iterator<Item = (&str, &str)> {
+    addresses.iter().map(|address| match address {
+        Address::Topic(topic) => ("topic", topic.as_str()),
+        Address::Client(client) => ("client", client.as_str()),
+        _ => ("everyone", "true"),
+    })
+}
+
 fn shutting_down() -> Refused {
     let later = "The server is shutting down. Send the rest later.";
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, later)
@@ -168,7 +178,8 @@ struct Publishing<'a> {
     published: u64,
     /// The number of events that had already been published with the same id.
     repeated: u64,
-    last: Option<Confirmed>,
+    /// The id of the last event, and the number of its subscribers.
+    last: Option<(String, usize)>,
     /// The HTTP status of the last publish.
     status: StatusCode,
     /// The events that the store has not committed yet, with their numbers in the stream, oldest
@@ -239,6 +250,9 @@ impl Publishing<'_> {
             return Err(self.at_next(bad_request("The client has left.")));
         }
         self.wait_for_turn().await?;
+        if let Some(forwarder) = &self.app.forwarder {
+            return self.forward(forwarder, arrived).await;
+        }
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
@@ -275,6 +289,25 @@ impl Publishing<'_> {
         Ok(())
     }
 
+    /// Sends an event to the upstream of this relay.
+    async fn forward(&mut self, forwarder: &Forwarder, arrived: Arrived) -> Result<(), Stopped> {
+        let arrived = self.foreign.apply(arrived);
+        let (event_type, id) = (arrived.event_type, arrived.id);
+        let of_event = [("event", event_type.as_deref()), ("id", id.as_deref())];
+        let of_event = of_event.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let parameters = parameters(&self.addresses).chain(of_event);
+        let publisher = &self.envelope.publisher;
+        let forwarded = Forwarded::with_parameters("/events", parameters, publisher);
+        let published = forwarder.event(self.app, forwarded, arrived.data).await;
+        let (status, there) = published.map_err(|why| self.at_next(why))?;
+        self.sent += 1;
+        self.status = status;
+        self.published += u64::from(!there.repeated);
+        self.repeated += u64::from(there.repeated);
+        self.last = Some((there.id, there.subscribers));
+        Ok(())
+    }
+
     fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {
         let arrived = self.foreign.apply(arrived);
         let mut publish = self.envelope.publish(self.hub, &self.addresses);
@@ -288,6 +321,16 @@ impl Publishing<'_> {
     }
 
     async fn finish(&mut self) -> Result<(), Refused> {
+        if let Some(forwarder) = &self.app.forwarder {
+            let mut finished = Ok(());
+            for topic in &self.envelope.topics {
+                let parameters = [("topic", topic.as_str())];
+                let forwarded = Forwarded::with_parameters("/finish", parameters, "");
+                let there = forwarder.event(self.app, forwarded, String::new()).await;
+                finished = finished.and(there.map(drop));
+            }
+            return finished;
+        }
         // Finishes all topics before it checks the results, so that an error of one topic does not
         // leave the other topics unfinished.
         let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
@@ -305,6 +348,15 @@ impl Publishing<'_> {
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
         for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
+            if let Some(forwarder) = &self.app.forwarder {
+                let of_event = [("event", BROKEN), ("last", "true")];
+                let parameters = parameters(std::slice::from_ref(topic)).chain(of_event);
+                let forwarded = Forwarded::with_parameters("/events", parameters, "");
+                if forwarder.event(self.app, forwarded, data.clone()).await.is_err() {
+                    tracing::warn!(?topic, "cannot finish a topic whose stream broke");
+                }
+                continue;
+            }
             let publish = self.hub.to_addresses([topic.clone()]).event(BROKEN).last();
             let ended = match publish.publish(data.clone()) {
                 Ok(receipt) => receipt.durable().await.map(drop),
@@ -333,7 +385,7 @@ impl Publishing<'_> {
             let is_new = !confirmed.is_repeated();
             self.published += u64::from(is_new);
             self.repeated += u64::from(!is_new);
-            self.last = Some(confirmed);
+            self.last = Some((confirmed.id().as_str().to_owned(), confirmed.matched()));
         }
         Ok(())
     }
@@ -361,15 +413,15 @@ impl Publishing<'_> {
             }
         }
         let far = match &self.last {
-            Some(last) => format!("Published: {}, the last as {}.", self.published, last.id()),
+            Some((id, _)) => format!("Published: {}, the last as {id}.", self.published),
             None => "Nothing was published.".to_owned(),
         };
         first.why.map_detail(|why| format!("Event {} of the stream: {why} {far}", first.number))
     }
 
     fn answer(&self) -> Response {
-        let id = self.last.as_ref().map(|last| last.id().as_str());
-        let subscribers = self.last.as_ref().map_or(0, Confirmed::matched);
+        let id = self.last.as_ref().map(|(id, _)| id);
+        let subscribers = self.last.as_ref().map_or(0, |(_, subscribers)| *subscribers);
         let answer = reply::json(&json!({
             "id": id,
             "events": self.published,

@@ -3,6 +3,7 @@
 use axum::{
     Extension,
     extract::{RawQuery, State},
+    http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
 use downlink::{
@@ -12,6 +13,7 @@ use downlink::{
 use serde_json::{Value, json};
 
 use super::{
+    forward::Forwarded,
     guard::Sender,
     query::Query,
     reply::{self, Refused, bad_request, not_published, shown},
@@ -96,9 +98,10 @@ pub(super) async fn finish(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Extension(sender): Extension<Sender>,
-    RawQuery(query): RawQuery,
+    RawQuery(raw_query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let query = Query::read(query.as_deref(), &["topic"])?;
+    let query = Query::read(raw_query.as_deref(), &["topic"])?;
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
@@ -106,6 +109,10 @@ pub(super) async fn finish(
     // A finished topic counts as one publish, because it counts towards the server's limit of
     // topics.
     app.control.count_publishes(&caller, sender.address, 1)?;
+    if let Some(forwarder) = &app.forwarder {
+        let forwarded = Forwarded::new("/finish", raw_query.as_deref(), &headers, "");
+        return forwarder.send(&app, forwarded, String::new()).await;
+    }
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
     let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });

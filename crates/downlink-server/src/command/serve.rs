@@ -22,8 +22,10 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use downlink::{
     hub::Hub,
+    relay::Upstream,
     serve::{Listener, REFUSALS_MAX, StopSignal, connections_supported, stop_signal},
 };
+use downlink_access::Secret;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -41,7 +43,8 @@ use crate::{
     access::{AbuseLimits, AccessSettings, Control, KeyFiles, Role},
     address::Address,
     app,
-    config::Settings,
+    app::Forwarder,
+    config::{FollowUrl, Settings},
     logs::Log,
     memory,
 };
@@ -143,8 +146,15 @@ async fn serve(
         admin: admin.as_ref().map(Listening::address).transpose()?,
     };
     let requesters = Arc::<app::Requesters>::default();
+    let (upstream, forwarder) = match &settings.follow {
+        None => (None, None),
+        Some(follow) => {
+            let (upstream, forwarder) = upstream(follow, &settings).map_err(exit::configuration)?;
+            (Some(upstream), Some(Arc::new(forwarder)))
+        }
+    };
     let hub = tokio::select! {
-        hub = open(&settings, &requesters) => hub?,
+        hub = open(&settings, &requesters, upstream) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
@@ -155,6 +165,7 @@ async fn serve(
     let notices = tokio::spawn(notices::write(hub.clone(), counters.clone(), end.clone()));
     let of = |role: Role, connections_max| Serving {
         hub: &hub,
+        forwarder: forwarder.as_ref(),
         requesters: &requesters,
         counters: &counters,
         settings: &settings,
@@ -252,6 +263,7 @@ struct Addresses {
 /// One listener of the server.
 struct Serving<'a> {
     hub: &'a Hub<String>,
+    forwarder: Option<&'a Arc<Forwarder>>,
     requesters: &'a Arc<app::Requesters>,
     counters: &'a Arc<app::Counters>,
     settings: &'a Settings,
@@ -282,10 +294,10 @@ impl Serving<'_> {
         listener: L,
         drained: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Self { hub, requesters, counters, settings, control, .. } = self;
+        let Self { hub, forwarder, requesters, counters, settings, control, .. } = self;
         let Self { abuse, role, connections_max, .. } = self;
         let control = Arc::clone(control);
-        let served = (hub.clone(), Arc::clone(requesters));
+        let served = (hub.clone(), Arc::clone(requesters), forwarder.cloned());
         let app = app::app(served, settings.clone(), control, role, Arc::clone(counters));
         let is_admin = matches!(role, Role::Admin | Role::AdminSocket);
         let stats = counters.listener(if is_admin { "admin" } else { "public" });
@@ -308,14 +320,31 @@ impl Serving<'_> {
     }
 }
 
+/// The upstream of a relay, and the forwarder of its publishes.
+fn upstream(
+    follow: &FollowUrl,
+    settings: &Settings,
+) -> anyhow::Result<(Upstream, Forwarder)> {
+    let file = settings.follow_key_file.as_deref();
+    let key = file.map(|file| {
+        let read = Secret::read(file);
+        read.with_context(|| format!("cannot use the key file {}", file.display()))
+    });
+    let key = key.transpose()?;
+    let upstream = follow.upstream.clone();
+    let upstream = key.iter().fold(upstream, |upstream, key| upstream.bearer(&key.text()));
+    Ok((upstream, Forwarder::new(follow, key.as_ref())?))
+}
+
 /// Makes the hub (the log of events with its subscriptions) and opens its store. If another server
 /// still has the store open, this can take long.
 async fn open(
     settings: &Settings,
     requesters: &Arc<app::Requesters>,
+    upstream: Option<Upstream>,
 ) -> anyhow::Result<Hub<String>> {
     let (owned, requesters) = (settings.clone(), Arc::clone(requesters));
-    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned, &requesters));
+    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned, &requesters, upstream));
     let opened = match tokio::time::timeout(SILENCE, &mut opening).await {
         Ok(opened) => opened,
         Err(_elapsed) => {

@@ -114,8 +114,8 @@ impl HubClock {
         self.log.now(wall, || self.wall.steady())
     }
 
-    /// The state of the clock, for a store.
-    #[cfg(feature = "store")]
+    /// The state of the clock, for a store or a feed.
+    #[cfg(any(feature = "store", feature = "relay"))]
     pub(super) fn state(&self) -> downlink_log::ClockState {
         downlink_log::ClockState { at: self.now(), delta_ms: self.log.delta_ms() }
     }

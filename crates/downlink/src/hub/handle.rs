@@ -76,6 +76,15 @@ pub(super) struct HubState<T: Send + Sync + 'static> {
     /// key outlives the process.
     pub(super) fingerprint_key: [u8; 16],
     pub(super) has_store: bool,
+    /// The number by which relays recognise this hub.
+    #[cfg(feature = "relay")]
+    pub(super) hop: super::Hop,
+    /// The number of open feeds.
+    #[cfg(feature = "relay")]
+    pub(super) feeds: Arc<std::sync::atomic::AtomicUsize>,
+    /// The hub that this hub follows, if any.
+    #[cfg(feature = "relay")]
+    pub(super) upstream: Option<super::UpstreamHandle>,
     /// Whether the hub drains. Once this is true, it stays true.
     pub(super) drain: watch::Sender<bool>,
     pub(super) common: Arc<Shared<T>>,

@@ -21,6 +21,10 @@ mod control;
 mod delivery;
 mod drain;
 mod encoding;
+#[cfg(feature = "relay")]
+mod feed;
+#[cfg(feature = "relay")]
+mod replica;
 mod handle;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -39,6 +43,8 @@ mod stored;
 mod subscribe;
 mod subscribe_error;
 mod subscription;
+#[cfg(feature = "relay")]
+mod upstream;
 
 pub use batch::{BATCH_EVENTS_MAX, Batch, BatchError};
 pub use build_error::HubError;
@@ -59,6 +65,16 @@ pub use overview::{ClientOrder, TopicOverview};
 pub use publish::{ADDRESSES_MAX, Publish, is_reserved_type};
 pub use publish_error::{PublishError, RETRY_MAX, RETRY_MIN};
 pub(crate) use read_mode::ReadMode;
+#[cfg(feature = "relay")]
+pub(crate) use feed::HubFeed;
+#[cfg(feature = "relay")]
+pub(crate) use record::cursor_id;
+#[cfg(feature = "relay")]
+pub(crate) use replica::{HubApplier, WaitingReaders};
+#[cfg(feature = "relay")]
+pub use upstream::UpstreamStatus;
+#[cfg(feature = "relay")]
+pub(crate) use upstream::{Hop, Question, UpstreamHandle};
 pub use receipt::{Confirmed, Receipt};
 pub use settings::{EVENT_BYTES_MAX, HubRetention, LagPolicy};
 pub use stats::Stats;

@@ -106,6 +106,6 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
 
 /// The event id for a cursor, which is a position in the log. A client that resumes after this id
 /// continues at the cursor.
-pub(super) fn cursor_id(cursor: Cursor) -> EventId {
+pub(crate) fn cursor_id(cursor: Cursor) -> EventId {
     EventId::new(&cursor.to_string()).expect("a cursor's id is short ASCII without line breaks")
 }

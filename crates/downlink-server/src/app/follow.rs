@@ -1,0 +1,57 @@
+//! `GET /follow` and `GET /follow/end`: what a relay asks the server that it follows.
+
+use axum::{
+    Extension,
+    extract::{RawQuery, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use downlink::{
+    access::Caller,
+    relay::{FEED_MEDIA_TYPE, FeedError},
+};
+use downlink_access::Right;
+
+use super::{
+    query::Query,
+    reply::{Refused, bad_request, sentence},
+    state::App,
+};
+
+/// Sends the feed of the whole log.
+pub(super) async fn follow(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    caller.check(Right::Follow)?;
+    let query = Query::read(query.as_deref(), &["after"])?;
+    if app.hub.is_draining() {
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down."));
+    }
+    let feed = app.hub.feed(query.one("after")?).map_err(|error| match error {
+        FeedError::InvalidPosition(_) => bad_request(sentence(&error)),
+        error => Refused::new(StatusCode::SERVICE_UNAVAILABLE, sentence(&error)),
+    })?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(FEED_MEDIA_TYPE)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // A proxy such as nginx must not gather the feed before it sends it on.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, axum::body::Body::new(feed)).into_response())
+}
+
+/// Tells the newest id of the log that decides.
+pub(super) async fn end(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    caller.check(Right::Follow)?;
+    Query::read(query.as_deref(), &[])?;
+    match app.hub.feed_end().await {
+        Ok(end) => Ok(([(header::CACHE_CONTROL, "no-store")], format!("{end}\n")).into_response()),
+        Err(error) => Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, sentence(&error))),
+    }
+}

@@ -1,0 +1,77 @@
+//! The writer of a hub that follows another one.
+
+use std::{
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use downlink_log::{
+    Applied, Applier, Cursor, Follower, FollowerTask,
+    store::{FeedChunk, FeedStart},
+};
+
+use super::{HubClock, record::Record};
+
+/// Writes the feed of the upstream into the log of a hub. One thread owns it.
+pub(crate) struct HubApplier<T: Send + Sync + 'static> {
+    pub(super) applier: Applier<Record<T>>,
+    pub(super) clock: HubClock,
+    /// When [`idle`](Self::idle) has something to do.
+    pub(super) idle_at: Instant,
+}
+
+impl<T: Send + Sync + 'static> HubApplier<T> {
+    /// Tells when readers wait for an answer of the upstream.
+    pub(crate) fn follower(&self) -> WaitingReaders<T> {
+        WaitingReaders(self.applier.follower())
+    }
+
+    /// The cursor after the newest offset that was applied. `None` if nothing was applied.
+    pub(crate) fn position(&self) -> Option<Cursor> {
+        self.applier.position()
+    }
+
+    /// Begins a feed.
+    pub(crate) fn begin(&mut self, start: FeedStart) {
+        self.applier.begin(start);
+    }
+
+    /// Applies a chunk.
+    pub(crate) fn apply(&mut self, chunk: FeedChunk) -> Applied {
+        self.clock.follow(chunk.clock);
+        let applied = self.applier.apply(chunk);
+        self.idle_at = Instant::now();
+        applied
+    }
+
+    /// Does the work that is due: evicts old events, and looks after the store.
+    pub(crate) fn idle(&mut self) {
+        if Instant::now() >= self.idle_at {
+            self.idle_at = Instant::now() + self.applier.idle(self.clock.now());
+        }
+    }
+
+    /// Makes [`idle`](Self::idle) look again, because readers have begun to wait.
+    pub(crate) fn look_again(&mut self) {
+        self.idle_at = Instant::now();
+    }
+}
+
+/// The readers of a hub that wait for an answer of the upstream.
+pub(crate) struct WaitingReaders<T: Send + Sync + 'static>(Follower<Record<T>>);
+
+impl<T: Send + Sync + 'static> WaitingReaders<T> {
+    pub(crate) fn poll_task(&self, cx: &Context<'_>) -> Poll<FollowerTask> {
+        self.0.poll_task(cx.waker())
+    }
+
+    /// Answers a question: the end of the upstream.
+    pub(crate) fn confirm(&self, question: u64, end: Cursor) {
+        self.0.confirm(question, end);
+    }
+
+    /// Says that the upstream cannot be asked.
+    pub(crate) fn fail(&self, question: u64) {
+        self.0.fail(question);
+    }
+}

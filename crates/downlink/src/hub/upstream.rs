@@ -1,0 +1,82 @@
+//! What a hub that follows another one knows about it.
+
+use std::{sync::Arc, time::Instant};
+
+use downlink_log::Cursor;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Hub;
+
+/// The number of a running hub. It is chosen at random when the hub is made. A hub that finds its
+/// own number among the hops of a feed has been told to follow itself.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Hop(pub(crate) u64);
+
+/// The state of a hub's connection to its upstream, which is the hub that it follows.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct UpstreamStatus {
+    /// Whether a feed of the upstream is open.
+    pub connected: bool,
+    /// Whether the hub has had everything that the upstream had, at some time since it was made.
+    /// Until then, new subscriptions wait.
+    pub reached: bool,
+    /// The number of offsets of the upstream that the hub has not applied yet, as far as it knows.
+    /// An offset is a number that the upstream has given to an event.
+    pub lag: u64,
+    /// When the last message of the upstream arrived. While a feed is open, a message arrives at
+    /// least once a second.
+    pub heard: Option<Instant>,
+    /// Why no feed is open.
+    pub error: Option<Arc<str>>,
+    /// The hubs through which the events come, the one that decides first. Empty before the first
+    /// connection.
+    pub(crate) hops: Vec<Hop>,
+}
+
+/// A hub's handle to the task that follows the upstream. The task ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct UpstreamHandle {
+    pub(crate) status: watch::Receiver<UpstreamStatus>,
+    pub(crate) questions: mpsc::Sender<Question>,
+}
+
+/// Asks for the end of the upstream. The answer comes when this hub has everything up to there.
+/// `None` if the upstream cannot be asked.
+pub(crate) type Question = oneshot::Sender<Option<Cursor>>;
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// The state of the connection to the upstream. `None` if the hub follows no other hub.
+    pub fn upstream(&self) -> Option<UpstreamStatus> {
+        self.0.upstream.as_ref().map(|upstream| upstream.status.borrow().clone())
+    }
+
+    /// The number of this hub.
+    pub(crate) fn hop(&self) -> Hop {
+        self.0.hop
+    }
+
+    /// The hubs through which the events of this hub come, and this hub as the last one. `None` if
+    /// it follows another hub and has not reached it yet.
+    pub(crate) fn hops(&self) -> Option<Vec<Hop>> {
+        let mut hops = match &self.0.upstream {
+            None => Vec::new(),
+            Some(upstream) => {
+                let hops = upstream.status.borrow().hops.clone();
+                (!hops.is_empty()).then_some(hops)?
+            }
+        };
+        hops.push(self.0.hop);
+        Some(hops)
+    }
+
+    /// The end of the log that decides, once this hub has everything below it. `None` if the
+    /// upstream cannot be asked.
+    pub(crate) async fn end(&self) -> Option<Cursor> {
+        let Some(upstream) = &self.0.upstream else { return Some(self.0.log.tail()) };
+        let (sender, answer) = oneshot::channel();
+        upstream.questions.send(sender).await.ok()?;
+        answer.await.ok()?
+    }
+}

@@ -1,0 +1,143 @@
+//! The thread that applies the messages of a feed to the log of a relay.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use downlink_log::{Applied, Cursor};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    follower::FollowError,
+    wire::{self, HOPS_MAX, Message, Opening},
+};
+use crate::hub::{Hop, HubApplier, HubError, Question, UpstreamStatus};
+
+/// What the thread is told to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Apply an encoded message.
+    Message(Bytes),
+    /// Tell the position of the relay, which has applied all earlier messages.
+    Applied(oneshot::Sender<Option<Cursor>>),
+    /// Answer a question: the end of the upstream, once the relay has everything below it. `None` if
+    /// the upstream could not be asked.
+    Answer { question: Question, end: Option<Cursor> },
+    /// Look after the store.
+    Tick,
+    /// Look after the readers that have begun to wait.
+    Wait,
+}
+
+/// The state of the thread.
+pub(super) struct Applying<T: Send + Sync + 'static> {
+    applier: HubApplier<T>,
+    status: Arc<watch::Sender<UpstreamStatus>>,
+    failures: mpsc::Sender<FollowError>,
+    hop: Hop,
+    /// Whether the messages of this feed are applied. False after a failure, until the next feed
+    /// begins.
+    is_open: bool,
+    /// Questions, each with the end that the relay has not reached yet.
+    waiting: Vec<(Question, Cursor)>,
+}
+
+impl<T: Send + Sync + 'static> Applying<T> {
+    /// Starts the thread. It ends when the sender of the commands is dropped.
+    pub(super) fn start(
+        hop: Hop,
+        applier: HubApplier<T>,
+        status: Arc<watch::Sender<UpstreamStatus>>,
+        commands_max: usize,
+    ) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<FollowError>), HubError> {
+        let (sender, mut commands) = mpsc::channel(commands_max);
+        let (failures, failed) = mpsc::channel(1);
+        let mut applying =
+            Self { applier, status, failures, hop, is_open: false, waiting: Vec::new() };
+        let thread = std::thread::Builder::new().name("downlink-relay".to_owned());
+        let started = thread.spawn(move || {
+            while let Some(command) = commands.blocking_recv() {
+                applying.handle(command);
+            }
+        });
+        started.map_err(|error| HubError::Upstream(error.to_string()))?;
+        Ok((sender, failed))
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Message(message) => {
+                if let Err(error) = self.apply(&message) {
+                    self.is_open = false;
+                    // If the channel is full, the task has been told of an earlier failure.
+                    let _ = self.failures.try_send(error);
+                }
+                self.answer();
+            }
+            Command::Applied(sender) => {
+                self.is_open = true;
+                let _ = sender.send(self.applier.position());
+            }
+            Command::Answer { question, end: Some(end) } => {
+                self.waiting.push((question, end));
+                self.answer();
+            }
+            Command::Answer { question, end: None } => drop(question.send(None)),
+            Command::Tick => {}
+            Command::Wait => self.applier.look_again(),
+        }
+        self.applier.idle();
+    }
+
+    fn apply(&mut self, message: &[u8]) -> Result<(), FollowError> {
+        if !self.is_open {
+            return Ok(());
+        }
+        match wire::decode(message)? {
+            Message::Opening(Opening { start, hops }) => {
+                if hops.contains(&self.hop) {
+                    return Err(FollowError::Loop);
+                }
+                if hops.is_empty() || hops.len() >= HOPS_MAX {
+                    return Err(FollowError::TooManyHops);
+                }
+                let resumed = start.resumed;
+                self.applier.begin(start);
+                self.status.send_modify(|status| {
+                    status.hops = hops;
+                    status.reached &= resumed;
+                    status.connected = true;
+                    status.error = None;
+                    status.heard = Some(Instant::now().into_std());
+                });
+            }
+            Message::Chunk(chunk, tail) => {
+                let lag = tail.get().saturating_sub(chunk.next.get());
+                if self.applier.apply(chunk) == Applied::Restarted {
+                    self.status.send_modify(|status| status.reached = false);
+                    return Err(FollowError::CacheFailed);
+                }
+                self.status.send_modify(|status| {
+                    status.lag = lag;
+                    status.reached |= lag == 0;
+                    status.heard = Some(Instant::now().into_std());
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers the questions whose end the relay has reached.
+    fn answer(&mut self) {
+        self.waiting.retain(|(question, _)| !question.is_closed());
+        let Some(position) = self.applier.position() else { return };
+        let reached = self.waiting.extract_if(.., |(_, end)| {
+            position.epoch == end.epoch && position.next >= end.next
+        });
+        for (question, _) in reached.collect::<Vec<_>>() {
+            let _ = question.send(Some(position));
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The task that follows an upstream: it connects, receives the feed, and connects again.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use downlink_log::{Cursor, FollowerTask};
+use reqwest::{Client, Response, StatusCode, Url, header};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    applying::{Applying, Command},
+    wire::{self, FEED_MEDIA_TYPE, WireError},
+};
+use crate::hub::{
+    Hub, HubBuilder, HubError, Question, UpstreamHandle, UpstreamStatus, WaitingReaders,
+};
+
+/// How long the upstream may take to accept a connection and to answer. With half this time, a
+/// distant or busy upstream would look dead; with double, a relay would find a dead one later.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the feed may be silent. The upstream sends something at least once a second.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The wait before the second attempt to connect. It doubles from attempt to attempt.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+
+/// The maximum wait between two attempts to connect.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often the thread that applies the feed looks after its store if no message arrives.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The number of messages that wait for the thread that applies the feed. If it is full, the task
+/// reads no more from the connection, and the upstream waits.
+const COMMANDS_MAX: usize = 8;
+
+/// How long a question waits for an upstream that is away. Readers wait no longer than this either.
+const QUESTION_WITHIN: Duration = downlink_log::CONFIRM_WITHIN;
+
+/// The number of questions for the end of the upstream that wait for the task.
+const QUESTIONS_MAX: usize = 64;
+
+/// The maximum number of bytes of an answer that is not a feed. An error of a server is short.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+/// The hub that a relay follows.
+///
+/// ```
+/// use downlink::relay::Upstream;
+///
+/// let upstream = Upstream::new("http://10.0.0.1:8080")?.bearer("the key of this relay");
+/// assert!(Upstream::new("10.0.0.1:8080").is_err());
+/// # drop(upstream);
+/// # Ok::<(), downlink::relay::InvalidUpstream>(())
+/// ```
+#[derive(Clone)]
+pub struct Upstream {
+    url: Url,
+    bearer: Option<header::HeaderValue>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Why an upstream cannot be used.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum InvalidUpstream {
+    /// The text is not the URL of a server.
+    #[error("{0:?} is not the URL of a server: write it like http://10.0.0.1:8080")]
+    Url(String),
+}
+
+impl Upstream {
+    /// The server at this URL. The relay requests `follow` and `follow/end` below it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidUpstream`] if it is not a URL with `http` or `https` and without a query.
+    pub fn new(url: &str) -> Result<Self, InvalidUpstream> {
+        let invalid = || InvalidUpstream::Url(url.to_owned());
+        let mut parsed = Url::parse(url).map_err(|_| invalid())?;
+        let is_web = matches!(parsed.scheme(), "http" | "https") && parsed.has_host();
+        if !is_web || parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(invalid());
+        }
+        if !parsed.path().ends_with('/') {
+            parsed.set_path(&format!("{}/", parsed.path()));
+        }
+        Ok(Self { url: parsed, bearer: None })
+    }
+
+    /// Sends this key with each request, as `Authorization: Bearer`. A key with characters that a
+    /// header cannot have is sent as no key.
+    #[must_use]
+    pub fn bearer(mut self, key: &str) -> Self {
+        self.bearer = header::HeaderValue::from_str(&format!("Bearer {key}")).ok();
+        if let Some(bearer) = &mut self.bearer {
+            bearer.set_sensitive(true);
+        }
+        self
+    }
+}
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// Makes a hub that follows an upstream: a relay. It has the events of the upstream under the
+    /// same ids. With a [`store`](HubBuilder::store), the store is a cache of the upstream's events,
+    /// which makes a restart quick; it may be deleted.
+    ///
+    /// The hub connects in the background, and connects again for as long as it exists. Until it
+    /// has everything that the upstream has, its subscriptions wait. [`Hub::upstream`] tells the
+    /// state of the connection.
+    ///
+    /// The hub accepts no publishes ([`PublishError::ReadOnly`](crate::PublishError::ReadOnly)).
+    /// Its retention is its own; a topic of which the upstream has evicted more is told to clients
+    /// as a gap.
+    ///
+    /// Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`], as [`HubBuilder::build`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is called outside of a tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use downlink::{Hub, relay::Upstream};
+    ///
+    /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+    /// let upstream = Upstream::new("http://10.0.0.1:8080")?.bearer("the key of this relay");
+    /// let hub = Hub::<String>::follow(Hub::builder().text(), upstream)?;
+    /// let subscription = hub.subscribe().topic("news").open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn follow(builder: HubBuilder<T>, upstream: Upstream) -> Result<Self, HubError> {
+        let (status, watched) = watch::channel(UpstreamStatus::default());
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let handle = UpstreamHandle { status: watched, questions };
+        let (hub, applier) = builder.build_replica(handle)?;
+        let status = Arc::new(status);
+        let readers = applier.follower();
+        let hop = hub.hop();
+        let (commands, failures) = Applying::start(hop, applier, Arc::clone(&status), COMMANDS_MAX)?;
+        let client = Client::builder().connect_timeout(ANSWER_WITHIN).no_proxy();
+        let client = client.redirect(reqwest::redirect::Policy::none()).build();
+        let client = client.map_err(|error| HubError::Upstream(error.to_string()))?;
+        let link = Link { client, upstream };
+        let questions = Questions {
+            link: link.clone(),
+            commands: commands.clone(),
+            connected: status.subscribe(),
+        };
+        let follower = Follower { link, status, commands, failures };
+        tokio::spawn(follower.run(questions.answer(readers, asked)));
+        Ok(hub)
+    }
+}
+
+/// Why a feed has ended or could not be opened.
+#[derive(Clone, Debug, Error)]
+pub(super) enum FollowError {
+    #[error("cannot reach the upstream: {0}")]
+    Unreachable(String),
+    #[error("the upstream has not answered within {} s", ANSWER_WITHIN.as_secs())]
+    NoAnswer,
+    #[error("the upstream has sent nothing for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("the upstream has ended the feed")]
+    Ended,
+    #[error("the upstream refuses the feed with {status}: {said}")]
+    Refused { status: StatusCode, said: String },
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(
+        "the upstream follows this relay, directly or over others: let one of them follow none"
+    )]
+    Loop,
+    #[error("the upstream is the last of too many relays in a row: follow an earlier one")]
+    TooManyHops,
+    #[error("the store of the relay has failed, so the relay begins again in memory")]
+    CacheFailed,
+    #[error("the thread that applies the feed has ended")]
+    Stopped,
+}
+
+/// The way to the upstream.
+#[derive(Clone)]
+struct Link {
+    client: Client,
+    upstream: Upstream,
+}
+
+impl Link {
+    async fn get(&self, path: &str, after: Option<Cursor>) -> Result<Response, FollowError> {
+        let mut url = self.upstream.url.join(path).map_err(|error| {
+            FollowError::Unreachable(format!("the URL cannot be extended: {error}"))
+        })?;
+        if let Some(after) = after {
+            url.query_pairs_mut().append_pair("after", &after.to_string());
+        }
+        let mut request = self.client.get(url);
+        if let Some(bearer) = &self.upstream.bearer {
+            request = request.header(header::AUTHORIZATION, bearer.clone());
+        }
+        let answer = timeout(ANSWER_WITHIN, request.send()).await;
+        let response = answer.map_err(|_| FollowError::NoAnswer)?.map_err(unreachable)?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let said = timeout(ANSWER_WITHIN, text(response)).await.unwrap_or_default();
+        Err(FollowError::Refused { status, said })
+    }
+
+    /// Opens a feed.
+    async fn feed(&self, after: Option<Cursor>) -> Result<Response, FollowError> {
+        let response = self.get("follow", after).await?;
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        match media_type.is_some_and(|media_type| media_type == FEED_MEDIA_TYPE) {
+            true => Ok(response),
+            false => Err(WireError::Malformed.into()),
+        }
+    }
+
+    /// The end of the upstream.
+    async fn end(&self) -> Option<Cursor> {
+        let response = self.get("follow/end", None).await.ok()?;
+        let text = timeout(ANSWER_WITHIN, text(response)).await.ok()?;
+        Cursor::parse_id(text.trim())
+    }
+}
+
+/// The innermost reason of an error, which says most.
+fn unreachable(error: reqwest::Error) -> FollowError {
+    let mut reason: &dyn std::error::Error = &error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    FollowError::Unreachable(reason.to_string())
+}
+
+/// The beginning of an answer, as text.
+async fn text(mut response: Response) -> String {
+    let mut body = BytesMut::new();
+    while let Ok(Some(chunk)) = response.chunk().await
+        && body.len() < ANSWER_BYTES_MAX
+    {
+        body.extend_from_slice(&chunk);
+    }
+    body.truncate(ANSWER_BYTES_MAX);
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+/// The task that follows an upstream.
+struct Follower {
+    link: Link,
+    status: Arc<watch::Sender<UpstreamStatus>>,
+    commands: mpsc::Sender<Command>,
+    failures: mpsc::Receiver<FollowError>,
+}
+
+impl Follower {
+    /// Follows, and answers questions, until the hub is closed or its last handle is dropped.
+    async fn run(mut self, answering: impl Future<Output = ()>) {
+        tokio::select! {
+            () = answering => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&mut self) {
+        let mut wait = WAIT_MIN;
+        let mut reported = false;
+        loop {
+            let began = Instant::now();
+            let error = match self.session().await {
+                Err(FollowError::Stopped) => return,
+                Err(error) => error,
+                Ok(never) => match never {},
+            };
+            let was_connected = self.status.borrow().connected;
+            let said: Arc<str> = error.to_string().into();
+            if was_connected || !reported {
+                tracing::warn!(%error, "the feed of the upstream is away; connecting again");
+                reported = true;
+            }
+            self.status.send_modify(|status| {
+                status.connected = false;
+                status.error = Some(said);
+            });
+            if was_connected && began.elapsed() > WAIT_MAX {
+                wait = WAIT_MIN;
+            }
+            let jittered = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+            self.pause(jittered).await;
+            wait = (wait * 2).min(WAIT_MAX);
+        }
+    }
+
+    /// Waits, and lets the thread look after its store in the meantime.
+    async fn pause(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            let _ = self.commands.try_send(Command::Tick);
+            sleep(TICK.min(until - Instant::now())).await;
+        }
+    }
+
+    /// Receives one feed until it ends.
+    async fn session(&mut self) -> Result<std::convert::Infallible, FollowError> {
+        while self.failures.try_recv().is_ok() {}
+        let (sender, applied) = oneshot::channel();
+        self.commands.send(Command::Applied(sender)).await.map_err(|_| FollowError::Stopped)?;
+        let after = applied.await.map_err(|_| FollowError::Stopped)?;
+        let mut response = self.link.feed(after).await?;
+        let mut received = BytesMut::new();
+        let mut silent_since = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                failure = self.failures.recv() => return Err(failure.unwrap_or(FollowError::Stopped)),
+                chunk = response.chunk() => {
+                    let chunk = chunk.map_err(unreachable)?.ok_or(FollowError::Ended)?;
+                    self.receive(&mut received, &chunk).await?;
+                    silent_since = Instant::now();
+                }
+                () = sleep(TICK) => {
+                    if silent_since.elapsed() > SILENCE_MAX {
+                        return Err(FollowError::Silent);
+                    }
+                    let _ = self.commands.try_send(Command::Tick);
+                }
+            }
+        }
+    }
+
+    /// Passes complete messages on.
+    async fn receive(&self, received: &mut BytesMut, chunk: &Bytes) -> Result<(), FollowError> {
+        received.extend_from_slice(chunk);
+        while let Some(message) = wire::split(received)? {
+            let sent = self.commands.send(Command::Message(message)).await;
+            sent.map_err(|_| FollowError::Stopped)?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers the questions for the end of the upstream: those of readers with ids that the relay does
+/// not know, and those of relays that follow this one.
+struct Questions {
+    link: Link,
+    commands: mpsc::Sender<Command>,
+    connected: watch::Receiver<UpstreamStatus>,
+}
+
+impl Questions {
+    /// Answers until the hub is closed.
+    async fn answer<T: Send + Sync + 'static>(
+        mut self,
+        readers: WaitingReaders<T>,
+        mut asked: mpsc::Receiver<Question>,
+    ) {
+        loop {
+            tokio::select! {
+                task = poll_fn(|cx| readers.poll_task(cx)) => match task {
+                    FollowerTask::AskForEnd(question) => {
+                        // The thread then knows when the wait of the readers is over.
+                        let _ = self.commands.send(Command::Wait).await;
+                        match self.end().await {
+                            Some(end) => readers.confirm(question, end),
+                            None => readers.fail(question),
+                        }
+                    }
+                    _ => return,
+                },
+                question = asked.recv() => {
+                    let Some(question) = question else { return };
+                    let end = self.end().await;
+                    let _ = self.commands.send(Command::Answer { question, end }).await;
+                }
+            }
+        }
+    }
+
+    /// The end of the upstream. If the upstream is away, waits until it is back.
+    async fn end(&mut self) -> Option<Cursor> {
+        let connected = self.connected.wait_for(|status| status.connected);
+        timeout(QUESTION_WITHIN, connected).await.ok()?.ok()?;
+        self.link.end().await
+    }
+}
