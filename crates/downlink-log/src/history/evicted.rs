@@ -12,10 +12,12 @@ pub(crate) struct Evicted<P> {
     pub(crate) entries: Vec<Kept<P>>,
     /// Topics that have no events and no finish mark left.
     pub(crate) emptied: Vec<Arc<Topic<P>>>,
+    /// Payloads that were never put into a ring.
+    pub(crate) unkept: Vec<P>,
 }
 
 impl<P> Evicted<P> {
     pub(crate) fn new() -> Self {
-        Self { entries: Vec::new(), emptied: Vec::new() }
+        Self { entries: Vec::new(), emptied: Vec::new(), unkept: Vec::new() }
     }
 }
