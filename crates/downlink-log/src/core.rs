@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::history::{Evicted, History};
+use crate::readers::Confirmations;
 use crate::sequence::{Epochs, Sequencer};
 use crate::types::{Payload, Timestamp};
 
@@ -15,24 +16,32 @@ const TOPICS_LISTED: usize = 256;
 /// The shared parts of a log. The list below is the order of the log's locks. While a thread holds
 /// a lock of this list, it takes only locks that come later in the list.
 ///
-/// 1. the sequence, or the names of topics, but never both
-/// 2. the table of patterns
-/// 3. the index of all events
-/// 4. the ring of one topic, which holds the topic's events
-/// 5. the rows of one pattern, which list the newest events of its topics
-/// 6. one of these: a list of readers, the queue of evictions by age, the ids that publishers
-///    chose, the retention rules
-/// 7. the wake-up slot of one reader
+/// 1. the sequence
+/// 2. the names of topics
+/// 3. the table of patterns
+/// 4. the index of all events
+/// 5. the ring of one topic, which holds the topic's events
+/// 6. the rows of one pattern, which list the newest events of its topics
+/// 7. one of these: a list of readers, the queue of evictions by age, the ids that publishers
+///    chose, the retention rules, the epochs and marks of a replica
+/// 8. the wake-up slot of one reader
 ///
-/// Six locks are not in the list: the queue of commits, the outcome of a commit, the queue of
-/// replays, the answer to a replay, the reported unreadable events, and the clock. A thread that
-/// holds one of these six locks holds no other lock. No lock is held while a waker runs, while a
+/// Only the applier of a replica holds the locks 1 and 2 at the same time.
+///
+/// Eight locks are not in the list: the queue of commits, the outcome of a commit, the queue of
+/// replays, the answer to a replay, the reported unreadable events, the clock, the questions of a
+/// replica, and the history in use of a replica. A thread that holds one of the first six holds no
+/// other lock. While the questions are locked, only the epochs of a replica may be locked. The
+/// history in use is locked before all others. No lock is held while a waker runs, while a
 /// payload is dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,
     pub(crate) sequencer: Sequencer,
     pub(crate) ids: Epochs,
+    /// In a replica, the readers that wait until it knows as much as its upstream. `None` in a log
+    /// that assigns its own offsets.
+    pub(crate) confirmations: Option<Arc<Confirmations>>,
 }
 
 impl<P: Payload> Core<P> {

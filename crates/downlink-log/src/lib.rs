@@ -125,6 +125,8 @@ mod read;
 
 mod feed;
 
+mod replica;
+
 mod log;
 
 pub use commit::{
@@ -142,10 +144,16 @@ pub use read::{
     reader::{Read, Reader},
     start::Start,
 };
-pub use readers::{state::ReaderOverview, wake::WakeMany};
+pub use readers::{
+    confirmations::{CONFIRM_WITHIN, FollowerTask},
+    state::ReaderOverview,
+    wake::WakeMany,
+};
+pub use replica::applier::{Applied, Applier, Follower};
 pub use sequence::{
     decode::{Decode, OnUnreadable, Stored},
     draft::{Answers, AppendError, Appended, Draft, Drafts},
+    ids::{MARKS_MAX, POSITION_OFFSETS},
 };
 pub use types::{
     address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic},

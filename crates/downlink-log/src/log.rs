@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    ops::Deref,
     sync::Arc,
     task::{Poll, Waker},
     time::Duration,
@@ -13,14 +14,16 @@ use crate::commit::{
     restore,
 };
 use crate::core::Core;
-use crate::feed::{Feed, ToBytes};
+use crate::feed::Feed;
 use crate::history::History;
 use crate::read::{Lags, Reader, Seats, Start, StoreReplays, TopicOverview, Totals};
-use crate::readers::{ReaderOverview, end_each, end_one, wake_all};
+use crate::readers::{Confirmations, ReaderOverview, end_each, end_one, wake_all};
+use crate::replica::{Applier, CacheSide, Ending, Life, ReplicaHandle, ReplicaShared};
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };
-use crate::store::{Durability, Opened, Store, StoreError};
+use crate::store::{Cache, Durability, Opened, Store, StoreError};
+use crate::sync::{Mutex, RwLock};
 use crate::types::address::Topic;
 use crate::types::{
     Address, ClientId, ClockState, Cursor, EndReason, LogOptions, Offset, OpenError, PatternSet,
@@ -88,8 +91,32 @@ pub enum Submitted {
 
 /// A bounded log of events. Clones are handles to the same log.
 pub struct Log<P: Payload> {
-    core: Arc<Core<P>>,
-    store: Option<Arc<StoreSide<P>>>,
+    source: Source<P>,
+}
+
+/// Where a log gets its events from.
+enum Source<P: Payload> {
+    /// Publishers append them.
+    Own { core: Arc<Core<P>>, store: Option<Arc<StoreSide<P>>> },
+    /// An applier applies them. Its core can be replaced.
+    Replica(Arc<ReplicaHandle<P>>),
+}
+
+/// The core of a log. A log that is not a replica lends its core, which costs nothing.
+enum CoreInUse<'a, P> {
+    Lent(&'a Arc<Core<P>>),
+    Shared(Arc<Core<P>>),
+}
+
+impl<P> Deref for CoreInUse<'_, P> {
+    type Target = Core<P>;
+
+    fn deref(&self) -> &Core<P> {
+        match self {
+            Self::Lent(core) => core,
+            Self::Shared(core) => core,
+        }
+    }
 }
 
 /// The queues of the threads that write and read the store. The threads end when the last handle of
@@ -110,13 +137,19 @@ impl<P: Payload> Drop for StoreSide<P> {
 
 impl<P: Payload> Clone for Log<P> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), store: self.store.clone() }
+        let source = match &self.source {
+            Source::Own { core, store } => {
+                Source::Own { core: Arc::clone(core), store: store.clone() }
+            }
+            Source::Replica(handle) => Source::Replica(Arc::clone(handle)),
+        };
+        Self { source }
     }
 }
 
 impl<P: Payload> fmt::Debug for Log<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("epoch", &self.core.ids.current()).finish_non_exhaustive()
+        f.debug_struct("Log").field("epoch", &self.core().ids.current()).finish_non_exhaustive()
     }
 }
 
@@ -126,7 +159,8 @@ impl<P: Payload> Log<P> {
         let ids = Epochs::new(vec![(options.epoch, Offset::FIRST)], options.epoch);
         let sequencer = Sequencer::new(Offset::FIRST, Timestamp::default());
         let history = History::new(options, Offset::FIRST);
-        Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
+        let core = Arc::new(Core { history, sequencer, ids, confirmations: None });
+        Self { source: Source::Own { core, store: None } }
     }
 
     /// Makes a log that continues the history of a store. The log uses the epoch that began when
@@ -149,7 +183,8 @@ impl<P: Payload> Log<P> {
         }
         let ids = Epochs::new(epochs, options.epoch);
         let sequencer = Sequencer::new(next_offset, clock.unwrap_or_default().at);
-        let core = Arc::new(Core { history: History::new(options, next_offset), sequencer, ids });
+        let history = History::new(options, next_offset);
+        let core = Arc::new(Core { history, sequencer, ids, confirmations: None });
         let reader = store.reader();
         let decoder = Arc::new(PayloadDecoder::new(side.decode, side.on_unreadable));
         restore(&core, &*reader, &decoder, next_offset)?;
@@ -166,25 +201,109 @@ impl<P: Payload> Log<P> {
         };
         let store = Some(Arc::new(StoreSide { queue, replays: Arc::new(replays) }));
         writer.start()?;
-        Ok(Self { core, store })
+        Ok(Self { source: Source::Own { core, store } })
+    }
+
+    /// Makes a replica: a log that gets its events from another log, its upstream. The [`Applier`]
+    /// is its only writer, and [`append`](Self::append) is refused. In all other ways, the replica
+    /// is read like any other log. `options` has the retention rules and limits of the replica
+    /// itself, which may differ from those of the upstream. Its epoch is used only until the first
+    /// feed begins.
+    ///
+    /// With a cache, the replica begins with the contents of the cache. The log uses the decoder, the
+    /// reports and `begin_reading` of `side`, and ignores its other fields: the caller passes the
+    /// time to [`Applier::idle`], and a cache is always relaxed.
+    ///
+    /// Until the replica has reached the end of its upstream, its readers wait in
+    /// [`poll_begun`](Reader::poll_begun), because a half-filled replica must not look like a
+    /// complete one. Later, a reader waits only if it continues after an id that the replica does
+    /// not know. Such an id may come from a node that is ahead of this one. A reader that has waited
+    /// for ten seconds ends with [`EndReason::Drained`].
+    ///
+    /// The log is closed when the applier is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the cache cannot be read, or if a thread cannot be started.
+    pub fn replica(
+        options: LogOptions,
+        side: StoreOptions<P>,
+        cache: Option<Box<dyn Cache>>,
+    ) -> Result<(Self, Applier<P>), StoreError> {
+        let opened = cache.as_ref().map(|cache| cache.opened().clone()).unwrap_or_default();
+        let ids = Epochs::growing(opened.epochs, options.epoch);
+        ids.add_marks(&opened.marks);
+        let next = opened.position.unwrap_or(Offset::FIRST);
+        let sequencer = Sequencer::new(next, opened.clock.unwrap_or_default().at);
+        let history = History::new(options.clone(), next);
+        let rules = history.rules();
+        let confirmations = Arc::new(Confirmations::new());
+        let core =
+            Core { history, sequencer, ids, confirmations: Some(Arc::clone(&confirmations)) };
+        let core = Arc::new(core);
+        let decoder = Arc::new(PayloadDecoder::new(side.decode, side.on_unreadable));
+        let mut replays = None;
+        if let Some(cache) = &cache {
+            let reader = cache.reader();
+            restore(&core, &*reader, &decoder, next)?;
+            let started = StoreReplays::start(reader, Arc::clone(&decoder), side.begin_reading)?;
+            replays = Some(Arc::new(started));
+        }
+        let shared = Arc::new(ReplicaShared {
+            options,
+            life: RwLock::new(Life { core, replays, is_closed: false }),
+            confirmations,
+            ended: Commit::new(),
+            cache_error: Mutex::new(None),
+        });
+        let applier = Applier {
+            cache: cache.map(|cache| CacheSide { cache, rules, unflushed: None }),
+            decoder,
+            on_report: side.on_report,
+            begin_reading: side.begin_reading,
+            has_begun: opened.position.is_some(),
+            floors_below: opened.position.map_or(0, Offset::get),
+            floors_ahead: Vec::new(),
+            others_ahead: None,
+            ending: Ending(Arc::clone(&shared)),
+        };
+        Ok((Self { source: Source::Replica(Arc::new(ReplicaHandle(shared))) }, applier))
+    }
+
+    fn core(&self) -> CoreInUse<'_, P> {
+        match &self.source {
+            Source::Own { core, .. } => CoreInUse::Lent(core),
+            Source::Replica(handle) => CoreInUse::Shared(handle.0.core()),
+        }
+    }
+
+    /// The queues of the store of a log that is not a replica.
+    fn store(&self) -> Option<&StoreSide<P>> {
+        match &self.source {
+            Source::Own { store, .. } => store.as_deref(),
+            Source::Replica(_) => None,
+        }
     }
 
     /// The options that the log was made with. The retention rules may have changed since then.
     pub fn options(&self) -> &LogOptions {
-        &self.core.history.options
+        match &self.source {
+            Source::Own { core, .. } => &core.history.options,
+            Source::Replica(handle) => &handle.0.options,
+        }
     }
 
     /// The offset of the next event that readers will see, as a cursor. A reader at this cursor has
     /// read everything.
     pub fn tail(&self) -> Cursor {
-        let next = Offset::new(self.core.history.tail());
-        Cursor { epoch: self.core.ids.current(), next }
+        let core = self.core();
+        core.ids.cursor(core.history.tail())
     }
 
     /// The id of the event at an offset, as a cursor. The cursor has the epoch in which the event
     /// was published.
     pub fn id_of(&self, offset: Offset) -> Cursor {
-        self.core.ids.id_of(offset.get())
+        self.core().ids.id_of(offset.get())
     }
 
     /// Appends a batch: all drafts, or none. A draft is an event that has no offset yet. The call
@@ -206,11 +325,12 @@ impl<P: Payload> Log<P> {
     /// wait until the whole batch is appended, because the batch is appended under one lock. So the
     /// caller must limit the length of a batch.
     pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
-        if let Some(store) = &self.store {
+        let Source::Own { core, store } = &self.source else { return Err(AppendError::ReadOnly) };
+        if let Some(store) = store {
             return store.queue.submit(now, drafts).map(Submitted::Queued);
         }
-        let Core { history, sequencer, ids } = &*self.core;
-        self.expire(now);
+        let Core { history, sequencer, ids, .. } = &**core;
+        core.settle(history.expire(now));
         sequencer.append(history, ids, now, drafts).map(Submitted::Appended)
     }
 
@@ -228,30 +348,20 @@ impl<P: Payload> Log<P> {
         selection: &Selection,
         start: &Start,
     ) -> Result<Reader<P>, OpenError> {
-        self.expire(now);
-        let history = &self.core.history;
-        let note_lost = |address: &Address, lost| history.patterns.note_lost(address, lost);
-        let (state, topics) = history.topics.enter(now, selection, note_lost)?;
-        let patterns = selection.selectors.iter().filter(|selector| selector.exact().is_none());
-        let set = PatternSet::new(patterns.cloned());
-        let patterns = match history.patterns.enter(set.patterns(), &state) {
-            Ok(patterns) => patterns,
-            Err(refused) => {
-                history.topics.leave(topics, note_lost);
-                return Err(refused);
+        match &self.source {
+            Source::Own { core, store } => {
+                let replays = store.as_ref().map(|store| &store.replays);
+                open(core, replays, now, selection, start)
             }
-        };
-        if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
-            // While this thread holds the sequence lock, no event is appended. So every event from
-            // `tail` on is appended after the patterns were added. A pattern notes each event that
-            // it matches, so none of these events is left out.
-            let _sequence = self.core.sequencer.lock();
-            let tail = history.tail();
-            patterns.iter().for_each(|seat| seat.pattern.begin(tail));
+            Source::Replica(handle) => loop {
+                let Life { core, replays, is_closed } = handle.0.life();
+                match open(&core, replays.as_ref(), now, selection, start) {
+                    // The history was replaced meanwhile, and the next call finds the new one.
+                    Err(OpenError::Closed) if !is_closed => {}
+                    opened => return opened,
+                }
+            },
         }
-        let seats = Seats::new(topics, patterns, set);
-        let replays = self.store.as_ref().map(|store| Arc::clone(&store.replays));
-        Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
     }
 
     /// Opens a feed: it carries everything that the log has, and then every event that is appended,
@@ -265,16 +375,25 @@ impl<P: Payload> Log<P> {
         position: Option<Cursor>,
         to_bytes: impl Fn(&P) -> Vec<u8> + Send + Sync + 'static,
     ) -> Feed<P> {
-        let reader = self.store.as_ref().map(|store| Arc::clone(&store.replays.reader));
-        let to_bytes: Arc<ToBytes<P>> = Arc::new(to_bytes);
-        Feed::open(Arc::clone(&self.core), reader, position, to_bytes)
+        let (core, replays) = match &self.source {
+            Source::Own { core, store } => {
+                (Arc::clone(core), store.as_ref().map(|store| Arc::clone(&store.replays)))
+            }
+            Source::Replica(handle) => {
+                let Life { core, replays, .. } = handle.0.life();
+                (core, replays)
+            }
+        };
+        let reader = replays.map(|replays| Arc::clone(&replays.reader));
+        Feed::open(core, reader, position, Arc::new(to_bytes))
     }
 
     /// Evicts events that are too old at `now`, in one bounded step of about a millisecond. Every
     /// append, open and read does the same step. While a program makes none of these calls, it must
     /// call this function from time to time.
     pub fn expire(&self, now: Timestamp) {
-        self.core.settle(self.core.history.expire(now));
+        let core = self.core();
+        core.settle(core.history.expire(now));
     }
 
     /// Replaces the retention rules of the log, for topics that exist and for topics that are made
@@ -295,13 +414,25 @@ impl<P: Payload> Log<P> {
     /// threads call this at the same time, all topics follow the rules of one of these calls in the
     /// end.
     pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
-        if !self.core.history.set_rules(rules) {
-            return;
+        match &self.source {
+            Source::Own { core, store } => {
+                if core.history.set_rules(rules) {
+                    if let Some(store) = store {
+                        store.queue.note_new_rules();
+                    }
+                    core.retain_all(now);
+                }
+            }
+            Source::Replica(handle) => {
+                let mut core = handle.0.core();
+                // If the history is replaced before the rules are set, the new one has the old
+                // rules.
+                while core.history.set_rules(rules.clone()) {
+                    core.retain_all(now);
+                    core = handle.0.core();
+                }
+            }
         }
-        if let Some(store) = &self.store {
-            store.queue.note_new_rules();
-        }
-        self.core.retain_all(now);
     }
 
     /// Ends the log. Every later append and open fails. Every reader first reads the events that it
@@ -311,9 +442,13 @@ impl<P: Payload> Log<P> {
     /// commits the queued events before the readers end; [`poll_closed`](Self::poll_closed) tells
     /// when this is done.
     pub fn close(&self) {
-        self.core.sequencer.close();
-        self.core.history.topics.close();
-        match &self.store {
+        let (core, store) = match &self.source {
+            Source::Own { core, store } => (core, store),
+            Source::Replica(handle) => return handle.0.close(),
+        };
+        core.sequencer.close();
+        core.history.topics.close();
+        match store {
             Some(store) => store.queue.close(),
             None => self.end_all(EndReason::Closed),
         }
@@ -323,23 +458,30 @@ impl<P: Payload> Log<P> {
     /// keeps the waker of each call, and wakes these wakers when the store is released. A log
     /// without a store is always ready.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
-        match &self.store {
-            Some(store) => store.queue.ended.poll(waker, |_| ()).map(drop),
-            None => Poll::Ready(()),
+        match &self.source {
+            Source::Own { store: Some(store), .. } => {
+                store.queue.ended.poll(waker, |_| ()).map(drop)
+            }
+            Source::Own { store: None, .. } => Poll::Ready(()),
+            Source::Replica(handle) => handle.0.ended.poll(waker, |_| ()).map(drop),
         }
     }
 
     /// Why the store refuses events at present. `None` if the store accepts events, or if there is
     /// no store.
     pub fn store_error(&self) -> Option<StoreError> {
-        self.store.as_ref().and_then(|store| store.queue.error())
+        match &self.source {
+            Source::Own { store, .. } => store.as_ref().and_then(|store| store.queue.error()),
+            Source::Replica(handle) => handle.0.cache_error.lock().clone(),
+        }
     }
 
     /// Ends every reader and every [`Feed`] as soon as it has read all its events. A reader that waits for the store
     /// ends at once. Its client can open a new reader and continue at the same cursor.
     pub fn end_all(&self, reason: EndReason) {
-        end_each(&self.core.history.topics.everyone.readers, reason);
-        self.core.history.backlog.close();
+        let core = self.core();
+        end_each(&core.history.topics.everyone.readers, reason);
+        core.history.backlog.close();
     }
 
     /// Wakes every reader, even if there is nothing to read.
@@ -347,39 +489,39 @@ impl<P: Payload> Log<P> {
         // The second argument is the offset of a new event. A reader's lag is computed from the
         // highest offset for which it was woken. Here, there is no new event. The offset 0 is below
         // all events, so it does not change the lag.
-        wake_all(&self.core.history.topics.everyone.readers, 0);
+        wake_all(&self.core().history.topics.everyone.readers, 0);
     }
 
     /// Ends all readers of one client, and returns the number of these readers.
     pub fn disconnect(&self, client: &ClientId) -> usize {
-        let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
+        let inbox = self.core().history.topics.find(&Address::Client(client.clone()));
         inbox.map_or(0, |inbox| end_each(&inbox.readers, EndReason::Disconnected))
     }
 
     /// Ends the reader with this number. Returns `false` if there is none.
     pub fn disconnect_reader(&self, number: u64) -> bool {
-        end_one(&self.core.history.topics.everyone.readers, number, EndReason::Disconnected)
+        end_one(&self.core().history.topics.everyone.readers, number, EndReason::Disconnected)
     }
 
     /// The number of readers of one client.
     pub fn subscribers_of(&self, client: &ClientId) -> usize {
-        let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
+        let inbox = self.core().history.topics.find(&Address::Client(client.clone()));
         inbox.map_or(0, |inbox| inbox.readers.lock().len())
     }
 
     /// The totals of the log.
     pub fn totals(&self, now: Timestamp) -> Totals {
         self.expire(now);
-        let queue = self.store.as_ref().map(|store| &store.queue);
+        let queue = self.store().map(|store| &store.queue);
         let refusals = queue.map(|queue| queue.refusals()).unwrap_or_default();
-        Totals { refusals, store: queue.map(|queue| queue.totals()), ..self.core.totals() }
+        Totals { refusals, store: queue.map(|queue| queue.totals()), ..self.core().totals() }
     }
 
     /// An overview of the topic at one address. `None` if the topic has no events, is not finished,
     /// and is named by no open reader.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
-        self.core.topic(address)
+        self.core().topic(address)
     }
 
     /// Overviews of at most `count` topics, ordered by name. Each name begins with `prefix`. With
@@ -392,17 +534,50 @@ impl<P: Payload> Log<P> {
         count: usize,
     ) -> Vec<TopicOverview> {
         self.expire(now);
-        self.core.list_topics(prefix, after, count)
+        self.core().list_topics(prefix, after, count)
     }
 
     /// How far the readers are behind. The call takes about 0.1 ms for a thousand readers. It locks
     /// the list of readers for a few microseconds at a time.
     pub fn lags(&self) -> Lags {
-        self.core.lags()
+        self.core().lags()
     }
 
     /// Overviews of all readers.
     pub fn readers(&self, now: Timestamp) -> Vec<ReaderOverview> {
-        self.core.readers(now)
+        self.core().readers(now)
     }
+}
+
+/// Opens a reader of one core.
+fn open<P: Payload>(
+    core: &Arc<Core<P>>,
+    replays: Option<&Arc<StoreReplays<P>>>,
+    now: Timestamp,
+    selection: &Selection,
+    start: &Start,
+) -> Result<Reader<P>, OpenError> {
+    core.settle(core.history.expire(now));
+    let history = &core.history;
+    let note_lost = |address: &Address, lost| history.patterns.note_lost(address, lost);
+    let (state, topics) = history.topics.enter(now, selection, note_lost)?;
+    let patterns = selection.selectors.iter().filter(|selector| selector.exact().is_none());
+    let set = PatternSet::new(patterns.cloned());
+    let patterns = match history.patterns.enter(set.patterns(), &state) {
+        Ok(patterns) => patterns,
+        Err(refused) => {
+            history.topics.leave(topics, note_lost);
+            return Err(refused);
+        }
+    };
+    if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
+        // While this thread holds the sequence lock, no event is appended. So every event from
+        // `tail` on is appended after the patterns were added. A pattern notes each event that
+        // it matches, so none of these events is left out.
+        let _sequence = core.sequencer.lock();
+        let tail = history.tail();
+        patterns.iter().for_each(|seat| seat.pattern.begin(tail));
+    }
+    let seats = Seats::new(topics, patterns, set);
+    Ok(Reader::begin(Arc::clone(core), replays.cloned(), state, seats, start))
 }

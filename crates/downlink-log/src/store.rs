@@ -116,6 +116,77 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError>;
 }
 
+/// The only writer of a cache, which the thread of the applier owns. A cache is a file in which a replica keeps what it has applied, so
+/// that a restart need not fetch it again. Deleting a cache loses nothing but time.
+///
+/// A cache has no epoch of its own. It has the epochs, marks and floors of the upstream, and the
+/// position up to which it has applied the feed.
+pub trait Cache: Send + fmt::Debug + 'static {
+    /// The state that the cache had when it was opened.
+    fn opened(&self) -> &OpenedCache;
+
+    /// The read side of the cache. It stays usable after the writer has failed. If the cache
+    /// discards its contents, every call of this read side fails from then on, so no reader gets
+    /// events of another history.
+    fn reader(&self) -> Arc<dyn StoreReader>;
+
+    /// Begins a feed with these epochs. If `discards` is true, the contents of the cache belong to
+    /// another history. Then [`reader`](Self::reader) returns a read side of the new contents. It
+    /// must not be used before the next [`apply`](Self::apply). This call does not write to the
+    /// disk. The next `apply` discards the old contents, and writes the epochs.
+    fn begin(&mut self, epochs: &[(Epoch, Offset)], discards: bool);
+
+    /// Writes a chunk in one transaction: its floors, events, marks, position and clock. The floors
+    /// in `floors` and `others` replace those of the chunk. None of them is above the chunk's
+    /// `next`. A power cut loses only the newest chunks.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]. Nothing of the chunk is kept, or all of it. The log then drops the cache.
+    fn apply(
+        &mut self,
+        chunk: &FeedChunk,
+        floors: &[(Address, Floor)],
+        others: Option<Floor>,
+    ) -> Result<(), StoreError>;
+
+    /// Writes all chunks to the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], as for a chunk.
+    fn flush(&mut self) -> Result<(), StoreError>;
+
+    /// Does one bounded step of the work that keeps the cache within its limits, like
+    /// [`Store::trim`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]. The next call repeats the failed step.
+    fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError>;
+
+    /// Replaces the retention rules, like [`Store::set_retention`].
+    fn set_retention(&mut self, rules: RetentionRules);
+}
+
+/// The state of a cache when it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenedCache {
+    /// The epochs of the upstream, oldest first, each with its first offset. Empty if nothing was
+    /// applied yet.
+    pub epochs: Vec<(Epoch, Offset)>,
+    /// The marks of the upstream.
+    pub marks: Marks,
+    /// The offset up to which the cache has applied the feed. `None` if nothing was applied yet.
+    pub position: Option<Offset>,
+    /// The clock of the upstream when it made the last chunk; `None` if nothing was applied yet.
+    pub clock: Option<ClockState>,
+    /// The secret key from which fingerprints are computed, as in [`Opened::fingerprint_key`].
+    pub fingerprint_key: [u8; 16],
+    /// Why the contents of an older cache were discarded when it was opened.
+    pub discarded: Option<StoreError>,
+}
+
 /// The work that is left after a call of [`Store::trim`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
@@ -401,6 +472,48 @@ pub struct FeedChunk {
     pub next: Offset,
     /// The clock of the upstream when it made the chunk.
     pub clock: ClockState,
+    /// The marks of the positions that begin in this chunk. Empty if the ids of the upstream have
+    /// epochs.
+    pub marks: Marks,
+}
+
+/// The mark of a position in the log of a cluster. A position is a run of
+/// [`POSITION_OFFSETS`](crate::POSITION_OFFSETS) offsets. The mark depends on all earlier
+/// positions, so two logs with the same mark at a position have the same history up to there. In
+/// ids, a mark stands where the epoch stands in the ids of a single node.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Mark(u64);
+
+impl Mark {
+    /// The number of bits of a mark. With more bits, a mark would not fit into the eight characters
+    /// of an id.
+    pub const BITS: u32 = 41;
+
+    /// The mark with the lowest [`BITS`](Self::BITS) bits of this number.
+    pub const fn new(bits: u64) -> Self {
+        Self(bits & ((1 << Self::BITS) - 1))
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The eight characters of the mark in an id.
+    pub fn in_id(self) -> Epoch {
+        Epoch::from_random(self.0)
+    }
+}
+
+/// The marks of some positions, one after the other.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Marks {
+    /// The first offset of position 0. Ids of lower offsets have epochs.
+    pub base: u64,
+    /// The position of the first mark.
+    pub first: u64,
+    /// The marks.
+    pub marks: Vec<Mark>,
 }
 
 impl FeedChunk {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use downlink_log::{
     Address, Batch, ClockState, EvictionNumber, Fingerprint, Floor, Offset, Timestamp,
     store::{
-        FeedChunk, Finished, Range, StoreError, StoreReader, StoreReplay, StoredEvent, Wanted,
+        FeedChunk, Finished, Marks, Range, StoreError, StoreReader, StoreReplay, StoredEvent,
+        Wanted,
     },
 };
 use rusqlite::{Connection, Row};
@@ -162,8 +163,8 @@ fn feed(db: &Connection, range: Range, batch: Batch) -> Result<FeedChunk> {
         let mark = Finished { offset, at: Timestamp::from_millis(row.get(4)?) };
         finished.push((address(row.get(0)?, &name, row.get(2)?)?, mark));
     }
-    let clock = ClockState::default();
-    let mut chunk = FeedChunk { floors, others, events, next: Offset::new(next), clock };
+    let (clock, marks) = (ClockState::default(), Marks::default());
+    let mut chunk = FeedChunk { floors, others, events, next: Offset::new(next), clock, marks };
     chunk.add_finish_marks(finished);
     Ok(chunk)
 }

@@ -11,10 +11,10 @@ pub(crate) mod times;
 pub(crate) mod writer;
 
 pub(crate) use group::CommitGroup;
-pub(crate) use outage::{OnReport, Outages};
+pub(crate) use outage::{OnReport, Outages, StoreReport};
 pub(crate) use outcome::Commit;
 pub(crate) use pacing::CommitPacing;
 pub(crate) use queue::{CommitQueue, Queue, Queued, Refusals, StoreTotals};
 pub(crate) use restore::restore;
 pub(crate) use times::CommitTimes;
-pub(crate) use writer::{Shared, StoreClock, Writer};
+pub(crate) use writer::{RELAXED_WITHIN, Shared, StoreClock, Writer};

@@ -34,6 +34,12 @@ pub enum StoreReport {
         /// The number of publishes refused since the outage began.
         refused: u64,
     },
+    /// The cache of a replica has failed. The replica begins again without a cache, and stays
+    /// without one until the program starts again.
+    CacheDropped {
+        /// Why the cache has failed.
+        error: StoreError,
+    },
     /// The store accepts events again.
     Takes {
         /// The number of publishes refused during the outage.

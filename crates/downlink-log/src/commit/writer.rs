@@ -270,7 +270,7 @@ impl<P: Payload> Shared<P> {
         batches: &[Queued<P>],
         mut planned: Vec<Result<Assigned<P>, AppendError>>,
     ) -> usize {
-        let Core { history, sequencer, ids } = &*self.core;
+        let Core { history, sequencer, ids, .. } = &*self.core;
         let (mut answers, mut wakes) = (Answers::new(), Vec::new());
         // The evicted payloads are dropped at the end of this function. If dropping one of them
         // panics, everything else is already done.

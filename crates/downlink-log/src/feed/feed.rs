@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use crate::core::Core;
 use crate::feed::{Scan, scan};
 use crate::history::{Backlogged, Published};
-use crate::store::{FeedChunk, FeedStart, Range, StoreError, StoreReader, StoredEvent};
+use crate::store::{FeedChunk, FeedStart, Marks, Range, StoreError, StoreReader, StoredEvent};
 use crate::types::{
     Address, Batch, ClockState, Cursor, Fingerprint, Floor, Offset, Payload, Timestamp,
 };
@@ -234,5 +234,6 @@ fn chunk(events: Vec<StoredEvent>, next: u64) -> FeedChunk {
         events,
         next: Offset::new(next),
         clock: ClockState::default(),
+        marks: Marks::default(),
     }
 }

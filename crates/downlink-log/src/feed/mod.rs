@@ -6,5 +6,4 @@ pub(crate) mod feed;
 pub(crate) mod scan;
 
 pub use feed::Feed;
-pub(crate) use feed::ToBytes;
 pub(crate) use scan::{Scan, scan};

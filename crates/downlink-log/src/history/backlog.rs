@@ -149,6 +149,17 @@ impl<P: Payload> Backlog<P> {
         dropped
     }
 
+    /// Begins again at `next`, because events below it are missing. The feeds then read the rings or
+    /// the store, and get the floors of the topics. The caller holds the sequence lock. Returns the
+    /// events that are no longer needed. The caller drops them after it has released the lock.
+    #[must_use = "the events must be dropped while no lock is held"]
+    pub(crate) fn begin_again(&self, next: u64) -> VecDeque<Published<P>> {
+        let mut recorded = self.recorded.lock();
+        recorded.complete_from = next;
+        recorded.bytes = 0;
+        std::mem::take(&mut recorded.events)
+    }
+
     /// Wakes the feeds that wait. The caller holds no lock.
     pub(crate) fn wake(&self) {
         if self.feeds.load(Ordering::Relaxed) == 0 {

@@ -15,10 +15,12 @@ pub(crate) struct Evicted<P> {
     pub(crate) emptied: Vec<Arc<Topic<P>>>,
     /// Events that the backlog of the feeds no longer keeps.
     pub(crate) unneeded: Vec<Published<P>>,
+    /// Payloads that were never put into a ring.
+    pub(crate) unkept: Vec<P>,
 }
 
 impl<P> Evicted<P> {
     pub(crate) fn new() -> Self {
-        Self { entries: Vec::new(), emptied: Vec::new(), unneeded: Vec::new() }
+        Self { entries: Vec::new(), emptied: Vec::new(), unneeded: Vec::new(), unkept: Vec::new() }
     }
 }

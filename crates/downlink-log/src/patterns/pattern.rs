@@ -107,6 +107,15 @@ impl<P> Pattern<P> {
         self.rows.lock().evictions.note(number, offset);
     }
 
+    /// Notes that events of a matching topic were lost that may never have been noted here.
+    pub(crate) fn note_loss(&self, number: EvictionNumber, offset: u64) {
+        let mut rows = self.rows.lock();
+        rows.evictions.note(number, offset);
+        // With this value of `newest`, a reader whose next offset is at or below the loss looks for
+        // it.
+        self.newest.fetch_max(offset, Ordering::AcqRel);
+    }
+
     /// The highest offset that was evicted from any matching topic after the eviction `after`. With
     /// `None`, all evictions count.
     pub(crate) fn highest_evicted(&self, after: Option<EvictionNumber>) -> Option<u64> {

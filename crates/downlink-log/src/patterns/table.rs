@@ -164,6 +164,21 @@ impl<P: Payload> Held<'_, P> {
         self.each_match(address, |pattern| pattern.note_eviction(number, offset));
     }
 
+    /// Notes a loss in the patterns that match the topic.
+    pub(crate) fn note_loss(&self, address: &Address, number: EvictionNumber, offset: u64) {
+        self.each_match(address, |pattern| pattern.note_loss(number, offset));
+    }
+
+    /// Adds the patterns that match an address to `matching`.
+    pub(crate) fn add_matching(&self, address: &Address, matching: &mut Matching<P>) {
+        self.each_match(address, |pattern| matching.push(Arc::clone(pattern)));
+    }
+
+    /// Notes a loss in all patterns.
+    pub(crate) fn note_loss_of_all(&self, number: EvictionNumber, offset: u64) {
+        self.0.patterns.each(|pattern| pattern.note_loss(number, offset));
+    }
+
     fn each_match(&self, address: &Address, mut visit: impl FnMut(&Arc<Pattern<P>>)) {
         if let Some(topic) = address.topic() {
             self.0.patterns.each_match(topic.as_str(), |pattern| {

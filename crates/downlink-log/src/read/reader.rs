@@ -70,6 +70,8 @@ pub struct Reader<P: Payload> {
     /// The task that the reader must do before it reads memory. `None` for most readers, and for
     /// every reader that has caught up.
     before: Option<Box<Before<P>>>,
+    /// Where the reader wants to begin. `None` if it has begun, and in a log that is not a replica.
+    unconfirmed: Option<Box<Start>>,
 }
 
 /// A task that a reader must do before it reads memory.
@@ -78,6 +80,9 @@ enum Before<P> {
     Search(Box<StartSearch<P>>),
     /// Wait until the store's threads have found the offset where the reader begins.
     Beginning(Arc<Slot<Beginning>>),
+    /// Wait until the replica has reached the end that its upstream had when this question was
+    /// asked.
+    Confirmation(u64),
     /// Report this gap before the first event.
     Gap(Gap),
     /// Wait for a page of events that the store's threads are reading.
@@ -116,9 +121,31 @@ impl<P: Payload> Reader<P> {
             past: None,
         };
         state.note_newest(seats.newest());
-        let mut reader = Self { core, replays, state, seats, position, before: None };
-        reader.find_beginning(start);
+        let (before, unconfirmed) = (None, None);
+        let mut reader = Self { core, replays, state, seats, position, before, unconfirmed };
+        if reader.core.confirmations.is_some() {
+            reader.begin_in_replica(start);
+        } else {
+            reader.find_beginning(start);
+        }
         reader
+    }
+
+    /// Begins in a replica. While the replica is not complete, the reader waits. Later, it waits
+    /// only if it would get a gap because the replica does not know its id.
+    #[cold]
+    fn begin_in_replica(&mut self, start: &Start) {
+        let Some(confirmations) = &self.core.confirmations else { return };
+        let is_complete = confirmations.is_complete();
+        self.unconfirmed = Some(Box::new(start.clone()));
+        if is_complete { self.find_beginning(start) } else { self.await_confirmation() }
+    }
+
+    fn await_confirmation(&mut self) {
+        if let Some(confirmations) = &self.core.confirmations {
+            let question = confirmations.wait(&self.state);
+            self.before = Some(Box::new(Before::Confirmation(question)));
+        }
     }
 
     fn find_beginning(&mut self, start: &Start) {
@@ -147,6 +174,12 @@ impl<P: Payload> Reader<P> {
 
     /// Moves the reader to the offset where it begins.
     fn begin_at(&mut self, beginning: Beginning) {
+        if self.unconfirmed.is_some() {
+            if beginning.gap.is_some_and(|gap| gap.reason.may_be_unconfirmed()) {
+                return self.await_confirmation();
+            }
+            self.unconfirmed = None;
+        }
         let Beginning { next, gap, asked, past, at_end } = beginning;
         // A reader that requested no old events can miss events only because it reads too slowly.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
@@ -167,11 +200,26 @@ impl<P: Payload> Reader<P> {
                     return Ok(false);
                 };
                 self.begin_at(beginning);
+                return Ok(self.has_begun() || self.look_again());
             }
             Some(Before::Beginning(slot)) => {
                 let Some(beginning) = slot.lock().take() else { return Ok(false) };
                 self.before = None;
                 self.begin_at(beginning?);
+                return Ok(self.has_begun() || self.look_again());
+            }
+            Some(&mut Before::Confirmation(question)) => {
+                let confirmations = self.core.confirmations.as_ref();
+                if !confirmations.is_some_and(|known| known.is_confirmed(question)) {
+                    return Ok(false);
+                }
+                // The replica now knows at least as much as the upstream knew after this reader was
+                // opened. So what this search finds is final.
+                self.before = None;
+                if let Some(start) = self.unconfirmed.take() {
+                    self.find_beginning(&start);
+                }
+                return Ok(self.has_begun() || self.look_again());
             }
             Some(Before::PageRequested(slot)) => {
                 let Some(page) = slot.lock().take() else { return Ok(false) };
@@ -183,6 +231,21 @@ impl<P: Payload> Reader<P> {
         Ok(true)
     }
 
+    /// Whether the reader knows the offset where it begins.
+    pub fn has_begun(&self) -> bool {
+        !matches!(
+            self.before.as_deref(),
+            Some(Before::Search(_) | Before::Beginning(_) | Before::Confirmation(_))
+        )
+    }
+
+    /// Makes the caller poll again. The task in `before` has changed, so what it waits for may
+    /// already be there. Returns `false`.
+    fn look_again(&self) -> bool {
+        self.wake_itself();
+        false
+    }
+
     fn publish_position(&self) {
         self.state.next.store(self.position.next, Ordering::Relaxed);
     }
@@ -192,15 +255,22 @@ impl<P: Payload> Reader<P> {
     /// the caller should poll again. A reader that begins at the end of the log is usually ready at
     /// once.
     ///
+    /// A reader of a [replica](crate::Log::replica) may be told to end before it has begun. This is
+    /// then ready, and [`has_begun`](Self::has_begun) is false. The client must not get the cursor as
+    /// an id. It should connect again with the id that it has.
+    ///
     /// # Errors
     ///
     /// [`StoreError`] if the store could not be read.
     pub fn poll_begun(&mut self, waker: &Waker) -> Poll<Result<(), StoreError>> {
-        if !matches!(self.before.as_deref(), Some(Before::Search(_) | Before::Beginning(_))) {
+        if self.has_begun() {
             return Poll::Ready(Ok(()));
         }
         self.state.slot.register(waker);
         match self.prepare() {
+            Ok(false) if self.unconfirmed.is_some() && self.told_to_end().is_some() => {
+                Poll::Ready(Ok(()))
+            }
             Ok(false) => Poll::Pending,
             Ok(true) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
@@ -250,7 +320,7 @@ impl<P: Payload> Reader<P> {
 
     /// The next offset to read.
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.core.ids.current(), next: Offset::new(self.position.next) }
+        self.core.ids.cursor(self.position.next)
     }
 
     /// The id of the event at an offset, as a cursor. See [`Log::id_of`](crate::Log::id_of).
@@ -329,12 +399,16 @@ impl<P: Payload> Reader<P> {
                 // dropped, the log counts as closed.
                 let stopped = self.replays.as_ref().is_some_and(|replays| replays.is_stopped());
                 let reason = if stopped { EndReason::Closed } else { EndReason::Unreadable };
+                // A replica that begins again tells its readers to end, and then stops reading.
+                let end = end.or_else(|| self.state.slot.ended());
                 return Read::Ended(end.unwrap_or(reason));
             };
             match self.before.as_deref() {
                 // A reader that must end does not wait for the store. Its client can open a new
                 // reader and continue at the same cursor.
-                Some(Before::Beginning(_) | Before::PageRequested(_)) if !is_known => {
+                Some(Before::Beginning(_) | Before::PageRequested(_) | Before::Confirmation(_))
+                    if !is_known =>
+                {
                     return end.map_or(Read::Fetching, Read::Ended);
                 }
                 Some(&Before::Gap(gap)) => {
@@ -369,7 +443,7 @@ impl<P: Payload> Reader<P> {
         let position = &mut self.position;
         let look = || look(&self.core.history, &self.seats, position, batch, out);
         match of_page.unwrap_or_else(look) {
-            LookResult::Gap(gap) => Some(Read::Gap(gap)),
+            LookResult::Gap(gap) => Some(Read::Gap(self.with_reason(gap))),
             LookResult::Taken { .. } if !out.is_empty() => Some(Read::Events),
             // The look took no event, because the next event was evicted during the look.
             LookResult::Taken { caught_up: false } => None,
@@ -387,6 +461,16 @@ impl<P: Payload> Reader<P> {
                 None
             }
         }
+    }
+
+    /// A replica cannot keep an event in memory that it cannot decode. If the gap ends with such an
+    /// event, it gets this reason.
+    fn with_reason(&self, gap: Gap) -> Gap {
+        let is_unreadable = |until: Offset| self.core.history.is_unreadable(until.get());
+        if self.core.confirmations.is_some() && gap.until.is_some_and(is_unreadable) {
+            return Gap { reason: GapReason::Unreadable, ..gap };
+        }
+        gap
     }
 
     /// Requests the next page from the store.
@@ -522,6 +606,9 @@ impl<P: Payload> Reader<P> {
     /// Leaves the log now. After this, the reader gets no events and no longer counts as a reader.
     /// Dropping a reader does the same.
     pub fn leave(&mut self) {
+        if let (Some(confirmations), false) = (&self.core.confirmations, self.has_begun()) {
+            confirmations.leave(&self.state);
+        }
         let (topics, patterns) = self.seats.take();
         // The topic of the events for everyone is one of a reader's topics. So a reader has at
         // least one seat in topics until it leaves. A reader without such a seat has already left.

@@ -99,6 +99,11 @@ impl ReaderState {
         }
     }
 
+    /// The log time at which the reader was opened.
+    pub(crate) fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
     pub(crate) fn note_newest(&self, offset: u64) {
         self.newest.fetch_max(offset, Ordering::Relaxed);
     }

@@ -67,6 +67,9 @@ pub enum AppendError {
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
+    /// The log is a replica, and gets its events from its upstream. Publish to the upstream.
+    #[error("the log is a replica: publish to its upstream")]
+    ReadOnly,
     /// A topic of the draft is finished.
     #[error("a topic of the event is finished, so it accepts no more events")]
     Finished {

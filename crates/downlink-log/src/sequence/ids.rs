@@ -4,39 +4,123 @@
 //!
 //! A log in memory has one epoch. In a log with a store, a new epoch begins each time the store is
 //! opened. Such a log also knows the older epochs that the store has kept.
+//!
+//! The list of a replica grows, because the upstream begins new epochs. If the upstream is a
+//! cluster, its ids have marks instead of epochs from an offset on, which is the base. A mark
+//! stands for [`POSITION_OFFSETS`] offsets, and depends on the whole history before it. A reader
+//! continues after an id only if this log has the same mark there.
+
+use std::collections::VecDeque;
 
 use crate::sequence::Appended;
+use crate::store::{Mark, Marks};
+use crate::sync::RwLock;
 use crate::types::{Cursor, Epoch, GapReason, Offset};
+
+/// The number of offsets that share one mark.
+pub const POSITION_OFFSETS: u64 = 4_096;
+
+/// The maximum number of marks that a log keeps. They take 32 MiB. A cluster that fills fifty
+/// positions a second keeps the marks of a day, which is as long as topics keep their events by
+/// default. With half as many, clients that were away overnight would get a gap.
+pub const MARKS_MAX: usize = 1 << 22;
 
 /// The epochs of a log, oldest first. Each epoch ends where the next one begins. The last epoch is
 /// the current one.
-#[derive(Clone, Debug)]
-pub(crate) struct Epochs {
+#[derive(Debug)]
+pub(crate) enum Epochs {
+    /// The epochs of a log that assigns its own offsets. They do not change while the log is open.
+    Fixed { epochs: Vec<(Epoch, Offset)>, current: Epoch },
+    /// The epochs and marks of a replica. No other lock is taken while this lock is held.
+    Growing(RwLock<IdTable>),
+}
+
+/// The epochs and marks of a replica.
+#[derive(Debug)]
+pub(crate) struct IdTable {
     epochs: Vec<(Epoch, Offset)>,
     current: Epoch,
+    /// The first offset whose id has a mark; `u64::MAX` if no id has a mark.
+    base: u64,
+    /// The position of the oldest mark.
+    first: u64,
+    marks: VecDeque<Mark>,
+}
+
+/// What a log knows about the mark of a position.
+#[derive(Debug, Eq, PartialEq)]
+enum KnownMark {
+    Known(Mark),
+    /// The mark was removed, because there were too many.
+    Forgotten,
+    /// The log has not reached the position.
+    Ahead,
 }
 
 impl Epochs {
     /// The epochs with these first offsets.
     pub(crate) fn new(epochs: Vec<(Epoch, Offset)>, current: Epoch) -> Self {
-        Self { epochs, current }
+        Self::Fixed { epochs, current }
+    }
+
+    /// The epochs of a replica. `placeholder` is the current epoch until the list has one.
+    pub(crate) fn growing(epochs: Vec<(Epoch, Offset)>, placeholder: Epoch) -> Self {
+        let current = epochs.last().map_or(placeholder, |(epoch, _)| *epoch);
+        let (base, first, marks) = (u64::MAX, 0, VecDeque::new());
+        Self::Growing(RwLock::new(IdTable { epochs, current, base, first, marks }))
+    }
+
+    /// Replaces the list of epochs of a replica. The new list has at least the epochs of all events
+    /// that the replica has.
+    pub(crate) fn set(&self, epochs: Vec<(Epoch, Offset)>) {
+        if let Self::Growing(table) = self {
+            let mut table = table.write();
+            table.current = epochs.last().map_or(table.current, |(epoch, _)| *epoch);
+            table.epochs = epochs;
+        }
+    }
+
+    /// Adds marks to a replica. They continue after the known marks. If there is a hole between the
+    /// known marks and the new ones, the known marks are removed. Ids from before the hole then
+    /// give a gap.
+    pub(crate) fn add_marks(&self, marks: &Marks) {
+        if let Self::Growing(table) = self
+            && !marks.marks.is_empty()
+        {
+            table.write().add(marks);
+        }
     }
 
     /// The current epoch.
     pub(crate) fn current(&self) -> Epoch {
-        self.current
+        match self {
+            Self::Fixed { current, .. } => *current,
+            Self::Growing(table) => table.read().current,
+        }
+    }
+
+    /// The cursor of a reader whose next offset is `next`.
+    pub(crate) fn cursor(&self, next: u64) -> Cursor {
+        match self {
+            Self::Fixed { current, .. } => Cursor { epoch: *current, next: Offset::new(next) },
+            Self::Growing(table) => table.read().cursor(next),
+        }
     }
 
     /// All epochs, oldest first, each with its first offset.
     pub(crate) fn all(&self) -> Vec<(Epoch, Offset)> {
-        self.epochs.clone()
+        match self {
+            Self::Fixed { epochs, .. } => epochs.clone(),
+            Self::Growing(table) => table.read().epochs.clone(),
+        }
     }
 
     /// The id of the event at an offset, as a cursor.
     pub(crate) fn id_of(&self, offset: u64) -> Cursor {
-        let after = self.epochs.partition_point(|(_, first)| first.get() <= offset);
-        let found = after.checked_sub(1).or(Some(0)).and_then(|at| self.epochs.get(at));
-        let epoch = found.map_or(self.current, |(epoch, _)| *epoch);
+        let epoch = match self {
+            Self::Fixed { epochs, current } => epoch_of(epochs, *current, offset),
+            Self::Growing(table) => table.read().name_of(offset),
+        };
         Cursor { epoch, next: Offset::new(offset + 1) }
     }
 
@@ -49,16 +133,91 @@ impl Epochs {
     /// epoch, or if the cursor is beyond the end of its epoch, the reader must get a gap. Then
     /// `Err` has the reason, and the offset where the reader continues after the gap.
     pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
-        let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
-            return Err((GapReason::NewEpoch, tail));
-        };
-        let end = self.epochs.get(at + 1).map_or(tail, |(_, first)| first.get());
-        let next = cursor.next.get();
-        if next <= end { Ok(next) } else { Err((GapReason::Lost, end)) }
+        match self {
+            Self::Fixed { epochs, .. } => {
+                locate(epochs, cursor, tail).unwrap_or(Err((GapReason::NewEpoch, tail)))
+            }
+            Self::Growing(table) => table.read().locate(cursor, tail),
+        }
     }
 }
 
-#[cfg(test)]
+/// The epoch of the event at an offset.
+fn epoch_of(epochs: &[(Epoch, Offset)], current: Epoch, offset: u64) -> Epoch {
+    let after = epochs.partition_point(|(_, first)| first.get() <= offset);
+    let found = after.checked_sub(1).or(Some(0)).and_then(|at| epochs.get(at));
+    found.map_or(current, |(epoch, _)| *epoch)
+}
+
+/// The offset where a reader with this cursor continues. `None` if the epoch is not in the list.
+/// The last epoch ends at `end`.
+fn locate(
+    epochs: &[(Epoch, Offset)],
+    cursor: Cursor,
+    end: u64,
+) -> Option<Result<u64, (GapReason, u64)>> {
+    let at = epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch)?;
+    let end = epochs.get(at + 1).map_or(end, |(_, first)| first.get());
+    let next = cursor.next.get();
+    Some(if next <= end { Ok(next) } else { Err((GapReason::Lost, end)) })
+}
+
+impl IdTable {
+    fn add(&mut self, marks: &Marks) {
+        let known = self.first + self.marks.len() as u64;
+        if self.base != marks.base || known < marks.first {
+            self.marks.clear();
+            (self.base, self.first) = (marks.base, marks.first);
+        }
+        let known = self.first + self.marks.len() as u64;
+        let new = marks.marks.iter().zip(marks.first..).filter(|(_, position)| *position >= known);
+        self.marks.extend(new.map(|(mark, _)| *mark));
+        let surplus = self.marks.len().saturating_sub(MARKS_MAX);
+        self.marks.drain(..surplus);
+        self.first += surplus as u64;
+    }
+
+    /// The mark of an offset. `None` if the id of the offset has an epoch.
+    fn mark_of(&self, offset: u64) -> Option<KnownMark> {
+        let position = offset.checked_sub(self.base)? / POSITION_OFFSETS;
+        let Some(at) = position.checked_sub(self.first) else { return Some(KnownMark::Forgotten) };
+        let mark = usize::try_from(at).ok().and_then(|at| self.marks.get(at));
+        Some(mark.map_or(KnownMark::Ahead, |mark| KnownMark::Known(*mark)))
+    }
+
+    /// The eight characters before the offset in the id of an event.
+    fn name_of(&self, offset: u64) -> Epoch {
+        match self.mark_of(offset) {
+            None => epoch_of(&self.epochs, self.current, offset),
+            Some(KnownMark::Known(mark)) => mark.in_id(),
+            // `locate` refuses every id of such an offset.
+            Some(KnownMark::Forgotten | KnownMark::Ahead) => Mark::default().in_id(),
+        }
+    }
+
+    fn cursor(&self, next: u64) -> Cursor {
+        let has_mark = next > self.base;
+        let epoch = if has_mark { self.name_of(next - 1) } else { self.current };
+        Cursor { epoch, next: Offset::new(next) }
+    }
+
+    fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
+        let next = cursor.next.get();
+        let mark = self.mark_of(next.saturating_sub(1));
+        if let Some(KnownMark::Known(mark)) = mark
+            && mark.in_id() == cursor.epoch
+        {
+            return if next <= tail { Ok(next) } else { Err((GapReason::Lost, tail)) };
+        }
+        if let Some(found) = locate(&self.epochs, cursor, tail.min(self.base)) {
+            return found;
+        }
+        let is_ahead = mark == Some(KnownMark::Ahead);
+        Err((if is_ahead { GapReason::Lost } else { GapReason::NewEpoch }, tail))
+    }
+}
+
+#[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
 
@@ -70,36 +229,120 @@ mod tests {
         Cursor { epoch: epoch(of), next: Offset::new(next) }
     }
 
-    /// Three epochs: the first has offsets 1 to 4, the second has none, and the third begins at 5.
-    fn ids() -> Epochs {
+    fn epochs() -> Vec<(Epoch, Offset)> {
         let epochs = [(1, 1), (2, 5), (3, 5)];
-        let epochs = epochs.map(|(number, first)| (epoch(number), Offset::new(first)));
-        Epochs::new(epochs.into(), epoch(3))
+        epochs.map(|(number, first)| (epoch(number), Offset::new(first))).into()
+    }
+
+    /// Three epochs: the first has offsets 1 to 4, the second has none, and the third begins at 5.
+    /// A log of its own and a replica give the same answers.
+    fn both() -> [Epochs; 2] {
+        [Epochs::new(epochs(), epoch(3)), Epochs::growing(epochs(), epoch(9))]
     }
 
     #[test]
     fn a_reader_continues_after_an_id_that_is_within_its_epoch() {
-        let ids = ids();
-        assert_eq!(ids.locate(cursor(1, 1), 9), Ok(1));
-        assert_eq!(ids.locate(cursor(1, 5), 9), Ok(5));
-        assert_eq!(ids.locate(cursor(2, 5), 9), Ok(5));
-        assert_eq!(ids.locate(cursor(3, 9), 9), Ok(9));
-        assert_eq!(ids.locate(cursor(3, 2), 9), Ok(2));
+        for ids in both() {
+            assert_eq!(ids.locate(cursor(1, 1), 9), Ok(1));
+            assert_eq!(ids.locate(cursor(1, 5), 9), Ok(5));
+            assert_eq!(ids.locate(cursor(2, 5), 9), Ok(5));
+            assert_eq!(ids.locate(cursor(3, 9), 9), Ok(9));
+            assert_eq!(ids.locate(cursor(3, 2), 9), Ok(2));
+        }
     }
 
     #[test]
     fn an_id_beyond_its_epoch_or_of_an_unknown_epoch_gives_the_reason_for_a_gap() {
-        let ids = ids();
-        assert_eq!(ids.locate(cursor(1, 6), 9), Err((GapReason::Lost, 5)));
-        assert_eq!(ids.locate(cursor(2, 6), 9), Err((GapReason::Lost, 5)));
-        assert_eq!(ids.locate(cursor(3, 10), 9), Err((GapReason::Lost, 9)));
-        assert_eq!(ids.locate(cursor(4, 1), 9), Err((GapReason::NewEpoch, 9)));
+        for ids in both() {
+            assert_eq!(ids.locate(cursor(1, 6), 9), Err((GapReason::Lost, 5)));
+            assert_eq!(ids.locate(cursor(2, 6), 9), Err((GapReason::Lost, 5)));
+            assert_eq!(ids.locate(cursor(3, 10), 9), Err((GapReason::Lost, 9)));
+            assert_eq!(ids.locate(cursor(4, 1), 9), Err((GapReason::NewEpoch, 9)));
+        }
     }
 
     #[test]
     fn the_id_of_an_event_has_the_epoch_of_the_publish() {
-        let of = |offset| ids().id_of(offset).epoch;
-        assert_eq!([1, 4, 5, 100].map(of), [epoch(1), epoch(1), epoch(3), epoch(3)]);
-        assert_eq!(ids().id_of(4).next, Offset::new(5));
+        for ids in both() {
+            let of = |offset| ids.id_of(offset).epoch;
+            assert_eq!([1, 4, 5, 100].map(of), [epoch(1), epoch(1), epoch(3), epoch(3)]);
+            assert_eq!(ids.id_of(4).next, Offset::new(5));
+        }
+    }
+
+    #[test]
+    fn the_epochs_of_a_replica_grow_while_older_ids_stay_valid() {
+        let ids = Epochs::growing(Vec::new(), epoch(9));
+        assert_eq!((ids.current(), ids.id_of(0).epoch), (epoch(9), epoch(9)));
+        ids.set(vec![(epoch(1), Offset::new(1))]);
+        let old = ids.id_of(6);
+        ids.set(vec![(epoch(1), Offset::new(1)), (epoch(2), Offset::new(8))]);
+        assert_eq!((old.epoch, ids.locate(old, 9)), (epoch(1), Ok(7)));
+        assert_eq!((ids.current(), ids.id_of(8).epoch), (epoch(2), epoch(2)));
+        assert_eq!(ids.locate(cursor(1, 9), 9), Err((GapReason::Lost, 8)));
+    }
+
+    const BASE: u64 = 10;
+
+    fn marks(first: u64, marks: impl IntoIterator<Item = u64>) -> Marks {
+        Marks { base: BASE, first, marks: marks.into_iter().map(Mark::new).collect() }
+    }
+
+    /// The first offset of a position.
+    fn at(position: u64) -> u64 {
+        BASE + position * POSITION_OFFSETS
+    }
+
+    #[test]
+    fn an_id_with_a_mark_resumes_only_in_a_log_with_the_same_mark() {
+        let ids = Epochs::growing(epochs(), epoch(9));
+        ids.add_marks(&marks(0, [100, 101]));
+        let tail = at(1) + 7;
+        assert_eq!(ids.id_of(BASE - 1).epoch, epoch(3));
+        assert_eq!(
+            [BASE, at(1) - 1, at(1)].map(|at| ids.id_of(at).epoch),
+            [epoch(100), epoch(100), epoch(101)]
+        );
+        assert_eq!(ids.locate(ids.id_of(at(1) + 6), tail), Ok(tail));
+        assert_eq!(ids.locate(cursor(3, BASE), tail), Ok(BASE), "the last epoch ends at the base");
+        assert_eq!(ids.locate(cursor(3, BASE + 1), tail), Err((GapReason::Lost, BASE)));
+        assert_eq!(ids.locate(cursor(7, at(1)), tail), Err((GapReason::NewEpoch, tail)));
+        assert_eq!(ids.locate(cursor(101, tail + 1), tail), Err((GapReason::Lost, tail)));
+        assert_eq!(ids.locate(cursor(7, at(2) + 1), tail), Err((GapReason::Lost, tail)));
+        assert_eq!(ids.cursor(tail).to_string(), format!("{}-{}", epoch(101), tail - 1));
+        assert_eq!(ids.cursor(BASE).epoch, epoch(3));
+    }
+
+    #[test]
+    fn an_id_older_than_the_kept_marks_is_a_gap() {
+        let ids = Epochs::growing(epochs(), epoch(9));
+        let tail = at(MARKS_MAX as u64 + 1);
+        ids.add_marks(&marks(0, 0..=MARKS_MAX as u64));
+        let oldest = ids.id_of(at(1));
+        assert_eq!(oldest.epoch, epoch(1));
+        assert_eq!(ids.locate(oldest, tail), Ok(at(1) + 1));
+        let forgotten = Cursor { epoch: epoch(0), next: Offset::new(at(0) + 1) };
+        assert_eq!(ids.id_of(at(0)), forgotten);
+        assert_eq!(ids.locate(forgotten, tail), Err((GapReason::NewEpoch, tail)));
+    }
+
+    #[test]
+    fn marks_that_are_added_twice_count_once_and_a_hole_removes_earlier_marks() {
+        let ids = Epochs::growing(Vec::new(), epoch(9));
+        ids.add_marks(&marks(0, [100, 101]));
+        ids.add_marks(&marks(1, [101, 102]));
+        assert_eq!(ids.id_of(at(2)).epoch, epoch(102));
+        let old = ids.id_of(at(2));
+        ids.add_marks(&marks(5, [105]));
+        let tail = at(6);
+        assert_eq!(ids.locate(old, tail), Err((GapReason::NewEpoch, tail)));
+        assert_eq!(ids.locate(ids.id_of(at(5)), tail), Ok(at(5) + 1));
+    }
+
+    #[test]
+    fn a_mark_in_an_id_has_41_bits_and_is_unique() {
+        assert_eq!(Mark::new(u64::MAX).get(), (1 << 41) - 1);
+        assert_ne!(Mark::new(u64::MAX).in_id(), Mark::new(u64::MAX - 1).in_id());
+        assert_eq!(Mark::new(1 << 41), Mark::new(0));
     }
 }

@@ -36,6 +36,13 @@ impl PublisherIds {
         self.ids.lock().insert(id, publisher_id);
     }
 
+    /// Like [`insert`](Self::insert), but an event that is kept under the same id keeps it. A
+    /// replica may keep an event that its upstream has evicted, and whose id the upstream has used
+    /// again. A reader that continues after this id gets more events rather than fewer.
+    pub(crate) fn insert_if_free(&self, id: Box<str>, publisher_id: PublisherId) {
+        self.ids.lock().entry(id).or_insert(publisher_id);
+    }
+
     /// Notes that one ring has evicted the event at `offset`. After the last ring has evicted the
     /// event, the id may be used for another event.
     pub(crate) fn release(&self, id: &str, offset: u64) {

@@ -49,9 +49,10 @@ pub(crate) struct Sequence {
 /// The topics and patterns whose readers must be woken after an append.
 #[must_use = "the readers wait until they are woken"]
 pub(crate) struct Wakes<P> {
-    topics: EventTopics<P>,
-    patterns: Matching<P>,
-    newest: u64,
+    pub(crate) topics: EventTopics<P>,
+    pub(crate) patterns: Matching<P>,
+    /// The offset of the newest event.
+    pub(crate) newest: u64,
 }
 
 impl<P> Wakes<P> {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::topics::Lost;
-use crate::types::Address;
+use crate::types::{Address, EvictionNumber, Floor};
 
 /// The maximum number of names in the table. This many names of ordinary length take about 10 MiB.
 /// If more topics are collected, a reader that continues after an id may get a gap although it has
@@ -52,6 +52,10 @@ impl Collected {
         if lost.floor.offset <= self.others.floor.offset {
             return;
         }
+        self.insert(address, lost);
+    }
+
+    fn insert(&mut self, address: Address, lost: Lost) {
         let turn = self.next_turn;
         self.next_turn += 1;
         self.turns.insert(turn, address.clone());
@@ -90,6 +94,34 @@ impl Collected {
     /// Raises the floor of every name outside the table.
     pub(crate) fn raise(&mut self, lost: Lost) {
         self.others = self.others.max(lost);
+    }
+
+    /// Notes that events of a name below a floor may be missing. `number` makes the number of the
+    /// loss. Returns the losses of the name, or `None` if they covered this floor already.
+    pub(crate) fn lose(
+        &mut self,
+        address: &Address,
+        floor: Floor,
+        number: impl FnOnce() -> EvictionNumber,
+    ) -> Option<Lost> {
+        let known = self.names.get(address).map_or(self.others, |name| name.lost);
+        if known.floor.offset >= floor.offset {
+            return None;
+        }
+        let lost = known.max(Lost::below(floor, number()));
+        self.insert(address.clone(), lost);
+        Some(lost)
+    }
+
+    /// Notes this loss for all names outside the table, and for the names in the table for which
+    /// `is_known` returns false.
+    pub(crate) fn lose_all(&mut self, lost: Lost, is_known: impl Fn(&Address) -> bool) {
+        for (address, name) in &mut self.names {
+            if !is_known(address) {
+                name.lost = name.lost.max(lost);
+            }
+        }
+        self.raise(lost);
     }
 
     fn forget_oldest(&mut self) {

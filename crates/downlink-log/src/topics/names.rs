@@ -17,7 +17,8 @@ use crate::store::Finished;
 use crate::sync::RwLock;
 use crate::topics::{COLLECTED_MAX, Collected, Lost, Topic};
 use crate::types::{
-    Address, Limits, LogOptions, OpenError, Payload, Selection, Timestamp, address,
+    Address, EvictionNumber, Floor, Limits, LogOptions, OpenError, Payload, Selection, Timestamp,
+    address,
 };
 
 /// The maximum number of topics to collect before the lock of the names is released for a moment.
@@ -91,7 +92,8 @@ pub(crate) struct Listed<T> {
 }
 
 impl<P: Payload> Topics<P> {
-    pub(crate) fn new(options: Arc<LogOptions>) -> Self {
+    /// No topics. The first reader gets the number `reader_number`.
+    pub(crate) fn new(options: Arc<LogOptions>, reader_number: u64) -> Self {
         let everyone = Topic::new(Address::Everyone, Lost::NOTHING);
         let names = NamedTopics {
             topics: BTreeMap::new(),
@@ -99,7 +101,7 @@ impl<P: Payload> Topics<P> {
             readers: 0,
             subscribed: 0,
             closed: false,
-            reader_number: 1,
+            reader_number,
         };
         Self { everyone, options, names: RwLock::new(names) }
     }
@@ -128,6 +130,11 @@ impl<P: Payload> Topics<P> {
     pub(crate) fn len(&self) -> (usize, usize) {
         let names = self.names.read();
         (names.topics.len(), names.readers)
+    }
+
+    /// The number of the next reader.
+    pub(crate) fn next_reader_number(&self) -> u64 {
+        self.names.read().reader_number
     }
 
     /// Refuses readers from now on.
@@ -195,6 +202,32 @@ impl<P: Payload> Topics<P> {
     /// topics. These names share one floor, which is raised.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
+    }
+
+    /// Notes that events of an address without a topic may be missing below a floor. `number` makes
+    /// the number of the loss, and `note` is called with the losses of the address, while the lock
+    /// of the names is held. Returns `false` and does nothing if the address has a topic.
+    pub(crate) fn lose_absent(
+        &self,
+        address: &Address,
+        floor: Floor,
+        number: impl FnOnce() -> EvictionNumber,
+        note: impl FnOnce(Lost),
+    ) -> bool {
+        let mut names = self.names.write();
+        if *address == Address::Everyone || names.topics.contains_key(address) {
+            return false;
+        }
+        if let Some(lost) = names.collected.lose(address, floor, number) {
+            note(lost);
+        }
+        true
+    }
+
+    /// Notes this loss for all names without a topic, except the names for which `is_known` returns
+    /// true.
+    pub(crate) fn lose_unknown(&self, lost: Lost, is_known: impl Fn(&Address) -> bool) {
+        self.names.write().collected.lose_all(lost, is_known);
     }
 
     /// The losses that a name may have if it has no topic and no entry in the table of collected

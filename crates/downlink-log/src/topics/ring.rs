@@ -194,11 +194,11 @@ impl<P: Payload> Ring<P> {
         self.lost.as_ref().map_or(1, |lost| lost.floor.offset.get())
     }
 
-    /// Raises the floor of a ring that has never had an entry.
+    /// Raises the floor of a ring that has no entry below the new floor.
     pub(crate) fn raise_floor(&mut self, lost: Lost) {
         debug_assert!(
-            self.history.is_none(),
-            "the ring must not have had an entry when its floor is raised"
+            self.front().is_none_or(|entry| entry.offset >= lost.floor.offset.get()),
+            "the ring must not have an entry below its floor"
         );
         let lost = self.lost().max(lost);
         self.lost = (lost != Lost::NOTHING).then(|| Box::new(lost));

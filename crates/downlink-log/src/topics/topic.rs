@@ -104,6 +104,15 @@ impl<P: Payload> Topic<P> {
         self.newest.store(offset | finished, Ordering::Release);
     }
 
+    /// Raises the newest offset to at least `offset`, so that readers look into the ring, whose floor
+    /// was raised. The caller must still hold the lock of the ring.
+    pub(crate) fn raise_newest(&self, offset: u64) {
+        let newest = self.newest.load(Ordering::Relaxed);
+        if newest & !FINISHED < offset {
+            self.newest.store(offset | newest & FINISHED, Ordering::Release);
+        }
+    }
+
     /// The offset of the finish mark, if the topic is finished. The caller must not hold the lock
     /// of the ring.
     pub(crate) fn finished(&self) -> Option<u64> {

@@ -76,6 +76,11 @@ impl GapReason {
         Self::Unreadable,
     ];
 
+    /// Whether a replica may find out that it has no such gap, once it knows as much as its upstream.
+    pub(crate) fn may_be_unconfirmed(self) -> bool {
+        matches!(self, Self::UnknownId | Self::NewEpoch | Self::Lost)
+    }
+
     /// The word for this reason in events, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -93,6 +93,14 @@ impl<V> Node<V> {
         }
     }
 
+    /// Visits all patterns. The nodes below this node form at most as many levels as a pattern has
+    /// segments.
+    fn each<'a>(&'a self, visit: &mut impl FnMut(&'a V)) {
+        self.rest.iter().chain(&self.end).for_each(&mut *visit);
+        self.literals.values().for_each(|node| node.each(visit));
+        self.placeholder.iter().for_each(|node| node.each(visit));
+    }
+
     /// Visits the matching patterns until `visit` returns `false`, and counts the visited nodes.
     /// Returns `false` if `visit` has returned `false`.
     fn each_match<'a>(
@@ -122,6 +130,11 @@ fn split(name: &str) -> (&str, Option<&str>) {
 impl<V> PatternTrie<V> {
     pub(crate) fn new() -> Self {
         Self { root: Node::new(), len: 0 }
+    }
+
+    /// Visits all patterns.
+    pub(crate) fn each<'a>(&'a self, mut visit: impl FnMut(&'a V)) {
+        self.root.each(&mut visit);
     }
 
     /// The number of patterns.

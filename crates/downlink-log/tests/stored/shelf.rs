@@ -11,8 +11,8 @@ use downlink_log::{
     Address, Batch, ClockState, Epoch, EvictionNumber, Fingerprint, Floor, IdempotencyKey, Offset,
     RetentionRules, Timestamp,
     store::{
-        Durability, FeedChunk, Finished, Opened, Page, Range, Step, Store, StoreError, StoreReader,
-        StoreReplay, StoredEntry, StoredEvent, Trimmed, Wanted,
+        Durability, FeedChunk, Finished, Marks, Opened, Page, Range, Step, Store, StoreError,
+        StoreReader, StoreReplay, StoredEntry, StoredEvent, Trimmed, Wanted,
     },
 };
 
@@ -454,7 +454,14 @@ impl StoreReader for Shelf {
         let marks = state.finished.clone().into_iter();
         let marks = marks.filter(|(_, mark)| (range.from..next).contains(&mark.offset)).collect();
         let floors = floors.into_iter().collect();
-        let mut chunk = FeedChunk { floors, others, events, next, clock: ClockState::default() };
+        let mut chunk = FeedChunk {
+            floors,
+            others,
+            events,
+            next,
+            clock: ClockState::default(),
+            marks: Marks::default(),
+        };
         chunk.add_finish_marks(marks);
         Ok(chunk)
     }

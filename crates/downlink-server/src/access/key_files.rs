@@ -117,8 +117,9 @@ pub(super) fn read(
     settings: &AccessSettings,
     missing: Missing,
 ) -> anyhow::Result<(Keys, Vec<Secret>, KeyFiles)> {
-    let AccessSettings { publish_key_file, admin_key_file, relay_key_file, ticket_key_file, .. } =
-        settings;
+    let AccessSettings {
+        publish_key_file, admin_key_file, relay_key_file, ticket_key_file, ..
+    } = settings;
     let own = folder.join(PUBLISH_KEY_FILE);
     let (publish, made_publish) = files(publish_key_file, own, "--publish-key-file", missing)?;
     let own = folder.join(TICKET_KEY_FILE);

@@ -91,7 +91,7 @@ pub(super) async fn publish(
         allowed.map_err(|error| in_line(at, error.into()))?;
         let mut publish = envelope.publish(&app.hub, &to);
         if let Some(key) = key.and_then(|key| key.to_str().ok()) {
-            publish = publish.idempotency_key(&publisher, format!("{key}/{}", lines.len()));
+            publish = publish.idempotency_key(&publisher, &format!("{key}/{}", lines.len()));
         }
         batch.add(publish, data);
         lines.push(at);

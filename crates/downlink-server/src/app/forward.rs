@@ -136,7 +136,7 @@ impl Forwarder {
     /// The HTTP client cannot be made, or the key cannot be sent in a header.
     pub fn new(follow: &FollowUrl, key: Option<&Secret>) -> anyhow::Result<Self> {
         let bearer = key.map(|key| {
-            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.text()))?;
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", &**key.text()))?;
             bearer.set_sensitive(true);
             anyhow::Ok(bearer)
         });
@@ -293,7 +293,9 @@ fn given_up(failed: Failed, may_be_published: bool) -> Result<Answered, Refused>
         return Err(refused.code("outcome_unknown"));
     }
     match failed {
-        Failed::Away(answered) if answered.status == StatusCode::SERVICE_UNAVAILABLE => Ok(answered),
+        Failed::Away(answered) if answered.status == StatusCode::SERVICE_UNAVAILABLE => {
+            Ok(answered)
+        }
         Failed::Away(_) => Err(strange_answer()),
         Failed::NotSent(why) | Failed::NoAnswer(why) => Err(Refused::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -106,7 +106,8 @@ impl Collector for Scrape {
             let says = "Offsets of the upstream that the relay has not applied yet, as far as it \
                         knows";
             out.gauge("downlink_upstream_lag", says, upstream.lag)?;
-            let silent = upstream.heard.map_or(f64::INFINITY, |heard| heard.elapsed().as_secs_f64());
+            let silent =
+                upstream.heard.map_or(f64::INFINITY, |heard| heard.elapsed().as_secs_f64());
             let says = "Time since the last message of the upstream, in seconds";
             let silent = ConstGauge::new(silent);
             out.metric("downlink_upstream_silent_seconds", says, &silent)?;

@@ -114,8 +114,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
 }
 
 fn answer(confirmed: &Confirmed) -> Response {
-    let mut answer =
-        json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
+    let mut answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
     if confirmed.is_repeated() {
         answer["repeated"] = true.into();
     }

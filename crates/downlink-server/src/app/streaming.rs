@@ -27,8 +27,8 @@ use tokio::time::sleep;
 use super::{
     body,
     envelope::Envelope,
-    forward::{Forwarded, Forwarder},
     foreign::Foreign,
+    forward::{Forwarded, Forwarder},
     reply::{self, Refused, bad_request, not_published},
     state::App,
     stream_reader::{Arrived, Format, Read, Reader},

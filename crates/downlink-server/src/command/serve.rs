@@ -321,10 +321,7 @@ impl Serving<'_> {
 }
 
 /// The upstream of a relay, and the forwarder of its publishes.
-fn upstream(
-    follow: &FollowUrl,
-    settings: &Settings,
-) -> anyhow::Result<(Upstream, Forwarder)> {
+fn upstream(follow: &FollowUrl, settings: &Settings) -> anyhow::Result<(Upstream, Forwarder)> {
     let file = settings.follow_key_file.as_deref();
     let key = file.map(|file| {
         let read = Secret::read(file);

@@ -156,12 +156,12 @@ impl Server {
         count_panics();
         settings.check(None).expect("consistent settings");
         let requesters = Arc::default();
-        let hub = app::hub(&settings, &requesters).expect("consistent settings");
+        let hub = app::hub(&settings, &requesters, None).expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
         let counters = Arc::<app::Counters>::default();
         let stats = counters.listener("public");
-        let served = (hub.clone(), requesters);
+        let served = (hub.clone(), requesters, None);
         let app = app::app(served, settings.clone(), Arc::new(control), role, counters);
         let mut serve = downlink::serve(listener, app)
             .header_timeout(settings.header_timeout)

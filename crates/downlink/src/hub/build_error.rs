@@ -46,6 +46,10 @@ pub enum HubError {
         "a hub with a store and keep_values needs decode_values or decode_json to read its values"
     )]
     ValuesNeedDecoding,
+    /// The hub cannot follow its upstream.
+    #[cfg(feature = "relay")]
+    #[error("cannot follow the upstream: {0}")]
+    Upstream(String),
     /// The operating system has no random bytes. The hub needs them for the epoch in its event ids,
     /// and for the key with which it hashes the contents of events.
     #[error("cannot get random bytes from the operating system ({reason})")]

@@ -263,6 +263,39 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self.build_over(encode, log, clock, Some(fingerprint_key))
     }
 
+    /// Makes a hub that follows another one, and the writer of its log.
+    #[cfg(feature = "relay")]
+    pub(crate) fn build_replica(
+        mut self,
+        upstream: super::UpstreamHandle,
+    ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+        use downlink_log::StoreOptions;
+
+        let encode = self.encode.take().ok_or(HubError::NoEncoding)?;
+        if self.settings.value_bytes.is_some() && self.settings.read_value.is_none() {
+            return Err(HubError::ValuesNeedDecoding);
+        }
+        let retention = std::mem::take(&mut self.retention).checked()?;
+        let epoch = Epoch::from_random(u64::from_le_bytes(random()?));
+        let options = LogOptions { retention, limits: self.limits, ..LogOptions::new(epoch) };
+        self.check()?;
+        let clock = HubClock::start(self.settings.clock.clone(), None);
+        let values = self.settings.read_value.clone().zip(self.settings.value_bytes.clone());
+        let decode = move |stored| super::stored::decode(&stored, values.as_ref());
+        let state = clock.clone();
+        let mut side = StoreOptions::new(decode, move || state.state());
+        side.on_unreadable = Some(Box::new(|id| {
+            tracing::error!(%id, "an event of the upstream cannot be read; its subscribers get a gap");
+        }));
+        let replica = Log::replica(options, side, None);
+        let (log, applier) = replica.map_err(|error| HubError::Upstream(error.to_string()))?;
+        let applier = super::HubApplier::new(applier, clock.clone());
+        let mut hub = self.build_over(encode, log, clock, None)?;
+        let state = Arc::get_mut(&mut hub.0).expect("the hub has no other handle yet");
+        state.upstream = Some(upstream);
+        Ok((hub, applier))
+    }
+
     fn check(&self) -> Result<(), HubError> {
         let event_bytes_max = self.settings.event_bytes_max;
         let bytes_max = self.limits.bytes_max;
@@ -296,6 +329,12 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             id_prefix,
             fingerprint_key,
             has_store: stored_key.is_some(),
+            #[cfg(feature = "relay")]
+            hop: super::Hop(u64::from_le_bytes(random()?)),
+            #[cfg(feature = "relay")]
+            feeds: Arc::default(),
+            #[cfg(feature = "relay")]
+            upstream: None,
             drain: watch::Sender::new(false),
             common: Arc::new(Shared { settings, clock, counters: Counters::default() }),
         })))

@@ -23,8 +23,6 @@ mod drain;
 mod encoding;
 #[cfg(feature = "relay")]
 mod feed;
-#[cfg(feature = "relay")]
-mod replica;
 mod handle;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -35,6 +33,8 @@ mod publish_error;
 mod read_mode;
 mod receipt;
 mod record;
+#[cfg(feature = "relay")]
+mod replica;
 mod settings;
 mod stats;
 #[cfg(feature = "store")]
@@ -59,23 +59,19 @@ pub use downlink_log::{
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
+#[cfg(feature = "relay")]
+pub(crate) use feed::HubFeed;
 pub use handle::Hub;
 pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::{ClientOrder, TopicOverview};
 pub use publish::{ADDRESSES_MAX, Publish, is_reserved_type};
 pub use publish_error::{PublishError, RETRY_MAX, RETRY_MIN};
 pub(crate) use read_mode::ReadMode;
-#[cfg(feature = "relay")]
-pub(crate) use feed::HubFeed;
+pub use receipt::{Confirmed, Receipt};
 #[cfg(feature = "relay")]
 pub(crate) use record::cursor_id;
 #[cfg(feature = "relay")]
 pub(crate) use replica::{HubApplier, WaitingReaders};
-#[cfg(feature = "relay")]
-pub use upstream::UpstreamStatus;
-#[cfg(feature = "relay")]
-pub(crate) use upstream::{Hop, Question, UpstreamHandle};
-pub use receipt::{Confirmed, Receipt};
 pub use settings::{EVENT_BYTES_MAX, HubRetention, LagPolicy};
 pub use stats::Stats;
 #[cfg(feature = "store")]
@@ -83,3 +79,7 @@ pub use store::HubStore;
 pub use subscribe::{Resume, Start, Subscribe};
 pub use subscribe_error::{SubscribeError, SubscribeErrorKind};
 pub use subscription::Subscription;
+#[cfg(feature = "relay")]
+pub use upstream::UpstreamStatus;
+#[cfg(feature = "relay")]
+pub(crate) use upstream::{Hop, Question, UpstreamHandle};

@@ -104,6 +104,9 @@ pub enum PublishError {
     /// The hub is closed.
     #[error("the hub is closed")]
     Closed,
+    /// The hub follows another hub, its upstream.
+    #[error("the hub is a relay, which accepts no events: publish to its upstream")]
+    ReadOnly,
     /// A topic of the event is finished.
     #[error("a topic of the event is finished, so it accepts no more events")]
     Finished,
@@ -147,6 +150,7 @@ impl PublishError {
             AppendError::TooManyTopics { draft, topics_max } => {
                 (draft, Self::TooManyTopics { topics_max })
             }
+            AppendError::ReadOnly => (0, Self::ReadOnly),
             AppendError::Busy => (0, Self::Busy),
             AppendError::Store(error) => (0, Self::Store(error)),
             _ => (0, Self::Closed),

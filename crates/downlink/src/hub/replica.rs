@@ -14,13 +14,17 @@ use super::{HubClock, record::Record};
 
 /// Writes the feed of the upstream into the log of a hub. One thread owns it.
 pub(crate) struct HubApplier<T: Send + Sync + 'static> {
-    pub(super) applier: Applier<Record<T>>,
-    pub(super) clock: HubClock,
+    applier: Applier<Record<T>>,
+    clock: HubClock,
     /// When [`idle`](Self::idle) has something to do.
-    pub(super) idle_at: Instant,
+    idle_at: Instant,
 }
 
 impl<T: Send + Sync + 'static> HubApplier<T> {
+    pub(super) fn new(applier: Applier<Record<T>>, clock: HubClock) -> Self {
+        Self { applier, clock, idle_at: Instant::now() }
+    }
+
     /// Tells when readers wait for an answer of the upstream.
     pub(crate) fn follower(&self) -> WaitingReaders<T> {
         WaitingReaders(self.applier.follower())
@@ -38,7 +42,6 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
 
     /// Applies a chunk.
     pub(crate) fn apply(&mut self, chunk: FeedChunk) -> Applied {
-        self.clock.follow(chunk.clock);
         let applied = self.applier.apply(chunk);
         self.idle_at = Instant::now();
         applied

@@ -133,9 +133,9 @@ impl<T: Send + Sync + 'static> Applying<T> {
     fn answer(&mut self) {
         self.waiting.retain(|(question, _)| !question.is_closed());
         let Some(position) = self.applier.position() else { return };
-        let reached = self.waiting.extract_if(.., |(_, end)| {
-            position.epoch == end.epoch && position.next >= end.next
-        });
+        let reached = self
+            .waiting
+            .extract_if(.., |(_, end)| position.epoch == end.epoch && position.next >= end.next);
         for (question, _) in reached.collect::<Vec<_>>() {
             let _ = question.send(Some(position));
         }

@@ -131,11 +131,16 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
 /// Sends the chunks of a feed until the feed or its receiver ends.
 async fn send<T: Send + Sync + 'static>(mut feed: HubFeed<T>, sender: &mpsc::Sender<Bytes>) {
+    // The first chunk follows at once, even if it is empty. The relay then knows whether it has
+    // everything.
+    let mut is_first = true;
     loop {
         tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            () = std::future::ready(()), if is_first => is_first = false,
             () = poll_fn(|cx| feed.poll_ready(cx.waker())) => {}
             () = tokio::time::sleep(HEARTBEAT) => {}
-            () = sender.closed() => return,
         }
         let read = if feed.is_behind() {
             // Reading what the backlog no longer has takes long, or waits for the disk.

@@ -153,7 +153,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let status = Arc::new(status);
         let readers = applier.follower();
         let hop = hub.hop();
-        let (commands, failures) = Applying::start(hop, applier, Arc::clone(&status), COMMANDS_MAX)?;
+        let (commands, failures) =
+            Applying::start(hop, applier, Arc::clone(&status), COMMANDS_MAX)?;
         let client = Client::builder().connect_timeout(ANSWER_WITHIN).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build();
         let client = client.map_err(|error| HubError::Upstream(error.to_string()))?;

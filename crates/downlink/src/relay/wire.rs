@@ -7,7 +7,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use downlink_log::{
     Address, ClientId, ClockState, Epoch, Fingerprint, Floor, Offset, Timestamp, Topic,
-    store::{FeedChunk, FeedStart, StoredEvent},
+    store::{FeedChunk, FeedStart, Mark, Marks, StoredEvent},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -57,7 +57,9 @@ pub(super) enum WireError {
     #[error("a message of the feed has {0} bytes, which is above the limit of {MESSAGE_BYTES_MAX}")]
     TooLong(usize),
     /// A message does not have the format of a feed.
-    #[error("the upstream sends something that is not a feed: check that its address is that of a downlink server")]
+    #[error(
+        "the upstream sends something that is not a feed: check that its address is that of a downlink server"
+    )]
     Malformed,
 }
 
@@ -86,6 +88,14 @@ struct WireChunk<'a> {
     tail: u64,
     at: u64,
     delta_ms: i64,
+    marks: WireMarks,
+}
+
+#[derive(Deserialize, Serialize)]
+struct WireMarks {
+    base: u64,
+    first: u64,
+    marks: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -137,6 +147,7 @@ pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Bytes {
         tail: tail.get(),
         at: chunk.clock.at.as_millis(),
         delta_ms: chunk.clock.delta_ms,
+        marks: (&chunk.marks).into(),
     }))
 }
 
@@ -191,7 +202,8 @@ fn read_opening(
     from: u64,
     resumed: bool,
 ) -> Option<Opening> {
-    let epochs = epochs.into_iter().map(|(epoch, first)| Some((Epoch::parse(epoch)?, offset(first)?)));
+    let epochs =
+        epochs.into_iter().map(|(epoch, first)| Some((Epoch::parse(epoch)?, offset(first)?)));
     let epochs = epochs.collect::<Option<Vec<_>>>()?;
     let rises = epochs.is_sorted_by_key(|(_, first)| *first);
     (rises && !epochs.is_empty()).then_some(())?;
@@ -212,6 +224,7 @@ fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
         events,
         next,
         clock: ClockState { at: Timestamp::from_millis(chunk.at), delta_ms: chunk.delta_ms },
+        marks: chunk.marks.read(),
     })
 }
 
@@ -228,6 +241,20 @@ impl From<Floor> for WireFloor {
 impl WireFloor {
     fn read(self) -> Option<Floor> {
         Some(Floor { offset: offset(self.offset)?, at: Timestamp::from_millis(self.at) })
+    }
+}
+
+impl From<&Marks> for WireMarks {
+    fn from(marks: &Marks) -> Self {
+        let numbers = marks.marks.iter().map(|mark| mark.get()).collect();
+        Self { base: marks.base, first: marks.first, marks: numbers }
+    }
+}
+
+impl WireMarks {
+    fn read(self) -> Marks {
+        let marks = self.marks.into_iter().map(Mark::new).collect();
+        Marks { base: self.base, first: self.first, marks }
     }
 }
 
@@ -309,6 +336,7 @@ mod tests {
             events: vec![event(4, Some(b"data")), event(9, None)],
             next: Offset::new(12),
             clock: ClockState { at: Timestamp::from_millis(9_000), delta_ms: -4 },
+            marks: Marks { base: 1, first: 7, marks: vec![Mark::new(3), Mark::new(1 << 40)] },
         }
     }
 
@@ -333,11 +361,14 @@ mod tests {
 
     #[test]
     fn messages_are_found_in_bytes_that_arrive_one_by_one() {
-        let sent = [chunk(&full_chunk(), Offset::new(20)), opening(&full_start(), Vec::new())].concat();
+        let sent =
+            [chunk(&full_chunk(), Offset::new(20)), opening(&full_start(), Vec::new())].concat();
         let (mut received, mut found) = (BytesMut::new(), 0);
         for byte in sent {
             received.extend_from_slice(&[byte]);
-            while let Some(message) = split(&mut received).expect("the lengths are within the limit") {
+            while let Some(message) =
+                split(&mut received).expect("the lengths are within the limit")
+            {
                 assert!(decode(&message).is_ok());
                 found += 1;
             }
@@ -395,6 +426,7 @@ mod tests {
             tail: 1,
             at: 0,
             delta_ms: 0,
+            marks: (&Marks::default()).into(),
         }))
         .expect("the message is encoded");
         // The byte after the number of floors and the shared floor is the number of events.

@@ -1,0 +1,343 @@
+//! The applier of a replica: it writes the parts of a feed to the cache and puts them into memory.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::commit::{OnReport, RELAXED_WITHIN, StoreReport};
+use crate::core::Core;
+use crate::history::History;
+use crate::read::StoreReplays;
+use crate::readers::FollowerTask;
+use crate::replica::{ChunkPart, ReplicaShared, apply};
+use crate::sequence::{Epochs, PayloadDecoder, Sequencer};
+use crate::store::{Cache, FeedChunk, FeedStart, StoreError, Trimmed};
+use crate::types::{
+    Address, Cursor, Epoch, Floor, LogOptions, Offset, Payload, RetentionRules, Timestamp,
+};
+
+/// The maximum time between two calls of [`Applier::idle`]. With half this time, an idle replica
+/// would wake up twice as often. With twice this time, old events would stay in the cache for two
+/// minutes after they became too old.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// The minimum time between two steps of trimming when there is nothing to do now.
+const IDLE_MIN: Duration = Duration::from_millis(10);
+
+/// The only writer of a replica. One thread owns it, because each call may wait for the disk. When
+/// the applier is dropped, the log is closed and the file of the cache is released.
+///
+/// Call [`begin`](Self::begin) when a feed begins, [`apply`](Self::apply) for each of its chunks,
+/// and [`idle`](Self::idle) in between.
+pub struct Applier<P: Payload> {
+    pub(crate) cache: Option<CacheSide>,
+    pub(crate) decoder: Arc<PayloadDecoder<P>>,
+    pub(crate) on_report: Option<Box<OnReport>>,
+    pub(crate) begin_reading: fn(),
+    /// Whether a feed has begun, or the cache has the events of one.
+    pub(crate) has_begun: bool,
+    /// The offset below which all floors are known. It is the tail, except before the first chunk
+    /// after a restart: the floors of this chunk may be below the tail.
+    pub(crate) floors_below: u64,
+    /// Floors above the tail. The part of each floor that is below the tail was applied. The rest
+    /// is applied together with the events of this part.
+    pub(crate) floors_ahead: Vec<(Address, Floor)>,
+    pub(crate) others_ahead: Option<(HashSet<Address>, Floor)>,
+    /// Dropped last, because its end reports that the cache is released.
+    pub(crate) ending: Ending<P>,
+}
+
+/// The cache of an applier.
+pub(crate) struct CacheSide {
+    pub(crate) cache: Box<dyn Cache>,
+    /// The rules that the cache has.
+    pub(crate) rules: Arc<RetentionRules>,
+    /// When the oldest unflushed chunk was applied.
+    pub(crate) unflushed: Option<Instant>,
+}
+
+/// Reports the end of the applier when it is dropped.
+pub(crate) struct Ending<P: Payload>(pub(crate) Arc<ReplicaShared<P>>);
+
+impl<P: Payload> Drop for Ending<P> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// What the follower must do after a chunk was applied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Applied {
+    /// Go on with the next chunk.
+    Next,
+    /// The cache has failed, and the replica has begun again without one. Ask the upstream for a
+    /// new feed from [`Applier::position`], which is `None` now.
+    Restarted,
+}
+
+/// Tells a program that follows an upstream when to ask the upstream for its end, and takes the
+/// answers. Clones belong to the same replica. The calls never wait, so an async task can use it
+/// while another thread owns the [`Applier`].
+pub struct Follower<P: Payload>(Arc<ReplicaShared<P>>);
+
+impl<P: Payload> Clone for Follower<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P: Payload> std::fmt::Debug for Follower<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").finish_non_exhaustive()
+    }
+}
+
+impl<P: Payload> Follower<P> {
+    /// The next task of the follower. While this is pending, the replica keeps the waker of the last
+    /// call, and wakes it when there is a task.
+    ///
+    /// After [`FollowerTask::AskForEnd`], no other question comes until this one has its answer.
+    pub fn poll_task(&self, waker: &Waker) -> Poll<FollowerTask> {
+        self.0.confirmations.poll(waker)
+    }
+
+    /// Answers a question: `end` is the upstream's [`tail`](crate::Log::tail) at a time after the
+    /// question was given out. When the replica has applied everything below this end, the waiting
+    /// readers look again, and what they find is final.
+    pub fn confirm(&self, question: u64, end: Cursor) {
+        self.0.confirmations.answer(question, end);
+        self.0.confirm_reached();
+    }
+
+    /// Says that the upstream could not be asked. The waiting readers end, so that their clients
+    /// connect again with the same id, perhaps to another node.
+    pub fn fail(&self, question: u64) {
+        self.0.confirmations.fail(question);
+    }
+}
+
+impl<P: Payload> std::fmt::Debug for Applier<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Applier").field("position", &self.position()).finish_non_exhaustive()
+    }
+}
+
+impl<P: Payload> Applier<P> {
+    /// The handle for the part of the program that asks the upstream.
+    pub fn follower(&self) -> Follower<P> {
+        Follower(Arc::clone(self.shared()))
+    }
+
+    /// Where the feed must continue: the cursor after the last offset that was applied. `None` if
+    /// nothing was applied yet.
+    pub fn position(&self) -> Option<Cursor> {
+        let core = self.shared().core();
+        let tail = core.history.tail();
+        self.has_begun.then(|| core.ids.id_of(tail.saturating_sub(1)))
+    }
+
+    /// Begins a feed. If the feed resumes at this replica's position, the streams of the replica
+    /// stay open. Otherwise the replica discards everything and begins again, and all its readers
+    /// end with [`EndReason::Drained`](crate::EndReason::Drained) after they have read the events
+    /// that are in memory.
+    pub fn begin(&mut self, start: FeedStart) {
+        let FeedStart { epochs, from, resumed } = start;
+        let resumes = resumed && self.has_begun;
+        let core = self.shared().core();
+        // A replica that has nothing yet has nothing to discard, and its readers may wait on.
+        let is_new = !self.has_begun && core.history.tail() == Offset::FIRST.get();
+        let discards = !resumes && !is_new;
+        if let Some(side) = &mut self.cache {
+            side.cache.begin(&epochs, discards);
+        }
+        if !resumes {
+            self.floors_below = 0;
+            self.floors_ahead.clear();
+            self.others_ahead = None;
+        }
+        // The feeds of this replica have said which epochs there are. They end, and say it anew.
+        core.history.backlog.end_open();
+        if discards {
+            self.restart(epochs, from);
+        } else {
+            core.ids.set(epochs);
+            if is_new {
+                let _sequence = core.sequencer.lock();
+                core.history.set_tail(from.get());
+            }
+        }
+        self.has_begun = true;
+        self.shared().confirmations.ask_if_incomplete();
+        self.shared().confirm_reached();
+    }
+
+    /// Applies a chunk: writes it to the cache, and then makes it visible. An event that is in the
+    /// replica already is not applied again.
+    ///
+    /// Without a cache, this takes about a microsecond for each event. Readers with a new pattern
+    /// wait while a chunk is applied, so a chunk should not have more than some thousand events.
+    pub fn apply(&mut self, mut chunk: FeedChunk) -> Applied {
+        let core = self.shared().core();
+        let next = chunk.next.get();
+        let floors = self.floors_of(&chunk);
+        let (known, others) = self.others_of(&chunk);
+        if let Err(error) = self.write(&chunk, &floors, others) {
+            self.drop_cache(error);
+            return Applied::Restarted;
+        }
+        core.ids.add_marks(&chunk.marks);
+        let known: HashSet<&Address> = known.iter().collect();
+        let events = &mut chunk.events;
+        apply(&core, &self.decoder, ChunkPart { floors: &floors, others, known, events, next });
+        self.floors_below = next;
+        self.shared().confirm_reached();
+        Applied::Next
+    }
+
+    /// Does the work that is due: evicts events that are too old, tells readers to end that have
+    /// waited for too long, and flushes and trims the cache. Returns the time after which this must
+    /// be called again, unless a chunk is applied before. After a question was given out, call this
+    /// to learn the new time.
+    pub fn idle(&mut self, now: Timestamp) -> Duration {
+        let core = self.shared().core();
+        let evicted = core.history.expire(now);
+        let has_more = evicted.is_some();
+        core.settle(evicted);
+        let waiting = self.shared().confirmations.expire(now).unwrap_or(IDLE_MAX);
+        let cache = match self.keep_cache(now) {
+            Ok(wait) => wait,
+            Err(error) => {
+                self.drop_cache(error);
+                IDLE_MAX
+            }
+        };
+        if has_more { Duration::ZERO } else { waiting.min(cache).min(IDLE_MAX) }
+    }
+
+    fn shared(&self) -> &Arc<ReplicaShared<P>> {
+        &self.ending.0
+    }
+
+    /// The floors to apply with a chunk: those that say something new, up to the end of the chunk.
+    fn floors_of(&mut self, chunk: &FeedChunk) -> Vec<(Address, Floor)> {
+        let (below, next) = (Offset::new(self.floors_below), chunk.next);
+        let mut floors = std::mem::take(&mut self.floors_ahead);
+        floors.extend(chunk.floors.iter().filter(|(_, floor)| floor.offset > below).cloned());
+        self.floors_ahead =
+            floors.iter().filter(|(_, floor)| floor.offset > next).cloned().collect();
+        floors.iter_mut().for_each(|(_, floor)| floor.offset = floor.offset.min(next));
+        floors
+    }
+
+    /// The floor of all other addresses to apply with a chunk, and the addresses to which it does
+    /// not apply.
+    fn others_of(&mut self, chunk: &FeedChunk) -> (HashSet<Address>, Option<Floor>) {
+        let (below, next) = (Offset::new(self.floors_below), chunk.next);
+        let is_new = chunk.others != Floor::NONE && chunk.others.offset > below;
+        let new = is_new.then(|| {
+            let known = chunk.floors.iter().map(|(address, _)| address.clone());
+            let known: HashSet<Address> = known.collect();
+            (known, chunk.others)
+        });
+        let found = match (self.others_ahead.take(), new) {
+            // An address is exempt only if it is exempt from both floors.
+            (Some((mut known, ahead)), Some((new_known, new))) => {
+                known.retain(|address| new_known.contains(address));
+                Some((known, ahead.max(new)))
+            }
+            (ahead, new) => ahead.or(new),
+        };
+        self.others_ahead = found.clone().filter(|(_, others)| others.offset > next);
+        let (known, others) =
+            found.map_or((HashSet::new(), None), |(known, others)| (known, Some(others)));
+        (known, others.map(|others| Floor { offset: others.offset.min(next), ..others }))
+    }
+
+    /// Writes a chunk to the cache.
+    fn write(
+        &mut self,
+        chunk: &FeedChunk,
+        floors: &[(Address, Floor)],
+        others: Option<Floor>,
+    ) -> Result<(), StoreError> {
+        let Some(side) = &mut self.cache else { return Ok(()) };
+        let started = Instant::now();
+        side.cache.apply(chunk, floors, others)?;
+        side.unflushed.get_or_insert(started);
+        Ok(())
+    }
+
+    /// Flushes and trims the cache. Returns the time until this must be called again.
+    fn keep_cache(&mut self, now: Timestamp) -> Result<Duration, StoreError> {
+        let rules = self.shared().core().history.rules();
+        let Some(side) = &mut self.cache else { return Ok(IDLE_MAX) };
+        if !Arc::ptr_eq(&rules, &side.rules) {
+            side.cache.set_retention((*rules).clone());
+            side.rules = rules;
+        }
+        let mut wait = IDLE_MAX;
+        if let Some(since) = side.unflushed {
+            wait = RELAXED_WITHIN.saturating_sub(since.elapsed());
+            if wait.is_zero() {
+                side.cache.flush()?;
+                side.unflushed = None;
+                wait = IDLE_MAX;
+            }
+        }
+        Ok(wait.min(match side.cache.trim(now)? {
+            Trimmed::More => Duration::ZERO,
+            Trimmed::Until(None) => IDLE_MAX,
+            Trimmed::Until(Some(at)) => {
+                let millis = at.as_millis().saturating_sub(now.as_millis());
+                Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
+            }
+        }))
+    }
+
+    /// Begins again without a cache, because the cache has failed.
+    fn drop_cache(&mut self, error: StoreError) {
+        self.forget_cache(error);
+        self.has_begun = false;
+        self.floors_below = 0;
+        self.floors_ahead.clear();
+        self.others_ahead = None;
+        self.restart(Vec::new(), Offset::FIRST);
+    }
+
+    /// Drops the cache, and reports why.
+    fn forget_cache(&mut self, error: StoreError) {
+        self.cache = None;
+        *self.shared().cache_error.lock() = Some(error.clone());
+        if let Some(on_report) = &mut self.on_report {
+            on_report(StoreReport::CacheDropped { error });
+        }
+    }
+
+    /// Discards everything, and begins a history at `from`.
+    fn restart(&mut self, epochs: Vec<(Epoch, Offset)>, from: Offset) {
+        let replays = self.cache.as_ref().map(|side| {
+            StoreReplays::start(side.cache.reader(), Arc::clone(&self.decoder), self.begin_reading)
+        });
+        let replays = match replays.transpose() {
+            Ok(replays) => replays.map(Arc::new),
+            Err(error) => {
+                self.forget_cache(error);
+                None
+            }
+        };
+        let shared = self.shared();
+        shared.replace(replays, |old| {
+            let retention = (*old.history.rules()).clone();
+            let options = LogOptions { retention, ..shared.options.clone() };
+            let ids = Epochs::growing(epochs, options.epoch);
+            let history = History::after(options, from, Some(&old.history));
+            let sequencer = Sequencer::new(from, Timestamp::default());
+            let confirmations = old.confirmations.clone();
+            Arc::new(Core { history, sequencer, ids, confirmations })
+        });
+    }
+}

@@ -1,0 +1,12 @@
+//! A replica: a log that gets its events from another log, its upstream.
+//!
+//! The applier is the only writer of a replica. A program that follows the upstream gives it the
+//! parts of the feed. The log itself is read like any other log.
+
+pub(crate) mod applier;
+pub(crate) mod apply;
+pub(crate) mod shared;
+
+pub(crate) use applier::{Applier, CacheSide, Ending};
+pub(crate) use apply::{ChunkPart, apply};
+pub(crate) use shared::{Life, ReplicaHandle, ReplicaShared};
