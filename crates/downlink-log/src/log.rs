@@ -18,7 +18,7 @@ use crate::feed::Feed;
 use crate::history::History;
 use crate::read::{Lags, Reader, Seats, Start, StoreReplays, TopicOverview, Totals};
 use crate::readers::{Confirmations, ReaderOverview, end_each, end_one, wake_all};
-use crate::replica::{Applier, CacheSide, Ending, Life, ReplicaHandle, ReplicaShared};
+use crate::replica::{Applier, CacheSide, Ending, FloorsAhead, Life, ReplicaHandle, ReplicaShared};
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };
@@ -263,8 +263,7 @@ impl<P: Payload> Log<P> {
             begin_reading: side.begin_reading,
             has_begun: opened.position.is_some(),
             floors_below: opened.position.map_or(0, Offset::get),
-            floors_ahead: Vec::new(),
-            others_ahead: None,
+            ahead: FloorsAhead::default(),
             ending: Ending(Arc::clone(&shared)),
         };
         Ok((Self { source: Source::Replica(Arc::new(ReplicaHandle(shared))) }, applier))

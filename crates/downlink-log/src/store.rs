@@ -9,7 +9,12 @@
 //! calls are synchronous, so no call can be cancelled halfway. All times are log time, which never
 //! goes back and does not follow the jumps of the wall clock (see [`LogClock`](crate::LogClock)).
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -136,19 +141,14 @@ pub trait Cache: Send + fmt::Debug + 'static {
     /// disk. The next `apply` discards the old contents, and writes the epochs.
     fn begin(&mut self, epochs: &[(Epoch, Offset)], discards: bool);
 
-    /// Writes a chunk in one transaction: its floors, events, marks, position and clock. The floors
-    /// in `floors` and `others` replace those of the chunk. None of them is above the chunk's
-    /// `next`. A power cut loses only the newest chunks.
+    /// Writes a chunk in one transaction: its events, marks, position and clock, and `losses`, which
+    /// replaces the floors of the chunk. An event with an offset below the position is written
+    /// already, and is skipped. A power cut loses only the newest chunks.
     ///
     /// # Errors
     ///
     /// [`StoreError`]. Nothing of the chunk is kept, or all of it. The log then drops the cache.
-    fn apply(
-        &mut self,
-        chunk: &FeedChunk,
-        floors: &[(Address, Floor)],
-        others: Option<Floor>,
-    ) -> Result<(), StoreError>;
+    fn apply(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError>;
 
     /// Writes all chunks to the disk.
     ///
@@ -167,6 +167,24 @@ pub trait Cache: Send + fmt::Debug + 'static {
 
     /// Replaces the retention rules, like [`Store::set_retention`].
     fn set_retention(&mut self, rules: RetentionRules);
+}
+
+/// The floors to apply with a chunk. None of them is above the chunk's `next`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Losses {
+    /// Addresses with their floors. Events of the address below the floor may be missing.
+    pub floors: Vec<(Address, Floor)>,
+    /// Every address that is not in `known` may have lost events below this floor.
+    pub others: Option<Floor>,
+    /// The addresses to which `others` does not apply.
+    pub known: HashSet<Address>,
+}
+
+impl Losses {
+    /// Whether no address has lost anything.
+    pub fn is_empty(&self) -> bool {
+        self.floors.is_empty() && self.others.is_none()
+    }
 }
 
 /// The state of a cache when it was opened.
@@ -611,6 +629,18 @@ pub enum StoreError {
     /// The file is a database of another program, or it is not a database.
     #[error("the file is not a store: choose another name, or move the file out of the way")]
     NotAStore,
+    /// The file is the cache of a replica, so it cannot be used as a store.
+    #[error(
+        "the file is the cache of a replica, which may be deleted at any time: choose another file for \
+         the store"
+    )]
+    IsCache,
+    /// The file is a store with a history of its own, so it cannot be used as a cache.
+    #[error(
+        "the file is a store with a history of its own, and a cache would overwrite it: choose another \
+         file for the cache"
+    )]
+    IsStore,
     /// The file was written by a newer version of this software.
     #[error(
         "the store has layout {found}, and this version reads up to {known}: start the newer version \

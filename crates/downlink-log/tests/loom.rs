@@ -11,6 +11,8 @@
 //! `MERGE_ALWAYS`).
 #![cfg(downlink_loom)]
 
+#[path = "loom/replica.rs"]
+mod replica;
 #[allow(dead_code, reason = "each test binary uses only a part of this module")]
 #[path = "stored/shelf.rs"]
 mod shelf;

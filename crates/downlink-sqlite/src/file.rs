@@ -62,6 +62,9 @@ pub(crate) struct Pool {
     /// Set when the pool is closed. A new store for the same file then waits, because the store of
     /// this pool will release the file soon.
     is_closing: Arc<AtomicBool>,
+    /// In a cache, the life of the contents that this pool reads (`meta.life`). If the cache has
+    /// other contents now, every read fails.
+    pub(crate) life: Option<i64>,
     /// Must be dropped after the connections (see [`FileUse`]), so it is the last field.
     pub(crate) file: FileUse,
 }
@@ -70,7 +73,12 @@ impl Pool {
     pub(crate) fn new(path: PathBuf, lock: &WriterLock) -> Self {
         let (is_closing, file) = (Arc::clone(&lock.is_closing), lock.file.clone());
         let (idle, alone) = (Mutex::new(Some(Vec::new())), Mutex::new(None));
-        Self { path, idle, alone, is_closing, file }
+        Self { path, idle, alone, is_closing, life: None, file }
+    }
+
+    /// A pool for the contents of a cache with this life.
+    pub(crate) fn of_cache(path: PathBuf, lock: &WriterLock, life: i64) -> Self {
+        Self { life: Some(life), ..Self::new(path, lock) }
     }
 
     /// Reads within one transaction.
@@ -78,6 +86,10 @@ impl Pool {
         &self,
         read: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T, StoreError> {
+        let read = |db: &Connection| match self.life {
+            Some(life) if meta::<i64>(db, "life")? != life => Err(StoreError::Stopped.into()),
+            _ => read(db),
+        };
         let alone = self.alone.lock();
         if let Some(connection) = &*alone {
             let (answer, _) = read_once(connection, read);
@@ -228,7 +240,7 @@ const WAL_KEPT_BYTES: i64 = 32 << 20;
 /// store to the next, and each id of the log contains its epoch. With ten restarts a day, the file
 /// remembers the epochs of a year. A reader with an id of a forgotten epoch gets the same answer as
 /// with an id of an unknown epoch.
-const EPOCHS_MAX: usize = 4_096;
+pub(crate) const EPOCHS_MAX: usize = 4_096;
 
 /// Opens a connection that writes. Creates the file if there is none.
 pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
@@ -273,11 +285,7 @@ pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
     let next_offset = Offset::new(next.max(meta(db, "next_offset")?));
     let at = Timestamp::from_millis(at.max(meta(db, "newest_at")?));
     let clock = ClockState { at, delta_ms: meta(db, "clock_delta")? };
-    let rows: Vec<(String, u64)> =
-        db.all("SELECT epoch, first_offset FROM epochs ORDER BY number", [])?;
-    let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
-    let known = known.collect::<Option<Vec<_>>>();
-    let mut epochs = known.ok_or_else(|| Fault::corrupt("an epoch has an invalid form"))?;
+    let mut epochs = read_epochs(db)?;
     if epochs.iter().any(|(known, _)| *known == epoch) {
         return Err(StoreError::EpochTaken.into());
     }
@@ -286,4 +294,13 @@ pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
     let clock = (clock != ClockState::default()).then_some(clock);
     let fingerprint_key = meta(db, "fingerprint_key")?;
     Ok(Opened { epochs, next_offset, clock, fingerprint_key, refuses: None })
+}
+
+/// The epochs in the file, oldest first.
+pub(crate) fn read_epochs(db: &Connection) -> Result<Vec<(Epoch, Offset)>> {
+    let rows: Vec<(String, u64)> =
+        db.all("SELECT epoch, first_offset FROM epochs ORDER BY number", [])?;
+    let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
+    let known = known.collect::<Option<Vec<_>>>();
+    known.ok_or_else(|| Fault::corrupt("an epoch has an invalid form"))
 }

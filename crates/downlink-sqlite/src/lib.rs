@@ -77,6 +77,7 @@
 //!
 //! [`Durability`]: downlink_log::store::Durability
 
+mod cache;
 mod fault;
 mod file;
 mod lock;
@@ -88,7 +89,7 @@ mod store;
 mod topics;
 mod trim;
 
-pub use self::{file::Backup, store::SqliteStore, trim::SqliteOptions};
+pub use self::{cache::SqliteCache, file::Backup, store::SqliteStore, trim::SqliteOptions};
 
 /// The examples of the README.
 #[cfg(doctest)]

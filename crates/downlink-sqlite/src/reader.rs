@@ -77,7 +77,11 @@ impl StoreReader for SqliteReader {
 
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError> {
         self.0.read(|db| {
-            let found = db.first("SELECT max(offset) FROM events WHERE id = ?", [id])?;
+            // A cache may have two events with the same id. A reader that continues after the older
+            // one gets more events rather than fewer.
+            let newest = "SELECT max(offset) FROM events WHERE id = ?";
+            let oldest = "SELECT min(offset) FROM events WHERE id = ?";
+            let found = db.first(if self.0.life.is_some() { oldest } else { newest }, [id])?;
             Ok(found.and_then(|(offset,): (Option<u64>,)| offset).map(Offset::new))
         })
     }

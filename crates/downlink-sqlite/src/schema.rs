@@ -16,6 +16,16 @@ use crate::{
 /// recognises a store by this id, and each opening checks it.
 pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
 
+/// The application id that marks the file as the cache of a replica: "dowc" in ASCII.
+pub(crate) const CACHE_APPLICATION_ID: i32 = 0x646f_7763;
+
+/// The layout of a cache. A cache with another layout is not changed to this layout. It is emptied,
+/// because its contents can be fetched again.
+pub(crate) const CACHE_LAYOUT: u32 = 1;
+
+/// The tables of a cache: those of a store, and some more.
+const CACHE: &str = include_str!("layout/cache.sql");
+
 /// The steps. The step at index n changes layout n into layout n + 1. A new file has layout 0.
 pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
@@ -71,6 +81,45 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestam
     Ok(transaction.commit()?)
 }
 
+/// What is in a file that is opened as a cache.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum CacheFile {
+    New,
+    Current,
+    /// A cache of another version.
+    Other(u32),
+}
+
+/// Checks that a file is a cache, or new.
+///
+/// # Errors
+///
+/// [`StoreError::IsStore`] if the file is an ordinary store; [`StoreError::NotAStore`] if it belongs
+/// to another program.
+pub(crate) fn check_cache(db: &Connection) -> Result<CacheFile> {
+    let (found, owner) = header(db)?;
+    match owner {
+        0 if found == 0 && tables(db)? == 0 => Ok(CacheFile::New),
+        CACHE_APPLICATION_ID if found == CACHE_LAYOUT => Ok(CacheFile::Current),
+        CACHE_APPLICATION_ID => Ok(CacheFile::Other(found)),
+        APPLICATION_ID => Err(StoreError::IsStore.into()),
+        _ => Err(StoreError::NotAStore.into()),
+    }
+}
+
+/// Makes the tables of a cache in an empty file. `life` tells the contents of the file from those
+/// that it had before.
+pub(crate) fn create_cache(connection: &mut Connection, life: i64) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in STEPS.iter().chain(&[CACHE]) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.execute("INSERT INTO meta VALUES ('life', ?)", [life])?;
+    transaction.pragma_update(None, "application_id", CACHE_APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", CACHE_LAYOUT)?;
+    Ok(transaction.commit()?)
+}
+
 /// Whether a file has the current layout. Returns `false` for a new file, which has no tables yet.
 ///
 /// # Errors
@@ -93,11 +142,11 @@ pub(crate) fn is_new(db: &Connection) -> Result<bool> {
 
 /// The number of a file's layout, which is at most `known`. A new file has the layout 0.
 fn check_layout(db: &Connection, known: u32) -> Result<u32> {
-    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let found = u32::try_from(number("user_version")?).unwrap_or(u32::MAX);
-    let owner = number("application_id")?;
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let is_new = owner == 0 && found == 0 && tables == 0;
+    let (found, owner) = header(db)?;
+    if owner == CACHE_APPLICATION_ID {
+        return Err(StoreError::IsCache.into());
+    }
+    let is_new = owner == 0 && found == 0 && tables(db)? == 0;
     if !is_new && owner != APPLICATION_ID {
         return Err(StoreError::NotAStore.into());
     }
@@ -105,6 +154,17 @@ fn check_layout(db: &Connection, known: u32) -> Result<u32> {
         return Err(StoreError::NewerVersion { found, known }.into());
     }
     Ok(found)
+}
+
+/// The number of a file's layout, and its application id. Both are in the header of the file.
+fn header(db: &Connection) -> Result<(u32, i32)> {
+    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    Ok((u32::try_from(number("user_version")?).unwrap_or(u32::MAX), number("application_id")?))
+}
+
+/// The number of tables and indexes.
+fn tables(db: &Connection) -> Result<i64> {
+    Ok(db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use downlink_log::{
-    Epoch, Fingerprint, IdempotencyKey, Offset, RetentionRules, Timestamp,
+    ClockState, Epoch, Fingerprint, IdempotencyKey, Offset, RetentionRules, Timestamp,
     store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent, Trimmed},
 };
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig, hooks::Wal, params};
@@ -78,14 +78,14 @@ struct OpenParameters {
 
 /// The connection that writes, and the state that belongs to it.
 #[derive(Debug)]
-struct SqliteWriter {
-    connection: Connection,
-    topics: TopicCache,
-    trimming: Trimming,
-    written: Written,
+pub(crate) struct SqliteWriter {
+    pub(crate) connection: Connection,
+    pub(crate) topics: TopicCache,
+    pub(crate) trimming: Trimming,
+    pub(crate) written: Written,
     /// The difference between the wall clock and the time stamps, in milliseconds. The next
     /// transaction stores it in `meta.clock_delta`.
-    clock_delta: i64,
+    pub(crate) clock_delta: i64,
     /// An upper bound for the number of pages in the write-ahead log that are not in the file yet.
     wal_pages: Arc<AtomicUsize>,
     /// The durability that the connection is set to; `None` if unknown.
@@ -107,12 +107,12 @@ enum Cache {
 /// The state of the file after the last transaction. If a transaction fails, the writer restores
 /// the earlier value.
 #[derive(Clone, Copy, Debug)]
-struct Written {
-    next_offset: u64,
-    at: Timestamp,
-    clock_delta: i64,
+pub(crate) struct Written {
+    pub(crate) next_offset: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) clock_delta: i64,
     /// Whether a committed event has not been flushed to the disk yet.
-    unflushed: bool,
+    pub(crate) unflushed: bool,
 }
 
 impl SqliteStore {
@@ -182,23 +182,8 @@ impl OpenParameters {
             let wal_pages = count_wal_pages(&mut connection)?;
             let opened = begin_epoch(&mut connection, *epoch)?;
             let clock = opened.clock.unwrap_or_default();
-            let written = Written {
-                next_offset: opened.next_offset.get(),
-                at: clock.at,
-                clock_delta: clock.delta_ms,
-                unflushed: false,
-            };
-            let writer = SqliteWriter {
-                topics: TopicCache::new(options.retention.clone()),
-                trimming: Trimming::new(&connection, options.clone())?,
-                connection,
-                written,
-                clock_delta: clock.delta_ms,
-                wal_pages,
-                flushes: None,
-                cache: Cache::Freed,
-                stopped: false,
-            };
+            let next_offset = opened.next_offset.get();
+            let writer = SqliteWriter::new(connection, wal_pages, (next_offset, clock), options)?;
             Ok((writer, opened))
         })
     }
@@ -217,6 +202,49 @@ impl OpenParameters {
 }
 
 impl SqliteWriter {
+    /// The writer of a file whose next offset and clock are given.
+    pub(crate) fn new(
+        connection: Connection,
+        wal_pages: Arc<AtomicUsize>,
+        (next_offset, clock): (u64, ClockState),
+        options: &SqliteOptions,
+    ) -> Result<Self> {
+        let ClockState { at, delta_ms: clock_delta } = clock;
+        Ok(Self {
+            topics: TopicCache::new(options.retention.clone()),
+            trimming: Trimming::new(&connection, options.clone())?,
+            connection,
+            written: Written { next_offset, at, clock_delta, unflushed: false },
+            clock_delta,
+            wal_pages,
+            flushes: None,
+            cache: Cache::Freed,
+            stopped: false,
+        })
+    }
+
+    /// Notes that something is committed, so that the page cache is kept for a while.
+    pub(crate) fn note_busy(&mut self) {
+        self.cache = Cache::Busy;
+    }
+
+    /// Flushes all commits, if any was not flushed.
+    pub(crate) fn flush_all(&mut self) -> Result<(), StoreError> {
+        self.write(|writer| if writer.written.unflushed { writer.flush_log() } else { Ok(()) })
+    }
+
+    /// Does one step of trimming, of checkpoints, and of freeing memory.
+    pub(crate) fn trim_all(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
+        let trimmed = self.write(|writer| writer.trim_batch(now))?;
+        self.write(Self::checkpoint)?;
+        self.write(|writer| writer.free_idle_cache(trimmed, now))
+    }
+
+    pub(crate) fn set_retention(&mut self, retention: RetentionRules) {
+        self.topics.set_retention(retention.clone());
+        self.trimming.set_retention(retention);
+    }
+
     fn commit_batch(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<()> {
         let Some(last) = batch.last() else { return Ok(()) };
         check_rising(batch, self.written.next_offset)?;
@@ -300,7 +328,7 @@ impl SqliteWriter {
     }
 
     /// Sets whether the next transaction is flushed to the disk.
-    fn set_flushing(&mut self, durability: Durability) -> Result<()> {
+    pub(crate) fn set_flushing(&mut self, durability: Durability) -> Result<()> {
         if self.flushes != Some(durability) {
             let level = match durability {
                 Durability::Commit => "FULL",
@@ -316,7 +344,10 @@ impl SqliteWriter {
     /// Calls `write`. If `write` fails, this restores the earlier state, and stops the store if the
     /// error is final. If an earlier error has stopped the store, this only returns
     /// [`StoreError::Stopped`].
-    fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
+    pub(crate) fn write<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
         }
@@ -342,7 +373,7 @@ impl Written {
     /// Stores the values that are needed when the store is opened the next time. If `newest` is
     /// true, this stores the next offset and the newest time stamp. If the difference between the
     /// wall clock and the time stamps has changed, this stores the difference.
-    fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
+    pub(crate) fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
         if newest {
             set_meta(db, "next_offset", self.next_offset)?;
             set_meta(db, "newest_at", self.at.as_millis())?;
@@ -403,20 +434,17 @@ impl Store for SqliteStore {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.write(|writer| if writer.written.unflushed { writer.flush_log() } else { Ok(()) })
+        writer.flush_all()
     }
 
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
         let Some(writer) = &mut self.writer else { return Ok(Trimmed::Until(None)) };
-        let trimmed = writer.write(|writer| writer.trim_batch(now))?;
-        writer.write(SqliteWriter::checkpoint)?;
-        writer.write(|writer| writer.free_idle_cache(trimmed, now))
+        writer.trim_all(now)
     }
 
     fn set_retention(&mut self, retention: RetentionRules) {
         if let Some(writer) = &mut self.writer {
-            writer.topics.set_retention(retention.clone());
-            writer.trimming.set_retention(retention.clone());
+            writer.set_retention(retention.clone());
         }
         self.opening.options.retention = retention;
     }
@@ -431,7 +459,7 @@ fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
 }
 
 /// Counts the pages in the write-ahead log after each commit of a connection.
-fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
+pub(crate) fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
     let pages = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&pages);
     // Relaxed ordering is enough, because the same thread writes and reads the number.
@@ -452,14 +480,14 @@ fn check_rising(batch: &[StoredEvent], next_offset: u64) -> Result<()> {
 }
 
 /// A transaction that writes events.
-struct Writing<'a> {
-    db: &'a Connection,
-    topics: &'a mut TopicCache,
-    trimming: &'a mut Trimming,
+pub(crate) struct Writing<'a> {
+    pub(crate) db: &'a Connection,
+    pub(crate) topics: &'a mut TopicCache,
+    pub(crate) trimming: &'a mut Trimming,
 }
 
 impl Writing<'_> {
-    fn write(&mut self, event: &StoredEvent) -> Result<()> {
+    pub(crate) fn write(&mut self, event: &StoredEvent) -> Result<()> {
         let (offset, at) = (event.offset.get(), event.at.as_millis());
         let is_kept = event.payload.is_some() || event.finish;
         let numbers = if is_kept { self.numbers(event)? } else { Vec::new() };

@@ -17,17 +17,20 @@
 //! events. The next step continues there, and does not read the earlier events again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use downlink_log::{KEY_WINDOW, KEYS_MAX, RetentionRules, Timestamp, store::Trimmed};
+use downlink_log::{
+    Address, Floor, KEY_WINDOW, KEYS_MAX, RetentionRules, Timestamp,
+    store::{Losses, Trimmed},
+};
 use rusqlite::Connection;
 
 use crate::{
     fault::Result,
-    sql::{Sql as _, TopicNumbers, indexed, keepers, lost, meta, set_meta},
+    sql::{Sql as _, TopicNumbers, address, indexed, keepers, lost, meta, set_meta},
     topics::{TopicCache, members_from},
 };
 
@@ -198,7 +201,83 @@ pub(crate) fn trim_step(
     Ok((trimmed, step.evicted))
 }
 
+/// Raises the floors of addresses whose events are missing in a feed, and evicts the events below
+/// the new floors. All evictions get the same number.
+pub(crate) fn lose(
+    db: &Connection,
+    topics: &mut TopicCache,
+    trimming: &mut Trimming,
+    losses: &Losses,
+) -> Result<()> {
+    let eviction = meta::<u64>(db, "evictions")? + 1;
+    let rows_left = usize::MAX;
+    let mut step =
+        TrimStep { db, topics, trimming, rows_left, eviction, evicted: false, next: None };
+    if let Some(others) = losses.others {
+        step.lose_others(&losses.known, others)?;
+    }
+    for (address, floor) in &losses.floors {
+        let number = step.row_of(address)?;
+        step.lose_topic(number, *floor)?;
+    }
+    set_meta(db, "evictions", eviction)
+}
+
 impl TrimStep<'_> {
+    /// The number of the topic of an address. If the topic has no row, makes a row without events.
+    fn row_of(&mut self, address: &Address) -> Result<i64> {
+        let number = self.topics.topic_of(self.db, address)?.number;
+        let emptied = self.mark_emptied(number)?;
+        self.topics.evicted(number, 0, 0, emptied);
+        Ok(number)
+    }
+
+    /// Raises the floor of a topic, and evicts its events below the floor.
+    fn lose_topic(&mut self, number: i64, floor: Floor) -> Result<()> {
+        let last = floor.offset.get() - 1;
+        while self.topics.has_unindexed(self.db, number)?
+            && self.topics.unindexed(self.db)?.from <= last
+        {
+            self.index()?;
+        }
+        self.evict(number, last)?;
+        self.db.run(
+            "UPDATE topics SET floor = ?2 + 1, lower_floor = max(lower_floor, ?2), evicted = ?3,
+             floor_at = max(floor_at, ?4) WHERE number = ?1 AND floor <= ?2",
+            (number, last, self.eviction, floor.at.as_millis()),
+        )?;
+        // The order of rows without events follows their floors.
+        let sql = "UPDATE topics SET emptied = floor - 1 WHERE number = ? AND emptied IS NOT NULL";
+        self.db.run(sql, [number])?;
+        Ok(())
+    }
+
+    /// Raises the floors of all names that are not known.
+    fn lose_others(&mut self, known: &HashSet<Address>, floor: Floor) -> Result<()> {
+        // A known name needs a row, because names without a row get the new floor.
+        for address in known {
+            self.row_of(address)?;
+        }
+        let raise = "UPDATE meta SET value = max(value, ?) WHERE name = ?";
+        self.db.run(raise, (floor.offset.get(), "forgotten"))?;
+        self.db.run(raise, (floor.at.as_millis(), "forgotten_at"))?;
+        self.db.run(raise, (self.eviction, "forgotten_evicted"))?;
+        let mut after = 0;
+        loop {
+            let rows: Vec<(i64, i64, String)> = self.db.all(
+                "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT 512",
+                [after],
+            )?;
+            let Some((last, ..)) = rows.last() else { return Ok(()) };
+            after = *last;
+            for (number, kind, name) in rows {
+                if !known.contains(&address(kind, &name, number)?) {
+                    self.lose_topic(number, floor)?;
+                }
+            }
+        }
+    }
+
     /// Trims by every rule until the step has no rows left.
     fn run(&mut self, now: Timestamp) -> Result<()> {
         // Topics that exceed their own rule use at most half of the step. The other half is left

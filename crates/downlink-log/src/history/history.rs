@@ -571,7 +571,7 @@ impl<P: Payload> History<P> {
     /// must then wake all readers.
     pub(crate) fn lose_others(
         &self,
-        known: &HashSet<&Address>,
+        known: &HashSet<Address>,
         floor: Floor,
         evicted: &mut Evicted<P>,
     ) {

@@ -1,7 +1,6 @@
 //! The applier of a replica: it writes the parts of a feed to the cache and puts them into memory.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     task::{Poll, Waker},
     time::{Duration, Instant},
@@ -12,12 +11,10 @@ use crate::core::Core;
 use crate::history::History;
 use crate::read::StoreReplays;
 use crate::readers::FollowerTask;
-use crate::replica::{ChunkPart, ReplicaShared, apply};
+use crate::replica::{ReplicaShared, apply};
 use crate::sequence::{Epochs, PayloadDecoder, Sequencer};
-use crate::store::{Cache, FeedChunk, FeedStart, StoreError, Trimmed};
-use crate::types::{
-    Address, Cursor, Epoch, Floor, LogOptions, Offset, Payload, RetentionRules, Timestamp,
-};
+use crate::store::{Cache, FeedChunk, FeedStart, Losses, StoreError, Trimmed};
+use crate::types::{Cursor, Epoch, Floor, LogOptions, Offset, Payload, RetentionRules, Timestamp};
 
 /// The maximum time between two calls of [`Applier::idle`]. With half this time, an idle replica
 /// would wake up twice as often. With twice this time, old events would stay in the cache for two
@@ -42,12 +39,45 @@ pub struct Applier<P: Payload> {
     /// The offset below which all floors are known. It is the tail, except before the first chunk
     /// after a restart: the floors of this chunk may be below the tail.
     pub(crate) floors_below: u64,
-    /// Floors above the tail. The part of each floor that is below the tail was applied. The rest
-    /// is applied together with the events of this part.
-    pub(crate) floors_ahead: Vec<(Address, Floor)>,
-    pub(crate) others_ahead: Option<(HashSet<Address>, Floor)>,
+    pub(crate) ahead: FloorsAhead,
     /// Dropped last, because its end reports that the cache is released.
     pub(crate) ending: Ending<P>,
+}
+
+/// Floors above the tail. A floor that is above the end of a chunk is applied only up to this end,
+/// because no floor may be above the tail. The rest is applied with the next chunks.
+#[derive(Debug, Default)]
+pub(crate) struct FloorsAhead(Losses);
+
+impl FloorsAhead {
+    /// The losses to apply with a chunk. A floor says something new if it is above `below`.
+    fn losses(&mut self, chunk: &FeedChunk, below: u64) -> Losses {
+        let mut losses = std::mem::take(&mut self.0);
+        let is_new = |floor: &Floor| floor.offset.get() > below && *floor != Floor::NONE;
+        let new = chunk.floors.iter().filter(|(_, floor)| is_new(floor));
+        losses.floors.extend(new.cloned());
+        if is_new(&chunk.others) {
+            let known = chunk.floors.iter().map(|(address, _)| address.clone()).collect();
+            losses.known = match losses.others {
+                None => known,
+                // An address is exempt only if it is exempt from both floors.
+                Some(_) => losses.known.intersection(&known).cloned().collect(),
+            };
+            losses.others = Some(losses.others.unwrap_or(Floor::NONE).max(chunk.others));
+        }
+        let next = chunk.next;
+        let is_ahead = |floor: &Floor| floor.offset > next;
+        self.0.floors =
+            losses.floors.iter().filter(|(_, floor)| is_ahead(floor)).cloned().collect();
+        self.0.others = losses.others.filter(is_ahead);
+        if self.0.others.is_some() {
+            self.0.known.clone_from(&losses.known);
+        }
+        let others = losses.others.as_mut();
+        let floors = losses.floors.iter_mut().map(|(_, floor)| floor).chain(others);
+        floors.for_each(|floor| floor.offset = floor.offset.min(next));
+        losses
+    }
 }
 
 /// The cache of an applier.
@@ -156,8 +186,7 @@ impl<P: Payload> Applier<P> {
         }
         if !resumes {
             self.floors_below = 0;
-            self.floors_ahead.clear();
-            self.others_ahead = None;
+            self.ahead = FloorsAhead::default();
         }
         // The feeds of this replica have said which epochs there are. They end, and say it anew.
         core.history.backlog.end_open();
@@ -182,17 +211,14 @@ impl<P: Payload> Applier<P> {
     /// wait while a chunk is applied, so a chunk should not have more than some thousand events.
     pub fn apply(&mut self, mut chunk: FeedChunk) -> Applied {
         let core = self.shared().core();
-        let next = chunk.next.get();
-        let floors = self.floors_of(&chunk);
-        let (known, others) = self.others_of(&chunk);
-        if let Err(error) = self.write(&chunk, &floors, others) {
+        let losses = self.ahead.losses(&chunk, self.floors_below);
+        if let Err(error) = self.write(&chunk, &losses) {
             self.drop_cache(error);
             return Applied::Restarted;
         }
         core.ids.add_marks(&chunk.marks);
-        let known: HashSet<&Address> = known.iter().collect();
-        let events = &mut chunk.events;
-        apply(&core, &self.decoder, ChunkPart { floors: &floors, others, known, events, next });
+        let next = chunk.next.get();
+        apply(&core, &self.decoder, &losses, &mut chunk.events, next);
         self.floors_below = next;
         self.shared().confirm_reached();
         Applied::Next
@@ -222,51 +248,11 @@ impl<P: Payload> Applier<P> {
         &self.ending.0
     }
 
-    /// The floors to apply with a chunk: those that say something new, up to the end of the chunk.
-    fn floors_of(&mut self, chunk: &FeedChunk) -> Vec<(Address, Floor)> {
-        let (below, next) = (Offset::new(self.floors_below), chunk.next);
-        let mut floors = std::mem::take(&mut self.floors_ahead);
-        floors.extend(chunk.floors.iter().filter(|(_, floor)| floor.offset > below).cloned());
-        self.floors_ahead =
-            floors.iter().filter(|(_, floor)| floor.offset > next).cloned().collect();
-        floors.iter_mut().for_each(|(_, floor)| floor.offset = floor.offset.min(next));
-        floors
-    }
-
-    /// The floor of all other addresses to apply with a chunk, and the addresses to which it does
-    /// not apply.
-    fn others_of(&mut self, chunk: &FeedChunk) -> (HashSet<Address>, Option<Floor>) {
-        let (below, next) = (Offset::new(self.floors_below), chunk.next);
-        let is_new = chunk.others != Floor::NONE && chunk.others.offset > below;
-        let new = is_new.then(|| {
-            let known = chunk.floors.iter().map(|(address, _)| address.clone());
-            let known: HashSet<Address> = known.collect();
-            (known, chunk.others)
-        });
-        let found = match (self.others_ahead.take(), new) {
-            // An address is exempt only if it is exempt from both floors.
-            (Some((mut known, ahead)), Some((new_known, new))) => {
-                known.retain(|address| new_known.contains(address));
-                Some((known, ahead.max(new)))
-            }
-            (ahead, new) => ahead.or(new),
-        };
-        self.others_ahead = found.clone().filter(|(_, others)| others.offset > next);
-        let (known, others) =
-            found.map_or((HashSet::new(), None), |(known, others)| (known, Some(others)));
-        (known, others.map(|others| Floor { offset: others.offset.min(next), ..others }))
-    }
-
     /// Writes a chunk to the cache.
-    fn write(
-        &mut self,
-        chunk: &FeedChunk,
-        floors: &[(Address, Floor)],
-        others: Option<Floor>,
-    ) -> Result<(), StoreError> {
+    fn write(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError> {
         let Some(side) = &mut self.cache else { return Ok(()) };
         let started = Instant::now();
-        side.cache.apply(chunk, floors, others)?;
+        side.cache.apply(chunk, losses)?;
         side.unflushed.get_or_insert(started);
         Ok(())
     }
@@ -303,8 +289,7 @@ impl<P: Payload> Applier<P> {
         self.forget_cache(error);
         self.has_begun = false;
         self.floors_below = 0;
-        self.floors_ahead.clear();
-        self.others_ahead = None;
+        self.ahead = FloorsAhead::default();
         self.restart(Vec::new(), Offset::FIRST);
     }
 

@@ -13,20 +13,8 @@ use crate::core::Core;
 use crate::history::{EventTopics, Evicted, Published, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::sequence::{PayloadDecoder, PublisherId, Wakes};
-use crate::store::{Finished, StoredEvent};
+use crate::store::{Finished, Losses, StoredEvent};
 use crate::types::{Address, Floor, Offset, Payload};
-
-/// A part of a feed without the ids and the clock.
-pub(crate) struct ChunkPart<'a> {
-    /// Floors that are not above `next`.
-    pub(crate) floors: &'a [(Address, Floor)],
-    /// The floor of all addresses that are not in `known`.
-    pub(crate) others: Option<Floor>,
-    /// The addresses to which `others` does not apply.
-    pub(crate) known: HashSet<&'a Address>,
-    pub(crate) events: &'a mut [StoredEvent],
-    pub(crate) next: u64,
-}
 
 /// The content of an event.
 enum Content<P> {
@@ -53,10 +41,15 @@ struct Applying<'a, P: Payload> {
     has_losses: bool,
 }
 
-/// Applies the floors and events of a chunk, makes the events visible, and wakes the readers. The
+/// Applies the losses and events of a chunk that ends at `next`, makes the events visible, and wakes the readers. The
 /// caller must hold no lock.
-pub(crate) fn apply<P: Payload>(core: &Core<P>, decoder: &PayloadDecoder<P>, part: ChunkPart<'_>) {
-    let ChunkPart { floors, others, known, events, next } = part;
+pub(crate) fn apply<P: Payload>(
+    core: &Core<P>,
+    decoder: &PayloadDecoder<P>,
+    losses: &Losses,
+    events: &mut [StoredEvent],
+    next: u64,
+) {
     // The app decodes the payloads, and drops those that are not pushed, while no lock is held.
     let mut contents: Vec<Content<P>> =
         events.iter_mut().map(|event| decode(core, decoder, event)).collect();
@@ -65,10 +58,10 @@ pub(crate) fn apply<P: Payload>(core: &Core<P>, decoder: &PayloadDecoder<P>, par
     let mut applying = Applying { core, evicted: Evicted::new(), wakes, has_losses: false };
     {
         let _sequence = core.sequencer.lock();
-        if let Some(others) = others {
-            applying.lose_others(&known, others);
+        if let Some(others) = losses.others {
+            applying.lose_others(&losses.known, others);
         }
-        floors.iter().for_each(|(address, floor)| applying.lose(address, *floor));
+        losses.floors.iter().for_each(|(address, floor)| applying.lose(address, *floor));
         let tail = core.history.tail();
         let mut prepared = Vec::with_capacity(events.len());
         for (event, content) in events.iter_mut().zip(&mut contents) {
@@ -113,7 +106,7 @@ impl<P: Payload> Applying<'_, P> {
         history.patterns.hold().add_matching(address, &mut self.wakes.patterns);
     }
 
-    fn lose_others(&mut self, known: &HashSet<&Address>, floor: Floor) {
+    fn lose_others(&mut self, known: &HashSet<Address>, floor: Floor) {
         self.has_losses = true;
         let history = &self.core.history;
         history.lose_others(known, floor, &mut self.evicted);

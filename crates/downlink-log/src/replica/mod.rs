@@ -7,6 +7,6 @@ pub(crate) mod applier;
 pub(crate) mod apply;
 pub(crate) mod shared;
 
-pub(crate) use applier::{Applier, CacheSide, Ending};
-pub(crate) use apply::{ChunkPart, apply};
+pub(crate) use applier::{Applier, CacheSide, Ending, FloorsAhead};
+pub(crate) use apply::apply;
 pub(crate) use shared::{Life, ReplicaHandle, ReplicaShared};

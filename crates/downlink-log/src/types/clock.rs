@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use crate::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicI64, AtomicU8, AtomicU64, Mutex, Ordering};
 use crate::types::Timestamp;
 
 /// The maximum deviation of the wall clock from the steady clock between two comparisons, in
@@ -58,6 +58,8 @@ pub struct LogClock {
     /// `compared` is locked.
     compare_at: AtomicU64,
     compared: Mutex<Compared>,
+    /// Whether [`follow`](Self::follow) was called. It changes only while `compared` is locked.
+    follows: AtomicU8,
     on_jump: Option<Box<OnJump>>,
 }
 
@@ -99,6 +101,7 @@ impl LogClock {
             delta: AtomicI64::new(delta),
             compare_at: AtomicU64::new(log.saturating_add(COMPARE_EVERY_MS)),
             compared: Mutex::new(Compared { log, steady }),
+            follows: AtomicU8::new(0),
             on_jump: None,
         }
     }
@@ -140,6 +143,31 @@ impl LogClock {
         self.delta.load(Ordering::Relaxed)
     }
 
+    /// Makes the log time of a replica follow the log time of its upstream. `upstream` is the state
+    /// of the upstream's clock a moment ago. Log time never goes back: if it is ahead of the upstream,
+    /// it stands still until the upstream has caught up.
+    ///
+    /// If the wall clocks of both machines agree within [`SLACK_MS`], the replica takes over the
+    /// difference between wall clock and log time, so both show the same times. Otherwise one of the
+    /// wall clocks is wrong. Log time still follows the upstream, so that no event is evicted too
+    /// early, and the times that the replica shows follow its own wall clock.
+    pub fn follow(&self, wall: Timestamp, steady: impl FnOnce() -> Duration, upstream: ClockState) {
+        let (wall, at) = (wall.as_millis(), upstream.at.as_millis());
+        let agrees = less(wall, upstream.delta_ms).abs_diff(at) <= SLACK_MS;
+        let delta = if agrees { upstream.delta_ms } else { difference(wall, at) };
+        let last = self.last.load(Ordering::Relaxed);
+        if self.delta.load(Ordering::Relaxed) == delta && last >= at {
+            return;
+        }
+        let mut compared = self.compared.lock();
+        let log = less(wall, delta).max(at).max(last);
+        self.delta.store(delta, Ordering::Relaxed);
+        self.follows.store(1, Ordering::Relaxed);
+        *compared = Compared { log, steady: steady() };
+        self.compare_at.store(log.saturating_add(COMPARE_EVERY_MS), Ordering::Relaxed);
+        self.raise(log);
+    }
+
     fn compare(&self, wall: u64, steady: impl FnOnce() -> Duration) -> Timestamp {
         let mut jump = None;
         let now = {
@@ -150,7 +178,9 @@ impl LogClock {
             let passed = steady.saturating_sub(compared.steady).as_millis();
             let expected = compared.log.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX));
             let is_ahead = candidate > expected.saturating_add(SLACK_MS);
-            let is_behind = candidate < last.saturating_sub(SLACK_MS);
+            // A clock that was ahead of its upstream stands still until the upstream has caught up.
+            let follows = self.follows.load(Ordering::Relaxed) > 0;
+            let is_behind = !follows && candidate < last.saturating_sub(SLACK_MS);
             let now = if is_ahead || is_behind { expected.max(last) } else { candidate.max(last) };
             if is_ahead || is_behind {
                 let new = difference(wall, now);
@@ -269,6 +299,38 @@ mod tests {
         assert_eq!(start(kept(T0 + 10_000, 0)), (T0 + 10_000, 0));
         assert_eq!(start(kept(T0 + 10_001, 0)), (T0 + 10_001, -10_001));
         assert_eq!(start(kept(T0 - 5 * DAY, DAY as i64)), (T0 - DAY, DAY as i64));
+    }
+
+    /// The upstream's wall clock has jumped ahead by a day, so its log time is a day behind its wall
+    /// clock. The replica was started after the jump.
+    #[test]
+    fn a_replica_follows_the_log_time_of_its_upstream_and_shows_the_same_times() {
+        let clock = clock(None);
+        let upstream = |at| ClockState { at: wall(at), delta_ms: DAY as i64 };
+        clock.follow(wall(T0 + 5), || Duration::from_millis(5), upstream(T0 - DAY + 4));
+        assert_eq!(clock.delta_ms(), DAY as i64);
+        // Log time was ahead of the upstream, and does not go back.
+        assert_eq!(at(&clock, T0 + 100, 100), T0);
+        let ahead = super::LogClock::start(wall(T0 - 2 * DAY), Duration::ZERO, None);
+        ahead.follow(wall(T0 + 5), || Duration::ZERO, upstream(T0 - DAY + 4));
+        assert_eq!(at(&ahead, T0 + 500, 500), T0 - DAY + 500);
+        assert_eq!(ahead.shown(wall(T0 - DAY)), wall(T0));
+    }
+
+    #[test]
+    fn a_replica_whose_wall_clock_is_wrong_still_follows_the_log_time_of_its_upstream() {
+        for wrong in [T0 + 3 * DAY, T0 - 3 * DAY] {
+            let clock = super::LogClock::start(wall(wrong), Duration::ZERO, None);
+            let before = at(&clock, wrong, 0);
+            let upstream = |at| ClockState { at: wall(at), delta_ms: 0 };
+            clock.follow(wall(wrong + 10), || Duration::from_millis(10), upstream(T0 + 8));
+            let now = at(&clock, wrong + 50, 50);
+            assert_eq!(now, before.max(T0 + 48), "log time never goes back");
+            assert_eq!(clock.delta_ms(), wrong as i64 + 2 - T0 as i64);
+            // The wall clock is corrected.
+            clock.follow(wall(T0 + 100), || Duration::from_millis(100), upstream(T0 + 99));
+            assert_eq!((at(&clock, T0 + 200, 200), clock.delta_ms()), (now.max(T0 + 200), 0));
+        }
     }
 
     #[test]

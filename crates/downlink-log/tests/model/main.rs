@@ -9,6 +9,9 @@
 
 mod naive;
 mod program;
+mod relay;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,15 +174,7 @@ impl World {
                     "the log and the model begin at different offsets for {start:?}"
                 );
                 assert_eq!(reader.is_at_end(), self.naive.is_at_end(&naive));
-                let client = self.clients.entry(id).or_insert_with(|| Client {
-                    reader: None,
-                    naive: None,
-                    selection,
-                    last_id: None,
-                    wanted: BTreeSet::new(),
-                    delivered: BTreeSet::new(),
-                    gaps: Vec::new(),
-                });
+                let client = self.clients.entry(id).or_insert_with(|| Client::new(selection));
                 if client.last_id.is_none() {
                     client.last_id = Some(reader.cursor().to_string());
                     // Each event that the log keeps now must be delivered or lie in a reported
@@ -260,6 +255,18 @@ impl World {
 }
 
 impl Client {
+    fn new(selection: Selection) -> Self {
+        Self {
+            reader: None,
+            naive: None,
+            selection,
+            last_id: None,
+            wanted: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+            gaps: Vec::new(),
+        }
+    }
+
     fn note(&mut self, read: &Read, offsets: &[u64]) {
         for &offset in offsets {
             assert!(self.delivered.insert(offset), "event {offset} was delivered twice");

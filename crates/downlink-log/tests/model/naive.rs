@@ -4,12 +4,15 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
 };
 
 use downlink_log::{
-    Address, AppendError, Appended, EndReason, Gap, GapReason, Offset, OpenError, Read, Retention,
-    RetentionRules, Selection, Start, Timestamp, TopicSelector, Totals,
+    Address, AppendError, Appended, EndReason, Fingerprint, Floor, Gap, GapReason, Offset,
+    OpenError, Read, Retention, RetentionRules, Selection, Start, Timestamp, TopicSelector, Totals,
+    store::StoredEvent,
 };
+use smallvec::SmallVec;
 
 use crate::{epoch, program};
 
@@ -389,6 +392,58 @@ impl Naive {
         }
         state.next_reader += 1;
         Ok(begin(&state, number, selection, start))
+    }
+
+    /// The events and finish marks in a range of offsets, as a feed has them, and the floors of all
+    /// addresses. An address without evictions has no floor, but is listed.
+    pub(crate) fn feed(&self, range: Range<u64>) -> (Vec<StoredEvent>, BTreeMap<Address, Floor>) {
+        let state = self.state.borrow();
+        let stored = |offset: u64, at: u64| StoredEvent {
+            offset: Offset::new(offset),
+            at: Timestamp::from_millis(at),
+            to: SmallVec::new(),
+            id: None,
+            key: None,
+            fingerprint: Fingerprint::default(),
+            finish: false,
+            payload: None,
+        };
+        let mut feed = Vec::new();
+        for offset in range {
+            let rings = || state.rings.iter();
+            if let Some(event) = state.events.get(&offset) {
+                let keeps = |(_, ring): &(&Address, &Ring)| ring.kept.contains(&offset);
+                let to: SmallVec<_> = rings().filter(keeps).map(|(to, _)| to.clone()).collect();
+                if !to.is_empty() {
+                    let id = event.id.as_deref().map(Into::into);
+                    let payload = Some(vec![0; event.bytes]);
+                    feed.push(StoredEvent { to, id, payload, ..stored(offset, event.at) });
+                }
+            }
+            let is_mark =
+                |(_, ring): &(&Address, &Ring)| ring.finished.map(|mark| mark.0) == Some(offset);
+            let to: SmallVec<_> = rings().filter(is_mark).map(|(to, _)| to.clone()).collect();
+            if !to.is_empty() {
+                feed.push(StoredEvent { to, finish: true, ..stored(offset, state.at) });
+            }
+        }
+        let floors = state.rings.iter().map(|(address, ring)| {
+            let last = ring.evicted.iter().map(|(offset, _)| *offset).max();
+            let floor = last.map_or(Floor::NONE, |last| Floor {
+                offset: Offset::new(last + 1),
+                at: Timestamp::from_millis(state.events[&last].at),
+            });
+            (address.clone(), floor)
+        });
+        (feed, floors.collect())
+    }
+
+    /// The offsets at or above `from` of all events for a selection that were published.
+    pub(crate) fn published_from(&self, selection: &Selection, from: u64) -> BTreeSet<u64> {
+        let state = self.state.borrow();
+        let events = state.events.range(from..);
+        let wanted = events.filter(|(_, event)| wants(selection, &event.to));
+        wanted.map(|(offset, _)| *offset).collect()
     }
 
     /// The offsets at or above `from` of the events that the selected topics keep.

@@ -2,6 +2,7 @@
 #![cfg(not(downlink_loom))]
 
 mod applying;
+mod cached;
 mod feed;
 mod restarts;
 #[path = "../support/mod.rs"]

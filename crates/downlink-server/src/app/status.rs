@@ -27,11 +27,13 @@ pub(super) async fn readyz(
     if app.hub.is_draining() {
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down."));
     }
-    if let Some(error) = app.hub.store_error() {
+    let upstream = app.hub.upstream();
+    // A relay without its cache serves from memory.
+    if let Some(error) = app.hub.store_error().filter(|_| upstream.is_none()) {
         let said = format!("The store accepts no events: {error}.");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
     }
-    Ok(match app.hub.upstream() {
+    Ok(match upstream {
         // Behind a load balancer, a relay that is not complete must not get clients yet.
         Some(upstream) if !upstream.reached => {
             let why = upstream.error.map(|error| format!(": {error}")).unwrap_or_default();

@@ -279,15 +279,25 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let epoch = Epoch::from_random(u64::from_le_bytes(random()?));
         let options = LogOptions { retention, limits: self.limits, ..LogOptions::new(epoch) };
         self.check()?;
-        let clock = HubClock::start(self.settings.clock.clone(), None);
+        #[cfg(feature = "store")]
+        let cache = self.store.take().map(|store| store.open_cache(&options)).transpose()?;
+        #[cfg(not(feature = "store"))]
+        let cache: Option<Box<dyn downlink_log::store::Cache>> = None;
+        let kept = cache.as_ref().and_then(|cache| cache.opened().clock);
+        let clock = HubClock::start(self.settings.clock.clone(), kept);
         let values = self.settings.read_value.clone().zip(self.settings.value_bytes.clone());
         let decode = move |stored| super::stored::decode(&stored, values.as_ref());
         let state = clock.clone();
         let mut side = StoreOptions::new(decode, move || state.state());
+        #[cfg(feature = "store")]
+        {
+            side.begin_reading = super::stored::yield_to_others;
+            side.on_report = Some(Box::new(super::stored::log_report));
+        }
         side.on_unreadable = Some(Box::new(|id| {
             tracing::error!(%id, "an event of the upstream cannot be read; its subscribers get a gap");
         }));
-        let replica = Log::replica(options, side, None);
+        let replica = Log::replica(options, side, cache);
         let (log, applier) = replica.map_err(|error| HubError::Upstream(error.to_string()))?;
         let applier = super::HubApplier::new(applier, clock.clone());
         let mut hub = self.build_over(encode, log, clock, None)?;

@@ -114,6 +114,12 @@ impl HubClock {
         self.log.now(wall, || self.wall.steady())
     }
 
+    /// Follows the log time of an upstream.
+    #[cfg(feature = "relay")]
+    pub(super) fn follow(&self, upstream: downlink_log::ClockState) {
+        self.log.follow(self.wall.now(), || self.wall.steady(), upstream);
+    }
+
     /// The state of the clock, for a store or a feed.
     #[cfg(any(feature = "store", feature = "relay"))]
     pub(super) fn state(&self) -> downlink_log::ClockState {

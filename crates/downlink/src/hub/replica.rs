@@ -42,6 +42,7 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
 
     /// Applies a chunk.
     pub(crate) fn apply(&mut self, chunk: FeedChunk) -> Applied {
+        self.clock.follow(chunk.clock);
         let applied = self.applier.apply(chunk);
         self.idle_at = Instant::now();
         applied

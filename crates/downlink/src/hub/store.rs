@@ -55,6 +55,27 @@ impl HubStore {
         self
     }
 
+    /// Opens the file as the cache of a hub that follows another one.
+    #[cfg(feature = "relay")]
+    pub(super) fn open_cache(
+        self,
+        retention: &downlink_log::LogOptions,
+    ) -> Result<Box<dyn downlink_log::store::Cache>, super::HubError> {
+        let Self { file, mut options, .. } = self;
+        options.retention = retention.retention.clone();
+        let cache = downlink_sqlite::SqliteCache::open(&file, options);
+        let cache = cache.map_err(|error| super::HubError::Store { file: file.clone(), error })?;
+        let opened: &downlink_log::store::OpenedCache = downlink_log::store::Cache::opened(&cache);
+        if let Some(error) = &opened.discarded {
+            tracing::warn!(
+                file = %file.display(),
+                %error,
+                "the cache could not be used and was emptied; the upstream sends its events again"
+            );
+        }
+        Ok(Box::new(cache))
+    }
+
     /// How long the hub waits for another process to close the file. Default: the hub does not
     /// wait. Set this if a restart starts the new process before the old process has ended.
     pub fn wait_max(mut self, wait: Duration) -> Self {

@@ -51,6 +51,12 @@ pub(super) fn log_report(report: StoreReport) {
         StoreReport::Takes { refused } => {
             tracing::info!(refused, "the store accepts events again");
         }
+        StoreReport::CacheDropped { error } => {
+            tracing::error!(
+                %error,
+                "the cache of this relay has failed; it goes on in memory until it starts again"
+            );
+        }
         _ => {}
     }
 }

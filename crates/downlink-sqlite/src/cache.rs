@@ -1,0 +1,364 @@
+//! The cache of a replica, in one SQLite file. It has the tables of a store, and is read like a
+//! store. Each chunk of the feed is one transaction, which also writes the position. So after a
+//! power cut, the position and the events belong together.
+//!
+//! Everything in a cache can be fetched again. So a cache that is damaged, or that another version
+//! has written, is emptied. The application id in the file's header tells a cache from a store, so
+//! the history of a store is never emptied.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+use downlink_log::{
+    Address, ClockState, Epoch, MARKS_MAX, Offset, RetentionRules, Timestamp,
+    store::{
+        Cache, Durability, FeedChunk, Losses, Mark, Marks, OpenedCache, StoreError, StoreReader,
+        StoredEvent, Trimmed,
+    },
+};
+use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
+
+use crate::{
+    fault::{Fault, Result},
+    file::{EPOCHS_MAX, Pool, connect_writer, read_epochs},
+    lock::WriterLock,
+    reader::SqliteReader,
+    schema::{CACHE_LAYOUT, CacheFile, check_cache, create_cache},
+    sql::{Sql as _, TopicEvictions, kind_and_name, meta, set_meta},
+    store::{SqliteWriter, Writing, count_wal_pages},
+    trim::{SqliteOptions, lose},
+};
+
+/// The writer of a cache in one SQLite file.
+///
+/// ```
+/// use downlink_log::store::{Cache, StoreError};
+/// use downlink_sqlite::{SqliteCache, SqliteOptions};
+/// # let folder = std::env::temp_dir().join(format!("downlink-cache-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder).map_err(|_| StoreError::ReadOnly)?;
+/// # let path = folder.join("cache.db");
+/// let cache = SqliteCache::open(&path, SqliteOptions::default())?;
+/// assert_eq!(cache.opened().position, None);
+/// # drop(cache);
+/// # std::fs::remove_dir_all(&folder).map_err(|_| StoreError::ReadOnly)?;
+/// # Ok::<(), StoreError>(())
+/// ```
+#[derive(Debug)]
+pub struct SqliteCache {
+    pool: Arc<Pool>,
+    opened: OpenedCache,
+    options: SqliteOptions,
+    writer: SqliteWriter,
+    /// The epochs that the next chunk writes.
+    epochs: Option<Vec<(Epoch, Offset)>>,
+    /// Whether the next chunk first discards the contents.
+    discards: bool,
+    /// The numbers of the topics that may have a finish mark.
+    finished: HashSet<i64>,
+    /// The number of the marks in the file.
+    marks: Marked,
+    /// Dropped after the connections, so that the next process finds the file closed.
+    lock: WriterLock,
+}
+
+/// The positions of the marks in the file, as a half-open range.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marked {
+    first: u64,
+    until: u64,
+}
+
+impl SqliteCache {
+    /// Opens the file, or creates it. Opening takes the same time for any number of events.
+    ///
+    /// A cache that is damaged or has another layout is emptied. [`OpenedCache::discarded`] then
+    /// says why. Deleting the file while no process has it open has the same effect.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: [`IsStore`](StoreError::IsStore) if the file is an ordinary store, and
+    /// [`NotAStore`](StoreError::NotAStore) if the file belongs to another program. The file is then
+    /// unchanged.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        // The path is made absolute because the working folder may change later.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let lock = WriterLock::take(&path, options.wait_for)?;
+        let mut connection = connect_writer(&path)?;
+        let discarded = match check_cache(&connection)? {
+            CacheFile::New => None,
+            CacheFile::Current => read_all(&connection, &options).err().map(StoreError::from),
+            CacheFile::Other(found) => {
+                Some(StoreError::NewerVersion { found, known: CACHE_LAYOUT })
+            }
+        };
+        let is_new = check_cache(&connection)? == CacheFile::New;
+        if let Some(error) = &discarded {
+            if !is_damage(error) {
+                return Err(error.clone());
+            }
+            empty(&mut connection)?;
+        }
+        if is_new || discarded.is_some() {
+            create_cache(&mut connection, 1)?;
+        }
+        let Contents { opened, next, clock, finished, marks, life } =
+            read_all(&connection, &options)?;
+        let pool = Arc::new(Pool::of_cache(path, &lock, life));
+        let wal_pages = count_wal_pages(&mut connection)?;
+        let writer = SqliteWriter::new(connection, wal_pages, (next, clock), &options)?;
+        let opened = OpenedCache { discarded, ..opened };
+        let (epochs, discards) = (None, false);
+        Ok(Self { pool, opened, options, writer, epochs, discards, finished, marks, lock })
+    }
+
+    /// Empties the file, and makes the tables for the contents that `pool` reads.
+    fn discard(&mut self) -> Result<()> {
+        let Self { writer, options, pool, .. } = self;
+        empty(&mut writer.connection)?;
+        create_cache(&mut writer.connection, pool.life.unwrap_or_default())?;
+        writer.topics.clear();
+        writer.trimming = crate::trim::Trimming::new(&writer.connection, options.clone())?;
+        writer.written.next_offset = 1;
+        writer.written.at = Timestamp::default();
+        writer.written.clock_delta = 0;
+        self.finished.clear();
+        self.marks = Marked::default();
+        // The pool of the old contents was closed, which is no reason for another store of this file
+        // to wait.
+        self.lock.is_closing.store(false, Ordering::Relaxed);
+        self.discards = false;
+        Ok(())
+    }
+}
+
+/// The contents of a cache that its writer needs.
+struct Contents {
+    opened: OpenedCache,
+    next: u64,
+    clock: ClockState,
+    finished: HashSet<i64>,
+    marks: Marked,
+    life: i64,
+}
+
+/// Whether an error shows that the contents of a cache cannot be used.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Corrupt { .. } | StoreError::NewerVersion { .. })
+}
+
+fn read_all(db: &Connection, options: &SqliteOptions) -> Result<Contents> {
+    let is_applied = meta::<u64>(db, "applied")? > 0;
+    let next = meta(db, "next_offset")?;
+    let clock = ClockState {
+        at: Timestamp::from_millis(meta(db, "newest_at")?),
+        delta_ms: meta(db, "clock_delta")?,
+    };
+    let rows: Vec<(u64, u64)> = db.all("SELECT position, mark FROM marks ORDER BY position", [])?;
+    let first = rows.first().map_or(0, |(position, _)| *position);
+    let marks = Marked { first, until: first + rows.len() as u64 };
+    if rows.last().is_some_and(|(position, _)| position + 1 != marks.until) {
+        return Err(Fault::corrupt("a mark is missing"));
+    }
+    let known = rows.into_iter().map(|(_, mark)| Mark::new(mark)).collect();
+    let finished: Vec<(i64,)> =
+        db.all("SELECT number FROM topics WHERE finished IS NOT NULL", [])?;
+    // These values are read when the writer is made. If they are missing, the cache is damaged.
+    let _ = (crate::trim::Trimming::new(db, options.clone())?, TopicEvictions::forgotten(db)?);
+    let opened = OpenedCache {
+        epochs: read_epochs(db)?,
+        marks: Marks { base: meta(db, "base")?, first, marks: known },
+        position: is_applied.then_some(Offset::new(next)),
+        clock: is_applied.then_some(clock),
+        fingerprint_key: meta(db, "fingerprint_key")?,
+        discarded: None,
+    };
+    let finished = finished.into_iter().map(|(number,)| number).collect();
+    Ok(Contents { opened, next, clock, finished, marks, life: meta(db, "life")? })
+}
+
+/// Removes everything from a file, also if the file is damaged. The file stays the same file, so
+/// its lock stays too.
+fn empty(connection: &mut Connection) -> Result<()> {
+    connection.flush_prepared_statement_cache();
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, true)?;
+    let emptied = connection.execute_batch("VACUUM");
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, false)?;
+    emptied?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode == "wal" { Ok(()) } else { Err(Fault::corrupt("the file is not in WAL mode")) }
+}
+
+/// One chunk, and the state of the cache that it changes.
+struct ChunkWrite<'a> {
+    chunk: &'a FeedChunk,
+    losses: &'a Losses,
+    epochs: Option<&'a [(Epoch, Offset)]>,
+    finished: &'a mut HashSet<i64>,
+    marks: &'a mut Marked,
+}
+
+impl ChunkWrite<'_> {
+    fn run(&mut self, writer: &mut SqliteWriter) -> Result<()> {
+        writer.set_flushing(Durability::Relaxed)?;
+        writer.note_busy();
+        let SqliteWriter { connection, topics, trimming, written, .. } = writer;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if let Some(epochs) = self.epochs {
+            write_epochs(&transaction, epochs)?;
+        }
+        if !self.losses.is_empty() {
+            lose(&transaction, topics, trimming, self.losses)?;
+        }
+        self.write_marks(&transaction)?;
+        topics.unindexed(&transaction)?;
+        let mut writing = Writing { db: &transaction, topics, trimming };
+        let next = written.next_offset;
+        for event in self.chunk.events.iter().filter(|event| event.offset.get() >= next) {
+            self.write_event(&mut writing, event)?;
+            written.at = written.at.max(event.at);
+        }
+        written.next_offset = next.max(self.chunk.next.get());
+        written.at = written.at.max(self.chunk.clock.at);
+        written.unflushed = true;
+        written.note(&transaction, true, self.chunk.clock.delta_ms)?;
+        set_meta(&transaction, "applied", 1)?;
+        Ok(transaction.commit()?)
+    }
+
+    fn write_event(&mut self, writing: &mut Writing<'_>, event: &StoredEvent) -> Result<()> {
+        let rest = self.above_floors(writing.db, event)?;
+        match &rest {
+            None => writing.write(event)?,
+            Some(rest) => {
+                if !rest.to.is_empty() {
+                    writing.write(rest)?;
+                }
+                if event.finish {
+                    writing.write(&StoredEvent { payload: None, id: None, ..event.clone() })?;
+                }
+            }
+        }
+        if !event.finish && self.finished.is_empty() {
+            return Ok(());
+        }
+        for address in &event.to {
+            let number = writing.topics.topic_of(writing.db, address)?.number;
+            if event.finish {
+                self.finished.insert(number);
+            } else if self.finished.remove(&number) {
+                // The upstream knows which topics are finished. So an event reopens a topic that is
+                // still finished here.
+                let sql = "UPDATE topics SET finished = NULL, finished_at = NULL WHERE number = ?";
+                writing.db.run(sql, [number])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// If a chunk raises floors, an event may be below the floor of one of its topics. Returns the
+    /// event with only its other topics; `None` if it is above all floors.
+    fn above_floors(&self, db: &Connection, event: &StoredEvent) -> Result<Option<StoredEvent>> {
+        if self.losses.is_empty() {
+            return Ok(None);
+        }
+        let mut rest = event.clone();
+        rest.to.clear();
+        for address in &event.to {
+            if floor_of(db, address)? <= event.offset.get() {
+                rest.to.push(address.clone());
+            }
+        }
+        Ok((rest.to.len() < event.to.len()).then_some(rest))
+    }
+
+    fn write_marks(&mut self, db: &Connection) -> Result<()> {
+        let Marks { base, first, marks } = &self.chunk.marks;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        if *first > self.marks.until || meta::<u64>(db, "base")? != *base {
+            db.run("DELETE FROM marks", [])?;
+            set_meta(db, "base", *base)?;
+            *self.marks = Marked { first: *first, until: *first };
+        }
+        for (mark, position) in marks.iter().zip(*first..) {
+            if position >= self.marks.until {
+                db.run("INSERT INTO marks VALUES (?, ?)", (position, mark.get()))?;
+                self.marks.until = position + 1;
+            }
+        }
+        let oldest = self.marks.until.saturating_sub(MARKS_MAX as u64);
+        if self.marks.first < oldest {
+            db.run("DELETE FROM marks WHERE position < ?", [oldest])?;
+            self.marks.first = oldest;
+        }
+        Ok(())
+    }
+}
+
+fn write_epochs(db: &Connection, epochs: &[(Epoch, Offset)]) -> Result<()> {
+    db.run("DELETE FROM epochs", [])?;
+    let surplus = epochs.len().saturating_sub(EPOCHS_MAX);
+    for (epoch, first) in epochs.iter().skip(surplus) {
+        let sql = "INSERT INTO epochs (epoch, first_offset) VALUES (?, ?)";
+        db.run(sql, (epoch.as_str(), first.get()))?;
+    }
+    Ok(())
+}
+
+fn floor_of(db: &Connection, address: &Address) -> Result<u64> {
+    let sql = "SELECT floor FROM topics WHERE kind = ? AND name = ?";
+    match db.first(sql, kind_and_name(address))? {
+        Some((floor,)) => Ok(floor),
+        None => Ok(TopicEvictions::forgotten(db)?.floor.offset.get()),
+    }
+}
+
+impl Cache for SqliteCache {
+    fn opened(&self) -> &OpenedCache {
+        &self.opened
+    }
+
+    fn reader(&self) -> Arc<dyn StoreReader> {
+        Arc::new(SqliteReader(Arc::clone(&self.pool)))
+    }
+
+    fn begin(&mut self, epochs: &[(Epoch, Offset)], discards: bool) {
+        self.epochs = Some(epochs.to_vec());
+        if discards {
+            self.discards = true;
+            let life = self.pool.life.unwrap_or_default() + 1;
+            self.pool = Arc::new(Pool::of_cache(self.pool.path.clone(), &self.lock, life));
+        }
+    }
+
+    fn apply(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError> {
+        if self.discards {
+            self.discard()?;
+        }
+        let Self { writer, epochs, finished, marks, .. } = self;
+        let epochs_to_write = epochs.as_deref();
+        let mut write = ChunkWrite { chunk, losses, epochs: epochs_to_write, finished, marks };
+        writer.write(|writer| write.run(writer))?;
+        self.epochs = None;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.writer.flush_all()
+    }
+
+    fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
+        // Until the next chunk, the file has contents that are about to be discarded.
+        if self.discards { Ok(Trimmed::Until(None)) } else { self.writer.trim_all(now) }
+    }
+
+    fn set_retention(&mut self, rules: RetentionRules) {
+        self.writer.set_retention(rules.clone());
+        self.options.retention = rules;
+    }
+}
