@@ -36,7 +36,8 @@ pub const FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// longer, the event source connects without it and delivers a [`Gap`](crate::Gap).
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 
-/// The default time limit for the head of the answer if there are several addresses: 10 seconds.
+/// The default time limit for the head of the answer if there are several addresses: 10 seconds. It
+/// includes the time to get credentials.
 ///
 /// An event source with several addresses has another server to ask, so it need not wait for a slow
 /// one. With half the time, the client would leave a server that is busy with a storm of
