@@ -13,7 +13,7 @@ use crate::tidy::{Finding, Rule};
 /// The budgets. Each has a name, a maximum number of code lines, and the folders below `crates/`
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
-    ("downlink-proto", 1_000, &["downlink-proto"]),
+    ("downlink-proto", 1_100, &["downlink-proto"]),
     ("downlink-log", 6_630, &["downlink-log"]),
     ("downlink-sqlite", 2_240, &["downlink-sqlite"]),
     ("downlink: hub", 2_480, &["downlink/src/hub"]),
@@ -21,11 +21,11 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
     ("downlink", 8_990, &["downlink"]),
-    ("downlink-client", 1_480, &["downlink-client"]),
+    ("downlink-client", 1_550, &["downlink-client"]),
     ("downlink-access", 2_780, &["downlink-access"]),
-    ("downlink-server", 8_560, &["downlink-server"]),
+    ("downlink-server", 8_590, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 20_300, LIBRARIES),
+    ("the five libraries", 20_490, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
