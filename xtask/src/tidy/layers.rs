@@ -53,6 +53,7 @@ const LOG: Layers = Layers {
         layer("core.rs"),
         layer("commit/"),
         layer("read/"),
+        layer("replica/"),
         layer("log.rs"),
         layer("lib.rs"),
     ],
