@@ -54,6 +54,7 @@ const LOG: Layers = Layers {
         layer("commit/"),
         layer("read/"),
         layer("feed/"),
+        layer("replica/"),
         layer("log.rs"),
         layer("lib.rs"),
     ],
