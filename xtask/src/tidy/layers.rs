@@ -68,6 +68,7 @@ const LIBRARY: Layers = Layers {
         layer("http/"),
         layer("hub/").without(&["http/"], "the hub knows nothing of HTTP"),
         layer("serve/").without(&["hub/"], "serving works for any service"),
+        layer("relay/"),
         layer("adapters/"),
         layer("access/"),
         layer("testing.rs"),
