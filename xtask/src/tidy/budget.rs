@@ -14,8 +14,8 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_630, &["downlink-log"]),
-    ("downlink-sqlite", 2_240, &["downlink-sqlite"]),
+    ("downlink-log", 8_000, &["downlink-log"]),
+    ("downlink-sqlite", 2_680, &["downlink-sqlite"]),
     ("downlink: hub", 2_480, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
@@ -25,7 +25,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-access", 2_780, &["downlink-access"]),
     ("downlink-server", 8_560, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 20_300, LIBRARIES),
+    ("the five libraries", 22_120, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
