@@ -144,9 +144,9 @@ mod tests {
     fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_300),
-            file("crates/downlink-log/src/a.rs", 6_450),
+            file("crates/downlink-log/src/a.rs", 7_980),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 2_220),
+            file("crates/downlink-sqlite/src/a.rs", 2_660),
             file("crates/downlink/src/lib.rs", 9_350),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
