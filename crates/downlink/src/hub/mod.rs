@@ -23,6 +23,8 @@ mod drain;
 mod encoding;
 #[cfg(feature = "relay")]
 mod feed;
+#[cfg(feature = "relay")]
+mod following;
 mod handle;
 #[cfg(feature = "metrics")]
 mod metrics;

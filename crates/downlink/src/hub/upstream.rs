@@ -6,8 +6,6 @@ use downlink_log::Cursor;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Hub;
-
 /// The number of a running hub. It is chosen at random when the hub is made. A hub that finds its
 /// own number among the hops of a feed has been told to follow itself.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -45,38 +43,3 @@ pub(crate) struct UpstreamHandle {
 /// Asks for the end of the upstream. The answer comes when this hub has everything up to there.
 /// `None` if the upstream cannot be asked.
 pub(crate) type Question = oneshot::Sender<Option<Cursor>>;
-
-impl<T: Send + Sync + 'static> Hub<T> {
-    /// The state of the connection to the upstream. `None` if the hub follows no other hub.
-    pub fn upstream(&self) -> Option<UpstreamStatus> {
-        self.0.upstream.as_ref().map(|upstream| upstream.status.borrow().clone())
-    }
-
-    /// The number of this hub.
-    pub(crate) fn hop(&self) -> Hop {
-        self.0.hop
-    }
-
-    /// The hubs through which the events of this hub come, and this hub as the last one. `None` if
-    /// it follows another hub and has not reached it yet.
-    pub(crate) fn hops(&self) -> Option<Vec<Hop>> {
-        let mut hops = match &self.0.upstream {
-            None => Vec::new(),
-            Some(upstream) => {
-                let hops = upstream.status.borrow().hops.clone();
-                (!hops.is_empty()).then_some(hops)?
-            }
-        };
-        hops.push(self.0.hop);
-        Some(hops)
-    }
-
-    /// The end of the log that decides, once this hub has everything below it. `None` if the
-    /// upstream cannot be asked.
-    pub(crate) async fn end(&self) -> Option<Cursor> {
-        let Some(upstream) = &self.0.upstream else { return Some(self.0.log.tail()) };
-        let (sender, answer) = oneshot::channel();
-        upstream.questions.send(sender).await.ok()?;
-        answer.await.ok()?
-    }
-}

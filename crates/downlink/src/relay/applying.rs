@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    follower::FollowError,
+    error::FollowError,
     wire::{self, HOPS_MAX, Message, Opening},
 };
 use crate::hub::{Hop, HubApplier, HubError, Question, UpstreamStatus};
@@ -68,14 +68,14 @@ impl<T: Send + Sync + 'static> Applying<T> {
         let thread = std::thread::Builder::new().name("downlink-relay".to_owned());
         let started = thread.spawn(move || {
             while let Some(command) = commands.blocking_recv() {
-                applying.handle(command);
+                applying.execute(command);
             }
         });
         started.map_err(|error| HubError::Upstream(error.to_string()))?;
         Ok((sender, failed))
     }
 
-    fn handle(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Message(message) => {
                 if let Err(error) = self.apply(&message) {

@@ -13,18 +13,12 @@ use tokio::{
 
 use super::{
     applying::{Applying, Command},
+    error::{ANSWER_WITHIN, FollowError, SILENCE_MAX},
     wire::{self, FEED_MEDIA_TYPE, WireError},
 };
 use crate::hub::{
     Hub, HubBuilder, HubError, Question, UpstreamHandle, UpstreamStatus, WaitingReaders,
 };
-
-/// How long the upstream may take to accept a connection and to answer. With half this time, a
-/// distant or busy upstream would look dead; with double, a relay would find a dead one later.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long the feed may be silent. The upstream sends something at least once a second.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The wait before the second attempt to connect. It doubles from attempt to attempt.
 const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -168,33 +162,6 @@ impl<T: Send + Sync + 'static> Hub<T> {
         tokio::spawn(follower.run(questions.answer(readers, asked)));
         Ok(hub)
     }
-}
-
-/// Why a feed has ended or could not be opened.
-#[derive(Clone, Debug, Error)]
-pub(super) enum FollowError {
-    #[error("cannot reach the upstream: {0}")]
-    Unreachable(String),
-    #[error("the upstream has not answered within {} s", ANSWER_WITHIN.as_secs())]
-    NoAnswer,
-    #[error("the upstream has sent nothing for {} s", SILENCE_MAX.as_secs())]
-    Silent,
-    #[error("the upstream has ended the feed")]
-    Ended,
-    #[error("the upstream refuses the feed with {status}: {said}")]
-    Refused { status: StatusCode, said: String },
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error(
-        "the upstream follows this relay, directly or over others: let one of them follow none"
-    )]
-    Loop,
-    #[error("the upstream is the last of too many relays in a row: follow an earlier one")]
-    TooManyHops,
-    #[error("the store of the relay has failed, so the relay begins again in memory")]
-    CacheFailed,
-    #[error("the thread that applies the feed has ended")]
-    Stopped,
 }
 
 /// The way to the upstream.
