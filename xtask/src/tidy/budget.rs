@@ -15,7 +15,7 @@ use crate::tidy::{Finding, Rule};
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
     ("downlink-log", 8_500, &["downlink-log"]),
-    ("downlink-sqlite", 2_760, &["downlink-sqlite"]),
+    ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
     ("downlink: hub", 2_770, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
@@ -26,7 +26,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-access", 2_790, &["downlink-access"]),
     ("downlink-server", 9_150, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 24_000, LIBRARIES),
+    ("the five libraries", 24_100, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
