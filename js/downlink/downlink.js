@@ -6,6 +6,10 @@
 // The listeners of the page get the events in order. They get each event at least once, if the
 // server still has it. The feed drops an event only if the listeners got an event with the same id
 // before. It calls `onGap` if events were lost.
+//
+// A feed may have the URLs of several servers that send the same events with the same ids. Its
+// attempts form rounds. In a round, the feed tries each URL at most once, without a wait between two
+// attempts. After a round, it waits as with one URL.
 
 /** The feed replaces a connection that delivers nothing for this many keep-alive intervals. The
  * server sends something in each interval. So the feed keeps a connection if one keep-alive is
@@ -22,6 +26,13 @@ const SILENT_DOUBLINGS_MAX = 4;
  * reconnects, it first waits for the time that the server has set with `retry:`. This wait counts
  * too. Most servers set less than a minute, so the browser can usually wait to the end. */
 const CONNECTING_MS_MAX = 60_000;
+/** The same limit for a feed with several URLs, except while the browser reconnects by itself. It is
+ * shorter, because the feed can ask another server. It is long enough for a server that is busy with
+ * a storm of reconnects. */
+const CONNECTING_MS_MAX_SEVERAL = 10_000;
+/** The maximum number of URLs. If no server answers, a round with this number takes almost three
+ * minutes. */
+const URLS_MAX = 16;
 /** The shortest wait between a failed connection and the next one. So even a server that sends
  * `retry: 0` and closes at once gets at most one request a second from each page. */
 const RECONNECTION_MS_MIN = 1_000;
@@ -50,6 +61,9 @@ const OVERLAP_MAX = 1_000;
 /** When the feed reads a stream with `fetch`, it keeps only this many characters of an unfinished
  * line. They are enough for every id and event type. */
 const LINE_CHARACTERS_MAX = 1_024;
+/** These refusals concern the subscription or its credentials, so all servers would answer the same.
+ * Another refusal, such as 404, may be the fault of one server or its proxy. */
+const SHARED = [400, 401, 403];
 /** These refusals are temporary, so the feed tries again: timeout, too early, too many requests. */
 const PASSING = [408, 425, 429];
 /** Matches the ids that the server makes, and no id that a publisher gives. */
@@ -65,6 +79,17 @@ const DESCRIBED = "downlink.event";
  * the new credentials that `renew` returns: a URL, an object with a URL, or query parameters to set */
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
 /**
+ * @typedef {object} Server a server that the feed may use
+ * @property {URL} url
+ * @property {boolean} tried true if the feed has tried this server in the present round
+ * @property {boolean} wrong true if the last answer was a refusal for good that is not in `SHARED`
+ * @property {boolean} asked true if the feed has called `#askWhy` for this server since the last
+ * success. `#askWhy` asks the server why the browser gave up
+ * @property {number} askedMs the wait that the server has asked for since the last success
+ * @property {number} restsUntil until this time, the server wants no request. It is on the steady
+ * clock
+ */
+/**
  * @typedef {object} Successor the connection that will replace the present one
  * @property {AbortController} attempt
  * @property {EventSource} [source] undefined until `renew` has returned
@@ -73,7 +98,8 @@ const DESCRIBED = "downlink.event";
  */
 /**
  * @typedef {object} Address
- * @property {string | URL} [url] the default is `events` in the folder of this file
+ * @property {string | URL | (string | URL)[]} [url] one URL, or the URLs of several servers with the
+ * same events. The default is `events` in the folder of this file
  * @property {string[]} [topics] topics and patterns
  * @property {string} [client] a client id: the feed also gets the events for this client
  * @property {string} [start] where to begin if the feed has no last id: `live`, `earliest`, `last:50`, `after:<id>` …
@@ -96,8 +122,9 @@ const DESCRIBED = "downlink.event";
  */
 
 /**
- * Makes a feed, which connects at once. Throws a `TypeError` if the address is not a URL.
- * @param {string | URL | Address} address
+ * Makes a feed, which connects at once. Throws a `TypeError` if the address is not a URL, and if a
+ * list of URLs is empty, longer than 16, or has the same URL twice.
+ * @param {string | URL | (string | URL)[] | Address} address
  * @param {Options} [options]
  */
 export function subscribe(address, options = {}) {
@@ -106,7 +133,8 @@ export function subscribe(address, options = {}) {
 
 /** A subscription that `subscribe` made. */
 export class Feed {
-  #url;
+  /** @type {Server[]} in the order of the next attempts. The first is the present server. */
+  #servers;
   #options;
   /** @type {State} */
   #state = "connecting";
@@ -121,13 +149,8 @@ export class Feed {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** The number of failures since the last success (see `#succeed`). A failure is a refusal, or a
-   * connection that delivered no event or fell silent. */
+   * connection that delivered no event or fell silent. A round of refusals counts as one failure. */
   #failures = 0;
-  /** The wait that the server has asked for since the last success. */
-  #askedMs = 0;
-  /** True if the feed has called `#askWhy` since the last success. `#askWhy` asks the server why the
-   * browser gave up. */
-  #askedWhy = false;
   /** True if the server has refused the credentials since a connection last opened. The feed then
    * renews them once, and the next refusal ends the feed. */
   #refused = false;
@@ -157,9 +180,10 @@ export class Feed {
   /** @type {Set<string>} the ids in `#seen` that a replay may repeat */
   #repeats = new Set();
 
-  /** @param {string | URL | Address} address @param {Options} options */
+  /** @param {string | URL | (string | URL)[] | Address} address @param {Options} options */
   constructor(address, options) {
-    this.#url = urlOf(address);
+    const fresh = { tried: false, wrong: false, asked: false, askedMs: 0, restsUntil: 0 };
+    this.#servers = urlsOf(address).map((url) => ({ url, ...fresh }));
     this.#options = options;
     this.#lastEventId = this.#storage((store, key) => store.getItem(key)) ?? "";
     this.#onControl("downlink.open", ({ keep_alive_ms }) => {
@@ -180,6 +204,11 @@ export class Feed {
 
   get state() {
     return this.#state;
+  }
+
+  /** The URL of the present connection or of the next attempt, with the topics. */
+  get url() {
+    return this.#servers[0].url.href;
   }
 
   /** The id after which the feed resumes: the id of the last event. Before the first event, it is
@@ -236,7 +265,10 @@ export class Feed {
     if (signal.aborted) return;
     try {
       const url = await this.#renewedUrl();
-      if (!signal.aborted) this.#source = this.#open(url, attempt);
+      if (signal.aborted) return;
+      this.#source = this.#open(url, attempt);
+      this.#touch();
+      this.#watch();
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Refusal) return this.#end(this.#options.onFailed, error.problem);
@@ -247,8 +279,10 @@ export class Feed {
 
   /** Calls `renew`, and returns the address of the next connection. */
   async #renewedUrl() {
+    const isOneOfSeveral = this.#servers.length > 1;
     const renewal = await this.#options.renew?.();
-    return renewed(this.#url, renewal instanceof Response ? await renewalIn(renewal) : renewal);
+    const [{ url }] = this.#servers;
+    return renewed(url, renewal instanceof Response ? await renewalIn(renewal) : renewal, isOneOfSeveral);
   }
 
   /** @param {URL} address @param {AbortController} attempt */
@@ -366,6 +400,7 @@ export class Feed {
   #expired(revoked) {
     if (revoked) this.#refused = true;
     if (this.#lasted() || this.#delivered) this.#succeed();
+    if (this.#lasted()) this.#beginRound();
     this.#source?.close();
     this.#pause();
   }
@@ -383,6 +418,7 @@ export class Feed {
     const delivered = opened && this.#delivered;
     this.#openedAt = Infinity;
     if (lasted || delivered) this.#succeed();
+    if (lasted) this.#beginRound();
     const refused = source.readyState === EventSource.CLOSED;
     this.#interrupted = lasted && !refused;
     if (this.#interrupted) return this.#enter("connecting");
@@ -390,9 +426,10 @@ export class Feed {
     // A stream that delivered nothing to the page may still have had a reconnection time, or events
     // without a listener. `#askWhy` can see both. It is called at most once before the next
     // success, so that it does not double the number of requests.
-    const unclear = opened && !delivered && !this.#askedWhy;
-    if (!refused && !unclear) return this.#pause();
-    this.#askedWhy = true;
+    const [server] = this.#servers;
+    const unclear = opened && !delivered && !server.asked;
+    if (!refused && !unclear) return delivered ? this.#pause() : this.#moveOn();
+    server.asked = true;
     this.#enter("connecting");
     if (!signal.aborted) askWhy();
   }
@@ -406,8 +443,7 @@ export class Feed {
    * The next failure counts as the first. */
   #succeed() {
     this.#failures = 0;
-    this.#askedMs = 0;
-    this.#askedWhy = false;
+    for (const server of this.#servers) Object.assign(server, { asked: false, askedMs: 0 });
   }
 
   /** @param {EventSource} source @param {string} type @param {AbortController} attempt */
@@ -472,29 +508,91 @@ export class Feed {
     const renewable = renew && old && !this.#refused;
     if (renewable) this.#refused = true;
     if (answer && isFinal(status) && !renewable) {
+      const othersAreWrong = this.#servers.slice(1).every(({ wrong }) => wrong);
       const problem = await problemOf(answer);
-      if (!signal.aborted) this.#end(this.#options.onFailed, problem);
-      return;
+      if (signal.aborted) return;
+      if (!SHARED.includes(status) && !othersAreWrong) return this.#moveOn(0, true);
+      return this.#end(this.#options.onFailed, problem);
     }
-    this.#pause(Number(answer?.headers.get("retry-after")) * 1000);
-    if (!answer || status !== 200) return void answer?.body?.cancel();
+    const askedMs = Number(answer?.headers.get("retry-after")) * 1000;
+    const isStream = answer?.headers.get("content-type")?.startsWith("text/event-stream");
+    if (!answer || status !== 200 || !isStream) {
+      void answer?.body?.cancel();
+      return this.#moveOn(askedMs);
+    }
+    this.#pause(askedMs);
     // The topics may be finished and end with events that have no listener. The feed does not know
     // the ids of these events, and the server answers 204 only to a request with the id of the last
     // event. So the feed reads this id from the stream, and asks again with it.
     const tail = await unheardTail(answer, (type) => this.#listeners.has(type));
     if (!tail || signal.aborted) return;
-    if (tail.retryMs > RECONNECTION_MS_MIN) this.#wait(tail.retryMs, BACKOFF_STEP_MS);
-    if (!tail.id) return;
-    const end = await ask(tail.id);
-    if (end?.status === 204 && !signal.aborted) this.#end(this.#options.onFinished, undefined);
+    const canMove = this.#servers.slice(1).some(({ tried }) => !tried);
+    if (!canMove && tail.retryMs > RECONNECTION_MS_MIN) {
+      this.#wait(this.#recordAsked(tail.retryMs), BACKOFF_STEP_MS);
+    }
+    const end = tail.id ? await ask(tail.id) : undefined;
+    if (signal.aborted) return;
+    if (end?.status === 204) this.#end(this.#options.onFinished, undefined);
+    else if (canMove) this.#moveOn(tail.retryMs);
   }
 
-  /** Counts a failure, and makes a new connection after a wait.
+  /** Begins a new round, in which the feed may try each URL. */
+  #beginRound() {
+    for (const server of this.#servers) server.tried = server.wrong = false;
+  }
+
+  /** Goes to the first server that fits. Returns false if there is none.
+   * @param {(server: Server) => boolean} fits */
+  #goTo(fits) {
+    const index = this.#servers.findIndex(fits);
+    if (index > 0) this.#servers.push(...this.#servers.splice(0, index));
+    return index >= 0;
+  }
+
+  /** Goes to the next server of the round that wants a request. If there is none, goes to the server
+   * after the present one, and returns false. @param {boolean} wrong see `Server` */
+  #next(wrong) {
+    const now = performance.now();
+    const [present, ...others] = this.#servers;
+    Object.assign(present, { tried: true, wrong });
+    this.#servers = [...others, present];
+    if (this.#goTo(({ tried, restsUntil }) => !tried && restsUntil <= now)) return true;
+    for (const server of this.#servers) server.tried = false;
+    return false;
+  }
+
+  /** Goes on at the next server of the round at once. After the round, waits for the server that
+   * wants a request first.
+   * @param {number} [askedMs] the wait that the present server asked for in this answer
+   * @param {boolean} [wrong] see `Server` */
+  #moveOn(askedMs = 0, wrong = false) {
+    const now = performance.now();
+    this.#servers[0].restsUntil = now + this.#recordAsked(askedMs);
+    if (this.#next(wrong)) return void this.#connect();
+    const first = Math.min(...this.#servers.map(({ restsUntil }) => restsUntil));
+    this.#goTo(({ restsUntil }) => restsUntil <= Math.max(first, now + RECONNECTION_MS_MIN));
+    this.#backOff(first - now);
+  }
+
+  /** Counts a failure, and makes a new connection to the same server after a wait.
    * @param {number} [askedMs] the wait that the server asked for in this answer */
   #pause(askedMs = 0) {
+    this.#backOff(this.#recordAsked(askedMs));
+  }
+
+  /** Records the wait that the present server asked for in this answer. If it asked for none, its
+   * last wait since the last success still applies. Returns the wait. @param {number} askedMs */
+  #recordAsked(askedMs) {
+    const [server] = this.#servers;
+    if (askedMs > 0) server.askedMs = Math.min(askedMs, WAIT_MS_MAX);
+    return server.askedMs;
+  }
+
+  /** Counts a failure, and makes a new connection after a wait. @param {number} askedMs */
+  #backOff(askedMs) {
     const rangeMs = backoffMsMax(this.#failures);
     this.#failures += 1;
-    this.#wait(askedMs || this.#askedMs, rangeMs);
+    this.#wait(askedMs, rangeMs);
     this.#enter("waiting");
   }
 
@@ -504,8 +602,7 @@ export class Feed {
    * @param {number} askedMs @param {number} rangeMs
    */
   #wait(askedMs, rangeMs) {
-    this.#askedMs = Math.min(askedMs > 0 ? askedMs : 0, WAIT_MS_MAX);
-    const ms = Math.max(RECONNECTION_MS_MIN, this.#askedMs) + rangeMs * Math.random();
+    const ms = Math.max(RECONNECTION_MS_MIN, askedMs) + rangeMs * Math.random();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#connect(), ms);
   }
@@ -521,13 +618,21 @@ export class Feed {
     // often.
     const doublings = Math.min(this.#failures, SILENT_DOUBLINGS_MAX);
     const silentMsMax = SILENT_INTERVALS_MAX * this.#keepAliveMs * 2 ** doublings;
-    const leftMs = (this.#state === "open" ? silentMsMax : CONNECTING_MS_MAX) - this.#silentMs();
+    const leftMs = (this.#state === "open" ? silentMsMax : this.#connectingMsMax()) - this.#silentMs();
     if (leftMs <= 0) {
       this.#failures += 1;
+      if (this.#state === "open") this.#beginRound();
+      this.#next(false);
       this.#connect();
     } else if (leftMs < Infinity) {
       this.#timer = setTimeout(() => this.#watch(), Math.min(leftMs, TIMER_MS_MAX));
     }
+  }
+
+  /** The limit for connecting. While `renew` runs, the feed waits for the app and not for a server. */
+  #connectingMsMax() {
+    const askable = this.#servers.length > 1 && this.#source && !this.#interrupted;
+    return askable ? CONNECTING_MS_MAX_SEVERAL : CONNECTING_MS_MAX;
   }
 
   /** Called when the page is visible again or the network is back. If the feed waits for its next
@@ -587,16 +692,34 @@ export class Feed {
   }
 }
 
-/** @param {string | URL | Address} address */
-function urlOf(address) {
-  const plain = typeof address === "string" || address instanceof URL;
+/** @param {string | URL | (string | URL)[] | Address} address */
+function urlsOf(address) {
+  const plain = typeof address === "string" || address instanceof URL || Array.isArray(address);
   const beside = new URL("events", import.meta.url);
   const { url = beside, topics = [], client, start } = plain ? { url: address } : address;
-  const whole = new URL(url, globalThis.document?.baseURI ?? location.href);
-  for (const topic of topics) whole.searchParams.append("topic", topic);
-  if (client !== undefined) whole.searchParams.set("client", client);
-  if (start !== undefined) whole.searchParams.set("start", start);
-  return whole;
+  const urls = [url].flat().map((one) => {
+    const whole = parsed(one);
+    for (const topic of topics) whole.searchParams.append("topic", topic);
+    if (client !== undefined) whole.searchParams.set("client", client);
+    if (start !== undefined) whole.searchParams.set("start", start);
+    return whole;
+  });
+  if (urls.length === 0) throw new TypeError("the list of URLs is empty: give at least one URL");
+  if (urls.length > URLS_MAX) {
+    throw new TypeError(`${urls.length} URLs were given, but the maximum is ${URLS_MAX}: remove some`);
+  }
+  const repeated = urls.find(({ href }, at) => urls.findIndex((earlier) => earlier.href === href) < at);
+  if (repeated) throw new TypeError(`the list has ${repeated.href} twice: remove one of them`);
+  return urls;
+}
+
+/** @param {string | URL} url */
+function parsed(url) {
+  try {
+    return new URL(url, globalThis.document?.baseURI ?? location.href);
+  } catch (cause) {
+    throw new TypeError(`${url} is not a URL`, { cause });
+  }
 }
 
 /** The app refuses to renew the credentials. */
@@ -618,11 +741,18 @@ function isFinal(status) {
   return status >= 400 && status < 500 && !PASSING.includes(status);
 }
 
-/** @param {URL} url @param {Renewal | void} renewal */
-function renewed(url, renewal) {
+/**
+ * The address of a connection with new credentials. A ticket is valid at all of several servers. So
+ * of a new URL, the feed then uses only the query, and keeps to the server whose turn it is.
+ * @param {URL} url @param {Renewal | void} renewal @param {boolean} isOneOfSeveral
+ */
+function renewed(url, renewal, isOneOfSeveral) {
   const isUrl = typeof renewal === "string" || renewal instanceof URL;
   const address = isUrl ? renewal : /** @type {any} */ (renewal)?.url;
-  if (address) return new URL(address, url);
+  if (address) {
+    const whole = new URL(address, url);
+    return isOneOfSeveral ? new URL(whole.search, url) : whole;
+  }
   const whole = new URL(url);
   const parameters = /** @type {URLSearchParams | Record<string, string>} */ (renewal ?? {});
   new URLSearchParams(parameters).forEach((value, name) => whole.searchParams.set(name, value));
@@ -672,8 +802,7 @@ async function problemOf(answer) {
  * @param {Response} answer @param {(type: string) => boolean} isHeard
  */
 async function unheardTail({ headers, body }, isHeard) {
-  const isStream = headers.get("content-type")?.startsWith("text/event-stream");
-  if (!isStream || !body) return void body?.cancel();
+  if (!body) return undefined;
   const [reader, decoder] = [body.getReader(), new TextDecoder()];
   let [rest, type, id, retryMs] = ["", "message", "", 0];
   for (;;) {

@@ -27,6 +27,9 @@ const CRASH_ROUNDS: &str = "50";
 /// The number of subscribers of the servers that are restarted. In `ci` there are a tenth as many.
 const RESTART_CLIENTS: &str = "1000";
 
+/// The number of readers that hop between an upstream and its relays. In `ci` there are 40.
+const RELAY_CLIENTS: &str = "200";
+
 /// How many times the browser checks run. If a check fails in one of three runs, three rounds find
 /// it with a probability of 70 %.
 const BROWSER_ROUNDS: usize = 3;
@@ -89,6 +92,7 @@ fn torture(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut torture = workspace.cargo(&words);
     torture.env("DOWNLINK_TORTURE_SECONDS", TORTURE_SECONDS);
     torture.env("DOWNLINK_CRASH_ROUNDS", CRASH_ROUNDS);
+    torture.env("DOWNLINK_RELAY_CLIENTS", RELAY_CLIENTS);
     command::run(torture.env("DOWNLINK_RESTART_CLIENTS", RESTART_CLIENTS))?;
     Ok(Outcome::Passed)
 }

@@ -15,7 +15,8 @@ use std::{
 };
 
 use crate::{
-    BuildError, Credentials, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
+    BuildError, Credentials, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT,
+    FIRST_BYTE_TIMEOUT_SEVERAL_DEFAULT, TransportError, URLS_MAX,
     credentials::{CredentialsSource, parse_header, parse_url},
     request::StreamRequest,
     source::SourceSettings,
@@ -34,7 +35,7 @@ pub const REDIRECTS_MAX: usize = 20;
 /// The builder of an [`EventSource`], from [`EventSource::builder`].
 #[must_use]
 pub struct EventSourceBuilder {
-    url: Result<Url, BuildError>,
+    urls: Result<Vec<Url>, BuildError>,
     method: Method,
     headers: Result<HeaderMap, BuildError>,
     body: Option<Bytes>,
@@ -42,7 +43,7 @@ pub struct EventSourceBuilder {
     client: Option<reqwest::Client>,
     unix_socket: Option<PathBuf>,
     connect_timeout: Option<Duration>,
-    first_byte_timeout: Duration,
+    first_byte_timeout: Option<Duration>,
     settings: SourceSettings,
 }
 
@@ -50,7 +51,7 @@ impl EventSource {
     /// Makes a builder for this address, with the default settings.
     pub fn builder(url: impl AsRef<str>) -> EventSourceBuilder {
         EventSourceBuilder {
-            url: parse_url(url.as_ref()),
+            urls: parse_url(url.as_ref()).map(|url| vec![url]),
             method: Method::GET,
             headers: Ok(HeaderMap::new()),
             body: None,
@@ -58,13 +59,62 @@ impl EventSource {
             client: None,
             unix_socket: None,
             connect_timeout: None,
-            first_byte_timeout: FIRST_BYTE_TIMEOUT_DEFAULT,
+            first_byte_timeout: None,
             settings: SourceSettings::default(),
         }
     }
 }
 
 impl EventSourceBuilder {
+    /// Adds the address of another server that sends the same events with the same ids. There can
+    /// be up to [`URLS_MAX`] addresses.
+    ///
+    /// The event source begins at the address of the builder. If the connection breaks, or an
+    /// attempt fails, it goes on at the next address, and resumes after the last delivery. It tries
+    /// each address once without a wait. If all attempts fail, it waits as with one address, and
+    /// then tries all again. It stays at a server whose streams open, and does not go back to the
+    /// first address.
+    ///
+    /// - **A stream that the server ends**: the event source waits for the reconnection time and
+    ///   returns to the same address. So a server that restarts can spread its clients with
+    ///   `retry:`. This time also applies between two rounds of attempts. The last `retry:` counts,
+    ///   from whichever server it came.
+    /// - **`Retry-After`** applies only to the address that sent it.
+    /// - **A 204, 400, 401 or 403** ends the event source as with one address, because it concerns
+    ///   the subscription or the credentials. Equal servers would all answer the same.
+    /// - **Any other permanent failure**, such as a 404 or an answer that is not an event stream,
+    ///   may be the fault of one server. The event source ends when the last attempt at each
+    ///   address has failed like this.
+    /// - **[`attempts_max`](ReconnectPolicy::attempts_max)** counts the attempts at all addresses.
+    /// - **Headers and credentials** are sent to all addresses.
+    ///
+    /// If many clients have the same first address, they all change to the same second address when
+    /// the first server fails. Give each client the addresses in a random order.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink_client::EventSource;
+    ///
+    /// # fn main() -> Result<(), downlink_client::BuildError> {
+    /// let source = EventSource::builder("https://a.example/events?topic=orders")
+    ///     .add_url("https://b.example/events?topic=orders")
+    ///     .build()?;
+    /// assert_eq!(source.url().host_str(), Some("a.example"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn add_url(mut self, url: impl AsRef<str>) -> Self {
+        self.urls = self.urls.and_then(|mut urls| {
+            let number = urls.len() + 1;
+            let url = parse_url(url.as_ref())
+                .map_err(|error| BuildError::OtherUrl { number, source: Box::new(error) })?;
+            urls.push(url);
+            Ok(urls)
+        });
+        self
+    }
+
     /// Sends a header with every attempt. It replaces a header of the same name.
     ///
     /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent to another origin after a
@@ -127,9 +177,10 @@ impl EventSourceBuilder {
     }
 
     /// Sets the time limit for the head of the answer, from the start of the attempt. The default
-    /// is [`FIRST_BYTE_TIMEOUT_DEFAULT`]. The stream itself has no time limit.
+    /// is [`FIRST_BYTE_TIMEOUT_DEFAULT`], and [`FIRST_BYTE_TIMEOUT_SEVERAL_DEFAULT`] if there are
+    /// several addresses. The stream itself has no time limit.
     pub fn first_byte_timeout(mut self, limit: Duration) -> Self {
-        self.first_byte_timeout = limit;
+        self.first_byte_timeout = Some(limit);
         self
     }
 
@@ -234,7 +285,15 @@ impl EventSourceBuilder {
     ///
     /// [`BuildError`] for the first setting that cannot be used.
     pub fn build(self) -> Result<EventSource, BuildError> {
-        let (url, headers) = (self.url?, self.headers?);
+        let (urls, headers) = (self.urls?, self.headers?);
+        check_urls(&urls)?;
+        if urls.len() > 1 && self.unix_socket.is_some() {
+            return Err(BuildError::UnixSocketWithUrls);
+        }
+        let first_byte_timeout = self.first_byte_timeout.unwrap_or(match urls.len() {
+            1 => FIRST_BYTE_TIMEOUT_DEFAULT,
+            _ => FIRST_BYTE_TIMEOUT_SEVERAL_DEFAULT,
+        });
         let client = match self.client {
             Some(_) if self.connect_timeout.is_some() => return Err(BuildError::ConnectTimeout),
             Some(_) if self.unix_socket.is_some() => return Err(BuildError::UnixSocket),
@@ -246,12 +305,12 @@ impl EventSourceBuilder {
         };
         let request = StreamRequest {
             client,
-            url,
+            urls: urls.into(),
             method: self.method,
             headers,
             body: self.body,
             credentials: self.credentials,
-            first_byte_timeout: self.first_byte_timeout,
+            first_byte_timeout,
         };
         Ok(EventSource::new(request, self.settings))
     }
@@ -266,6 +325,18 @@ impl fmt::Debug for EventSourceBuilder {
             .field("idle_timeout", &self.settings.idle_timeout)
             .finish_non_exhaustive()
     }
+}
+
+fn check_urls(urls: &[Url]) -> Result<(), BuildError> {
+    if urls.len() > URLS_MAX {
+        return Err(BuildError::TooManyUrls { given: urls.len() });
+    }
+    for (second, url) in urls.iter().enumerate() {
+        if let Some(first) = urls[..second].iter().position(|earlier| earlier == url) {
+            return Err(BuildError::DuplicateUrl { first: first + 1, second: second + 1 });
+        }
+    }
+    Ok(())
 }
 
 /// Makes an HTTP client for streams. It keeps no idle connections, so closing a stream closes its

@@ -54,6 +54,10 @@ impl Credentials {
     /// headers `Authorization`, `Proxy-Authorization` and `Cookie` are not sent. A
     /// [`Publisher`](crate::Publisher) ignores the address.
     ///
+    /// If the event source has [several addresses](crate::EventSourceBuilder::add_url), it uses
+    /// only the query of this address, and sends it to the server whose turn it is. So one ticket
+    /// is valid at all servers. They need the same ticket keys.
+    ///
     /// # Errors
     ///
     /// [`BuildError::Url`] or [`BuildError::Scheme`] if this is not an address for HTTP.
@@ -75,9 +79,17 @@ impl Credentials {
         Ok(Self { url: Some(url.to_owned()), ..Self::default() })
     }
 
-    /// The address of an attempt. `base` is the address of the builder.
-    pub(crate) fn url(&self, base: &Url) -> Result<Url, BuildError> {
-        self.url.as_deref().map_or_else(|| Ok(base.clone()), |url| join_url(base, url))
+    /// The address of an attempt. `base` is the address that the caller has given for the server.
+    /// If `is_one_of_several` is true, the attempt goes to this server in any case.
+    pub(crate) fn url(&self, base: &Url, is_one_of_several: bool) -> Result<Url, BuildError> {
+        let Some(text) = self.url.as_deref() else { return Ok(base.clone()) };
+        let mut url = join_url(base, text)?;
+        if is_one_of_several {
+            let query = url.query().map(str::to_owned);
+            url = base.clone();
+            url.set_query(query.as_deref());
+        }
+        Ok(url)
     }
 
     /// Adds a header. It replaces a header of the same name.

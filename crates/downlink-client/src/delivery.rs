@@ -21,7 +21,8 @@ pub enum Delivery {
     /// A comment. Comments are delivered only if they are
     /// [enabled](crate::EventSourceBuilder::comments).
     Comment(String),
-    /// The connection ended or an attempt failed. The event source will reconnect.
+    /// The connection ended or an attempt failed. The event source will reconnect, to the same
+    /// address or to another one.
     Error(Interruption),
 }
 
@@ -46,11 +47,24 @@ impl fmt::Debug for Opened {
 }
 
 /// An error that does not end the event source.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Interruption {
     /// The reason for the interruption.
     pub error: StreamError,
+    /// The address of the failed attempt or stream, as the caller gave it.
+    /// [`EventSource::url`](crate::EventSource::url) returns the address of the next attempt.
+    pub url: Url,
     /// The wait until the next attempt.
     pub retry_in: Duration,
+}
+
+/// Shows only the origin of the address. The path and the query may hold secrets.
+impl fmt::Debug for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interruption")
+            .field("error", &self.error)
+            .field("origin", &self.url.origin().ascii_serialization())
+            .field("retry_in", &self.retry_in)
+            .finish_non_exhaustive()
+    }
 }

@@ -23,6 +23,31 @@ pub enum BuildError {
     /// The address is not `http` or `https`.
     #[error("the address must begin with http:// or https://")]
     Scheme,
+    /// An address from [`add_url`](crate::EventSourceBuilder::add_url) cannot be used.
+    #[error("address {number} cannot be used")]
+    #[non_exhaustive]
+    OtherUrl {
+        /// The position of the address. The address of the builder is number 1.
+        number: usize,
+        /// The error in the address.
+        source: Box<BuildError>,
+    },
+    /// Two addresses are equal.
+    #[error("addresses {first} and {second} are equal: remove one of them")]
+    #[non_exhaustive]
+    DuplicateUrl {
+        /// The position of the first of the two. The address of the builder is number 1.
+        first: usize,
+        /// The position of the second.
+        second: usize,
+    },
+    /// There are more than [`URLS_MAX`](crate::URLS_MAX) addresses.
+    #[error("{given} addresses were given, but the maximum is {}: remove some", crate::URLS_MAX)]
+    #[non_exhaustive]
+    TooManyUrls {
+        /// The number of addresses.
+        given: usize,
+    },
     /// A header's name or value holds a character that HTTP cannot carry.
     #[error("the header `{name}` cannot be sent")]
     #[non_exhaustive]
@@ -36,6 +61,10 @@ pub enum BuildError {
     /// Both an HTTP client and a Unix socket were given. Set the socket on the HTTP client.
     #[error("an HTTP client was given, so the Unix socket must be set on it")]
     UnixSocket,
+    /// Both a Unix socket and several addresses were given. All addresses would lead to the server
+    /// of this socket.
+    #[error("a Unix socket leads to one server: give one address, or leave out the socket")]
+    UnixSocketWithUrls,
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be made")]
     HttpClient(#[source] TransportError),
@@ -103,16 +132,17 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// The outcome of the attempt or stream. The reconnection rules take it as their input.
-    pub(crate) fn outcome(&self) -> Outcome {
+    /// The outcome of the attempt, or of a stream that lasted for this time. The reconnection rules
+    /// take it as their input.
+    pub(crate) fn outcome(&self, lasted: Duration) -> Outcome {
         match self {
-            Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
-                Outcome::Unanswered
-            }
+            Self::Unanswered(_) | Self::FirstByteTimeout { .. } => Outcome::Unanswered,
+            Self::Credentials(_) => Outcome::Unsent,
             Self::Status { status, retry_after, .. } => {
                 Outcome::Refused { status: status.as_u16(), retry_after: *retry_after }
             }
-            Self::Ended | Self::Broken(_) | Self::Idle { .. } => Outcome::Ended,
+            Self::Ended => Outcome::Ended,
+            Self::Broken(_) | Self::Idle { .. } => Outcome::Broken { lasted },
             Self::MediaType { .. }
             | Self::ContentEncoding
             | Self::Redirect(_)

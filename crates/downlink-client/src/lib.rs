@@ -45,6 +45,13 @@
 //! # }
 //! ```
 //!
+//! # Several servers
+//!
+//! If several servers send the same events with the same ids, give the event source all their
+//! addresses with [`EventSourceBuilder::add_url`]. If a server fails, the event source goes on at
+//! the next one, and resumes there after the last event. A [`Publisher`] has one address: a second
+//! server would not recognize the repeat of an event that the first has already published.
+//!
 //! # Guarantees
 //!
 //! - [`EventSource`] delivers every interruption, and every gap that the server reports, as a
@@ -113,7 +120,9 @@ pub use credentials::Credentials;
 pub use delivery::{Delivery, Interruption, Opened};
 pub use downlink_proto::{
     DecodeError, DecoderLimits,
-    reconnect::{EMPTY_STREAM_MAX, RECONNECTION_TIME_MIN, ReconnectMode, ReconnectPolicy},
+    reconnect::{
+        EMPTY_STREAM_MAX, RECONNECTION_TIME_MIN, ReconnectMode, ReconnectPolicy, URLS_MAX,
+    },
 };
 pub use error::{BuildError, Closed, CredentialsError, StreamError, TransportError};
 pub use event::{ERROR_EXCERPT_BYTES_MAX, EventDataError, ReceivedEvent};
@@ -121,7 +130,9 @@ pub use gap::{Gap, GapReason};
 pub use problem::{ANSWER_BYTES_MAX, Problem};
 pub use publish_request::{PublishRequest, StreamFormat, StreamIds, StreamTypes};
 pub use publisher::{PUBLISH_TIMEOUT_DEFAULT, Publisher};
-pub use request::{FIRST_BYTE_TIMEOUT_DEFAULT, LAST_EVENT_ID_BYTES_MAX};
+pub use request::{
+    FIRST_BYTE_TIMEOUT_DEFAULT, FIRST_BYTE_TIMEOUT_SEVERAL_DEFAULT, LAST_EVENT_ID_BYTES_MAX,
+};
 pub use source::{EventSource, IDLE_TIMEOUT_LEARNED_MIN, ReadyState};
 
 /// The examples of the README.

@@ -1,9 +1,9 @@
 //! One attempt of an event source: sends the request, and checks that the answer is an event
 //! stream.
 //!
-//! Every attempt sends the same request to the original address, even after a redirect. Only the
-//! last event id and the credentials differ between attempts. If the credentials contain an
-//! address, the attempt uses this address instead of the original address.
+//! Every attempt sends the same request to one of the original addresses, even after a redirect.
+//! Only the address, the last event id and the credentials differ between attempts. If the
+//! credentials contain an address, the attempt uses this address instead of the original address.
 
 use bytes::Bytes;
 use http::{
@@ -14,7 +14,7 @@ use http::{
     },
 };
 use reqwest::{Response, Url};
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Credentials, CredentialsError, StreamError, TransportError,
@@ -36,6 +36,14 @@ pub const FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// longer, the event source connects without it and delivers a [`Gap`](crate::Gap).
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 
+/// The default time limit for the head of the answer if there are several addresses: 10 seconds. It
+/// includes the time to get credentials.
+///
+/// An event source with several addresses has another server to ask, so it need not wait for a slow
+/// one. With half the time, the client would leave a server that is busy with a storm of
+/// reconnects. With double the time, users would notice that a server is silent.
+pub const FIRST_BYTE_TIMEOUT_SEVERAL_DEFAULT: Duration = Duration::from_secs(10);
+
 const LAST_EVENT_ID: &str = "last-event-id";
 const EVENT_STREAM: &str = "text/event-stream";
 
@@ -47,7 +55,10 @@ const OWN_ORIGIN_HEADERS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHOR
 #[derive(Clone)]
 pub(crate) struct StreamRequest {
     pub(crate) client: reqwest::Client,
-    pub(crate) url: Url,
+    /// The addresses of equal servers.
+    ///
+    /// Invariant: not empty.
+    pub(crate) urls: Arc<[Url]>,
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
@@ -55,12 +66,13 @@ pub(crate) struct StreamRequest {
     pub(crate) first_byte_timeout: Duration,
 }
 
-/// Shows only the method and the origin. The other parts may hold secrets.
+/// Shows only the method and the origins. The other parts may hold secrets.
 impl fmt::Debug for StreamRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origins = self.urls.iter().map(|url| url.origin().ascii_serialization());
         f.debug_struct("StreamRequest")
             .field("method", &self.method)
-            .field("origin", &self.url.origin().ascii_serialization())
+            .field("origins", &origins.collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -76,17 +88,19 @@ impl StreamRequest {
         })
     }
 
-    /// Starts an attempt. If `credentials` is `None`, the attempt first fetches credentials.
-    /// Dropping the future ends the attempt and closes its socket.
+    /// Starts an attempt at one of the addresses. If `credentials` is `None`, the attempt first
+    /// fetches credentials. Dropping the future ends the attempt and closes its socket.
     pub(crate) fn send(
         &self,
+        address: &Url,
         credentials: Option<Credentials>,
         last_event_id: Option<HeaderValue>,
     ) -> BoxFuture<Result<Response, StreamError>> {
-        let request = self.clone();
+        let (request, address) = (self.clone(), address.clone());
         Box::pin(async move {
             let after = request.first_byte_timeout;
-            match tokio::time::timeout(after, request.answer(credentials, last_event_id)).await {
+            let answer = request.answer(address, credentials, last_event_id);
+            match tokio::time::timeout(after, answer).await {
                 Ok(answer) => accept(answer?).await,
                 Err(_elapsed) => Err(StreamError::FirstByteTimeout { after }),
             }
@@ -95,6 +109,7 @@ impl StreamRequest {
 
     async fn answer(
         self,
+        address: Url,
         credentials: Option<Credentials>,
         last_event_id: Option<HeaderValue>,
     ) -> Result<Response, StreamError> {
@@ -103,9 +118,9 @@ impl StreamRequest {
             None => self.credentials.fetch().await.map_err(StreamError::Credentials)?,
         };
         let invalid = |error| StreamError::Credentials(CredentialsError::new(error));
-        let url = credentials.url(&self.url).map_err(invalid)?;
+        let url = credentials.url(&address, self.urls.len() > 1).map_err(invalid)?;
         let mut headers = self.headers;
-        if url.origin() != self.url.origin() {
+        if url.origin() != address.origin() {
             OWN_ORIGIN_HEADERS.iter().for_each(|name| drop(headers.remove(name)));
         }
         let mut request = self

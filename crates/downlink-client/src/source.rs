@@ -1,5 +1,8 @@
 //! The event source, which connects, reads the stream and reconnects.
 //!
+//! The event source may have the addresses of several equal servers. It then goes on at another one
+//! when a server fails. The module `reconnect` of `downlink-proto` decides when.
+//!
 //! All work happens while the event source is polled. The event source has at most one attempt or
 //! one open stream. It delivers all items of a chunk before it reads the next chunk, so no queue
 //! builds up.
@@ -13,7 +16,7 @@ use downlink_proto::{
 };
 use futures_core::Stream;
 use http::StatusCode;
-use reqwest::Response;
+use reqwest::{Response, Url};
 use serde::Deserialize;
 use std::{
     fmt,
@@ -68,6 +71,9 @@ const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 /// ends for good, and [`closed_because`](Self::closed_because) returns the reason. The event source
 /// connects when it is first polled, makes progress only while it is polled, and closes its socket
 /// when dropped.
+///
+/// With [several addresses](crate::EventSourceBuilder::add_url), another attempt may go to another
+/// server.
 ///
 /// Poll it within a tokio runtime with time and I/O enabled.
 ///
@@ -160,9 +166,10 @@ pub enum ReadyState {
 impl EventSource {
     pub(crate) fn new(request: StreamRequest, mut settings: SourceSettings) -> Self {
         let last_event_id = std::mem::take(&mut settings.last_event_id);
+        let reconnect = Reconnect::new(settings.policy.clone()).with_urls(request.urls.len());
         Self {
             request,
-            reconnect: Reconnect::new(settings.policy.clone()),
+            reconnect,
             decoder: Decoder::new(settings.limits).with_last_event_id(last_event_id),
             settings,
             is_renewed: false,
@@ -187,6 +194,14 @@ impl EventSource {
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
+    }
+
+    /// The address of the present connection or of the next attempt, as the caller gave it. If the
+    /// event source has ended, this is the address of its last attempt. [`Opened`] has the address
+    /// that answered, after redirects.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.request.urls[self.reconnect.url_index()]
     }
 
     /// The reconnection time that the server sent last. If the server sent none, this is the
@@ -220,8 +235,8 @@ impl EventSource {
         self.closed
     }
 
-    /// Drops the present connection or wait. The next poll connects again and resumes after the
-    /// last delivery. If the event source has ended, this does nothing.
+    /// Drops the present connection or wait. The next poll connects to the same address again and
+    /// resumes after the last delivery. If the event source has ended, this does nothing.
     pub fn restart(&mut self) {
         if self.closed.is_none() {
             self.phase = SourcePhase::Due;
@@ -293,7 +308,8 @@ impl EventSource {
         if header.is_none() && !id.is_empty() {
             self.gap = Some(Gap::after_unsendable(id));
         }
-        self.phase = SourcePhase::Connecting(self.request.send(credentials, header));
+        let attempt = self.request.send(self.url(), credentials, header);
+        self.phase = SourcePhase::Connecting(attempt);
     }
 
     fn open(&mut self, answer: Response) -> Delivery {
@@ -313,19 +329,21 @@ impl EventSource {
     /// Ends the present connection or attempt with an error. Sets the time of the next attempt, or
     /// closes the event source if another attempt would not help.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
+        let url = self.url().clone();
         if self.may_renew(&error) {
             self.is_renewed = true;
             self.phase = SourcePhase::Due;
-            return Some(Delivery::Error(Interruption { error, retry_in: Duration::ZERO }));
+            return Some(Delivery::Error(Interruption { error, url, retry_in: Duration::ZERO }));
         }
-        let outcome = match (error.outcome(), &self.phase) {
-            (Outcome::Ended, SourcePhase::Reading(body)) if body.is_empty() => Outcome::EndedEmpty,
-            (outcome, _) => outcome,
+        let outcome = match &self.phase {
+            SourcePhase::Reading(body) if body.is_empty() => Outcome::EndedEmpty,
+            SourcePhase::Reading(body) => error.outcome(body.opened.elapsed()),
+            _ => error.outcome(Duration::ZERO),
         };
         match self.reconnect.handle_outcome(fastrand::u64(..), outcome) {
             Ok(after) => {
                 self.phase = SourcePhase::Waiting(Box::pin(sleep(after)));
-                Some(Delivery::Error(Interruption { error, retry_in: after }))
+                Some(Delivery::Error(Interruption { error, url, retry_in: after }))
             }
             Err(reason) => {
                 self.closed = Some(Closed::new(reason, error));

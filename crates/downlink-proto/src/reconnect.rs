@@ -1,11 +1,40 @@
-//! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
+//! Decides when an `EventSource` reconnects, to which of its URLs, how long it waits, and when it
+//! gives up for good.
 //!
 //! This module uses no clock, no sockets and no source of random numbers. The client reports how a
 //! connection ended, and gets the time to wait before the next attempt. This time is at least as
 //! long as the server asked for, up to a limit. The client itself opens connections, applies
 //! timeouts and stores the last event id.
+//!
+//! # Several URLs
+//!
+//! A client may have several URLs, which lead to equal servers: they send the same events with the
+//! same ids. The attempts form rounds. In a round, the client tries each URL at most once, in the
+//! order of the list, and does not wait between two attempts. After a round, it waits as a client
+//! with one URL waits after a failed attempt. So the waits do not delay the change to another
+//! server, and no server gets more requests than from a client with one URL.
+//!
+//! - The client stays at a URL as long as its streams open. If the server itself ends a stream, the
+//!   client waits for the reconnection time, and returns to the same URL.
+//! - If a connection breaks or falls silent, or an attempt fails, the client goes on at the next
+//!   URL.
+//! - A new round begins after a stream that lasted at least [`EMPTY_STREAM_MAX`], and after a
+//!   stream that the server ended, if it brought an event.
+//! - `Retry-After` applies to the URL that sent it. The client leaves this URL out until the time
+//!   has passed, or until such a stream has ended.
+//! - The statuses 204, 400, 401 and 403 are about the subscription and its credentials. An equal
+//!   server would answer the same, so the client stops, as with one URL.
+//! - Any other permanent failure, such as a 404 or an answer that is not an event stream, may be
+//!   the fault of one server or its proxy. The client stops when each URL has failed like this at
+//!   its last attempt.
 
 use std::time::Duration;
+
+use rounds::Rounds;
+
+pub use rounds::URLS_MAX;
+
+mod rounds;
 
 /// The reconnection time until a `retry:` field sets another time: 3 seconds.
 ///
@@ -140,11 +169,20 @@ impl Default for ReconnectPolicy {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The open stream ended, cleanly or not. It lasted at least [`EMPTY_STREAM_MAX`], or it
+    /// The server ended the open stream. The stream lasted at least [`EMPTY_STREAM_MAX`], or it
     /// brought an event.
     Ended,
-    /// The open stream ended within [`EMPTY_STREAM_MAX`], and brought no event.
+    /// The open stream ended, cleanly or not, within [`EMPTY_STREAM_MAX`], and brought no event.
     EndedEmpty,
+    /// The connection of the open stream broke or fell silent. The stream lasted at least
+    /// [`EMPTY_STREAM_MAX`], or it brought an event.
+    Broken {
+        /// The time for which the stream was open.
+        lasted: Duration,
+    },
+    /// No request was sent, because the client has no credentials for it. This is not a failure of
+    /// the server, so the client stays at the same URL.
+    Unsent,
     /// There was no answer: no connection, an error before the head of the answer, or a timeout.
     Unanswered,
     /// The answer's status is not 200.
@@ -154,8 +192,8 @@ pub enum Outcome {
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// Any other failure that would happen again at the next attempt. Examples are an answer that
-    /// is not an event stream, and an event stream that the client cannot read.
+    /// Any other failure that would happen again at the next attempt to the same URL. Examples are
+    /// an answer that is not an event stream, and an event stream that the client cannot read.
     Futile,
 }
 
@@ -165,7 +203,7 @@ pub enum Outcome {
 pub enum StopReason {
     /// The server answered 204. The standard says that the client must then stop.
     NoContent,
-    /// Another attempt would fail in the same way.
+    /// Another attempt would fail in the same way, at each URL.
     Failed,
     /// [`attempts_max`](ReconnectPolicy::attempts_max) attempts in a row have failed.
     AttemptsSpent,
@@ -195,16 +233,32 @@ pub struct Reconnect {
     reconnection_time: Duration,
     /// The number of failed attempts since a stream was last open.
     failures: u32,
-    /// The number of failed attempts and empty streams since the last stream that was not empty.
+    /// The number of failed rounds and empty streams since the last stream that was not empty.
     fruitless: u32,
+    rounds: Rounds,
 }
 
 impl Reconnect {
-    /// Makes the state of a client that has not connected yet.
+    /// Makes the state of a client that has one URL and has not connected yet.
     #[must_use]
     pub fn new(policy: ReconnectPolicy) -> Self {
         let reconnection_time = policy.reconnection_time.min(policy.wait_max);
-        Self { policy, reconnection_time, failures: 0, fruitless: 0 }
+        Self { policy, reconnection_time, failures: 0, fruitless: 0, rounds: Rounds::new(1) }
+    }
+
+    /// Sets the number of URLs, and begins at the first. A number outside 1 to [`URLS_MAX`] counts
+    /// as the nearest number inside.
+    #[must_use]
+    pub fn with_urls(mut self, count: usize) -> Self {
+        self.rounds = Rounds::new(count);
+        self
+    }
+
+    /// The position of the present URL in the caller's list. The next attempt goes to this URL. If
+    /// a stream is open, it came from this URL.
+    #[must_use]
+    pub fn url_index(&self) -> usize {
+        self.rounds.url_index()
     }
 
     /// Reports that a stream has opened. Earlier failures then no longer count for
@@ -214,7 +268,8 @@ impl Reconnect {
     }
 
     /// Reports a `retry:` field. Its time applies until the next `retry:` field, even if the client
-    /// reconnects in between. A time below [`RECONNECTION_TIME_MIN`] is raised to this minimum.
+    /// reconnects in between, to any of its URLs. A time below [`RECONNECTION_TIME_MIN`] is raised
+    /// to this minimum.
     pub fn handle_retry(&mut self, time: Duration) {
         self.reconnection_time = time.max(RECONNECTION_TIME_MIN).min(self.policy.wait_max);
     }
@@ -226,7 +281,8 @@ impl Reconnect {
     }
 
     /// Reports that an attempt has failed or an open stream has ended. Returns the wait before the
-    /// next attempt. `random` must be a random number from the whole range of `u64`.
+    /// next attempt, which goes to [`url_index`](Self::url_index). `random` must be a random number
+    /// from the whole range of `u64`.
     ///
     /// # Errors
     ///
@@ -239,17 +295,41 @@ impl Reconnect {
         match outcome {
             Outcome::Ended => {
                 self.fruitless = 0;
-                Ok(self.reconnection_time)
+                self.rounds.begin();
+                return Ok(self.reconnection_time);
             }
-            Outcome::EndedEmpty => Ok(self.wait(random, Duration::ZERO)),
-            Outcome::Unanswered => self.back_off(random, Duration::ZERO),
-            Outcome::Refused { status: 204, .. } => Err(StopReason::NoContent),
+            Outcome::Broken { lasted } => {
+                self.fruitless = 0;
+                if lasted >= EMPTY_STREAM_MAX {
+                    self.rounds.begin();
+                }
+                self.rounds.mark_tried(Duration::ZERO);
+                return Ok(self.move_on(None));
+            }
+            Outcome::EndedEmpty => {
+                self.rounds.mark_tried(Duration::ZERO);
+                return Ok(self.move_on(Some(random)));
+            }
+            Outcome::Unsent => {
+                self.count_failure()?;
+                return Ok(self.reconnection_time.saturating_add(self.back_off(random)));
+            }
+            Outcome::Unanswered => self.rounds.mark_tried(Duration::ZERO),
+            Outcome::Refused { status: 204, .. } => return Err(StopReason::NoContent),
+            Outcome::Refused { status: 400 | 401 | 403, .. } => return Err(StopReason::Failed),
             Outcome::Refused { status, retry_after } if self.may_retry(status) => {
                 let asked = retry_after.unwrap_or_default().min(self.policy.wait_max);
-                self.back_off(random, asked)
+                self.rounds.mark_tried(asked);
             }
-            Outcome::Refused { .. } | Outcome::Futile => Err(StopReason::Failed),
+            Outcome::Refused { .. } | Outcome::Futile => {
+                self.rounds.mark_futile();
+                if self.rounds.are_futile() {
+                    return Err(StopReason::Failed);
+                }
+            }
         }
+        self.count_failure()?;
+        Ok(self.move_on(Some(random)))
     }
 
     fn may_retry(&self, status: u16) -> bool {
@@ -257,23 +337,32 @@ impl Reconnect {
             && matches!(status, 408 | 425 | 429 | 500..=599)
     }
 
-    fn back_off(&mut self, random: u64, asked: Duration) -> Result<Duration, StopReason> {
+    fn count_failure(&mut self) -> Result<(), StopReason> {
         self.failures = self.failures.saturating_add(1);
-        if self.policy.attempts_max.is_some_and(|max| self.failures >= max) {
-            return Err(StopReason::AttemptsSpent);
-        }
-        Ok(self.wait(random, asked))
+        let spent = self.policy.attempts_max.is_some_and(|max| self.failures >= max);
+        if spent { Err(StopReason::AttemptsSpent) } else { Ok(()) }
     }
 
-    /// The wait after a failed attempt or an empty stream: a random time is added to the
-    /// reconnection time, or to `asked` if that is longer. The maximum of the random time doubles
-    /// with each further failure. The random time (full jitter) keeps clients from reconnecting at
-    /// the same moment.
-    fn wait(&mut self, random: u64, asked: Duration) -> Duration {
+    /// Goes on at the next URL of the round. If there is none, begins the next round after a wait:
+    /// the reconnection time, or longer if all servers asked for a longer wait. With a random
+    /// number, a random time is added.
+    fn move_on(&mut self, random: Option<u64>) -> Duration {
+        if self.rounds.move_on() {
+            return Duration::ZERO;
+        }
+        let extra = random.map_or(Duration::ZERO, |random| self.back_off(random));
+        let wait = self.reconnection_time.max(self.rounds.rest()).saturating_add(extra);
+        self.rounds.begin_after(wait);
+        wait
+    }
+
+    /// The random time that is added to a wait after a failed round or an empty stream. Its maximum
+    /// doubles with each further failure. The random time (full jitter) keeps clients from
+    /// reconnecting at the same moment.
+    fn back_off(&mut self, random: u64) -> Duration {
         let doubled = 2_u32.saturating_pow(self.fruitless);
         self.fruitless = self.fruitless.saturating_add(1);
-        let range = BACKOFF_STEP.saturating_mul(doubled).min(self.policy.backoff_max);
-        self.reconnection_time.max(asked).saturating_add(part_of(range, random))
+        part_of(BACKOFF_STEP.saturating_mul(doubled).min(self.policy.backoff_max), random)
     }
 }
 

@@ -23,7 +23,7 @@ use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 
 use crate::{
     fault::{Fault, Result},
-    file::{EPOCHS_MAX, Pool, connect_writer, read_epochs},
+    file::{EPOCHS_MAX, Pool, connect_writer, read_end, read_epochs},
     lock::WriterLock,
     reader::SqliteReader,
     schema::{CACHE_LAYOUT, CacheFile, check_cache, create_cache},
@@ -60,6 +60,8 @@ pub struct SqliteCache {
     finished: HashSet<i64>,
     /// The number of the marks in the file.
     marks: Marked,
+    /// Whether the file says that a chunk was applied.
+    is_applied: bool,
     /// Dropped after the connections, so that the next process finds the file closed.
     lock: WriterLock,
 }
@@ -110,8 +112,20 @@ impl SqliteCache {
         let wal_pages = count_wal_pages(&mut connection)?;
         let writer = SqliteWriter::new(connection, wal_pages, (next, clock), &options)?;
         let opened = OpenedCache { discarded, ..opened };
+        let is_applied = opened.position.is_some();
         let (epochs, discards) = (None, false);
-        Ok(Self { pool, opened, options, writer, epochs, discards, finished, marks, lock })
+        Ok(Self {
+            pool,
+            opened,
+            options,
+            writer,
+            epochs,
+            discards,
+            finished,
+            marks,
+            is_applied,
+            lock,
+        })
     }
 
     /// Empties the file, and makes the tables for the contents that `pool` reads.
@@ -126,6 +140,7 @@ impl SqliteCache {
         writer.written.clock_delta = 0;
         self.finished.clear();
         self.marks = Marked::default();
+        self.is_applied = false;
         // The pool of the old contents was closed, which is no reason for another store of this file
         // to wait.
         self.lock.is_closing.store(false, Ordering::Relaxed);
@@ -151,11 +166,7 @@ fn is_damage(error: &StoreError) -> bool {
 
 fn read_all(db: &Connection, options: &SqliteOptions) -> Result<Contents> {
     let is_applied = meta::<u64>(db, "applied")? > 0;
-    let next = meta(db, "next_offset")?;
-    let clock = ClockState {
-        at: Timestamp::from_millis(meta(db, "newest_at")?),
-        delta_ms: meta(db, "clock_delta")?,
-    };
+    let (next, clock) = read_end(db)?;
     let rows: Vec<(u64, u64)> = db.all("SELECT position, mark FROM marks ORDER BY position", [])?;
     let first = rows.first().map_or(0, |(position, _)| *position);
     let marks = Marked { first, until: first + rows.len() as u64 };
@@ -199,6 +210,7 @@ struct ChunkWrite<'a> {
     epochs: Option<&'a [(Epoch, Offset)]>,
     finished: &'a mut HashSet<i64>,
     marks: &'a mut Marked,
+    is_applied: &'a mut bool,
 }
 
 impl ChunkWrite<'_> {
@@ -216,20 +228,30 @@ impl ChunkWrite<'_> {
         self.write_marks(&transaction)?;
         topics.unindexed(&transaction)?;
         let mut writing = Writing { db: &transaction, topics, trimming };
-        let next = written.next_offset;
+        let (next, mut newest) = (written.next_offset, None);
         for event in self.chunk.events.iter().filter(|event| event.offset.get() >= next) {
-            self.write_event(&mut writing, event)?;
+            if self.write_event(&mut writing, event)? {
+                newest = Some(event.offset.get() + 1);
+            }
             written.at = written.at.max(event.at);
         }
         written.next_offset = next.max(self.chunk.next.get());
-        written.at = written.at.max(self.chunk.clock.at);
         written.unflushed = true;
-        written.note(&transaction, true, self.chunk.clock.delta_ms)?;
-        set_meta(&transaction, "applied", 1)?;
+        // If the chunk ends with its newest event, the row of this event has the position and the
+        // time. Otherwise `meta` gets them. Losses may have evicted the row of an earlier event.
+        let is_bare = newest != Some(written.next_offset) || !self.losses.is_empty();
+        if is_bare {
+            written.at = written.at.max(self.chunk.clock.at);
+        }
+        written.note(&transaction, is_bare, self.chunk.clock.delta_ms)?;
+        if !std::mem::replace(self.is_applied, true) {
+            set_meta(&transaction, "applied", 1)?;
+        }
         Ok(transaction.commit()?)
     }
 
-    fn write_event(&mut self, writing: &mut Writing<'_>, event: &StoredEvent) -> Result<()> {
+    /// Writes an event. Returns whether the event has a row now. A finish mark has none.
+    fn write_event(&mut self, writing: &mut Writing<'_>, event: &StoredEvent) -> Result<bool> {
         let rest = self.above_floors(writing.db, event)?;
         match &rest {
             None => writing.write(event)?,
@@ -242,8 +264,10 @@ impl ChunkWrite<'_> {
                 }
             }
         }
+        let to = rest.as_ref().map_or(&event.to, |rest| &rest.to);
+        let has_row = event.payload.is_some() && !to.is_empty();
         if !event.finish && self.finished.is_empty() {
-            return Ok(());
+            return Ok(has_row);
         }
         for address in &event.to {
             let number = writing.topics.topic_of(writing.db, address)?.number;
@@ -256,7 +280,7 @@ impl ChunkWrite<'_> {
                 writing.db.run(sql, [number])?;
             }
         }
-        Ok(())
+        Ok(has_row)
     }
 
     /// If a chunk raises floors, an event may be below the floor of one of its topics. Returns the
@@ -340,9 +364,11 @@ impl Cache for SqliteCache {
         if self.discards {
             self.discard()?;
         }
-        let Self { writer, epochs, finished, marks, .. } = self;
-        let epochs_to_write = epochs.as_deref();
-        let mut write = ChunkWrite { chunk, losses, epochs: epochs_to_write, finished, marks };
+        let Self { writer, epochs, finished, marks, is_applied, .. } = self;
+        let epochs = epochs.as_deref();
+        // After an error, the log drops the cache. So values that do not belong to the file any more
+        // do no harm.
+        let mut write = ChunkWrite { chunk, losses, epochs, finished, marks, is_applied };
         writer.write(|writer| write.run(writer))?;
         self.epochs = None;
         Ok(())

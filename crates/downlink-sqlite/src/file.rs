@@ -278,13 +278,8 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
 /// Reads the state that the log needs at its start. The result also lists the new epoch, although
 /// the file does not have this epoch yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
-    // The newest event may have no row in `events`, for example because it was evicted. In this
-    // case, `meta` has the newest offset and time.
-    let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
-    let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
-    let next_offset = Offset::new(next.max(meta(db, "next_offset")?));
-    let at = Timestamp::from_millis(at.max(meta(db, "newest_at")?));
-    let clock = ClockState { at, delta_ms: meta(db, "clock_delta")? };
+    let (next, clock) = read_end(db)?;
+    let next_offset = Offset::new(next);
     let mut epochs = read_epochs(db)?;
     if epochs.iter().any(|(known, _)| *known == epoch) {
         return Err(StoreError::EpochTaken.into());
@@ -303,4 +298,16 @@ pub(crate) fn read_epochs(db: &Connection) -> Result<Vec<(Epoch, Offset)>> {
     let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
     let known = known.collect::<Option<Vec<_>>>();
     known.ok_or_else(|| Fault::corrupt("an epoch has an invalid form"))
+}
+
+/// The offset after the highest offset that the file has ever had, and the state of the clock.
+pub(crate) fn read_end(db: &Connection) -> Result<(u64, ClockState)> {
+    // The newest event may have no row in `events`, for example because it was evicted. In this
+    // case, `meta` has the newest offset and time.
+    let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
+    let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
+    let next = next.max(meta(db, "next_offset")?);
+    let at = Timestamp::from_millis(at.max(meta(db, "newest_at")?));
+    let clock = ClockState { at, delta_ms: meta(db, "clock_delta")? };
+    Ok((next, clock))
 }

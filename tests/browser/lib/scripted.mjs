@@ -73,7 +73,7 @@ class Scripted {
     this.#refusals.push(refusal);
   }
 
-  /** The server answers the next request for a reason with `{ status, code, detail }`. */
+  /** The server answers the next request for a reason with `{ status, retryAfter, code, detail }`. */
   giveReason(refusal) {
     this.#reasonsToGive.push(refusal);
   }
@@ -92,8 +92,9 @@ class Scripted {
   }
 }
 
-function refuse(response, { status, ...problem }) {
-  response.writeHead(status, { 'content-type': 'application/problem+json' });
+function refuse(response, { status, retryAfter, ...problem }) {
+  const wait = retryAfter === undefined ? {} : { 'retry-after': retryAfter };
+  response.writeHead(status, { 'content-type': 'application/problem+json', ...wait });
   response.end(status === 204 ? undefined : JSON.stringify({ title: 'No', status, ...problem }));
 }
 

@@ -2,6 +2,7 @@
 //! the limit for a figure. A figure without a bar is shown, but not judged.
 
 use super::attacks::{CHURN, HALF_OPEN, OVERSIZED_HEADS, SLOW_HEADS};
+use super::relays::{RELAY, RELAY_FILL, RELAY_READERS};
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
 use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
@@ -50,7 +51,7 @@ const fn everything(_: &Round<'_>) -> Option<&'static str> {
     None
 }
 
-pub(super) const CELLS: [Cell; 16] = [
+pub(super) const CELLS: [Cell; 19] = [
     IDLE,
     RATE,
     WINDOW,
@@ -67,6 +68,9 @@ pub(super) const CELLS: [Cell; 16] = [
     HALF_OPEN,
     OVERSIZED_HEADS,
     CHURN,
+    RELAY,
+    RELAY_READERS,
+    RELAY_FILL,
 ];
 
 const IDLE: Cell = Cell {

@@ -12,6 +12,7 @@ mod attacks;
 mod cells;
 mod machine;
 mod open;
+mod relays;
 mod round;
 mod servers;
 mod settings;

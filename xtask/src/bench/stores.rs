@@ -29,7 +29,8 @@ const PAST_EVENTS_QUICK: &str = "100000";
 /// retention is larger, so the reader misses no event.
 const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67108864"];
 /// Retention so large that no event of the prepared history is evicted.
-const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
+pub(super) const KEEP_ALL: [&str; 4] =
+    ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
 /// The maximum growth of memory in `replay`, in bytes: 8 MiB for the page caches of the store's four
 /// reading connections (see `docs/LIMITS.md`), and 5 MiB for everything else. Everything else is the
 /// page cache of the writing connection as far as the replay fills it, the events that the store
@@ -210,13 +211,13 @@ fn replay(round: &mut Round<'_>) -> anyhow::Result<()> {
     round.run("downlink-replay", &DOWNLINK, &flags, &live.with(&replay))
 }
 
-fn past_events(round: &Round<'_>) -> &'static str {
+pub(super) fn past_events(round: &Round<'_>) -> &'static str {
     if round.is_quick { PAST_EVENTS_QUICK } else { PAST_EVENTS }
 }
 
 /// Publishes this many small events. One reader checks that each event of its topic arrives once
 /// and in order.
-fn making(batch: u64, events: &str) -> Load {
+pub(super) fn making(batch: u64, events: &str) -> Load {
     let load = Load::on(1).window(MAKING_WINDOW).seconds(MAKING_SECONDS_MAX);
     let load = load.with(&["--events", events, "--payload-bytes", "64"]);
     let load = load.with(&["--batch", &batch.to_string(), "--publish-url", "{url}/events/batch"]);

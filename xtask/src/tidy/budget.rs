@@ -13,19 +13,19 @@ use crate::tidy::{Finding, Rule};
 /// The budgets. Each has a name, a maximum number of code lines, and the folders below `crates/`
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
-    ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_630, &["downlink-log"]),
-    ("downlink-sqlite", 2_240, &["downlink-sqlite"]),
+    ("downlink-proto", 1_100, &["downlink-proto"]),
+    ("downlink-log", 8_000, &["downlink-log"]),
+    ("downlink-sqlite", 2_680, &["downlink-sqlite"]),
     ("downlink: hub", 2_480, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
     ("downlink", 8_990, &["downlink"]),
-    ("downlink-client", 1_480, &["downlink-client"]),
+    ("downlink-client", 1_550, &["downlink-client"]),
     ("downlink-access", 2_780, &["downlink-access"]),
-    ("downlink-server", 8_560, &["downlink-server"]),
+    ("downlink-server", 8_590, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 20_300, LIBRARIES),
+    ("the five libraries", 22_310, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -144,9 +144,9 @@ mod tests {
     fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_300),
-            file("crates/downlink-log/src/a.rs", 6_450),
+            file("crates/downlink-log/src/a.rs", 7_980),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 2_220),
+            file("crates/downlink-sqlite/src/a.rs", 2_660),
             file("crates/downlink/src/lib.rs", 9_350),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);

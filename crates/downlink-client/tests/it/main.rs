@@ -14,4 +14,5 @@ mod reconnect;
 mod renewal;
 mod request;
 mod scripted;
+mod urls;
 mod waits;

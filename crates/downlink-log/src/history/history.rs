@@ -7,12 +7,9 @@
 //! Only then may the event's row be removed from the index. So a reader that no longer finds the
 //! row finds the eviction in its patterns.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use crate::history::{Ages, Backlog, EventTopics, Evicted, Index, IndexRow};
+use crate::history::{Ages, Backlog, EventTopics, Evicted, Index, IndexRow, Unreadable};
 use crate::patterns::{Held, Matching, Patterns};
 use crate::store::Finished;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
@@ -27,14 +24,6 @@ use crate::types::{
 /// no publisher waits long when events of a hundred thousand topics become too old at the same
 /// time. With half this number, a log that gets few calls would evict too slowly.
 const EXPIRE_STEP: usize = 128;
-
-/// The maximum number of offsets of unreadable events that a replica keeps. A reader that is further
-/// behind gets its gap with another reason.
-const UNREADABLE_MAX: usize = 1_024;
-
-/// The number of topics that [`History::lose_others`] lists while it holds the lock of the names.
-/// To list them takes some 20 microseconds.
-const LOST_LISTED: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct History<P> {
@@ -87,9 +76,8 @@ pub(crate) struct History<P> {
     ages: Ages<P>,
     /// The newest events, for the feeds of the log.
     pub(crate) backlog: Backlog<P>,
-    /// In a replica, the newest offsets whose events could not be decoded, at most
-    /// [`UNREADABLE_MAX`]. No other lock is taken while this lock is held.
-    unreadable: Mutex<BTreeSet<u64>>,
+    /// In a replica, the events that could not be decoded.
+    pub(crate) unreadable: Unreadable,
 }
 
 /// An event or finish mark to push into its topics. The caller has reserved the topics' rings, so
@@ -134,7 +122,7 @@ impl<P: Payload> History<P> {
             index: Mutex::new(Index::new()),
             ages: Ages::new(),
             backlog: Backlog::new(),
-            unreadable: Mutex::new(BTreeSet::new()),
+            unreadable: Unreadable::new(),
         }
     }
 
@@ -212,7 +200,7 @@ impl<P: Payload> History<P> {
 
     /// Calls `change` with a ring, and then updates the number of topics that count towards the
     /// limit.
-    fn change<R>(
+    pub(super) fn change<R>(
         &self,
         topic: &Topic<P>,
         ring: &mut Ring<P>,
@@ -266,7 +254,7 @@ impl<P: Payload> History<P> {
 
     /// Evicts the oldest entry of a ring. Returns `false` if the ring is empty. `patterns` are all
     /// patterns that match the topic.
-    fn evict_one(
+    pub(super) fn evict_one(
         &self,
         patterns: &Matching<P>,
         topic: &Arc<Topic<P>>,
@@ -479,14 +467,6 @@ impl<P: Payload> History<P> {
         self.queue_age(topic, &ring);
     }
 
-    /// Reserves the topic of an address, so that it is not collected (removed from memory) until
-    /// [`unreserve`](Self::unreserve) is called. `None` if the address has no topic.
-    fn reserve_existing(&self, address: &Address) -> Option<Arc<Topic<P>>> {
-        // A topic that was collected after it was found is no longer found under its name.
-        std::iter::from_fn(|| Some(self.topics.find(address)))
-            .find(|topic| topic.as_ref().is_none_or(|topic| self.reserve(topic)))?
-    }
-
     /// Reserves the topic of an address for a push. If the topic does not exist, it is created.
     /// `None` if the topic has no events, and as many topics have events as the limit allows.
     pub(crate) fn reserve_within_limit(&self, address: &Address) -> Option<Arc<Topic<P>>> {
@@ -503,102 +483,9 @@ impl<P: Payload> History<P> {
         }
     }
 
-    /// Notes that the event at an offset could not be decoded. A gap that ends with this event then
-    /// has this reason.
-    pub(crate) fn note_unreadable(&self, offset: u64) {
-        let mut unreadable = self.unreadable.lock();
-        unreadable.insert(offset);
-        if unreadable.len() > UNREADABLE_MAX {
-            unreadable.pop_first();
-        }
-    }
-
-    /// Whether the event at an offset could not be decoded.
-    pub(crate) fn is_unreadable(&self, offset: u64) -> bool {
-        self.unreadable.lock().contains(&offset)
-    }
-
-    /// Notes that events of an address below a floor may be missing, and evicts the events of the
-    /// address below this floor. Returns the topic of the address, if it has one.
-    ///
-    /// The caller must hold the sequence lock until the tail is at or above the floor. So no
-    /// pattern begins while the floor is above the tail, and a reader of a new pattern finds the
-    /// floor in its history.
-    pub(crate) fn lose(
-        &self,
-        address: &Address,
-        floor: Floor,
-        evicted: &mut Evicted<P>,
-    ) -> Option<Arc<Topic<P>>> {
-        loop {
-            if let Some(topic) = self.reserve_existing(address) {
-                self.lose_of_topic(&topic, floor, evicted);
-                return Some(topic);
-            }
-            let note = |lost: Lost| {
-                let last = lost.floor.offset.get() - 1;
-                self.patterns.hold().note_loss(address, lost.number, last);
-            };
-            if self.topics.lose_absent(address, floor, || self.next_eviction(floor), note) {
-                return None;
-            }
-        }
-    }
-
-    /// Notes that events of a topic below a floor may be missing, and evicts the topic's events
-    /// below this floor. The topic must be reserved. This ends the reservation.
-    fn lose_of_topic(&self, topic: &Arc<Topic<P>>, floor: Floor, evicted: &mut Evicted<P>) {
-        let held = self.patterns.hold();
-        let patterns = held.matching(topic);
-        let mut ring = topic.ring.write();
-        if ring.floor() < floor.offset.get() {
-            while ring.front().is_some_and(|entry| entry.offset < floor.offset.get()) {
-                self.evict_one(&patterns, topic, &mut ring, evicted);
-            }
-            let (number, last) = (self.next_eviction(floor), floor.offset.get() - 1);
-            ring.raise_floor(Lost::below(floor, number));
-            topic.raise_newest(last);
-            patterns.iter().for_each(|pattern| pattern.note_loss(number, last));
-        }
-        self.change(topic, &mut ring, |ring| ring.unreserve());
-        self.queue_age(topic, &ring);
-        drop(ring);
-        evicted.emptied.push(Arc::clone(topic));
-    }
-
-    /// Notes that every address may have lost events below a floor, except the addresses in
-    /// `known`. The caller must hold the sequence lock, as for [`lose`](Self::lose). The caller
-    /// must then wake all readers.
-    pub(crate) fn lose_others(
-        &self,
-        known: &HashSet<Address>,
-        floor: Floor,
-        evicted: &mut Evicted<P>,
-    ) {
-        // The table of names is changed first. So a topic that is made later gets the new floor,
-        // and all topics that were made earlier are listed below.
-        let number = self.next_eviction(floor);
-        self.topics.lose_unknown(Lost::below(floor, number), |address| known.contains(address));
-        self.patterns.hold().note_loss_of_all(number, floor.offset.get() - 1);
-        let mut topics = vec![Arc::clone(&self.topics.everyone)];
-        while let Some(last) = topics.last() {
-            let last = last.address.clone();
-            for topic in &topics {
-                // A topic that cannot be reserved was collected. Its name was then put into the
-                // table, or has been used again for a topic that follows the table.
-                if !known.contains(&topic.address)
-                    && let Some(topic) = self.reserve_existing(&topic.address)
-                {
-                    self.lose_of_topic(&topic, floor, evicted);
-                }
-            }
-            topics = self.topics.list_after(&last, LOST_LISTED);
-        }
-    }
-
     /// The number of a new eviction of events below a floor. If a ring has events below the floor,
     /// the caller must hold the ring's lock.
-    fn next_eviction(&self, floor: Floor) -> EvictionNumber {
+    pub(super) fn next_eviction(&self, floor: Floor) -> EvictionNumber {
         self.floor_max.fetch_max(floor.offset.get(), Ordering::AcqRel);
         self.evicted_at_max.fetch_max(floor.at.as_millis(), Ordering::AcqRel);
         EvictionNumber::new(self.evictions.fetch_add(1, Ordering::AcqRel) + 1)

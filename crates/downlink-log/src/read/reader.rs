@@ -466,7 +466,7 @@ impl<P: Payload> Reader<P> {
     /// A replica cannot keep an event in memory that it cannot decode. If the gap ends with such an
     /// event, it gets this reason.
     fn with_reason(&self, gap: Gap) -> Gap {
-        let is_unreadable = |until: Offset| self.core.history.is_unreadable(until.get());
+        let is_unreadable = |until: Offset| self.core.history.unreadable.contains(until.get());
         if self.core.confirmations.is_some() && gap.until.is_some_and(is_unreadable) {
             return Gap { reason: GapReason::Unreadable, ..gap };
         }

@@ -127,7 +127,7 @@ impl<P: Payload> Applying<'_, P> {
         let missing = Floor { offset: Offset::new(event.offset.get() + 1), at: event.at };
         let is_unreadable = matches!(content, Content::Unreadable);
         if is_unreadable {
-            history.note_unreadable(event.offset.get());
+            history.unreadable.note(event.offset.get());
             event.to.iter().for_each(|address| self.lose(address, missing));
         }
         let payload = match content {

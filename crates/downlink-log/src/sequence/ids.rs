@@ -20,10 +20,10 @@ use crate::types::{Cursor, Epoch, GapReason, Offset};
 /// The number of offsets that share one mark.
 pub const POSITION_OFFSETS: u64 = 4_096;
 
-/// The maximum number of marks that a log keeps. They take 32 MiB. A cluster that fills fifty
-/// positions a second keeps the marks of a day, which is as long as topics keep their events by
-/// default. With half as many, clients that were away overnight would get a gap.
-pub const MARKS_MAX: usize = 1 << 22;
+/// The maximum number of marks that a log keeps. They take 8 MiB. A cluster that fills ten positions
+/// a second keeps the marks of a day, which is as long as topics keep their events by default. With
+/// half as many, clients that were away overnight would get a gap.
+pub const MARKS_MAX: usize = 1 << 20;
 
 /// The epochs of a log, oldest first. Each epoch ends where the next one begins. The last epoch is
 /// the current one.

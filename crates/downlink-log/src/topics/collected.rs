@@ -171,6 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_of_all_names_spares_only_the_known_names() {
+        let mut collected = Collected::new(4);
+        let loss = |offset| floor(offset).floor;
+        assert_eq!(collected.lose(&topic("a"), loss(5), || EvictionNumber::new(5)), Some(floor(5)));
+        assert_eq!(collected.lose(&topic("a"), loss(5), || panic!("it is known already")), None);
+        collected.remember(topic("b"), floor(3));
+        collected.lose_all(floor(9), |address| *address == topic("b"));
+        assert_eq!(collected.recall(&topic("a")), floor(9));
+        assert_eq!(collected.recall(&topic("b")), floor(3));
+        assert_eq!(collected.recall(&topic("never seen")), floor(9));
+    }
+
+    #[test]
     fn recall_removes_a_name_from_the_table() {
         let mut collected = Collected::new(4);
         for offset in 2..1_000 {

@@ -131,6 +131,26 @@ fn a_floor_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
 }
 
 #[test]
+fn a_floor_of_all_other_addresses_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
+    let (log, mut applier) = replica(|_| {});
+    let mut part = chunk_with_floors(&[("b", 1), ("c", 1)], [], 5);
+    part.floors.push((everyone(), floor(1)));
+    apply(&mut applier, FeedChunk { others: floor(20), ..part });
+    let mut readers: Vec<_> = ["a", "b", "c"].map(|name| open(&log, &[name], after(1, 4))).into();
+    // Only `b` is exempt from both floors.
+    let mut part = chunk_with_floors(&[("b", 1)], [], 10);
+    part.floors.push((everyone(), floor(1)));
+    apply(&mut applier, FeedChunk { others: floor(15), ..part });
+    apply(&mut applier, chunk([event(8, &["a"]), event(21, &["a"]), event(22, &["c"])], 30));
+    let seen: Vec<_> = readers.iter_mut().map(seen).collect();
+    assert_eq!(
+        seen.iter().map(|seen| seen.gaps.clone()).collect::<Vec<_>>(),
+        [vec![(4, 19)], vec![], vec![(4, 19)]]
+    );
+    assert_eq!((&*seen[0].offsets, &*seen[2].offsets), (&[21][..], &[22][..]));
+}
+
+#[test]
 fn the_floor_of_all_other_addresses_applies_to_names_with_and_without_topics() {
     let (log, mut applier) = replica(|_| {});
     let mut readers: Vec<_> =

@@ -5,6 +5,7 @@ mod applying;
 mod cached;
 mod feed;
 mod restarts;
+mod stress;
 #[path = "../support/mod.rs"]
 mod support;
 mod waiting;

@@ -90,9 +90,12 @@ pub(super) fn open(
 /// Checks the settings of access control and their files, and changes nothing. Returns all errors:
 /// one for each file that cannot be used, or else the first contradiction between the settings.
 pub(crate) fn check(settings: &Settings, access: &AccessSettings) -> Vec<anyhow::Error> {
-    let AccessSettings { publish_key_file, admin_key_file, ticket_key_file, .. } = access;
+    let AccessSettings {
+        publish_key_file, admin_key_file, relay_key_file, ticket_key_file, ..
+    } = access;
     let Err(error) = open(settings, access, None, Missing::Check) else { return Vec::new() };
-    let secrets = [publish_key_file, admin_key_file, ticket_key_file, &access.jwt_key_file];
+    let secrets =
+        [publish_key_file, admin_key_file, relay_key_file, ticket_key_file, &access.jwt_key_file];
     let secrets = secrets.into_iter().flatten();
     let mut errors: Vec<_> = secrets.filter_map(|file| key_files::secret(file).err()).collect();
     let public = access.jwt_public_key.iter();

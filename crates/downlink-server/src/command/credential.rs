@@ -24,11 +24,12 @@ pub(super) struct Credential {
 pub(super) const ADVICE: &str = "give a key or a token with --key-file FILE";
 
 impl Credential {
-    /// The key or token. `None` if there is none to send.
-    pub(super) fn read(&self, url: &ServerUrl) -> anyhow::Result<Option<String>> {
+    /// The key or token to send to these servers. `None` if there is none to send.
+    pub(super) fn read(&self, urls: &[ServerUrl]) -> anyhow::Result<Option<String>> {
+        let are_on_this_machine = urls.iter().all(ServerUrl::is_on_this_machine);
         let file = match &self.key_file {
             Some(file) => file.as_path(),
-            None if url.is_on_this_machine() && Path::new(PUBLISH_KEY_FILE).exists() => {
+            None if are_on_this_machine && Path::new(PUBLISH_KEY_FILE).exists() => {
                 Path::new(PUBLISH_KEY_FILE)
             }
             None => return Ok(None),

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    slice,
     time::Duration,
 };
 
@@ -111,7 +112,7 @@ pub(super) fn run(mut arguments: Arguments) -> anyhow::Result<()> {
 
 async fn publish(arguments: Arguments) -> anyhow::Result<()> {
     let mut publisher = arguments.url.publisher()?;
-    let key = arguments.credential.read(&arguments.url)?;
+    let key = arguments.credential.read(slice::from_ref(&arguments.url))?;
     if let Some(key) = &key {
         publisher = publisher.with_bearer_token(key)?;
     }

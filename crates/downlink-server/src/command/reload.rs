@@ -225,12 +225,20 @@ fn files(file: Option<&Path>, access: &AccessSettings, made: Option<&KeyFiles>) 
     let AccessSettings {
         publish_key_file,
         admin_key_file,
+        relay_key_file,
         ticket_key_file,
         jwt_key_file,
         jwt_public_key,
         ..
     } = access;
-    let given = [publish_key_file, admin_key_file, ticket_key_file, jwt_key_file, jwt_public_key];
+    let given = [
+        publish_key_file,
+        admin_key_file,
+        relay_key_file,
+        ticket_key_file,
+        jwt_key_file,
+        jwt_public_key,
+    ];
     let given = given.into_iter().flatten().map(PathBuf::as_path);
     let made = made.into_iter().flat_map(KeyFiles::made).map(|(_, file)| file);
     file.into_iter().chain(given).chain(made).map(Path::to_owned).collect()

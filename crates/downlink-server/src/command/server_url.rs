@@ -42,16 +42,6 @@ impl ServerUrl {
             || address.is_ok_and(|address| address.is_loopback())
     }
 
-    /// An event source for a subscription with these query parameters.
-    pub(super) fn event_source(&self, query: &str) -> EventSourceBuilder {
-        let builder = EventSource::builder(format!("{}/events?{query}", self.base));
-        match &self.socket {
-            #[cfg(unix)]
-            Some(path) => builder.unix_socket(path),
-            _ => builder,
-        }
-    }
-
     pub(super) fn publisher(&self) -> anyhow::Result<Publisher> {
         let publisher = Publisher::new(&self.base).with_context(|| self.not_usable());
         let publisher = publisher.map_err(exit::usage)?;
@@ -79,8 +69,37 @@ impl ServerUrl {
         Ok(builder.build()?.get(format!("{}{path}", self.base)))
     }
 
-    pub(super) fn not_usable(&self) -> String {
+    fn not_usable(&self) -> String {
         format!("{} is not a server address", self.base)
+    }
+}
+
+/// An event source for a subscription at one of these servers. Each server has its own query.
+pub(super) fn event_source(
+    urls: &[ServerUrl],
+    queries: &[String],
+) -> anyhow::Result<EventSourceBuilder> {
+    let sockets: Vec<_> = urls.iter().filter_map(|url| url.socket.as_deref()).collect();
+    anyhow::ensure!(
+        sockets.is_empty() || urls.len() == 1,
+        "a unix: address leads to one server: give it alone, or give only URLs"
+    );
+    let mut addresses =
+        urls.iter().zip(queries).map(|(url, query)| format!("{}/events?{query}", url.base));
+    let builder = EventSource::builder(addresses.next().unwrap_or_default());
+    let builder = addresses.fold(builder, EventSourceBuilder::add_url);
+    Ok(match sockets.as_slice() {
+        #[cfg(unix)]
+        [path] => builder.unix_socket(*path),
+        _ => builder,
+    })
+}
+
+/// The context of an error about these addresses.
+pub(super) fn not_usable(urls: &[ServerUrl]) -> String {
+    match urls {
+        [url] => url.not_usable(),
+        _ => "these addresses cannot be used together".to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@ use downlink_client::{
     Closed, DecoderLimits, Delivery, EventSource, Gap, GapReason, ReceivedEvent, StreamError,
 };
 use jiff::Timestamp;
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use super::{
     decode, exit,
     output::{complain, printed, shown},
     runtime::block_on,
-    server_url::ServerUrl,
+    server_url::{self, ServerUrl},
 };
 
 /// The type of every event of a subscription with `meta=1`. With `--json`, this command subscribes
@@ -39,14 +40,16 @@ struct Described {
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Topics and patterns. Without any, only events for everyone are printed. The address of a
-    /// server, such as http://127.0.0.1:8080/events?topic=news, may be given here in place of
+    /// Topics and patterns. Without any, only events for everyone are printed. The addresses of
+    /// servers, such as http://127.0.0.1:8080/events?topic=news, may be given here in place of
     /// --url.
     #[arg(value_name = "TOPIC|URL")]
     topics: Vec<String>,
-    /// The address of the server: a URL, or `unix:` and the path of a socket.
+    /// The address of the server: a URL, or `unix:` and the path of a socket. Give --url several
+    /// times for servers that send the same events with the same ids. If one fails, the command
+    /// goes on at the next one.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: ServerUrl,
+    url: Vec<ServerUrl>,
     #[command(flatten)]
     credential: Credential,
     /// A client id. Events for this client are printed too.
@@ -77,7 +80,7 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     while left != Some(0) {
         let Some(delivery) = source.next().await else { break };
         let is_event = matches!(&delivery, Delivery::Event(event) if !is_control(event));
-        print(&delivery, arguments.json)?;
+        print(&source, &delivery, arguments.json)?;
         left = left.map(|left| left - u64::from(is_event));
     }
     match source.closed_because() {
@@ -92,25 +95,40 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// The address of the server, and the topics. The address may be `--url` or one of the arguments
+/// The addresses of the servers, and the topics. The addresses may be `--url` or among the arguments
 /// for topics.
-fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&String>)> {
+fn urls_and_topics(arguments: &Arguments) -> anyhow::Result<(Vec<ServerUrl>, Vec<&String>)> {
     let (addresses, topics): (Vec<_>, Vec<_>) =
         arguments.topics.iter().partition(|text| ServerUrl::is_meant(text));
-    let url = match addresses.as_slice() {
-        [] => arguments.url.clone(),
-        [address] => {
-            let parsed = address.parse().map_err(anyhow::Error::msg);
-            parsed.with_context(|| format!("{address:?} cannot be used"))?
-        }
-        _ => bail!("more than one address: give one address, and then the topics"),
+    let parse = |address: &String| {
+        let parsed = address.parse().map_err(anyhow::Error::msg);
+        parsed.with_context(|| format!("{address:?} cannot be used"))
     };
-    Ok((url, topics))
+    let urls: Vec<ServerUrl> = addresses.into_iter().map(parse).collect::<anyhow::Result<_>>()?;
+    Ok((if urls.is_empty() { arguments.url.clone() } else { urls }, topics))
 }
 
 /// Opens the event source. The second value says whether the event source sends a key or a token.
 fn open(arguments: &Arguments) -> anyhow::Result<(EventSource, bool)> {
-    let (url, topics) = url_and_topics(arguments).map_err(exit::usage)?;
+    let (urls, topics) = urls_and_topics(arguments).map_err(exit::usage)?;
+    let queries: Vec<_> = urls.iter().map(|url| query(url, arguments, &topics)).collect();
+    let mut builder = server_url::event_source(&urls, &queries).map_err(exit::usage)?;
+    let key = arguments.credential.read(&urls)?;
+    if let Some(key) = &key {
+        builder = builder.bearer_token(key);
+    }
+    if let Some(id) = &arguments.last_event_id {
+        builder = builder.last_event_id(id.clone());
+    }
+    let limits =
+        DecoderLimits::default().line_bytes_max(EVENT_BYTES_MAX).event_bytes_max(EVENT_BYTES_MAX);
+    builder = builder.limits(limits).control_events(true);
+    let source = builder.build().with_context(|| server_url::not_usable(&urls));
+    Ok((source.map_err(exit::usage)?, key.is_some()))
+}
+
+/// The query of the subscription at one of the servers.
+fn query(url: &ServerUrl, arguments: &Arguments, topics: &[&String]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(&url.query);
     for topic in topics {
@@ -125,19 +143,7 @@ fn open(arguments: &Arguments) -> anyhow::Result<(EventSource, bool)> {
     if arguments.json && url.query.iter().all(|(name, _)| name != "meta") {
         query.append_pair("meta", "1");
     }
-    let mut builder = url.event_source(&query.finish());
-    let key = arguments.credential.read(&url)?;
-    if let Some(key) = &key {
-        builder = builder.bearer_token(key);
-    }
-    if let Some(id) = &arguments.last_event_id {
-        builder = builder.last_event_id(id.clone());
-    }
-    let limits =
-        DecoderLimits::default().line_bytes_max(EVENT_BYTES_MAX).event_bytes_max(EVENT_BYTES_MAX);
-    builder = builder.limits(limits).control_events(true);
-    let source = builder.build().with_context(|| url.not_usable()).map_err(exit::usage);
-    Ok((source?, key.is_some()))
+    query.finish()
 }
 
 /// Whether an event is about the subscription itself. Such events are not printed.
@@ -161,7 +167,7 @@ fn line(event: &ReceivedEvent) -> String {
     .to_string()
 }
 
-fn print(delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
+fn print(source: &EventSource, delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let written = match delivery {
         Delivery::Event(event) if is_control(event) => return Ok(()),
@@ -173,13 +179,23 @@ fn print(delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
             Ok(())
         }
         Delivery::Error(interruption) => {
-            let (error, wait) = (chain(&interruption.error), interruption.retry_in);
-            complain(format_args!("{error}; reconnecting in {:.1} s", wait.as_secs_f32()));
+            let (error, wait) = (chain(&interruption.error), interruption.retry_in.as_secs_f32());
+            let (failed, next) = (origin(&interruption.url), origin(source.url()));
+            if failed == next {
+                complain(format_args!("{error}; reconnecting in {wait:.1} s"));
+            } else {
+                complain(format_args!("{failed}: {error}; connecting to {next} in {wait:.1} s"));
+            }
             Ok(())
         }
         _ => Ok(()),
     };
     printed(written.and_then(|()| out.flush()))
+}
+
+/// The address of a server without its path and its query, which may hold a ticket.
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
 }
 
 fn gap_line(gap: &Gap) -> String {

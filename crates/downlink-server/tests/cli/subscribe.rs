@@ -134,6 +134,63 @@ fn subscribe_reconnects_after_a_restart_and_prints_a_gap() {
     assert_eq!(reader.ended().code, Some(0));
 }
 
+/// The second server has the same store as the first, so it has the same ids.
+#[cfg(unix)]
+#[test]
+fn subscribe_goes_on_at_another_server_and_prints_each_event_once() {
+    let folder = Folder::new("failover");
+    let store = folder.path("store.db").display().to_string();
+    let first = Server::start(&["--store", &store]);
+    // Until the second server runs, its address belongs to a server that refuses subscriptions.
+    let busy = Server::start(&["--subscribers-max", "1"]);
+    busy.publish("x", "the only subscriber reads");
+    let subscribe = ["subscribe", "--url", &busy.url, "--start", "earliest", "x"];
+    let only_subscriber = Running::start(downlink(&subscribe));
+    only_subscriber.stdout.next();
+    let forwarder = Forwarder::to(busy.address());
+    let both = ["--url", &first.url, "--url", &forwarder.url];
+    let limits = ["--start", "earliest", "--count", "3", "a"];
+    let reader = Running::start(downlink(&[&["subscribe"], &both[..], &limits[..]].concat()));
+    first.publish("a", "one");
+    first.publish("a", "two");
+    assert_eq!(reader.stdout.next(), "one");
+    assert_eq!(reader.stdout.next(), "two");
+
+    first.running.signal("KILL");
+    let error = reader.stderr.next();
+    let (from, to) = (&first.url, &forwarder.url);
+    assert!(error.starts_with(&format!("downlink: {from}: the connection broke")), "{error}");
+    assert!(error.ends_with(&format!("; connecting to {to} in 0.0 s")), "{error}");
+    let refused = reader.stderr.next();
+    assert!(refused.contains("503"), "{refused}");
+
+    drop(first);
+    let second = Server::start(&["--store", &store]);
+    second.publish("a", "three");
+    forwarder.turn_to(second.address());
+    assert_eq!(reader.stdout.next(), "three");
+    assert_eq!(reader.ended().code, Some(0));
+}
+
+#[test]
+fn several_addresses_are_checked() {
+    let several = |addresses: &[&str]| run(downlink(&[&["subscribe"], addresses].concat()), "");
+    for (addresses, advice) in [
+        (&["--url", "http://h", "--url", "http://h/events"][..], "1 and 2 are equal: remove one"),
+        (&["http://h", "http://h:80"], "1 and 2 are equal: remove one"),
+        (&["http://h", "http://h:99999"], "address 2 cannot be used"),
+        (&["--url", "http://h", "--url", "unix:/a.sock"], "give it alone, or give only URLs"),
+        (&["--url", "http://h", "--url", "nonsense"], "not a server address"),
+    ] {
+        let refused = several(addresses);
+        assert_eq!((refused.code, &*refused.stdout), (Some(2), ""), "{addresses:?}");
+        assert!(refused.stderr.contains(advice), "{addresses:?}: {}", refused.stderr);
+    }
+    let urls: Vec<String> = (0..17).map(|number| format!("http://h/{number}")).collect();
+    let refused = several(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(refused.stderr.contains("the maximum is 16"), "{}", refused.stderr);
+}
+
 #[test]
 fn subscribe_ends_with_an_error_if_a_retry_cannot_help() {
     let server = Server::start(&[]);

@@ -4,14 +4,14 @@
 use std::io::Write;
 
 use downlink_log::{
-    Batch, Epoch, Timestamp,
-    store::{Durability, Store, StoreError, Trimmed},
+    Batch, Epoch, Offset, Timestamp,
+    store::{Cache, Durability, Losses, Store, StoreError, Trimmed},
 };
-use downlink_sqlite::SqliteStore;
+use downlink_sqlite::{SqliteCache, SqliteStore};
 
 use crate::{
     disk,
-    plan::{COMMITS, NOW, Plan, Sort, batch, options},
+    plan::{COMMITS, NOW, Plan, Sort, batch, chunk, options},
 };
 
 /// Sends a line to the parent process at once, because the power may be cut right after this.
@@ -23,6 +23,10 @@ fn say(line: &str) {
 
 pub(crate) fn run(plan: &Plan) -> ! {
     disk::attach(plan);
+    if plan.sort == Sort::Cache {
+        write_cache(plan);
+        disk::cut()
+    }
     let epoch = Epoch::from_random(plan.seed);
     match SqliteStore::open(&Plan::path(&plan.folder), epoch, NOW, options()) {
         Ok(mut store) => write(plan, &mut store),
@@ -50,6 +54,26 @@ fn write(plan: &Plan, store: &mut SqliteStore) {
             say(&format!("flushed {number}"));
         }
         while let Ok(Trimmed::More) = store.trim(Timestamp::from_millis(0)) {}
+    }
+    say("done");
+}
+
+/// Writes the chunks of a feed to a cache.
+fn write_cache(plan: &Plan) {
+    let mut cache = match SqliteCache::open(&Plan::path(&plan.folder), options()) {
+        Ok(cache) => cache,
+        Err(error) => return say(&format!("refused {error}")),
+    };
+    cache.begin(&[(Epoch::from_random(plan.seed), Offset::FIRST)], false);
+    for number in 0..COMMITS {
+        match cache.apply(&chunk(number), &Losses::default()) {
+            Ok(()) => say(&format!("kept {number}")),
+            Err(_) => say(&format!("failed {number}")),
+        }
+        if number % 8 == 7 && cache.flush().is_ok() {
+            say(&format!("flushed {number}"));
+        }
+        while let Ok(Trimmed::More) = cache.trim(Timestamp::from_millis(0)) {}
     }
     say("done");
 }

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use downlink_log::{
     Batch, Epoch, EvictionNumber, Offset, PatternSet,
-    store::{Range, Step, Store, StoredEntry, Wanted},
+    store::{Cache, Range, Step, Store, StoreReader, StoredEntry, Wanted},
 };
-use downlink_sqlite::SqliteStore;
+use downlink_sqlite::{SqliteCache, SqliteStore};
 
 use crate::plan::{COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, options, topic};
 
@@ -101,7 +101,7 @@ fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
     if let Some(open) = open {
         all.push(kept.iter().copied().chain([open]).collect());
     }
-    if sort == Sort::Relaxed {
+    if sort.may_lose() {
         let least = said.flushed.map_or(0, |number| number + 1);
         all.extend((least..last).map(|end| (0..end).collect()));
     }
@@ -110,19 +110,44 @@ fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
 
 fn judge(sort: Sort, said: &Said, after: &Path) -> Result<(), String> {
     let path = Plan::path(after);
+    if sort == Sort::Cache {
+        return judge_cache(said, &path);
+    }
     let store = open(&path)?;
     let highest = said.kept.last().map_or(0, |number| number * 20 + 16);
-    if sort != Sort::Relaxed && store.opened().next_offset.get() <= highest {
+    if !sort.may_lose() && store.opened().next_offset.get() <= highest {
         return Err(format!("offset {highest} would be assigned again"));
     }
     let mut reasons = Vec::new();
     for batches in acceptable(sort, said) {
-        match compare(&store, &batches) {
+        match compare(&*store.reader(), &batches) {
             Ok(()) => return check_integrity(&path),
             Err(reason) => reasons.push(reason),
         }
     }
     Err(format!("{reasons:?}"))
+}
+
+/// The position in the cache tells which chunks the cache has. The file must have exactly the events
+/// and marks of these chunks.
+fn judge_cache(said: &Said, path: &Path) -> Result<(), String> {
+    let cache = SqliteCache::open(path, options()).map_err(|error| error.to_string())?;
+    let opened = cache.opened().clone();
+    if let Some(error) = opened.discarded {
+        return Err(format!("the cache was discarded: {error}"));
+    }
+    let chunks = opened.position.map_or(0, |position| position.get() / 20);
+    let batches: BTreeSet<u64> = (0..chunks).collect();
+    if !acceptable(Sort::Cache, said).contains(&batches) {
+        return Err(format!("the cache has {chunks} chunks after {said:?}"));
+    }
+    let marks: Vec<u64> = opened.marks.marks.iter().map(|mark| mark.get()).collect();
+    if marks != (0..chunks).collect::<Vec<_>>() || opened.epochs.is_empty() != (chunks == 0) {
+        return Err(format!("the cache has the marks {marks:?} and {:?}", opened.epochs));
+    }
+    compare(&*cache.reader(), &batches)?;
+    drop(cache);
+    check_integrity(path)
 }
 
 fn open(path: &Path) -> Result<SqliteStore, String> {
@@ -132,15 +157,14 @@ fn open(path: &Path) -> Result<SqliteStore, String> {
 
 /// Checks that the store has all events of these batches and no other events. An event may be
 /// missing if the retention rule allows the store to evict it.
-fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
+fn compare(reader: &dyn StoreReader, batches: &BTreeSet<u64>) -> Result<(), String> {
     for number in 0..TOPICS {
         let address = topic(number);
         let patterns = Arc::new(PatternSet::new([]));
         let wanted = Wanted { addresses: vec![address.clone()], patterns };
         let limits = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
         let until = Offset::new(COMMITS * 20 + 20);
-        let page = store
-            .reader()
+        let page = reader
             .replay(wanted)
             .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
             .map_err(|error| error.to_string())?;

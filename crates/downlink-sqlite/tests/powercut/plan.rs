@@ -10,7 +10,8 @@ use std::{
 };
 
 use downlink_log::{
-    Address, Fingerprint, Offset, Retention, RetentionRules, Timestamp, Topic, store::StoredEvent,
+    Address, ClockState, Fingerprint, Floor, Offset, Retention, RetentionRules, Timestamp, Topic,
+    store::{FeedChunk, Mark, Marks, StoredEvent},
 };
 use downlink_sqlite::SqliteOptions;
 
@@ -41,13 +42,27 @@ pub(crate) enum Sort {
     FailedWrite,
     /// A flush fails before the power cut.
     FailedFlush,
+    /// The cache of a replica, and then a power cut. The newest chunks may be lost. But the position
+    /// in the file must belong to the events in the file.
+    Cache,
     /// Durable commits on a disk that reports every flush as successful but does not flush.
     Pretending,
 }
 
 impl Sort {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Durable, Self::Relaxed, Self::FailedWrite, Self::FailedFlush, Self::Pretending];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Durable,
+        Self::Relaxed,
+        Self::FailedWrite,
+        Self::FailedFlush,
+        Self::Cache,
+        Self::Pretending,
+    ];
+
+    /// Whether the newest events may be lost.
+    pub(crate) fn may_lose(self) -> bool {
+        matches!(self, Self::Relaxed | Self::Cache)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +129,18 @@ pub(crate) fn topic(number: u64) -> Address {
 /// not used.
 pub(crate) fn batch(number: u64) -> Vec<StoredEvent> {
     (1..=16).map(|n| event(number * 20 + n)).collect()
+}
+
+/// The chunk of a feed with the events of the batch with this number.
+pub(crate) fn chunk(number: u64) -> FeedChunk {
+    FeedChunk {
+        floors: Vec::new(),
+        others: Floor::NONE,
+        events: batch(number),
+        next: Offset::new((number + 1) * 20),
+        clock: ClockState { at: Timestamp::from_millis(number * 20), delta_ms: 0 },
+        marks: Marks { base: 1, first: number, marks: vec![Mark::new(number)] },
+    }
 }
 
 /// The event at an offset. The offset determines all of its fields.

@@ -78,8 +78,8 @@ impl SubscribeError {
     /// received all their events. It is 400 for an invalid request, and 500 if the hub does not
     /// keep the values that a filter needs.
     ///
-    /// If the hub is at a limit, draining or closed, or if its store fails, the status is 503. In
-    /// these cases, a browser gets a stream without events instead. The stream contains the reason
+    /// If the hub is at a limit, draining or closed, if its store fails, or if its upstream is away,
+    /// the status is 503. In these cases, a browser gets a stream without events instead. The stream contains the reason
     /// as a comment and a reconnection time.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
@@ -89,7 +89,11 @@ impl SubscribeError {
             | Kind::InvalidSelector { .. }
             | Kind::InvalidClient { .. } => StatusCode::BAD_REQUEST,
             Kind::FilterNeedsValues => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::Closed | Kind::Draining | Kind::Store(_) | Kind::AtLimit(_) => {
+            Kind::Closed
+            | Kind::Draining
+            | Kind::UpstreamAway
+            | Kind::Store(_)
+            | Kind::AtLimit(_) => {
                 return refuse(&sentence(&self), REFUSED_RETRY, self.by_browser);
             }
             Kind::Finished => {

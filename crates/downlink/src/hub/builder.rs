@@ -177,9 +177,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Makes values from stored events with this function. Filters need the values. If the function
+    /// Makes values from stored events, and from those of an upstream, with this function. Filters need the values. If the function
     /// returns `None` for an event, subscriptions get a gap in place of the event.
-    #[cfg(feature = "store")]
+    #[cfg(any(feature = "store", feature = "relay"))]
     pub fn decode_values(
         mut self,
         read: impl Fn(&Event) -> Option<T> + Send + Sync + 'static,
@@ -189,7 +189,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     }
 
     /// Makes values from stored events by reading their data as JSON.
-    #[cfg(all(feature = "json", feature = "store"))]
+    #[cfg(all(feature = "json", any(feature = "store", feature = "relay")))]
     pub fn decode_json(self) -> Self
     where
         T: serde::de::DeserializeOwned,

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use downlink_log::RetentionRules;
-#[cfg(feature = "store")]
+#[cfg(any(feature = "store", feature = "relay"))]
 use downlink_proto::Event;
 
 use super::{Clock, HubError, Observer, Retention, TopicSelector};
@@ -102,7 +102,7 @@ impl HubRetention {
 pub(super) type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
 
 /// Makes a value from a stored event.
-#[cfg(feature = "store")]
+#[cfg(any(feature = "store", feature = "relay"))]
 pub(super) type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
 
 pub(super) struct HubSettings<T> {
@@ -113,7 +113,7 @@ pub(super) struct HubSettings<T> {
     pub(super) drain_spread: RangeInclusive<Duration>,
     pub(super) value_bytes: Option<Arc<ValueBytes<T>>>,
     /// Makes values from stored events.
-    #[cfg(feature = "store")]
+    #[cfg(any(feature = "store", feature = "relay"))]
     pub(super) read_value: Option<Arc<ReadEvent<T>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) clock: Clock,
@@ -128,7 +128,7 @@ impl<T> Default for HubSettings<T> {
             gap_wait_max: Duration::from_secs(5),
             drain_spread: Duration::from_millis(500)..=Duration::from_secs(5),
             value_bytes: None,
-            #[cfg(feature = "store")]
+            #[cfg(any(feature = "store", feature = "relay"))]
             read_value: None,
             observer: None,
             clock: Clock::system(),

@@ -287,6 +287,11 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if hub.is_draining() {
             return Err(SubscribeErrorKind::Draining);
         }
+        // The cursor of this reader is no position of the client. A client that got it as an id could
+        // miss events, or get events again.
+        if !reader.has_begun() {
+            return Err(SubscribeErrorKind::UpstreamAway);
+        }
         if reader.is_at_end() {
             return Err(SubscribeErrorKind::Finished);
         }

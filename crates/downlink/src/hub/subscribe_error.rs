@@ -46,6 +46,10 @@ pub enum SubscribeErrorKind {
     /// The hub is draining.
     #[error("the hub is draining and accepts no new subscriptions")]
     Draining,
+    /// The hub follows an upstream and cannot reach it. Only the upstream knows where the client
+    /// must continue.
+    #[error("the upstream of this relay is away, and only it knows the client's last event id")]
+    UpstreamAway,
     /// The store could not be read.
     #[error("the store could not be read")]
     Store(#[source] StoreError),
@@ -83,6 +87,9 @@ pub enum SubscribeErrorKind {
 impl SubscribeErrorKind {
     /// Whether the hub refused a valid subscription.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Closed | Self::Draining | Self::Store(_) | Self::AtLimit(_))
+        matches!(
+            self,
+            Self::Closed | Self::Draining | Self::UpstreamAway | Self::Store(_) | Self::AtLimit(_)
+        )
     }
 }

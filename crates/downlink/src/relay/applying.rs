@@ -40,6 +40,8 @@ pub(super) struct Applying<T: Send + Sync + 'static> {
     /// Whether the messages of this feed are applied. False after a failure, until the next feed
     /// begins.
     is_open: bool,
+    /// Whether a feed has begun, and the relay has kept what it applied.
+    has_begun: bool,
     /// Questions, each with the end that the relay has not reached yet.
     waiting: Vec<(Question, Cursor)>,
 }
@@ -54,8 +56,15 @@ impl<T: Send + Sync + 'static> Applying<T> {
     ) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<FollowError>), HubError> {
         let (sender, mut commands) = mpsc::channel(commands_max);
         let (failures, failed) = mpsc::channel(1);
-        let mut applying =
-            Self { applier, status, failures, hop, is_open: false, waiting: Vec::new() };
+        let mut applying = Self {
+            applier,
+            status,
+            failures,
+            hop,
+            is_open: false,
+            has_begun: false,
+            waiting: Vec::new(),
+        };
         let thread = std::thread::Builder::new().name("downlink-relay".to_owned());
         let started = thread.spawn(move || {
             while let Some(command) = commands.blocking_recv() {
@@ -89,6 +98,17 @@ impl<T: Send + Sync + 'static> Applying<T> {
             Command::Wait => self.applier.look_again(),
         }
         self.applier.idle();
+        // The work on the cache may have failed. The relay then has nothing, and needs a new feed.
+        if self.is_open && self.has_begun && self.applier.position().is_none() {
+            self.begin_again();
+        }
+    }
+
+    fn begin_again(&mut self) {
+        (self.is_open, self.has_begun) = (false, false);
+        self.status.send_modify(|status| status.reached = false);
+        // If the channel is full, the task has been told of an earlier failure.
+        let _ = self.failures.try_send(FollowError::CacheFailed);
     }
 
     fn apply(&mut self, message: &[u8]) -> Result<(), FollowError> {
@@ -105,6 +125,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 }
                 let resumed = start.resumed;
                 self.applier.begin(start);
+                self.has_begun = true;
                 self.status.send_modify(|status| {
                     status.hops = hops;
                     status.reached &= resumed;
@@ -116,8 +137,8 @@ impl<T: Send + Sync + 'static> Applying<T> {
             Message::Chunk(chunk, tail) => {
                 let lag = tail.get().saturating_sub(chunk.next.get());
                 if self.applier.apply(chunk) == Applied::Restarted {
-                    self.status.send_modify(|status| status.reached = false);
-                    return Err(FollowError::CacheFailed);
+                    self.begin_again();
+                    return Ok(());
                 }
                 self.status.send_modify(|status| {
                     status.lag = lag;

@@ -1,0 +1,32 @@
+//! Relays as processes: an upstream and the servers that follow it, with real sockets. Processes are
+//! killed, paused and restarted, and readers hop between the servers.
+//!
+//! Tests wait for conditions, never for a fixed time, except where the test itself chooses when to
+//! hit a process. Each test kills its processes at its end.
+//!
+//! Read the files of the torture test in this order: `node` (one server), `socket` (one connection
+//! of a reader), `reader` (one reader and its record), `publisher`, `ledger` (the check), `chaos`
+//! (what happens to the servers), `torture` (the tests).
+#![cfg(unix)]
+
+mod chaos;
+mod ledger;
+mod node;
+mod publisher;
+mod reader;
+mod socket;
+mod torture;
+
+use std::time::Duration;
+
+use tokio::{sync::Mutex, time::timeout};
+
+/// The maximum duration of a wait. Every wait takes far less time, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Taken by each test that runs many clients, so that these tests run one after the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
+}
