@@ -1,5 +1,5 @@
 //! Checks the files for operators in `deploy` with the tools that read them: systemd, Prometheus and
-//! Kubernetes.
+//! Kubernetes. The step with relays is in `relays`.
 //!
 //! The proxies and the snippets of `deploy` have their own steps. No Docker engine runs on the
 //! machines of the tests, so the image is not built here. The step `dist` runs the same program in
@@ -13,6 +13,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::command::{self, command};
+use crate::relays;
 use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
@@ -35,6 +36,7 @@ pub(crate) fn steps() -> Vec<Step> {
         Step::new("alerts", alerts),
         Step::new("dashboard", dashboard),
         Step::new("kubernetes", kubernetes),
+        Step::new("relays", relays::check),
     ]
 }
 
@@ -52,7 +54,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// systemd accepts the units without a warning, and the service is well protected.
+/// systemd accepts the units without a warning, also with the parts for several machines, and the
+/// service is well protected.
 fn systemd(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::program("systemd-analyze", "systemd") {
         return Ok(Outcome::Skipped(why));
@@ -64,9 +67,20 @@ fn systemd(workspace: &Workspace) -> anyhow::Result<Outcome> {
         fs::write(folder.join(name), unit.replace(INSTALLED, "/bin/true"))?;
     }
     let analyze = |words: &[&str]| command(&folder, "systemd-analyze", words);
-    let mut verify = analyze(&["verify", "--man=no", "./downlink.socket", "./downlink.service"]);
-    let said = command::output(verify.arg("--recursive-errors=no"))?;
-    ensure!(said.is_empty(), "systemd has remarks about the units:\n{said}");
+    let verify = || {
+        let units = ["verify", "--man=no", "./downlink.socket", "./downlink.service"];
+        let said = command::output(analyze(&units).arg("--recursive-errors=no"))?;
+        ensure!(said.is_empty(), "systemd has remarks about the units:\n{said}");
+        Ok(())
+    };
+    verify()?;
+    for (unit, part) in [("downlink.socket", "socket.conf"), ("downlink.service", "service.conf")] {
+        let parts = folder.join(format!("{unit}.d"));
+        fs::create_dir_all(&parts).with_context(|| parts.display().to_string())?;
+        let text = read(&workspace.root.join("deploy/relays").join(part))?;
+        fs::write(parts.join("relays.conf"), text)?;
+    }
+    verify()?;
     let threshold = format!("--threshold={EXPOSURE_MAX}");
     let words = ["security", "--offline=true", "--no-pager", &threshold, "./downlink.service"];
     let table = command::output(&mut analyze(&words))?;

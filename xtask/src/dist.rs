@@ -33,7 +33,7 @@ const SYSTEM: &str = "x86_64-linux-musl";
 const PROGRAM_BYTES_MAX: u64 = 12_000_000;
 
 /// The files and folders of the archive, besides the program and the licences of its parts.
-const CONTENTS: [&str; 8] = [
+const CONTENTS: [&str; 9] = [
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
@@ -41,6 +41,7 @@ const CONTENTS: [&str; 8] = [
     "deploy/grafana",
     "deploy/prometheus",
     "deploy/proxies",
+    "deploy/relays",
     "deploy/systemd",
 ];
 

@@ -16,6 +16,7 @@ mod dist;
 mod nightly;
 mod package;
 mod promtool;
+mod relays;
 mod schemathesis;
 mod setup;
 mod snippets;

@@ -97,6 +97,7 @@ chapters! {
     the_apps_session: "26-the-apps-session.md",
     threat_model: "27-threat-model.md",
     in_production: "28-in-production.md",
+    several_machines: "29-several-machines.md",
 }
 
 /// The examples of the README.

@@ -1,5 +1,5 @@
-//! The rule for quotations: the guide has to contain each file of `deploy/proxies` unchanged,
-//! because the checks behind real proxies use these files.
+//! The rule for quotations: the guide has to contain each file of `deploy/proxies` and
+//! `deploy/relays` unchanged, because the checks with real proxies use these files.
 //!
 //! A quotation is a fenced block. The last line of text before the block ends with the name of the
 //! file: "`deploy/proxies/nginx.conf`:".
@@ -11,17 +11,22 @@ use anyhow::Context as _;
 
 use crate::tidy::{Finding, Rule};
 
-const FOLDER: &str = "deploy/proxies";
-const CHAPTER: &str = "crates/downlink/guide/15-reverse-proxies.md";
+/// The folders, each with the chapter that quotes its files.
+const QUOTED: [(&str, &str); 2] = [
+    ("deploy/proxies", "crates/downlink/guide/15-reverse-proxies.md"),
+    ("deploy/relays", "crates/downlink/guide/29-several-machines.md"),
+];
 
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
-    let chapter = read(&root.join(CHAPTER))?;
     let mut findings = Vec::new();
-    for entry in fs::read_dir(root.join(FOLDER)).context(FOLDER)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let path = format!("{FOLDER}/{name}");
-        let text = read(&root.join(&path))?;
-        findings.extend(compare(&path, &text, &chapter));
+    for (folder, name) in QUOTED {
+        let chapter = read(&root.join(name))?;
+        for entry in fs::read_dir(root.join(folder)).context(folder)? {
+            let file = entry?.file_name().to_string_lossy().into_owned();
+            let path = format!("{folder}/{file}");
+            let text = read(&root.join(&path))?;
+            findings.extend(compare(&path, &text, (name, &chapter)));
+        }
     }
     Ok(findings)
 }
@@ -30,10 +35,10 @@ fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// Compares a file with its quotation in the chapter.
-fn compare(path: &str, text: &str, chapter: &str) -> Option<Finding> {
+/// Compares a file with its quotation in the chapter, which is given as its name and its text.
+fn compare(path: &str, text: &str, (name, chapter): (&str, &str)) -> Option<Finding> {
     let finding = |line, advice| {
-        let (path, subject) = (CHAPTER.to_owned(), path.to_owned());
+        let (path, subject) = (name.to_owned(), path.to_owned());
         Some(Finding { path, line, rule: Rule::Quotes, subject, advice })
     };
     let Some((line, quoted)) = quotation(chapter, &format!("`{path}`:")) else {
@@ -63,6 +68,7 @@ mod tests {
     use super::*;
 
     const PATH: &str = "deploy/proxies/a.conf";
+    const CHAPTER: &str = "guide/15.md";
 
     fn chapter(block: &str) -> String {
         format!("# A\n\nThe file `{PATH}`:\n\n```a\n{block}```\n\nMore.\n")
@@ -70,22 +76,23 @@ mod tests {
 
     #[test]
     fn an_unchanged_quotation_gives_no_finding() {
-        assert_eq!(compare(PATH, "one\n\ntwo\n", &chapter("one\n\ntwo\n")), None);
+        assert_eq!(compare(PATH, "one\n\ntwo\n", (CHAPTER, &chapter("one\n\ntwo\n"))), None);
     }
 
     #[test]
     fn the_finding_has_the_first_different_line() {
         for (text, line) in [("one\n\n2\n", 8), ("one\n", 7), ("one\n\ntwo\nthree\n", 9)] {
-            let found = compare(PATH, text, &chapter("one\n\ntwo\n")).unwrap();
+            let found = compare(PATH, text, (CHAPTER, &chapter("one\n\ntwo\n"))).unwrap();
             assert_eq!((found.rule, found.line), (Rule::Quotes, line), "{text:?}");
         }
     }
 
     #[test]
     fn a_file_without_a_quotation_gives_a_finding() {
-        assert!(compare("deploy/proxies/b.conf", "one\n", &chapter("one\n")).is_some());
+        assert!(compare("deploy/proxies/b.conf", "one\n", (CHAPTER, &chapter("one\n"))).is_some());
         assert!(
-            compare(PATH, "one\n", "The file `deploy/proxies/a.conf`:\n\nNothing.\n").is_some()
+            compare(PATH, "one\n", (CHAPTER, "The file `deploy/proxies/a.conf`:\n\nNothing.\n"))
+                .is_some()
         );
     }
 }

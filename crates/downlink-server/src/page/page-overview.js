@@ -1,6 +1,7 @@
 // Shows the server's metrics, topics, clients and readiness. While the page is visible, it requests
 // all of them every two seconds.
 
+import { parseMetrics } from "./page-strip.js";
 import { count, element, plain, rate } from "./page-text.js";
 
 /** The pause between two updates, and the pause after an update with a failed request. */
@@ -93,6 +94,7 @@ export class Overview {
   #clients;
   #notes;
   #health;
+  #upstream;
   #own;
   #prefix = "";
   /** The number of events published to each topic at the last update, and the update's time.  */
@@ -117,6 +119,7 @@ export class Overview {
     this.#clients = new Table(by("clients"), 3, (key) => element("span", "", plain(JSON.parse(key)[1] ?? "–")));
     this.#notes = { topics: by("topics-note"), clients: by("clients-note") };
     this.#health = by("health");
+    this.#upstream = by("upstream");
     this.#own = own;
     document.addEventListener("visibilitychange", () => this.look());
   }
@@ -156,7 +159,9 @@ export class Overview {
     else this.#notes.clients.textContent = `No answer: ${clients.reason.message}`;
     // The server sends the client with the largest lag first.
     const lag = clients.value ? (clients.value.body.clients[0]?.lag ?? 0) : null;
-    this.#strip.show({ metrics: metrics.value, lag });
+    const counters = parseMetrics(metrics.value ?? "");
+    this.#strip.show({ counters, lag });
+    if (metrics.value) this.#showUpstream(counters);
     return [topics, clients, metrics, ready].every(({ status }) => status === "fulfilled");
   }
 
@@ -164,6 +169,20 @@ export class Overview {
   #showHealth(reason) {
     this.#health.hidden = reason === "";
     write(this.#health, reason && `Not ready: ${reason}`);
+  }
+
+  /** On a relay, shows whether the upstream is connected, and the lag. */
+  #showUpstream(counters) {
+    const of = (name) => counters.get(`downlink_upstream_${name}`);
+    const connected = of("connected");
+    this.#upstream.hidden = connected === undefined;
+    if (connected === undefined) return;
+    this.#upstream.dataset.state = connected ? "open" : "away";
+    const lag = of("lag") === 0 ? "no lag" : `lag ${count(of("lag"))}`;
+    // The metric has no finite value before the first message.
+    const silent = of("silent_seconds");
+    const since = silent === undefined ? "not reached yet" : `away for ${count(Math.round(silent))} s`;
+    write(this.#upstream, connected ? `upstream connected, ${lag}` : `upstream ${since}`);
   }
 
   #showTopics({ topics, next }) {

@@ -94,9 +94,8 @@ export class Strip {
     };
   }
 
-  /** Shows new numbers. `metrics` is the text of `/metrics`, and `lag` is the largest lag. */
-  show({ metrics, lag, at = performance.now() }) {
-    const counters = parseMetrics(metrics ?? "");
+  /** Shows new numbers. `counters` are the metrics by name, and `lag` is the largest lag. */
+  show({ counters, lag, at = performance.now() }) {
     const of = (name) => counters.get(`downlink_${name}`) ?? null;
     const since = (name) => this.#rateOf(`downlink_${name}_total`, counters, at);
     this.#connectionsMax = of("connections_max");
