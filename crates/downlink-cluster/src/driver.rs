@@ -149,6 +149,9 @@ impl<J: Journal, L: FedLog> Driver<J, L> {
         match tail.poll_next(cx) {
             Poll::Pending => true,
             Poll::Ready(item) => {
+                if item.is_err() {
+                    self.tail = None;
+                }
                 self.node.handle_tail(now, item);
                 false
             }

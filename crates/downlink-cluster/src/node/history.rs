@@ -137,9 +137,12 @@ impl History {
         Found::Gap { reason, next }
     }
 
-    /// The answer for a reader with an id that the log does not know.
+    /// The answer for a reader with a publisher's id that the log does not know. A node that does
+    /// not have the whole history cannot know whether there was such an event.
     pub(crate) fn unknown_id(&self) -> Found {
-        self.gap(GapReason::UnknownId, self.oldest())
+        let is_complete = self.chain.shown_from() == Some(Position::FIRST);
+        let reason = if is_complete { GapReason::UnknownId } else { GapReason::Evicted };
+        self.gap(reason, self.oldest())
     }
 
     /// The fork at which the event with a publisher's id was lost.

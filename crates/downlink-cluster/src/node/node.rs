@@ -459,6 +459,9 @@ impl<L: FedLog> Node<L> {
 
     /// Opens the journal again. The answers to earlier requests may never come.
     fn reopen(&mut self, now: Timestamp) {
+        if matches!(self.phase, Phase::Opening { .. }) {
+            return;
+        }
         let retry_at = Some(now.after(RETRY_EVERY));
         self.phase = Phase::Opening { retry_at };
         self.bounds_asked = None;
@@ -516,9 +519,17 @@ impl<L: FedLog> Node<L> {
         self.is_caught_up = false;
         self.forks.clear();
         self.snapshot_at = now;
-        self.return_to_queue(|_| true);
-        self.plan_again(|_| true);
+        self.give_up_all();
         self.rebuild();
+    }
+
+    /// Answers all publishers. A node that begins anew cannot know what became of their events, and
+    /// cannot plan them again.
+    fn give_up_all(&mut self) {
+        let sent = self.outbox.take_dead(|_| true).into_iter();
+        self.answers.extend(sent.map(|waiting| (waiting.id, Answer::OutcomeUnknown)));
+        let queued = std::mem::take(&mut self.outbox.queue).into_iter();
+        self.answers.extend(queued.map(|waiting| (waiting.id, waiting.unavailable())));
     }
 
     /// Reads the next entry of the journal.
@@ -628,9 +639,11 @@ impl<L: FedLog> Node<L> {
                 Err(_) => sent.into_publishes().for_each(|waiting| self.plan(waiting)),
             },
             Origin::Clone => {
-                self.totals.clones += 1;
-                self.outbox.rename();
-                self.requests.push_back(Request::Writer);
+                if self.outbox.writer == Some(entry.name.writer) {
+                    self.totals.clones += 1;
+                    self.outbox.rename();
+                    self.requests.push_back(Request::Writer);
+                }
                 // The other entry has the same name, so this node's entry will be void.
                 self.return_to_queue(|sent| sent.name == entry.name);
             }
@@ -649,6 +662,9 @@ impl<L: FedLog> Node<L> {
             let count = waiting.repeats.iter().filter(|repeat| repeat.is_none()).count();
             let offsets = (index..index + count).map(|index| base.offset(position, index));
             index += count;
+            if waiting.is_answered {
+                continue;
+            }
             if *kept {
                 let offsets = waiting.offsets(offsets);
                 self.answers.push_back((waiting.id, Answer::Applied { offsets }));
@@ -880,7 +896,8 @@ impl<L: FedLog> Node<L> {
             Phase::Comparing { read_at, .. } => *read_at,
             Phase::Empty | Phase::Anchoring { .. } | Phase::Following { .. } => None,
         };
-        let outbox = self.outbox.timeout();
+        let is_open = matches!(self.phase, Phase::Following { .. } | Phase::Comparing { .. });
+        let outbox = self.outbox.timeout(is_open);
         phase.into_iter().chain(outbox).fold(self.heartbeat_at, Timestamp::min)
     }
 
@@ -898,7 +915,8 @@ impl<L: FedLog> Node<L> {
             _ => {}
         }
         self.answer_overdue(now);
-        for sent in &mut self.outbox.in_flight {
+        let is_open = matches!(self.phase, Phase::Following { .. } | Phase::Comparing { .. });
+        for sent in self.outbox.in_flight.iter_mut().filter(|_| is_open) {
             if sent.retry_at.is_some_and(|at| at <= now) {
                 sent.retry_at = None;
                 let (name, bytes) = (sent.name, sent.bytes.clone());
@@ -913,14 +931,11 @@ impl<L: FedLog> Node<L> {
     }
 
     fn answer_overdue(&mut self, now: Timestamp) {
-        let (queued, sent) = self.outbox.take_overdue(now);
-        for waiting in queued {
-            let appended = !waiting.replaces.is_empty();
-            self.answers.push_back((waiting.id, Answer::Unavailable { appended }));
+        for waiting in self.outbox.take_overdue(now) {
+            self.answers.push_back((waiting.id, waiting.unavailable()));
         }
-        for waiting in sent {
-            self.answers.push_back((waiting.id, Answer::OutcomeUnknown));
-        }
+        let given_up = self.outbox.give_up(now);
+        self.answers.extend(given_up.into_iter().map(|id| (id, Answer::OutcomeUnknown)));
     }
 
     /// The regular work: the heartbeat with everything that has to be announced, and the checks.
@@ -1064,7 +1079,7 @@ fn anchor_of(
     times: &VecDeque<Timestamp>,
 ) -> Option<Anchor> {
     let Entry { seen, seen_mark, .. } = *entry;
-    if seen == Position::ORIGIN && position == Position::FIRST && seen_mark == Mark::ORIGIN {
+    if seen == Position::ORIGIN && first == Position::FIRST && seen_mark == Mark::ORIGIN {
         return Some(Anchor::ORIGIN);
     }
     let at = usize::try_from(seen.get().checked_sub(first.get())?).ok()?;

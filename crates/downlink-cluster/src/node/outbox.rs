@@ -11,7 +11,7 @@ use downlink_log::{Offset, Timestamp};
 use crate::{
     entry::{EntryName, Group, Record, WriterId},
     mark::Digest,
-    node::publish::PublishId,
+    node::publish::{Answer, PublishId},
     position::{ENTRY_EVENTS_MAX, Position},
     wire::{ENTRY_ADDRESSES_MAX, REPLACES_MAX, group_bytes},
 };
@@ -41,6 +41,8 @@ pub(crate) struct Waiting {
     pub(crate) planned_at: Position,
     /// The entries in which the events were appended before.
     pub(crate) replaces: Vec<EntryName>,
+    /// Whether the publisher has its answer, although the events are on their way.
+    pub(crate) is_answered: bool,
     bytes: usize,
 }
 
@@ -62,6 +64,7 @@ impl Waiting {
             repeats: Vec::new(),
             planned_at: Position::ORIGIN,
             replaces: Vec::new(),
+            is_answered: false,
             bytes,
         }
     }
@@ -69,6 +72,11 @@ impl Waiting {
     /// Whether the publish fits into an entry of this size.
     pub(crate) fn fits(&self, bytes_max: usize) -> bool {
         Room::new(bytes_max).take(self)
+    }
+
+    /// The answer if the events are not appended again.
+    pub(crate) fn unavailable(&self) -> Answer {
+        Answer::Unavailable { appended: !self.replaces.is_empty() }
     }
 
     fn addresses(&self) -> usize {
@@ -259,29 +267,34 @@ impl Outbox {
         dead.into_iter().flat_map(InFlight::into_publishes).collect()
     }
 
-    /// Removes the publishes whose time is over: first those from the queue, then those on their
-    /// way.
-    pub(crate) fn take_overdue(&mut self, now: Timestamp) -> (Vec<Waiting>, Vec<Waiting>) {
-        let is_overdue = |waiting: &Waiting| waiting.deadline <= now;
+    /// Takes the publishes from the queue whose time is over.
+    pub(crate) fn take_overdue(&mut self, now: Timestamp) -> Vec<Waiting> {
         let queue = std::mem::take(&mut self.queue);
-        let (queued, kept): (Vec<_>, Vec<_>) = queue.into_iter().partition(is_overdue);
+        let (overdue, kept): (Vec<_>, Vec<_>) =
+            queue.into_iter().partition(|waiting| waiting.deadline <= now);
         self.queue = kept.into();
-        let mut sent = Vec::new();
-        for entry in &mut self.in_flight {
-            let (overdue, kept): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut entry.publishes).into_iter().partition(is_overdue);
-            entry.publishes = kept;
-            sent.extend(overdue);
-        }
-        self.in_flight.retain(|entry| !entry.publishes.is_empty());
-        (queued, sent)
+        overdue
     }
 
-    /// The next time at which something is due.
-    pub(crate) fn timeout(&self) -> Option<Timestamp> {
+    /// Gives up the publishes on their way whose time is over, and returns their numbers.
+    pub(crate) fn give_up(&mut self, now: Timestamp) -> Vec<PublishId> {
+        let mut given_up = Vec::new();
+        for waiting in self.in_flight.iter_mut().flat_map(|entry| &mut entry.publishes) {
+            if !waiting.is_answered && waiting.deadline <= now {
+                waiting.is_answered = true;
+                given_up.push(waiting.id);
+            }
+        }
+        self.in_flight.retain(|entry| entry.publishes.iter().any(|waiting| !waiting.is_answered));
+        given_up
+    }
+
+    /// The next time at which something is due. Entries are repeated only while the journal is open.
+    pub(crate) fn timeout(&self, is_open: bool) -> Option<Timestamp> {
         let queued = self.queue.iter().map(|waiting| waiting.deadline);
         let sent = self.in_flight.iter().flat_map(|entry| &entry.publishes);
-        let retries = self.in_flight.iter().filter_map(|entry| entry.retry_at);
+        let sent = sent.filter(|waiting| !waiting.is_answered);
+        let retries = self.in_flight.iter().filter_map(|entry| entry.retry_at.filter(|_| is_open));
         queued.chain(sent.map(|waiting| waiting.deadline)).chain(retries).min()
     }
 
@@ -292,10 +305,10 @@ impl Outbox {
 }
 
 impl InFlight {
-    /// The publishes, to be planned again.
+    /// The publishes without an answer, to be planned again.
     pub(crate) fn into_publishes(self) -> impl Iterator<Item = Waiting> {
         let name = self.name;
-        self.publishes.into_iter().map(move |mut waiting| {
+        self.publishes.into_iter().filter(|waiting| !waiting.is_answered).map(move |mut waiting| {
             waiting.replaces.push(name);
             waiting
         })

@@ -142,6 +142,7 @@ impl Engine {
         self.entries.clear();
         self.truth.clear();
         self.names.clear();
+        self.deliveries.clear();
         self.last = 0;
         self.replace();
     }

@@ -22,6 +22,7 @@ enum Attempt {
     Answered(Answer),
 }
 
+#[derive(Debug)]
 struct Published {
     publish: Publish,
     serials: Vec<u64>,
@@ -30,6 +31,7 @@ struct Published {
     first_at: u64,
     repeat_at: Option<u64>,
     attempts: Vec<Attempt>,
+    log: Vec<(u64, usize, String)>,
 }
 
 pub(crate) struct Publishers {
@@ -93,6 +95,7 @@ impl Publishers {
             first_at: world.now,
             repeat_at,
             attempts: Vec::new(),
+            log: Vec::new(),
         });
         self.attempt(self.published.len() - 1, world);
     }
@@ -106,6 +109,7 @@ impl Publishers {
         };
         if let Some(id) = world.publish(node, published.publish.clone()) {
             published.attempts.push(Attempt::Open);
+            published.log.push((world.now - 1_000_000, node, "try".into()));
             self.open.insert((node, id), (at, published.attempts.len() - 1));
         }
     }
@@ -114,11 +118,19 @@ impl Publishers {
         let Some((at, attempt)) = self.open.remove(&(node, id)) else { return };
         let published = &mut self.published[at];
         let is_clear = !matches!(answer, Answer::OutcomeUnknown | Answer::Unavailable { .. });
+        published.log.push((now - 1_000_000, node, format!("{answer:?}")));
         published.attempts[attempt] = Attempt::Answered(answer);
         let is_young = now < published.first_at + REPEATS_FOR - 3_000;
         if !is_clear && published.is_repeatable && is_young {
             published.repeat_at = Some(now + self.rng.u64(100..3_000));
         }
+    }
+
+    /// Whether the process can be cloned. A clone has the same events on their way. Only events with
+    /// a key or an id are recognised if both processes append them again.
+    pub(crate) fn can_clone(&self, node: usize) -> bool {
+        let open = self.open.iter().filter(|((at, _), _)| *at == node);
+        { open }.all(|(_, (at, _))| self.published[*at].is_repeatable)
     }
 
     /// A node has stopped: its publishers get no answers, and repeat at another node.
@@ -145,13 +157,15 @@ impl Publishers {
         for published in &self.published {
             let counts: Vec<usize> = published.serials.iter().map(|s| of(s).len()).collect();
             let serial = published.serials[0];
+            let dump = || if std::env::var("DBG").is_ok() { eprintln!("{published:#?} {:?}", published.serials.iter().map(|s| of(s)).collect::<Vec<_>>()) };
+            if counts.iter().any(|c| *c > 1) { dump(); }
             if let Some(at) = counts.iter().position(|count| *count > 1) {
                 return Err(Violation::AppliedTwice { serial: published.serials[at] });
             }
             if counts.iter().any(|count| *count != counts[0]) {
                 return Err(Violation::GroupTorn { serial });
             }
-            published.check(&of, counts[0], plan)?;
+            published.check(&of, counts[0], plan).inspect_err(|_| dump())?;
         }
         if plan.may_lose() { Ok(()) } else { self.check_streams(of) }
     }
@@ -160,6 +174,13 @@ impl Publishers {
         let mut last: HashMap<u64, u64> = HashMap::new();
         for published in &self.published {
             let Some(stream) = published.publish.stream else { continue };
+            // A stream ends at the first event with an unknown outcome.
+            let is_applied = |attempt: &Attempt| {
+                matches!(attempt, Attempt::Answered(Answer::Applied { .. }))
+            };
+            if !published.attempts.iter().any(is_applied) {
+                continue;
+            }
             for serial in &published.serials {
                 let Some(offset) = of(serial).first() else { continue };
                 if last.insert(stream, *offset).is_some_and(|before| before > *offset) {
