@@ -295,6 +295,12 @@ impl Journal for SimulatedJournal {
             let delivery = Delivery { due: arrives, name, bytes: bytes.clone(), call: Some(call) };
             engine.deliveries.push(delivery);
         }
+        if engine.is_cut_off(node) && opened == Some(engine.id) && engine.rng.bool() {
+            // The client of the engine keeps the entry, and sends it when it is connected again.
+            let due = engine.cut_off_until[node] + engine.delay();
+            engine.happened.late += 1;
+            engine.deliveries.push(Delivery { due, name, bytes: bytes.clone(), call: None });
+        }
         if is_reachable && engine.chance(rates.repeated) {
             let due = arrives + engine.rng.u64(0..=rates.late_max);
             engine.deliveries.push(Delivery { due, name, bytes, call: None });

@@ -80,7 +80,7 @@ impl Plan {
             lost_acknowledgement: rng.u32(0..100),
             lost_append: rng.u32(0..50),
             repeated: rng.u32(0..80),
-            late: if slow { 450 } else { rng.u32(0..80) },
+            late: if slow { 200 } else { rng.u32(0..80) },
             late_max: rng.u64(3_000..if slow { 14_500 } else { 25_000 }),
             tail_pause: rng.u32(0..20),
         };
@@ -141,10 +141,19 @@ impl Plan {
                 _ => (at, Fault::NewIdentity),
             }),
             Kind::Middle => {
-                for at in [at / 2 + 8_000, at / 2 + 26_000] {
+                for at in [at / 3 + 8_000, at / 3 + 36_000] {
                     let node = rng.usize(0..3);
                     self.faults.push((at, Fault::Purge { kept: rng.u64(3..12) }));
                     self.faults.push((at + 50, Fault::LoseCache { node }));
+                    // The same event is on its way from both other nodes when this node begins to
+                    // decide.
+                    let (first, second) = ((node + 1) % 3, (node + 2) % 3);
+                    let at = at + rng.u64(0..6_000);
+                    let millis = rng.u64(10_000..14_000);
+                    self.faults.push((at - 2_000, Fault::CutOff { node: first, millis }));
+                    let at = at + rng.u64(4_000..9_000);
+                    let millis = rng.u64(7_000..13_000);
+                    self.faults.push((at, Fault::CutOff { node: second, millis }));
                 }
             }
         }

@@ -49,13 +49,18 @@ impl Publishers {
 
     /// Publishes, and repeats what is due.
     pub(crate) fn step(&mut self, world: &mut World) {
-        if self.rng.u8(0..100) < 14 {
+        let is_slow = world.plan.kind == Kind::Middle;
+        if self.rng.u8(0..100) < if is_slow { 24 } else { 14 } {
             self.make(world);
         }
         for at in 0..self.published.len() {
             let published = &mut self.published[at];
             if published.repeat_at.is_some_and(|due| due <= world.now) {
                 published.repeat_at = None;
+                let until = published.first_at + REPEATS_FOR - 3_000;
+                if is_slow && world.now < until && self.rng.bool() {
+                    published.repeat_at = Some(self.rng.u64(world.now..until));
+                }
                 self.attempt(at, world);
             }
         }
@@ -70,7 +75,12 @@ impl Publishers {
         let serials: Vec<u64> = (self.next_serial..).take(count).collect();
         self.next_serial += count as u64;
         let mut record = |serial: &u64| {
-            let topic = Topic::new(&format!("topic/{}", rng.u8(0..6))).unwrap();
+            // A topic of a stream is never finished: the events that follow would be refused.
+            let topic = match stream {
+                Some(stream) => format!("stream/{stream}"),
+                None => format!("topic/{}", rng.u8(0..6)),
+            };
+            let topic = Topic::new(&topic).unwrap();
             let key = IdempotencyKey { credential: "p".into(), key: serial.to_string().into() };
             Record {
                 at: world.time(),
@@ -184,6 +194,7 @@ impl Publishers {
             for serial in &published.serials {
                 let Some(offset) = of(serial).first() else { continue };
                 if last.insert(stream, *offset).is_some_and(|before| before > *offset) {
+                    if std::env::var("DBG").is_ok() { for p in self.published.iter().filter(|p| p.publish.stream == Some(stream)) { eprintln!("{:?} {:?} {:?}", p.serials, p.log, p.serials.iter().map(|s| of(s)).collect::<Vec<_>>()); } }
                     return Err(Violation::StreamReordered { serial: *serial });
                 }
             }
