@@ -1,7 +1,9 @@
 //! Compares the history of a node with that of the engine, and finds the last common position.
 //!
-//! The comparison begins at the end of the node's history and goes back in growing ranges, because
-//! most losses are short.
+//! The comparison begins at the end of the node's history and goes back, because most losses are
+//! short. It goes back to a given position even if the newest entries are equal: if a tail waited
+//! above the end of the journal when the journal lost its end, the node has the newest entries, and
+//! not the ones before.
 
 use std::{ops::Range, time::Duration};
 
@@ -15,12 +17,8 @@ use crate::{
     rules::Rules,
 };
 
-/// The number of entries in the first range.
-const FIRST_RANGE: u64 = 64;
-/// The factor from one range to the next. Three further ranges cover a full window.
-const RANGE_FACTOR: u64 = 8;
-/// The maximum number of entries in a range, so that an answer stays small.
-const RANGE_MAX: u64 = 4_096;
+/// The number of entries that are read together, so that an answer stays small.
+const RANGE: u64 = 64;
 /// The time for which the journal has to stay shorter than the history of the node before the node
 /// believes that entries are lost. A replica of the engine may be behind for some seconds.
 pub(crate) const SHORT_FOR: Duration = Duration::from_secs(10);
@@ -31,7 +29,10 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Comparison {
     range: Range<Position>,
-    entries: u64,
+    /// The lowest position to compare.
+    depth: Position,
+    /// Whether an entry after the range differs.
+    differs_above: bool,
     /// Since when the journal is known to be shorter than the history of the node.
     short_since: Option<Timestamp>,
 }
@@ -50,11 +51,11 @@ pub(crate) enum Outcome {
 }
 
 impl Comparison {
-    /// Begins at the end of `chain`. `short_since` is the time since when the journal is known to
-    /// be too short.
-    pub(crate) fn new(chain: &Chain, short_since: Option<Timestamp>) -> Self {
+    /// Begins at the end of `chain` and goes back to `depth`. `short_since` is the time since when
+    /// the journal is known to be too short.
+    pub(crate) fn new(chain: &Chain, depth: Position, short_since: Option<Timestamp>) -> Self {
         let end = chain.last().next();
-        let mut comparison = Self { range: end..end, entries: FIRST_RANGE, short_since };
+        let mut comparison = Self { range: end..end, depth, differs_above: false, short_since };
         comparison.set_range(chain, end);
         comparison
     }
@@ -65,7 +66,7 @@ impl Comparison {
     }
 
     fn set_range(&mut self, chain: &Chain, until: Position) {
-        let from = Position::new(until.get().saturating_sub(self.entries));
+        let from = Position::new(until.get().saturating_sub(RANGE));
         self.range = from.max(chain.first().next())..until;
     }
 
@@ -77,8 +78,9 @@ impl Comparison {
         entries: &[RawEntry],
         bounds: Bounds,
     ) -> Outcome {
-        let Range { start, end } = self.range;
+        let start = self.range.start;
         if bounds.last < start && bounds.last < chain.last() {
+            self.differs_above = true;
             return self.go_back(now, chain, bounds.last.next());
         }
         // Retention may have removed the first entries of the range.
@@ -98,8 +100,10 @@ impl Comparison {
             Some(common) if bounds.last < chain.last() && common == bounds.last => {
                 self.short(now, common)
             }
-            // The entry after an earlier range is known to differ.
-            common if end <= chain.last() => self.differs(now, chain, common, start),
+            common if self.differs_above => self.differs(now, chain, common, start),
+            _ if start > self.depth && start > bounds.first && start > chain.first().next() => {
+                self.go_back(now, chain, start)
+            }
             _ => Outcome::Equal,
         }
     }
@@ -115,7 +119,10 @@ impl Comparison {
     ) -> Outcome {
         match common {
             Some(common) => Outcome::Fork(common),
-            None => self.go_back(now, chain, start),
+            None => {
+                self.differs_above = true;
+                self.go_back(now, chain, start)
+            }
         }
     }
 
@@ -125,7 +132,6 @@ impl Comparison {
         if until <= chain.first().next() {
             return Outcome::NothingInCommon;
         }
-        self.entries = (self.entries * RANGE_FACTOR).min(RANGE_MAX);
         self.set_range(chain, until);
         Outcome::ReadAt(now)
     }

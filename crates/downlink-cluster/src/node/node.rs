@@ -73,6 +73,23 @@ impl NodeSettings {
     }
 }
 
+/// The minimum time between two comparisons of the newest entries.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// The minimum time between two comparisons of the whole history. A writer that is wrong must not
+/// keep all nodes busy.
+const COMPARE_ALL_EVERY: Duration = Duration::from_secs(30);
+
+/// The sign that the history of the node and the journal differ.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Suspicion {
+    /// The journal has another entry at a position of the history, so the window cannot go on.
+    EntryDiffers,
+    /// The entry at this position may be another one.
+    At(Position),
+    /// Another writer has seen another history. The difference may be anywhere.
+    OtherWriter,
+}
+
 /// A request to the journal. The answer goes to the method with the same name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -187,11 +204,13 @@ pub struct Node<L> {
     bounds: Option<(Timestamp, Bounds)>,
     /// When the question that has no answer yet was asked.
     bounds_asked: Option<Timestamp>,
-    /// Since when the journal is shorter than the history.
-    short_since: Option<Timestamp>,
+    /// Since when the journal is shorter than the history, and its lowest end since then.
+    short: Option<(Timestamp, Position)>,
     /// Since when the tail is behind an acknowledged entry.
     stalled_since: Option<Timestamp>,
     compared_at: Option<Timestamp>,
+    /// When the node has last compared its whole history.
+    compared_all_at: Option<Timestamp>,
     totals: NodeTotals,
 }
 
@@ -224,9 +243,10 @@ impl<L: FedLog> Node<L> {
             forks: Vec::new(),
             bounds: None,
             bounds_asked: None,
-            short_since: None,
+            short: None,
             stalled_since: None,
             compared_at: None,
+            compared_all_at: None,
             totals: NodeTotals::default(),
         }
     }
@@ -548,7 +568,7 @@ impl<L: FedLog> Node<L> {
             let mark =
                 before.map(|mark| mark.next(key, key.digest(&raw.bytes), raw.time, rules));
             return match mark.is_some() && mark != history.chain.mark(raw.position) {
-                true => self.compare(now, false),
+                true => self.compare(now, Suspicion::EntryDiffers),
                 false => {}
             };
         }
@@ -559,7 +579,7 @@ impl<L: FedLog> Node<L> {
             history.chain.push(verdict.mark, raw.time, &self.settings.rules);
             self.apply(now, raw, &decoded, digest, verdict);
         } else if history.chain.mark(raw.position) != Some(verdict.mark) {
-            return self.compare(now, false);
+            return self.compare(now, Suspicion::EntryDiffers);
         }
         self.note_progress();
     }
@@ -649,8 +669,8 @@ impl<L: FedLog> Node<L> {
             }
         }
         self.expire();
-        if self.outbox.take_displaced(now, position) {
-            self.compare(now, true);
+        if let Some(at) = self.outbox.take_displaced(now, position) {
+            self.compare(now, Suspicion::At(at));
         }
     }
 
@@ -736,28 +756,39 @@ impl<L: FedLog> Node<L> {
         match verdict.groups {
             Err(Void::OtherHistory) if !is_shown => self.look_for_anchor(now, position),
             Err(Void::OtherHistory | Void::SeenAhead) if is_other && is_shown => {
-                self.compare(now, true);
+                self.compare(now, Suspicion::OtherWriter);
             }
             _ => {}
         }
     }
 
-    /// Compares the history with the journal. `is_window_right` says whether the node can go on
-    /// with its window if both are equal.
-    fn compare(&mut self, now: Timestamp, is_window_right: bool) {
-        let is_recent = self.compared_at.is_some_and(|at| now < at.after(Duration::from_secs(1)));
+    /// Compares the history with the journal, after a sign that they differ.
+    fn compare(&mut self, now: Timestamp, suspicion: Suspicion) {
         let Some(history) = &self.history else { return };
-        if matches!(self.phase, Phase::Comparing { .. }) || (is_window_right && is_recent) {
+        let is_recent = |at: Option<Timestamp>, span| at.is_some_and(|at| now < at.after(span));
+        let last = history.chain.last();
+        let (is_window_right, depth) = match suspicion {
+            Suspicion::EntryDiffers => (false, last),
+            Suspicion::At(position) => (true, position),
+            Suspicion::OtherWriter => (true, history.chain.first()),
+        };
+        let is_too_soon = match suspicion {
+            Suspicion::EntryDiffers => false,
+            Suspicion::At(_) => is_recent(self.compared_at, COMPARE_EVERY),
+            Suspicion::OtherWriter => is_recent(self.compared_all_at, COMPARE_ALL_EVERY),
+        };
+        let Phase::Following { window } = &self.phase else { return };
+        if is_too_soon {
             return;
         }
-        let comparison = Comparison::new(&history.chain, self.short_since);
+        if suspicion == Suspicion::OtherWriter {
+            self.compared_all_at = Some(now);
+        }
+        let window = Some(window.clone()).filter(|_| is_window_right);
+        let short_since = self.short.map(|(since, _)| since);
+        let comparison = Comparison::new(&history.chain, depth, short_since);
         self.totals.comparisons += 1;
         self.requests.push_back(Request::Read { range: comparison.range() });
-        let phase = Phase::Opening { retry_at: None };
-        let window = match std::mem::replace(&mut self.phase, phase) {
-            Phase::Following { window } => Some(window).filter(|_| is_window_right),
-            _ => None,
-        };
         self.phase = Phase::Comparing { comparison, window, read_at: None };
     }
 
@@ -819,7 +850,7 @@ impl<L: FedLog> Node<L> {
         self.forks.push(Fork { at: fork, until, ids });
         self.goal = bounds.last;
         self.is_caught_up = false;
-        self.short_since = None;
+        self.short = None;
         self.compared_at = Some(now);
         self.return_to_queue(|sent| sent.seen > fork);
         self.plan_again(|waiting| waiting.planned_at > fork);
@@ -839,8 +870,8 @@ impl<L: FedLog> Node<L> {
                 self.engine_answers = true;
                 self.outbox.handle_acknowledged(name, position);
                 let last = self.history.as_ref().map(|history| history.chain.last());
-                if self.outbox.take_displaced(now, last.unwrap_or_default()) {
-                    self.compare(now, true);
+                if let Some(at) = self.outbox.take_displaced(now, last.unwrap_or_default()) {
+                    self.compare(now, Suspicion::At(at));
                 }
             }
             Err(JournalError::Refused) => {
@@ -875,17 +906,16 @@ impl<L: FedLog> Node<L> {
             return;
         }
         let Some(history) = &self.history else { return };
-        if bounds.last >= history.chain.last() {
-            self.short_since = None;
-            return;
-        }
-        let since = *self.short_since.get_or_insert(asked);
-        if now >= since.after(SHORT_FOR) {
-            let is_complete = matches!(&self.phase, Phase::Following { window }
-                if window.last() == history.chain.last());
-            if matches!(self.phase, Phase::Following { .. }) {
-                self.compare(now, is_complete);
+        if bounds.last < history.chain.last() {
+            let (since, lowest) = self.short.unwrap_or((asked, bounds.last));
+            self.short = Some((since, lowest.min(bounds.last)));
+            if now >= since.after(SHORT_FOR) {
+                self.compare(now, Suspicion::At(bounds.last));
             }
+        } else if let Some((_, lowest)) = self.short.take() {
+            // The journal was shorter for a moment. Other entries may have taken the places of
+            // entries that it has lost.
+            self.compare(now, Suspicion::At(lowest.next()));
         }
     }
 

@@ -197,6 +197,9 @@ impl Outbox {
         while let Some(waiting) = self.queue.pop_front() {
             let is_held = waiting.stream.is_some_and(|stream| held.contains(&stream));
             if !is_held && room.take(&waiting) {
+                // A copy of an earlier entry may cause these events to be dropped, and then the
+                // later events of the stream would be applied first.
+                held.extend(waiting.stream.filter(|_| !waiting.replaces.is_empty()));
                 batch.push(waiting);
             } else {
                 held.extend(waiting.stream);
@@ -237,20 +240,18 @@ impl Outbox {
         }
     }
 
-    /// Whether an entry was acknowledged at a position up to `last` where the tail has delivered
-    /// another entry. Each such entry is reported once, and is appended again.
-    pub(crate) fn take_displaced(&mut self, now: Timestamp, last: Position) -> bool {
-        let is_displaced =
-            |sent: &&mut Sent| !sent.is_delivered && sent.acknowledged.is_some_and(|at| at <= last);
-        let mut found = false;
-        for sent in self.sent.iter_mut().filter(is_displaced) {
-            sent.acknowledged = None;
-            found = true;
+    /// The lowest position up to `last` at which an own entry was acknowledged and the tail has
+    /// delivered another entry. Each such entry is reported once, and is appended again.
+    pub(crate) fn take_displaced(&mut self, now: Timestamp, last: Position) -> Option<Position> {
+        let mut lowest: Option<Position> = None;
+        for sent in self.sent.iter_mut().filter(|sent| !sent.is_delivered) {
+            let Some(at) = sent.acknowledged.take_if(|at| *at <= last) else { continue };
+            lowest = Some(lowest.map_or(at, |lowest| lowest.min(at)));
             for entry in self.in_flight.iter_mut().filter(|entry| entry.name == sent.name) {
                 entry.retry_at = Some(now.after(RETRY_EVERY));
             }
         }
-        found
+        lowest
     }
 
     /// The highest acknowledged position of an entry that the tail has not delivered.

@@ -90,6 +90,11 @@ impl Plan {
         if kind != Kind::Network {
             plan.add_small(&mut rng);
         }
+        if plan.may_lose() && kind != Kind::Hole {
+            // All nodes may have kept what the engine has lost. A node that begins shows them that
+            // their histories are not that of the journal.
+            plan.faults.push((QUIET_FROM + 1_000, Fault::LoseCache { node: rng.usize(0..3) }));
+        }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
     }

@@ -19,7 +19,8 @@ const REPEATS_FOR: u64 = 15_000;
 #[derive(Clone, Debug)]
 enum Attempt {
     Open,
-    Answered(Answer),
+    /// The answer, and whether it came at once, before the events could be in an entry.
+    Answered(Answer, bool),
 }
 
 #[derive(Debug)]
@@ -29,6 +30,9 @@ struct Published {
     /// Whether a repeat is recognised.
     is_repeatable: bool,
     first_at: u64,
+    /// When each attempt was made.
+    tried_at: Vec<u64>,
+    is_cloned: bool,
     repeat_at: Option<u64>,
     attempts: Vec<Attempt>,
     log: Vec<(u64, usize, String)>,
@@ -103,6 +107,8 @@ impl Publishers {
             serials,
             is_repeatable,
             first_at: world.now,
+            tried_at: Vec::new(),
+            is_cloned: false,
             repeat_at,
             attempts: Vec::new(),
             log: Vec::new(),
@@ -119,6 +125,7 @@ impl Publishers {
         };
         if let Some(id) = world.publish(node, published.publish.clone()) {
             published.attempts.push(Attempt::Open);
+            published.tried_at.push(world.now);
             published.log.push((world.now - 1_000_000, node, "try".into()));
             self.open.insert((node, id), (at, published.attempts.len() - 1));
         }
@@ -129,7 +136,8 @@ impl Publishers {
         let published = &mut self.published[at];
         let is_clear = !matches!(answer, Answer::OutcomeUnknown | Answer::Unavailable { .. });
         published.log.push((now - 1_000_000, node, format!("{answer:?}")));
-        published.attempts[attempt] = Attempt::Answered(answer);
+        let is_at_once = published.tried_at[attempt] + 50 >= now;
+        published.attempts[attempt] = Attempt::Answered(answer, is_at_once);
         let is_young = now < published.first_at + REPEATS_FOR - 3_000;
         if !is_clear && published.is_repeatable && is_young {
             published.repeat_at = Some(now + self.rng.u64(100..3_000));
@@ -139,8 +147,17 @@ impl Publishers {
     /// Whether the process can be cloned. A clone has the same events on their way. Only events with
     /// a key or an id are recognised if both processes append them again.
     pub(crate) fn can_clone(&self, node: usize) -> bool {
-        let open = self.open.iter().filter(|((at, _), _)| *at == node);
-        { open }.all(|(_, (at, _))| self.published[*at].is_repeatable)
+        self.open_at(node).all(|at| self.published[at].is_repeatable)
+    }
+
+    /// A process was cloned: the clone may apply what the process refuses.
+    pub(crate) fn handle_cloned(&mut self, node: usize) {
+        let open: Vec<usize> = self.open_at(node).collect();
+        open.into_iter().for_each(|at| self.published[at].is_cloned = true);
+    }
+
+    fn open_at(&self, node: usize) -> impl Iterator<Item = usize> {
+        self.open.iter().filter(move |((at, _), _)| *at == node).map(|(_, (at, _))| *at)
     }
 
     /// A node has stopped: its publishers get no answers, and repeat at another node.
@@ -175,7 +192,7 @@ impl Publishers {
             if counts.iter().any(|count| *count != counts[0]) {
                 return Err(Violation::GroupTorn { serial });
             }
-            published.check(&of, counts[0], plan).inspect_err(|_| dump())?;
+            published.check(&of, counts[0], plan, history.from).inspect_err(|_| dump())?;
         }
         if plan.may_lose() { Ok(()) } else { self.check_streams(of) }
     }
@@ -186,7 +203,7 @@ impl Publishers {
             let Some(stream) = published.publish.stream else { continue };
             // A stream ends at the first event with an unknown outcome.
             let is_applied = |attempt: &Attempt| {
-                matches!(attempt, Attempt::Answered(Answer::Applied { .. }))
+                matches!(attempt, Attempt::Answered(Answer::Applied { .. }, _))
             };
             if !published.attempts.iter().any(is_applied) {
                 continue;
@@ -209,28 +226,31 @@ impl Published {
         of: &impl Fn(&u64) -> &'a [u64],
         count: usize,
         plan: &Plan,
+        known_from: u64,
     ) -> Result<(), Violation> {
         let serial = self.serials[0];
-        let mut may_be_applied = self.attempts.is_empty() && count == 0;
+        let mut may_be_applied = self.is_cloned;
         for attempt in &self.attempts {
             match attempt {
-                Attempt::Answered(Answer::Applied { offsets }) if !plan.may_lose() => {
+                Attempt::Answered(Answer::Applied { offsets }, _) if !plan.may_lose() => {
                     may_be_applied = true;
                     let is_there = |(serial, offset): (&u64, &Offset)| {
-                        of(serial).contains(&offset.get())
+                        offset.get() < known_from || of(serial).contains(&offset.get())
                     };
                     if !self.serials.iter().zip(offsets).all(is_there) {
                         return Err(Violation::AcknowledgedButMissing { serial });
                     }
                 }
                 // A loss of the engine can bring an entry back that was believed dead.
-                Attempt::Answered(Answer::Unavailable { appended: true }) => {
+                Attempt::Answered(Answer::Unavailable { appended: true }, _)
+                | Attempt::Answered(Answer::Refused(_), false) => {
                     may_be_applied |= plan.may_lose();
                 }
                 Attempt::Answered(
                     Answer::Unavailable { .. } | Answer::Refused(_) | Answer::TooLarge,
+                    _,
                 ) => {}
-                Attempt::Open | Attempt::Answered(_) => may_be_applied = true,
+                Attempt::Open | Attempt::Answered(..) => may_be_applied = true,
             }
         }
         if count > 0 && !may_be_applied {

@@ -120,6 +120,9 @@ impl World {
                     faults.insert(0, (at + STEP, fault));
                     break;
                 }
+                if let Fault::Clone { node } = fault {
+                    publishers.handle_cloned(node);
+                }
                 self.inject(fault);
                 self.note_stopped(&mut publishers);
             }
