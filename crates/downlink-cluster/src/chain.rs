@@ -8,11 +8,7 @@ use std::collections::VecDeque;
 use downlink_log::Timestamp;
 
 use crate::{
-    engine_clock::step,
-    mark::Mark,
-    position::Position,
-    rules::Rules,
-    window::window::Anchor,
+    engine_clock::step, mark::Mark, position::Position, rules::Rules, window::window::Anchor,
 };
 
 /// The maximum number of links. A link takes 24 bytes, so the chain takes at most 6 MiB. A node

@@ -17,7 +17,7 @@ use crate::{
     entry::{EntryName, WriterId},
     fed_log::FedLog,
     journal::{Bounds, Journal, JournalError, Opened, RawEntry, Tail},
-    node::node::{Node, Request},
+    node::{node::Node, request::Request},
     position::Position,
 };
 

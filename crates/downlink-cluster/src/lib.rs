@@ -62,17 +62,16 @@ pub use journal::{
 pub use mark::{HubKey, Mark};
 pub use node::{
     history::History,
-    node::{
-        BEHIND_MAX, HEARTBEAT_EVERY, Node, NodeSettings, NodeTotals, READER_WAITS_MAX, Request,
-        Resume, SNAPSHOT_EVERY,
-    },
+    node::{BEHIND_MAX, HEARTBEAT_EVERY, Node, READER_WAITS_MAX},
     publish::{ANSWER_WITHIN, Answer, Publish, PublishId},
+    request::{Request, Resume},
+    settings::{NodeSettings, NodeTotals, SNAPSHOT_EVERY},
 };
 pub use position::{Base, ENTRY_EVENTS_MAX, Position};
-pub use rules::Rules;
 #[cfg(feature = "mutants")]
 #[doc(hidden)]
 pub use rules::Mutant;
+pub use rules::Rules;
 pub use window::window::{Anchor, ENTRY_CLAIMS_MAX, Verdict, Void, Window};
 pub use wire::{DecodeError, EncodeError};
 

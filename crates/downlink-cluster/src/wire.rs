@@ -297,7 +297,8 @@ impl Entry {
         }
         let Head { hub, name, seen, seen_mark, groups, controls } = rest.take()?;
         let groups = rest.list("groups", groups, ENTRY_EVENTS_MAX, Input::group)?;
-        let controls = rest.list("control records", controls, ENTRY_CONTROLS_MAX, Input::control)?;
+        let controls =
+            rest.list("control records", controls, ENTRY_CONTROLS_MAX, Input::control)?;
         rest.end()?;
         Ok(Self { hub, name, seen, seen_mark, groups, controls })
     }

@@ -88,9 +88,9 @@ impl Comparison {
         let mut common = None;
         for entry in entries.iter().filter(|entry| entry.position >= start) {
             // Missing entries are holes. The entries on both sides can still be equal.
-            let mark = chain.mark(entry.position.previous()).map(|mark| {
-                mark.next(key, key.digest(&entry.bytes), entry.time, rules)
-            });
+            let mark = chain
+                .mark(entry.position.previous())
+                .map(|mark| mark.next(key, key.digest(&entry.bytes), entry.time, rules));
             if mark.is_none() || mark != chain.mark(entry.position) {
                 return self.differs(now, chain, common, start);
             }

@@ -1,13 +1,13 @@
 //! What a node knows of the hub's history: the chain of marks, the base, the forks. It decides
 //! where a reader continues.
 
-use downlink_log::{Cursor, Epoch, GapReason, Offset};
+use downlink_log::{Cursor, Epoch, GapReason, Offset, store::StoredEvent};
 
 use crate::{
     chain::Chain,
-    entry::{Fork, Snapshot},
+    entry::{Entry, Snapshot},
     forks::Forks,
-    journal::JournalId,
+    journal::{JournalId, RawEntry},
     mark::HubKey,
     position::{Base, Position},
     rules::{Mutant, Rules},
@@ -150,8 +150,27 @@ impl History {
         self.hub.forks.lost_id(id)
     }
 
-    pub(crate) fn add_fork(&mut self, fork: &Fork) {
-        self.hub.forks.add(fork);
+    /// The kept events of an entry.
+    pub(crate) fn events(
+        &self,
+        entry: &Entry,
+        kept: &[bool],
+        position: Position,
+    ) -> Vec<StoredEvent> {
+        let groups = entry.groups.iter().zip(kept);
+        let records = groups.flat_map(|(group, kept)| group.records.iter().map(move |r| (r, *kept)));
+        let events = records.enumerate().filter(|(_, (_, kept))| *kept);
+        let base = self.hub.base;
+        events.map(|(index, (record, _))| record.at_offset(base.offset(position, index))).collect()
+    }
+
+    /// Whether the journal has another entry than this history at the same position. False if the
+    /// history has no mark there.
+    pub(crate) fn differs(&self, raw: &RawEntry, rules: &Rules) -> bool {
+        let Some(before) = self.chain.mark(raw.position.previous()) else { return false };
+        let digest = self.hub.key.digest(&raw.bytes);
+        let mark = before.next(&self.hub.key, digest, raw.time, rules);
+        self.chain.mark(raw.position).is_some_and(|known| known != mark)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     entry::{EntryName, Group, Record, WriterId},
     mark::Digest,
     node::publish::{Answer, PublishId},
-    position::{ENTRY_EVENTS_MAX, Position},
+    position::{Base, ENTRY_EVENTS_MAX, Position},
     wire::{ENTRY_ADDRESSES_MAX, REPLACES_MAX, group_bytes},
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Waiting {
     /// The position at which the events were planned.
     pub(crate) planned_at: Position,
     /// The entries in which the events were appended before.
-    pub(crate) replaces: Vec<EntryName>,
+    pub(crate) attempts: Vec<Attempt>,
     /// Whether the publisher has its answer, although the events are on their way.
     pub(crate) is_answered: bool,
     bytes: usize,
@@ -63,7 +63,7 @@ impl Waiting {
             deadline,
             repeats: Vec::new(),
             planned_at: Position::ORIGIN,
-            replaces: Vec::new(),
+            attempts: Vec::new(),
             is_answered: false,
             bytes,
         }
@@ -76,7 +76,7 @@ impl Waiting {
 
     /// The answer if the events are not appended again.
     pub(crate) fn unavailable(&self) -> Answer {
-        Answer::Unavailable { appended: !self.replaces.is_empty() }
+        Answer::Unavailable { appended: !self.attempts.is_empty() }
     }
 
     fn addresses(&self) -> usize {
@@ -87,11 +87,26 @@ impl Waiting {
     pub(crate) fn group(&self) -> Group {
         let new = self.records.iter().zip(&self.repeats).filter(|(_, repeat)| repeat.is_none());
         let records = new.map(|(record, _)| record.clone()).collect();
-        Group { replaces: self.replaces.clone(), records }
+        Group { replaces: self.attempts.iter().map(|attempt| attempt.name).collect(), records }
     }
+}
 
-    /// The offsets of all events, if the new ones have these offsets.
-    pub(crate) fn offsets(&self, mut new: impl Iterator<Item = Offset>) -> Vec<Offset> {
+/// The place of a publish in an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    name: EntryName,
+    /// The index of its group.
+    group: usize,
+    /// The index of its first new event.
+    first: usize,
+    /// For each event, the earlier event that it repeats.
+    repeats: Vec<Option<Offset>>,
+}
+
+impl Attempt {
+    /// The offsets of all events, if the entry is at `position`.
+    pub(crate) fn offsets(&self, base: Base, position: Position) -> Vec<Offset> {
+        let mut new = (self.first..).map(|index| base.offset(position, index));
         self.repeats.iter().filter_map(|repeat| repeat.or_else(|| new.next())).collect()
     }
 }
@@ -199,7 +214,7 @@ impl Outbox {
             if !is_held && room.take(&waiting) {
                 // A copy of an earlier entry may cause these events to be dropped, and then the
                 // later events of the stream would be applied first.
-                held.extend(waiting.stream.filter(|_| !waiting.replaces.is_empty()));
+                held.extend(waiting.stream.filter(|_| !waiting.attempts.is_empty()));
                 batch.push(waiting);
             } else {
                 held.extend(waiting.stream);
@@ -222,6 +237,35 @@ impl Outbox {
         sent.is_delivered = true;
         let found = self.in_flight.iter().position(|entry| entry.name == name);
         found.map_or(Origin::Other, |at| Origin::Own(self.in_flight.remove(at)))
+    }
+
+    /// Takes the publishes that a copy of an earlier entry has applied, with their offsets. If such a
+    /// publish is on its way again, its new entry will be dropped.
+    pub(crate) fn take_applied(
+        &mut self,
+        name: EntryName,
+        kept: &[bool],
+        (base, position): (Base, Position),
+    ) -> Vec<(PublishId, Vec<Offset>)> {
+        let offsets = |waiting: &Waiting| {
+            let attempt = waiting.attempts.iter().find(|attempt| attempt.name == name)?;
+            kept.get(attempt.group)?.then(|| attempt.offsets(base, position))
+        };
+        let mut applied = Vec::new();
+        for waiting in self.in_flight.iter_mut().flat_map(|entry| &mut entry.publishes) {
+            if let Some(offsets) = offsets(waiting).filter(|_| !waiting.is_answered) {
+                waiting.is_answered = true;
+                applied.push((waiting.id, offsets));
+            }
+        }
+        self.queue.retain(|waiting| match offsets(waiting) {
+            Some(offsets) => {
+                applied.push((waiting.id, offsets));
+                false
+            }
+            None => true,
+        });
+        applied
     }
 
     /// Takes another writer, which is still to be given. Entries on their way keep their names.
@@ -268,13 +312,12 @@ impl Outbox {
         dead.into_iter().flat_map(InFlight::into_publishes).collect()
     }
 
-    /// Takes the publishes from the queue whose time is over.
-    pub(crate) fn take_overdue(&mut self, now: Timestamp) -> Vec<Waiting> {
-        let queue = std::mem::take(&mut self.queue);
-        let (overdue, kept): (Vec<_>, Vec<_>) =
-            queue.into_iter().partition(|waiting| waiting.deadline <= now);
+    /// Takes the publishes from the queue that satisfy `is_taken`.
+    pub(crate) fn take_queued(&mut self, is_taken: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.queue).into_iter().partition(is_taken);
         self.queue = kept.into();
-        overdue
+        taken
     }
 
     /// Gives up the publishes on their way whose time is over, and returns their numbers.
@@ -306,11 +349,21 @@ impl Outbox {
 }
 
 impl InFlight {
+    /// The publishes with their places in the entry.
+    pub(crate) fn into_attempts(self) -> impl Iterator<Item = (Waiting, Attempt)> {
+        let (name, mut next) = (self.name, 0);
+        self.publishes.into_iter().enumerate().map(move |(group, waiting)| {
+            let (first, repeats) = (next, waiting.repeats.clone());
+            next += repeats.iter().filter(|repeat| repeat.is_none()).count();
+            (waiting, Attempt { name, group, first, repeats })
+        })
+    }
+
     /// The publishes without an answer, to be planned again.
     pub(crate) fn into_publishes(self) -> impl Iterator<Item = Waiting> {
-        let name = self.name;
-        self.publishes.into_iter().filter(|waiting| !waiting.is_answered).map(move |mut waiting| {
-            waiting.replaces.push(name);
+        let publishes = self.into_attempts().filter(|(waiting, _)| !waiting.is_answered);
+        publishes.map(|(mut waiting, attempt)| {
+            waiting.attempts.push(attempt);
             waiting
         })
     }

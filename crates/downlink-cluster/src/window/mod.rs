@@ -2,5 +2,5 @@
 
 pub(crate) mod claims;
 pub(crate) mod table;
-#[allow(clippy::module_inception)]
+#[expect(clippy::module_inception, reason = "the file defines the type of this name")]
 pub(crate) mod window;

@@ -24,11 +24,7 @@ impl ClaimTable {
     pub(crate) fn new(claims_max: usize) -> Self {
         let claims_max = claims_max.max(1);
         let slots = (claims_max * 2).next_power_of_two();
-        Self {
-            ring: vec![0; claims_max].into(),
-            slots: vec![EMPTY; slots].into(),
-            next: 0,
-        }
+        Self { ring: vec![0; claims_max].into(), slots: vec![EMPTY; slots].into(), next: 0 }
     }
 
     /// The number of the next claim.

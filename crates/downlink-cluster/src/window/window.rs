@@ -164,11 +164,7 @@ impl Window {
         self.slots.get(usize::try_from(at).ok()?)
     }
 
-    fn decide(
-        &self,
-        entry: Result<&Entry, &DecodeError>,
-        elapsed: u64,
-    ) -> Result<Vec<bool>, Void> {
+    fn decide(&self, entry: Result<&Entry, &DecodeError>, elapsed: u64) -> Result<Vec<bool>, Void> {
         let entry = entry.map_err(|error| Void::Undecodable(error.clone()))?;
         if entry.hub != self.hub {
             return Err(Void::OtherHub);

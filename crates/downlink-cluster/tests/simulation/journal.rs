@@ -226,12 +226,14 @@ impl SimulatedJournal {
     }
 }
 
+type MakeAnswer<T> = dyn FnMut(&mut Engine) -> Result<T, JournalError> + Send;
+
 /// An answer that is ready at a time.
 struct Due<T> {
     engine: Arc<Mutex<Engine>>,
     node: usize,
     due: u64,
-    answer: Box<dyn FnMut(&mut Engine) -> Result<T, JournalError> + Send>,
+    answer: Box<MakeAnswer<T>>,
 }
 
 impl<T> Future for Due<T> {

@@ -3,6 +3,8 @@
 //! A run depends only on its seed. `DOWNLINK_CLUSTER_SEED` is the first seed, and
 //! `DOWNLINK_CLUSTER_RUNS` the number of runs.
 
+#![allow(clippy::unwrap_used)]
+
 mod journal;
 mod model;
 mod oracle;
@@ -127,16 +129,35 @@ fn survey() {
         println!("{name:24}{count:>8} of {runs} runs");
     }
     let sum = |f: fn(&Coverage) -> u64| cov.iter().map(f).sum::<u64>();
-    println!("applied {} unknown {} shown {} dropped {} void {} cuts {} clones {} told {}", sum(|c| c.applied), sum(|c| c.unknown), sum(|c| c.shown), sum(|c| c.dropped), sum(|c| c.void), sum(|c| c.cuts), sum(|c| c.clones_found), sum(|c| c.told));
+    println!(
+        "applied {} unknown {} shown {} dropped {} void {} cuts {} clones {} told {}",
+        sum(|c| c.applied),
+        sum(|c| c.unknown),
+        sum(|c| c.shown),
+        sum(|c| c.dropped),
+        sum(|c| c.void),
+        sum(|c| c.cuts),
+        sum(|c| c.clones_found),
+        sum(|c| c.told)
+    );
 }
 
 #[test]
 fn survey_mutants() {
     use Mutant::*;
-    for mutant in [RandomMarks, EpochNames, SeenAtPacking, CompareOutcomes, YoungPublishers, AheadIsLost, CreationTimeAsEpoch] {
+    for mutant in [
+        RandomMarks,
+        EpochNames,
+        SeenAtPacking,
+        CompareOutcomes,
+        YoungPublishers,
+        AheadIsLost,
+        CreationTimeAsEpoch,
+    ] {
         let mut rules = Rules::default();
         rules.mutant = Some(mutant);
-        let found: Vec<_> = (0..RUNS).filter_map(|seed| Some((seed, run(seed, rules).err()?))).collect();
+        let found: Vec<_> =
+            (0..RUNS).filter_map(|seed| Some((seed, run(seed, rules).err()?))).collect();
         println!("{mutant:?}: {} of 200, first {:?}", found.len(), &found[..found.len().min(3)]);
     }
 }

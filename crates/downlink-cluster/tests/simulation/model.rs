@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use downlink_cluster::{Applied, FedLog, Mark, Plan, Position, Record, Refusal};
 use downlink_log::{Address, Fingerprint, IdempotencyKey, Offset, Topic, store::StoredEvent};
 
+/// A position with its mark, and the offsets and numbers of its events.
+pub(crate) type AppliedEvents = (Position, Mark, Vec<(u64, u64)>);
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModelLog {
     pub(crate) events: BTreeMap<u64, StoredEvent>,
@@ -14,7 +17,7 @@ pub(crate) struct ModelLog {
     /// Rises when the readers of the log end.
     pub(crate) life: u64,
     /// The positions that were applied since the last look, with the offsets of their events.
-    pub(crate) applied: Vec<(Position, Mark, Vec<(u64, u64)>)>,
+    pub(crate) applied: Vec<AppliedEvents>,
 }
 
 impl ModelLog {

@@ -18,13 +18,21 @@ struct Judged {
     elapsed: u64,
 }
 
-/// The events of a journal: the number of each event by its offset.
-pub(crate) fn events(
+/// The log of a journal.
+pub(crate) struct Naive {
+    /// The number of each event by its offset.
+    pub(crate) events: BTreeMap<u64, u64>,
+    /// The marks of all positions from the origin on.
+    pub(crate) marks: Vec<u64>,
+}
+
+/// Computes the log of a journal.
+pub(crate) fn log(
     truth: &BTreeMap<u64, RawEntry>,
     hub: HubId,
     base: Base,
     rules: &Rules,
-) -> BTreeMap<u64, u64> {
+) -> Naive {
     let mut judged: Vec<Judged> = vec![Judged { entry: None, mark: 0, elapsed: 0 }];
     let mut events = BTreeMap::new();
     let mut time_before = None;
@@ -43,7 +51,7 @@ pub(crate) fn events(
         }
         judged.push(Judged { entry, mark, elapsed });
     }
-    events
+    Naive { events, marks: judged.iter().map(|judged| judged.mark).collect() }
 }
 
 /// The indexes and numbers of the applied events of an entry.
@@ -54,7 +62,7 @@ fn applied(entry: &Entry, before: &[Judged], elapsed: u64, rules: &Rules) -> Vec
         before[seen + 1..].iter().filter_map(|judged| judged.entry.as_ref()).collect();
     let is_repeated = names(&between).any(|name| name == entry.name);
     let is_expired = elapsed - seen_at.elapsed > 15_000;
-    let is_old = (before.len() - 1 - seen) as u64 >= rules.positions_max + 1;
+    let is_old = (before.len() - 1 - seen) as u64 > rules.positions_max;
     if seen_at.mark != entry.seen_mark.get() || is_repeated || is_expired || is_old {
         return Vec::new();
     }
@@ -62,15 +70,14 @@ fn applied(entry: &Entry, before: &[Judged], elapsed: u64, rules: &Rules) -> Vec
     let mut index = 0;
     for (at, group) in entry.groups.iter().enumerate() {
         let own = entry.groups[..at].iter();
-        let others: Vec<_> =
-            between.iter().flat_map(|entry| &entry.groups).chain(own).collect();
+        let others: Vec<_> = between.iter().flat_map(|entry| &entry.groups).chain(own).collect();
         let records = || others.iter().flat_map(|group| &group.records);
         let has_key = |key: &IdempotencyKey| records().any(|other| other.key.as_ref() == Some(key));
         let has_id = |id: &str| records().any(|other| other.id.as_deref() == Some(id));
         let finishes = |topic: &Topic| {
-            records().filter(|other| other.finish).any(|other| {
-                other.to.contains(&Address::Topic(topic.clone()))
-            })
+            records()
+                .filter(|other| other.finish)
+                .any(|other| other.to.contains(&Address::Topic(topic.clone())))
         };
         let is_dropped = group.records.iter().any(|record| {
             record.key.as_ref().is_some_and(has_key)

@@ -84,8 +84,7 @@ impl Plan {
             late_max: rng.u64(3_000..if slow { 14_500 } else { 25_000 }),
             tail_pause: rng.u32(0..20),
         };
-        let mut plan =
-            Self { kind, rules, rates, skips_copies: rng.bool(), faults: Vec::new() };
+        let mut plan = Self { kind, rules, rates, skips_copies: rng.bool(), faults: Vec::new() };
         plan.add_main(&mut rng);
         if kind != Kind::Network {
             plan.add_small(&mut rng);

@@ -184,8 +184,17 @@ impl Publishers {
         for published in &self.published {
             let counts: Vec<usize> = published.serials.iter().map(|s| of(s).len()).collect();
             let serial = published.serials[0];
-            let dump = || if std::env::var("DBG").is_ok() { eprintln!("{published:#?} {:?}", published.serials.iter().map(|s| of(s)).collect::<Vec<_>>()) };
-            if counts.iter().any(|c| *c > 1) { dump(); }
+            let dump = || {
+                if std::env::var("DBG").is_ok() {
+                    eprintln!(
+                        "{published:#?} {:?}",
+                        published.serials.iter().map(|s| of(s)).collect::<Vec<_>>()
+                    )
+                }
+            };
+            if counts.iter().any(|c| *c > 1) {
+                dump();
+            }
             if let Some(at) = counts.iter().position(|count| *count > 1) {
                 return Err(Violation::AppliedTwice { serial: published.serials[at] });
             }
@@ -202,16 +211,25 @@ impl Publishers {
         for published in &self.published {
             let Some(stream) = published.publish.stream else { continue };
             // A stream ends at the first event with an unknown outcome.
-            let is_applied = |attempt: &Attempt| {
-                matches!(attempt, Attempt::Answered(Answer::Applied { .. }, _))
-            };
+            let is_applied =
+                |attempt: &Attempt| matches!(attempt, Attempt::Answered(Answer::Applied { .. }, _));
             if !published.attempts.iter().any(is_applied) {
                 continue;
             }
             for serial in &published.serials {
                 let Some(offset) = of(serial).first() else { continue };
                 if last.insert(stream, *offset).is_some_and(|before| before > *offset) {
-                    if std::env::var("DBG").is_ok() { for p in self.published.iter().filter(|p| p.publish.stream == Some(stream)) { eprintln!("{:?} {:?} {:?}", p.serials, p.log, p.serials.iter().map(|s| of(s)).collect::<Vec<_>>()); } }
+                    if std::env::var("DBG").is_ok() {
+                        for p in self.published.iter().filter(|p| p.publish.stream == Some(stream))
+                        {
+                            eprintln!(
+                                "{:?} {:?} {:?}",
+                                p.serials,
+                                p.log,
+                                p.serials.iter().map(|s| of(s)).collect::<Vec<_>>()
+                            );
+                        }
+                    }
                     return Err(Violation::StreamReordered { serial: *serial });
                 }
             }

@@ -7,6 +7,7 @@ use downlink_log::{GapReason, Offset};
 
 use crate::{
     model::{ModelLog, serial_of},
+    oracle::Naive,
     plan::{Fault, Plan},
 };
 
@@ -82,7 +83,7 @@ impl Check {
     pub(crate) fn final_history(
         &self,
         nodes: &[Node<ModelLog>],
-        oracle: BTreeMap<u64, u64>,
+        naive: Naive,
         plan: &Plan,
     ) -> Result<FinalHistory, Violation> {
         let ranges: Vec<(u64, u64)> = nodes.iter().map(shown).collect();
@@ -107,17 +108,19 @@ impl Check {
                 union.insert(offset, event);
             }
         }
-        // After a hole, some nodes know more of the history than a naive log of what is left. A
-        // mistaken rule would differ from the naive log as well, so it has to show between nodes.
-        let has_hole = plan.has(|fault| *fault == Fault::Hole);
-        if has_hole || plan.rules.mutant == Some(Mutant::CompareOutcomes) {
+        // If no node has read the entries before a hole, the nodes agree on a mark after it, and a
+        // naive log cannot know this mark. A mistaken rule has to show between nodes, since it
+        // would differ from the naive log as well.
+        let has_hole = plan.has(|fault| matches!(fault, Fault::Hole | Fault::Purge { .. }));
+        let begins_anew = has_hole && nodes.iter().any(|node| !agrees(node, &naive));
+        if begins_anew || plan.rules.mutant == Some(Mutant::CompareOutcomes) {
             let events = union.into_iter().map(|(offset, (serial, _))| (offset, serial)).collect();
             return Ok(FinalHistory { events, from: lowest, until });
         }
         for (node, (state, (from, _))) in nodes.iter().zip(&ranges).enumerate() {
             let own = events(state, *from, until);
             let naive: BTreeMap<u64, u64> =
-                oracle.range(*from..until).map(|(offset, serial)| (*offset, *serial)).collect();
+                naive.events.range(*from..until).map(|(offset, serial)| (*offset, *serial)).collect();
             let own: BTreeMap<u64, u64> = own.into_iter().map(|(at, (s, _))| (at, s)).collect();
             if own != naive {
                 let offsets = own.keys().chain(naive.keys());
@@ -125,7 +128,7 @@ impl Check {
                 return Err(Violation::WrongDecision { node, offset: *offset });
             }
         }
-        Ok(FinalHistory { events: oracle, from: 0, until })
+        Ok(FinalHistory { events: naive.events, from: 0, until })
     }
 
     /// Whether an earlier node of the list shows the range of this offset.
@@ -139,6 +142,13 @@ impl Check {
         let earlier = nodes.iter().zip(ranges).take_while(|(other, _)| !std::ptr::eq(*other, node));
         { earlier }.any(|(_, (from, _))| *from <= offset)
     }
+}
+
+/// Whether a node has the mark of the naive log at its last position.
+fn agrees(node: &Node<ModelLog>, naive: &Naive) -> bool {
+    let Some(chain) = node.history().map(|history| history.chain()) else { return false };
+    let naive = naive.marks.get(chain.last().get() as usize).copied();
+    chain.mark(chain.last()).map(Mark::get) == naive
 }
 
 /// The first shown offset, and the offset after the last position.

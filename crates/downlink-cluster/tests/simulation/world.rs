@@ -7,8 +7,8 @@ use std::{
 };
 
 use downlink_cluster::{
-    Answer, Base, Driver, History, HubId, HubKey, JournalError, Node, NodeSettings, Position, Publish,
-    PublishId, Rules, Snapshot, WriterId, first_entry,
+    Answer, Base, Driver, History, HubId, HubKey, JournalError, Node, NodeSettings, Position,
+    Publish, PublishId, Rules, Snapshot, WriterId, first_entry,
 };
 use downlink_log::{Offset, Timestamp};
 
@@ -116,7 +116,9 @@ impl World {
             self.journal.engine().advance(now);
             while faults.first().is_some_and(|(at, _)| start + at <= self.now) {
                 let (at, fault) = faults.remove(0);
-                if let Fault::Clone { node } = fault && !publishers.can_clone(node) {
+                if let Fault::Clone { node } = fault
+                    && !publishers.can_clone(node)
+                {
                     faults.insert(0, (at + STEP, fault));
                     break;
                 }
@@ -208,7 +210,9 @@ impl World {
     }
 
     fn inject(&mut self, fault: Fault) {
-        if std::env::var("DBG").is_ok() { eprintln!("{} {fault:?} last {}", self.now - 1_000_000, self.journal.engine().last); }
+        if std::env::var("DBG").is_ok() {
+            eprintln!("{} {fault:?} last {}", self.now - 1_000_000, self.journal.engine().last);
+        }
         let down_for = self.rng.u64(200..4_000);
         match fault {
             Fault::Rollback { .. } if self.journal.engine().last == 0 => {}
@@ -355,16 +359,50 @@ impl World {
             let last = state.and_then(|node| node.history()).map(|h| h.chain().last().get());
             // Entries may still be on their way to a tail.
             if !state.is_some_and(Node::serves_readers) || last.unwrap_or(0) + 8 < engine_last {
-                if std::env::var("DBG").is_ok() { eprintln!("{} {last:?} engine {engine_last} {:?}", state.unwrap().serves_readers(), format!("{:?}", state.unwrap()).split("phase").nth(1).unwrap().chars().take(500).collect::<String>()); }
+                if std::env::var("DBG").is_ok() {
+                    eprintln!(
+                        "{} {last:?} engine {engine_last} {:?}",
+                        state.unwrap().serves_readers(),
+                        format!("{:?}", state.unwrap())
+                            .split("phase")
+                            .nth(1)
+                            .unwrap()
+                            .chars()
+                            .take(500)
+                            .collect::<String>()
+                    );
+                }
                 return Err(Violation::Stuck { node });
             }
         }
-        if std::env::var("DBG").is_ok() { for d in self.nodes.iter().flatten() { let n = d.node(); let h = n.history().unwrap(); eprintln!("END serves {} takes {} chain {:?}..{:?} shown {:?} engine {} {:?} {}", n.serves_readers(), n.takes_publishes(), h.chain().first(), h.chain().last(), h.chain().shown_from(), self.journal.engine().last, n.totals(), format!("{n:?}").split("phase").nth(1).unwrap().chars().take(100).collect::<String>()); } }
+        if std::env::var("DBG").is_ok() {
+            for d in self.nodes.iter().flatten() {
+                let n = d.node();
+                let h = n.history().unwrap();
+                eprintln!(
+                    "END serves {} takes {} chain {:?}..{:?} shown {:?} engine {} {:?} {}",
+                    n.serves_readers(),
+                    n.takes_publishes(),
+                    h.chain().first(),
+                    h.chain().last(),
+                    h.chain().shown_from(),
+                    self.journal.engine().last,
+                    n.totals(),
+                    format!("{n:?}")
+                        .split("phase")
+                        .nth(1)
+                        .unwrap()
+                        .chars()
+                        .take(100)
+                        .collect::<String>()
+                );
+            }
+        }
         let truth = self.journal.engine().truth.clone();
-        let events = oracle::events(&truth, HUB, self.base, &self.plan.rules);
+        let naive = oracle::log(&truth, HUB, self.base, &self.plan.rules);
         let mut nodes: Vec<Node<ModelLog>> =
             self.nodes[..3].iter().flatten().map(|driver| driver.node().clone()).collect();
-        let history = check.final_history(&nodes, events, &self.plan)?;
+        let history = check.final_history(&nodes, naive, &self.plan)?;
         publishers.check(&history, &self.plan)?;
         let now = self.time();
         self.coverage.told += readers.finish(&mut nodes, &history, check, (now, &self.plan))?.told;
