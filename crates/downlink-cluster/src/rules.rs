@@ -82,6 +82,10 @@ pub(crate) fn millis(span: Duration) -> u64 {
 /// A deliberate mistake. The tests of this crate check that the simulation finds each of them.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(
+    not(feature = "mutants"),
+    expect(unreachable_pub, reason = "the crate exports it only with the feature")
+)]
 pub enum Mutant {
     /// The mark of an entry depends on the entry alone, not on the entries before it.
     RandomMarks,

@@ -158,7 +158,8 @@ impl History {
         position: Position,
     ) -> Vec<StoredEvent> {
         let groups = entry.groups.iter().zip(kept);
-        let records = groups.flat_map(|(group, kept)| group.records.iter().map(move |r| (r, *kept)));
+        let records =
+            groups.flat_map(|(group, kept)| group.records.iter().map(move |r| (r, *kept)));
         let events = records.enumerate().filter(|(_, (_, kept))| *kept);
         let base = self.hub.base;
         events.map(|(index, (record, _))| record.at_offset(base.offset(position, index))).collect()

@@ -326,8 +326,7 @@ impl<L: FedLog> Node<L> {
     fn rebuild(&mut self) {
         let Some(history) = &self.history else { return };
         let anchor = history.chain.window_anchor(&self.settings.rules);
-        let window =
-            Window::new(self.settings.rules, self.settings.hub, history.hub.key, anchor);
+        let window = Window::new(self.settings.rules, self.settings.hub, history.hub.key, anchor);
         self.phase = Phase::Following { window };
         self.requests.push_back(Request::Tail { from: anchor.position.next() });
     }
@@ -633,7 +632,9 @@ impl<L: FedLog> Node<L> {
     pub fn handle_bounds(&mut self, now: Timestamp, result: Result<Bounds, JournalError>) {
         let Ok(bounds) = result else {
             self.ends.handle_error();
-            return if result == Err(JournalError::Replaced) { self.reopen(now) };
+            return if result == Err(JournalError::Replaced) {
+                self.reopen(now)
+            };
         };
         let last = self.history.as_ref().map(|history| history.chain.last()).unwrap_or_default();
         let suspicious = self.ends.handle_bounds(now, bounds, last);

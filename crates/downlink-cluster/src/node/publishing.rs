@@ -176,11 +176,7 @@ impl Publishing {
     }
 
     /// Plans the events again that were planned with a part of the history that is lost.
-    pub(crate) fn handle_cut<L: FedLog>(
-        &mut self,
-        fork: Position,
-        planner: &mut Planner<'_, L>,
-    ) {
+    pub(crate) fn handle_cut<L: FedLog>(&mut self, fork: Position, planner: &mut Planner<'_, L>) {
         // The entries have the mark of a lost position, so they are void.
         let dead = self.outbox.take_dead(|sent| sent.seen > fork);
         self.plan_all(dead, planner);

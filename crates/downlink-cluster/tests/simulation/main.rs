@@ -3,7 +3,7 @@
 //! A run depends only on its seed. `DOWNLINK_CLUSTER_SEED` is the first seed, and
 //! `DOWNLINK_CLUSTER_RUNS` the number of runs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod journal;
 mod model;
@@ -111,53 +111,4 @@ fn the_creation_time_as_epoch_is_found() {
     let (_, violation) = find(Mutant::CreationTimeAsEpoch);
     let is_silent = matches!(violation, Violation::SilentLoss { .. } | Violation::IdTwice { .. });
     assert!(is_silent, "{violation:?}");
-}
-
-#[test]
-fn survey() {
-    let runs = number("DOWNLINK_CLUSTER_RUNS", RUNS);
-    let first = number("DOWNLINK_CLUSTER_SEED", 0);
-    let mut cov = Vec::new();
-    for seed in first..first + runs {
-        match std::panic::catch_unwind(|| run(seed, Rules::default())) {
-            Ok(Ok(c)) => cov.push(c),
-            Ok(Err(v)) => println!("{seed} kind {} {v:?}", seed % 8),
-            Err(_) => println!("{seed} kind {} PANIC", seed % 8),
-        }
-    }
-    for (name, count) in Coverage::table(&cov) {
-        println!("{name:24}{count:>8} of {runs} runs");
-    }
-    let sum = |f: fn(&Coverage) -> u64| cov.iter().map(f).sum::<u64>();
-    println!(
-        "applied {} unknown {} shown {} dropped {} void {} cuts {} clones {} told {}",
-        sum(|c| c.applied),
-        sum(|c| c.unknown),
-        sum(|c| c.shown),
-        sum(|c| c.dropped),
-        sum(|c| c.void),
-        sum(|c| c.cuts),
-        sum(|c| c.clones_found),
-        sum(|c| c.told)
-    );
-}
-
-#[test]
-fn survey_mutants() {
-    use Mutant::*;
-    for mutant in [
-        RandomMarks,
-        EpochNames,
-        SeenAtPacking,
-        CompareOutcomes,
-        YoungPublishers,
-        AheadIsLost,
-        CreationTimeAsEpoch,
-    ] {
-        let mut rules = Rules::default();
-        rules.mutant = Some(mutant);
-        let found: Vec<_> =
-            (0..RUNS).filter_map(|seed| Some((seed, run(seed, rules).err()?))).collect();
-        println!("{mutant:?}: {} of 200, first {:?}", found.len(), &found[..found.len().min(3)]);
-    }
 }

@@ -27,12 +27,7 @@ pub(crate) struct Naive {
 }
 
 /// Computes the log of a journal.
-pub(crate) fn log(
-    truth: &BTreeMap<u64, RawEntry>,
-    hub: HubId,
-    base: Base,
-    rules: &Rules,
-) -> Naive {
+pub(crate) fn log(truth: &BTreeMap<u64, RawEntry>, hub: HubId, base: Base, rules: &Rules) -> Naive {
     let mut judged: Vec<Judged> = vec![Judged { entry: None, mark: 0, elapsed: 0 }];
     let mut events = BTreeMap::new();
     let mut time_before = None;

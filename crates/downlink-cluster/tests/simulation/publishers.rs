@@ -23,7 +23,6 @@ enum Attempt {
     Answered(Answer, bool),
 }
 
-#[derive(Debug)]
 struct Published {
     publish: Publish,
     serials: Vec<u64>,
@@ -35,7 +34,6 @@ struct Published {
     is_cloned: bool,
     repeat_at: Option<u64>,
     attempts: Vec<Attempt>,
-    log: Vec<(u64, usize, String)>,
 }
 
 pub(crate) struct Publishers {
@@ -111,7 +109,6 @@ impl Publishers {
             is_cloned: false,
             repeat_at,
             attempts: Vec::new(),
-            log: Vec::new(),
         });
         self.attempt(self.published.len() - 1, world);
     }
@@ -126,7 +123,6 @@ impl Publishers {
         if let Some(id) = world.publish(node, published.publish.clone()) {
             published.attempts.push(Attempt::Open);
             published.tried_at.push(world.now);
-            published.log.push((world.now - 1_000_000, node, "try".into()));
             self.open.insert((node, id), (at, published.attempts.len() - 1));
         }
     }
@@ -135,7 +131,6 @@ impl Publishers {
         let Some((at, attempt)) = self.open.remove(&(node, id)) else { return };
         let published = &mut self.published[at];
         let is_clear = !matches!(answer, Answer::OutcomeUnknown | Answer::Unavailable { .. });
-        published.log.push((now - 1_000_000, node, format!("{answer:?}")));
         let is_at_once = published.tried_at[attempt] + 50 >= now;
         published.attempts[attempt] = Attempt::Answered(answer, is_at_once);
         let is_young = now < published.first_at + REPEATS_FOR - 3_000;
@@ -184,24 +179,13 @@ impl Publishers {
         for published in &self.published {
             let counts: Vec<usize> = published.serials.iter().map(|s| of(s).len()).collect();
             let serial = published.serials[0];
-            let dump = || {
-                if std::env::var("DBG").is_ok() {
-                    eprintln!(
-                        "{published:#?} {:?}",
-                        published.serials.iter().map(|s| of(s)).collect::<Vec<_>>()
-                    )
-                }
-            };
-            if counts.iter().any(|c| *c > 1) {
-                dump();
-            }
             if let Some(at) = counts.iter().position(|count| *count > 1) {
                 return Err(Violation::AppliedTwice { serial: published.serials[at] });
             }
             if counts.iter().any(|count| *count != counts[0]) {
                 return Err(Violation::GroupTorn { serial });
             }
-            published.check(&of, counts[0], plan, history.from).inspect_err(|_| dump())?;
+            published.check(&of, counts[0], plan, history.from)?;
         }
         if plan.may_lose() { Ok(()) } else { self.check_streams(of) }
     }
@@ -219,17 +203,6 @@ impl Publishers {
             for serial in &published.serials {
                 let Some(offset) = of(serial).first() else { continue };
                 if last.insert(stream, *offset).is_some_and(|before| before > *offset) {
-                    if std::env::var("DBG").is_ok() {
-                        for p in self.published.iter().filter(|p| p.publish.stream == Some(stream))
-                        {
-                            eprintln!(
-                                "{:?} {:?} {:?}",
-                                p.serials,
-                                p.log,
-                                p.serials.iter().map(|s| of(s)).collect::<Vec<_>>()
-                            );
-                        }
-                    }
                     return Err(Violation::StreamReordered { serial: *serial });
                 }
             }

@@ -119,8 +119,11 @@ impl Check {
         }
         for (node, (state, (from, _))) in nodes.iter().zip(&ranges).enumerate() {
             let own = events(state, *from, until);
-            let naive: BTreeMap<u64, u64> =
-                naive.events.range(*from..until).map(|(offset, serial)| (*offset, *serial)).collect();
+            let naive: BTreeMap<u64, u64> = naive
+                .events
+                .range(*from..until)
+                .map(|(offset, serial)| (*offset, *serial))
+                .collect();
             let own: BTreeMap<u64, u64> = own.into_iter().map(|(at, (s, _))| (at, s)).collect();
             if own != naive {
                 let offsets = own.keys().chain(naive.keys());

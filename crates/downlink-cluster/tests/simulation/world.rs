@@ -210,9 +210,6 @@ impl World {
     }
 
     fn inject(&mut self, fault: Fault) {
-        if std::env::var("DBG").is_ok() {
-            eprintln!("{} {fault:?} last {}", self.now - 1_000_000, self.journal.engine().last);
-        }
         let down_for = self.rng.u64(200..4_000);
         match fault {
             Fault::Rollback { .. } if self.journal.engine().last == 0 => {}
@@ -359,43 +356,7 @@ impl World {
             let last = state.and_then(|node| node.history()).map(|h| h.chain().last().get());
             // Entries may still be on their way to a tail.
             if !state.is_some_and(Node::serves_readers) || last.unwrap_or(0) + 8 < engine_last {
-                if std::env::var("DBG").is_ok() {
-                    eprintln!(
-                        "{} {last:?} engine {engine_last} {:?}",
-                        state.unwrap().serves_readers(),
-                        format!("{:?}", state.unwrap())
-                            .split("phase")
-                            .nth(1)
-                            .unwrap()
-                            .chars()
-                            .take(500)
-                            .collect::<String>()
-                    );
-                }
                 return Err(Violation::Stuck { node });
-            }
-        }
-        if std::env::var("DBG").is_ok() {
-            for d in self.nodes.iter().flatten() {
-                let n = d.node();
-                let h = n.history().unwrap();
-                eprintln!(
-                    "END serves {} takes {} chain {:?}..{:?} shown {:?} engine {} {:?} {}",
-                    n.serves_readers(),
-                    n.takes_publishes(),
-                    h.chain().first(),
-                    h.chain().last(),
-                    h.chain().shown_from(),
-                    self.journal.engine().last,
-                    n.totals(),
-                    format!("{n:?}")
-                        .split("phase")
-                        .nth(1)
-                        .unwrap()
-                        .chars()
-                        .take(100)
-                        .collect::<String>()
-                );
             }
         }
         let truth = self.journal.engine().truth.clone();
