@@ -24,7 +24,17 @@ use crate::{
 /// The maximum number of entries that one call of [`Driver::poll`] reads from the tail.
 const ENTRIES_PER_POLL: usize = 256;
 
-/// A result of a request.
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, JournalError>> + Send>>;
+
+/// A request without an answer.
+enum Pending {
+    Open(Answer<Opened>),
+    Append(EntryName, Answer<Position>),
+    Read(Answer<(Vec<RawEntry>, Bounds)>),
+    Bounds(Answer<Bounds>),
+}
+
+/// The answer to a request.
 enum Reply {
     Opened(Result<Opened, JournalError>),
     Appended(EntryName, Result<Position, JournalError>),
@@ -32,7 +42,18 @@ enum Reply {
     Bounds(Result<Bounds, JournalError>),
 }
 
-type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
+impl Pending {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        match self {
+            Self::Open(answer) => answer.as_mut().poll(cx).map(Reply::Opened),
+            Self::Append(name, answer) => {
+                answer.as_mut().poll(cx).map(|result| Reply::Appended(*name, result))
+            }
+            Self::Read(answer) => answer.as_mut().poll(cx).map(Reply::Read),
+            Self::Bounds(answer) => answer.as_mut().poll(cx).map(Reply::Bounds),
+        }
+    }
+}
 
 /// A node with its journal.
 pub struct Driver<J: Journal, L> {
@@ -88,7 +109,7 @@ impl<J: Journal, L: FedLog> Driver<J, L> {
 
     fn start_requests(&mut self) {
         while let Some(request) = self.node.poll_request() {
-            let pending: Pending = match request {
+            let pending = match request {
                 Request::Writer => {
                     let writer = WriterId((self.random)());
                     self.node.handle_writer(writer);
@@ -98,22 +119,12 @@ impl<J: Journal, L: FedLog> Driver<J, L> {
                     self.tail = Some(self.journal.tail(from));
                     continue;
                 }
-                Request::Open => {
-                    let open = self.journal.open();
-                    Box::pin(async move { Reply::Opened(open.await) })
-                }
+                Request::Open => Pending::Open(Box::pin(self.journal.open())),
                 Request::Append { name, bytes } => {
-                    let append = self.journal.append(name, bytes, None);
-                    Box::pin(async move { Reply::Appended(name, append.await) })
+                    Pending::Append(name, Box::pin(self.journal.append(name, bytes, None)))
                 }
-                Request::Read { range } => {
-                    let read = self.journal.read(range);
-                    Box::pin(async move { Reply::Read(read.await) })
-                }
-                Request::Bounds => {
-                    let bounds = self.journal.bounds();
-                    Box::pin(async move { Reply::Bounds(bounds.await) })
-                }
+                Request::Read { range } => Pending::Read(Box::pin(self.journal.read(range))),
+                Request::Bounds => Pending::Bounds(Box::pin(self.journal.bounds())),
             };
             self.pending.push(pending);
         }
@@ -122,7 +133,7 @@ impl<J: Journal, L: FedLog> Driver<J, L> {
     /// Returns true if no request has got its answer.
     fn poll_pending(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         let mut replies = Vec::new();
-        self.pending.retain_mut(|pending| match pending.as_mut().poll(cx) {
+        self.pending.retain_mut(|pending| match pending.poll(cx) {
             Poll::Ready(reply) => {
                 replies.push(reply);
                 false

@@ -16,6 +16,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
     ("downlink-log", 6_630, &["downlink-log"]),
     ("downlink-sqlite", 2_240, &["downlink-sqlite"]),
+    ("downlink-cluster", 3_000, &["downlink-cluster"]),
     ("downlink: hub", 2_480, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),

@@ -26,10 +26,12 @@ use crate::{
         ends::Ends,
         history::{Found, History, HubState},
         outbox::RETRY_EVERY,
+        phase::Phase,
         publish::{Answer, Publish, PublishId},
         publishing::{Planner, Publishing},
         request::{Request, Resume},
         settings::{NodeSettings, NodeTotals},
+        suspicion::{Compared, Suspicion},
     },
     position::Position,
     rules::{Mutant, millis},
@@ -45,39 +47,6 @@ pub const READER_WAITS_MAX: Duration = Duration::from_secs(10);
 /// The number of positions by which a node may be behind and still takes publishes: half of the
 /// positions after which its entries would be void.
 pub const BEHIND_MAX: u64 = 8_192;
-/// The minimum time between two comparisons of the newest entries.
-const COMPARE_EVERY: Duration = Duration::from_secs(1);
-/// The minimum time between two comparisons of the whole history. A writer that is wrong must not
-/// keep all nodes busy.
-const COMPARE_ALL_EVERY: Duration = Duration::from_secs(30);
-
-/// The sign that the history of the node and the journal differ.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Suspicion {
-    /// The journal has another entry at a position of the history, so the window cannot go on.
-    EntryDiffers,
-    /// The entry at this position may be another one.
-    At(Position),
-    /// Another writer has seen another history. The difference may be anywhere.
-    OtherWriter,
-}
-
-#[derive(Clone, Debug)]
-enum Phase {
-    /// The journal is not open. If it failed, it is opened again at this time.
-    Opening { retry_at: Option<Timestamp> },
-    /// The journal has no entries. An operator has to found the cluster.
-    Empty,
-    /// The node looks for an entry at which it can begin.
-    Anchoring(Anchoring),
-    /// The node follows the journal. While the window is behind the chain, the node reads entries
-    /// again that it has applied before.
-    Following { window: Window },
-    /// The node compares its history with the journal. It keeps the window if the window is right
-    /// as long as both are equal.
-    Comparing { comparison: Comparison, window: Option<Window>, read_at: Option<Timestamp> },
-}
-
 /// A node of a cluster.
 ///
 /// The order of calls: [`new`](Self::new), then any `handle_*` and commands; after each of them,
@@ -102,9 +71,7 @@ pub struct Node<L> {
     /// Forks that the node has found, and that the journal does not have yet.
     forks: Vec<Fork>,
     ends: Ends,
-    compared_at: Option<Timestamp>,
-    /// When the node has last compared its whole history.
-    compared_all_at: Option<Timestamp>,
+    compared: Compared,
     totals: NodeTotals,
 }
 
@@ -133,8 +100,7 @@ impl<L: FedLog> Node<L> {
             snapshot_at: now,
             forks: Vec::new(),
             ends: Ends::default(),
-            compared_at: None,
-            compared_all_at: None,
+            compared: Compared::default(),
             totals: NodeTotals::default(),
         }
     }
@@ -525,20 +491,7 @@ impl<L: FedLog> Node<L> {
     fn compare(&mut self, now: Timestamp, suspicion: Suspicion) {
         let Some(history) = &self.history else { return };
         let Phase::Following { window } = &self.phase else { return };
-        let is_recent = |at: Option<Timestamp>, span| at.is_some_and(|at| now < at.after(span));
-        let (depth, is_too_soon) = match suspicion {
-            Suspicion::EntryDiffers => (history.chain.last(), false),
-            Suspicion::At(position) => (position, is_recent(self.compared_at, COMPARE_EVERY)),
-            Suspicion::OtherWriter => {
-                (history.chain.first(), is_recent(self.compared_all_at, COMPARE_ALL_EVERY))
-            }
-        };
-        if is_too_soon {
-            return;
-        }
-        if suspicion == Suspicion::OtherWriter {
-            self.compared_all_at = Some(now);
-        }
+        let Some(depth) = self.compared.begin(now, suspicion, &history.chain) else { return };
         let window = Some(window.clone()).filter(|_| suspicion != Suspicion::EntryDiffers);
         let comparison = Comparison::new(&history.chain, depth, self.ends.short_since());
         self.totals.comparisons += 1;
@@ -569,7 +522,7 @@ impl<L: FedLog> Node<L> {
         match comparison.check(now, known, &entries, bounds) {
             Outcome::ReadAt(at) => *read_at = Some(at),
             Outcome::Equal => {
-                self.compared_at = Some(now);
+                self.compared.end(now);
                 let window = window.take();
                 match window.filter(|window| window.last() == history.chain.last()) {
                     Some(window) => {
@@ -603,7 +556,7 @@ impl<L: FedLog> Node<L> {
         self.forks.push(Fork { at: fork, until, ids });
         self.goal = bounds.last;
         self.is_caught_up = false;
-        self.compared_at = Some(now);
+        self.compared.end(now);
         self.ends.handle_cut();
         let (publishing, planner) = self.planner();
         planner.into_iter().for_each(|mut planner| publishing.handle_cut(fork, &mut planner));

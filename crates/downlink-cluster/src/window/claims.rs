@@ -1,9 +1,10 @@
 //! Claims: the names, keys, ids and finished topics of an entry, as hashes.
 
 use downlink_log::{Address, IdempotencyKey, Topic};
+use smallvec::SmallVec;
 
 use crate::{
-    entry::{EntryName, Group, Record},
+    entry::{EntryName, Group},
     mark::HubKey,
 };
 
@@ -25,41 +26,57 @@ impl Claims<'_> {
         self.hash(b'k', &[&length, key.credential.as_bytes(), key.key.as_bytes()])
     }
 
-    fn finish(&self, topic: &Topic) -> u64 {
+    fn topic(&self, topic: &Topic) -> u64 {
         self.hash(b'f', &[topic.as_str().as_bytes()])
     }
 
     fn hash(&self, kind: u8, parts: &[&[u8]]) -> u64 {
-        let mut content = vec![kind];
+        let mut content: SmallVec<[u8; 128]> = SmallVec::new();
+        content.push(kind);
         parts.iter().for_each(|part| content.extend_from_slice(part));
         self.key.hash(&content)
     }
 
-    /// The claims that a group makes.
-    pub(crate) fn made_by(&self, group: &Group) -> Vec<u64> {
-        let mut claims: Vec<u64> = self.unique(group).collect();
-        for record in group.records.iter().filter(|record| record.finish) {
-            claims.extend(topics(record).map(|topic| self.finish(topic)));
+    /// The claims of a group.
+    pub(crate) fn of(&self, group: &Group) -> GroupClaims {
+        let mut claims = GroupClaims {
+            unique: group.replaces.iter().map(|name| self.name(*name)).collect(),
+            ..GroupClaims::default()
+        };
+        for record in &group.records {
+            claims.unique.extend(record.key.as_ref().map(|key| self.key(key)));
+            claims.unique.extend(record.id.as_ref().map(|id| self.hash(b'i', &[id.as_bytes()])));
+            let topics = record.to.iter().filter_map(Address::topic).map(|topic| self.topic(topic));
+            let before = claims.topics.len();
+            claims.topics.extend(topics);
+            if record.finish {
+                claims.finished.extend_from_slice(&claims.topics[before..]);
+            }
         }
         claims
     }
-
-    /// The claims that no entry between may have made, if the group is to be applied.
-    pub(crate) fn excluding(&self, group: &Group) -> Vec<u64> {
-        let topics = group.records.iter().flat_map(topics);
-        self.unique(group).chain(topics.map(|topic| self.finish(topic))).collect()
-    }
-
-    /// The names, keys and ids of a group.
-    fn unique(&self, group: &Group) -> impl Iterator<Item = u64> {
-        let names = group.replaces.iter().map(|name| self.name(*name));
-        let keys = group.records.iter().filter_map(|record| record.key.as_ref());
-        let ids = group.records.iter().filter_map(|record| record.id.as_ref());
-        let keys = keys.map(|key| self.key(key));
-        names.chain(keys).chain(ids.map(|id| self.hash(b'i', &[id.as_bytes()])))
-    }
 }
 
-fn topics(record: &Record) -> impl Iterator<Item = &Topic> {
-    record.to.iter().filter_map(Address::topic)
+/// The claims of a group.
+#[derive(Debug, Default)]
+pub(crate) struct GroupClaims {
+    /// Replaced names, keys and ids. The group makes these claims, and is dropped if an entry
+    /// between has made one of them.
+    unique: Vec<u64>,
+    /// Finished topics. The group makes these claims.
+    finished: Vec<u64>,
+    /// All topics of the group. The group is dropped if an entry between has finished one of them.
+    topics: Vec<u64>,
+}
+
+impl GroupClaims {
+    /// The claims that the group makes.
+    pub(crate) fn made(&self) -> impl Iterator<Item = u64> {
+        self.unique.iter().chain(&self.finished).copied()
+    }
+
+    /// The claims that no entry between may have made.
+    pub(crate) fn excluding(&self) -> impl Iterator<Item = u64> {
+        self.unique.iter().chain(&self.topics).copied()
+    }
 }

@@ -21,7 +21,10 @@ use crate::{
     mark::{Digest, HubKey, Mark},
     position::Position,
     rules::{Mutant, Rules},
-    window::{claims::Claims, table::ClaimTable},
+    window::{
+        claims::{Claims, GroupClaims},
+        table::ClaimTable,
+    },
     wire::DecodeError,
 };
 
@@ -146,9 +149,20 @@ impl Window {
         let mark = self.mark().next(&self.key, digest, time, &self.rules);
         let passed = self.time.map_or(0, |earlier| step(earlier, time, &self.rules));
         let elapsed = self.slot(self.last()).map_or(0, |slot| slot.elapsed) + passed;
-        let groups = self.decide(entry, elapsed);
-        if let Ok(entry) = entry {
-            self.add_claims(entry, &groups);
+        let claims = entry.ok().filter(|entry| entry.hub == self.hub).map(|entry| {
+            let claims = Claims { key: &self.key };
+            EntryClaims {
+                name: claims.name(entry.name),
+                groups: entry.groups.iter().map(|group| claims.of(group)).collect(),
+            }
+        });
+        let groups = match (entry, &claims) {
+            (Err(error), _) => Err(Void::Undecodable(error.clone())),
+            (Ok(_), None) => Err(Void::OtherHub),
+            (Ok(entry), Some(claims)) => self.decide(entry, claims, elapsed),
+        };
+        if let Some(claims) = &claims {
+            self.add(claims, &groups);
         }
         self.slots.push_back(Slot { mark, elapsed, claims: self.claims.next() });
         if self.slots.len() as u64 > self.rules.positions_max + 1 {
@@ -164,11 +178,7 @@ impl Window {
         self.slots.get(usize::try_from(at).ok()?)
     }
 
-    fn decide(&self, entry: Result<&Entry, &DecodeError>, elapsed: u64) -> Result<Vec<bool>, Void> {
-        let entry = entry.map_err(|error| Void::Undecodable(error.clone()))?;
-        if entry.hub != self.hub {
-            return Err(Void::OtherHub);
-        }
+    fn decide(&self, entry: &Entry, claims: &EntryClaims, elapsed: u64) -> Result<Vec<bool>, Void> {
         if entry.seen > self.last() {
             return Err(Void::SeenAhead);
         }
@@ -179,23 +189,21 @@ impl Window {
         if self.claims.next() - seen.claims > self.rules.claims_max as u64 {
             return Err(Void::TooCrowded);
         }
-        let claims = Claims { key: &self.key };
         let is_claimed = |claim| self.claims.newest(claim).is_some_and(|at| at >= seen.claims);
-        if is_claimed(claims.name(entry.name)) {
+        if is_claimed(claims.name) {
             return Err(Void::Repeated);
         }
         if !entry.is_control() && elapsed - seen.elapsed > self.rules.lifetime_ms() {
             return Err(Void::Expired);
         }
-        if claims_of(&claims, entry).nth(ENTRY_CLAIMS_MAX).is_some() {
+        if claims.made().nth(ENTRY_CLAIMS_MAX).is_some() {
             return Err(Void::TooManyClaims);
         }
         let mut within = HashSet::new();
-        let kept = entry.groups.iter().map(|group| {
-            let excluding = claims.excluding(group);
-            let is_free = |claim: &u64| !is_claimed(*claim) && !within.contains(claim);
-            let is_kept = excluding.iter().all(is_free);
-            within.extend(claims.made_by(group));
+        let kept = claims.groups.iter().map(|group| {
+            let is_kept =
+                !group.excluding().any(|claim| is_claimed(claim) || within.contains(&claim));
+            within.extend(group.made());
             is_kept
         });
         Ok(kept.collect())
@@ -203,19 +211,14 @@ impl Window {
 
     /// Adds the claims of an entry, also of a void one: whether it is void depends on entries that
     /// another node may not have seen.
-    fn add_claims(&mut self, entry: &Entry, groups: &Result<Vec<bool>, Void>) {
-        let Self { key, claims: table, rules, .. } = self;
-        let claims = Claims { key };
-        if entry.hub != self.hub || matches!(groups, Err(Void::TooManyClaims)) {
-            return;
-        }
-        if rules.has(Mutant::CompareOutcomes) {
+    fn add(&mut self, claims: &EntryClaims, groups: &Result<Vec<bool>, Void>) {
+        if self.rules.has(Mutant::CompareOutcomes) {
             let kept = groups.as_deref().unwrap_or_default();
-            let applied = entry.groups.iter().zip(kept).filter(|(_, kept)| **kept);
-            applied.flat_map(|(group, _)| claims.made_by(group)).for_each(|c| table.add(c));
-            return table.add(claims.name(entry.name));
+            let applied = claims.groups.iter().zip(kept).filter(|(_, kept)| **kept);
+            applied.flat_map(|(group, _)| group.made()).for_each(|claim| self.claims.add(claim));
+            return self.claims.add(claims.name);
         }
-        claims_of(&claims, entry).take(ENTRY_CLAIMS_MAX).for_each(|claim| table.add(claim));
+        claims.made().take(ENTRY_CLAIMS_MAX).for_each(|claim| self.claims.add(claim));
     }
 
     /// The digest of an entry's bytes.
@@ -224,8 +227,15 @@ impl Window {
     }
 }
 
-/// All claims of an entry.
-fn claims_of<'a>(claims: &'a Claims<'_>, entry: &'a Entry) -> impl Iterator<Item = u64> + 'a {
-    let groups = entry.groups.iter().flat_map(|group| claims.made_by(group));
-    std::iter::once(claims.name(entry.name)).chain(groups)
+/// The claims of an entry.
+struct EntryClaims {
+    name: u64,
+    groups: Vec<GroupClaims>,
+}
+
+impl EntryClaims {
+    /// The claims that the entry makes.
+    fn made(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.name).chain(self.groups.iter().flat_map(GroupClaims::made))
+    }
 }

@@ -280,13 +280,13 @@ fn a_full_window_takes_less_than_eight_mebibytes() {
     let (test, bytes, most) = measure(|| {
         let mut test = test();
         let rules = Rules::default();
-        // Each entry claims its name and 31 keys.
+        // Each entry claims its name and 16 keys.
         for counter in 0..rules.positions_max + 100 {
-            let keys = (0..31).map(|n| keyed(&(counter * 31 + n).to_string())).collect();
+            let keys = (0..16).map(|n| keyed(&(counter * 16 + n).to_string())).collect();
             let entry = test.seen(test.marks.len() - 1, entry(counter, vec![group(keys)]));
             test.push(&entry).unwrap();
         }
-        assert!(rules.positions_max * 32 > rules.claims_max as u64);
+        assert!(rules.positions_max * 17 > rules.claims_max as u64);
         test.marks = Vec::new();
         test
     });

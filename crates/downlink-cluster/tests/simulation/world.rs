@@ -212,6 +212,45 @@ impl World {
     fn inject(&mut self, fault: Fault) {
         let down_for = self.rng.u64(200..4_000);
         match fault {
+            Fault::Purge { kept } => {
+                let mut engine = self.journal.engine();
+                let first = engine.last.saturating_sub(kept);
+                engine.entries.retain(|position, _| *position > first);
+            }
+            Fault::Crash { node } => self.stop(node, down_for),
+            Fault::LoseCacheEnd { node } => {
+                self.stop(node, down_for);
+                self.lose_cache_end(node);
+            }
+            Fault::LoseCache { node } => {
+                self.stop(node, down_for);
+                if let Some(down) = self.down.get_mut(&node) {
+                    down.log.forget_from(Offset::FIRST);
+                    down.history = None;
+                    let is_purged = !self.journal.engine().entries.contains_key(&1);
+                    self.coverage.began_in_the_middle += u64::from(is_purged);
+                }
+            }
+            Fault::Clone { node } => self.clone_node(node),
+            Fault::Skew { millis } => {
+                self.coverage.skews += u64::from(millis != 0);
+                self.journal.engine().skew = millis;
+            }
+            Fault::CutOff { node, millis } => {
+                let until = self.now + millis;
+                self.journal.engine().cut_off_until[node] = until;
+            }
+            Fault::Outage { millis } => {
+                let until = self.now + millis;
+                self.journal.engine().cut_off_until = [until; NODES];
+            }
+            loss => self.lose(loss),
+        }
+    }
+
+    /// The faults in which the engine loses entries.
+    fn lose(&mut self, fault: Fault) {
+        match fault {
             Fault::Rollback { .. } if self.journal.engine().last == 0 => {}
             Fault::Rollback { entries } => {
                 self.coverage.rollbacks += 1;
@@ -251,38 +290,7 @@ impl World {
                 self.journal.engine().vanish();
                 self.init_at = Some(self.now + 3_000);
             }
-            Fault::Purge { kept } => {
-                let mut engine = self.journal.engine();
-                let first = engine.last.saturating_sub(kept);
-                engine.entries.retain(|position, _| *position > first);
-            }
-            Fault::Crash { node } => self.stop(node, down_for),
-            Fault::LoseCacheEnd { node } => {
-                self.stop(node, down_for);
-                self.lose_cache_end(node);
-            }
-            Fault::LoseCache { node } => {
-                self.stop(node, down_for);
-                if let Some(down) = self.down.get_mut(&node) {
-                    down.log.forget_from(Offset::FIRST);
-                    down.history = None;
-                    let is_purged = !self.journal.engine().entries.contains_key(&1);
-                    self.coverage.began_in_the_middle += u64::from(is_purged);
-                }
-            }
-            Fault::Clone { node } => self.clone_node(node),
-            Fault::Skew { millis } => {
-                self.coverage.skews += u64::from(millis != 0);
-                self.journal.engine().skew = millis;
-            }
-            Fault::CutOff { node, millis } => {
-                let until = self.now + millis;
-                self.journal.engine().cut_off_until[node] = until;
-            }
-            Fault::Outage { millis } => {
-                let until = self.now + millis;
-                self.journal.engine().cut_off_until = [until; NODES];
-            }
+            other => unreachable!("{other:?} loses nothing"),
         }
     }
 
