@@ -40,11 +40,11 @@ pub struct Opened {
     pub bounds: Bounds,
     /// The largest entry that the engine takes.
     pub entry_bytes_max: usize,
-    /// What an acknowledgement means.
+    /// The meaning of an acknowledgement.
     pub durability: JournalDurability,
 }
 
-/// What the engine promises when it acknowledges an entry.
+/// The promise that the engine makes when it acknowledges an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum JournalDurability {

@@ -1,4 +1,4 @@
-//! What a node knows about the end of the journal.
+//! The end of the journal, as far as a node knows it.
 
 use std::time::Duration;
 

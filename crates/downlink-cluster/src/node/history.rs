@@ -1,5 +1,5 @@
-//! What a node knows of the hub's history: the chain of marks, the base, the forks. It decides
-//! where a reader continues.
+//! The history of the hub in a node: the chain of marks, the base, the forks. It decides where a
+//! reader continues.
 
 use downlink_log::{Cursor, Epoch, GapReason, Offset, store::StoredEvent};
 

@@ -1,4 +1,4 @@
-//! What a publisher gives to a node, and the answers.
+//! Publishes, and the answers to their publishers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a node asks of the journal, and what it answers to readers.
+//! The requests of a node to the journal, and its answers to readers.
 
 use std::ops::Range;
 

@@ -52,7 +52,7 @@ pub struct Window {
     time: Option<Timestamp>,
 }
 
-/// What the window keeps of a position.
+/// The state that the window keeps for a position.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     mark: Mark,

@@ -37,7 +37,7 @@ pub(crate) struct Rates {
     pub(crate) tail_pause: u32,
 }
 
-/// What has happened in a run.
+/// The number of faults in a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Happened {
     pub(crate) lost_acknowledgements: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Engine {
     pub(crate) id: JournalId,
     /// Whether the engine skips copies of an entry that it still has.
     pub(crate) skips_copies: bool,
-    /// What the engine keeps.
+    /// The entries that the engine keeps.
     pub(crate) entries: BTreeMap<u64, RawEntry>,
     /// All entries of the current history, also those that a hole or a purge has removed.
     pub(crate) truth: BTreeMap<u64, RawEntry>,

@@ -149,7 +149,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Begins at an offset: the reader was told of everything before.
+    /// Begins at an offset. The reader knows that earlier events may be missing.
     fn begin(&mut self, node: usize, life: u64, from: u64) {
         self.connected = Some((node, life, from - 1));
         self.from = from;

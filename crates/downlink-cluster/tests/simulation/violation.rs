@@ -38,7 +38,7 @@ pub(crate) enum Violation {
     FalseGap { reason: GapReason },
 }
 
-/// What the nodes have shown so far.
+/// The decisions of all nodes, and the ids that readers got.
 #[derive(Debug, Default)]
 pub(crate) struct Check {
     decisions: HashMap<(Position, Mark), Vec<(u64, u64)>>,

@@ -55,7 +55,7 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
 }
 
-/// What a run has contained.
+/// The faults in a run, and the reactions to them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coverage {
     pub(crate) happened: Happened,
@@ -124,6 +124,8 @@ impl World {
                 }
                 if let Fault::Clone { node } = fault {
                     publishers.handle_cloned(node);
+                    // The new clone takes the place of an earlier one.
+                    publishers.handle_stopped(CLONE, self.now);
                 }
                 self.inject(fault);
                 self.note_stopped(&mut publishers);
