@@ -33,6 +33,18 @@ pub struct UpstreamStatus {
     /// The hubs through which the events come, the one that decides first. Empty before the first
     /// connection.
     pub(crate) hops: Vec<Hop>,
+    /// The hubs that the upstream has tried to follow, and the upstream, if it is a relay without
+    /// events. This hub may be among them.
+    pub(crate) tried: Vec<Hop>,
+}
+
+/// The hubs above a hub and the hub itself, which is the last one.
+#[derive(Debug)]
+pub(crate) enum Hops {
+    /// The events come through these hubs.
+    Reached(Vec<Hop>),
+    /// The hub follows another one and has no events yet.
+    Tried(Vec<Hop>),
 }
 
 /// A hub's handle to the task that follows the upstream. The task ends when this is dropped.
@@ -57,18 +69,15 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.hop
     }
 
-    /// The hubs through which the events of this hub come, and this hub as the last one. `None` if
-    /// it follows another hub and has not reached it yet.
-    pub(crate) fn hops(&self) -> Option<Vec<Hop>> {
-        let mut hops = match &self.0.upstream {
-            None => Vec::new(),
-            Some(upstream) => {
-                let hops = upstream.status.borrow().hops.clone();
-                (!hops.is_empty()).then_some(hops)?
-            }
-        };
-        hops.push(self.0.hop);
-        Some(hops)
+    /// The hubs above this hub, and this hub.
+    pub(crate) fn hops(&self) -> Hops {
+        let Some(upstream) = &self.0.upstream else { return Hops::Reached(vec![self.0.hop]) };
+        let status = upstream.status.borrow();
+        let and_this = |hops: &[Hop]| [hops, &[self.0.hop]].concat();
+        match &*status.hops {
+            [] => Hops::Tried(and_this(&status.tried)),
+            hops => Hops::Reached(and_this(hops)),
+        }
     }
 
     /// The end of the log that decides, once this hub has everything below it. `None` if the
