@@ -53,7 +53,8 @@ async fn a_chain_of_relays_and_a_fan_have_the_same_events_under_the_same_ids() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_follows_itself_says_so() {
     let site = Site::new("itself");
-    let mut relay = site.relay("relay", "127.0.0.1:1".parse().expect("an address"), Kept::InMemory, &[]);
+    let mut relay =
+        site.relay("relay", "127.0.0.1:1".parse().expect("an address"), Kept::InMemory, &[]);
     relay.follow(relay.address);
     relay.start().await;
     let why = relay.readyz_becomes(|answer| answer.body.contains("follow")).await;
@@ -88,7 +89,9 @@ async fn a_loop_that_closes_later_is_refused() {
     first.start_ready().await;
     let mut second = site.relay("second", first.address, Kept::InMemory, &[]);
     second.start_ready().await;
+    let mut reader = Listener::open(&second, "topic=a", "").await;
     upstream.publish("a", "0").await;
+    assert_eq!(reader.data().await, "0");
     first.kill();
     first.follow(second.address);
     first.start().await;

@@ -17,6 +17,13 @@ async fn forgetful(site: &Site, kept: Kept) -> (Node, Vec<String>) {
         }
     }
     ids.push(upstream.publish("b/1", "b2").await);
+    // The store evicts a moment later than memory.
+    crate::patiently(async {
+        while Listener::open(&upstream, "topic=a/1", &ids[3]).await.gap().await.until.as_ref()
+            != Some(&ids[21])
+        {}
+    })
+    .await;
     (upstream, ids)
 }
 
@@ -86,8 +93,12 @@ async fn events_that_the_upstream_evicts_while_a_relay_is_away_are_one_gap() {
         let mut reader = Listener::open(&relay, "topic=a", &first).await;
         let gap = reader.gap().await;
         assert_eq!(gap.reason, "evicted");
-        assert_eq!((gap.after.as_ref(), gap.until.as_ref()), (Some(&first), Some(&ids[19])));
-        for number in 21..=30 {
+        assert_eq!(gap.after.as_ref(), Some(&first));
+        // The store evicts a moment later than memory, so the relay may get some events more.
+        let until = ids.iter().position(|id| gap.until.as_ref() == Some(id));
+        let missing = until.expect("the gap ends at an event of the topic") + 1;
+        assert!(missing == 20 || kept == Kept::InStore && missing < 20, "{gap:?}");
+        for number in missing + 1..=30 {
             assert_eq!(reader.data().await, number.to_string());
         }
     }

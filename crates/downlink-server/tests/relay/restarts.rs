@@ -152,13 +152,14 @@ async fn a_cache_is_no_store_and_a_store_is_no_cache() {
     std::fs::rename(relay.store(), &kept).expect("a file of this test");
     std::fs::copy(upstream.store(), relay.store()).expect("a file of this test");
     std::fs::rename(&kept, upstream.store()).expect("a file of this test");
-    for (node, hint) in [(&upstream, "relay"), (&relay, "relay")] {
+    let (no_store, no_cache) = ("the file is the cache of a relay", "the file is a store");
+    for (node, why) in [(&upstream, no_store), (&relay, no_cache)] {
         let ended = node.command().output().expect("the program starts");
         let said = String::from_utf8(ended.stderr).expect("UTF-8");
         assert_eq!(ended.status.code(), Some(1), "{said}");
         let error = said.lines().last().unwrap_or_default();
         assert!(error.starts_with("downlink: cannot keep history in "), "{said}");
-        assert!(error.contains(hint) && error.contains("--follow"), "{said}");
+        assert!(error.contains(why) && error.contains("choose another file"), "{said}");
     }
 }
 
