@@ -92,7 +92,8 @@ impl Trial {
             let file = if name == "a" { "upstream.toml" } else { "relay.toml" };
             let text = trial.localized(&deployed.join(file))?;
             let text = text.replace("downlink.db", &format!("{name}.db"));
-            let text = text.replace("host = [\"127.0.0.2\"]", &format!("host = [\"127.0.0.{number}\"]"));
+            let text =
+                text.replace("host = [\"127.0.0.2\"]", &format!("host = [\"127.0.0.{number}\"]"));
             trial.write(&format!("{name}.toml"), &text)?;
             let words = ["config", "check", "--config", &format!("{name}.toml")];
             command::run(&mut command(&trial.folder, &trial.program, &words))?;
@@ -116,7 +117,12 @@ impl Trial {
     }
 
     /// Starts a program whose output goes to files of this name.
-    fn spawn(&self, program: impl AsRef<Path>, words: &[&str], name: &str) -> anyhow::Result<Child> {
+    fn spawn(
+        &self,
+        program: impl AsRef<Path>,
+        words: &[&str],
+        name: &str,
+    ) -> anyhow::Result<Child> {
         let mut command = command(&self.folder, program.as_ref(), words);
         println!("$ {}", command::line(&command));
         let file = |end| File::options().create(true).append(true).open(self.path(name, end));

@@ -593,7 +593,7 @@ pub enum StoreError {
     NotAStore,
     /// The file is the cache of a replica, so it cannot be used as a store.
     #[error(
-        "the file is the cache of a replica, which may be deleted at any time: choose another file for \
+        "the file is the cache of a relay, which may be deleted at any time: choose another file for \
          the store"
     )]
     IsCache,

@@ -242,5 +242,4 @@ mod tests {
             assert!(found.contains(wrong), "{found}");
         }
     }
-
 }

@@ -3,7 +3,7 @@
 use downlink_log::Cursor;
 use tokio::sync::oneshot;
 
-use super::{Hop, Hub, UpstreamStatus};
+use super::{Hop, Hops, Hub, UpstreamStatus};
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// The state of the connection to the upstream. `None` if the hub follows no other hub.
@@ -16,18 +16,15 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.hop
     }
 
-    /// The hubs through which the events of this hub come, and this hub as the last one. `None` if
-    /// it follows another hub and has not reached it yet.
-    pub(crate) fn hops(&self) -> Option<Vec<Hop>> {
-        let mut hops = match &self.0.upstream {
-            None => Vec::new(),
-            Some(upstream) => {
-                let hops = upstream.status.borrow().hops.clone();
-                (!hops.is_empty()).then_some(hops)?
-            }
-        };
-        hops.push(self.0.hop);
-        Some(hops)
+    /// The hubs above this hub, and this hub.
+    pub(crate) fn hops(&self) -> Hops {
+        let Some(upstream) = &self.0.upstream else { return Hops::Reached(vec![self.0.hop]) };
+        let status = upstream.status.borrow();
+        let and_this = |hops: &[Hop]| [hops, &[self.0.hop]].concat();
+        match &*status.hops {
+            [] => Hops::Tried(and_this(&status.tried)),
+            hops => Hops::Reached(and_this(hops)),
+        }
     }
 
     /// The end of the log that decides, once this hub has everything below it. `None` if the

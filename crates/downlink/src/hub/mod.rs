@@ -84,4 +84,4 @@ pub use subscription::Subscription;
 #[cfg(feature = "relay")]
 pub use upstream::UpstreamStatus;
 #[cfg(feature = "relay")]
-pub(crate) use upstream::{Hop, Question, UpstreamHandle};
+pub(crate) use upstream::{Hop, Hops, Question, UpstreamHandle};

@@ -31,6 +31,18 @@ pub struct UpstreamStatus {
     /// The hubs through which the events come, the one that decides first. Empty before the first
     /// connection.
     pub(crate) hops: Vec<Hop>,
+    /// The hubs that the upstream has tried to follow, and the upstream, if it is a relay without
+    /// events. This hub may be among them.
+    pub(crate) tried: Vec<Hop>,
+}
+
+/// The hubs above a hub and the hub itself, which is the last one.
+#[derive(Debug)]
+pub(crate) enum Hops {
+    /// The events come through these hubs.
+    Reached(Vec<Hop>),
+    /// The hub follows another one and has no events yet.
+    Tried(Vec<Hop>),
 }
 
 /// A hub's handle to the task that follows the upstream. The task ends when this is dropped.

@@ -25,6 +25,8 @@ pub(super) enum FollowError {
     Silent,
     #[error("the upstream has ended the feed")]
     Ended,
+    #[error("the upstream is a relay that has no events yet")]
+    NotReady,
     #[error("the upstream refuses the feed with {status}: {said}")]
     Refused { status: StatusCode, said: String },
     #[error(transparent)]

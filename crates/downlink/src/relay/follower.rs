@@ -251,7 +251,7 @@ impl Follower {
 
     async fn follow(&mut self) {
         let mut wait = WAIT_MIN;
-        let mut reported = false;
+        let mut reported = None;
         loop {
             let began = Instant::now();
             let error = match self.session().await {
@@ -261,9 +261,11 @@ impl Follower {
             };
             let was_connected = self.status.borrow().connected;
             let said: Arc<str> = error.to_string().into();
-            if was_connected || !reported {
+            // One line for each kind of error, and not one for each attempt.
+            let kind = std::mem::discriminant(&error);
+            if was_connected || reported != Some(kind) {
                 tracing::warn!(%error, "the feed of the upstream is away; connecting again");
-                reported = true;
+                reported = Some(kind);
             }
             self.status.send_modify(|status| {
                 status.connected = false;
@@ -289,10 +291,28 @@ impl Follower {
 
     /// Receives one feed until it ends.
     async fn session(&mut self) -> Result<std::convert::Infallible, FollowError> {
+        let after = self.applied().await?;
         while self.failures.try_recv().is_ok() {}
+        let error = match self.receive_feed(after).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        };
+        // The thread may find an error in the last messages. It says more than the end of the feed.
+        self.applied().await?;
+        Err(self.failures.try_recv().unwrap_or(error))
+    }
+
+    /// Waits until the thread has applied all messages, and returns the position of the relay.
+    async fn applied(&self) -> Result<Option<Cursor>, FollowError> {
         let (sender, applied) = oneshot::channel();
         self.commands.send(Command::Applied(sender)).await.map_err(|_| FollowError::Stopped)?;
-        let after = applied.await.map_err(|_| FollowError::Stopped)?;
+        applied.await.map_err(|_| FollowError::Stopped)
+    }
+
+    async fn receive_feed(
+        &mut self,
+        after: Option<Cursor>,
+    ) -> Result<std::convert::Infallible, FollowError> {
         let mut response = self.link.feed(after).await?;
         let mut received = BytesMut::new();
         let mut silent_since = Instant::now();
