@@ -4,13 +4,15 @@
 //! Each reader has to print each event once and in order.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::browser;
 use crate::command::{self, command};
@@ -21,16 +23,23 @@ use crate::workspace::Workspace;
 /// The servers of the files, and the last number of the address of each. The first is the upstream.
 const NODES: [(&str, u8); 3] = [("a", 1), ("b", 2), ("c", 3)];
 
-/// How long the servers may take to become ready, and the readers to get an event. Readers wait a few
-/// seconds before they reconnect.
-const WITHIN: Duration = Duration::from_secs(60);
+/// How long a reader may wait for an event. A reader waits a few seconds before it reconnects.
+const EVENT_WITHIN: Duration = Duration::from_secs(60);
+
+/// The flags with which curl asks again, until a server answers without an error: at most a minute.
+const UNTIL_READY: [&str; 8] =
+    ["-sSf", "--max-time", "5", "--retry", "60", "--retry-delay", "1", "--retry-all-errors"];
+
+/// The readers. With six of them, each server has two.
+const READERS: [&str; 6] = ["reader1", "reader2", "reader3", "reader4", "reader5", "reader6"];
 
 /// The step of `ci`.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if !cfg!(target_os = "linux") {
-        return Ok(Outcome::Skipped("only Linux has 127.0.0.2 without a setup".into()));
+        return Ok(Outcome::Skipped("only Linux has the address 127.0.0.2 without a setup".into()));
     }
-    if let Readiness::Missing(why) = setup::program("haproxy", "haproxy") {
+    let tools = setup::program("haproxy", "haproxy").and_then(|| setup::program("curl", "curl"));
+    if let Readiness::Missing(why) = tools {
         return Ok(Outcome::Skipped(why));
     }
     browser::build(workspace)?;
@@ -40,25 +49,24 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for (name, _) in NODES {
         trial.start(name)?;
     }
-    trial.processes.push(("haproxy", trial.spawn("haproxy", &["-db", "-f", "haproxy.cfg"], "h")?));
     trial.await_ready()?;
-    let url = format!("http://127.0.0.9:{}", trial.public);
-    for reader in ["r1", "r2", "r3", "r4", "r5", "r6"] {
-        let words = ["subscribe", "--url", &url, "--start", "earliest", "news"];
-        trial.processes.push((reader, trial.spawn(&trial.program, &words, reader)?));
+    trial.start_proxy()?;
+    for reader in READERS {
+        trial.start_reader(reader)?;
     }
-    trial.publish("1")?;
-    trial.await_events(1)?;
-    for (number, (name, _)) in NODES.iter().rev().enumerate() {
-        let number = 2 + 2 * number;
+    trial.publish(1)?;
+    trial.await_event(1)?;
+    // The relays first, and then the upstream.
+    for (event, (name, _)) in (2..).step_by(2).zip(NODES.iter().rev()) {
         trial.kill(name)?;
-        let publishing = trial.publishing(&number.to_string())?;
-        thread::sleep(Duration::from_secs(2));
+        // A publish waits in a relay for the upstream.
+        let publishing = trial.publishing(event)?;
         trial.start(name)?;
         finish(publishing)?;
+        trial.await_event(event)?;
         trial.await_ready()?;
-        trial.publish(&(number + 1).to_string())?;
-        trial.await_events(number + 1)?;
+        trial.publish(event + 1)?;
+        trial.await_event(event + 1)?;
     }
     Ok(Outcome::Passed)
 }
@@ -71,6 +79,8 @@ struct Trial {
     port: u16,
     public: u16,
     processes: Vec<(&'static str, Child)>,
+    /// The lines of each reader.
+    printed: Vec<(&'static str, Receiver<String>)>,
 }
 
 impl Trial {
@@ -86,7 +96,8 @@ impl Trial {
         for key in ["publish.key", "ticket.key", "relay.key", "admin.key"] {
             command::run(&mut command(&folder, &program, &["key", "new", key]))?;
         }
-        let trial = Self { folder, program, port, public, processes: Vec::new() };
+        let (processes, printed) = (Vec::new(), Vec::new());
+        let trial = Self { folder, program, port, public, processes, printed };
         let deployed = workspace.root.join("deploy/relays");
         for (name, number) in NODES {
             let file = if name == "a" { "upstream.toml" } else { "relay.toml" };
@@ -116,30 +127,51 @@ impl Trial {
         fs::write(self.folder.join(name), text).with_context(|| name.to_owned())
     }
 
-    /// Starts a program whose output goes to files of this name.
+    /// Starts a program. Its output and its errors go to `NAME.log`, or its output goes to a pipe.
     fn spawn(
         &self,
         program: impl AsRef<Path>,
         words: &[&str],
-        name: &str,
+        (name, is_piped): (&str, bool),
     ) -> anyhow::Result<Child> {
         let mut command = command(&self.folder, program.as_ref(), words);
         println!("$ {}", command::line(&command));
-        let file = |end| File::options().create(true).append(true).open(self.path(name, end));
-        command.stdin(Stdio::null()).stdout(file("out")?).stderr(file("err")?);
+        let path = self.folder.join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(path)?;
+        let output = if is_piped { Stdio::piped() } else { log.try_clone()?.into() };
+        command.stdin(Stdio::null()).stdout(output).stderr(log);
         command.spawn().with_context(|| command::line(&command))
-    }
-
-    fn path(&self, name: &str, end: &str) -> PathBuf {
-        self.folder.join(format!("{name}.{end}"))
     }
 
     fn start(&mut self, name: &'static str) -> anyhow::Result<()> {
         let number = NODES.iter().find(|node| node.0 == name).context("no such server")?.1;
         let listen = format!("127.0.0.{number}:{}", self.port);
         let words = ["serve", "--config", &format!("{name}.toml"), "--listen", &listen];
-        let child = self.spawn(&self.program, &words, name)?;
+        let child = self.spawn(&self.program, &words, (name, false))?;
         self.processes.push((name, child));
+        Ok(())
+    }
+
+    fn start_proxy(&mut self) -> anyhow::Result<()> {
+        let child = self.spawn("haproxy", &["-db", "-f", "haproxy.cfg"], ("haproxy", false))?;
+        self.processes.push(("haproxy", child));
+        self.await_ready_at(&format!("127.0.0.9:{}", self.public))
+    }
+
+    /// Starts a reader behind HAProxy.
+    fn start_reader(&mut self, name: &'static str) -> anyhow::Result<()> {
+        let url = format!("http://127.0.0.9:{}", self.public);
+        let words = ["subscribe", "--url", &url, "--start", "earliest", "news"];
+        let mut child = self.spawn(&self.program, &words, (name, true))?;
+        let output = child.stdout.take().context("the output of the reader is not piped")?;
+        self.processes.push((name, child));
+        let (sender, lines) = mpsc::channel();
+        // The thread ends when the reader is killed.
+        thread::spawn(move || {
+            let read = BufReader::new(output).lines().map_while(Result::ok);
+            read.for_each(|line| drop(sender.send(line)));
+        });
+        self.printed.push((name, lines));
         Ok(())
     }
 
@@ -152,36 +184,34 @@ impl Trial {
         Ok(())
     }
 
-    /// Waits until all servers are ready, and none of them is degraded.
+    /// Waits until all servers have all events.
     fn await_ready(&self) -> anyhow::Result<()> {
-        let is_ready = |number: u8| {
-            let url = format!("http://127.0.0.{number}:{}/readyz", self.port);
-            let said = command::output(&mut command(&self.folder, "curl", &["-sS", &url]));
-            said.is_ok_and(|said| said.trim() == "ready")
-        };
-        await_that("all servers are ready", || NODES.iter().all(|node| is_ready(node.1)))
+        let mut addresses = NODES.iter().map(|node| format!("127.0.0.{}:{}", node.1, self.port));
+        addresses.try_for_each(|address| self.await_ready_at(&address))
+    }
+
+    fn await_ready_at(&self, address: &str) -> anyhow::Result<()> {
+        let url = format!("http://{address}/readyz");
+        command::run(command(&self.folder, "curl", &UNTIL_READY).arg(url))
     }
 
     /// Starts to publish an event through HAProxy.
-    fn publishing(&self, data: &str) -> anyhow::Result<Child> {
-        let url = format!("http://127.0.0.9:{}", self.port);
-        let words = ["publish", "--url", &url, "--key-file", "publish.key", "-t", "news", data];
-        self.spawn(&self.program, &words, "published")
+    fn publishing(&self, event: u32) -> anyhow::Result<Child> {
+        let (url, data) = (format!("http://127.0.0.9:{}", self.port), event.to_string());
+        let words = ["publish", "--url", &url, "--key-file", "publish.key", "-t", "news", &data];
+        self.spawn(&self.program, &words, ("publish", false))
     }
 
-    fn publish(&self, data: &str) -> anyhow::Result<()> {
-        finish(self.publishing(data)?)
+    fn publish(&self, event: u32) -> anyhow::Result<()> {
+        finish(self.publishing(event)?)
     }
 
-    /// Waits until each reader has printed the events from 1 to `last`, once and in order.
-    fn await_events(&self, last: usize) -> anyhow::Result<()> {
-        let wanted: String = (1..=last).map(|number| format!("{number}\n")).collect();
-        for (name, _) in self.processes.iter().filter(|(name, _)| name.starts_with('r')) {
-            let file = self.path(name, "out");
-            let printed = || fs::read_to_string(&file).unwrap_or_default();
-            let what = format!("{} has all events", file.display());
-            await_that(&what, || printed().lines().count() >= last)?;
-            ensure!(printed() == wanted, "{} has other events:\n{}", file.display(), printed());
+    /// Waits until each reader has printed the next event, which must be this one.
+    fn await_event(&self, event: u32) -> anyhow::Result<()> {
+        for (name, lines) in &self.printed {
+            let line = lines.recv_timeout(EVENT_WITHIN);
+            let line = line.with_context(|| format!("{name} has not got the event {event}"))?;
+            ensure!(line == event.to_string(), "{name} got {line} in place of {event}");
         }
         Ok(())
     }
@@ -204,15 +234,4 @@ fn finish(mut publishing: Child) -> anyhow::Result<()> {
 
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn await_that(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let until = Instant::now() + WITHIN;
-    while !holds() {
-        if Instant::now() > until {
-            bail!("not within {WITHIN:?}: {what}");
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }

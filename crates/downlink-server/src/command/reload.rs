@@ -34,7 +34,7 @@ use crate::{
 
 /// The settings that a reload applies. A reload also reads the files again that they name, except
 /// the file of a key set, which the server reads every few minutes.
-pub(super) const RELOADED: [&str; 28] = [
+pub(super) const RELOADED: [&str; 29] = [
     "log",
     "retain-events",
     "retain-bytes",
@@ -44,6 +44,7 @@ pub(super) const RELOADED: [&str; 28] = [
     "public",
     "publish-key-file",
     "admin-key-file",
+    "relay-key-file",
     "ticket-key-file",
     "jwt-key-file",
     "jwt-public-key",

@@ -30,6 +30,8 @@ pub(crate) enum Endpoint {
     Clients,
     Disconnect,
     Metrics,
+    Follow,
+    FollowEnd,
     Page,
     Module,
     Healthz,
@@ -38,7 +40,7 @@ pub(crate) enum Endpoint {
 }
 
 /// The rows in the order of the tables.
-pub(crate) const ENDPOINTS: [(&str, Endpoint); 17] = [
+pub(crate) const ENDPOINTS: [(&str, Endpoint); 19] = [
     ("GET /events", Endpoint::Subscribe),
     ("GET /events?ticket=", Endpoint::SubscribeWithTicket),
     ("POST /events", Endpoint::Publish),
@@ -51,6 +53,8 @@ pub(crate) const ENDPOINTS: [(&str, Endpoint); 17] = [
     ("GET /clients", Endpoint::Clients),
     ("DELETE /clients", Endpoint::Disconnect),
     ("GET /metrics", Endpoint::Metrics),
+    ("GET /follow", Endpoint::Follow),
+    ("GET /follow/end", Endpoint::FollowEnd),
     ("GET /", Endpoint::Page),
     ("GET /downlink.js", Endpoint::Module),
     ("GET /healthz", Endpoint::Healthz),
@@ -98,7 +102,10 @@ pub(crate) const CREDENTIALS: [(&str, Credential); 14] = [
 impl Endpoint {
     /// Whether the request needs the rights of an operator.
     fn is_for_operators(self) -> bool {
-        matches!(self, Self::Clients | Self::Metrics | Self::Page)
+        matches!(
+            self,
+            Self::Clients | Self::Metrics | Self::Follow | Self::FollowEnd | Self::Page
+        )
     }
 
     /// The request without a credential. It names this client and this topic if the endpoint takes
@@ -125,6 +132,8 @@ impl Endpoint {
             Self::Clients => Request::get("/clients"),
             Self::Disconnect => Request::new("DELETE", format!("/clients?client={client}")),
             Self::Metrics => Request::get("/metrics"),
+            Self::Follow => Request::get("/follow"),
+            Self::FollowEnd => Request::get("/follow/end"),
             Self::Page => Request::get("/"),
             Self::Module => Request::get("/downlink.js"),
             Self::Healthz => Request::get("/healthz"),

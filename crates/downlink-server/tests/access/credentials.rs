@@ -118,6 +118,7 @@ pub(crate) fn of_an_operator() -> Value {
         "everyone": true,
         "issue": true,
         "admin": true,
+        "follow": true,
     })
 }
 

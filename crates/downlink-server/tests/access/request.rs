@@ -127,7 +127,10 @@ impl Request {
 fn head_of_a_stream(read: &[u8]) -> Option<&str> {
     let end = read.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&read[..end]).expect("ASCII");
-    head.to_ascii_lowercase().contains("content-type: text/event-stream").then_some(head)
+    let lower = head.to_ascii_lowercase();
+    let streams = ["text/event-stream", "application/vnd.downlink.feed"];
+    let is_stream = |media_type| lower.contains(&format!("content-type: {media_type}"));
+    streams.into_iter().any(is_stream).then_some(head)
 }
 
 impl Answer {
