@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The time between two heartbeats of a node. Heartbeats let engine time pass, and they show a node
-/// that is alone whether the journal still is what it was.
+/// that is alone whether the journal has lost entries.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// The maximum time for which a reader waits for an answer about an id that is ahead of the node.
 pub const READER_WAITS_MAX: Duration = Duration::from_secs(10);

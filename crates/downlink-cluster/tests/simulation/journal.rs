@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Loses the newest entries. Some of them arrive again, because the clients of the engine send
-    /// what was not acknowledged.
+    /// an entry again if it was not acknowledged.
     pub(crate) fn roll_back(&mut self, count: u64) {
         let last = self.last.saturating_sub(count).max(1);
         let lost: Vec<u64> = self.truth.keys().copied().filter(|at| *at > last).collect();
