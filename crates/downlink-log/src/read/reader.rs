@@ -273,7 +273,9 @@ impl<P: Payload> Reader<P> {
         self.state.slot.register(waker);
         match self.prepare() {
             // A replica that begins again tells its readers to end, and then closes its cache.
-            Ok(false) | Err(_) if self.unconfirmed.is_some() && self.told_to_end().is_some() => {
+            Ok(false) | Err(_)
+                if self.core.confirmations.is_some() && self.told_to_end().is_some() =>
+            {
                 Poll::Ready(Ok(()))
             }
             Ok(false) => Poll::Pending,

@@ -101,9 +101,11 @@ impl Confirmations {
         question
     }
 
-    /// Whether the replica has reached the end that the upstream had when the question was asked.
+    /// Whether the replica has reached the end that the upstream had when the question was asked. A
+    /// question from before the replica began again is never confirmed.
     pub(crate) fn is_confirmed(&self, question: u64) -> bool {
-        self.state.lock().confirmed >= question
+        let state = self.state.lock();
+        question > state.stale && question <= state.confirmed
     }
 
     /// Forgets a reader that no longer waits.
@@ -119,8 +121,9 @@ impl Confirmations {
         let mut state = self.state.lock();
         state.is_complete = false;
         state.ends.clear();
-        state.answered = state.taken;
-        state.stale = state.taken;
+        // A reader of the discarded history may wait for a question that was not asked yet. So the
+        // number of this question is not used for the new history.
+        (state.taken, state.answered, state.stale) = (state.wanted, state.wanted, state.wanted);
         // These readers belong to the history that was discarded, so they are told to end.
         let _left = std::mem::take(&mut state.waiting);
         Restarted { follower: state.want(), _left }

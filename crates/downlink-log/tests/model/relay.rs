@@ -319,8 +319,10 @@ fn a_reader_that_waits_for_the_cache_ends_when_the_replica_begins_again() {
         };
         let ops = [RelayOp::Upstream(append), RelayOp::Connect { client: 5 }, RelayOp::Reopen];
         let again = [RelayOp::Restart, RelayOp::Connect { client: 5 }, RelayOp::Restart];
+        // The other client lets the replica reach the end of the new history.
+        let other = RelayOp::Connect { client: 0 };
         let read = RelayOp::Read { client: 5, events_max: 1 };
-        ops.iter().chain(&again).chain([&read]).for_each(|op| relay.run(op));
+        ops.iter().chain(&again).chain([&other, &read]).for_each(|op| relay.run(op));
         relay.settle();
     }
 }
