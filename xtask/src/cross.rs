@@ -29,6 +29,7 @@ const SYSTEMS: [System; 2] = [
         words: &[
             "-p=downlink-proto",
             "-p=downlink-log",
+            "-p=downlink-cluster",
             "-p=downlink-sqlite",
             "-p=downlink",
             "-p=downlink-client",

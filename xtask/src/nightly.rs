@@ -17,6 +17,9 @@ const POWER_CUTS: &str = "300";
 /// evicted. All of them together take about five minutes.
 const REPLAYS: &str = "1000";
 
+/// The number of simulated runs of a cluster. All of them together take about five minutes.
+const CLUSTER_RUNS: &str = "10000";
+
 /// The number of random sequences of operations in the step `model`, which compares the log of
 /// events with a simple model. All sequences together take about an hour.
 const MODEL_PROGRAMS: &str = "200000";
@@ -42,6 +45,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
         Step::new("model", model),
         Step::new("power-cut", power_cut),
         Step::new("replay", replay),
+        Step::new("cluster", cluster),
         Step::new("loom", ci::loom),
         Step::new("package", package::verify),
         Step::new("dist", dist::check),
@@ -83,6 +87,16 @@ fn replay(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let seed = std::process::id().to_string();
     let mut command = workspace.cargo(&words);
     command.env("DOWNLINK_REPLAY_RUNS", REPLAYS).env("DOWNLINK_REPLAY_SEED", seed);
+    command::run(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+/// Simulates clusters whose engine fails. Each night has new seeds.
+fn cluster(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let words = ["test", "--release", "-p", "downlink-cluster", "--test", "simulation"];
+    let seed = std::process::id().to_string();
+    let mut command = workspace.cargo(&words);
+    command.env("DOWNLINK_CLUSTER_RUNS", CLUSTER_RUNS).env("DOWNLINK_CLUSTER_SEED", seed);
     command::run(&mut command)?;
     Ok(Outcome::Passed)
 }

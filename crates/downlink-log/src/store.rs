@@ -19,6 +19,7 @@ use std::{
 use smallvec::SmallVec;
 use thiserror::Error;
 
+pub use crate::types::mark::{Mark, Marks};
 use crate::types::{
     address::Address,
     clock::ClockState,
@@ -495,45 +496,6 @@ pub struct FeedChunk {
     pub marks: Marks,
 }
 
-/// The mark of a position in the log of a cluster. A position is a run of
-/// [`POSITION_OFFSETS`](crate::POSITION_OFFSETS) offsets. The mark depends on all earlier
-/// positions, so two logs with the same mark at a position have the same history up to there. In
-/// ids, a mark stands where the epoch stands in the ids of a single node.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Mark(u64);
-
-impl Mark {
-    /// The number of bits of a mark. With more bits, a mark would not fit into the eight characters
-    /// of an id.
-    pub const BITS: u32 = 41;
-
-    /// The mark with the lowest [`BITS`](Self::BITS) bits of this number.
-    pub const fn new(bits: u64) -> Self {
-        Self(bits & ((1 << Self::BITS) - 1))
-    }
-
-    /// The number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The eight characters of the mark in an id.
-    pub fn in_id(self) -> Epoch {
-        Epoch::from_random(self.0)
-    }
-}
-
-/// The marks of some positions, one after the other.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Marks {
-    /// The first offset of position 0. Ids of lower offsets have epochs.
-    pub base: u64,
-    /// The position of the first mark.
-    pub first: u64,
-    /// The marks.
-    pub marks: Vec<Mark>,
-}
-
 impl FeedChunk {
     /// Adds finish marks to the events. If the chunk has the event that finished a topic, the event
     /// becomes its last one. Its addresses then also have the topics that the event finished and
@@ -631,7 +593,7 @@ pub enum StoreError {
     NotAStore,
     /// The file is the cache of a replica, so it cannot be used as a store.
     #[error(
-        "the file is the cache of a replica, which may be deleted at any time: choose another file for \
+        "the file is the cache of a relay, which may be deleted at any time: choose another file for \
          the store"
     )]
     IsCache,

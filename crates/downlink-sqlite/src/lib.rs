@@ -46,6 +46,9 @@
 //! # }
 //! ```
 //!
+//! [`SqliteCache`] is the cache of a replica, which is a log that follows another log. It is a file of
+//! the same kind, and may be deleted at any time.
+//!
 //! # Guarantees
 //!
 //! [`downlink_log::store`] lists the guarantees of a store. [`Durability`] says which failures a

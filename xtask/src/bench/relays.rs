@@ -4,11 +4,10 @@
 //! The upstream and the relay run on the processor of the servers, and share it.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -184,14 +183,21 @@ fn fill(
     }))
 }
 
-/// Waits until a relay has everything that its upstream has.
+/// Waits until a relay has everything that its upstream has. Until then, a subscription that asks
+/// for old events waits too, or is refused after ten seconds.
 fn filled(relay: &Running) -> anyhow::Result<()> {
     let began = Instant::now();
-    while !get(relay, "/readyz")?.starts_with("HTTP/1.1 200") {
+    while !head(relay, "/events?topic=bench-none&start=earliest")?.starts_with("HTTP/1.1 200") {
         ensure!(began.elapsed() < FILL_MAX, "the relay does not get all events of its upstream");
-        thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+/// The status line of the answer to a request.
+fn head(server: &Running, path: &str) -> anyhow::Result<String> {
+    let mut line = String::new();
+    BufReader::new(request(server, path)?).read_line(&mut line)?;
+    Ok(line)
 }
 
 /// Waits until a server has this many subscribers.
@@ -205,19 +211,22 @@ fn subscribers(server: &Running, wanted: u64) -> anyhow::Result<()> {
             return Ok(());
         }
         ensure!(began.elapsed() < FILL_MAX, "{now} of {wanted} subscribers have connected");
-        thread::sleep(Duration::from_millis(50));
     }
 }
 
 /// The answer to a request, with its head.
 fn get(server: &Running, path: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    request(server, path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn request(server: &Running, path: &str) -> anyhow::Result<TcpStream> {
     let address = format!("127.0.0.1:{}", server.port());
     let mut stream = TcpStream::connect(&address).with_context(|| address.clone())?;
     stream.set_read_timeout(Some(FILL_MAX))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    Ok(stream)
 }
 
 /// The processor time of a process, from `/proc/…/stat`.

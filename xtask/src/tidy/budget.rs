@@ -14,18 +14,20 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 8_000, &["downlink-log"]),
-    ("downlink-sqlite", 2_680, &["downlink-sqlite"]),
-    ("downlink: hub", 2_480, &["downlink/src/hub"]),
-    ("downlink: http, adapters", 1_680, &["downlink/src/http", "downlink/src/adapters"]),
+    ("downlink-log", 8_500, &["downlink-log"]),
+    ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
+    ("downlink-cluster", 3_000, &["downlink-cluster"]),
+    ("downlink: hub", 2_770, &["downlink/src/hub"]),
+    ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
-    ("downlink", 8_990, &["downlink"]),
+    ("downlink: relay", 800, &["downlink/src/relay"]),
+    ("downlink", 10_100, &["downlink"]),
     ("downlink-client", 1_550, &["downlink-client"]),
-    ("downlink-access", 2_780, &["downlink-access"]),
-    ("downlink-server", 8_590, &["downlink-server"]),
+    ("downlink-access", 2_790, &["downlink-access"]),
+    ("downlink-server", 9_150, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 22_310, LIBRARIES),
+    ("the five libraries", 24_100, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -135,7 +137,7 @@ mod tests {
     fn the_folders_of_a_budget_are_counted_together() {
         let sources = [
             file("crates/downlink/src/adapters/a.rs", 880),
-            file("crates/downlink/src/http/a.rs", 801),
+            file("crates/downlink/src/http/a.rs", 811),
         ];
         assert_eq!(exceeded(&sources), ["downlink: http, adapters"]);
     }
@@ -144,10 +146,10 @@ mod tests {
     fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_300),
-            file("crates/downlink-log/src/a.rs", 7_980),
+            file("crates/downlink-log/src/a.rs", 8_480),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 2_660),
-            file("crates/downlink/src/lib.rs", 9_350),
+            file("crates/downlink-sqlite/src/a.rs", 2_740),
+            file("crates/downlink/src/lib.rs", 10_480),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);

@@ -98,8 +98,30 @@ const ACCESS: Layers = Layers {
     ],
 };
 
+/// The layers of the cluster.
+const CLUSTER: Layers = Layers {
+    folder: "crates/downlink-cluster/src/",
+    order: &[
+        layer("rules.rs"),
+        layer("position.rs"),
+        layer("mark.rs"),
+        layer("engine_clock.rs"),
+        layer("entry.rs"),
+        layer("wire.rs"),
+        layer("window/"),
+        layer("chain.rs"),
+        layer("forks.rs"),
+        layer("journal.rs"),
+        layer("fed_log.rs"),
+        layer("node/"),
+        layer("driver.rs"),
+        layer("found.rs"),
+        layer("lib.rs"),
+    ],
+};
+
 /// The order of each crate that has folders.
-const TABLE: &[Layers] = &[LIBRARY, LOG, ACCESS];
+const TABLE: &[Layers] = &[LIBRARY, LOG, ACCESS, CLUSTER];
 
 pub(super) fn check(crates: &[Crate<'_>]) -> Vec<Finding> {
     let check = |layers: &Layers| {

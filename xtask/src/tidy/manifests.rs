@@ -12,7 +12,8 @@ use crate::workspace::{Package, Workspace};
 /// The server. No package may depend on it.
 const PROGRAM: &str = "downlink-server";
 /// Crates that use no clock, no sockets and no tasks.
-const SANS_IO: [&str; 3] = ["downlink-proto", "downlink-log", "downlink-access"];
+const SANS_IO: [&str; 4] =
+    ["downlink-proto", "downlink-log", "downlink-cluster", "downlink-access"];
 /// Crates with clocks, sockets or tasks. Each name also stands for the names that begin with it and
 /// a hyphen. For example, `tokio` also stands for `tokio-util`.
 const IO: [&str; 12] = [

@@ -19,8 +19,8 @@ const VERBS: [&str; 3] = ["process", "manage", "perform"];
 const FIRST_VERBS: [&str; 2] = ["do", "handle"];
 /// Nouns that are banned from all names. They do not say what the thing is.
 const NOUNS: [&str; 7] = ["manager", "helper", "helpers", "util", "utils", "info", "context"];
-/// In this crate, the methods that take input are named `handle_*`.
-const SANS_IO: &str = "crates/downlink-proto/";
+/// In these crates, the methods that take input are named `handle_*`.
+const SANS_IO: [&str; 2] = ["crates/downlink-proto/", "crates/downlink-cluster/"];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
     let mut names = Names { source, findings: Vec::new(), in_trait_impl: false };
@@ -54,7 +54,8 @@ impl Names<'_> {
         let words = words(&text);
         let first = words.first().filter(|word| FIRST_VERBS.contains(&word.as_str()));
         let first = first.filter(|word| {
-            *word != "handle" || words.len() == 1 || !self.source.path.starts_with(SANS_IO)
+            let is_sans_io = SANS_IO.iter().any(|crate_| self.source.path.starts_with(crate_));
+            *word != "handle" || words.len() == 1 || !is_sans_io
         });
         let verb = words.iter().find(|word| VERBS.contains(&word.as_str())).or(first);
         if let Some(word) = verb {

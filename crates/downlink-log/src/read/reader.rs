@@ -204,7 +204,11 @@ impl<P: Payload> Reader<P> {
             }
             Some(Before::Beginning(slot)) => {
                 let Some(beginning) = slot.lock().take() else { return Ok(false) };
-                self.before = None;
+                // A reader of a replica that has no beginning stays without one, so that its client
+                // gets no id.
+                if beginning.is_ok() || self.core.confirmations.is_none() {
+                    self.before = None;
+                }
                 self.begin_at(beginning?);
                 return Ok(self.has_begun() || self.look_again());
             }
@@ -268,7 +272,8 @@ impl<P: Payload> Reader<P> {
         }
         self.state.slot.register(waker);
         match self.prepare() {
-            Ok(false) if self.unconfirmed.is_some() && self.told_to_end().is_some() => {
+            // A replica that begins again tells its readers to end, and then closes its cache.
+            Ok(false) | Err(_) if self.unconfirmed.is_some() && self.told_to_end().is_some() => {
                 Poll::Ready(Ok(()))
             }
             Ok(false) => Poll::Pending,

@@ -98,7 +98,7 @@ impl<P: Payload> Drop for Ending<P> {
     }
 }
 
-/// What the follower must do after a chunk was applied.
+/// The outcome of a chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Applied {
@@ -137,7 +137,7 @@ impl<P: Payload> Follower<P> {
 
     /// Answers a question: `end` is the upstream's [`tail`](crate::Log::tail) at a time after the
     /// question was given out. When the replica has applied everything below this end, the waiting
-    /// readers look again, and what they find is final.
+    /// readers look again, and the result is final.
     pub fn confirm(&self, question: u64, end: Cursor) {
         self.0.confirmations.answer(question, end);
         self.0.confirm_reached();

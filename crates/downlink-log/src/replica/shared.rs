@@ -2,7 +2,7 @@
 //!
 //! If the upstream has another history than the replica, the replica discards everything and begins
 //! again. It then gets a new [`Life`], and the handles find the new life here. A reader keeps the
-//! life in which it was opened, and is told to end.
+//! life in which it was opened, and ends soon.
 
 use std::{fmt, sync::Arc};
 

@@ -9,6 +9,7 @@ pub(crate) mod clock;
 pub(crate) mod event;
 pub(crate) mod floor;
 pub(crate) mod identity;
+pub(crate) mod mark;
 pub(crate) mod offset;
 pub(crate) mod open_error;
 pub(crate) mod options;

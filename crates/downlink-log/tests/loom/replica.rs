@@ -168,3 +168,32 @@ fn a_reader_that_opens_during_a_restart_ends_or_belongs_to_the_new_history() {
         assert!(seen.end.is_some());
     });
 }
+
+/// A feed is opened while another thread appends. It has each event once, and it is woken.
+#[test]
+fn a_feed_that_is_opened_during_an_append_has_every_event() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let publisher = thread::spawn({
+            let log = log.clone();
+            move || {
+                append(&log, 0, &["a"]).unwrap();
+                append(&log, 0, &["a"]).unwrap();
+            }
+        });
+        let mut feed = log.feed(None, |_| Vec::new());
+        let mut offsets = Vec::new();
+        block_on(poll_fn(|task| {
+            while feed.poll_ready(task.waker()).is_ready() {
+                let chunk = feed.read(ClockState::default()).unwrap().expect("the log is open");
+                offsets.extend(chunk.events.iter().map(|event| event.offset.get()));
+                if chunk.next.get() == 3 {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        }));
+        assert_eq!(offsets, [1, 2]);
+        publisher.join().unwrap();
+    });
+}

@@ -304,3 +304,23 @@ proptest! {
         relay.settle();
     }
 }
+
+/// The replica begins again while a reader waits for the cache. The reader must end, and must not
+/// report that the cache cannot be read.
+#[test]
+fn a_reader_that_waits_for_the_cache_ends_when_the_replica_begins_again() {
+    for _ in 0..20 {
+        let mut relay = Relay::new(true, false);
+        let append = Op::Append {
+            targets: vec![program::Target::Everyone],
+            bytes: 0,
+            id: None,
+            finish: false,
+        };
+        let ops = [RelayOp::Upstream(append), RelayOp::Connect { client: 5 }, RelayOp::Reopen];
+        let again = [RelayOp::Restart, RelayOp::Connect { client: 5 }, RelayOp::Restart];
+        let read = RelayOp::Read { client: 5, events_max: 1 };
+        ops.iter().chain(&again).chain([&read]).for_each(|op| relay.run(op));
+        relay.settle();
+    }
+}

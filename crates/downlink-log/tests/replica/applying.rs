@@ -1,4 +1,4 @@
-//! What readers of a replica see.
+//! The events and gaps of readers of a replica.
 
 use downlink_log::{
     AppendError, GapReason, Offset, Read, Retention, RetentionRules, Start, store::FeedChunk,
@@ -10,7 +10,7 @@ use crate::feed::{
 };
 use crate::support::{ALL, SINGLY, Seen, append_all, draft_of, ms, sizes, topic};
 
-/// What a reader sees until it has caught up.
+/// The events and gaps that a reader gets until it has caught up.
 fn seen(reader: &mut downlink_log::Reader<crate::feed::Text>) -> Seen {
     let mut seen = Seen::default();
     let _ = seen.read_all(reader, 0);
@@ -80,7 +80,7 @@ fn events_that_the_upstream_evicted_are_a_gap_on_a_fresh_replica() {
     for start in [Start::Earliest, Start::Last(9)] {
         for selectors in [&["a"][..], &["*"]] {
             let seen = seen(&mut open(&log, selectors, start.clone()));
-            // These readers ask only for what is kept.
+            // These readers request only the kept events.
             assert_eq!(seen.gaps, [], "{start:?} {selectors:?}");
             assert_eq!(seen.offsets.last(), Some(if selectors == ["a"] { &5 } else { &6 }));
         }

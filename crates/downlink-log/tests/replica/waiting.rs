@@ -125,6 +125,26 @@ fn one_question_serves_all_readers_that_wait_when_it_is_asked() {
     assert_eq!(asked(&follower), None);
 }
 
+/// A replica that falls behind gets more answers than it keeps. No reader may be forgotten.
+#[test]
+fn a_reader_is_confirmed_although_many_later_ends_were_not_reached() {
+    let (log, mut applier) = replica(|_| {});
+    let mut readers: Vec<_> = (0..20)
+        .map(|number| {
+            let reader = open(&log, &["a"], after(1, 99));
+            confirm(&applier, 1, 10 + number);
+            reader
+        })
+        .collect();
+    apply(&mut applier, chunk([], 12));
+    let begun = |readers: &mut [Reader<Text>]| {
+        readers.iter_mut().map(has_begun).filter(|has_begun| *has_begun).count()
+    };
+    assert_eq!(begun(&mut readers), 3);
+    apply(&mut applier, chunk([], 30));
+    assert_eq!(begun(&mut readers), 20);
+}
+
 fn assert_drained(reader: &mut Reader<Text>) {
     assert!(reader.poll_begun(Waker::noop()).is_ready() && !reader.has_begun());
     assert_eq!(read(reader), Read::Ended(EndReason::Drained));

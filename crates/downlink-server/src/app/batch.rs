@@ -50,14 +50,7 @@ pub(super) async fn publish(
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
     let publisher = publisher(&caller, &headers)?;
-    // A relay repeats a batch if the answer to it was lost. Each event then has a key.
-    let key = headers.get("idempotency-key").filter(|_| headers.contains_key(PUBLISHER));
-    if key.is_none() && headers.contains_key("idempotency-key") {
-        return Err(bad_request(
-            "Idempotency-Key is for one event, but the body is a batch: remove the header, and give \
-             each event an id.",
-        ));
-    }
+    let key = relays_key(&headers)?;
     content::check(&headers)?;
     // The server reads the body only for a client that has a credential and has not reached its
     // limit of publishes. Other clients must not make it read a large body.
@@ -90,7 +83,7 @@ pub(super) async fn publish(
         let allowed = caller.check_publish(&to);
         allowed.map_err(|error| in_line(at, error.into()))?;
         let mut publish = envelope.publish(&app.hub, &to);
-        if let Some(key) = key.and_then(|key| key.to_str().ok()) {
+        if let Some(key) = key {
             publish = publish.idempotency_key(&publisher, &format!("{key}/{}", lines.len()));
         }
         batch.add(publish, data);
@@ -102,7 +95,7 @@ pub(super) async fn publish(
     app.control.count_publishes(&caller, sender.address, batch.len())?;
     if let Some(forwarder) = &app.forwarder {
         let forwarded = Forwarded::new("/events/batch", None, &headers, &publisher);
-        return forwarder.send(&app, forwarded, text).await;
+        return forwarder.send(&app.hub, forwarded, text).await;
     }
     let refused = |error| match error {
         BatchError::Event { index, error } => {
@@ -117,6 +110,19 @@ pub(super) async fn publish(
     let status = reply::published_status(settings);
     let logged = Extension(Logged::Published(ids.len() as u64));
     Ok((status, logged, reply::json(&json!({ "ids": ids }))).into_response())
+}
+
+/// The idempotency key of a batch, which only a relay gives. It repeats a batch if the answer to it
+/// was lost. Each event of the batch then gets a key from this one.
+fn relays_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().ok().filter(|_| headers.contains_key(PUBLISHER));
+    key.map(Some).ok_or_else(|| {
+        bad_request(
+            "Idempotency-Key is for one event, but the body is a batch: remove the header, and give \
+             each event an id.",
+        )
+    })
 }
 
 fn too_many(max: usize, of: &str) -> Refused {

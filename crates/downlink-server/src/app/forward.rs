@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use downlink::hub::Hub;
 use downlink_access::Secret;
 use reqwest::{Client, Method};
 use serde::Deserialize;
@@ -26,7 +27,6 @@ use super::{
     counters::PublishResult,
     envelope::PUBLISHER,
     reply::{Refused, RefusedAs},
-    state::App,
 };
 use crate::{access::client_builder, config::FollowUrl, logs::Logged};
 
@@ -147,11 +147,11 @@ impl Forwarder {
     /// Forwards a request, and answers as the upstream does.
     pub(super) async fn send(
         &self,
-        app: &App,
+        hub: &Hub<String>,
         forwarded: Forwarded,
         body: String,
     ) -> Result<Response, Refused> {
-        let Answered { status, headers, body } = self.answer(app, &forwarded, body.into()).await?;
+        let Answered { status, headers, body } = self.answer(hub, &forwarded, body.into()).await?;
         let mut response = (status, Body::from(body)).into_response();
         *response.headers_mut() = headers;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -170,11 +170,11 @@ impl Forwarder {
     /// The refusal of the upstream, or of this relay if the upstream is away.
     pub(super) async fn event(
         &self,
-        app: &App,
+        hub: &Hub<String>,
         forwarded: Forwarded,
         data: String,
     ) -> Result<(StatusCode, PublishedThere), Refused> {
-        let answered = self.answer(app, &forwarded, data.into()).await?;
+        let answered = self.answer(hub, &forwarded, data.into()).await?;
         if !answered.status.is_success() {
             return Err(answered.into_refused());
         }
@@ -185,7 +185,7 @@ impl Forwarder {
     /// Sends a request until the upstream answers, or the time is over.
     async fn answer(
         &self,
-        app: &App,
+        hub: &Hub<String>,
         forwarded: &Forwarded,
         body: Bytes,
     ) -> Result<Answered, Refused> {
@@ -199,7 +199,7 @@ impl Forwarder {
                 Err(_elapsed) => Failed::NoAnswer("it did not answer in time".to_owned()),
             };
             may_be_published |= matches!(failed, Failed::NoAnswer(_));
-            if Instant::now() + wait >= until || app.hub.is_draining() {
+            if Instant::now() + wait >= until || hub.is_draining() {
                 return given_up(failed, may_be_published);
             }
             sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

@@ -84,7 +84,7 @@ pub(super) async fn publish(
     app.control.count_publishes(&caller, sender.address, 1)?;
     if let Some(forwarder) = &app.forwarder {
         let forwarded = Forwarded::new("/events", raw_query.as_deref(), &headers, &publisher);
-        return forwarder.send(&app, forwarded, data).await;
+        return forwarder.send(&app.hub, forwarded, data).await;
     }
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;

@@ -298,7 +298,7 @@ impl Publishing<'_> {
         let parameters = parameters(&self.addresses).chain(of_event);
         let publisher = &self.envelope.publisher;
         let forwarded = Forwarded::with_parameters("/events", parameters, publisher);
-        let published = forwarder.event(self.app, forwarded, arrived.data).await;
+        let published = forwarder.event(self.hub, forwarded, arrived.data).await;
         let (status, there) = published.map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.status = status;
@@ -326,7 +326,7 @@ impl Publishing<'_> {
             for topic in &self.envelope.topics {
                 let parameters = [("topic", topic.as_str())];
                 let forwarded = Forwarded::with_parameters("/finish", parameters, "");
-                let there = forwarder.event(self.app, forwarded, String::new()).await;
+                let there = forwarder.event(self.hub, forwarded, String::new()).await;
                 finished = finished.and(there.map(drop));
             }
             return finished;
@@ -352,7 +352,7 @@ impl Publishing<'_> {
                 let of_event = [("event", BROKEN), ("last", "true")];
                 let parameters = parameters(std::slice::from_ref(topic)).chain(of_event);
                 let forwarded = Forwarded::with_parameters("/events", parameters, "");
-                if forwarder.event(self.app, forwarded, data.clone()).await.is_err() {
+                if forwarder.event(self.hub, forwarded, data.clone()).await.is_err() {
                     tracing::warn!(?topic, "cannot finish a topic whose stream broke");
                 }
                 continue;

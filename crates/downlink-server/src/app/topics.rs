@@ -111,7 +111,7 @@ pub(super) async fn finish(
     app.control.count_publishes(&caller, sender.address, 1)?;
     if let Some(forwarder) = &app.forwarder {
         let forwarded = Forwarded::new("/finish", raw_query.as_deref(), &headers, "");
-        return forwarder.send(&app, forwarded, String::new()).await;
+        return forwarder.send(&app.hub, forwarded, String::new()).await;
     }
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;

@@ -146,13 +146,8 @@ async fn serve(
         admin: admin.as_ref().map(Listening::address).transpose()?,
     };
     let requesters = Arc::<app::Requesters>::default();
-    let (upstream, forwarder) = match &settings.follow {
-        None => (None, None),
-        Some(follow) => {
-            let (upstream, forwarder) = upstream(follow, &settings).map_err(exit::configuration)?;
-            (Some(upstream), Some(Arc::new(forwarder)))
-        }
-    };
+    let upstream = settings.follow.as_ref().map(|follow| upstream(follow, &settings)).transpose();
+    let (upstream, forwarder) = upstream.map_err(exit::configuration)?.unzip();
     let hub = tokio::select! {
         hub = open(&settings, &requesters, upstream) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
@@ -321,7 +316,7 @@ impl Serving<'_> {
 }
 
 /// The upstream of a relay, and the forwarder of its publishes.
-fn upstream(follow: &FollowUrl, settings: &Settings) -> anyhow::Result<(Upstream, Forwarder)> {
+fn upstream(follow: &FollowUrl, settings: &Settings) -> anyhow::Result<(Upstream, Arc<Forwarder>)> {
     let file = settings.follow_key_file.as_deref();
     let key = file.map(|file| {
         let read = Secret::read(file);
@@ -330,7 +325,7 @@ fn upstream(follow: &FollowUrl, settings: &Settings) -> anyhow::Result<(Upstream
     let key = key.transpose()?;
     let upstream = follow.upstream.clone();
     let upstream = key.iter().fold(upstream, |upstream, key| upstream.bearer(&key.text()));
-    Ok((upstream, Forwarder::new(follow, key.as_ref())?))
+    Ok((upstream, Arc::new(Forwarder::new(follow, key.as_ref())?)))
 }
 
 /// Makes the hub (the log of events with its subscriptions) and opens its store. If another server

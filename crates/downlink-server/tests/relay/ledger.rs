@@ -242,12 +242,4 @@ mod tests {
             assert!(found.contains(wrong), "{found}");
         }
     }
-
-    #[test]
-    #[should_panic = "twice"]
-    fn an_event_with_two_offsets_is_found() {
-        let mut ledger = Ledger::default();
-        ledger.note("", 1, "1 a");
-        ledger.note("", 2, "1 a");
-    }
 }

@@ -10,10 +10,16 @@
 #![cfg(unix)]
 
 mod chaos;
+mod following;
+mod gaps;
+mod hostile;
 mod ledger;
+mod listener;
 mod node;
 mod publisher;
+mod publishing;
 mod reader;
+mod restarts;
 mod socket;
 mod torture;
 

@@ -157,6 +157,17 @@ impl Node {
         self.folder.join("history.db")
     }
 
+    /// Makes the server follow another one from its next start on. It must be a relay.
+    pub(crate) fn follow(&mut self, of: SocketAddr) {
+        self.set_flag("--follow", &format!("http://{of}"));
+    }
+
+    /// Changes a flag that the server has.
+    pub(crate) fn set_flag(&mut self, flag: &str, value: &str) {
+        let at = self.words.iter().position(|word| word == flag).expect("the server has the flag");
+        value.clone_into(&mut self.words[at + 1]);
+    }
+
     /// The command that starts this server.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
@@ -247,6 +258,16 @@ impl Node {
         kill_process(Pid::from_child(child), signal).expect("the process exists");
     }
 
+    /// The number of bytes of physical memory that the process uses now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let id = self.child.as_ref().expect("the server runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).expect("the process exists");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1_024
+    }
+
     /// Deletes the file with the history. The server must not run.
     pub(crate) fn delete_store(&self) {
         for suffix in ["", "-wal", "-shm"] {
@@ -279,10 +300,24 @@ impl Node {
 
     /// Sends a GET request with the key of an operator. `None` if there is no answer.
     async fn try_get(&self, path: &str) -> Option<Answer> {
-        let sent = self.client.get(self.url(path)).bearer_auth(&self.key).send();
+        self.try_get_as(&self.key, path).await
+    }
+
+    async fn try_get_as(&self, credential: &str, path: &str) -> Option<Answer> {
+        let mut request = self.client.get(self.url(path));
+        if !credential.is_empty() {
+            request = request.bearer_auth(credential);
+        }
+        let sent = request.send();
         let response = timeout(Duration::from_secs(5), sent).await.ok()?.ok()?;
         let status = response.status().as_u16();
         Some(Answer { status, body: response.text().await.ok()? })
+    }
+
+    /// Sends a GET request with this credential. An empty one is not sent.
+    pub(crate) async fn get_as(&self, credential: &str, path: &str) -> Answer {
+        let answer = self.try_get_as(credential, path).await;
+        answer.unwrap_or_else(|| panic!("{} does not answer: {}", self.name, self.log()))
     }
 
     /// Sends a GET request with the key of an operator.

@@ -1,4 +1,4 @@
-//! Readers hop between an upstream and two relays while publishers publish through all three and the
+//! Readers hop between an upstream and two relays, in a chain or a fan, while publishers publish through all three and the
 //! servers are killed, paused and restarted. Every reader must get every event exactly once, or an
 //! exact gap.
 //!
@@ -45,7 +45,7 @@ impl Size {
     fn of_environment() -> Self {
         let length = Duration::from_secs(number("DOWNLINK_TORTURE_SECONDS").unwrap_or(SECONDS));
         match number("DOWNLINK_RELAY_CLIENTS") {
-            Some(readers) => Self { readers: readers as usize, topics: 20, publishers: 24, length },
+            Some(readers) => Self { readers: readers as usize, topics: 20, publishers: 60, length },
             None => Self { readers: 40, topics: 8, publishers: 6, length },
         }
     }
@@ -91,14 +91,16 @@ struct Servers {
 }
 
 impl Servers {
-    async fn start(site: &Site, kept: Kept) -> Self {
+    /// Starts the servers. In a chain, the second relay follows the first one.
+    async fn start(site: &Site, kept: Kept, is_chain: bool) -> Self {
         let common = ["--drain-within", "2s", "--retain-events", "1000000"];
         let flags = [&common[..], &["--retain", "small/*=events:40"]].concat();
         let few = format!("small/*=events:{SMALL_MIN}");
         let fewer = [&common[..], &["--retain", &few]].concat();
         let mut upstream = site.upstream("upstream", kept, &flags);
         let mut first = site.relay("first", upstream.address, kept, &flags);
-        let mut second = site.relay("second", upstream.address, kept, &fewer);
+        let of = if is_chain { first.address } else { upstream.address };
+        let mut second = site.relay("second", of, kept, &fewer);
         upstream.start().await;
         first.start_ready().await;
         second.start_ready().await;
@@ -110,7 +112,7 @@ impl Servers {
         let until = Instant::now() + length;
         // If a restart loses the history, the readers must have time to read some of it.
         let rare = if restarts == Restarts::LoseHistory { 3 } else { 1 };
-        let away_max = (length / 8).clamp(Duration::from_secs(1), Duration::from_secs(7));
+        let away_max = (length / 8).clamp(Duration::from_secs(1), Duration::from_secs(4));
         let wait_max = Duration::from_millis(1_800);
         let blows = Blows { wait_max, away_max, deletes_store: false };
         let of_upstream = Blows { wait_max: wait_max * rare, ..blows };
@@ -144,7 +146,8 @@ async fn torture(name: &str, kept: Kept, restarts: Restarts) {
     let size = Size::of_environment();
     let site = Site::new(name);
     let topics = topics(size.topics);
-    let servers = Servers::start(&site, kept).await;
+    let is_chain = rng.bool();
+    let servers = Servers::start(&site, kept, is_chain).await;
     let addresses =
         vec![servers.upstream.address, servers.relays[0].address, servers.relays[1].address];
     let run = Run::new(addresses, restarts);
@@ -184,7 +187,8 @@ async fn torture(name: &str, kept: Kept, restarts: Restarts) {
     let read = read.unwrap_or_else(|_| panic!("readers miss the end\n{}", servers.logs()));
     check(&published, &read, restarts, &last)
         .unwrap_or_else(|error| panic!("{error}\n{}", servers.logs()));
-    report(name, &published, &read, &counts);
+    let shape = if is_chain { "a chain" } else { "a fan" };
+    report(&format!("{name}, {shape}"), &published, &read, &counts);
 }
 
 /// Compares what the readers have got with what was published.

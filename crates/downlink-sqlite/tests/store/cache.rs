@@ -1,4 +1,4 @@
-//! The cache of a replica: what it keeps, and which files it opens.
+//! The cache of a replica: its contents, and the files that it opens.
 
 use std::{
     fs::{self, OpenOptions},

@@ -23,6 +23,8 @@ mod drain;
 mod encoding;
 #[cfg(feature = "relay")]
 mod feed;
+#[cfg(feature = "relay")]
+mod following;
 mod handle;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -82,4 +84,4 @@ pub use subscription::Subscription;
 #[cfg(feature = "relay")]
 pub use upstream::UpstreamStatus;
 #[cfg(feature = "relay")]
-pub(crate) use upstream::{Hop, Question, UpstreamHandle};
+pub(crate) use upstream::{Hop, Hops, Question, UpstreamHandle};

@@ -6,8 +6,6 @@ use downlink_log::Cursor;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Hub;
-
 /// The number of a running hub. It is chosen at random when the hub is made. A hub that finds its
 /// own number among the hops of a feed has been told to follow itself.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -33,6 +31,18 @@ pub struct UpstreamStatus {
     /// The hubs through which the events come, the one that decides first. Empty before the first
     /// connection.
     pub(crate) hops: Vec<Hop>,
+    /// The hubs that the upstream has tried to follow, and the upstream, if it is a relay without
+    /// events. This hub may be among them.
+    pub(crate) tried: Vec<Hop>,
+}
+
+/// The hubs above a hub and the hub itself, which is the last one.
+#[derive(Debug)]
+pub(crate) enum Hops {
+    /// The events come through these hubs.
+    Reached(Vec<Hop>),
+    /// The hub follows another one and has no events yet.
+    Tried(Vec<Hop>),
 }
 
 /// A hub's handle to the task that follows the upstream. The task ends when this is dropped.
@@ -45,38 +55,3 @@ pub(crate) struct UpstreamHandle {
 /// Asks for the end of the upstream. The answer comes when this hub has everything up to there.
 /// `None` if the upstream cannot be asked.
 pub(crate) type Question = oneshot::Sender<Option<Cursor>>;
-
-impl<T: Send + Sync + 'static> Hub<T> {
-    /// The state of the connection to the upstream. `None` if the hub follows no other hub.
-    pub fn upstream(&self) -> Option<UpstreamStatus> {
-        self.0.upstream.as_ref().map(|upstream| upstream.status.borrow().clone())
-    }
-
-    /// The number of this hub.
-    pub(crate) fn hop(&self) -> Hop {
-        self.0.hop
-    }
-
-    /// The hubs through which the events of this hub come, and this hub as the last one. `None` if
-    /// it follows another hub and has not reached it yet.
-    pub(crate) fn hops(&self) -> Option<Vec<Hop>> {
-        let mut hops = match &self.0.upstream {
-            None => Vec::new(),
-            Some(upstream) => {
-                let hops = upstream.status.borrow().hops.clone();
-                (!hops.is_empty()).then_some(hops)?
-            }
-        };
-        hops.push(self.0.hop);
-        Some(hops)
-    }
-
-    /// The end of the log that decides, once this hub has everything below it. `None` if the
-    /// upstream cannot be asked.
-    pub(crate) async fn end(&self) -> Option<Cursor> {
-        let Some(upstream) = &self.0.upstream else { return Some(self.0.log.tail()) };
-        let (sender, answer) = oneshot::channel();
-        upstream.questions.send(sender).await.ok()?;
-        answer.await.ok()?
-    }
-}

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    follower::FollowError,
-    wire::{self, HOPS_MAX, Message, Opening},
+    error::FollowError,
+    wire::{self, HOPS_MAX, Message, Opening, WireError},
 };
 use crate::hub::{Hop, HubApplier, HubError, Question, UpstreamStatus};
 
@@ -40,6 +40,8 @@ pub(super) struct Applying<T: Send + Sync + 'static> {
     /// Whether the messages of this feed are applied. False after a failure, until the next feed
     /// begins.
     is_open: bool,
+    /// Whether this feed has said where it begins.
+    has_opening: bool,
     /// Whether a feed has begun, and the relay has kept what it applied.
     has_begun: bool,
     /// Questions, each with the end that the relay has not reached yet.
@@ -62,20 +64,21 @@ impl<T: Send + Sync + 'static> Applying<T> {
             failures,
             hop,
             is_open: false,
+            has_opening: false,
             has_begun: false,
             waiting: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("downlink-relay".to_owned());
         let started = thread.spawn(move || {
             while let Some(command) = commands.blocking_recv() {
-                applying.handle(command);
+                applying.execute(command);
             }
         });
         started.map_err(|error| HubError::Upstream(error.to_string()))?;
         Ok((sender, failed))
     }
 
-    fn handle(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Message(message) => {
                 if let Err(error) = self.apply(&message) {
@@ -86,7 +89,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 self.answer();
             }
             Command::Applied(sender) => {
-                self.is_open = true;
+                (self.is_open, self.has_opening) = (true, false);
                 let _ = sender.send(self.applier.position());
             }
             Command::Answer { question, end: Some(end) } => {
@@ -116,6 +119,9 @@ impl<T: Send + Sync + 'static> Applying<T> {
             return Ok(());
         }
         match wire::decode(message)? {
+            // A feed has one opening, before its first chunk.
+            Message::Opening(_) if self.has_opening => return Err(WireError::Malformed.into()),
+            Message::Chunk(..) if !self.has_opening => return Err(WireError::Malformed.into()),
             Message::Opening(Opening { start, hops }) => {
                 if hops.contains(&self.hop) {
                     return Err(FollowError::Loop);
@@ -125,14 +131,25 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 }
                 let resumed = start.resumed;
                 self.applier.begin(start);
+                self.has_opening = true;
                 self.has_begun = true;
                 self.status.send_modify(|status| {
                     status.hops = hops;
+                    status.tried.clear();
                     status.reached &= resumed;
                     status.connected = true;
                     status.error = None;
                     status.heard = Some(Instant::now().into_std());
                 });
+            }
+            Message::NotReady(mut hops) => {
+                let this = hops.iter().rposition(|hop| *hop == self.hop);
+                // In a loop, each relay passes on the hops after itself, so that the others find
+                // themselves too. A loop of other relays must not make the list longer and longer.
+                hops.drain(..this.map_or(0, |this| this + 1));
+                hops.truncate(HOPS_MAX);
+                self.status.send_modify(|status| status.tried = hops);
+                return Err(this.map_or(FollowError::NotReady, |_| FollowError::Loop));
             }
             Message::Chunk(chunk, tail) => {
                 let lag = tail.get().saturating_sub(chunk.next.get());

@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::wire;
-use crate::hub::{Hub, HubFeed, cursor_id};
+use crate::hub::{Hops, Hub, HubFeed, cursor_id};
 
 /// The time after which a feed sends an empty chunk if there is nothing else to send. A relay then
 /// knows that the upstream is there. With half this time, idle feeds would cost more; with double,
@@ -51,7 +51,7 @@ pub enum FeedError {
     /// The position is not the id of an event of a hub.
     #[error("the position {0:?} is not an id that a hub has given: leave it out to begin anew")]
     InvalidPosition(String),
-    /// The hub follows another one, and has not reached it yet.
+    /// The hub follows another one, which cannot be asked at present.
     #[error("this relay has not reached its own upstream yet: try again in a moment")]
     NotReady,
     /// The hub has too many feeds.
@@ -63,6 +63,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Opens a feed: everything that the hub has, and then every event that is published, for a hub
     /// that [follows](Hub::follow) this one. `after` is the position of the other hub: the id of the
     /// last event that it has. `None` if it has nothing yet.
+    ///
+    /// If this hub follows another one and has no events yet, the feed only says so, and ends.
     ///
     /// A feed carries all topics and all inboxes of clients. So the handler that serves it must
     /// check that the peer is a relay.
@@ -96,11 +98,18 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let position = after
             .map(|id| Cursor::parse_id(id).ok_or_else(|| FeedError::InvalidPosition(id.to_owned())))
             .transpose()?;
-        let hops = self.hops().ok_or(FeedError::NotReady)?;
+        let (sender, receiver) = mpsc::channel(QUEUED_MAX);
+        let hops = match self.hops() {
+            Hops::Reached(hops) => hops,
+            Hops::Tried(hops) => {
+                // The channel is empty, so it has room.
+                let _ = sender.try_send(wire::not_ready(hops));
+                return Ok(FeedBody(receiver));
+            }
+        };
         let place = Place::take(self.open_feeds()).ok_or(FeedError::TooMany)?;
         let feed = self.open_feed(position);
         let opening = wire::opening(feed.start(), hops);
-        let (sender, receiver) = mpsc::channel(QUEUED_MAX);
         tokio::spawn(async move {
             let _place = place;
             if sender.send(opening).await.is_ok() {

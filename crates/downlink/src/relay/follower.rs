@@ -13,18 +13,12 @@ use tokio::{
 
 use super::{
     applying::{Applying, Command},
+    error::{ANSWER_WITHIN, FollowError, SILENCE_MAX},
     wire::{self, FEED_MEDIA_TYPE, WireError},
 };
 use crate::hub::{
     Hub, HubBuilder, HubError, Question, UpstreamHandle, UpstreamStatus, WaitingReaders,
 };
-
-/// How long the upstream may take to accept a connection and to answer. With half this time, a
-/// distant or busy upstream would look dead; with double, a relay would find a dead one later.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long the feed may be silent. The upstream sends something at least once a second.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The wait before the second attempt to connect. It doubles from attempt to attempt.
 const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -170,33 +164,6 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 }
 
-/// Why a feed has ended or could not be opened.
-#[derive(Clone, Debug, Error)]
-pub(super) enum FollowError {
-    #[error("cannot reach the upstream: {0}")]
-    Unreachable(String),
-    #[error("the upstream has not answered within {} s", ANSWER_WITHIN.as_secs())]
-    NoAnswer,
-    #[error("the upstream has sent nothing for {} s", SILENCE_MAX.as_secs())]
-    Silent,
-    #[error("the upstream has ended the feed")]
-    Ended,
-    #[error("the upstream refuses the feed with {status}: {said}")]
-    Refused { status: StatusCode, said: String },
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error(
-        "the upstream follows this relay, directly or over others: let one of them follow none"
-    )]
-    Loop,
-    #[error("the upstream is the last of too many relays in a row: follow an earlier one")]
-    TooManyHops,
-    #[error("the store of the relay has failed, so the relay begins again in memory")]
-    CacheFailed,
-    #[error("the thread that applies the feed has ended")]
-    Stopped,
-}
-
 /// The way to the upstream.
 #[derive(Clone)]
 struct Link {
@@ -284,7 +251,7 @@ impl Follower {
 
     async fn follow(&mut self) {
         let mut wait = WAIT_MIN;
-        let mut reported = false;
+        let mut reported = None;
         loop {
             let began = Instant::now();
             let error = match self.session().await {
@@ -294,9 +261,11 @@ impl Follower {
             };
             let was_connected = self.status.borrow().connected;
             let said: Arc<str> = error.to_string().into();
-            if was_connected || !reported {
+            // One line for each kind of error, and not one for each attempt.
+            let kind = std::mem::discriminant(&error);
+            if was_connected || reported != Some(kind) {
                 tracing::warn!(%error, "the feed of the upstream is away; connecting again");
-                reported = true;
+                reported = Some(kind);
             }
             self.status.send_modify(|status| {
                 status.connected = false;
@@ -322,10 +291,28 @@ impl Follower {
 
     /// Receives one feed until it ends.
     async fn session(&mut self) -> Result<std::convert::Infallible, FollowError> {
+        let after = self.applied().await?;
         while self.failures.try_recv().is_ok() {}
+        let error = match self.receive_feed(after).await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        };
+        // The thread may find an error in the last messages. It says more than the end of the feed.
+        self.applied().await?;
+        Err(self.failures.try_recv().unwrap_or(error))
+    }
+
+    /// Waits until the thread has applied all messages, and returns the position of the relay.
+    async fn applied(&self) -> Result<Option<Cursor>, FollowError> {
         let (sender, applied) = oneshot::channel();
         self.commands.send(Command::Applied(sender)).await.map_err(|_| FollowError::Stopped)?;
-        let after = applied.await.map_err(|_| FollowError::Stopped)?;
+        applied.await.map_err(|_| FollowError::Stopped)
+    }
+
+    async fn receive_feed(
+        &mut self,
+        after: Option<Cursor>,
+    ) -> Result<std::convert::Infallible, FollowError> {
         let mut response = self.link.feed(after).await?;
         let mut received = BytesMut::new();
         let mut silent_since = Instant::now();

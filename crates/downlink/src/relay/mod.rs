@@ -14,6 +14,7 @@
 //! relay.
 
 mod applying;
+mod error;
 mod feed;
 mod follower;
 mod wire;

@@ -42,6 +42,9 @@ pub(super) enum Message {
     Opening(Opening),
     /// A chunk, and the tail of the upstream when it made the chunk.
     Chunk(FeedChunk, Offset),
+    /// The upstream is a relay without events. It has tried to follow these servers, and is the last
+    /// of them.
+    NotReady(Vec<Hop>),
 }
 
 /// Why a feed cannot be read.
@@ -75,6 +78,10 @@ enum WireMessage<'a> {
     },
     #[serde(borrow)]
     Chunk(WireChunk<'a>),
+    NotReady {
+        version: u16,
+        hops: Vec<Hop>,
+    },
 }
 
 #[derive(Deserialize, Serialize)]
@@ -136,6 +143,11 @@ pub(super) fn opening(start: &FeedStart, hops: Vec<Hop>) -> Bytes {
     })
 }
 
+/// Encodes the only message of a relay that has no events yet.
+pub(super) fn not_ready(hops: Vec<Hop>) -> Bytes {
+    encode(&WireMessage::NotReady { version: VERSION, hops })
+}
+
 /// Encodes a chunk. `tail` is the tail of the log when the chunk was made.
 pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Bytes {
     let floors = chunk.floors.iter().map(|(address, floor)| (address.into(), (*floor).into()));
@@ -182,9 +194,12 @@ pub(super) fn decode(message: &[u8]) -> Result<Message, WireError> {
     let (message, rest) =
         postcard::take_from_bytes::<WireMessage<'_>>(message).map_err(|_| WireError::Malformed)?;
     let read = match message {
-        WireMessage::Opening { version, .. } if version != VERSION => {
+        WireMessage::Opening { version, .. } | WireMessage::NotReady { version, .. }
+            if version != VERSION =>
+        {
             return Err(WireError::Version(version));
         }
+        WireMessage::NotReady { hops, .. } => Some(Message::NotReady(hops)),
         WireMessage::Opening { hops, epochs, from, resumed, .. } => {
             read_opening(hops, epochs, from, resumed).map(Message::Opening)
         }
@@ -357,6 +372,8 @@ mod tests {
         assert_eq!(decoded(&super::opening(&start, hops)), Ok(Message::Opening(opening)));
         let tail = Offset::new(20);
         assert_eq!(decoded(&chunk(&full_chunk(), tail)), Ok(Message::Chunk(full_chunk(), tail)));
+        let hops = vec![Hop(1), Hop(2)];
+        assert_eq!(decoded(&not_ready(hops.clone())), Ok(Message::NotReady(hops)));
     }
 
     #[test]

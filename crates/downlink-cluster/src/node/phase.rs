@@ -1,0 +1,25 @@
+//! The phases of a node.
+
+use downlink_log::Timestamp;
+
+use crate::{
+    node::{anchoring::Anchoring, compare::Comparison},
+    window::window::Window,
+};
+
+/// The phase of a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// The journal is not open. If it failed, it is opened again at this time.
+    Opening { retry_at: Option<Timestamp> },
+    /// The journal has no entries. An operator has to found the cluster.
+    Empty,
+    /// The node looks for an entry at which it can begin.
+    Anchoring(Anchoring),
+    /// The node follows the journal. While the window is behind the chain, the node reads entries
+    /// again that it has applied before.
+    Following { window: Window },
+    /// The node compares its history with the journal. It keeps the window if the window is right
+    /// as long as both are equal.
+    Comparing { comparison: Comparison, window: Option<Window>, read_at: Option<Timestamp> },
+}

@@ -1,0 +1,58 @@
+//! The settings of a node, and its counters.
+
+use std::time::Duration;
+
+use downlink_log::KEY_WINDOW;
+
+use crate::{entry::HubId, rules::Rules};
+
+/// The default time after which a node without any snapshot in its tail appends one. The engine has
+/// to keep entries for longer.
+pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// The settings of a node.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// The hub. Entries of other hubs are void.
+    pub hub: HubId,
+    /// The rules that all nodes share.
+    pub rules: Rules,
+    /// The engine time that a node has to show before it takes publishes, unless it knows
+    /// everything: the time for which the log keeps idempotency keys and finished topics.
+    pub mature_after: Duration,
+    /// The time after which a node without any snapshot in its tail appends one.
+    pub snapshot_every: Duration,
+    /// A hash of the retention rules, for the heartbeats.
+    pub retention: u64,
+}
+
+impl NodeSettings {
+    /// Settings with the default rules.
+    pub fn new(hub: HubId) -> Self {
+        Self {
+            hub,
+            rules: Rules::default(),
+            mature_after: KEY_WINDOW,
+            snapshot_every: SNAPSHOT_EVERY,
+            retention: 0,
+        }
+    }
+}
+
+/// Counters for metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NodeTotals {
+    /// Entries that were void.
+    pub void: u64,
+    /// Groups of events that were dropped.
+    pub dropped: u64,
+    /// Lost ends of the journal that the node has found.
+    pub cuts: u64,
+    /// Times that the node began anew and dropped its history.
+    pub restarts: u64,
+    /// Clones of the process that the node has found.
+    pub clones: u64,
+    /// Comparisons with the journal.
+    pub comparisons: u64,
+}

@@ -1,0 +1,114 @@
+//! A deterministic simulation: three nodes over one journal with faults, in virtual time.
+//!
+//! A run depends only on its seed. `DOWNLINK_CLUSTER_SEED` is the first seed, and
+//! `DOWNLINK_CLUSTER_RUNS` the number of runs.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+mod journal;
+mod model;
+mod oracle;
+mod plan;
+mod publishers;
+mod readers;
+mod violation;
+mod world;
+
+use downlink_cluster::{Mutant, Rules};
+
+use crate::{
+    violation::Violation,
+    world::{Coverage, run},
+};
+
+/// The number of runs in the normal tests.
+const RUNS: u64 = 200;
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Runs the simulation, and names the seed of a violation.
+fn run_or_panic(seed: u64, rules: Rules) -> Coverage {
+    run(seed, rules).unwrap_or_else(|violation| {
+        panic!(
+            "{violation:?} with seed {seed}; repeat it with DOWNLINK_CLUSTER_SEED={seed} \
+             DOWNLINK_CLUSTER_RUNS=1 cargo test -p downlink-cluster --test simulation every_run"
+        )
+    })
+}
+
+#[test]
+fn every_run_keeps_all_invariants_and_the_runs_contain_every_fault() {
+    let (first, runs) = (number("DOWNLINK_CLUSTER_SEED", 0), number("DOWNLINK_CLUSTER_RUNS", RUNS));
+    let coverage: Vec<Coverage> =
+        (first..first + runs).map(|seed| run_or_panic(seed, Rules::default())).collect();
+    let table = Coverage::table(&coverage);
+    for (name, count) in &table {
+        println!("{name:24}{count:>8} of {runs} runs");
+    }
+    if runs >= RUNS {
+        for (name, count) in table {
+            assert!(count >= runs / 50, "{name}: only in {count} of {runs} runs");
+        }
+    }
+}
+
+#[test]
+fn a_run_depends_only_on_its_seed() {
+    for seed in [1, 4, 7] {
+        let runs = [(); 2].map(|()| format!("{:?}", run(seed, Rules::default())));
+        assert_eq!(runs[0], runs[1]);
+    }
+}
+
+/// The first seed that finds a mutant, and its violation.
+fn find(mutant: Mutant) -> (u64, Violation) {
+    let mut rules = Rules::default();
+    rules.mutant = Some(mutant);
+    let found = (0..RUNS).find_map(|seed| Some((seed, run(seed, rules).err()?)));
+    let found = found.unwrap_or_else(|| panic!("no seed below {RUNS} finds {mutant:?}"));
+    println!("{mutant:?}: seed {}, {:?}", found.0, found.1);
+    found
+}
+
+#[test]
+fn random_marks_are_found() {
+    find(Mutant::RandomMarks);
+}
+
+#[test]
+fn epoch_names_in_ids_are_found() {
+    find(Mutant::EpochNames);
+}
+
+#[test]
+fn seen_at_packing_is_found() {
+    let (_, violation) = find(Mutant::SeenAtPacking);
+    assert!(matches!(violation, Violation::AppliedTwice { .. }), "{violation:?}");
+}
+
+#[test]
+fn comparing_outcomes_is_found() {
+    let (_, violation) = find(Mutant::CompareOutcomes);
+    assert!(matches!(violation, Violation::NodesDisagree { .. }), "{violation:?}");
+}
+
+#[test]
+fn young_publishers_are_found() {
+    let (_, violation) = find(Mutant::YoungPublishers);
+    assert!(matches!(violation, Violation::AppliedTwice { .. }), "{violation:?}");
+}
+
+#[test]
+fn lost_for_an_id_ahead_of_the_tail_is_found() {
+    let (_, violation) = find(Mutant::AheadIsLost);
+    assert!(matches!(violation, Violation::FalseGap { .. }), "{violation:?}");
+}
+
+#[test]
+fn the_creation_time_as_epoch_is_found() {
+    let (_, violation) = find(Mutant::CreationTimeAsEpoch);
+    let is_silent = matches!(violation, Violation::SilentLoss { .. } | Violation::IdTwice { .. });
+    assert!(is_silent, "{violation:?}");
+}

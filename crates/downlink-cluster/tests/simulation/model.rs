@@ -1,0 +1,105 @@
+//! The smallest log that a node can feed: it keeps every event in a map.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use downlink_cluster::{Applied, FedLog, Mark, Plan, Position, Record, Refusal};
+use downlink_log::{Address, Fingerprint, IdempotencyKey, Offset, Topic, store::StoredEvent};
+
+/// A position with its mark, and the offsets and numbers of its events.
+pub(crate) type AppliedEvents = (Position, Mark, Vec<(u64, u64)>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ModelLog {
+    pub(crate) events: BTreeMap<u64, StoredEvent>,
+    keys: HashMap<IdempotencyKey, (Fingerprint, Offset)>,
+    ids: HashMap<Box<str>, (Fingerprint, Offset)>,
+    finished: HashSet<Topic>,
+    /// Rises when the readers of the log end.
+    pub(crate) life: u64,
+    /// The positions that were applied since the last look, with the offsets of their events.
+    pub(crate) applied: Vec<AppliedEvents>,
+}
+
+impl ModelLog {
+    fn add(&mut self, event: StoredEvent) {
+        let known = (event.fingerprint, event.offset);
+        if let Some(key) = event.key.clone() {
+            self.keys.entry(key).or_insert(known);
+        }
+        if let Some(id) = event.id.clone() {
+            self.ids.entry(id).or_insert(known);
+        }
+        for topic in event.to.iter().filter_map(Address::topic) {
+            if event.finish {
+                self.finished.insert(topic.clone());
+            } else {
+                self.finished.remove(topic);
+            }
+        }
+        self.events.insert(event.offset.get(), event);
+    }
+
+    /// Removes the events from `offset` on, as a power cut of a cache does.
+    pub(crate) fn forget_from(&mut self, offset: Offset) {
+        let events = std::mem::take(&mut self.events);
+        *self = Self { life: self.life + 1, ..Self::default() };
+        events.into_values().filter(|event| event.offset < offset).for_each(|e| self.add(e));
+    }
+}
+
+/// The number in an event's payload.
+pub(crate) fn serial_of(event: &StoredEvent) -> u64 {
+    serial_of_payload(event.payload.as_deref())
+}
+
+pub(crate) fn serial_of_payload(payload: Option<&[u8]>) -> u64 {
+    u64::from_le_bytes(payload.unwrap_or_default().try_into().unwrap())
+}
+
+impl FedLog for ModelLog {
+    fn plan(&mut self, records: &[Record]) -> Result<Plan, Refusal> {
+        let mut repeats = Vec::new();
+        for (at, record) in records.iter().enumerate() {
+            let by_key = record.key.as_ref().and_then(|key| self.keys.get(key));
+            let by_id = record.id.as_ref().and_then(|id| self.ids.get(id));
+            let repeat = match (by_key, by_id) {
+                (Some((same, offset)), _) if *same == record.fingerprint => Some(*offset),
+                (Some(_), _) => return Err(Refusal::KeyReused { record: at }),
+                (None, Some((same, offset))) if *same == record.fingerprint => Some(*offset),
+                (None, Some(_)) => return Err(Refusal::IdTaken { record: at }),
+                (None, None) => None,
+            };
+            let mut topics = record.to.iter().filter_map(Address::topic);
+            if repeat.is_none() && topics.any(|topic| self.finished.contains(topic)) {
+                return Err(Refusal::Finished { record: at });
+            }
+            repeats.push(repeat);
+        }
+        Ok(Plan { repeats })
+    }
+
+    fn apply(&mut self, applied: Applied) {
+        let Applied { position, mark, events, .. } = applied;
+        let shown = events.iter().map(|event| (event.offset.get(), serial_of(event))).collect();
+        self.applied.push((position, mark, shown));
+        events.into_iter().for_each(|event| self.add(event));
+    }
+
+    fn cut_to(&mut self, _: Position, removed_from: Offset) -> Vec<Box<str>> {
+        let removed = self.events.range(removed_from.get()..);
+        let ids = removed.filter_map(|(_, event)| event.id.clone()).collect();
+        let applied = std::mem::take(&mut self.applied);
+        self.forget_from(removed_from);
+        self.applied = applied;
+        ids
+    }
+
+    fn restart(&mut self) {
+        let applied = std::mem::take(&mut self.applied);
+        *self = Self { life: self.life + 1, applied, ..Self::default() };
+    }
+
+    fn publisher_id(&self, id: &str) -> Option<Offset> {
+        self.ids.get(id).map(|(_, offset)| *offset)
+    }
+}
