@@ -214,9 +214,10 @@ impl<P: Payload> Log<P> {
     /// reports and `begin_reading` of `side`, and ignores its other fields: the caller passes the
     /// time to [`Applier::idle`], and a cache is always relaxed.
     ///
-    /// Until the replica has reached the end of its upstream, its readers wait in
+    /// Until a new replica has reached the end of its upstream, its readers wait in
     /// [`poll_begun`](Reader::poll_begun), because a half-filled replica must not look like a
-    /// complete one. Later, a reader waits only if it continues after an id that the replica does
+    /// complete one. A replica that begins with a cache serves readers at once: it has everything up
+    /// to its position, and later events follow in order. Later, a reader waits only if it continues after an id that the replica does
     /// not know. Such an id may come from a node that is ahead of this one. A reader that has waited
     /// for ten seconds ends with [`EndReason::Drained`].
     ///
@@ -237,7 +238,7 @@ impl<P: Payload> Log<P> {
         let sequencer = Sequencer::new(next, opened.clock.unwrap_or_default().at);
         let history = History::new(options.clone(), next);
         let rules = history.rules();
-        let confirmations = Arc::new(Confirmations::new());
+        let confirmations = Arc::new(Confirmations::new(opened.position.is_some()));
         let core =
             Core { history, sequencer, ids, confirmations: Some(Arc::clone(&confirmations)) };
         let core = Arc::new(core);

@@ -77,11 +77,13 @@ pub enum FollowerTask {
 }
 
 impl Confirmations {
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(Questions::default()) }
+    /// `is_complete` says whether the replica begins with events of its upstream, from a cache.
+    pub(crate) fn new(is_complete: bool) -> Self {
+        Self { state: Mutex::new(Questions { is_complete, ..Questions::default() }) }
     }
 
-    /// Whether the replica has reached the end of its upstream at least once since it began.
+    /// Whether the replica has reached the end of its upstream at least once since it began, or has
+    /// begun with a cache.
     pub(crate) fn is_complete(&self) -> bool {
         self.state.lock().is_complete
     }

@@ -78,17 +78,12 @@ async fn a_restart_of_an_upstream_in_memory_is_one_gap_for_readers_of_its_relay(
     }
 }
 
-/// A relay that starts with its cache does not know how old the cache is. It serves nobody before it
-/// has reached the upstream.
+/// A relay without a cache has nothing to serve before it has reached its upstream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_starts_while_its_upstream_is_away_refuses_readers_until_it_is_back() {
+async fn a_relay_without_a_cache_refuses_readers_while_its_upstream_is_away() {
     let site = Site::new("relay-alone");
-    let (mut upstream, mut relay) = pair(&site, [Kept::InStore, Kept::InStore]).await;
+    let (mut upstream, mut relay) = pair(&site, [Kept::InStore, Kept::InMemory]).await;
     let first = upstream.publish("a", "0").await;
-    let mut reader = Listener::open(&relay, "topic=a&start=earliest", "").await;
-    assert_eq!(reader.data().await, "0");
-    let second = upstream.publish("a", "1").await;
-    assert_eq!(reader.data().await, "1");
     upstream.kill();
     relay.kill();
     relay.start().await;
@@ -104,11 +99,33 @@ async fn a_relay_that_starts_while_its_upstream_is_away_refuses_readers_until_it
     assert!(began.elapsed() < Duration::from_secs(26), "{:?}", began.elapsed());
     upstream.start().await;
     relay.becomes_ready().await;
+    let mut reader = Listener::open(&relay, "topic=a&start=earliest", "").await;
+    assert_eq!(reader.data().await, "0");
+}
+
+/// A relay with a cache has everything up to its position, and serves it while its upstream is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_with_a_cache_serves_readers_while_its_upstream_is_away() {
+    let site = Site::new("relay-cached");
+    let (mut upstream, mut relay) = pair(&site, [Kept::InStore, Kept::InStore]).await;
+    let first = upstream.publish("a", "0").await;
+    let mut reader = Listener::open(&relay, "topic=a&start=earliest", "").await;
+    assert_eq!(reader.data().await, "0");
+    let second = upstream.publish("a", "1").await;
+    assert_eq!(reader.data().await, "1");
+    upstream.kill();
+    relay.kill();
+    relay.start().await;
+    let away = relay.readyz_becomes(|answer| answer.body.starts_with("degraded")).await;
+    assert_eq!(away.status, 200);
     let mut reader = Listener::open(&relay, "topic=a", &first).await;
     assert_eq!(reader.data().await, "1");
     assert_eq!(reader.last_event_id(), second);
+    let mut newcomer = Listener::open(&relay, "topic=a&start=earliest", "").await;
+    assert_eq!([newcomer.data().await, newcomer.data().await], ["0", "1"]);
+    upstream.start().await;
     upstream.publish("a", "2").await;
-    assert_eq!(reader.data().await, "2");
+    assert_eq!([reader.data().await, newcomer.data().await], ["2", "2"]);
     has_all(&relay, 0..3).await;
 }
 

@@ -17,8 +17,8 @@ pub(crate) struct Hop(pub(crate) u64);
 pub struct UpstreamStatus {
     /// Whether a feed of the upstream is open.
     pub connected: bool,
-    /// Whether the hub has had everything that the upstream had, at some time since it was made.
-    /// Until then, new subscriptions wait.
+    /// Whether the hub has had everything that the upstream had, at some time since it was made, or
+    /// in an earlier process if it began with a cache. Until then, new subscriptions wait.
     pub reached: bool,
     /// The number of offsets of the upstream that the hub has not applied yet, as far as it knows.
     /// An offset is a number that the upstream has given to an event.

@@ -145,6 +145,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let handle = UpstreamHandle { status: watched, questions };
         let (hub, applier) = builder.build_replica(handle)?;
         let status = Arc::new(status);
+        // A cache has everything up to its position.
+        status.send_modify(|status| status.reached = applier.position().is_some());
         let readers = applier.follower();
         let hop = hub.hop();
         let (commands, failures) =
