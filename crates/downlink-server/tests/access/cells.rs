@@ -102,10 +102,7 @@ pub(crate) const CREDENTIALS: [(&str, Credential); 14] = [
 impl Endpoint {
     /// Whether the request needs the rights of an operator.
     fn is_for_operators(self) -> bool {
-        matches!(
-            self,
-            Self::Clients | Self::Metrics | Self::Follow | Self::FollowEnd | Self::Page
-        )
+        matches!(self, Self::Clients | Self::Metrics | Self::Follow | Self::FollowEnd | Self::Page)
     }
 
     /// The request without a credential. It names this client and this topic if the endpoint takes
