@@ -26,13 +26,14 @@ use crate::types::{
 /// Makes the bytes that a store keeps for a payload.
 pub(crate) type ToBytes<P> = dyn Fn(&P) -> Vec<u8> + Send + Sync;
 
-/// The maximum number of events in a chunk that does not come from the backlog. Each of these chunks
-/// may list the floors of all topics, which takes about ten milliseconds for a hundred thousand
-/// topics. With a tenth of this number, a feed of a million events would take a second longer.
-const CHUNK_EVENTS_MAX: usize = 16_384;
+/// The maximum number of events in a chunk that does not come from the backlog. A replica applies a
+/// chunk under one lock, in some milliseconds. Each of these chunks may list the floors of all
+/// topics, which takes about ten milliseconds for a hundred thousand topics. So with much smaller
+/// chunks, a feed of a million events would take seconds longer.
+const CHUNK_EVENTS_MAX: usize = 4_096;
 
 /// The number of payload bytes at which a chunk ends. The last event may go beyond it.
-const CHUNK_BYTES_MAX: usize = 4 << 20;
+const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// The maximum number of events in a chunk from the backlog, so that a chunk is made in a few
 /// milliseconds.

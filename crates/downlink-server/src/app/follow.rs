@@ -1,7 +1,10 @@
 //! `GET /follow` and `GET /follow/end`: what a relay asks the server that it follows.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
+    body::Body,
     extract::{RawQuery, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -11,6 +14,8 @@ use downlink::{
     relay::{FEED_MEDIA_TYPE, FeedError},
 };
 use downlink_access::Right;
+use futures_util::StreamExt as _;
+use http_body_util::BodyDataStream;
 
 use super::{
     query::Query,
@@ -39,7 +44,11 @@ pub(super) async fn follow(
         // A proxy such as nginx must not gather the feed before it sends it on.
         (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((headers, axum::body::Body::new(feed)).into_response())
+    // A feed may be open for weeks. It ends when the relay loses its right.
+    let control = Arc::clone(&app.control);
+    let ended = Box::pin(async move { control.rights_ended(&caller, &[]).await });
+    let feed = BodyDataStream::new(feed).take_until(ended);
+    Ok((headers, Body::from_stream(feed)).into_response())
 }
 
 /// Tells the newest id of the log that decides.

@@ -35,6 +35,9 @@ enum KeyCommand {
         /// print the id for --publish-key-file.
         #[arg(long)]
         admin: bool,
+        /// Print the id that the key has if the server gets it with --relay-key-file.
+        #[arg(long, conflicts_with = "admin")]
+        relay: bool,
     },
 }
 
@@ -97,9 +100,13 @@ pub(super) fn key(arguments: &KeyArguments) -> anyhow::Result<()> {
             let made = Secret::generate()?.create_file(file);
             made.with_context(|| format!("cannot make the key file {}", file.display()))
         }
-        KeyCommand::Id { file, admin } => {
+        KeyCommand::Id { file, admin, relay } => {
             let secret = read(file)?;
-            let role = if *admin { KeyRole::Admin } else { KeyRole::Publish };
+            let role = match (admin, relay) {
+                (true, _) => KeyRole::Admin,
+                (_, true) => KeyRole::Relay,
+                _ => KeyRole::Publish,
+            };
             let id = Keys::new().add(role, &secret).map_err(|error| {
                 exit::configuration(anyhow!(error).context(format!("{}", file.display())))
             })?;

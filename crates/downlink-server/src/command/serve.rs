@@ -398,12 +398,16 @@ fn greet(
     if files.is_some() && settings.store().is_none() {
         writeln!(out, "  revocations are in memory only and are lost at a restart")?;
     }
+    if let Some(follow) = &settings.follow {
+        writeln!(out, "  relay of {}", follow.url)?;
+    }
     let mebibytes = settings.history_bytes_max >> 20;
+    let kept =
+        if settings.follow.is_some() { "a cache of the history is" } else { "history is kept" };
     match settings.store() {
         Some(file) => writeln!(
             out,
-            "  history is kept in {} ({mebibytes} MiB of it in memory); up to {connections_max} \
-             connections",
+            "  {kept} in {} ({mebibytes} MiB of it in memory); up to {connections_max} connections",
             file.display()
         )?,
         None => writeln!(

@@ -130,6 +130,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
                     return Err(FollowError::TooManyHops);
                 }
                 let resumed = start.resumed;
+                tracing::info!(resumed, "the feed of the upstream is open");
                 self.applier.begin(start);
                 self.has_opening = true;
                 self.has_begun = true;

@@ -40,7 +40,7 @@ const QUEUED_MAX: usize = 2;
 ///
 /// # Limits
 ///
-/// If the peer does not read, the body holds two chunks of some 4 MiB, and reads the log no further.
+/// If the peer does not read, the body holds two chunks of some 1 MiB, and reads the log no further.
 #[derive(Debug)]
 pub struct FeedBody(mpsc::Receiver<Bytes>);
 

@@ -192,7 +192,7 @@ impl Link {
         }
         let status = response.status();
         let said = timeout(ANSWER_WITHIN, text(response)).await.unwrap_or_default();
-        Err(FollowError::Refused { status, said })
+        Err(FollowError::Refused { status, said: detail(said) })
     }
 
     /// Opens a feed.
@@ -210,6 +210,18 @@ impl Link {
         let response = self.get("follow/end", None).await.ok()?;
         let text = timeout(ANSWER_WITHIN, text(response)).await.ok()?;
         Cursor::parse_id(text.trim())
+    }
+}
+
+/// The detail of a problem (RFC 9457), or the text itself.
+fn detail(said: String) -> String {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        detail: String,
+    }
+    match serde_json::from_str(&said) {
+        Ok(Problem { detail }) => detail,
+        Err(_) => said.trim().to_owned(),
     }
 }
 
@@ -256,11 +268,7 @@ impl Follower {
         let mut reported = None;
         loop {
             let began = Instant::now();
-            let error = match self.session().await {
-                Err(FollowError::Stopped) => return,
-                Err(error) => error,
-                Ok(never) => match never {},
-            };
+            let Err(error) = self.session().await;
             let was_connected = self.status.borrow().connected;
             let said: Arc<str> = error.to_string().into();
             // One line for each kind of error, and not one for each attempt.
@@ -273,6 +281,9 @@ impl Follower {
                 status.connected = false;
                 status.error = Some(said);
             });
+            if matches!(error, FollowError::Stopped) {
+                return;
+            }
             if was_connected && began.elapsed() > WAIT_MAX {
                 wait = WAIT_MIN;
             }

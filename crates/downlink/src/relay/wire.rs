@@ -20,7 +20,7 @@ const VERSION: u16 = 1;
 /// The media type of a feed.
 pub const FEED_MEDIA_TYPE: &str = "application/vnd.downlink.feed";
 
-/// The maximum length of a message in bytes. The events of a message have about 4 MiB. The longest
+/// The maximum length of a message in bytes. The events of a message have about 1 MiB. The longest
 /// message also has the floors of 100,000 topics and of 65,536 collected ones.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
