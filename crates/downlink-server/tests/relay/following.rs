@@ -1,4 +1,4 @@
-//! Who may follow whom: chains, fans, loops, keys, listeners, and the metrics of a relay.
+//! Following a server: chains, fans, loops, keys, listeners, and the metrics of a relay.
 
 use crate::{
     listener::Listener,
