@@ -1,4 +1,6 @@
-//! Who may follow whom: chains, fans, loops, keys, listeners, and the metrics of a relay.
+//! Following a server: chains, fans, loops, keys, listeners, and the metrics of a relay.
+
+use std::process::Command;
 
 use crate::{
     listener::Listener,
@@ -174,4 +176,27 @@ async fn the_metrics_of_a_relay_tell_whether_and_how_far_it_is_behind() {
     relay.becomes_ready().await;
     assert_eq!(metric(&relay, "downlink_upstream_connected").await, 1.0);
     assert!(!upstream.get("/metrics").await.body.contains("downlink_upstream"));
+}
+
+/// A feed is open for weeks. It ends when its key is revoked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_ends_when_its_key_is_revoked() {
+    let site = Site::new("revoked");
+    let mut upstream = site.upstream("upstream", Kept::InMemory, &[]);
+    upstream.start().await;
+    let mut relay = site.relay("relay", upstream.address, Kept::InMemory, &[]);
+    relay.start_ready().await;
+    let mut reader = Listener::open(&relay, "topic=a", "").await;
+    upstream.publish("a", "before").await;
+    assert_eq!(reader.data().await, "before");
+    let file = site.file("relay.key");
+    let id = Command::new(env!("CARGO_BIN_EXE_downlink"))
+        .args(["key", "id", "--relay", &file])
+        .output()
+        .expect("the program runs");
+    let id = String::from_utf8(id.stdout).expect("UTF-8");
+    let revoked = upstream.post(&format!("/revoke?key={}", id.trim()), &[], "").await;
+    assert_eq!(revoked.status, 200, "{}", revoked.body);
+    let away = relay.readyz_becomes(|answer| answer.body.contains("refuses the feed")).await;
+    assert!(away.body.starts_with("degraded") && !away.body.contains('{'), "{}", away.body);
 }

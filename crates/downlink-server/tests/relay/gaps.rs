@@ -1,4 +1,4 @@
-//! What a relay says about events that its upstream, or the relay itself, no longer has.
+//! Gaps that a relay reports because its upstream, or the relay itself, has evicted events.
 
 use crate::{
     listener::Listener,

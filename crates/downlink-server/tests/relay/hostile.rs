@@ -31,7 +31,7 @@ const RESIDENT_MAX: u64 = 200 << 20;
 const FEED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.downlink.feed\r\n\
                     Connection: close\r\n\r\n";
 
-/// What an upstream answers, and the reason that the relay gives in `/readyz`.
+/// The answer of an upstream, and the reason that the relay gives in `/readyz`.
 #[derive(Clone, Debug)]
 enum Attack {
     /// Sends these bytes, and closes the connection.
@@ -40,14 +40,17 @@ enum Attack {
     Endless(Vec<u8>, Vec<u8>, &'static str),
     /// Sends nothing more after these bytes, and keeps the connection open.
     Silent(Vec<u8>, &'static str),
+    /// Sends these bytes, and then a byte now and then.
+    Slow(Vec<u8>, &'static str),
 }
 
 impl Attack {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Bytes(_, reason) | Self::Endless(_, _, reason) | Self::Silent(_, reason) => {
-                reason
-            }
+            Self::Bytes(_, reason)
+            | Self::Endless(_, _, reason)
+            | Self::Silent(_, reason)
+            | Self::Slow(_, reason) => reason,
         }
     }
 
@@ -70,6 +73,13 @@ impl Attack {
             Self::Silent(bytes, _) => {
                 io.write_all(&bytes).await?;
                 io.read_u8().await.map(drop)
+            }
+            Self::Slow(bytes, _) => {
+                io.write_all(&bytes).await?;
+                loop {
+                    sleep(Duration::from_millis(20)).await;
+                    io.write_all(&[0]).await?;
+                }
             }
         }
     }
@@ -107,7 +117,7 @@ impl Hostile {
     }
 }
 
-/// The messages of a feed, as an upstream that lies could write them.
+/// The messages of a feed, written by an upstream that lies.
 mod feed {
     /// Writes numbers and texts in the format of a feed.
     pub(super) struct Message(Vec<u8>);
@@ -182,7 +192,10 @@ fn attacks() -> Vec<Attack> {
             "refuses the feed with 500",
         ),
         Attack::Silent(Vec::new(), "has not answered within"),
-        Attack::Silent(FEED.into(), "has sent nothing for"),
+        Attack::Silent(FEED.into(), "has sent next to nothing for"),
+        Attack::Slow(b"HTTP/1.1 200 OK\r\nX-A: ".into(), "has not answered within"),
+        Attack::Slow(of_feed(&[vec![255, 255, 0, 0]]), "has sent next to nothing for"),
+        Attack::Slow(of_feed(&[open(), vec![255, 255, 0, 0]]), "has sent next to nothing for"),
         lie(&[], "has ended the feed"),
         lie(&[u32::MAX.to_le_bytes().to_vec()], "above the limit"),
         lie(&[vec![4, 0, 0, 0, 9, 9, 9, 9]], malformed),

@@ -1,8 +1,8 @@
 //! The ledger of a run: every event that a publisher's answer or a reader has shown to exist. At the
 //! end, it checks each publisher and each reader.
 //!
-//! The data of an event is its number and its topics. So the ledger also knows the topics of events
-//! whose publisher got no answer.
+//! The data of an event is its number and its topics. So the ledger also knows the topics of an event
+//! if its publisher got no answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -94,24 +94,30 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Notes an event. Panics if the same offset has another event, or if the same event has another
-    /// offset.
-    pub(crate) fn note(&mut self, history: &str, offset: u64, data: &str) {
+    /// Notes an event. Returns an error if the same offset has another event, or if the same event
+    /// has another offset.
+    pub(crate) fn note(&mut self, history: &str, offset: u64, data: &str) -> Result<(), String> {
         let events = self.events.entry(history.to_owned()).or_default();
         let known = events.entry(offset).or_insert_with(|| data.to_owned());
-        assert_eq!(known, data, "two events have the id {history}-{offset}");
+        if known != data {
+            return Err(format!("two events have the id {history}-{offset}: {known} and {data}"));
+        }
         let of_event = (history.to_owned(), data.to_owned());
         let known = *self.offsets.entry(of_event).or_insert(offset);
-        assert_eq!(known, offset, "{data} is in the history {history:?} twice");
+        if known != offset {
+            return Err(format!("{data} is in the history {history:?} twice: {known}, {offset}"));
+        }
+        Ok(())
     }
 
-    /// Asserts that a refused event is in no history.
-    pub(crate) fn check_refused(&self, data: &str) {
-        let found = self
-            .events
-            .keys()
-            .find(|history| self.offsets.contains_key(&((*history).clone(), data.to_owned())));
-        assert_eq!(found, None, "{data} was refused, and is there");
+    /// Checks that a refused event is in no history.
+    pub(crate) fn check_refused(&self, data: &str) -> Result<(), String> {
+        let is_in =
+            |history: &&String| self.offsets.contains_key(&((*history).clone(), data.to_owned()));
+        match self.events.keys().find(is_in) {
+            Some(history) => Err(format!("{data} was refused, and is in the history {history:?}")),
+            None => Ok(()),
+        }
     }
 
     /// Checks what a reader of these topics has got of one history. `until` is the last offset that
@@ -203,7 +209,9 @@ mod tests {
     fn checked(events: &[u64], holes: Vec<Hole>) -> Result<(), String> {
         let mut ledger = Ledger::default();
         let data = |offset: u64| format!("{offset} {}", if offset == 3 { "b" } else { "a" });
-        [1, 2, 3, 5].into_iter().for_each(|offset| ledger.note("", offset, &data(offset)));
+        for offset in [1, 2, 3, 5] {
+            ledger.note("", offset, &data(offset))?;
+        }
         let got = |offset: &u64| Got { offset: *offset, data: data(*offset), over: 0 };
         let events = events.iter().map(got).collect();
         let (history, is_new) = (String::new(), false);
@@ -241,5 +249,15 @@ mod tests {
             let found = checked(events, holes).expect_err(wrong);
             assert!(found.contains(wrong), "{found}");
         }
+    }
+
+    #[test]
+    fn an_event_with_two_offsets_and_an_offset_with_two_events_are_found() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.note("", 1, "1 a"), Ok(()));
+        assert_eq!(ledger.note("", 1, "1 a"), Ok(()));
+        assert!(ledger.note("other", 1, "2 a").is_ok());
+        assert!(ledger.note("", 2, "1 a").is_err_and(|error| error.contains("twice")));
+        assert!(ledger.note("", 1, "2 a").is_err_and(|error| error.contains("two events")));
     }
 }

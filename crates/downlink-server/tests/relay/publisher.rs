@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 4;
 /// The maximum number of events of a batch.
 const BATCH_EVENTS_MAX: usize = 4;
 
-/// What a publisher has published: the data and the answer of each event.
+/// The record of a publisher: the data and the answer of each event.
 pub(crate) type Published = Vec<(String, Outcome)>;
 
 /// A publisher.

@@ -23,7 +23,7 @@ use crate::{
 /// The number of steps of a reader that a failed test shows.
 const STEPS_SHOWN: usize = 40;
 
-/// What the readers and publishers of a run share.
+/// The state that the readers and publishers of a run share.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) servers: Vec<SocketAddr>,
@@ -62,7 +62,7 @@ pub(crate) struct Reader {
     pub(crate) topics: BTreeSet<String>,
     rng: Rng,
     decoder: Decoder,
-    /// What the reader has got. There is one record for each history of the upstream.
+    /// The events and gaps of the reader. There is one record for each history of the upstream.
     pub(crate) lives: Vec<Life>,
     /// Whether the last event was a `downlink.open` without an id, which only a gap may follow.
     owed_a_gap: bool,

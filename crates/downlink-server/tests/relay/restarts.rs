@@ -17,7 +17,7 @@ async fn pair(site: &Site, kept: [Kept; 2]) -> (Node, Node) {
 }
 
 /// Asserts that a reader that asks a node for everything gets exactly these events of the topic `a`.
-async fn has_all(node: &Node, numbers: std::ops::Range<usize>) {
+async fn has_all(node: &Node, numbers: impl IntoIterator<Item = usize>) {
     let mut reader = Listener::open(node, "topic=a&start=earliest", "").await;
     for number in numbers {
         assert_eq!(reader.data().await, number.to_string());
@@ -75,6 +75,38 @@ async fn a_restart_of_an_upstream_in_memory_is_one_gap_for_readers_of_its_relay(
         assert_eq!(reader.last_event_id(), next);
         upstream.publish("a", "4").await;
         assert_eq!(reader.data().await, "4");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_is_restored_from_a_copy_is_one_gap_for_readers_of_its_relay() {
+    for kept in [Kept::InMemory, Kept::InStore] {
+        let site = Site::new(&format!("restored-{kept:?}"));
+        let (mut upstream, relay) = pair(&site, [Kept::InStore, kept]).await;
+        upstream.publish("a", "0").await;
+        upstream.publish("a", "1").await;
+        upstream.stop().await;
+        let copy = upstream.store().with_extension("copy");
+        std::fs::copy(upstream.store(), &copy).expect("a file of this test");
+        upstream.start().await;
+        upstream.publish("a", "2").await;
+        let mut reader = Listener::open(&relay, "topic=a&start=earliest", "").await;
+        reader.until("2").await;
+        let last = reader.last_event_id().to_owned();
+        upstream.kill();
+        upstream.delete_store();
+        std::fs::copy(&copy, upstream.store()).expect("a file of this test");
+        upstream.start().await;
+        upstream.publish("a", "3").await;
+        assert_eq!(reader.rest().await, Vec::<String>::new(), "the stream ends");
+        relay.becomes_ready().await;
+        let there = Listener::open(&upstream, "topic=a", &last).await.until("3").await;
+        let here = Listener::open(&relay, "topic=a", &last).await.until("3").await;
+        assert_eq!(here, there);
+        let gaps: Vec<&String> = here.iter().filter(|text| text.contains("reason")).collect();
+        assert!(gaps.len() == 1 && here[0].contains("new_epoch"), "{here:?}");
+        has_all(&upstream, [0, 1, 3]).await;
+        has_all(&relay, [0, 1, 3]).await;
     }
 }
 

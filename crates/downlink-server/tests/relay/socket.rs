@@ -18,7 +18,7 @@ pub(crate) struct Connection {
     at: At,
 }
 
-/// What the next byte of the answer is.
+/// The position of the next byte in the answer.
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
@@ -37,7 +37,7 @@ pub(crate) enum Progress {
     /// The server has ended the stream.
     Ended,
     Broken,
-    /// The head of the answer, whose status is not 200.
+    /// The server has refused the request. This is the head of its answer.
     Refused(String),
 }
 

@@ -191,7 +191,7 @@ async fn torture(name: &str, kept: Kept, restarts: Restarts) {
     report(&format!("{name}, {shape}"), &published, &read, &counts);
 }
 
-/// Compares what the readers have got with what was published.
+/// Compares the records of the readers with those of the publishers.
 fn check(
     published: &[Published],
     read: &[Reader],
@@ -202,17 +202,17 @@ fn check(
     for (data, outcome) in published.iter().flatten() {
         if let Outcome::Published(id) = outcome {
             let (history, offset) = restarts.split(id);
-            ledger.note(&history, offset, data);
+            ledger.note(&history, offset, data)?;
         }
     }
     for life in read.iter().flat_map(|reader| &reader.lives) {
         for event in &life.events {
-            ledger.note(&life.history, event.offset, &event.data);
+            ledger.note(&life.history, event.offset, &event.data)?;
         }
     }
     for (data, outcome) in published.iter().flatten() {
         if *outcome == Outcome::Refused {
-            ledger.check_refused(data);
+            ledger.check_refused(data)?;
         }
     }
     let (last_history, last) = restarts.split(last);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The number of a running hub. It is chosen at random when the hub is made. A hub that finds its
-/// own number among the hops of a feed has been told to follow itself.
+/// own number among the hops of a feed has begun to follow itself.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Hop(pub(crate) u64);
 

@@ -11,7 +11,7 @@ use super::wire::WireError;
 /// distant or busy upstream would look dead; with double, a relay would find a dead one later.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the feed may be silent. The upstream sends something at least once a second.
+/// How long the feed may be silent, or send only a few bytes. The upstream sends something at least once a second.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a feed has ended or could not be opened.
@@ -21,7 +21,7 @@ pub(super) enum FollowError {
     Unreachable(String),
     #[error("the upstream has not answered within {} s", ANSWER_WITHIN.as_secs())]
     NoAnswer,
-    #[error("the upstream has sent nothing for {} s", SILENCE_MAX.as_secs())]
+    #[error("the upstream has sent next to nothing for {} s", SILENCE_MAX.as_secs())]
     Silent,
     #[error("the upstream has ended the feed")]
     Ended,

@@ -20,6 +20,11 @@ use crate::hub::{
     Hub, HubBuilder, HubError, Question, UpstreamHandle, UpstreamStatus, WaitingReaders,
 };
 
+/// The number of bytes of an incomplete message after which a feed is not silent. A long message
+/// over a slow line takes longer than [`SILENCE_MAX`]. A line with half of this rate cannot carry a
+/// feed; with double, a poor mobile network could not either.
+const PROGRESS_BYTES_MIN: usize = 16 << 10;
+
 /// The wait before the second attempt to connect. It doubles from attempt to attempt.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
@@ -328,34 +333,36 @@ impl Follower {
     ) -> Result<std::convert::Infallible, FollowError> {
         let mut response = self.link.feed(after).await?;
         let mut received = BytesMut::new();
-        let mut silent_since = Instant::now();
+        let (mut silent_since, mut bytes) = (Instant::now(), 0);
         loop {
             tokio::select! {
                 biased;
                 failure = self.failures.recv() => return Err(failure.unwrap_or(FollowError::Stopped)),
                 chunk = response.chunk() => {
                     let chunk = chunk.map_err(unreachable)?.ok_or(FollowError::Ended)?;
-                    self.receive(&mut received, &chunk).await?;
-                    silent_since = Instant::now();
-                }
-                () = sleep(TICK) => {
-                    if silent_since.elapsed() > SILENCE_MAX {
-                        return Err(FollowError::Silent);
+                    bytes += chunk.len();
+                    if self.receive(&mut received, &chunk).await? || bytes >= PROGRESS_BYTES_MIN {
+                        (silent_since, bytes) = (Instant::now(), 0);
                     }
-                    let _ = self.commands.try_send(Command::Tick);
                 }
+                () = sleep(TICK) => drop(self.commands.try_send(Command::Tick)),
+            }
+            if silent_since.elapsed() > SILENCE_MAX {
+                return Err(FollowError::Silent);
             }
         }
     }
 
-    /// Passes complete messages on.
-    async fn receive(&self, received: &mut BytesMut, chunk: &Bytes) -> Result<(), FollowError> {
+    /// Passes complete messages on. Returns whether there were any.
+    async fn receive(&self, received: &mut BytesMut, chunk: &Bytes) -> Result<bool, FollowError> {
         received.extend_from_slice(chunk);
+        let mut has_message = false;
         while let Some(message) = wire::split(received)? {
             let sent = self.commands.send(Command::Message(message)).await;
             sent.map_err(|_| FollowError::Stopped)?;
+            has_message = true;
         }
-        Ok(())
+        Ok(has_message)
     }
 }
 
