@@ -89,9 +89,7 @@ pub(super) async fn publish(
         batch.add(publish, data);
         lines.push(at);
     }
-    if batch.is_empty() {
-        return Err(bad_request("The batch is empty: send one JSON object per line."));
-    }
+    check_not_empty(&batch)?;
     app.control.count_publishes(&caller, sender.address, batch.len())?;
     if let Some(forwarder) = &app.forwarder {
         let forwarded = Forwarded::new("/events/batch", None, &headers, &publisher);
@@ -123,6 +121,13 @@ fn relays_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
              each event an id.",
         )
     })
+}
+
+fn check_not_empty(batch: &Batch<String>) -> Result<(), Refused> {
+    match batch.is_empty() {
+        true => Err(bad_request("The batch is empty: send one JSON object per line.")),
+        false => Ok(()),
+    }
 }
 
 fn too_many(max: usize, of: &str) -> Refused {

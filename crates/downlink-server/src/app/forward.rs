@@ -8,7 +8,10 @@
 //! the event again with the same idempotency key: the key of the publisher, or a key of its own. So
 //! the event is published once.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -53,6 +56,9 @@ pub struct Forwarder {
     client: Client,
     url: String,
     bearer: Option<HeaderValue>,
+    /// The number of requests that the upstream has answered with a success. Relaxed is enough,
+    /// because the number is only shown.
+    forwarded: AtomicU64,
 }
 
 /// A publish to forward.
@@ -141,7 +147,13 @@ impl Forwarder {
             anyhow::Ok(bearer)
         });
         let client = client_builder().connect_timeout(Duration::from_secs(3)).build()?;
-        Ok(Self { client, url: follow.url.clone(), bearer: bearer.transpose()? })
+        let (url, forwarded) = (follow.url.clone(), AtomicU64::new(0));
+        Ok(Self { client, url, bearer: bearer.transpose()?, forwarded })
+    }
+
+    /// The number of requests that the upstream has answered with a success.
+    pub(super) fn forwarded(&self) -> u64 {
+        self.forwarded.load(Ordering::Relaxed)
     }
 
     /// Forwards a request, and answers as the upstream does.
@@ -194,7 +206,11 @@ impl Forwarder {
         loop {
             let attempt = timeout_at(until, self.attempt(forwarded, body.clone())).await;
             let failed = match attempt {
-                Ok(Ok(answered)) => return check_relay(answered),
+                Ok(Ok(answered)) => {
+                    let success = u64::from(answered.status.is_success());
+                    self.forwarded.fetch_add(success, Ordering::Relaxed);
+                    return check_relay(answered);
+                }
                 Ok(Err(failed)) => failed,
                 Err(_elapsed) => Failed::NoAnswer("it did not answer in time".to_owned()),
             };

@@ -29,7 +29,10 @@ use super::{
 pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
     let stats = app.hub.stats_with_lags();
     let scrape = Scrape {
-        published: stats.published,
+        // A relay counts what its upstream has published too. Only the upstream shows it, so that
+        // the sum over all servers is right.
+        published: if app.forwarder.is_some() { 0 } else { stats.published },
+        forwarded: app.forwarder.as_ref().map(|forwarder| forwarder.forwarded()),
         publishes: app.counters.publishes().collect(),
         auth_failures: app.counters.auth_failures().collect(),
         is_draining: app.hub.is_draining(),
@@ -73,6 +76,8 @@ struct Scrape {
     listeners: Vec<(&'static str, ServeStats)>,
     store_bytes: Option<(u64, u64)>,
     process: Option<ProcessStats>,
+    /// The number of publishes that the relay has forwarded, if the server is a relay.
+    forwarded: Option<u64>,
     /// The state of the connection to the upstream, if the server is a relay.
     upstream: Option<UpstreamStatus>,
 }
@@ -99,6 +104,10 @@ impl Collector for Scrape {
             out.gauge("downlink_store_bytes", "Size of the file of the store", file)?;
             let says = "Size of the write-ahead log of the store";
             out.gauge("downlink_store_wal_bytes", says, wal)?;
+        }
+        if let Some(forwarded) = self.forwarded {
+            let says = "Requests to publish that the upstream has accepted from this relay";
+            out.metric("downlink_forwarded", says, &ConstCounter::new(forwarded))?;
         }
         if let Some(upstream) = &self.upstream {
             let says = "1 while the relay receives the feed of its upstream, else 0";

@@ -44,7 +44,7 @@ use crate::{
     address::Address,
     app,
     app::Forwarder,
-    config::{FollowUrl, Settings},
+    config::Settings,
     logs::Log,
     memory,
 };
@@ -146,8 +146,7 @@ async fn serve(
         admin: admin.as_ref().map(Listening::address).transpose()?,
     };
     let requesters = Arc::<app::Requesters>::default();
-    let upstream = settings.follow.as_ref().map(|follow| upstream(follow, &settings)).transpose();
-    let (upstream, forwarder) = upstream.map_err(exit::configuration)?.unzip();
+    let (upstream, forwarder) = upstream(&settings).map_err(exit::configuration)?.unzip();
     let hub = tokio::select! {
         hub = open(&settings, &requesters, upstream) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
@@ -315,8 +314,9 @@ impl Serving<'_> {
     }
 }
 
-/// The upstream of a relay, and the forwarder of its publishes.
-fn upstream(follow: &FollowUrl, settings: &Settings) -> anyhow::Result<(Upstream, Arc<Forwarder>)> {
+/// The upstream of a relay, and the forwarder of its publishes. `None` if the server is no relay.
+fn upstream(settings: &Settings) -> anyhow::Result<Option<(Upstream, Arc<Forwarder>)>> {
+    let Some(follow) = &settings.follow else { return Ok(None) };
     let file = settings.follow_key_file.as_deref();
     let key = file.map(|file| {
         let read = Secret::read(file);
@@ -325,7 +325,7 @@ fn upstream(follow: &FollowUrl, settings: &Settings) -> anyhow::Result<(Upstream
     let key = key.transpose()?;
     let upstream = follow.upstream.clone();
     let upstream = key.iter().fold(upstream, |upstream, key| upstream.bearer(&key.text()));
-    Ok((upstream, Arc::new(Forwarder::new(follow, key.as_ref())?)))
+    Ok(Some((upstream, Arc::new(Forwarder::new(follow, key.as_ref())?))))
 }
 
 /// Makes the hub (the log of events with its subscriptions) and opens its store. If another server
