@@ -92,7 +92,10 @@ async fn events_that_the_upstream_evicts_while_a_relay_is_away_are_one_gap() {
         relay.start_ready().await;
         let mut reader = Listener::open(&relay, "topic=a", &first).await;
         let gap = reader.gap().await;
-        assert_eq!(gap.reason, "evicted");
+        // A relay with a cache serves readers at once. So the reader may have caught up with the
+        // cache before the gap arrives.
+        let is_late = kept == Kept::InStore && gap.reason == "lagged";
+        assert!(gap.reason == "evicted" || is_late, "{kept:?}: {gap:?}");
         assert_eq!(gap.after.as_ref(), Some(&first));
         // The store evicts a moment later than memory, so the relay may get some events more.
         let until = ids.iter().position(|id| gap.until.as_ref() == Some(id));
