@@ -70,19 +70,22 @@ pub struct Reader<P: Payload> {
     /// The task that the reader must do before it reads memory. `None` for most readers, and for
     /// every reader that has caught up.
     before: Option<Box<Before<P>>>,
-    /// Where the reader wants to begin. `None` if it has begun, and in a log that is not a replica.
-    unconfirmed: Option<Box<Start>>,
 }
+
+/// Where a reader of a replica wants to begin, until it is known that the replica can tell. `None`
+/// in a log that is not a replica. It is a part of the task in `before`, because a field of the
+/// reader would cost every idle reader eight bytes.
+type Unconfirmed = Option<Box<Start>>;
 
 /// A task that a reader must do before it reads memory.
 enum Before<P> {
     /// Continue the search in memory for the offset where the reader begins.
-    Search(Box<StartSearch<P>>),
+    Search(Box<StartSearch<P>>, Unconfirmed),
     /// Wait until the store's threads have found the offset where the reader begins.
-    Beginning(Arc<Slot<Beginning>>),
+    Beginning(Arc<Slot<Beginning>>, Unconfirmed),
     /// Wait until the replica has reached the end that its upstream had when this question was
-    /// asked.
-    Confirmation(u64),
+    /// asked. Then begin at this start.
+    Confirmation(u64, Box<Start>),
     /// Report this gap before the first event.
     Gap(Gap),
     /// Wait for a page of events that the store's threads are reading.
@@ -121,12 +124,11 @@ impl<P: Payload> Reader<P> {
             past: None,
         };
         state.note_newest(seats.newest());
-        let (before, unconfirmed) = (None, None);
-        let mut reader = Self { core, replays, state, seats, position, before, unconfirmed };
+        let mut reader = Self { core, replays, state, seats, position, before: None };
         if reader.core.confirmations.is_some() {
             reader.begin_in_replica(start);
         } else {
-            reader.find_beginning(start);
+            reader.find_beginning(start, None);
         }
         reader
     }
@@ -137,23 +139,27 @@ impl<P: Payload> Reader<P> {
     fn begin_in_replica(&mut self, start: &Start) {
         let Some(confirmations) = &self.core.confirmations else { return };
         let is_complete = confirmations.is_complete();
-        self.unconfirmed = Some(Box::new(start.clone()));
-        if is_complete { self.find_beginning(start) } else { self.await_confirmation() }
-    }
-
-    fn await_confirmation(&mut self) {
-        if let Some(confirmations) = &self.core.confirmations {
-            let question = confirmations.wait(&self.state);
-            self.before = Some(Box::new(Before::Confirmation(question)));
+        let wanted = Box::new(start.clone());
+        if is_complete {
+            self.find_beginning(start, Some(wanted));
+        } else {
+            self.await_confirmation(wanted);
         }
     }
 
-    fn find_beginning(&mut self, start: &Start) {
+    fn await_confirmation(&mut self, wanted: Box<Start>) {
+        if let Some(confirmations) = &self.core.confirmations {
+            let question = confirmations.wait(&self.state);
+            self.before = Some(Box::new(Before::Confirmation(question, wanted)));
+        }
+    }
+
+    fn find_beginning(&mut self, start: &Start, unconfirmed: Unconfirmed) {
         let Some(replays) = &self.replays else {
             match StartSearch::begin(&self.core, &self.seats, start) {
-                Ok(beginning) => self.begin_at(beginning),
+                Ok(beginning) => self.begin_at(beginning, unconfirmed),
                 Err(opening) => {
-                    self.before = Some(Box::new(Before::Search(opening)));
+                    self.before = Some(Box::new(Before::Search(opening, unconfirmed)));
                     // With many patterns, `open` has already taken a long time. So `open` does no
                     // step of the search, and the first call of `poll_begun` or `read` begins it.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
@@ -164,21 +170,20 @@ impl<P: Payload> Reader<P> {
             return;
         };
         if let Some(beginning) = begin_known(&self.core, &self.seats, start) {
-            return self.begin_at(beginning);
+            return self.begin_at(beginning, unconfirmed);
         }
         let (core, start) = (Arc::clone(&self.core), start.clone());
         let mut opening = StoreStartSearch::new(core, Arc::clone(replays), &self.seats, start);
         let slot = replays.ask(&self.state, move || opening.step());
-        self.before = Some(Box::new(Before::Beginning(slot)));
+        self.before = Some(Box::new(Before::Beginning(slot, unconfirmed)));
     }
 
     /// Moves the reader to the offset where it begins.
-    fn begin_at(&mut self, beginning: Beginning) {
-        if self.unconfirmed.is_some() {
-            if beginning.gap.is_some_and(|gap| gap.reason.may_be_unconfirmed()) {
-                return self.await_confirmation();
-            }
-            self.unconfirmed = None;
+    fn begin_at(&mut self, beginning: Beginning, unconfirmed: Unconfirmed) {
+        if let Some(wanted) = unconfirmed
+            && beginning.gap.is_some_and(|gap| gap.reason.may_be_unconfirmed())
+        {
+            return self.await_confirmation(wanted);
         }
         let Beginning { next, gap, asked, past, at_end } = beginning;
         // A reader that requested no old events can miss events only because it reads too slowly.
@@ -194,35 +199,36 @@ impl<P: Payload> Reader<P> {
     /// search is not finished or the store has not answered.
     fn prepare(&mut self) -> Result<bool, StoreError> {
         match self.before.as_deref_mut() {
-            Some(Before::Search(opening)) => {
+            Some(Before::Search(opening, unconfirmed)) => {
                 let Some(beginning) = opening.step(&self.core, &self.seats) else {
                     self.wake_itself();
                     return Ok(false);
                 };
-                self.begin_at(beginning);
+                let unconfirmed = unconfirmed.take();
+                self.begin_at(beginning, unconfirmed);
                 return Ok(self.has_begun() || self.look_again());
             }
-            Some(Before::Beginning(slot)) => {
+            Some(Before::Beginning(slot, unconfirmed)) => {
                 let Some(beginning) = slot.lock().take() else { return Ok(false) };
+                let unconfirmed = unconfirmed.take();
                 // A reader of a replica that has no beginning stays without one, so that its client
                 // gets no id.
                 if beginning.is_ok() || self.core.confirmations.is_none() {
                     self.before = None;
                 }
-                self.begin_at(beginning?);
+                self.begin_at(beginning?, unconfirmed);
                 return Ok(self.has_begun() || self.look_again());
             }
-            Some(&mut Before::Confirmation(question)) => {
+            Some(Before::Confirmation(question, wanted)) => {
                 let confirmations = self.core.confirmations.as_ref();
-                if !confirmations.is_some_and(|known| known.is_confirmed(question)) {
+                if !confirmations.is_some_and(|known| known.is_confirmed(*question)) {
                     return Ok(false);
                 }
                 // The replica now knows at least as much as the upstream knew after this reader was
                 // opened. So what this search finds is final.
+                let wanted = std::mem::replace(wanted, Box::new(Start::Live));
                 self.before = None;
-                if let Some(start) = self.unconfirmed.take() {
-                    self.find_beginning(&start);
-                }
+                self.find_beginning(&wanted, None);
                 return Ok(self.has_begun() || self.look_again());
             }
             Some(Before::PageRequested(slot)) => {
@@ -239,7 +245,7 @@ impl<P: Payload> Reader<P> {
     pub fn has_begun(&self) -> bool {
         !matches!(
             self.before.as_deref(),
-            Some(Before::Search(_) | Before::Beginning(_) | Before::Confirmation(_))
+            Some(Before::Search(..) | Before::Beginning(..) | Before::Confirmation(..))
         )
     }
 
@@ -413,9 +419,9 @@ impl<P: Payload> Reader<P> {
             match self.before.as_deref() {
                 // A reader that must end does not wait for the store. Its client can open a new
                 // reader and continue at the same cursor.
-                Some(Before::Beginning(_) | Before::PageRequested(_) | Before::Confirmation(_))
-                    if !is_known =>
-                {
+                Some(
+                    Before::Beginning(..) | Before::PageRequested(_) | Before::Confirmation(..),
+                ) if !is_known => {
                     return end.map_or(Read::Fetching, Read::Ended);
                 }
                 Some(&Before::Gap(gap)) => {
