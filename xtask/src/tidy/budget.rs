@@ -14,7 +14,7 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 8_500, &["downlink-log"]),
+    ("downlink-log", 8_520, &["downlink-log"]),
     ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
     ("downlink-cluster", 3_000, &["downlink-cluster"]),
     ("downlink: hub", 2_770, &["downlink/src/hub"]),

@@ -160,7 +160,7 @@ impl<P: Payload> Feed<P> {
         let (mut events, mut bytes, mut next) = (Vec::new(), 0, self.next);
         while next < tail && events.len() < CHUNK_EVENTS_MAX && bytes < CHUNK_BYTES_MAX {
             let rows = history.rows_from(next, ROWS);
-            let is_last = rows.len() < ROWS;
+            let is_last = rows.len() < ROWS || rows.last().is_some_and(|row| row.offset >= tail);
             for row in rows.into_iter().take_while(|row| row.offset < tail) {
                 let (mut to, mut payload) = (SmallVec::new(), None);
                 for topic in &row.topics {

@@ -20,24 +20,24 @@ pub(crate) struct Scan {
 /// Finds the addresses that have lost events at or above `from`, and the finish marks from `from` on
 /// and below `until`. Events that were evicted before the call are covered.
 pub(crate) fn scan<P: Payload>(history: &History<P>, from: u64, until: u64) -> Scan {
-    loop {
-        // All addresses that have no topic and no entry of their own share one floor. If it is
-        // above `from`, the scan must list every address that has its own floor, even a lower one.
-        let others = history.topics.lost_of_others().floor;
-        let found = scan_once(history, from, until, others);
-        // The scan may have missed an address that lost its entry during the scan. The shared floor
-        // has then risen to cover it.
-        let after = history.topics.lost_of_others().floor;
-        if after == others || after.offset.get() <= from {
-            return found;
-        }
+    // All addresses that have no topic and no entry of their own share one floor. If it is above
+    // `from`, the scan must list every address that has its own floor, even a lower one.
+    let is_shared = |floor: Floor| floor.offset.get() > from;
+    let lists_all = is_shared(history.topics.lost_of_others().floor);
+    let mut found = scan_once(history, from, until, lists_all);
+    // An address may have lost its entry before the scan came to it. The shared floor has then risen
+    // to cover it. So the shared floor is read after the scan.
+    let mut others = history.topics.lost_of_others().floor;
+    if is_shared(others) && !lists_all {
+        found = scan_once(history, from, until, true);
+        others = history.topics.lost_of_others().floor;
     }
+    found.others = if is_shared(others) { others } else { Floor::NONE };
+    found
 }
 
-fn scan_once<P: Payload>(history: &History<P>, from: u64, until: u64, others: Floor) -> Scan {
-    let lists_all = others.offset.get() > from;
-    let others = if lists_all { others } else { Floor::NONE };
-    let mut found = Scan { floors: Vec::new(), others, finished: Vec::new() };
+fn scan_once<P: Payload>(history: &History<P>, from: u64, until: u64, lists_all: bool) -> Scan {
+    let mut found = Scan { floors: Vec::new(), others: Floor::NONE, finished: Vec::new() };
     let mut states = vec![TopicState::of(&history.topics.everyone)];
     while !states.is_empty() {
         let mut last = Address::Everyone;

@@ -195,17 +195,13 @@ impl Confirmations {
     /// the life, and must release it before it wakes the readers.
     pub(crate) fn reach(&self, is_reached: impl Fn(Cursor) -> bool) -> Reached {
         let mut state = self.state.lock();
-        let mut is_confirmed = false;
-        while let Some(&(question, end)) = state.ends.front()
-            && is_reached(end)
-        {
-            state.ends.pop_front();
-            state.confirmed = state.confirmed.max(question);
-            is_confirmed = true;
-        }
-        if !is_confirmed {
+        // An end may have become unreachable, because the upstream has lost its newest events. A later
+        // end that is reached confirms the earlier questions too.
+        let Some(at) = state.ends.iter().rposition(|(_, end)| is_reached(*end)) else {
             return Reached(Vec::new());
-        }
+        };
+        let reached = state.ends.drain(..=at).last().map_or(0, |(question, _)| question);
+        state.confirmed = state.confirmed.max(reached);
         state.is_complete = true;
         let confirmed = state.confirmed;
         Reached(state.take_waiting(|waiting| waiting.question <= confirmed))

@@ -53,6 +53,10 @@ impl FloorsAhead {
     /// The losses to apply with a chunk. A floor says something new if it is above `below`.
     fn losses(&mut self, chunk: &FeedChunk, below: u64) -> Losses {
         let mut losses = std::mem::take(&mut self.0);
+        // A chunk with floors has all floors above its beginning, so it repeats those that are ahead.
+        if !chunk.floors.is_empty() {
+            losses.floors.clear();
+        }
         let is_new = |floor: &Floor| floor.offset.get() > below && *floor != Floor::NONE;
         let new = chunk.floors.iter().filter(|(_, floor)| is_new(floor));
         losses.floors.extend(new.cloned());
@@ -174,10 +178,25 @@ impl<P: Payload> Applier<P> {
     /// stay open. Otherwise the replica discards everything and begins again, and all its readers
     /// end with [`EndReason::Drained`](crate::EndReason::Drained) after they have read the events
     /// that are in memory.
-    pub fn begin(&mut self, start: FeedStart) {
+    ///
+    /// A feed that resumes must begin at this replica's [`position`](Self::position). Otherwise
+    /// events would be missing without a gap, so the replica discards everything, and the caller
+    /// must ask for a new feed, from no position. The call returns `false` then.
+    pub fn begin(&mut self, start: FeedStart) -> bool {
         let FeedStart { epochs, from, resumed } = start;
-        let resumes = resumed && self.has_begun;
         let core = self.shared().core();
+        let is_at_position = self.has_begun && from.get() == core.history.tail();
+        if resumed && !is_at_position {
+            self.has_begun = false;
+            self.floors_below = 0;
+            self.ahead = FloorsAhead::default();
+            if let Some(side) = &mut self.cache {
+                side.cache.begin(&epochs, true);
+            }
+            self.restart(epochs, Offset::FIRST);
+            return false;
+        }
+        let resumes = resumed;
         // A replica that has nothing yet has nothing to discard, and its readers may wait on.
         let is_new = !self.has_begun && core.history.tail() == Offset::FIRST.get();
         let discards = !resumes && !is_new;
@@ -188,8 +207,6 @@ impl<P: Payload> Applier<P> {
             self.floors_below = 0;
             self.ahead = FloorsAhead::default();
         }
-        // The feeds of this replica have said which epochs there are. They end, and say it anew.
-        core.history.backlog.end_open();
         if discards {
             self.restart(epochs, from);
         } else {
@@ -199,9 +216,20 @@ impl<P: Payload> Applier<P> {
                 core.history.set_tail(from.get());
             }
         }
+        // The feeds of this replica have said which epochs there are. They end, and say it anew. A
+        // feed that is opened from now on has the new epochs.
+        core.history.backlog.end_open();
         self.has_begun = true;
         self.shared().confirmations.ask_if_incomplete();
         self.shared().confirm_reached();
+        true
+    }
+
+    /// Whether the replica has everything below the end of its upstream.
+    pub fn has_reached(&self, end: Cursor) -> bool {
+        let core = self.shared().core();
+        let tail = core.history.tail();
+        self.has_begun && core.ids.locate(end, tail).is_ok()
     }
 
     /// Applies a chunk: writes it to the cache, and then makes it visible. An event that is in the

@@ -84,12 +84,15 @@ impl<P: Payload> ReplicaShared<P> {
             let core = make(&life.core);
             if life.is_closed {
                 core.history.topics.close();
+                core.history.backlog.close();
             }
             let new = Life { core, replays, is_closed: life.is_closed };
             (std::mem::replace(&mut *life, new), self.confirmations.restart())
         };
         end_each(&old.core.history.topics.everyone.readers, EndReason::Drained);
+        // A feed may be opened on the old history even now. It must end too.
         old.core.history.backlog.end_open();
+        old.core.history.backlog.close();
         if let Some(replays) = &old.replays {
             replays.stop();
         }

@@ -6,7 +6,7 @@ use downlink_log::{
 
 use crate::feed::{
     UNREADABLE, after, apply, chunk, chunk_with_floors, event, everyone, floor, has_begun, mark,
-    open, replica,
+    open, replica, start,
 };
 use crate::support::{ALL, SINGLY, Seen, append_all, draft_of, ms, sizes, topic};
 
@@ -264,4 +264,17 @@ fn an_event_that_is_applied_twice_appears_once() {
     apply(&mut applier, chunk([event(1, &["a"]), event(2, &["a"])], 3));
     apply(&mut applier, chunk([event(2, &["a"]), event(3, &["a"])], 4));
     assert_eq!(seen(&mut open(&log, &["a"], after(1, 0))).offsets, [1, 2, 3]);
+}
+
+/// If the upstream resumed a position that the replica does not have, the events before it would be
+/// missing without a gap.
+#[test]
+fn a_feed_that_resumes_at_another_position_is_refused_and_the_replica_begins_again() {
+    let (log, mut applier) = replica(|_| {});
+    apply(&mut applier, chunk([event(1, &["a"])], 2));
+    assert!(!applier.begin(start(&[(1, 1)], 9, true)), "the replica is at another position");
+    assert_eq!((applier.position(), log.tail().next), (None, Offset::FIRST));
+    assert!(!applier.begin(start(&[(1, 1)], 9, true)), "the replica has no position");
+    assert!(applier.begin(start(&[(1, 1)], 1, false)));
+    assert!(applier.position().is_some());
 }

@@ -53,7 +53,7 @@ fn feed(applier: &mut Applier<Text>, upstream: &Upstream) {
                 from = 1;
                 applier.begin(start(&[(1, 1)], 1, false));
             }
-            1 => applier.begin(start(&[(1, 1)], from, true)),
+            1 => assert!(applier.begin(start(&[(1, 1)], from, true))),
             // The upstream evicts events before they are fed.
             2..10 => {
                 let number = rng.usize(0..floors.len());

@@ -134,6 +134,20 @@ enum Failed {
     Away(Answered),
 }
 
+impl Failed {
+    fn may_be_published(&self) -> bool {
+        match self {
+            Self::NotSent(_) => false,
+            Self::NoAnswer(_) => true,
+            // A proxy may have lost the answer, and a relay says so itself.
+            Self::Away(answered) => {
+                answered.status != StatusCode::SERVICE_UNAVAILABLE
+                    || answered.code().as_deref() == Some("outcome_unknown")
+            }
+        }
+    }
+}
+
 impl Forwarder {
     /// Makes a forwarder to this URL. `key` is the relay's own key.
     ///
@@ -209,12 +223,12 @@ impl Forwarder {
                 Ok(Ok(answered)) => {
                     let success = u64::from(answered.status.is_success());
                     self.forwarded.fetch_add(success, Ordering::Relaxed);
-                    return check_relay(answered);
+                    return check_relay(answered, may_be_published);
                 }
                 Ok(Err(failed)) => failed,
                 Err(_elapsed) => Failed::NoAnswer("it did not answer in time".to_owned()),
             };
-            may_be_published |= matches!(failed, Failed::NoAnswer(_));
+            may_be_published |= failed.may_be_published();
             if Instant::now() + wait >= until || hub.is_draining() {
                 return given_up(failed, may_be_published);
             }
@@ -265,6 +279,15 @@ impl Forwarder {
 }
 
 impl Answered {
+    /// The code of a problem.
+    fn code(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Problem {
+            code: Option<String>,
+        }
+        serde_json::from_slice(&self.body).ok().and_then(|problem: Problem| problem.code)
+    }
+
     /// The refusal of the upstream.
     fn into_refused(self) -> Refused {
         #[derive(Deserialize)]
@@ -278,7 +301,7 @@ impl Answered {
 }
 
 /// A refusal that concerns the relay and not the publisher.
-fn check_relay(answered: Answered) -> Result<Answered, Refused> {
+fn check_relay(answered: Answered, may_be_published: bool) -> Result<Answered, Refused> {
     match answered.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             tracing::error!(
@@ -286,9 +309,10 @@ fn check_relay(answered: Answered) -> Result<Answered, Refused> {
                 "the upstream refuses the key of this relay: give it the file of --follow-key-file \
                  as --relay-key-file"
             );
+            let outcome = if may_be_published { "Perhaps it" } else { "Nothing" };
             Err(Refused::new(
                 StatusCode::BAD_GATEWAY,
-                "The upstream refuses the key of this relay. Nothing was published.",
+                format!("The upstream refuses the key of this relay. {outcome} was published."),
             ))
         }
         _ => Ok(answered),

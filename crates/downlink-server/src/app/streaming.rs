@@ -299,7 +299,10 @@ impl Publishing<'_> {
         let publisher = &self.envelope.publisher;
         let forwarded = Forwarded::with_parameters("/events", parameters, publisher);
         let published = forwarder.event(self.hub, forwarded, arrived.data).await;
-        let (status, there) = published.map_err(|why| self.at_next(why))?;
+        let (status, there) = published.map_err(|why| match self.hub.is_draining() {
+            true => self.at_shutdown(),
+            false => self.at_next(why),
+        })?;
         self.sent += 1;
         self.status = status;
         self.published += u64::from(!there.repeated);

@@ -22,6 +22,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let status = upstream.status.borrow();
         let and_this = |hops: &[Hop]| [hops, &[self.0.hop]].concat();
         match &*status.hops {
+            _ if !status.reached => Hops::Tried(and_this(&status.tried)),
             [] => Hops::Tried(and_this(&status.tried)),
             hops => Hops::Reached(and_this(hops)),
         }

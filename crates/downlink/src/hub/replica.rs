@@ -35,9 +35,15 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         self.applier.position()
     }
 
-    /// Begins a feed.
-    pub(crate) fn begin(&mut self, start: FeedStart) {
-        self.applier.begin(start);
+    /// Begins a feed. Returns `false` if the feed does not fit to the position, and a new one is
+    /// needed.
+    pub(crate) fn begin(&mut self, start: FeedStart) -> bool {
+        self.applier.begin(start)
+    }
+
+    /// Whether the hub has everything below the end of its upstream.
+    pub(crate) fn has_reached(&self, end: Cursor) -> bool {
+        self.applier.has_reached(end)
     }
 
     /// Applies a chunk.

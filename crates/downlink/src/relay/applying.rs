@@ -58,6 +58,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
     ) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<FollowError>), HubError> {
         let (sender, mut commands) = mpsc::channel(commands_max);
         let (failures, failed) = mpsc::channel(1);
+        let has_begun = applier.position().is_some();
         let mut applying = Self {
             applier,
             status,
@@ -65,7 +66,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
             hop,
             is_open: false,
             has_opening: false,
-            has_begun: false,
+            has_begun,
             waiting: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("downlink-relay".to_owned());
@@ -89,7 +90,10 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 self.answer();
             }
             Command::Applied(sender) => {
+                // The work on the cache may fail, so it is done before the position is told.
+                self.applier.idle();
                 (self.is_open, self.has_opening) = (true, false);
+                self.has_begun = self.applier.position().is_some();
                 let _ = sender.send(self.applier.position());
             }
             Command::Answer { question, end: Some(end) } => {
@@ -131,7 +135,11 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 }
                 let resumed = start.resumed;
                 tracing::info!(resumed, "the feed of the upstream is open");
-                self.applier.begin(start);
+                if !self.applier.begin(start) {
+                    self.has_begun = false;
+                    self.status.send_modify(|status| status.reached = false);
+                    return Err(FollowError::OtherPosition);
+                }
                 self.has_opening = true;
                 self.has_begun = true;
                 self.status.send_modify(|status| {
@@ -171,12 +179,9 @@ impl<T: Send + Sync + 'static> Applying<T> {
     /// Answers the questions whose end the relay has reached.
     fn answer(&mut self) {
         self.waiting.retain(|(question, _)| !question.is_closed());
-        let Some(position) = self.applier.position() else { return };
-        let reached = self
-            .waiting
-            .extract_if(.., |(_, end)| position.epoch == end.epoch && position.next >= end.next);
-        for (question, _) in reached.collect::<Vec<_>>() {
-            let _ = question.send(Some(position));
+        let reached = self.waiting.extract_if(.., |(_, end)| self.applier.has_reached(*end));
+        for (question, end) in reached.collect::<Vec<_>>() {
+            let _ = question.send(Some(end));
         }
     }
 }

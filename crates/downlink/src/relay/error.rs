@@ -37,6 +37,8 @@ pub(super) enum FollowError {
     Loop,
     #[error("the upstream is the last of too many relays in a row: follow an earlier one")]
     TooManyHops,
+    #[error("the upstream resumes at a position that this relay does not have")]
+    OtherPosition,
     #[error("the store of the relay has failed, so the relay begins again in memory")]
     CacheFailed,
     #[error("the thread that applies the feed has ended")]

@@ -309,8 +309,8 @@ impl Follower {
 
     /// Receives one feed until it ends.
     async fn session(&mut self) -> Result<std::convert::Infallible, FollowError> {
-        let after = self.applied().await?;
         while self.failures.try_recv().is_ok() {}
+        let after = self.applied().await?;
         let error = match self.receive_feed(after).await {
             Err(error) => error,
             Ok(never) => match never {},

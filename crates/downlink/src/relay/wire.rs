@@ -227,6 +227,8 @@ fn read_opening(
 
 /// `None` if the offsets do not rise, or if an address or an offset is invalid.
 fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
+    let is_within = chunk.events.len() <= EVENTS_MAX && chunk.floors.len() <= FLOORS_MAX;
+    is_within.then_some(())?;
     let floors = chunk.floors.into_iter();
     let floors = floors.map(|(address, floor)| Some((address.read()?, floor.read()?)));
     let events = chunk.events.into_iter().map(WireEvent::read).collect::<Option<Vec<_>>>()?;
@@ -238,9 +240,21 @@ fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
         others: chunk.others.read()?,
         events,
         next,
-        clock: ClockState { at: Timestamp::from_millis(chunk.at), delta_ms: chunk.delta_ms },
-        marks: chunk.marks.read(),
+        clock: ClockState { at: time(chunk.at)?, delta_ms: chunk.delta_ms },
+        marks: chunk.marks.read()?,
     })
+}
+
+/// The maximum number of events in a message, and of floors, marks and hops.
+const EVENTS_MAX: usize = 65_536;
+const FLOORS_MAX: usize = 2_000_000;
+const MARKS_MAX: usize = 1 << 20;
+
+/// The latest time in a message: the end of the year 9999.
+const TIME_MAX_MS: u64 = 253_402_300_799_999;
+
+fn time(millis: u64) -> Option<Timestamp> {
+    (millis <= TIME_MAX_MS).then_some(Timestamp::from_millis(millis))
 }
 
 fn offset(number: u64) -> Option<Offset> {
@@ -255,7 +269,7 @@ impl From<Floor> for WireFloor {
 
 impl WireFloor {
     fn read(self) -> Option<Floor> {
-        Some(Floor { offset: offset(self.offset)?, at: Timestamp::from_millis(self.at) })
+        Some(Floor { offset: offset(self.offset)?, at: time(self.at)? })
     }
 }
 
@@ -267,9 +281,11 @@ impl From<&Marks> for WireMarks {
 }
 
 impl WireMarks {
-    fn read(self) -> Marks {
+    fn read(self) -> Option<Marks> {
+        let is_within = self.base.max(self.first) < OFFSET_MAX && self.marks.len() <= MARKS_MAX;
+        is_within.then_some(())?;
         let marks = self.marks.into_iter().map(Mark::new).collect();
-        Marks { base: self.base, first: self.first, marks }
+        Some(Marks { base: self.base, first: self.first, marks })
     }
 }
 
@@ -310,7 +326,7 @@ impl WireEvent<'_> {
     fn read(self) -> Option<StoredEvent> {
         Some(StoredEvent {
             offset: offset(self.offset)?,
-            at: Timestamp::from_millis(self.at),
+            at: time(self.at)?,
             to: self.to.into_iter().map(WireAddress::read).collect::<Option<_>>()?,
             id: self.id.map(Box::from),
             key: None,
