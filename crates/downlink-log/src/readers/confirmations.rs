@@ -200,7 +200,7 @@ impl Confirmations {
         let Some(at) = state.ends.iter().rposition(|(_, end)| is_reached(*end)) else {
             return Reached(Vec::new());
         };
-        let reached = state.ends.drain(..=at).last().map_or(0, |(question, _)| question);
+        let reached = state.ends.drain(..=at).next_back().map_or(0, |(question, _)| question);
         state.confirmed = state.confirmed.max(reached);
         state.is_complete = true;
         let confirmed = state.confirmed;
