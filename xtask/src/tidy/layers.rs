@@ -218,7 +218,7 @@ mod tests {
     use crate::tidy::source::Source;
 
     /// One empty file for each layer of the log.
-    const EMPTY: [&str; 13] = [
+    const EMPTY: [&str; 15] = [
         "sync.rs",
         "types/mod.rs",
         "store.rs",
@@ -230,6 +230,8 @@ mod tests {
         "core.rs",
         "commit/mod.rs",
         "read/mod.rs",
+        "feed/mod.rs",
+        "replica/mod.rs",
         "log.rs",
         "lib.rs",
     ];
@@ -254,7 +256,8 @@ mod tests {
     fn in_library(path: &str, text: &str) -> Vec<String> {
         let all =
             ["adapters/mod.rs", "guide.rs", "http/mod.rs", "hub/mod.rs", "json_text.rs", "lib.rs"];
-        let all = [&all[..], &["access/mod.rs", "serve/mod.rs", "testing.rs"]].concat();
+        let all =
+            [&all[..], &["access/mod.rs", "relay/mod.rs", "serve/mod.rs", "testing.rs"]].concat();
         let findings = findings(&TABLE[0], &all, &[(path, text)]).into_iter();
         findings.map(|finding| finding.subject).collect()
     }
