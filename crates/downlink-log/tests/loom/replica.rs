@@ -1,6 +1,6 @@
 //! A replica: its applier runs at the same time as readers that open, wait and read.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, task::Poll};
 
 use downlink_log::{
     Applied, Applier, ClockState, Cursor, EndReason, Epoch, Fingerprint, Floor, Follower,
@@ -9,8 +9,8 @@ use downlink_log::{
 };
 use loom::{future::block_on, thread};
 
-use crate::support::{ALL, Load, Seen, ms, options, topic};
-use crate::{follow, model, open};
+use crate::support::{ALL, Load, Seen, append, ms, options, topic};
+use crate::{follow, log_with, model, open};
 
 fn start(number: u64, resumed: bool) -> FeedStart {
     let epochs = vec![(Epoch::from_random(number), Offset::FIRST)];
