@@ -23,7 +23,8 @@ const TOPICS_LISTED: usize = 256;
 /// 5. the ring of one topic, which holds the topic's events
 /// 6. the rows of one pattern, which list the newest events of its topics
 /// 7. one of these: a list of readers, the queue of evictions by age, the ids that publishers
-///    chose, the retention rules, the epochs and marks of a replica
+///    chose, the retention rules, the epochs and marks of a replica, the backlog of the feeds, the
+///    unreadable events of a replica
 /// 8. the wake-up slot of one reader
 ///
 /// Only the applier of a replica holds the locks 1 and 2 at the same time.

@@ -114,8 +114,8 @@ impl<P: Payload> Feed<P> {
     /// The next chunk; `None` if the feed has ended. The chunk is empty if there is nothing new.
     /// `clock` is the state of the log's clock.
     ///
-    /// If the feed [is behind](Self::is_behind), the call reads many events, which takes some milliseconds, or waits
-    /// for the disk. So it must not be called by a thread that runs async tasks.
+    /// If the feed [is behind](Self::is_behind), the call reads many events, which takes some
+    /// milliseconds, or waits for the disk. A thread that runs async tasks must not call it then.
     ///
     /// # Errors
     ///

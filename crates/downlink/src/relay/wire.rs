@@ -245,9 +245,14 @@ fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
     })
 }
 
-/// The maximum number of events in a message, and of floors, marks and hops.
+/// The maximum number of events in a message. A feed sends at most 4,096 in one message.
 const EVENTS_MAX: usize = 65_536;
+
+/// The maximum number of floors in a message. With floors of the shortest names, a message of the
+/// maximum length would take gigabytes when it is decoded.
 const FLOORS_MAX: usize = 2_000_000;
+
+/// The maximum number of marks in a message, which is as many as a replica keeps.
 const MARKS_MAX: usize = 1 << 20;
 
 /// The latest time in a message: the end of the year 9999.
