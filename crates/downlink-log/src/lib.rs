@@ -143,7 +143,7 @@ pub use commit::{
     times::{COMMIT_SECONDS, CommitTimes},
     writer::{RELAXED_WITHIN, StoreClock},
 };
-pub use feed::Feed;
+pub use feed::{Behind, Feed};
 pub use log::{Log, StoreOptions, Submitted};
 pub use read::{
     next::Next,

@@ -1,7 +1,7 @@
 //! A hub follows another hub over real sockets.
 #![cfg(all(feature = "relay", feature = "axum", feature = "json", feature = "serve"))]
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -13,10 +13,10 @@ use axum::{
 use downlink::{
     Delivery, Hub, PublishError, Subscription,
     hub::{Limits, Retention, Start},
-    relay::{FEED_MEDIA_TYPE, FEEDS_MAX, FeedError, Upstream},
+    relay::{FEED_MEDIA_TYPE, FEEDS_MAX, FeedError, InvalidUpstream, Upstream},
 };
 use futures_util::StreamExt as _;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 
 /// The maximum duration of a wait. Every wait takes far less time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -228,6 +228,57 @@ async fn a_chain_of_relays_carries_events_and_a_loop_is_refused() {
 }
 
 #[tokio::test]
+async fn the_lag_is_the_number_of_events_that_a_relay_does_not_have_yet() {
+    let hub = Hub::<u32>::json();
+    for number in 0..5_000 {
+        hub.to(format!("topic-{}", number % 10)).publish(number).expect("room for an event");
+    }
+    // The first two messages are the opening and a chunk of 4,096 events.
+    let allowed = Arc::new(Semaphore::new(2));
+    let app = Router::new().route(
+        "/follow",
+        get({
+            let (hub, allowed) = (hub.clone(), Arc::clone(&allowed));
+            async move || {
+                let body = axum::body::Body::new(hub.feed(None).expect("room for a feed"));
+                let messages = body.into_data_stream().then(move |message| {
+                    let allowed = Arc::clone(&allowed);
+                    async move {
+                        allowed.acquire().await.expect("the semaphore is open").forget();
+                        message
+                    }
+                });
+                let head = [(header::CONTENT_TYPE, FEED_MEDIA_TYPE)];
+                (head, axum::body::Body::from_stream(messages)).into_response()
+            }
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("the listener is bound"));
+    let server = tokio::spawn(async move { downlink::serve(listener, app).await });
+    let upstream = Upstream::new(&url).expect("a URL");
+    let relay = Hub::<u32>::follow(Hub::builder().json(), upstream).expect("valid settings");
+    let lag_becomes = async |wanted: fn(u64) -> bool| {
+        within(async {
+            loop {
+                let status = relay.upstream().expect("the hub follows another one");
+                if wanted(status.lag) && status.connected {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    };
+    let status = lag_becomes(|lag| lag > 0).await;
+    assert_eq!((status.lag, status.reached), (5_000 - 4_096, false));
+    allowed.add_permits(Semaphore::MAX_PERMITS / 2);
+    let status = lag_becomes(|lag| lag == 0).await;
+    assert!(status.reached);
+    server.abort();
+}
+
+#[tokio::test]
 async fn the_number_of_feeds_is_limited() {
     let hub = Hub::<u32>::json();
     let feeds: Vec<_> = (0..FEEDS_MAX).map(|_| hub.feed(None).expect("room for a feed")).collect();
@@ -255,4 +306,8 @@ async fn settings_that_a_relay_cannot_use_are_refused() {
     for url in ["127.0.0.1:1", "ftp://h", "http://h/?a=b", "http://h/#a", ""] {
         assert!(Upstream::new(url).is_err(), "{url}");
     }
+    for key in ["", " ", "two\nlines"] {
+        assert_eq!(upstream().bearer(key).unwrap_err(), InvalidUpstream::Key, "{key:?}");
+    }
+    assert!(upstream().bearer("a-key").is_ok());
 }

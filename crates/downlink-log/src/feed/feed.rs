@@ -14,6 +14,7 @@ use std::{
 };
 
 use smallvec::SmallVec;
+use thiserror::Error;
 
 use crate::core::Core;
 use crate::feed::{Scan, scan};
@@ -54,6 +55,11 @@ pub struct Feed<P: Payload> {
     /// The number of finish marks of the log up to which the feed has passed all marks on.
     finishes: u32,
 }
+
+/// A feed must read the store, or the rings of all topics, to get its next events.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("the backlog no longer has the next events of the feed")]
+pub struct Behind;
 
 impl<P: Payload> fmt::Debug for Feed<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,11 +103,6 @@ impl<P: Payload> Feed<P> {
         Offset::new(self.core.history.tail())
     }
 
-    /// Whether the backlog no longer has all events that the feed has not read yet.
-    pub fn is_behind(&self) -> bool {
-        matches!(self.backlogged(self.core.history.tail(), 1), Backlogged::Behind)
-    }
-
     /// Ready if [`read`](Self::read) has something to return. Otherwise the waker is woken when
     /// events were appended, or when the feed has ended.
     pub fn poll_ready(&self, waker: &Waker) -> Poll<()> {
@@ -114,15 +115,16 @@ impl<P: Payload> Feed<P> {
     /// The next chunk; `None` if the feed has ended. The chunk is empty if there is nothing new.
     /// `clock` is the state of the log's clock.
     ///
-    /// If the feed [is behind](Self::is_behind), the call reads many events, which takes some
-    /// milliseconds, or waits for the disk. A thread that runs async tasks must not call it then.
+    /// If the backlog no longer has the next events, the call reads many events, which takes some
+    /// milliseconds, or waits for the disk. A thread that runs async tasks calls
+    /// [`try_read`](Self::try_read) first.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read. The feed is then at the same position as before.
     pub fn read(&mut self, clock: ClockState) -> Result<Option<FeedChunk>, StoreError> {
         let tail = self.core.history.tail();
-        let mut chunk = match self.backlogged(tail, LIVE_EVENTS_MAX) {
+        let chunk = match self.backlogged(tail, LIVE_EVENTS_MAX) {
             Backlogged::Ended => return Ok(None),
             Backlogged::Events(events) => self.of_backlog(events, tail),
             Backlogged::Behind => match &self.reader {
@@ -134,9 +136,29 @@ impl<P: Payload> Feed<P> {
                 None => self.of_memory(tail),
             },
         };
+        Ok(Some(self.advance(chunk, clock)))
+    }
+
+    /// Like [`read`](Self::read), but only from the backlog, which takes at most some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Behind`] if the backlog no longer has the next events.
+    pub fn try_read(&mut self, clock: ClockState) -> Result<Option<FeedChunk>, Behind> {
+        let tail = self.core.history.tail();
+        match self.backlogged(tail, LIVE_EVENTS_MAX) {
+            Backlogged::Ended => Ok(None),
+            Backlogged::Events(events) => {
+                let chunk = self.of_backlog(events, tail);
+                Ok(Some(self.advance(chunk, clock)))
+            }
+            Backlogged::Behind => Err(Behind),
+        }
+    }
+
+    fn advance(&mut self, chunk: FeedChunk, clock: ClockState) -> FeedChunk {
         self.next = chunk.next.get();
-        chunk.clock = clock;
-        Ok(Some(chunk))
+        FeedChunk { clock, ..chunk }
     }
 
     fn backlogged(&self, tail: u64, events_max: usize) -> Backlogged<P> {

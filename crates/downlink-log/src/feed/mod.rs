@@ -5,5 +5,5 @@
 pub(crate) mod feed;
 pub(crate) mod scan;
 
-pub use feed::Feed;
+pub use feed::{Behind, Feed};
 pub(crate) use scan::{Scan, scan};

@@ -354,3 +354,41 @@ impl<P: Payload> Applier<P> {
         });
     }
 }
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+    use crate::types::{Address, ClockState, Topic};
+
+    fn chunk(floors: &[(&str, u64)], next: u64) -> FeedChunk {
+        let address = |name: &str| Address::Topic(Topic::new(name).expect("a valid name"));
+        let floor = |offset| Floor { offset: Offset::new(offset), at: Timestamp::default() };
+        FeedChunk {
+            floors: floors.iter().map(|(name, at)| (address(name), floor(*at))).collect(),
+            others: Floor::NONE,
+            events: Vec::new(),
+            next: Offset::new(next),
+            clock: ClockState::default(),
+            marks: crate::store::Marks::default(),
+        }
+    }
+
+    fn offsets(losses: &Losses) -> Vec<u64> {
+        losses.floors.iter().map(|(_, floor)| floor.offset.get()).collect()
+    }
+
+    /// A feed that is far behind sends the floors of all topics with each chunk.
+    #[test]
+    fn floors_that_a_chunk_repeats_are_kept_once() {
+        let mut ahead = FloorsAhead::default();
+        for next in 1..100 {
+            let losses = ahead.losses(&chunk(&[("a", 200), ("b", 300)], next), next - 1);
+            assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![next; 2], vec![200, 300]));
+        }
+        // A chunk from the backlog has no floors. It takes the floors that are ahead with it.
+        let losses = ahead.losses(&chunk(&[], 250), 99);
+        assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![200, 250], vec![300]));
+        let losses = ahead.losses(&chunk(&[], 300), 250);
+        assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![300], vec![]));
+    }
+}

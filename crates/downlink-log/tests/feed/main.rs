@@ -25,8 +25,8 @@ use std::{
 };
 
 use downlink_log::{
-    Address, Answers, ClockState, Epoch, Log, LogOptions, Offset, Retention, RetentionRules,
-    StoreOptions, Submitted, store::Durability,
+    Address, Answers, Behind, ClockState, Epoch, Log, LogOptions, Offset, Retention,
+    RetentionRules, StoreOptions, Submitted, store::Durability,
 };
 use downlink_sqlite::SqliteOptions;
 use fastrand::Rng;
@@ -117,6 +117,27 @@ fn a_finish_mark_comes_with_its_event_or_alone() {
     let expected = [("empty", 3), ("kept", 1), ("one", 2), ("two", 2)];
     assert_eq!(finished, expected.map(|(name, at)| (topic(name), at)));
     assert_eq!(copy.events.keys().copied().collect::<Vec<_>>(), [1, 2]);
+}
+
+/// Finish marks have no rows in the index. The events before them fill the rows of one lock, of two
+/// locks, or of none.
+#[test]
+fn a_new_feed_reaches_a_tail_that_has_no_rows() {
+    for events in [0, 1, 512, 1_024] {
+        let world = World::in_memory(small(2_000));
+        (0..events).for_each(|_| world.publish(&[topic("a")], false));
+        for name in ["one", "two"] {
+            let mut finish = draft(&[topic(name)]);
+            (finish.finish, finish.payload) = (true, None);
+            let _submitted = world.log.append(ms(1), [finish].into_iter().collect()).unwrap();
+        }
+        let mut feed = world.feed(&Copy::new());
+        assert_eq!(feed.try_read(clock()), Err(Behind), "the feed begins before the backlog");
+        let chunk = feed.read(clock()).unwrap().unwrap();
+        assert_eq!((chunk.events.len() as u64, chunk.next.get()), (events + 2, events + 3));
+        let rest = feed.try_read(clock()).unwrap().unwrap();
+        assert!(rest.events.is_empty() && feed.next() == feed.tail());
+    }
 }
 
 #[test]

@@ -106,14 +106,16 @@ fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {
     Ok(())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
+/// The key that the publisher has given to its request.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
     let key = key.to_str().ok().filter(|_| more.is_none());
     key.map(Some).ok_or_else(|| bad_request("Send only one Idempotency-Key, in visible ASCII."))
 }
 
-fn answer(confirmed: &Confirmed) -> Response {
+/// The answer to the publish of one event, or to a finish.
+pub(super) fn answer(confirmed: &Confirmed) -> Response {
     let mut answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
     if confirmed.is_repeated() {
         answer["repeated"] = true.into();

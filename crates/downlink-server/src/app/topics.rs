@@ -13,8 +13,10 @@ use downlink::{
 use serde_json::{Value, json};
 
 use super::{
+    envelope::publisher,
     forward::Forwarded,
     guard::Sender,
+    publish::{answer, idempotency_key},
     query::Query,
     reply::{self, Refused, bad_request, not_published, shown},
     state::App,
@@ -105,18 +107,22 @@ pub(super) async fn finish(
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let name = Topic::new(topic).map_err(|error| not_a_topic("topic", topic, error))?;
+    let publisher = publisher(&caller, &headers)?;
+    let key = idempotency_key(&headers)?;
     caller.check_publish(&[Address::Topic(name)])?;
     // A finished topic counts as one publish, because it counts towards the server's limit of
     // topics.
     app.control.count_publishes(&caller, sender.address, 1)?;
     if let Some(forwarder) = &app.forwarder {
-        let forwarded = Forwarded::new("/finish", raw_query.as_deref(), &headers, "");
+        let forwarded = Forwarded::new("/finish", raw_query.as_deref(), &headers, &publisher);
         return forwarder.send(&app.hub, forwarded, String::new()).await;
     }
-    let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
+    let finish = app.hub.to(topic);
+    let finish =
+        key.into_iter().fold(finish, |finish, key| finish.idempotency_key(&publisher, key));
+    let receipt = finish.finish().map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
-    let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
-    Ok((status, reply::json(&answer)).into_response())
+    Ok((status, answer(&confirmed)).into_response())
 }
 
 /// Checks that a caller may see a topic.

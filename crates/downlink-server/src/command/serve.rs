@@ -323,8 +323,10 @@ fn upstream(settings: &Settings) -> anyhow::Result<Option<(Upstream, Arc<Forward
         read.with_context(|| format!("cannot use the key file {}", file.display()))
     });
     let key = key.transpose()?;
-    let upstream = follow.upstream.clone();
-    let upstream = key.iter().fold(upstream, |upstream, key| upstream.bearer(&key.text()));
+    let mut upstream = follow.upstream.clone();
+    if let Some(key) = &key {
+        upstream = upstream.bearer(&key.text())?;
+    }
     Ok(Some((upstream, Arc::new(Forwarder::new(follow, key.as_ref())?))))
 }
 

@@ -36,6 +36,19 @@ async fn a_topic_can_be_finished_without_a_last_event() {
 }
 
 #[tokio::test]
+async fn a_finish_with_an_idempotency_key_may_be_repeated() {
+    let server = Server::start().await;
+    let key = "Idempotency-Key: end\r\n";
+    let first = server.ask("POST", "/finish?topic=a", key, "").await.json();
+    let again = server.ask("POST", "/finish?topic=a", key, "").await.json();
+    assert_eq!(again, json!({ "id": first["id"], "subscribers": 0, "repeated": true }));
+    let other = server.ask("POST", "/finish?topic=b", key, "").await;
+    assert_eq!(other.status, 409, "{}", other.body);
+    let twice = server.ask("POST", "/finish?topic=b", &key.repeat(2), "").await;
+    assert_eq!(twice.status, 400, "{}", twice.body);
+}
+
+#[tokio::test]
 async fn a_reloaded_page_reads_a_finished_topic_from_the_beginning() {
     let server = Server::start().await;
     let first = server.publish_id("topic=a", "one").await;

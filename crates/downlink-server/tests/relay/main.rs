@@ -10,6 +10,7 @@
 #![cfg(unix)]
 
 mod chaos;
+mod clients;
 mod following;
 mod gaps;
 mod hostile;

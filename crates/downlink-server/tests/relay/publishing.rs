@@ -122,6 +122,17 @@ async fn the_same_idempotency_key_at_every_server_gives_one_event() {
     for node in &nodes {
         assert_eq!(all(node, "topic=a", "last").await.len(), 10, "{}", node.name);
     }
+    // Finishing a topic may be repeated in the same way.
+    let headers = [("Idempotency-Key", "end of a")];
+    let mut ids = Vec::new();
+    for (turn, node) in nodes.iter().rev().enumerate() {
+        let answer = node.post("/finish?topic=a", &headers, "").await;
+        assert_eq!((answer.status, answer.member("repeated") == true), (200, turn > 0));
+        ids.push(answer.id());
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let other = nodes[2].post("/finish?topic=a", &[], "").await;
+    assert_eq!(other.status, 409, "{other:?}");
 }
 
 /// Makes the secret of tokens, and returns the flags of a server that verifies them.

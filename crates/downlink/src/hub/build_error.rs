@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use downlink_log::store::StoreError;
 use thiserror::Error;
 
-use super::InvalidName;
+use super::{InvalidName, settings::EVENT_BYTES_CEILING};
 
 /// Why a hub cannot be built with these settings, or cannot get these retention rules.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -36,6 +36,15 @@ pub enum HubError {
         event_bytes_max: usize,
         /// The limit of the hub in bytes.
         bytes_max: usize,
+    },
+    /// The limit of one event is higher than any hub allows.
+    #[error(
+        "an event may have {event_bytes_max} bytes, but at most {EVENT_BYTES_CEILING} are possible: \
+         lower event_bytes_max"
+    )]
+    EventAboveCeiling {
+        /// The limit of one event in bytes.
+        event_bytes_max: usize,
     },
     /// The range of reconnection times is empty, because its end is before its start.
     #[error("the end of the range drain_spread is before its start")]

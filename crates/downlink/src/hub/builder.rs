@@ -15,7 +15,7 @@ use super::{
     encoding::Encode,
     handle::{HubState, Shared},
     record::Record,
-    settings::HubSettings,
+    settings::{EVENT_BYTES_CEILING, HubSettings},
     stats::Counters,
 };
 
@@ -92,7 +92,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     }
 
     /// The maximum size of an event's frame in bytes. Default:
-    /// [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX).
+    /// [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX). At most
+    /// [`EVENT_BYTES_CEILING`](super::EVENT_BYTES_CEILING) is possible.
     pub fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.event_bytes_max = bytes;
         self
@@ -311,6 +312,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let bytes_max = self.limits.bytes_max;
         if event_bytes_max > bytes_max {
             return Err(HubError::EventAboveHub { event_bytes_max, bytes_max });
+        }
+        if event_bytes_max > EVENT_BYTES_CEILING {
+            return Err(HubError::EventAboveCeiling { event_bytes_max });
         }
         if self.settings.drain_spread.is_empty() {
             return Err(HubError::EmptySpread);

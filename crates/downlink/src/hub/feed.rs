@@ -6,7 +6,7 @@ use std::{
 };
 
 use downlink_log::{
-    Cursor, Feed, Offset,
+    Behind, Cursor, Feed, Offset,
     store::{FeedChunk, FeedStart, StoreError},
 };
 
@@ -40,15 +40,16 @@ impl<T: Send + Sync + 'static> HubFeed<T> {
         self.feed.poll_ready(waker)
     }
 
-    /// Whether [`read`](Self::read) takes long or waits for the disk.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.feed.is_behind()
-    }
-
     /// The next chunk, and the tail of the log when the chunk was made. `None` if the feed has
-    /// ended.
+    /// ended. The call may wait for the disk.
     pub(crate) fn read(&mut self) -> Result<Option<(FeedChunk, Offset)>, StoreError> {
         let chunk = self.feed.read(self.clock.state())?;
+        Ok(chunk.map(|chunk| (chunk, self.feed.tail())))
+    }
+
+    /// Like [`read`](Self::read), but never waits for the disk.
+    pub(crate) fn try_read(&mut self) -> Result<Option<(FeedChunk, Offset)>, Behind> {
+        let chunk = self.feed.try_read(self.clock.state())?;
         Ok(chunk.map(|chunk| (chunk, self.feed.tail())))
     }
 }

@@ -74,7 +74,7 @@ pub use receipt::{Confirmed, Receipt};
 pub(crate) use record::cursor_id;
 #[cfg(feature = "relay")]
 pub(crate) use replica::{HubApplier, WaitingReaders};
-pub use settings::{EVENT_BYTES_MAX, HubRetention, LagPolicy};
+pub use settings::{EVENT_BYTES_CEILING, EVENT_BYTES_MAX, HubRetention, LagPolicy};
 pub use stats::Stats;
 #[cfg(feature = "store")]
 pub use store::HubStore;

@@ -131,21 +131,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// [`PublishError`]. After an error, the topic is unchanged.
     pub fn finish(&self, topic: impl AsRef<str>) -> Result<Receipt, PublishError> {
-        let mut publish = self.to(topic);
-        if let Some(error) = publish.error.take() {
-            return Err(error);
-        }
-        let draft = Draft {
-            to: publish.to,
-            id: None,
-            key: None,
-            fingerprint: Fingerprint::default(),
-            finish: true,
-            body: None,
-            payload: None,
-        };
-        let submitted = self.append(smallvec![draft]).map_err(|(_, error)| error)?;
-        Ok(Receipt::of(&submitted, 0, None))
+        self.to(topic).finish()
     }
 
     fn to_nobody(&self) -> Publish<T> {
@@ -261,6 +247,45 @@ impl<T: Send + Sync + 'static> Publish<T> {
         Ok(Receipt::of(&submitted, 0, given))
     }
 
+    /// Finishes the topics without an event, like [`Hub::finish`]. All addresses must be topics. An
+    /// [idempotency key](Self::idempotency_key) makes it safe to repeat the call: without one, the
+    /// second call reports that the topic is finished. The other parts of the event are not used.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]. After an error, the topics are unchanged.
+    ///
+    /// ```
+    /// use downlink::Hub;
+    ///
+    /// # fn main() -> Result<(), downlink::PublishError> {
+    /// let hub = Hub::<String>::text();
+    /// let finish = || hub.to("jobs/7").idempotency_key("", "end-of-7").finish();
+    /// assert_eq!(finish()?.id(), finish()?.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn finish(mut self) -> Result<Receipt, PublishError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.last = true;
+        self.check_last()?;
+        let fingerprint = match self.key {
+            Some(_) => {
+                let mut content = stored::encode(&self.to, &Event::new(""));
+                content.push(FINISHES_ALONE);
+                Fingerprint::keyed(&self.hub.0.fingerprint_key, &content)
+            }
+            None => Fingerprint::default(),
+        };
+        let Self { hub, to, key, .. } = self;
+        let draft =
+            Draft { to, id: None, key, fingerprint, finish: true, body: None, payload: None };
+        let submitted = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
+        Ok(Receipt::of(&submitted, 0, None))
+    }
+
     /// Checks and encodes the event.
     pub(super) fn into_draft(mut self, value: T) -> Result<Draft<Record<T>>, PublishError> {
         let event = self.encode(&value)?;
@@ -294,9 +319,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        if self.last && self.to.iter().any(|address| address.topic().is_none()) {
-            return Err(PublishError::LastNeedsTopics);
-        }
+        self.check_last()?;
         let event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
         let fields = event.fields();
         fields.event_type.map(|own| check_type(own.as_str())).transpose()?;
@@ -306,6 +329,11 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let event = self.event_type.take().into_iter().fold(event, Event::event);
         let event = self.id.take().into_iter().fold(event, Event::id);
         Ok(self.retry.into_iter().fold(event, Event::retry))
+    }
+
+    fn check_last(&self) -> Result<(), PublishError> {
+        let needs_topics = self.last && self.to.iter().any(|address| address.topic().is_none());
+        if needs_topics { Err(PublishError::LastNeedsTopics) } else { Ok(()) }
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
@@ -339,6 +367,10 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self.error.get_or_insert(error);
     }
 }
+
+/// Ends the content of a finish mark, from which its fingerprint is made. The content of an event
+/// has 0 or 1 there.
+const FINISHES_ALONE: u8 = 2;
 
 /// Joins the segments with `/`. Returns the text, and the result of parsing the segments as a
 /// topic.

@@ -12,6 +12,10 @@ use super::{Clock, HubError, Observer, Retention, TopicSelector};
 /// every subscriber, so send a link instead of a larger value.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
+/// The highest possible maximum size of an event. A hub that follows this one gets an event in one
+/// message of at most 64 MiB. With a higher ceiling, such an event could never reach it.
+pub const EVENT_BYTES_CEILING: usize = 32 << 20;
+
 /// How the hub treats a connected subscription if retention evicts events before the subscription
 /// has read them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use downlink_log::{Applied, Cursor};
+use downlink_log::{Address, Applied, Cursor, Floor};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use super::{
-    error::FollowError,
-    wire::{self, HOPS_MAX, Message, Opening, WireError},
+    error::{FollowError, QUESTIONS_MAX},
+    wire::{self, FLOORS_MAX, HOPS_MAX, Message, Opening, WireError},
 };
 use crate::hub::{Hop, HubApplier, HubError, Question, UpstreamStatus};
 
@@ -22,9 +22,9 @@ pub(super) enum Command {
     Message(Bytes),
     /// Tell the position of the relay, which has applied all earlier messages.
     Applied(oneshot::Sender<Option<Cursor>>),
-    /// Answer a question: the end of the upstream, once the relay has everything below it. `None` if
+    /// Answer questions: the end of the upstream, once the relay has everything below it. `None` if
     /// the upstream could not be asked.
-    Answer { question: Question, end: Option<Cursor> },
+    Answer { questions: Vec<Question>, end: Option<Cursor> },
     /// Look after the store.
     Tick,
     /// Look after the readers that have begun to wait.
@@ -44,6 +44,8 @@ pub(super) struct Applying<T: Send + Sync + 'static> {
     has_opening: bool,
     /// Whether a feed has begun, and the relay has kept what it applied.
     has_begun: bool,
+    /// Floors of the chunk that follows.
+    floors: Vec<(Address, Floor)>,
     /// Questions, each with the end that the relay has not reached yet.
     waiting: Vec<(Question, Cursor)>,
 }
@@ -67,6 +69,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
             is_open: false,
             has_opening: false,
             has_begun,
+            floors: Vec::new(),
             waiting: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("downlink-relay".to_owned());
@@ -93,14 +96,21 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 // The work on the cache may fail, so it is done before the position is told.
                 self.applier.idle();
                 (self.is_open, self.has_opening) = (true, false);
+                self.floors = Vec::new();
                 self.has_begun = self.applier.position().is_some();
                 let _ = sender.send(self.applier.position());
             }
-            Command::Answer { question, end: Some(end) } => {
-                self.waiting.push((question, end));
+            Command::Answer { questions, end: Some(end) } => {
+                self.answer();
+                // A question that is dropped has no answer, and the other relay asks again.
+                let room = QUESTIONS_MAX.saturating_sub(self.waiting.len());
+                let waiting = questions.into_iter().take(room).map(|question| (question, end));
+                self.waiting.extend(waiting);
                 self.answer();
             }
-            Command::Answer { question, end: None } => drop(question.send(None)),
+            Command::Answer { questions, end: None } => {
+                questions.into_iter().for_each(|question| drop(question.send(None)));
+            }
             Command::Tick => {}
             Command::Wait => self.applier.look_again(),
         }
@@ -125,7 +135,9 @@ impl<T: Send + Sync + 'static> Applying<T> {
         match wire::decode(message)? {
             // A feed has one opening, before its first chunk.
             Message::Opening(_) if self.has_opening => return Err(WireError::Malformed.into()),
-            Message::Chunk(..) if !self.has_opening => return Err(WireError::Malformed.into()),
+            Message::Chunk(..) | Message::Floors(_) if !self.has_opening => {
+                return Err(WireError::Malformed.into());
+            }
             Message::Opening(Opening { start, hops }) => {
                 if hops.contains(&self.hop) {
                     return Err(FollowError::Loop);
@@ -160,7 +172,14 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 self.status.send_modify(|status| status.tried = hops);
                 return Err(this.map_or(FollowError::NotReady, |_| FollowError::Loop));
             }
-            Message::Chunk(chunk, tail) => {
+            Message::Floors(floors) => {
+                self.floors.extend(floors);
+                if self.floors.len() > FLOORS_MAX {
+                    return Err(WireError::Malformed.into());
+                }
+            }
+            Message::Chunk(mut chunk, tail) => {
+                chunk.floors.append(&mut self.floors);
                 let lag = tail.get().saturating_sub(chunk.next.get());
                 if self.applier.apply(chunk) == Applied::Restarted {
                     self.begin_again();

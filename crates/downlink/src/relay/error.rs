@@ -11,8 +11,13 @@ use super::wire::WireError;
 /// distant or busy upstream would look dead; with double, a relay would find a dead one later.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the feed may be silent, or send only a few bytes. The upstream sends something at least once a second.
+/// How long the feed may be silent, or send only a few bytes. The upstream sends something at
+/// least once a second.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The maximum number of questions for the end of the upstream that wait for the task, and of those
+/// whose answer waits until the relay has everything below this end. Further ones are refused.
+pub(super) const QUESTIONS_MAX: usize = 64;
 
 /// Why a feed has ended or could not be opened.
 #[derive(Clone, Debug, Error)]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use downlink_log::Cursor;
+use downlink_log::{Behind, Cursor};
 use downlink_proto::EventId;
 use http_body::Frame;
 use thiserror::Error;
@@ -156,22 +156,25 @@ async fn send<T: Send + Sync + 'static>(mut feed: HubFeed<T>, sender: &mpsc::Sen
             () = poll_fn(|cx| feed.poll_ready(cx.waker())) => {}
             () = tokio::time::sleep(HEARTBEAT) => {}
         }
-        let read = if feed.is_behind() {
-            // Reading what the backlog no longer has takes long, or waits for the disk.
-            let reading = tokio::task::spawn_blocking(move || {
-                let read = feed.read();
-                (feed, read)
-            });
-            let Ok((returned, read)) = reading.await else { return };
-            feed = returned;
-            read
-        } else {
-            feed.read()
+        let read = match feed.try_read() {
+            Ok(read) => Ok(read),
+            Err(Behind) => {
+                // Reading what the backlog no longer has takes long, or waits for the disk.
+                let reading = tokio::task::spawn_blocking(move || {
+                    let read = feed.read();
+                    (feed, read)
+                });
+                let Ok((returned, read)) = reading.await else { return };
+                feed = returned;
+                read
+            }
         };
         match read {
             Ok(Some((chunk, tail))) => {
-                if sender.send(wire::chunk(&chunk, tail)).await.is_err() {
-                    return;
+                for message in wire::chunk(&chunk, tail) {
+                    if sender.send(message).await.is_err() {
+                        return;
+                    }
                 }
             }
             Ok(None) => return,

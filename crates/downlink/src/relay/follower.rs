@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     applying::{Applying, Command},
-    error::{ANSWER_WITHIN, FollowError, SILENCE_MAX},
+    error::{ANSWER_WITHIN, FollowError, QUESTIONS_MAX, SILENCE_MAX},
     wire::{self, FEED_MEDIA_TYPE, WireError},
 };
 use crate::hub::{
@@ -41,9 +41,6 @@ const COMMANDS_MAX: usize = 8;
 /// How long a question waits for an upstream that is away. Readers wait no longer than this either.
 const QUESTION_WITHIN: Duration = downlink_log::CONFIRM_WITHIN;
 
-/// The number of questions for the end of the upstream that wait for the task.
-const QUESTIONS_MAX: usize = 64;
-
 /// The maximum number of bytes of an answer that is not a feed. An error of a server is short.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
@@ -52,7 +49,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// ```
 /// use downlink::relay::Upstream;
 ///
-/// let upstream = Upstream::new("http://10.0.0.1:8080")?.bearer("the key of this relay");
+/// let upstream = Upstream::new("http://10.0.0.1:8080")?.bearer("the key of this relay")?;
 /// assert!(Upstream::new("10.0.0.1:8080").is_err());
 /// # drop(upstream);
 /// # Ok::<(), downlink::relay::InvalidUpstream>(())
@@ -76,6 +73,9 @@ pub enum InvalidUpstream {
     /// The text is not the URL of a server.
     #[error("{0:?} is not the URL of a server: write it like http://10.0.0.1:8080")]
     Url(String),
+    /// The key is empty, or has characters that a header cannot have.
+    #[error("the key of the relay is empty, or has characters that an HTTP header cannot have")]
+    Key,
 }
 
 impl Upstream {
@@ -97,15 +97,18 @@ impl Upstream {
         Ok(Self { url: parsed, bearer: None })
     }
 
-    /// Sends this key with each request, as `Authorization: Bearer`. A key with characters that a
-    /// header cannot have is sent as no key.
-    #[must_use]
-    pub fn bearer(mut self, key: &str) -> Self {
-        self.bearer = header::HeaderValue::from_str(&format!("Bearer {key}")).ok();
-        if let Some(bearer) = &mut self.bearer {
-            bearer.set_sensitive(true);
-        }
-        self
+    /// Sends this key with each request, as `Authorization: Bearer`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidUpstream::Key`] if the key is empty, or has characters that a header cannot have.
+    pub fn bearer(mut self, key: &str) -> Result<Self, InvalidUpstream> {
+        let bearer = header::HeaderValue::from_str(&format!("Bearer {key}"));
+        let bearer = bearer.ok().filter(|_| !key.trim().is_empty());
+        let mut bearer = bearer.ok_or(InvalidUpstream::Key)?;
+        bearer.set_sensitive(true);
+        self.bearer = Some(bearer);
+        Ok(self)
     }
 }
 
@@ -138,7 +141,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// use downlink::{Hub, relay::Upstream};
     ///
     /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
-    /// let upstream = Upstream::new("http://10.0.0.1:8080")?.bearer("the key of this relay");
+    /// let upstream = Upstream::new("http://10.0.0.1:8080")?.bearer("the key of this relay")?;
     /// let hub = Hub::<String>::follow(Hub::builder().text(), upstream)?;
     /// let subscription = hub.subscribe().topic("news").open().await?;
     /// # Ok(())
@@ -382,31 +385,46 @@ impl Questions {
         mut asked: mpsc::Receiver<Question>,
     ) {
         loop {
+            let (mut of_readers, mut of_relays) = (None, Vec::new());
             tokio::select! {
                 task = poll_fn(|cx| readers.poll_task(cx)) => match task {
-                    FollowerTask::AskForEnd(question) => {
-                        // The thread then knows when the wait of the readers is over.
-                        let _ = self.commands.send(Command::Wait).await;
-                        match self.end().await {
-                            Some(end) => readers.confirm(question, end),
-                            None => readers.fail(question),
-                        }
-                    }
+                    FollowerTask::AskForEnd(question) => of_readers = Some(question),
                     _ => return,
                 },
                 question = asked.recv() => {
                     let Some(question) = question else { return };
-                    let end = self.end().await;
-                    let _ = self.commands.send(Command::Answer { question, end }).await;
+                    of_relays.push(question);
                 }
+            }
+            if of_readers.is_some() {
+                // The thread then knows when the wait of the readers is over.
+                let _ = self.commands.send(Command::Wait).await;
+            }
+            let is_connected = self.wait_for_upstream().await;
+            // One answer is enough for all questions that have arrived until now.
+            while let Ok(question) = asked.try_recv() {
+                of_relays.push(question);
+            }
+            of_relays.retain(|question| !question.is_closed());
+            if of_readers.is_none() && of_relays.is_empty() {
+                continue;
+            }
+            let end = if is_connected { self.link.end().await } else { None };
+            match (of_readers, end) {
+                (Some(question), Some(end)) => readers.confirm(question, end),
+                (Some(question), None) => readers.fail(question),
+                (None, _) => {}
+            }
+            if !of_relays.is_empty() {
+                let answer = Command::Answer { questions: of_relays, end };
+                let _ = self.commands.send(answer).await;
             }
         }
     }
 
-    /// The end of the upstream. If the upstream is away, waits until it is back.
-    async fn end(&mut self) -> Option<Cursor> {
+    /// Waits until the upstream is connected. Returns `false` if that takes too long.
+    async fn wait_for_upstream(&mut self) -> bool {
         let connected = self.connected.wait_for(|status| status.connected);
-        timeout(QUESTION_WITHIN, connected).await.ok()?.ok()?;
-        self.link.end().await
+        timeout(QUESTION_WITHIN, connected).await.is_ok_and(|status| status.is_ok())
     }
 }

@@ -20,8 +20,9 @@ const VERSION: u16 = 1;
 /// The media type of a feed.
 pub const FEED_MEDIA_TYPE: &str = "application/vnd.downlink.feed";
 
-/// The maximum length of a message in bytes. The events of a message have about 1 MiB. The longest
-/// message also has the floors of 100,000 topics and of 65,536 collected ones.
+/// The maximum length of a message in bytes. The events of a message have about 1 MiB, or one event
+/// has up to [`EVENT_BYTES_CEILING`](crate::hub::EVENT_BYTES_CEILING). The floors before a chunk are
+/// in messages of up to 20 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of servers between a relay and the server that decides, including both. A
@@ -40,6 +41,8 @@ pub(super) struct Opening {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Message {
     Opening(Opening),
+    /// Floors of the chunk that follows, if they are too many for one message.
+    Floors(Vec<(Address, Floor)>),
     /// A chunk, and the tail of the upstream when it made the chunk.
     Chunk(FeedChunk, Offset),
     /// The upstream is a relay without events. It has tried to follow these servers, and is the last
@@ -78,6 +81,8 @@ enum WireMessage<'a> {
     },
     #[serde(borrow)]
     Chunk(WireChunk<'a>),
+    #[serde(borrow)]
+    Floors(Vec<(WireAddress<'a>, WireFloor)>),
     NotReady {
         version: u16,
         hops: Vec<Hop>,
@@ -148,11 +153,19 @@ pub(super) fn not_ready(hops: Vec<Hop>) -> Bytes {
     encode(&WireMessage::NotReady { version: VERSION, hops })
 }
 
-/// Encodes a chunk. `tail` is the tail of the log when the chunk was made.
-pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Bytes {
-    let floors = chunk.floors.iter().map(|(address, floor)| (address.into(), (*floor).into()));
-    encode(&WireMessage::Chunk(WireChunk {
-        floors: floors.collect(),
+/// The maximum number of floors in a message that a feed sends. With the longest names, the message
+/// has some 20 MiB.
+const FLOORS_SENT_MAX: usize = 1 << 16;
+
+/// Encodes a chunk as one or more messages. `tail` is the tail of the log when the chunk was made.
+pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Vec<Bytes> {
+    let in_floors = chunk.floors.len().saturating_sub(FLOORS_SENT_MAX);
+    let (before, floors) = chunk.floors.split_at(in_floors);
+    let parts = before.chunks(FLOORS_SENT_MAX);
+    let mut messages: Vec<_> =
+        parts.map(|part| encode(&WireMessage::Floors(wire_floors(part)))).collect();
+    messages.push(encode(&WireMessage::Chunk(WireChunk {
+        floors: wire_floors(floors),
         others: chunk.others.into(),
         events: chunk.events.iter().map(WireEvent::from).collect(),
         next: chunk.next.get(),
@@ -160,7 +173,12 @@ pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Bytes {
         at: chunk.clock.at.as_millis(),
         delta_ms: chunk.clock.delta_ms,
         marks: (&chunk.marks).into(),
-    }))
+    })));
+    messages
+}
+
+fn wire_floors(floors: &[(Address, Floor)]) -> Vec<(WireAddress<'_>, WireFloor)> {
+    floors.iter().map(|(address, floor)| (address.into(), (*floor).into())).collect()
 }
 
 fn encode(message: &WireMessage<'_>) -> Bytes {
@@ -207,6 +225,7 @@ pub(super) fn decode(message: &[u8]) -> Result<Message, WireError> {
             let tail = offset(chunk.tail);
             read_chunk(chunk).zip(tail).map(|(chunk, tail)| Message::Chunk(chunk, tail))
         }
+        WireMessage::Floors(floors) => read_floors(floors).map(Message::Floors),
     };
     read.filter(|_| rest.is_empty()).ok_or(WireError::Malformed)
 }
@@ -225,18 +244,21 @@ fn read_opening(
     Some(Opening { start: FeedStart { epochs, from: offset(from)?, resumed }, hops })
 }
 
+/// `None` if an address or an offset is invalid.
+fn read_floors(floors: Vec<(WireAddress<'_>, WireFloor)>) -> Option<Vec<(Address, Floor)>> {
+    (floors.len() <= FLOORS_MAX).then_some(())?;
+    floors.into_iter().map(|(address, floor)| Some((address.read()?, floor.read()?))).collect()
+}
+
 /// `None` if the offsets do not rise, or if an address or an offset is invalid.
 fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
-    let is_within = chunk.events.len() <= EVENTS_MAX && chunk.floors.len() <= FLOORS_MAX;
-    is_within.then_some(())?;
-    let floors = chunk.floors.into_iter();
-    let floors = floors.map(|(address, floor)| Some((address.read()?, floor.read()?)));
+    (chunk.events.len() <= EVENTS_MAX).then_some(())?;
     let events = chunk.events.into_iter().map(WireEvent::read).collect::<Option<Vec<_>>>()?;
     let next = offset(chunk.next)?;
     let offsets = events.iter().map(|event| event.offset).chain([next]);
     offsets.is_sorted_by(|earlier, later| earlier < later).then_some(())?;
     Some(FeedChunk {
-        floors: floors.collect::<Option<Vec<_>>>()?,
+        floors: read_floors(chunk.floors)?,
         others: chunk.others.read()?,
         events,
         next,
@@ -248,9 +270,10 @@ fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
 /// The maximum number of events in a message. A feed sends at most 4,096 in one message.
 const EVENTS_MAX: usize = 65_536;
 
-/// The maximum number of floors in a message. With floors of the shortest names, a message of the
-/// maximum length would take gigabytes when it is decoded.
-const FLOORS_MAX: usize = 2_000_000;
+/// The maximum number of floors of a chunk, in all of its messages. A store keeps a million by
+/// default. With floors of the shortest names, a message of the maximum length would take gigabytes
+/// when it is decoded.
+pub(super) const FLOORS_MAX: usize = 2_000_000;
 
 /// The maximum number of marks in a message, which is as many as a replica keeps.
 const MARKS_MAX: usize = 1 << 20;
@@ -381,6 +404,12 @@ mod tests {
         FeedStart { epochs: vec![epoch(1, 1), epoch(2, 8)], from: Offset::new(12), resumed: true }
     }
 
+    /// The only message of a chunk, whose tail is 20.
+    fn only(chunk: &FeedChunk) -> Bytes {
+        let [message] = &super::chunk(chunk, Offset::new(20))[..] else { panic!("one message") };
+        message.clone()
+    }
+
     fn decoded(bytes: &Bytes) -> Result<Message, WireError> {
         let message = split(&mut BytesMut::from(&bytes[..]))?.expect("the message is complete");
         decode(&message)
@@ -392,15 +421,35 @@ mod tests {
         let opening = Opening { start: start.clone(), hops: hops.clone() };
         assert_eq!(decoded(&super::opening(&start, hops)), Ok(Message::Opening(opening)));
         let tail = Offset::new(20);
-        assert_eq!(decoded(&chunk(&full_chunk(), tail)), Ok(Message::Chunk(full_chunk(), tail)));
+        assert_eq!(decoded(&only(&full_chunk())), Ok(Message::Chunk(full_chunk(), tail)));
         let hops = vec![Hop(1), Hop(2)];
         assert_eq!(decoded(&not_ready(hops.clone())), Ok(Message::NotReady(hops)));
     }
 
     #[test]
+    fn many_floors_are_sent_in_several_messages_below_the_limit() {
+        let longest = |number| topic(&format!("{number:0>256}"));
+        let floor = Floor { offset: Offset::new(OFFSET_MAX - 1), at: Timestamp::from_millis(5) };
+        let floors: Vec<_> = (0..150_000).map(|number| (longest(number), floor)).collect();
+        let large = FeedChunk { floors: floors.clone(), ..full_chunk() };
+        let messages = super::chunk(&large, Offset::new(20));
+        let mut received = Vec::new();
+        for message in &messages[..messages.len() - 1] {
+            assert!(message.len() < MESSAGE_BYTES_MAX / 3, "{}", message.len());
+            let Ok(Message::Floors(part)) = decoded(message) else { panic!("floors") };
+            received.extend(part);
+        }
+        let Ok(Message::Chunk(last, _)) = decoded(&messages[messages.len() - 1]) else {
+            panic!("a chunk")
+        };
+        assert!(messages.len() == 3 && !last.floors.is_empty());
+        received.extend(last.floors.iter().cloned());
+        assert_eq!((received, last.events), (floors, large.events));
+    }
+
+    #[test]
     fn messages_are_found_in_bytes_that_arrive_one_by_one() {
-        let sent =
-            [chunk(&full_chunk(), Offset::new(20)), opening(&full_start(), Vec::new())].concat();
+        let sent = [only(&full_chunk()), opening(&full_start(), Vec::new())].concat();
         let (mut received, mut found) = (BytesMut::new(), 0);
         for byte in sent {
             received.extend_from_slice(&[byte]);
@@ -419,7 +468,7 @@ mod tests {
         let too_long = (MESSAGE_BYTES_MAX as u32 + 1).to_le_bytes();
         let refused = split(&mut BytesMut::from(&too_long[..]));
         assert_eq!(refused, Err(WireError::TooLong(MESSAGE_BYTES_MAX + 1)));
-        let whole = chunk(&full_chunk(), Offset::new(20)).slice(LENGTH_BYTES..);
+        let whole = only(&full_chunk()).slice(LENGTH_BYTES..);
         for length in 0..whole.len() {
             assert_eq!(decode(&whole[..length]), Err(WireError::Malformed), "{length} bytes");
         }
@@ -446,7 +495,7 @@ mod tests {
         let beyond = FeedChunk { next: Offset::new(9), ..full_chunk() };
         let huge = FeedChunk { next: Offset::new(u64::MAX), ..full_chunk() };
         for chunk in [swapped, twice, beyond, huge] {
-            assert_eq!(decoded(&super::chunk(&chunk, Offset::new(20))), Err(WireError::Malformed));
+            assert_eq!(decoded(&only(&chunk)), Err(WireError::Malformed));
         }
         let start = FeedStart { epochs: Vec::new(), ..full_start() };
         assert_eq!(decoded(&opening(&start, Vec::new())), Err(WireError::Malformed));

@@ -241,6 +241,11 @@ fn an_invalid_setting_of_a_hub_is_an_error() {
         "an event may have 101 bytes, but the whole hub only 100: lower event_bytes_max, or raise bytes_max of the limits",
         None,
     );
+    let ceiling = 32 << 20;
+    assert!(text().event_bytes_max(ceiling).build().is_ok());
+    let above = text().event_bytes_max(ceiling + 1).build().unwrap_err();
+    let said = "an event may have 33554433 bytes, but at most 33554432 are possible: lower event_bytes_max";
+    check(&above, said, None);
     let second = Duration::from_secs(1);
     assert!(text().drain_spread(second..=second).build().is_ok());
     let empty = text().drain_spread(second..=Duration::ZERO).build().unwrap_err();

@@ -73,6 +73,26 @@ fn a_publish_with_the_same_id_and_other_content_is_an_error() {
 }
 
 #[test]
+fn a_repeated_finish_with_the_same_key_returns_the_first_receipt() {
+    let hub = hub();
+    say(&hub, "a", "one");
+    let finish = |topic: &str| certain(hub.to(topic).idempotency_key("", "end").finish());
+    let first = finish("a").unwrap();
+    let again = finish("a").unwrap();
+    assert!(!first.is_repeated() && again.is_repeated());
+    assert_eq!((first.id(), first.offset()), (again.id(), again.offset()));
+    assert!(
+        matches!(finish("b"), Err(PublishError::KeyReused)),
+        "the topic is part of the content"
+    );
+    let event = publish(hub.to("a").idempotency_key("", "end").last(), "");
+    assert!(matches!(event, Err(PublishError::KeyReused)), "an empty event is other content");
+    assert!(matches!(certain(hub.finish("a")), Err(PublishError::Finished)));
+    let to_client = certain(hub.to_client("alice").finish());
+    assert!(matches!(to_client, Err(PublishError::LastNeedsTopics)));
+}
+
+#[test]
 fn an_id_is_free_again_when_its_event_is_evicted() {
     let hub = keeping(1);
     with_id(&hub, "x", "one").unwrap();

@@ -198,6 +198,8 @@ async fn idempotency_keys_and_finished_topics_survive_restarts() {
     };
     let first = pay(&hub, "1").unwrap().durable().await.unwrap();
     hub.to("answer").last().publish("42".to_owned()).unwrap().durable().await.unwrap();
+    let finish = |hub: &Hub<String>| hub.to("paid").idempotency_key("", "end").finish();
+    let end = finish(&hub).unwrap().durable().await.unwrap();
     close(hub).await;
 
     let hub = open(&folder.file(), Durability::Commit);
@@ -205,6 +207,8 @@ async fn idempotency_keys_and_finished_topics_survive_restarts() {
     assert_eq!((again.id(), again.is_repeated()), (first.id(), true));
     let other = pay(&hub, "2").unwrap().durable().await;
     assert!(matches!(other, Err(PublishError::KeyReused)));
+    let again = finish(&hub).unwrap().durable().await.unwrap();
+    assert_eq!((again.id(), again.is_repeated()), (end.id(), true));
     let late = hub.to("answer").publish("43".to_owned()).unwrap().durable().await;
     assert!(matches!(late, Err(PublishError::Finished)));
     let mut answer = hub.subscribe().topic("answer").open().await.unwrap();
