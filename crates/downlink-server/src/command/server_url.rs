@@ -52,8 +52,8 @@ impl ServerUrl {
         }
     }
 
-    /// A GET request for a path of the server. It uses no proxy and follows no redirect, so only the
-    /// server itself can answer.
+    /// A GET request for a path of the server. It uses no proxy and follows no redirect, so only
+    /// the server itself can answer.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<RequestBuilder> {
         let builder = Client::builder();
         let builder = match &self.socket {

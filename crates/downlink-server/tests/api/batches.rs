@@ -82,8 +82,8 @@ async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
     }
 }
 
-/// The server cannot repeat the answer to a batch. A publisher that sends a key would publish the
-/// batch twice without noticing.
+/// The server cannot repeat the answer to a batch. If it ignored the key, a publisher that repeats
+/// the request would publish the batch twice without noticing.
 #[tokio::test]
 async fn a_batch_with_an_idempotency_key_is_refused() {
     let server = Server::start().await;

@@ -64,12 +64,12 @@ async fn a_fresh_relay_tells_what_is_missing(name: &str, kept: Kept) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_relay_tells_what_its_upstream_has_evicted() {
+async fn a_fresh_relay_reports_the_events_that_its_upstream_has_evicted() {
     a_fresh_relay_tells_what_is_missing("evicted-memory", Kept::InMemory).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_relay_tells_what_the_store_of_its_upstream_has_evicted() {
+async fn a_fresh_relay_reports_the_events_that_the_store_of_its_upstream_has_evicted() {
     a_fresh_relay_tells_what_is_missing("evicted-store", Kept::InStore).await;
 }
 
