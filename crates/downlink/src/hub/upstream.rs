@@ -41,7 +41,8 @@ pub struct UpstreamStatus {
 pub(crate) enum Hops {
     /// The events come through these hubs.
     Reached(Vec<Hop>),
-    /// The hub follows another one and has no events yet.
+    /// The hub follows another one and has no events yet. It has tried to get them through these
+    /// hubs.
     Tried(Vec<Hop>),
 }
 
