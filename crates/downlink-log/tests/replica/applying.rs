@@ -131,7 +131,7 @@ fn a_floor_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
 }
 
 #[test]
-fn a_floor_of_all_other_addresses_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
+fn a_shared_floor_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
     let (log, mut applier) = replica(|_| {});
     let mut part = chunk_with_floors(&[("b", 1), ("c", 1)], [], 5);
     part.floors.push((everyone(), floor(1)));
@@ -151,7 +151,7 @@ fn a_floor_of_all_other_addresses_above_the_end_of_a_chunk_also_applies_to_the_n
 }
 
 #[test]
-fn the_floor_of_all_other_addresses_applies_to_names_with_and_without_topics() {
+fn a_shared_floor_applies_to_names_with_and_without_topics() {
     let (log, mut applier) = replica(|_| {});
     let mut readers: Vec<_> =
         ["a", "b", "c", "*"].map(|name| open(&log, &[name], Start::Live)).into();

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_moves_the_client_at_once() {
+    fn after_a_broken_connection_the_client_goes_to_the_next_url_at_once() {
         let mut reconnect = several(2);
         assert_eq!(next(&mut reconnect, LASTING), (1, Duration::ZERO));
         assert_eq!(next(&mut reconnect, LASTING), (0, Duration::ZERO));

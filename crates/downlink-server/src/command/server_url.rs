@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_https_address_needs_the_feature() {
+    fn an_https_address_needs_the_feature_https() {
         let parsed = "https://h".parse::<ServerUrl>();
         assert_eq!(parsed.is_ok(), cfg!(feature = "https"), "{parsed:?}");
     }

@@ -329,7 +329,7 @@ async fn a_gap_and_a_stalled_reader_are_logged() {
 /// The program that reads stderr has stopped, so the pipe is full. The server must go on, and say
 /// how many lines it has left out.
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_no_request() {
+async fn a_log_without_a_reader_does_not_stop_requests() {
     let mut site = Site::start(&[]);
     let mut command = site.another(&[]);
     command.env("DOWNLINK_LOG", "info").stderr(Stdio::piped());

@@ -315,7 +315,7 @@ async fn a_key_set_is_fetched_after_a_reload_and_outlives_the_next_reload() {
 /// Until the new set is fetched, the server does not know whether the key of a stream is still
 /// accepted.
 #[tokio::test]
-async fn another_key_set_ends_the_streams_whose_key_it_lacks() {
+async fn a_new_key_set_ends_the_streams_of_keys_that_it_does_not_have() {
     const KEYS: &str = include_str!("../../../downlink-access/tests/fixtures/keys.json");
     let folder = Folder::new();
     let (first, second) = (folder.file("first.json"), folder.file("second.json"));

@@ -93,7 +93,7 @@ async fn a_batch_with_an_idempotency_key_is_refused() {
 }
 
 #[tokio::test]
-async fn empty_batches_and_parameters_are_refused() {
+async fn empty_batches_and_batches_with_parameters_are_refused() {
     let server = Server::start().await;
     server.refuses(PATH, "", (400, "The batch is empty")).await;
     server.refuses(PATH, "\n \r\n", (400, "The batch is empty")).await;

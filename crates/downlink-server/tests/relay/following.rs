@@ -106,7 +106,7 @@ async fn a_loop_that_closes_later_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_with_a_wrong_key_says_why() {
+async fn a_relay_with_a_wrong_key_says_why_it_is_not_ready() {
     let site = Site::new("wrong-key");
     let mut upstream = site.upstream("upstream", Kept::InMemory, &[]);
     upstream.start().await;
