@@ -9,7 +9,7 @@
 //
 // A feed may have the URLs of several servers that send the same events with the same ids. Its
 // attempts form rounds. In a round, the feed tries each URL at most once, without a wait between two
-// attempts. After a round, it waits as with one URL.
+// attempts. After a round, it waits in the same way as a feed with one URL.
 
 /** The feed replaces a connection that delivers nothing for this many keep-alive intervals. The
  * server sends something in each interval. So the feed keeps a connection if one keep-alive is
@@ -82,12 +82,12 @@ const DESCRIBED = "downlink.event";
  * @typedef {object} Server a server that the feed may use
  * @property {URL} url
  * @property {boolean} tried true if the feed has tried this server in the present round
- * @property {boolean} wrong true if the last answer was a refusal for good that is not in `SHARED`
+ * @property {boolean} wrong true if the last answer was a final refusal whose status is not in `SHARED`
  * @property {boolean} asked true if the feed has called `#askWhy` for this server since the last
  * success. `#askWhy` asks the server why the browser gave up
  * @property {number} askedMs the wait that the server has asked for since the last success
- * @property {number} restsUntil until this time, the server wants no request. It is on the steady
- * clock
+ * @property {number} restsUntil until this time, the server wants no request. The time is on the
+ * steady clock
  */
 /**
  * @typedef {object} Successor the connection that will replace the present one
@@ -742,8 +742,9 @@ function isFinal(status) {
 }
 
 /**
- * The address of a connection with new credentials. A ticket is valid at all of several servers. So
- * of a new URL, the feed then uses only the query, and keeps to the server whose turn it is.
+ * The address of a connection with new credentials. If the feed has several servers, a ticket is
+ * valid at all of them. So the feed uses only the query of a new URL, and stays at the server that
+ * is next in its order.
  * @param {URL} url @param {Renewal | void} renewal @param {boolean} isOneOfSeveral
  */
 function renewed(url, renewal, isOneOfSeveral) {

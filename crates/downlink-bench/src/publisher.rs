@@ -16,9 +16,9 @@ use super::{
 pub(super) struct PublisherConnection {
     connection: HttpConnection,
     state: PublisherState,
-    /// The newest failure, until the load takes it out of this field.
+    /// The newest failure. The module `load` takes it out of this field.
     pub(super) failure: Option<Failure>,
-    /// The events that were acknowledged since the load last took them out of this field.
+    /// The acknowledged events that the module `load` has not yet taken out of this field.
     pub(super) acknowledged: Vec<TopicPosition>,
 }
 

@@ -70,18 +70,19 @@ impl EventSourceBuilder {
     /// be up to [`URLS_MAX`] addresses.
     ///
     /// The event source begins at the address of the builder. If the connection breaks, or an
-    /// attempt fails, it goes on at the next address, and resumes after the last delivery. It tries
-    /// each address once without a wait. If all attempts fail, it waits as with one address, and
-    /// then tries all again. It stays at a server whose streams open, and does not go back to the
-    /// first address.
+    /// attempt fails, the event source goes on at the next address, and resumes after the last
+    /// delivery. It tries each address once without a wait. If all attempts fail, it waits as with
+    /// one address, and then tries all addresses again. It stays at a server whose streams open,
+    /// and does not go back to the first address.
     ///
     /// - **A stream that the server ends**: the event source waits for the reconnection time and
     ///   returns to the same address. So a server that restarts can spread its clients with
-    ///   `retry:`. This time also applies between two rounds of attempts. The last `retry:` counts,
-    ///   from whichever server it came.
+    ///   `retry:`. This time also applies between two rounds of attempts. The event source uses the
+    ///   last `retry:` that it got from any of the servers.
     /// - **`Retry-After`** applies only to the address that sent it.
-    /// - **A 204, 400, 401 or 403** ends the event source as with one address, because it concerns
-    ///   the subscription or the credentials. Equal servers would all answer the same.
+    /// - **A 204, 400, 401 or 403** ends the event source as with one address, because such an
+    ///   answer concerns the subscription or the credentials. Equal servers would all answer the
+    ///   same.
     /// - **Any other permanent failure**, such as a 404 or an answer that is not an event stream,
     ///   may be the fault of one server. The event source ends when the last attempt at each
     ///   address has failed like this.

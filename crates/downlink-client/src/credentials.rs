@@ -55,8 +55,8 @@ impl Credentials {
     /// [`Publisher`](crate::Publisher) ignores the address.
     ///
     /// If the event source has [several addresses](crate::EventSourceBuilder::add_url), it uses
-    /// only the query of this address, and sends it to the server whose turn it is. So one ticket
-    /// is valid at all servers. They need the same ticket keys.
+    /// only the query of this address, and sends it to the server whose turn it is. If the servers
+    /// have the same ticket keys, one ticket is valid at all of them.
     ///
     /// # Errors
     ///
@@ -80,7 +80,8 @@ impl Credentials {
     }
 
     /// The address of an attempt. `base` is the address that the caller has given for the server.
-    /// If `is_one_of_several` is true, the attempt goes to this server in any case.
+    /// If `is_one_of_several` is true, the attempt goes to this server even if the credentials
+    /// contain the address of another server. Only the query is then taken from the credentials.
     pub(crate) fn url(&self, base: &Url, is_one_of_several: bool) -> Result<Url, BuildError> {
         let Some(text) = self.url.as_deref() else { return Ok(base.clone()) };
         let mut url = join_url(base, text)?;

@@ -49,8 +49,9 @@
 //!
 //! If several servers send the same events with the same ids, give the event source all their
 //! addresses with [`EventSourceBuilder::add_url`]. If a server fails, the event source goes on at
-//! the next one, and resumes there after the last event. A [`Publisher`] has one address: a second
-//! server would not recognize the repeat of an event that the first has already published.
+//! the next one, and resumes there after the last event. A [`Publisher`] has only one address,
+//! because a second server would not recognize the repeat of an event that the first server has
+//! already published.
 //!
 //! # Guarantees
 //!

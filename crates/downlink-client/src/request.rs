@@ -47,8 +47,9 @@ pub const FIRST_BYTE_TIMEOUT_SEVERAL_DEFAULT: Duration = Duration::from_secs(10)
 const LAST_EVENT_ID: &str = "last-event-id";
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Headers that the app has set on the builder for its address. If an attempt uses an address of
-/// another origin, it does not send these headers.
+/// The headers that an attempt sends only to the origin of the builder's address. If an attempt
+/// uses an address of another origin, it does not send the values that the app has set on the
+/// builder for these headers.
 const OWN_ORIGIN_HEADERS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// The request that every attempt sends.

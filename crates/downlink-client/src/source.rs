@@ -1,7 +1,8 @@
 //! The event source, which connects, reads the stream and reconnects.
 //!
-//! The event source may have the addresses of several equal servers. It then goes on at another one
-//! when a server fails. The module `reconnect` of `downlink-proto` decides when.
+//! The event source may have the addresses of several equal servers. When a server fails, the event
+//! source goes on at another one. The module `reconnect` of `downlink-proto` decides when to change
+//! the server.
 //!
 //! All work happens while the event source is polled. The event source has at most one attempt or
 //! one open stream. It delivers all items of a chunk before it reads the next chunk, so no queue

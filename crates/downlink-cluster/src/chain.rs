@@ -1,7 +1,8 @@
 //! The chain of marks that a node keeps: one link for each position of its history.
 //!
-//! The chain answers three questions: whether an id belongs to this history, where the history of
-//! the engine leaves that of the node, and how much engine time the node has applied.
+//! The chain answers three questions. Does an id belong to this history? At which position do the
+//! history of the engine and the history of the node begin to differ? How much engine time (see
+//! `engine_clock`) has passed between two positions?
 
 use std::collections::VecDeque;
 
@@ -31,8 +32,8 @@ pub struct Chain {
     first: Position,
     /// Invariant: never empty, at most [`LINKS_MAX`] links.
     links: VecDeque<Link>,
-    /// The first position whose events the node can decide about. The events of earlier positions
-    /// are not shown. `None` if the node cannot decide yet.
+    /// The first position at which the node can decide which events are applied. The events of
+    /// earlier positions are not shown to readers. `None` if the node cannot decide yet.
     shown_from: Option<Position>,
 }
 
@@ -53,7 +54,7 @@ impl Chain {
         let Link { time: earlier, elapsed, .. } = self.last_link();
         let elapsed = elapsed + earlier.map_or(0, |earlier| step(earlier, time, rules));
         self.links.push_back(Link { mark, time: Some(time), elapsed });
-        // Entries that have seen a position before the chain are expired from here on.
+        // From here on, an entry that was planned at a position before the chain has expired.
         if self.shown_from.is_none() && elapsed > rules.lifetime_ms() {
             self.shown_from = Some(self.last());
         }
@@ -95,13 +96,12 @@ impl Chain {
         Some(self.link(to)?.elapsed.saturating_sub(self.link(from)?.elapsed))
     }
 
-    /// The position at which a window has to begin, if it is to decide about all entries after
-    /// `last`.
+    /// The anchor of a window that can decide about all entries after the end of the chain.
     pub(crate) fn window_anchor(&self, rules: &Rules) -> Anchor {
         let end = self.last_link().elapsed;
         let is_needed = |link: &&Link| end - link.elapsed <= rules.lifetime_ms();
         let needed = self.links.iter().rev().take_while(is_needed).count() as u64;
-        // One more: the first link whose entries are expired.
+        // The window begins at the link before these: entries that were planned there have expired.
         let needed = needed.min(rules.positions_max).min(self.links.len() as u64 - 1);
         let position = Position::new(self.last().get() - needed);
         let link = self.link(position).copied().unwrap_or_else(|| self.last_link());

@@ -60,8 +60,9 @@ pub struct Driver<J: Journal, L> {
     node: Node<L>,
     journal: J,
     tail: Option<J::Tail>,
-    /// At most one open, one read, one question for the bounds, and the appends of the entries on
-    /// their way and of the heartbeats that the engine has not answered.
+    /// The requests that the engine has not answered. At most one of them opens the journal, one
+    /// reads entries, and one asks for the bounds. The others append entries with events, or
+    /// heartbeats. The outbox limits the number of entries with events.
     pending: Vec<Pending>,
     /// Returns a random number that a clone of the process would not return.
     random: Box<dyn FnMut() -> u64 + Send>,
@@ -89,8 +90,8 @@ impl<J: Journal, L: FedLog> Driver<J, L> {
         self.node
     }
 
-    /// Works until there is nothing to do now. Returns the time at which it has to be called again
-    /// even if no waker is called.
+    /// Works until there is nothing to do now. Returns a time: the caller has to call this method
+    /// again at that time, even if the waker is not called.
     pub fn poll(&mut self, now: Timestamp, cx: &mut Context<'_>) -> Timestamp {
         if self.node.timeout() <= now {
             self.node.handle_timeout(now);
@@ -154,7 +155,7 @@ impl<J: Journal, L: FedLog> Driver<J, L> {
 
     /// Returns true if the tail has no entry now.
     fn poll_tail(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        // A request of the node may replace the tail, so the old one must not be read before.
+        // A request of the node may replace the tail. The old tail must not be read after that.
         self.start_requests();
         let Some(tail) = &mut self.tail else { return true };
         match tail.poll_next(cx) {

@@ -5,9 +5,10 @@
 //! [`Rules::step_max`]. The time between two entries depends only on the entries from the first to
 //! the second, so a node that begins in the middle of the journal computes the same time spans.
 //!
-//! An engine clock that is an hour ahead adds one step. When it is corrected, engine time stays for
-//! one entry and then advances as usual. If no entry arrives for an hour, engine time advances by
-//! one step, so entries expire later than they should.
+//! If the engine's clock jumps an hour ahead, engine time advances by the maximum step only. When
+//! the clock is corrected, engine time does not advance at the next entry, and then advances as
+//! usual. If no entry arrives for an hour, engine time also advances by the maximum step only, so
+//! entries expire later than they should.
 
 use downlink_log::Timestamp;
 

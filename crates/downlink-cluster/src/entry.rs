@@ -32,7 +32,7 @@ pub struct WriterId(pub u64);
 pub struct EntryName {
     /// The writer of the entry.
     pub writer: WriterId,
-    /// The writer's number of the entry.
+    /// The number that the writer gave to the entry.
     pub counter: u64,
 }
 
@@ -61,7 +61,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// All events with their indexes, in order.
+    /// All events, in order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.groups.iter().flat_map(|group| &group.records)
     }
@@ -75,8 +75,9 @@ impl Entry {
 /// Events that are applied together or not at all.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Group {
-    /// Entries in which the writer has appended these events before, and which were not applied.
-    /// If a copy of one of them arrives late, at most one of the two is applied.
+    /// The earlier entries in which the writer has appended these events, but which were not
+    /// applied. If a late copy of an earlier entry arrives, either the copy or this group is
+    /// applied, but not both.
     pub replaces: Vec<EntryName>,
     /// The events.
     pub records: Vec<Record>,

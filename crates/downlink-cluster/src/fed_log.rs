@@ -19,11 +19,12 @@ pub trait FedLog {
 
     /// Applies the events of the next position. The log cannot refuse them.
     ///
-    /// A log with a cache keeps the position, the mark and the time in the same transaction.
+    /// A log with a cache stores the position, the mark and the time in the same transaction as the
+    /// events.
     fn apply(&mut self, applied: Applied);
 
     /// Removes all events after a position, and ends all readers. Returns the ids that publishers
-    /// gave to the removed events. The offset is the first one that is removed.
+    /// gave to the removed events. `removed_from` is the first offset to remove.
     fn cut_to(&mut self, last: Position, removed_from: Offset) -> Vec<Box<str>>;
 
     /// Removes everything, and ends all readers. The next events may have any later offset.

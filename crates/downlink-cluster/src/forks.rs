@@ -1,7 +1,8 @@
 //! The known forks: the places at which the engine has lost entries.
 //!
 //! Safety does not depend on forks, because marks alone tell whether an id belongs to the history.
-//! With a fork record, a reader continues at the fork. Without it, the reader starts again.
+//! With a fork record, a reader continues at the fork. Without it, the reader starts again at the
+//! oldest event.
 
 use crate::{entry::Fork, position::Position, wire::FORKS_MAX};
 

@@ -7,8 +7,8 @@ use crate::{
     wire::{ENTRY_BYTES_MAX, EncodeError},
 };
 
-/// The first entry of a journal. It has to be appended with `only_if_last` at the origin. Without
-/// it, no node begins.
+/// The first entry of a journal. No node begins before this entry is in the journal. Append it with
+/// [`Journal::append`](crate::Journal::append) and `only_if_last` set to the origin.
 ///
 /// # Errors
 ///

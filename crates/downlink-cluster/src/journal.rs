@@ -3,8 +3,8 @@
 //! An engine keeps one list of byte strings, the journal, and gives each of them a position and a
 //! time. It knows nothing of topics, keys or ids. One task owns a journal.
 //!
-//! A node checks what the engine says, because engines lose entries: the marks in the entries show
-//! whether the entries before are still the same.
+//! Engines lose entries, so a node checks the answers of the engine. The mark in an entry shows
+//! whether the earlier entries are still the same.
 
 use std::{
     future::Future,
@@ -70,7 +70,7 @@ pub struct RawEntry {
 pub enum TailItem {
     /// An entry.
     Entry(RawEntry),
-    /// The engine no longer has the entries of these positions, and has later ones.
+    /// The engine no longer has the entries of these positions, but has later entries.
     Hole(Range<Position>),
     /// The tail has yielded all entries up to this position.
     CaughtUp(Position),
@@ -105,8 +105,8 @@ pub trait Journal {
     /// Opens the journal.
     fn open(&mut self) -> impl Future<Output = Result<Opened, JournalError>> + Send + 'static;
 
-    /// Appends an entry at least once, and returns a position at which it is. `name` is the same
-    /// when an append is repeated, so an engine may use it to skip copies.
+    /// Appends an entry at least once, and returns a position of the entry. If an append is
+    /// repeated, `name` is the same, so an engine may use it to skip copies.
     ///
     /// With `only_if_last`, the entry is appended only if the last position is the given one.
     fn append(

@@ -2,8 +2,8 @@
 //! all nodes in one order, and each node computes the same log from them.
 //!
 //! - An [`Entry`] contains events of one node. The [`wire`] format bounds what it can contain.
-//! - A [`Mark`] is a keyed hash of all entries up to a position. The ids of events contain it, so an
-//!   id from a lost part of the journal never matches.
+//! - A [`Mark`] is a keyed hash of all entries up to a position. The ids of events contain it, so
+//!   an id from a lost part of the journal never matches.
 //! - A [`Window`] decides which events are applied. It looks only at the entries themselves.
 //! - A [`Node`] is the state machine of one node. A [`Driver`] connects it with a [`Journal`].
 //!

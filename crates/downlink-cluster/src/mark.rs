@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::{Mutant, Rules};
 
-/// The secret key of a hub. Marks and claims are computed with it, so a publisher cannot choose
-/// events whose hashes are equal.
+/// The secret key of a hub. Marks and claims (see [`Window`](crate::Window)) are computed with it,
+/// so a publisher cannot choose events whose hashes are equal.
 #[derive(Clone, Copy, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HubKey([u8; 16]);
 

@@ -5,12 +5,12 @@ use std::fmt;
 use downlink_log::Offset;
 use serde::{Deserialize, Serialize};
 
-/// The maximum number of events in an entry. Each position of the journal has so many offsets, so
-/// 2^51 positions fit into an offset.
+/// The maximum number of events in an entry. Each position of the journal has this many offsets, so
+/// the offsets suffice for 2^51 positions.
 pub const ENTRY_EVENTS_MAX: usize = 4_096;
 
-/// The position of an entry in the journal. The first entry has position 1. Each entry has the
-/// position after the entry before it.
+/// The position of an entry in the journal. The first entry has position 1, and the position of
+/// each later entry is one higher than that of the entry before it.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
 )]

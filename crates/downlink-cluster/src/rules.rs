@@ -6,15 +6,16 @@
 use std::time::Duration;
 
 /// The maximum number of positions between the position that an entry has seen and the entry's own
-/// position. Each node keeps so many positions in memory. At 1,000 entries a second, it is the
-/// number of entries in the lifetime of an entry.
+/// position. The position that an entry has seen is the last position that its writer had applied
+/// when it planned the events of the entry. Each node keeps this many positions in memory. At 1,000
+/// entries a second, about this many entries arrive in the lifetime of an entry.
 const POSITIONS_MAX: u64 = 16_384;
 /// The maximum number of claims (see [`crate::Window`]) between the position that an entry has
 /// seen and the entry's own position. The table of the claims takes 4 MiB. Half as many are not
 /// enough for 15,000 keyed events a second.
 const CLAIMS_MAX: usize = 262_144;
-/// The time, measured by the engine, in which an entry has to arrive. Twice the usual failover of
-/// an engine. A longer time would delay the first event of a node that begins.
+/// The time, measured by the engine, in which an entry has to arrive. It is twice the duration of a
+/// usual failover of an engine. A longer time would delay the first event of a node that begins.
 const LIFETIME: Duration = Duration::from_secs(15);
 /// The maximum step of engine time between two entries. It is longer than the time between two
 /// heartbeats, and shorter than the lifetime of an entry. So an engine clock that jumps ahead
@@ -53,7 +54,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Whether this is a test that makes a deliberate mistake.
+    /// Whether these rules make this deliberate mistake. Only tests set one.
     #[cfg(feature = "mutants")]
     pub(crate) fn has(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
@@ -91,9 +92,11 @@ pub enum Mutant {
     RandomMarks,
     /// An id contains a name that changes only when a loss is noticed.
     EpochNames,
-    /// An entry has seen the position at which it was packed, not the positions of its plans.
+    /// An entry contains the position at which it was packed, not the position at which its events
+    /// were planned.
     SeenAtPacking,
-    /// Only applied events count as earlier, not all events in the entries between.
+    /// The decision about an event depends only on the applied events of the entries between, not
+    /// on all their events.
     CompareOutcomes,
     /// A node takes publishes as soon as it shows events.
     YoungPublishers,

@@ -20,15 +20,15 @@ use crate::{
     position::{Base, ENTRY_EVENTS_MAX, Position},
 };
 
-/// The maximum number of bytes of an entry. The engines of this design take at least 900 KiB, and
-/// none needs more than a megabyte for its best throughput.
+/// The maximum number of bytes of an entry. The engines that this design is made for take entries
+/// of at least 900 KiB, and none of them needs more than a megabyte for its best throughput.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// The maximum number of addresses of all events of an entry. It allows 16 for each event.
 pub const ENTRY_ADDRESSES_MAX: usize = 16 * ENTRY_EVENTS_MAX;
 /// The maximum number of control records of an entry. A node appends at most one of each kind.
 pub const ENTRY_CONTROLS_MAX: usize = 64;
-/// The maximum number of earlier entries that a group can replace. The time in which a publisher
-/// waits is shorter than four lifetimes of an entry, and clones and forks may add some more.
+/// The maximum number of earlier entries that a group can replace. A publisher waits for less than
+/// four lifetimes of an entry. Clones of the process and forks can cause some more replacements.
 pub const REPLACES_MAX: usize = 8;
 /// The maximum number of bytes in a publisher's id.
 pub const ID_BYTES_MAX: usize = 128;
@@ -178,8 +178,8 @@ fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
     }
 }
 
-/// The encoded groups and control records of an entry to come. They know their size, so a node can
-/// fill an entry up to the limit of its engine.
+/// The encoded bytes of a group. A node uses their number to fill an entry up to the limit of its
+/// engine.
 pub(crate) fn group_bytes(group: &Group) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_group(&mut bytes, group);

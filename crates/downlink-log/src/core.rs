@@ -40,8 +40,8 @@ pub(crate) struct Core<P> {
     pub(crate) history: History<P>,
     pub(crate) sequencer: Sequencer,
     pub(crate) ids: Epochs,
-    /// In a replica, the readers that wait until it knows as much as its upstream. `None` in a log
-    /// that assigns its own offsets.
+    /// In a replica, the readers that wait until the replica knows as much as its upstream. `None`
+    /// in a log that assigns its own offsets.
     pub(crate) confirmations: Option<Arc<Confirmations>>,
 }
 

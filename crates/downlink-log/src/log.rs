@@ -210,16 +210,17 @@ impl<P: Payload> Log<P> {
     /// itself, which may differ from those of the upstream. Its epoch is used only until the first
     /// feed begins.
     ///
-    /// With a cache, the replica begins with the contents of the cache. The log uses the decoder, the
-    /// reports and `begin_reading` of `side`, and ignores its other fields: the caller passes the
-    /// time to [`Applier::idle`], and a cache is always relaxed.
+    /// With a cache, the replica begins with the contents of the cache. The log uses the decoder,
+    /// the reports and `begin_reading` of `side`, and ignores its other fields: the caller passes
+    /// the time to [`Applier::idle`], and a cache always has relaxed durability.
     ///
     /// Until a new replica has reached the end of its upstream, its readers wait in
     /// [`poll_begun`](Reader::poll_begun), because a half-filled replica must not look like a
-    /// complete one. A replica that begins with a cache serves readers at once: it has everything up
-    /// to its position, and later events follow in order. Later, a reader waits only if it continues after an id that the replica does
-    /// not know. Such an id may come from a node that is ahead of this one. A reader that has waited
-    /// for ten seconds ends with [`EndReason::Drained`].
+    /// complete one. A replica that begins with a cache serves readers at once: it has everything
+    /// up to its position in the feed, and later events follow in order. Later, a reader waits only
+    /// if it continues after an id that the replica does not know. Such an id may come from a node
+    /// that is ahead of this one. A reader that has waited for ten seconds ends with
+    /// [`EndReason::Drained`].
     ///
     /// The log is closed when the applier is dropped.
     ///
@@ -356,7 +357,7 @@ impl<P: Payload> Log<P> {
             Source::Replica(handle) => loop {
                 let Life { core, replays, is_closed } = handle.0.life();
                 match open(&core, replays.as_ref(), now, selection, start) {
-                    // The history was replaced meanwhile, and the next call finds the new one.
+                    // The history was replaced meanwhile, and the next attempt finds the new one.
                     Err(OpenError::Closed) if !is_closed => {}
                     opened => return opened,
                 }
@@ -476,8 +477,9 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Ends every reader and every [`Feed`] as soon as it has read all its events. A reader that waits for the store
-    /// ends at once. Its client can open a new reader and continue at the same cursor.
+    /// Ends every reader and every [`Feed`] as soon as it has read all its events. A reader that
+    /// waits for the store ends at once. Its client can open a new reader and continue at the same
+    /// cursor.
     pub fn end_all(&self, reason: EndReason) {
         let core = self.core();
         end_each(&core.history.topics.everyone.readers, reason);

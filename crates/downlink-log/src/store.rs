@@ -122,8 +122,9 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError>;
 }
 
-/// The only writer of a cache, which the thread of the applier owns. A cache is a file in which a replica keeps what it has applied, so
-/// that a restart need not fetch it again. Deleting a cache loses nothing but time.
+/// The only writer of a cache, which the thread of the applier owns. A cache is a file in which a
+/// replica keeps the events that it has applied, so that it need not fetch them again after a
+/// restart. Deleting a cache loses nothing but time.
 ///
 /// A cache has no epoch of its own. It has the epochs, marks and floors of the upstream, and the
 /// position up to which it has applied the feed.
@@ -142,9 +143,9 @@ pub trait Cache: Send + fmt::Debug + 'static {
     /// disk. The next `apply` discards the old contents, and writes the epochs.
     fn begin(&mut self, epochs: &[(Epoch, Offset)], discards: bool);
 
-    /// Writes a chunk in one transaction: its events, marks, position and clock, and `losses`, which
-    /// replaces the floors of the chunk. An event with an offset below the position is written
-    /// already, and is skipped. A power cut loses only the newest chunks.
+    /// Writes a chunk in one transaction: its events, marks, position and clock. `losses` is
+    /// written instead of the floors of the chunk. An event with an offset below the position is
+    /// written already, and is skipped. A power cut loses only the newest chunks.
     ///
     /// # Errors
     ///
@@ -303,10 +304,10 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
-    /// A part of a feed: the kept events in the range within the limits of `batch`, with their
-    /// remaining addresses; the finish marks in the part of the range that was read; and the floors
-    /// above the start of the range. All of this is read in one transaction. The clock of the chunk
-    /// is not set. A damaged event has an empty payload.
+    /// A part of a feed. It has the kept events in the range within the limits of `batch`, each
+    /// with the addresses that have not evicted it. It also has the finish marks in the part of the
+    /// range that was read, and the floors above the start of the range. All of this is read in one
+    /// transaction. The clock of the chunk is not set. A damaged event has an empty payload.
     ///
     /// # Errors
     ///
@@ -484,8 +485,9 @@ pub struct FeedChunk {
     /// If this is not [`Floor::NONE`], every address that is not in `floors` may have lost events
     /// below this floor.
     pub others: Floor,
-    /// The events, in the order of their offsets. Each has its remaining addresses, and no
-    /// idempotency key. An event without a payload is the finish mark of its topics.
+    /// The events, in the order of their offsets. Each event has only the addresses that have not
+    /// evicted it, and no idempotency key. An event without a payload is the finish mark of its
+    /// topics.
     pub events: Vec<StoredEvent>,
     /// The offset where the next chunk begins.
     pub next: Offset,
@@ -497,9 +499,10 @@ pub struct FeedChunk {
 }
 
 impl FeedChunk {
-    /// Adds finish marks to the events. If the chunk has the event that finished a topic, the event
-    /// becomes its last one. Its addresses then also have the topics that the event finished and
-    /// that have evicted it. Otherwise, the mark becomes an event without a payload.
+    /// Adds finish marks to the events. If the chunk has the event that finished a topic, this
+    /// event finishes the topic here too. The topic is added to the addresses of the event if it
+    /// has evicted the event. If the chunk does not have this event, an event without a payload is
+    /// added for the mark.
     pub fn add_finish_marks(&mut self, marks: Vec<(Address, Finished)>) {
         if marks.is_empty() {
             return;

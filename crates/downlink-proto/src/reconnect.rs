@@ -21,7 +21,7 @@
 //! - A new round begins after a stream that lasted at least [`EMPTY_STREAM_MAX`], and after a
 //!   stream that the server ended, if it brought an event.
 //! - `Retry-After` applies to the URL that sent it. The client leaves this URL out until the time
-//!   has passed, or until such a stream has ended.
+//!   has passed, or until the end of a stream begins a new round.
 //! - The statuses 204, 400, 401 and 403 are about the subscription and its credentials. An equal
 //!   server would answer the same, so the client stops, as with one URL.
 //! - Any other permanent failure, such as a 404 or an answer that is not an event stream, may be

@@ -50,10 +50,11 @@ struct Value {
 pub struct Values(Vec<Value>);
 
 impl Values {
-    /// The settings in the matches of a subcommand. They have the order of `subcommand`, so this is
-    /// the subcommand before the changes of [`with_file`](crate::config::with_file). `in_file` has
-    /// the names in the settings file. The values of the file are the defaults of the flags. A path
-    /// that is not valid UTF-8 is shown with replacement characters.
+    /// The settings of a subcommand, with their values in `matches`. They are in the order of
+    /// `subcommand`. The caller passes the subcommand as it was before
+    /// [`with_file`](crate::config::with_file) changed it, because that function changes the order.
+    /// `in_file` has the names of the settings in the settings file. The values of the file are the
+    /// defaults of the flags. A path that is not valid UTF-8 is shown with replacement characters.
     pub fn new(subcommand: &Command, matches: &ArgMatches, in_file: &BTreeSet<String>) -> Self {
         Self(settings(subcommand).filter_map(|arg| Value::of(arg, matches, in_file)).collect())
     }
@@ -135,7 +136,8 @@ pub(crate) fn settings(subcommand: &Command) -> impl Iterator<Item = &Arg> {
     arguments.filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
 }
 
-/// A number or a truth value, if the text is the usual one of such a value. Otherwise a string.
+/// Turns a text into a TOML value: a number or a boolean if the text is exactly the usual form of
+/// such a value, and otherwise a string.
 fn scalar(text: &str) -> toml::Value {
     let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
     let flag = || text.parse().ok().map(toml::Value::Boolean);
@@ -151,8 +153,9 @@ pub(crate) fn masked(text: &str) -> String {
         let is_end = |c: char| matches!(c, '/' | '?' | '#' | '\'' | '"' | '`') || c.is_whitespace();
         let authority = after.split(is_end).next().unwrap_or_default();
         let word = after.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"')).next();
-        // A password may contain a character that ends the authority. Such a URL is refused, and the
-        // error quotes it.
+        // A password may contain a character that ends the authority (the part of a URL between
+        // `//` and the path). Such a URL is refused, and the error quotes it, so the password must
+        // be masked here too.
         let is_port = |text: &str| text.ends_with(']') || text.bytes().all(|b| b.is_ascii_digit());
         let is_cut = !authority.contains('@')
             && authority.rsplit_once(':').is_some_and(|(_, after)| !is_port(after));
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn only_texts_that_a_number_prints_become_numbers() {
+    fn a_text_becomes_a_number_only_if_the_number_prints_as_this_text() {
         assert_eq!(scalar("1000"), toml::Value::Integer(1000));
         assert_eq!(scalar("true"), toml::Value::Boolean(true));
         for text in ["0660", "+1", "1e3", "99999999999999999999", "True", ""] {

@@ -1,6 +1,6 @@
 //! The cache of a replica, in one SQLite file. It has the tables of a store, and is read like a
-//! store. Each chunk of the feed is one transaction, which also writes the position. So after a
-//! power cut, the position and the events belong together.
+//! store. Each chunk of the feed is one transaction, which also writes the position. So even after
+//! a power cut, the position and the events agree.
 //!
 //! Everything in a cache can be fetched again. So a cache that is damaged, or that another version
 //! has written, is emptied. The application id in the file's header tells a cache from a store, so
@@ -58,7 +58,7 @@ pub struct SqliteCache {
     discards: bool,
     /// The numbers of the topics that may have a finish mark.
     finished: HashSet<i64>,
-    /// The number of the marks in the file.
+    /// The positions of the marks in the file.
     marks: Marked,
     /// Whether the file says that a chunk was applied.
     is_applied: bool,
@@ -82,8 +82,8 @@ impl SqliteCache {
     /// # Errors
     ///
     /// [`StoreError`]: [`IsStore`](StoreError::IsStore) if the file is an ordinary store, and
-    /// [`NotAStore`](StoreError::NotAStore) if the file belongs to another program. The file is then
-    /// unchanged.
+    /// [`NotAStore`](StoreError::NotAStore) if the file belongs to another program. The file is
+    /// then unchanged.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         // The path is made absolute because the working folder may change later.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -128,7 +128,8 @@ impl SqliteCache {
         })
     }
 
-    /// Empties the file, and makes the tables for the contents that `pool` reads.
+    /// Empties the file, and makes new tables. Their `meta.life` is that of `pool`, so `pool` can
+    /// read them.
     fn discard(&mut self) -> Result<()> {
         let Self { writer, options, pool, .. } = self;
         empty(&mut writer.connection)?;
@@ -141,8 +142,8 @@ impl SqliteCache {
         self.finished.clear();
         self.marks = Marked::default();
         self.is_applied = false;
-        // The pool of the old contents was closed, which is no reason for another store of this file
-        // to wait.
+        // The pool of the old contents may have set this flag when it was closed. But this cache
+        // keeps the file open, so another store of the file must not wait for it.
         self.lock.is_closing.store(false, Ordering::Relaxed);
         self.discards = false;
         Ok(())
@@ -190,8 +191,8 @@ fn read_all(db: &Connection, options: &SqliteOptions) -> Result<Contents> {
     Ok(Contents { opened, next, clock, finished, marks, life: meta(db, "life")? })
 }
 
-/// Removes everything from a file, also if the file is damaged. The file stays the same file, so
-/// its lock stays too.
+/// Removes everything from a file, even if the file is damaged. The file is not replaced, so its
+/// lock stays valid.
 fn empty(connection: &mut Connection) -> Result<()> {
     connection.flush_prepared_statement_cache();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, true)?;
@@ -237,8 +238,9 @@ impl ChunkWrite<'_> {
         }
         written.next_offset = next.max(self.chunk.next.get());
         written.unflushed = true;
-        // If the chunk ends with its newest event, the row of this event has the position and the
-        // time. Otherwise `meta` gets them. Losses may have evicted the row of an earlier event.
+        // If the chunk ends with its newest event, the row of this event contains the position and
+        // the time. Otherwise they are stored in `meta`. They are also stored there after losses,
+        // because losses may have evicted the row of an earlier event.
         let is_bare = newest != Some(written.next_offset) || !self.losses.is_empty();
         if is_bare {
             written.at = written.at.max(self.chunk.clock.at);
@@ -250,7 +252,8 @@ impl ChunkWrite<'_> {
         Ok(transaction.commit()?)
     }
 
-    /// Writes an event. Returns whether the event has a row now. A finish mark has none.
+    /// Writes an event. Returns whether the event has a row in `events` now. An event without a
+    /// payload, such as a finish mark, has no row.
     fn write_event(&mut self, writing: &mut Writing<'_>, event: &StoredEvent) -> Result<bool> {
         let rest = self.above_floors(writing.db, event)?;
         match &rest {
@@ -283,8 +286,8 @@ impl ChunkWrite<'_> {
         Ok(has_row)
     }
 
-    /// If a chunk raises floors, an event may be below the floor of one of its topics. Returns the
-    /// event with only its other topics; `None` if it is above all floors.
+    /// If a chunk raises floors, an event may be below the floor of one of its topics. Then this
+    /// returns the event without such topics. Returns `None` if the event is above all floors.
     fn above_floors(&self, db: &Connection, event: &StoredEvent) -> Result<Option<StoredEvent>> {
         if self.losses.is_empty() {
             return Ok(None);
@@ -366,8 +369,8 @@ impl Cache for SqliteCache {
         }
         let Self { writer, epochs, finished, marks, is_applied, .. } = self;
         let epochs = epochs.as_deref();
-        // After an error, the log drops the cache. So values that do not belong to the file any more
-        // do no harm.
+        // After an error, these values may no longer agree with the file. This does no harm,
+        // because the log then drops the cache.
         let mut write = ChunkWrite { chunk, losses, epochs, finished, marks, is_applied };
         writer.write(|writer| write.run(writer))?;
         self.epochs = None;

@@ -62,8 +62,8 @@ pub(crate) struct Pool {
     /// Set when the pool is closed. A new store for the same file then waits, because the store of
     /// this pool will release the file soon.
     is_closing: Arc<AtomicBool>,
-    /// In a cache, the life of the contents that this pool reads (`meta.life`). If the cache has
-    /// other contents now, every read fails.
+    /// In a cache, the number of the contents that this pool reads (`meta.life`). If the cache was
+    /// emptied and now has contents with another number, every read fails.
     pub(crate) life: Option<i64>,
     /// Must be dropped after the connections (see [`FileUse`]), so it is the last field.
     pub(crate) file: FileUse,
@@ -76,7 +76,7 @@ impl Pool {
         Self { path, idle, alone, is_closing, life: None, file }
     }
 
-    /// A pool for the contents of a cache with this life.
+    /// A pool for the contents of a cache that have this number.
     pub(crate) fn of_cache(path: PathBuf, lock: &WriterLock, life: i64) -> Self {
         Self { life: Some(life), ..Self::new(path, lock) }
     }
@@ -174,9 +174,9 @@ impl Backup {
         Ok(Self { path: path.to_owned(), _file: FileUse::open(path)? })
     }
 
-    /// Copies the store into a new file, which only its owner can read. The copy is the state of the
-    /// store at one moment, and is on the disk when this function returns. Returns the cursor after
-    /// the newest event of the copy, or `None` if the store has never had an event.
+    /// Copies the store into a new file, which only its owner can read. The copy is the state of
+    /// the store at one moment, and is on the disk when this function returns. Returns the cursor
+    /// after the newest event of the copy, or `None` if the store has never had an event.
     ///
     /// # Errors
     ///

@@ -46,8 +46,8 @@
 //! # }
 //! ```
 //!
-//! [`SqliteCache`] is the cache of a replica, which is a log that follows another log. It is a file of
-//! the same kind, and may be deleted at any time.
+//! [`SqliteCache`] is the cache of a replica, which is a log that follows another log. The cache is
+//! a file of the same kind. It may be deleted whenever no process has it open.
 //!
 //! # Guarantees
 //!

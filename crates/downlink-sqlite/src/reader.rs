@@ -77,8 +77,8 @@ impl StoreReader for SqliteReader {
 
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError> {
         self.0.read(|db| {
-            // A cache may have two events with the same id. A reader that continues after the older
-            // one gets more events rather than fewer.
+            // A cache may have two events with the same id. A client with this id then continues
+            // after the older one, so it may get events twice, but misses none.
             let newest = "SELECT max(offset) FROM events WHERE id = ?";
             let oldest = "SELECT min(offset) FROM events WHERE id = ?";
             let found = db.first(if self.0.life.is_some() { oldest } else { newest }, [id])?;
@@ -106,7 +106,7 @@ impl StoreReader for SqliteReader {
 const FLOORS_ABOVE: &str =
     "SELECT kind, name, number, floor, floor_at FROM topics WHERE floor <> 1 AND floor > ?";
 
-/// Selects all addresses that exist. The number has no effect.
+/// Selects all addresses that exist. The parameter has no effect.
 const FLOORS: &str = "SELECT kind, name, number, floor, floor_at FROM topics WHERE ? >= 0";
 
 /// Calls `each` for the addresses that a query selects, with their floors.

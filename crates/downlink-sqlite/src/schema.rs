@@ -81,7 +81,7 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestam
     Ok(transaction.commit()?)
 }
 
-/// What is in a file that is opened as a cache.
+/// The contents of a file that is opened as a cache.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum CacheFile {
     New,
@@ -94,8 +94,8 @@ pub(crate) enum CacheFile {
 ///
 /// # Errors
 ///
-/// [`StoreError::IsStore`] if the file is an ordinary store; [`StoreError::NotAStore`] if it belongs
-/// to another program.
+/// [`StoreError::IsStore`] if the file is an ordinary store; [`StoreError::NotAStore`] if it
+/// belongs to another program.
 pub(crate) fn check_cache(db: &Connection) -> Result<CacheFile> {
     let (found, owner) = header(db)?;
     match owner {
@@ -107,8 +107,8 @@ pub(crate) fn check_cache(db: &Connection) -> Result<CacheFile> {
     }
 }
 
-/// Makes the tables of a cache in an empty file. `life` tells the contents of the file from those
-/// that it had before.
+/// Makes the tables of a cache in an empty file. The number `life` distinguishes the new contents
+/// of the file from its earlier contents.
 pub(crate) fn create_cache(connection: &mut Connection, life: i64) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in STEPS.iter().chain(&[CACHE]) {

@@ -246,15 +246,15 @@ impl TrimStep<'_> {
              floor_at = max(floor_at, ?4) WHERE number = ?1 AND floor <= ?2",
             (number, last, self.eviction, floor.at.as_millis()),
         )?;
-        // The order of rows without events follows their floors.
+        // Among the rows of topics without events, `emptied` gives the order of their floors.
         let sql = "UPDATE topics SET emptied = floor - 1 WHERE number = ? AND emptied IS NOT NULL";
         self.db.run(sql, [number])?;
         Ok(())
     }
 
-    /// Raises the floors of all names that are not known.
+    /// Raises the floors of all names that are not in `known`.
     fn lose_others(&mut self, known: &HashSet<Address>, floor: Floor) -> Result<()> {
-        // A known name needs a row, because names without a row get the new floor.
+        // Each name in `known` needs a row, because all names without a row get the new floor.
         for address in known {
             self.row_of(address)?;
         }

@@ -21,7 +21,8 @@ use crate::secret::{KeyId, Secret};
 /// The accepted difference between the clocks of an issuer and of this server.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The default of the longest life of a token. Revocations are remembered for at least this time.
+/// The default of [`TokenRules::lifetime_max`], the age at which a token ends. The server remembers
+/// revocations for at least this time.
 pub const TOKEN_LIFETIME_MAX_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The maximum number of keys that are tried for one token. Each try costs a verification.

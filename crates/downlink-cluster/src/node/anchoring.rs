@@ -1,8 +1,8 @@
 //! Finds a position at which a node can begin.
 //!
 //! An entry contains the position that its writer has seen, and the mark of that position. A node
-//! that has read this position can begin there: it knows the mark and the engine's time. The first
-//! time, the entry must also contain a snapshot, because the node needs the hub's key.
+//! that has read this position can begin there: it knows the mark and the engine's time. If the
+//! node does not know the hub's key yet, the entry must also contain a snapshot, which has the key.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ use crate::{
     window::window::Anchor,
 };
 
-/// The search for an anchor.
+/// The search for an anchor, which is a position at which the node can begin.
 #[derive(Clone, Debug)]
 pub(crate) struct Anchoring {
     first: Position,
@@ -48,8 +48,8 @@ impl Anchoring {
         Some((self.next().previous(), mark))
     }
 
-    /// Reads the next entry. Returns the anchor that it offers. `known` is the state of the hub, if
-    /// the node knows it. Keeps the times of at most `positions_max` positions.
+    /// Reads the next entry. Returns the anchor that the entry offers, if any. `known` is the state
+    /// of the hub, if the node knows it. Keeps the times of at most `positions_max` positions.
     pub(crate) fn read(
         &mut self,
         raw: &RawEntry,
@@ -73,7 +73,8 @@ impl Anchoring {
         Some((snapshot.or_else(|| known.cloned())?, anchor))
     }
 
-    /// The position that an entry has seen, if its time is known, or the origin.
+    /// An anchor at the position that an entry has seen. `None` if the search has not read the time
+    /// of this position. An anchor at the origin needs no time.
     fn anchor(&self, entry: &Entry, position: Position) -> Option<Anchor> {
         let Entry { seen, seen_mark, .. } = *entry;
         if seen == Position::ORIGIN && self.first == Position::FIRST && seen_mark == Mark::ORIGIN {

@@ -1,9 +1,10 @@
 //! Compares the history of a node with that of the engine, and finds the last common position.
 //!
 //! The comparison begins at the end of the node's history and goes back, because most losses are
-//! short. It goes back to a given position even if the newest entries are equal: if a tail waited
-//! above the end of the journal when the journal lost its end, the node has the newest entries, and
-//! not the ones before.
+//! short. It goes back to a given position even if the newest entries are equal. Suppose that the
+//! journal loses entries while the node's tail waits for the next position. Other entries take the
+//! lost positions, but the tail delivers only the entries after them. So the newest entries of the
+//! node and of the journal are equal, although earlier entries differ.
 
 use std::{ops::Range, time::Duration};
 
@@ -19,8 +20,9 @@ use crate::{
 
 /// The number of entries that are read together, so that an answer stays small.
 const RANGE: u64 = 64;
-/// The time for which the journal has to stay shorter than the history of the node before the node
-/// believes that entries are lost. A replica of the engine may be behind for some seconds.
+/// If the journal stays shorter than the history of the node for this long, the node believes that
+/// entries are lost. With a shorter time, the node could take a replica of the engine that is some
+/// seconds behind for a loss.
 pub(crate) const SHORT_FOR: Duration = Duration::from_secs(10);
 /// The time between two reads while the journal is too short.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -108,8 +110,8 @@ impl Comparison {
         }
     }
 
-    /// An entry after `common` differs. If there is no common entry, the range from `start` has
-    /// none.
+    /// The outcome if an entry after `common` differs. If `common` is `None`, no entry from `start`
+    /// to the end of the range is equal, so the comparison goes back further.
     fn differs(
         &mut self,
         now: Timestamp,
@@ -136,7 +138,8 @@ impl Comparison {
         Outcome::ReadAt(now)
     }
 
-    /// All entries of the journal are equal, but it has fewer.
+    /// The outcome if all entries of the journal are equal, but the journal has fewer entries than
+    /// the history.
     fn short(&mut self, now: Timestamp, common: Position) -> Outcome {
         let since = *self.short_since.get_or_insert(now);
         if now >= since.after(SHORT_FOR) {

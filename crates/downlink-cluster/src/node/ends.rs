@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The time for which a tail may be behind the end of the journal without delivering anything new.
-/// Then it is opened again.
+/// After this time, the node opens the tail again.
 const STALLED_FOR: Duration = Duration::from_secs(4);
 
 /// The answers about the bounds of the journal.
@@ -19,7 +19,7 @@ const STALLED_FOR: Duration = Duration::from_secs(4);
 pub(crate) struct Ends {
     /// The newest answer, and when its question was asked.
     newest: Option<(Timestamp, Bounds)>,
-    /// When the question was asked that has no answer yet.
+    /// When the open question was asked. `None` if no question is open.
     asked: Option<Timestamp>,
     /// Since when the journal is shorter than the history, and its lowest end since then.
     short: Option<(Timestamp, Position)>,
@@ -37,18 +37,18 @@ impl Ends {
         Some(Request::Bounds)
     }
 
-    /// The open question may never be answered.
+    /// Forgets the open question, because a journal that is opened again may never answer it.
     pub(crate) fn handle_reopened(&mut self) {
         self.asked = None;
     }
 
-    /// The question has failed.
+    /// Forgets the question, because it has failed.
     pub(crate) fn handle_error(&mut self) {
         self.asked = None;
     }
 
-    /// An answer. `last` is the last position of the history. Returns the position from which the
-    /// history may differ from the journal.
+    /// Takes an answer. `last` is the last position of the history. If there is a sign that the
+    /// history differs from the journal, returns the position from which it may differ.
     pub(crate) fn handle_bounds(
         &mut self,
         now: Timestamp,
@@ -72,7 +72,7 @@ impl Ends {
         self.short.map(|(since, _)| since)
     }
 
-    /// The history was cut: it is no longer longer than the journal.
+    /// The history was cut, so the journal is not shorter than the history any more.
     pub(crate) fn handle_cut(&mut self) {
         self.short = None;
     }

@@ -13,7 +13,7 @@ use crate::{
     rules::{Mutant, Rules},
 };
 
-/// What all nodes of a hub know from the snapshots in the journal.
+/// The state of the hub that all nodes learn from the snapshots in the journal.
 #[derive(Clone, Debug)]
 pub(crate) struct HubState {
     pub(crate) key: HubKey,
@@ -38,8 +38,8 @@ impl HubState {
 
 /// The state that a node keeps across restarts, apart from its log.
 ///
-/// A cache keeps it together with the events of the log. If a power cut takes the newest events of
-/// the cache, [`cut_to`](Self::cut_to) takes the same positions from this state.
+/// A cache keeps it together with the events of the log. If the cache loses its newest events in a
+/// power cut, [`cut_to`](Self::cut_to) removes the same positions from this state.
 #[derive(Clone, Debug)]
 pub struct History {
     pub(crate) hub: HubState,
@@ -104,8 +104,9 @@ impl History {
         }
     }
 
-    /// An id from the time before the cluster. Its epoch ends where the next one begins, and the
-    /// last one ends at the base.
+    /// Where the reader of an id from the time before the cluster continues. Each epoch of that
+    /// time ends where the next one begins. The last of them ends at the first offset of the
+    /// cluster.
     fn resume_old(&self, id: &Cursor) -> Found {
         let epochs = &self.hub.epochs;
         let ends = epochs.iter().skip(1).map(|(_, first)| *first);
@@ -119,8 +120,8 @@ impl History {
         }
     }
 
-    /// The answer for a reader whose id is not of this history. With a fork below the id, the
-    /// reader continues there.
+    /// The answer for a reader whose id does not belong to this history. If there is a fork before
+    /// `position`, the reader continues at the lowest such fork.
     pub(crate) fn lost(&self, position: Position, without_fork: GapReason) -> Found {
         match self.hub.forks.lowest_before(position) {
             Some(fork) => self.lost_after(fork),
@@ -150,7 +151,7 @@ impl History {
         self.hub.forks.lost_id(id)
     }
 
-    /// The kept events of an entry.
+    /// The events of the groups that are applied. `kept` says for each group whether it is applied.
     pub(crate) fn events(
         &self,
         entry: &Entry,

@@ -1,10 +1,10 @@
 //! The node: a state machine between publishers, a journal and a log.
 //!
-//! The caller passes in what has happened (`handle_*`, [`Node::publish`]) together with the time,
-//! and then takes all requests for the journal ([`Node::poll_request`]) and all answers for
-//! publishers ([`Node::poll_answer`]). It calls [`Node::handle_timeout`] at the time that
-//! [`Node::timeout`] returns. The times are milliseconds of a clock that never goes back; only the
-//! differences matter.
+//! The caller passes in the answers of the journal (`handle_*`) and the publishes
+//! ([`Node::publish`]), each together with the time. It then takes all requests for the journal
+//! ([`Node::poll_request`]) and all answers for publishers ([`Node::poll_answer`]). It calls
+//! [`Node::handle_timeout`] at the time that [`Node::timeout`] returns. The times are milliseconds
+//! of a clock that never goes back; only the differences matter.
 //!
 //! A node opens the journal, finds a position at which it can begin, and follows the journal from
 //! there. If its history differs from the journal, the journal is right: the node compares both,
@@ -44,8 +44,9 @@ use crate::{
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// The maximum time for which a reader waits for an answer about an id that is ahead of the node.
 pub const READER_WAITS_MAX: Duration = Duration::from_secs(10);
-/// The number of positions by which a node may be behind and still takes publishes: half of the
-/// positions after which its entries would be void.
+/// The maximum number of positions by which a node that takes publishes may be behind the journal.
+/// It is half of [`Rules::positions_max`](crate::Rules::positions_max). A node that is behind by
+/// more than `positions_max` would append only entries that are void.
 pub const BEHIND_MAX: u64 = 8_192;
 /// A node of a cluster.
 ///
@@ -61,9 +62,10 @@ pub struct Node<L> {
     opened: Option<Opened>,
     publishing: Publishing,
     requests: VecDeque<Request>,
-    /// The end of the journal when the node opened it. Before, the node serves no readers.
+    /// The end that the journal had when the node opened it, or when the node last found a loss.
+    /// The node serves no readers until it has reached this position.
     goal: Position,
-    /// Whether the node has reached the goal since it was started.
+    /// Whether the node has reached the goal.
     is_caught_up: bool,
     heartbeat_at: Timestamp,
     /// When the tail has last delivered a snapshot.
@@ -236,9 +238,9 @@ impl<L: FedLog> Node<L> {
         self.resume_ahead(now, unknown, since)
     }
 
-    /// The answer for an id that the node does not know yet. Another node may be faster. So the
-    /// answer is final only when this node has read everything that the journal had after the
-    /// reader asked.
+    /// The answer for an id that the node does not know yet. The id may come from a node that is
+    /// ahead of this one. So after the reader has asked, this node asks the journal for its end. It
+    /// answers that the id is `unknown` only when it has read everything up to this end.
     fn resume_ahead(&mut self, now: Timestamp, unknown: Found, since: Timestamp) -> Resume {
         let last = self.history.as_ref().map_or(Position::ORIGIN, |history| history.chain.last());
         let end = self.ends.last_since(since);
@@ -259,7 +261,7 @@ impl<L: FedLog> Node<L> {
         self.history.as_ref()?.id(offset, &self.settings.rules)
     }
 
-    /// The node's random writer.
+    /// The answer to [`Request::Writer`].
     pub fn handle_writer(&mut self, writer: WriterId) {
         self.publishing.set_writer(writer);
         self.pack();
@@ -288,7 +290,7 @@ impl<L: FedLog> Node<L> {
         }
     }
 
-    /// Reads the entries again that the window needs.
+    /// Reads again the entries that the window needs.
     fn rebuild(&mut self) {
         let Some(history) = &self.history else { return };
         let anchor = history.chain.window_anchor(&self.settings.rules);
@@ -319,8 +321,8 @@ impl<L: FedLog> Node<L> {
         self.pack();
     }
 
-    /// Opens the tail again. It begins at the last applied entry, to find out whether this entry is
-    /// still there.
+    /// Opens the tail again. The new tail begins at the last applied entry, to find out whether
+    /// this entry is still there.
     fn reopen_tail(&mut self) {
         let from = match &self.phase {
             Phase::Anchoring(anchoring) => anchoring.next(),
@@ -478,7 +480,7 @@ impl<L: FedLog> Node<L> {
         let is_other = self.publishing.writer() != Some(entry.name.writer);
         match verdict.groups {
             // The node has begun at a wrong mark, or the other writer is wrong. The node begins
-            // again, until all entries agree for a while.
+            // again, until all entries have agreed with its marks for a while.
             Err(Void::OtherHistory) if !is_shown => self.look_for_anchor(now, position),
             Err(Void::OtherHistory | Void::SeenAhead) if is_other && is_shown => {
                 self.compare(now, Suspicion::OtherWriter);
@@ -673,8 +675,8 @@ impl<L: FedLog> Node<L> {
     }
 
     /// Proposes a point at which all nodes can begin. It is needed if no node knows the mark of any
-    /// position after a hole. The mark depends only on the newest entry, so nodes that have read the
-    /// same entries make the same proposal.
+    /// position after a hole. The mark depends only on the newest entry, so nodes that have read
+    /// the same entries make the same proposal.
     fn propose_anchor(&mut self, now: Timestamp) {
         let Phase::Anchoring(anchoring) = &mut self.phase else { return };
         let Some(history) = &self.history else { return };

@@ -1,8 +1,9 @@
 //! The outbox: publishes that wait for an entry, and entries on their way.
 //!
 //! An entry is on its way until the node's own tail delivers it, or until it can no longer be
-//! applied. Only then are its events planned again. So an event without a key is applied at most
-//! once, even if the engine delivers a copy of the entry late.
+//! applied. If its events were not applied, they are planned again, but only then. (To plan events
+//! is to ask the log which of them are new.) So an event without a key is applied at most once,
+//! even if the engine delivers a copy of the entry late.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,8 +17,8 @@ use crate::{
     wire::{ENTRY_ADDRESSES_MAX, REPLACES_MAX, group_bytes},
 };
 
-/// The maximum number of entries on their way. With more, an engine that answers slowly would hold
-/// the newest events behind the oldest.
+/// The maximum number of entries on their way. With more entries, the newest events would wait for
+/// too many older ones if the engine answers slowly.
 pub(crate) const IN_FLIGHT_MAX: usize = 8;
 /// The time between two attempts to append an entry.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(500);
@@ -25,7 +26,8 @@ pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(500);
 const SENT_MAX: usize = 256;
 /// The maximum number of bytes of an entry without its groups: head, version and counts.
 const HEAD_BYTES_MAX: usize = 128;
-/// The maximum number of publishes in the outbox. The sum with the entry size bounds its memory.
+/// The maximum number of publishes in the outbox. Together with the maximum size of an entry, it
+/// bounds the memory of the outbox.
 pub(crate) const QUEUE_MAX: usize = 65_536;
 
 /// A publish without an answer.
@@ -41,7 +43,7 @@ pub(crate) struct Waiting {
     pub(crate) planned_at: Position,
     /// The entries in which the events were appended before.
     pub(crate) attempts: Vec<Attempt>,
-    /// Whether the publisher has its answer, although the events are on their way.
+    /// Whether the publisher already has its answer, although the events are still on their way.
     pub(crate) is_answered: bool,
     bytes: usize,
 }
@@ -83,7 +85,7 @@ impl Waiting {
         self.records.iter().map(|record| record.to.len()).sum()
     }
 
-    /// The events that are new.
+    /// The group with those events that are new.
     pub(crate) fn group(&self) -> Group {
         let new = self.records.iter().zip(&self.repeats).filter(|(_, repeat)| repeat.is_none());
         let records = new.map(|(record, _)| record.clone()).collect();
@@ -127,7 +129,7 @@ impl Room {
         }
     }
 
-    /// Takes the room of a publish, if there is enough.
+    /// Takes the room for a publish. Returns false if there is not enough room.
     fn take(&mut self, waiting: &Waiting) -> bool {
         let rest = (
             self.bytes.checked_sub(waiting.bytes),
@@ -151,7 +153,7 @@ pub(crate) struct InFlight {
     pub(crate) retry_at: Option<Timestamp>,
 }
 
-/// An own entry, with events or without.
+/// An entry that this node has sent to the engine, with events or without.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     name: EntryName,
@@ -160,7 +162,7 @@ struct Sent {
     acknowledged: Option<Position>,
 }
 
-/// An entry that the tail has delivered, from the view of its writer.
+/// The origin of an entry that the tail has delivered.
 #[derive(Debug)]
 pub(crate) enum Origin {
     /// Another writer, or a copy of an entry that was delivered before.
@@ -196,8 +198,8 @@ impl Outbox {
         }
     }
 
-    /// Adds a publish to the queue. The queue is in the order of the publishes, also for those that
-    /// return to it.
+    /// Adds a publish to the queue. The queue has the order in which the events were published. A
+    /// publish that returns to the queue gets its old place.
     pub(crate) fn push(&mut self, waiting: Waiting) {
         let at = self.queue.partition_point(|other| other.id < waiting.id);
         self.queue.insert(at, waiting);
@@ -212,8 +214,9 @@ impl Outbox {
         while let Some(waiting) = self.queue.pop_front() {
             let is_held = waiting.stream.is_some_and(|stream| held.contains(&stream));
             if !is_held && room.take(&waiting) {
-                // A copy of an earlier entry may cause these events to be dropped, and then the
-                // later events of the stream would be applied first.
+                // These events were in an earlier entry, so a late copy of it may cause them to be
+                // dropped. Later events of the stream must not be in the same entry, because they
+                // would then be applied first.
                 held.extend(waiting.stream.filter(|_| !waiting.attempts.is_empty()));
                 batch.push(waiting);
             } else {
@@ -239,8 +242,8 @@ impl Outbox {
         found.map_or(Origin::Other, |at| Origin::Own(self.in_flight.remove(at)))
     }
 
-    /// Takes the publishes that a copy of an earlier entry has applied, with their offsets. If such a
-    /// publish is on its way again, its new entry will be dropped.
+    /// Takes the publishes that a late copy of an earlier entry has applied, with their offsets. If
+    /// such a publish is on its way again, its events in the new entry will be dropped.
     pub(crate) fn take_applied(
         &mut self,
         name: EntryName,
@@ -268,7 +271,7 @@ impl Outbox {
         applied
     }
 
-    /// Takes another writer, which is still to be given. Entries on their way keep their names.
+    /// Drops the writer. The node gets another one later. Entries on their way keep their names.
     pub(crate) fn rename(&mut self) {
         self.writer = None;
         self.next_counter = 0;
@@ -284,8 +287,9 @@ impl Outbox {
         }
     }
 
-    /// The lowest position up to `last` at which an own entry was acknowledged and the tail has
-    /// delivered another entry. Each such entry is reported once, and is appended again.
+    /// Finds the displaced entries of this node: the engine acknowledged such an entry at a
+    /// position up to `last`, but the tail has delivered another entry at this position. Returns
+    /// the lowest such position. Each displaced entry is reported once, and is appended again.
     pub(crate) fn take_displaced(&mut self, now: Timestamp, last: Position) -> Option<Position> {
         let mut lowest: Option<Position> = None;
         for sent in self.sent.iter_mut().filter(|sent| !sent.is_delivered) {
@@ -333,7 +337,8 @@ impl Outbox {
         given_up
     }
 
-    /// The next time at which something is due. Entries are repeated only while the journal is open.
+    /// The next time at which something is due. Entries are repeated only while the journal is
+    /// open.
     pub(crate) fn timeout(&self, is_open: bool) -> Option<Timestamp> {
         let queued = self.queue.iter().map(|waiting| waiting.deadline);
         let sent = self.in_flight.iter().flat_map(|entry| &entry.publishes);

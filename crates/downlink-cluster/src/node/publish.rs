@@ -19,8 +19,9 @@ pub struct PublishId(pub u64);
 pub struct Publish {
     /// The events. All of them are applied, or none.
     pub records: Vec<Record>,
-    /// The streamed request body that the events belong to, if any. Two publishes of one stream are
-    /// never in two entries on their way, so they keep their order.
+    /// The streamed request body that the events belong to, if any. While an entry with events of a
+    /// stream is on its way, no other entry with events of this stream is. So the events of a
+    /// stream keep their order.
     pub stream: Option<u64>,
 }
 
@@ -38,7 +39,7 @@ pub enum Answer {
     /// The publish does not fit into an entry.
     TooLarge,
     /// The node takes no publishes now, or the engine did not answer. The events will not be
-    /// applied. If `appended`, this holds only if the engine loses no entries.
+    /// applied. If `appended` is true, this is certain only if the engine loses no entries.
     Unavailable {
         /// Whether the events were in an entry that this node has sent to the engine.
         appended: bool,

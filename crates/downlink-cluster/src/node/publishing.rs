@@ -37,12 +37,12 @@ pub(crate) struct Publishing {
     outbox: Outbox,
     answers: VecDeque<(PublishId, Answer)>,
     next_publish: u64,
-    /// Whether the last append failed. Then no further entries are packed.
+    /// Whether the last append failed. While this is true, no further entries are packed.
     is_engine_away: bool,
 }
 
 impl Publishing {
-    /// Takes a publish. Without a planner, the node takes no publishes.
+    /// Takes a publish. If `planner` is `None`, the node takes no publishes now.
     pub(crate) fn publish<L: FedLog>(
         &mut self,
         now: Timestamp,
@@ -108,8 +108,9 @@ impl Publishing {
         publishes.into_iter().for_each(|waiting| self.plan(waiting, planner));
     }
 
-    /// Finds out what became of an own entry. Returns true if the node needs another writer,
-    /// because another process has the same one.
+    /// Reads a delivered entry. If it contains events of this node's publishers, answers these
+    /// publishers or plans the events again. Returns true if the node needs another writer, because
+    /// another process has the same one.
     pub(crate) fn handle_delivered<L: FedLog>(
         &mut self,
         (entry, digest, position): (&Entry, Digest, Position),
@@ -166,7 +167,7 @@ impl Publishing {
         }
     }
 
-    /// Plans the events again whose entries can no longer be applied.
+    /// Plans again the events whose entries can no longer be applied.
     fn plan_expired<L: FedLog>(&mut self, planner: &mut Planner<'_, L>) {
         let (chain, lifetime) = (&planner.history.chain, planner.rules.lifetime_ms());
         let dead = self.outbox.take_dead(|sent| {
@@ -175,7 +176,7 @@ impl Publishing {
         self.plan_all(dead, planner);
     }
 
-    /// Plans the events again that were planned with a part of the history that is lost.
+    /// Plans again the events that were planned with a part of the history that is lost.
     pub(crate) fn handle_cut<L: FedLog>(&mut self, fork: Position, planner: &mut Planner<'_, L>) {
         // The entries have the mark of a lost position, so they are void.
         let dead = self.outbox.take_dead(|sent| sent.seen > fork);
@@ -205,7 +206,7 @@ impl Publishing {
         }
     }
 
-    /// Appends the entries again whose attempts have failed.
+    /// Appends again the entries whose last append has failed.
     pub(crate) fn retries(&mut self, now: Timestamp) -> Vec<Request> {
         let due = |sent: &&mut InFlight| sent.retry_at.is_some_and(|at| at <= now);
         let mut requests = Vec::new();
@@ -216,14 +217,15 @@ impl Publishing {
         requests
     }
 
-    /// The answers to the appends of these entries may never come.
+    /// Schedules another append of each entry on its way. The journal was opened again, so the
+    /// answers to the earlier appends may never come.
     pub(crate) fn handle_reopened(&mut self, now: Timestamp) {
         let retry_at = Some(now.after(RETRY_EVERY));
         self.outbox.in_flight.iter_mut().for_each(|sent| sent.retry_at = retry_at);
     }
 
-    /// The answer to an append. Returns the position at which the entry should be, but the tail has
-    /// delivered another one. `last` is the last position that the tail has delivered.
+    /// The answer to an append. `last` is the last position that the tail has delivered. If the
+    /// tail has delivered another entry at the acknowledged position, returns this position.
     pub(crate) fn handle_appended(
         &mut self,
         now: Timestamp,
@@ -277,7 +279,8 @@ impl Publishing {
         requests
     }
 
-    /// Plans again what was planned so long ago that its entry would hardly arrive in time.
+    /// Plans again the publishes that were planned so long ago that their entries would hardly
+    /// arrive in time.
     fn plan_old_again<L: FedLog>(&mut self, planner: &mut Planner<'_, L>) {
         let Rules { positions_max, .. } = *planner.rules;
         let (chain, lifetime) = (&planner.history.chain, planner.rules.lifetime_ms());

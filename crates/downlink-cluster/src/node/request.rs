@@ -31,9 +31,9 @@ pub enum Request {
     },
     /// Ask for the bounds of the journal; [`handle_bounds`](crate::Node::handle_bounds).
     Bounds,
-    /// Choose a random writer; [`handle_writer`](crate::Node::handle_writer). The random number must
-    /// come from the operating system: if it came from the memory of the process, a clone of the
-    /// process would choose the same one.
+    /// Choose a random writer; [`handle_writer`](crate::Node::handle_writer). The random number
+    /// must come from the operating system: if it came from the memory of the process, a clone of
+    /// the process would choose the same one.
     Writer,
 }
 

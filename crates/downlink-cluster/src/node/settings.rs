@@ -6,8 +6,8 @@ use downlink_log::KEY_WINDOW;
 
 use crate::{entry::HubId, rules::Rules};
 
-/// The default time after which a node without any snapshot in its tail appends one. The engine has
-/// to keep entries for longer.
+/// The default of [`NodeSettings::snapshot_every`]. The engine has to keep entries for longer than
+/// this time.
 pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// The settings of a node.
@@ -17,10 +17,11 @@ pub struct NodeSettings {
     pub hub: HubId,
     /// The rules that all nodes share.
     pub rules: Rules,
-    /// The engine time that a node has to show before it takes publishes, unless it knows
-    /// everything: the time for which the log keeps idempotency keys and finished topics.
+    /// The time for which the log keeps idempotency keys and finished topics. A node takes
+    /// publishes only if the events that it shows cover at least this much engine time, or if it
+    /// has the whole history.
     pub mature_after: Duration,
-    /// The time after which a node without any snapshot in its tail appends one.
+    /// If the tail has delivered no snapshot for this long, the node appends one.
     pub snapshot_every: Duration,
     /// A hash of the retention rules, for the heartbeats.
     pub retention: u64,

@@ -1,4 +1,5 @@
-//! Signs that the history of a node differs from the journal, and how often a node follows them.
+//! Signs that the history of a node differs from the journal, and how often a sign may start a
+//! comparison.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    /// The lowest position to compare after a sign; `None` if the last comparison was just before.
+    /// The lowest position to compare after a sign; `None` if it is too early for another
+    /// comparison.
     pub(crate) fn begin(
         &mut self,
         now: Timestamp,

@@ -57,7 +57,8 @@ impl Claims<'_> {
     }
 }
 
-/// The claims of a group.
+/// The claims of a group. They are compared with those of the entries between: the entries after
+/// the position at which the events were planned, and before the entry of the group.
 #[derive(Debug, Default)]
 pub(crate) struct GroupClaims {
     /// Replaced names, keys and ids. The group makes these claims, and is dropped if an entry

@@ -44,8 +44,8 @@ pub struct Window {
     key: HubKey,
     /// The position of the first of `slots`.
     first: Position,
-    /// One for each of the last positions. The first one is before the first entry that the window
-    /// has seen. Invariant: it is never empty, and has at most `positions_max + 1` slots.
+    /// One slot for each of the last positions. Invariant: it is never empty, and has at most
+    /// `positions_max + 1` slots.
     slots: VecDeque<Slot>,
     claims: ClaimTable,
     /// The engine's time of the last position; `None` at the origin.
@@ -103,7 +103,7 @@ pub enum Void {
     /// The writer has seen a position that the journal has not reached yet.
     #[error("the writer has seen a later position of another history")]
     SeenAhead,
-    /// The writer has seen a position before the window.
+    /// The position that the writer has seen is before the window.
     #[error("the writer planned the entry too many positions ago")]
     TooOld,
     /// There are too many claims between the entry and the position that it has seen.
@@ -112,7 +112,7 @@ pub enum Void {
     /// The writer's mark is not the mark of the position that it has seen.
     #[error("the writer has seen another history")]
     OtherHistory,
-    /// An entry between has the same name.
+    /// An entry between the position that the writer has seen and this entry has the same name.
     #[error("the entry is a copy of an earlier one")]
     Repeated,
     /// Too much engine time has passed.
@@ -209,8 +209,8 @@ impl Window {
         Ok(kept.collect())
     }
 
-    /// Adds the claims of an entry, also of a void one: whether it is void depends on entries that
-    /// another node may not have seen.
+    /// Adds the claims of an entry, even if the entry is void: whether it is void depends on
+    /// entries that another node may not have read.
     fn add(&mut self, claims: &EntryClaims, groups: &Result<Vec<bool>, Void>) {
         if self.rules.has(Mutant::CompareOutcomes) {
             let kept = groups.as_deref().unwrap_or_default();

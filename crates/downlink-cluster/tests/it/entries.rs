@@ -33,7 +33,7 @@ pub(crate) fn group(records: Vec<Record>) -> Group {
     Group { replaces: Vec::new(), records }
 }
 
-/// An entry of the writer that has seen the origin.
+/// An entry whose events were planned at the origin.
 pub(crate) fn entry(counter: u64, groups: Vec<Group>) -> Entry {
     let (seen, seen_mark) = (Position::ORIGIN, Mark::ORIGIN);
     Entry { hub: HUB, name: name(counter), seen, seen_mark, groups, controls: Vec::new() }

@@ -42,7 +42,7 @@ impl Test {
         groups
     }
 
-    /// An entry that has seen a position of this window.
+    /// Changes `entry` as if its events were planned at a position of this window.
     fn seen(&self, position: usize, entry: Entry) -> Entry {
         let seen = Position::new(position as u64);
         Entry { seen, seen_mark: self.marks[position], ..entry }
@@ -57,7 +57,8 @@ fn finish(topic: &str) -> Record {
     Record { finish: true, ..record(topic) }
 }
 
-/// Pushes two entries that have both seen the origin.
+/// Pushes two entries whose events were planned at the origin. Returns the verdict about the second
+/// entry.
 fn second(first: Vec<Group>, second: Vec<Group>) -> Vec<bool> {
     let mut test = test();
     test.push(&entry(1, first)).unwrap();
@@ -97,22 +98,23 @@ fn a_group_is_dropped_as_a_whole_and_other_groups_are_applied() {
 }
 
 #[test]
-fn earlier_groups_of_the_same_entry_count_as_earlier() {
+fn a_group_is_dropped_because_of_an_earlier_group_of_the_same_entry() {
     let groups = [one(keyed("k")), one(keyed("k"))].concat();
     assert_eq!(second(Vec::new(), groups), [true, false]);
 }
 
 #[test]
-fn an_entry_that_has_seen_the_earlier_one_is_not_affected() {
+fn an_entry_that_has_seen_an_earlier_entry_is_not_compared_with_it() {
     let mut test = test();
     test.push(&entry(1, one(keyed("k")))).unwrap();
     let later = test.seen(1, entry(2, one(keyed("k"))));
     assert_eq!(test.push(&later), Ok(vec![true]));
 }
 
-/// A node that begins in the middle cannot know whether an entry was void, so void entries count.
+/// A node that begins in the middle cannot know whether an entry was void. So an event is also
+/// compared with the events of void entries.
 #[test]
-fn the_events_of_void_entries_count_as_earlier() {
+fn an_event_is_dropped_because_of_an_event_of_a_void_entry() {
     let mut test = test();
     let wrong = Entry { seen_mark: Mark::new(1), ..entry(1, one(keyed("k"))) };
     assert_eq!(test.push(&wrong), Err(Void::OtherHistory));
@@ -202,7 +204,7 @@ fn a_clock_that_is_an_hour_ahead_expires_nothing() {
 }
 
 #[test]
-fn too_many_positions_between_make_an_entry_void() {
+fn an_entry_that_was_planned_too_many_positions_ago_is_void() {
     let mut rules = Rules::default();
     rules.positions_max = 4;
     for (between, expected) in [(3, Ok(vec![true])), (4, Ok(vec![true])), (5, Err(Void::TooOld))] {
@@ -216,7 +218,7 @@ fn too_many_positions_between_make_an_entry_void() {
 
 /// Each entry claims its name, and one key.
 #[test]
-fn too_many_claims_between_make_an_entry_void() {
+fn too_many_claims_since_an_entry_was_planned_make_it_void() {
     let mut rules = Rules::default();
     rules.claims_max = 6;
     for (between, expected) in

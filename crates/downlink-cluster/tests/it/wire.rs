@@ -1,4 +1,4 @@
-//! The bytes of entries: what is encoded is decoded again, and hostile bytes are refused.
+//! The bytes of entries: decoding returns the entry that was encoded, and refuses hostile bytes.
 
 use downlink_cluster::{
     Base, Control, DecodeError, ENTRY_EVENTS_MAX, EncodeError, Entry, Fork, Group, Heartbeat,
@@ -128,7 +128,7 @@ fn a_fork_lists_as_many_ids_as_the_limit_and_not_more() {
     assert_eq!(Entry::decode(&of(FORK_IDS_MAX + 1)), Err(error));
 }
 
-/// The smallest parts take the most memory for their bytes.
+/// The smallest parts of an entry take the most memory for each encoded byte.
 #[test]
 fn a_decoded_entry_stays_below_its_memory_limit() {
     let tiny = Record {

@@ -1,7 +1,7 @@
 //! A journal in virtual time, with the faults of real engines.
 //!
-//! The state is shared by the handles of all nodes. Only [`Engine::advance`] lets time pass, and
-//! all chances come from one seeded generator, so a run can be repeated exactly.
+//! The handles of all nodes share the state. Only [`Engine::advance`] lets time pass, and all
+//! random numbers come from one generator with a seed, so a run can be repeated exactly.
 
 use std::{
     collections::BTreeMap,
@@ -70,9 +70,9 @@ pub(crate) struct Engine {
     deliveries: Vec<Delivery>,
     acknowledged: BTreeMap<u64, u64>,
     calls: u64,
-    /// The newest call of each node that was answered.
+    /// The newest answered call of each node.
     newest_answered: [u64; 4],
-    /// Milliseconds that the engine's clock is ahead.
+    /// The number of milliseconds by which the engine's clock is ahead.
     pub(crate) skew: i64,
     /// Until when each node cannot reach the engine.
     pub(crate) cut_off_until: [u64; 4],
@@ -152,7 +152,7 @@ impl Engine {
         self.id = JournalId(self.id.0 + 1);
     }
 
-    /// Loses entries inside.
+    /// Loses entries in the middle of the journal.
     pub(crate) fn make_hole(&mut self, range: Range<u64>) {
         range.for_each(|position| {
             self.entries.remove(&position);
@@ -361,8 +361,8 @@ impl Journal for SimulatedJournal {
     }
 }
 
-/// Like a consumer of a broker: if the journal is rolled back, it waits above the end, and never
-/// says so.
+/// This tail behaves like a consumer of a broker: if the journal is rolled back, the tail waits for
+/// a position after the new end, and reports no error.
 pub(crate) struct SimulatedTail {
     engine: Arc<Mutex<Engine>>,
     node: usize,

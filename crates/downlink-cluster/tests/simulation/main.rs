@@ -73,41 +73,41 @@ fn find(mutant: Mutant) -> (u64, Violation) {
 }
 
 #[test]
-fn random_marks_are_found() {
+fn the_simulation_finds_random_marks() {
     find(Mutant::RandomMarks);
 }
 
 #[test]
-fn epoch_names_in_ids_are_found() {
+fn the_simulation_finds_epoch_names_in_ids() {
     find(Mutant::EpochNames);
 }
 
 #[test]
-fn seen_at_packing_is_found() {
+fn the_simulation_finds_entries_with_the_position_of_their_packing() {
     let (_, violation) = find(Mutant::SeenAtPacking);
     assert!(matches!(violation, Violation::AppliedTwice { .. }), "{violation:?}");
 }
 
 #[test]
-fn comparing_outcomes_is_found() {
+fn the_simulation_finds_decisions_that_compare_outcomes() {
     let (_, violation) = find(Mutant::CompareOutcomes);
     assert!(matches!(violation, Violation::NodesDisagree { .. }), "{violation:?}");
 }
 
 #[test]
-fn young_publishers_are_found() {
+fn the_simulation_finds_nodes_that_take_publishes_too_early() {
     let (_, violation) = find(Mutant::YoungPublishers);
     assert!(matches!(violation, Violation::AppliedTwice { .. }), "{violation:?}");
 }
 
 #[test]
-fn lost_for_an_id_ahead_of_the_tail_is_found() {
+fn the_simulation_finds_a_false_loss_for_an_id_ahead_of_the_node() {
     let (_, violation) = find(Mutant::AheadIsLost);
     assert!(matches!(violation, Violation::FalseGap { .. }), "{violation:?}");
 }
 
 #[test]
-fn the_creation_time_as_epoch_is_found() {
+fn the_simulation_finds_the_creation_time_as_epoch() {
     let (_, violation) = find(Mutant::CreationTimeAsEpoch);
     let is_silent = matches!(violation, Violation::SilentLoss { .. } | Violation::IdTwice { .. });
     assert!(is_silent, "{violation:?}");

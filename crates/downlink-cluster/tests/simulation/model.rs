@@ -16,7 +16,8 @@ pub(crate) struct ModelLog {
     finished: HashSet<Topic>,
     /// Rises when the readers of the log end.
     pub(crate) life: u64,
-    /// The positions that were applied since the last look, with the offsets of their events.
+    /// The positions that were applied since the check last took this list, with the offsets of
+    /// their events.
     pub(crate) applied: Vec<AppliedEvents>,
 }
 

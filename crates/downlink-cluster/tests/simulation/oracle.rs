@@ -1,5 +1,6 @@
-//! One naive log: it decides about each entry by looking at all entries between, one by one. It has
-//! no window, no claims and no tables.
+//! A naive log, with which the nodes are compared. It decides about an entry by looking at all
+//! entries between the position at which the entry was planned and the entry itself, one by one. It
+//! has no window, no claims and no tables.
 
 use std::collections::BTreeMap;
 

@@ -11,15 +11,15 @@ pub(crate) enum Kind {
     Network,
     /// Nodes crash, caches lose their end, clocks are wrong, processes are cloned.
     Nodes,
-    /// The engine loses its end once.
+    /// The engine loses its newest entries once.
     Rollback,
-    /// The engine loses its end twice within a short time.
+    /// The engine loses its newest entries twice within a short time.
     TwoRollbacks,
-    /// The engine loses its end while all nodes are down.
+    /// The engine loses its newest entries while all nodes are down.
     RollbackAllDown,
-    /// The engine loses entries inside.
+    /// The engine loses entries in the middle of the journal.
     Hole,
-    /// The engine gets another identity: empty, restored, or with the same entries.
+    /// The journal gets another identity. It is then empty, was restored, or has the same entries.
     Identity,
     /// The engine is slow, its oldest entries are removed, and a node begins in the middle.
     Middle,
@@ -90,8 +90,8 @@ impl Plan {
             plan.add_small(&mut rng);
         }
         if plan.may_lose() && kind != Kind::Hole {
-            // All nodes may have kept what the engine has lost. A node that begins shows them that
-            // their histories are not that of the journal.
+            // All nodes may have kept entries that the engine has lost. The entries of a node that
+            // begins anew show them that their histories differ from the journal.
             plan.faults.push((QUIET_FROM + 1_000, Fault::LoseCache { node: rng.usize(0..3) }));
         }
         plan.faults.sort_by_key(|(at, _)| *at);

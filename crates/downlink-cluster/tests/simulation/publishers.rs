@@ -1,5 +1,5 @@
-//! Publishers: they publish at random nodes, repeat what had no clear answer, and check the answers
-//! at the end.
+//! Publishers: they publish at random nodes, repeat the publishes that got no clear answer, and
+//! check the answers at the end.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,8 @@ use crate::{
     world::{NODES, World},
 };
 
-/// How long a publisher repeats a publish. Shorter than the time after which a node is mature.
+/// How long a publisher repeats a publish. It is shorter than `mature_after`, the time for which a
+/// log keeps idempotency keys.
 const REPEATS_FOR: u64 = 15_000;
 
 /// The fate of one attempt.
@@ -49,7 +50,7 @@ impl Publishers {
         Self { rng, published: Vec::new(), open: HashMap::new(), next_serial: 1 }
     }
 
-    /// Publishes, and repeats what is due.
+    /// Publishes, and repeats the publishes that are due.
     pub(crate) fn step(&mut self, world: &mut World) {
         let is_slow = world.plan.kind == Kind::Middle;
         if self.rng.u8(0..100) < if is_slow { 24 } else { 14 } {
@@ -139,13 +140,13 @@ impl Publishers {
         }
     }
 
-    /// Whether the process can be cloned. A clone has the same events on their way. Only events with
-    /// a key or an id are recognised if both processes append them again.
+    /// Whether the process can be cloned. A clone has the same events on their way. Only events
+    /// with a key or an id are recognised if both processes append them again.
     pub(crate) fn can_clone(&self, node: usize) -> bool {
         self.open_at(node).all(|at| self.published[at].is_repeatable)
     }
 
-    /// A process was cloned: the clone may apply what the process refuses.
+    /// A process was cloned: the clone may apply events that the process refuses.
     pub(crate) fn handle_cloned(&mut self, node: usize) {
         let open: Vec<usize> = self.open_at(node).collect();
         open.into_iter().for_each(|at| self.published[at].is_cloned = true);
@@ -232,7 +233,8 @@ impl Published {
                         return Err(Violation::AcknowledgedButMissing { serial });
                     }
                 }
-                // A loss of the engine can bring an entry back that was believed dead.
+                // After a loss of the engine, an entry that could no longer be applied may be
+                // applied after all.
                 Attempt::Answered(Answer::Unavailable { appended: true }, _)
                 | Attempt::Answered(Answer::Refused(_), false) => {
                     may_be_applied |= plan.may_lose();

@@ -24,7 +24,7 @@ pub(crate) enum Violation {
     Stuck { node: usize },
     /// An event is in the log more than once.
     AppliedTwice { serial: u64 },
-    /// An acknowledged event is not in the log, or is elsewhere.
+    /// An acknowledged event is not in the log, or has another offset.
     AcknowledgedButMissing { serial: u64 },
     /// An event was refused for good, and is in the log.
     RefusedButApplied { serial: u64 },
@@ -55,7 +55,7 @@ pub(crate) struct FinalHistory {
 }
 
 impl Check {
-    /// Compares what a node has just applied with the decisions of the other nodes.
+    /// Compares the events that a node has just applied with the decisions of the other nodes.
     pub(crate) fn note_applied(&mut self, node: &mut Node<ModelLog>) -> Result<(), Violation> {
         let applied = std::mem::take(&mut node.log_mut().applied);
         let Some(history) = node.history() else { return Ok(()) };
@@ -108,9 +108,10 @@ impl Check {
                 union.insert(offset, event);
             }
         }
-        // If no node has read the entries before a hole, the nodes agree on a mark after it, and a
-        // naive log cannot know this mark. A mistaken rule has to show between nodes, since it
-        // would differ from the naive log as well.
+        // If no node has read the entries of a hole, the nodes agree on a mark after it, and a
+        // naive log cannot know this mark. The mutant `CompareOutcomes` would also differ from
+        // the naive log. A run with it must fail only if two nodes disagree. So in both cases, the
+        // nodes are not compared with the log.
         let has_hole = plan.has(|fault| matches!(fault, Fault::Hole | Fault::Purge { .. }));
         let begins_anew = has_hole && nodes.iter().any(|node| !agrees(node, &naive));
         if begins_anew || plan.rules.mutant == Some(Mutant::CompareOutcomes) {

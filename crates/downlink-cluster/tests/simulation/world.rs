@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// The faults in which the engine loses entries.
+    /// Injects a fault in which the engine loses entries.
     fn lose(&mut self, fault: Fault) {
         match fault {
             Fault::Rollback { .. } if self.journal.engine().last == 0 => {}
@@ -266,7 +266,7 @@ impl World {
                 }
                 self.nodes[CLONE] = None;
                 self.journal.engine().roll_back(entries);
-                // Perhaps no node remembers the lost entries.
+                // In half of the runs, no node remembers the lost entries.
                 if self.rng.bool() {
                     self.down.values_mut().for_each(|down| {
                         down.log.forget_from(Offset::FIRST);
@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// A power cut takes the newest entries of a cache.
+    /// Removes the newest entries of a node's cache, as a power cut does.
     fn lose_cache_end(&mut self, node: usize) {
         let lost = self.rng.u64(1..30);
         let Some(Down { log, history: Some(history), .. }) = self.down.get_mut(&node) else {

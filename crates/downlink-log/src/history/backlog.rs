@@ -1,10 +1,10 @@
-//! The backlog: the newest events of all topics, for the feeds of the log. A feed passes every event
-//! on to another log.
+//! The backlog: the newest events of all topics, for the feeds of the log. A feed passes every
+//! event on to another log.
 //!
-//! A ring evicts its events by the rules of its topic, so a busy topic may lose an event before a
-//! feed has read it. The backlog keeps each event until it is full. So a feed that keeps up misses
-//! nothing, whatever the rings evict. A feed that is further behind than the backlog reads the index
-//! and the rings, or the store.
+//! The events of a topic are in its ring. A ring evicts events by the rules of its topic, so a busy
+//! topic may lose an event before a feed has read it. The backlog evicts an event only when the
+//! backlog is full. So a feed that keeps up misses nothing, whatever the rings evict. A feed that
+//! is further behind than the backlog reads the index and the rings, or the store.
 //!
 //! While no feed is open, the backlog is empty, and an append only reads one number.
 
@@ -20,8 +20,8 @@ use crate::types::payload::ENTRY_COST_BYTES;
 use crate::types::{Payload, Timestamp};
 
 /// The maximum number of events in the backlog. A feed that is further behind reads from the rings
-/// or the store, which costs more for each event. At 100,000 events a second, this is more than half
-/// a second of events.
+/// or the store, which costs more for each event. At 100,000 events a second, this is more than
+/// half a second of events.
 const BACKLOG_EVENTS_MAX: usize = 65_536;
 
 /// The maximum number of bytes in the backlog. The rings usually hold the same payloads, so the
@@ -41,9 +41,9 @@ pub(crate) struct Published<P> {
 
 #[derive(Debug)]
 pub(crate) struct Backlog<P> {
-    /// The number of open feeds. It changes only under the sequence lock. A thread that has held this
-    /// lock since a feed was opened sees the feed, so Relaxed is enough. Loom does not know this
-    /// atomic, because each of its steps would multiply the number of interleavings.
+    /// The number of open feeds. It changes only under the sequence lock. A thread that has held
+    /// this lock since a feed was opened sees the feed, so Relaxed is enough. Loom does not know
+    /// this atomic, because each of its steps would multiply the number of interleavings.
     feeds: AtomicUsize,
     /// While this lock is held, no other lock is taken.
     recorded: Mutex<Recorded<P>>,
@@ -62,7 +62,7 @@ struct Recorded<P> {
     wakers: Vec<Waker>,
 }
 
-/// What a feed finds in the backlog.
+/// The result of a feed's read from the backlog.
 #[derive(Debug)]
 pub(crate) enum Backlogged<P> {
     /// The events from the feed's position on. The list is empty if there is no new event.
@@ -125,8 +125,8 @@ impl<P: Payload> Backlog<P> {
         self.wake();
     }
 
-    /// Ends all open feeds at once, because what they said first is no longer true. Their followers
-    /// connect again. The caller holds no lock.
+    /// Ends all open feeds at once, because the epochs that they announced when they began are no
+    /// longer right. Their followers connect again. The caller holds no lock.
     pub(crate) fn end_open(&self) {
         self.recorded.lock().generation += 1;
         self.wake();
@@ -149,9 +149,9 @@ impl<P: Payload> Backlog<P> {
         dropped
     }
 
-    /// Begins again at `next`, because events below it are missing. The feeds then read the rings or
-    /// the store, and get the floors of the topics. The caller holds the sequence lock. Returns the
-    /// events that are no longer needed. The caller drops them after it has released the lock.
+    /// Begins again at `next`, because events below it are missing. The feeds then read the rings
+    /// or the store, and get the floors of the topics. The caller holds the sequence lock. Returns
+    /// the events that are no longer needed. The caller drops them after it has released the lock.
     #[must_use = "the events must be dropped while no lock is held"]
     pub(crate) fn begin_again(&self, next: u64) -> VecDeque<Published<P>> {
         let mut recorded = self.recorded.lock();
@@ -169,8 +169,8 @@ impl<P: Payload> Backlog<P> {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The events from `next` on and below `tail`: at most `events_max`, and at least one even if it
-    /// has more than `bytes_max` bytes.
+    /// The events from `next` on and below `tail`: at most `events_max`, and at least one even if
+    /// it has more than `bytes_max` bytes.
     pub(crate) fn read(
         &self,
         generation: u64,

@@ -86,8 +86,8 @@ impl<P: Payload> History<P> {
         while let Some(last) = topics.last() {
             let last = last.address.clone();
             for topic in &topics {
-                // A topic that cannot be reserved was collected. Its name was then put into the
-                // table, or has been used again for a topic that follows the table.
+                // A topic that cannot be reserved was collected. Its name is then in the table of
+                // names, or belongs to a newer topic, which got its floor from this table.
                 if !known.contains(&topic.address)
                     && let Some(topic) = self.reserve_existing(&topic.address)
                 {

@@ -1,12 +1,12 @@
-//! The events of a replica that could not be decoded. Memory does not have them, so readers get a gap
-//! for them. With this list, the gap says why.
+//! The events of a replica that could not be decoded. Memory does not have them, so readers get a
+//! gap for them. With this list, the gap says why.
 
 use std::collections::BTreeSet;
 
 use crate::sync::Mutex;
 
-/// The maximum number of offsets of unreadable events that a replica keeps. A reader that is further
-/// behind gets its gap with another reason.
+/// The maximum number of offsets of unreadable events that a replica keeps. A reader that is
+/// further behind gets its gap with another reason.
 const UNREADABLE_MAX: usize = 1_024;
 
 /// The newest offsets whose events could not be decoded, at most [`UNREADABLE_MAX`].

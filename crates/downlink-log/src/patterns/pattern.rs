@@ -107,7 +107,7 @@ impl<P> Pattern<P> {
         self.rows.lock().evictions.note(number, offset);
     }
 
-    /// Notes that events of a matching topic were lost that may never have been noted here.
+    /// Notes a loss in a matching topic. The lost events may never have been noted in this pattern.
     pub(crate) fn note_loss(&self, number: EvictionNumber, offset: u64) {
         let mut rows = self.rows.lock();
         rows.evictions.note(number, offset);

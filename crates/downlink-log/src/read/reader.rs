@@ -72,9 +72,10 @@ pub struct Reader<P: Payload> {
     before: Option<Box<Before<P>>>,
 }
 
-/// Where a reader of a replica wants to begin, until it is known that the replica can tell. `None`
-/// in a log that is not a replica. It is a part of the task in `before`, because a field of the
-/// reader would cost every idle reader eight bytes.
+/// The start that a reader of a replica asked for. The reader keeps it while the replica may know
+/// too little to find the offset of this start. `None` in a log that is not a replica. This value
+/// is a part of the task in `before`, because a field of the reader would cost every idle reader
+/// eight bytes.
 type Unconfirmed = Option<Box<Start>>;
 
 /// A task that a reader must do before it reads memory.
@@ -211,8 +212,8 @@ impl<P: Payload> Reader<P> {
             Some(Before::Beginning(slot, unconfirmed)) => {
                 let Some(beginning) = slot.lock().take() else { return Ok(false) };
                 let unconfirmed = unconfirmed.take();
-                // A reader of a replica that has no beginning stays without one, so that its client
-                // gets no id.
+                // If the search of a replica's reader has failed, the task stays in `before`. The
+                // reader then has not begun, so its client gets no id.
                 if beginning.is_ok() || self.core.confirmations.is_none() {
                     self.before = None;
                 }
@@ -225,7 +226,7 @@ impl<P: Payload> Reader<P> {
                     return Ok(false);
                 }
                 // The replica now knows at least as much as the upstream knew after this reader was
-                // opened. So what this search finds is final.
+                // opened. So the result of this search is final.
                 let wanted = std::mem::replace(wanted, Box::new(Start::Live));
                 self.before = None;
                 self.find_beginning(&wanted, None);
@@ -249,8 +250,8 @@ impl<P: Payload> Reader<P> {
         )
     }
 
-    /// Makes the caller poll again. The task in `before` has changed, so what it waits for may
-    /// already be there. Returns `false`.
+    /// Makes the caller poll again. The task in `before` has changed, and the result that the new
+    /// task waits for may already be there. Returns `false`.
     fn look_again(&self) -> bool {
         self.wake_itself();
         false
@@ -265,9 +266,9 @@ impl<P: Payload> Reader<P> {
     /// the caller should poll again. A reader that begins at the end of the log is usually ready at
     /// once.
     ///
-    /// A reader of a [replica](crate::Log::replica) may be told to end before it has begun. This is
-    /// then ready, and [`has_begun`](Self::has_begun) is false. The client must not get the cursor as
-    /// an id. It should connect again with the id that it has.
+    /// A reader of a [replica](crate::Log::replica) may be told to end before it has begun. This
+    /// call is then ready, and [`has_begun`](Self::has_begun) is false. The client must not get the
+    /// cursor as an id. It should connect again with the id that it has.
     ///
     /// # Errors
     ///

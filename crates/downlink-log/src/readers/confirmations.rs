@@ -5,8 +5,8 @@
 //! below this end. Then the answer to the reader is final. One question serves all readers that
 //! were waiting when it was asked.
 //!
-//! The upstream may be away. Then the readers are told to end, and their clients connect again with
-//! the same id.
+//! The upstream may be away. Then the replica ends the readers, and their clients connect again
+//! with the same id.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,8 +23,8 @@ use crate::types::{Cursor, EndReason, Timestamp};
 /// seconds, a proxy or client may give up, and another node may answer sooner.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 
-/// The maximum number of ends that the replica has been told and has not reached. If there are
-/// more, the newest one is replaced. A replica that keeps up has one.
+/// The maximum number of stored ends of the upstream that the replica has not reached yet. If there
+/// are more, the newest one is replaced. A replica that keeps up has one.
 const ENDS_MAX: usize = 8;
 
 /// The questions of a replica to its upstream, and the readers that wait for the answers.
@@ -64,7 +64,7 @@ struct WaitingReader {
     question: u64,
 }
 
-/// What the follower of a replica must do.
+/// A task for the follower of a replica.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FollowerTask {
@@ -117,8 +117,8 @@ impl Confirmations {
     }
 
     /// Begins again, because the replica starts with another history. Answers to earlier questions
-    /// no longer count. The caller may hold the lock of the life, and must release it before it
-    /// uses the result.
+    /// no longer count. The caller may hold the lock of the replica's `Life`, and must release it
+    /// before it uses the result.
     pub(crate) fn restart(&self) -> Restarted {
         let mut state = self.state.lock();
         state.is_complete = false;
@@ -126,7 +126,7 @@ impl Confirmations {
         // A reader of the discarded history may wait for a question that was not asked yet. So the
         // number of this question is not used for the new history.
         (state.taken, state.answered, state.stale) = (state.wanted, state.wanted, state.wanted);
-        // These readers belong to the history that was discarded, so they are told to end.
+        // These readers belong to the discarded history, so they end without an answer.
         let _left = std::mem::take(&mut state.waiting);
         Restarted { follower: state.want(), _left }
     }
@@ -176,7 +176,8 @@ impl Confirmations {
         follower.into_iter().for_each(Waker::wake);
     }
 
-    /// Tells the readers to end whose question could not be asked.
+    /// Ends the readers whose question could not be asked. `question` is the newest of these
+    /// questions.
     pub(crate) fn fail(&self, question: u64) {
         let (follower, unanswered) = {
             let mut state = self.state.lock();
@@ -192,11 +193,11 @@ impl Confirmations {
     }
 
     /// Confirms the questions whose ends the replica has reached. The caller may hold the lock of
-    /// the life, and must release it before it wakes the readers.
+    /// the replica's `Life`, and must release it before it wakes the readers.
     pub(crate) fn reach(&self, is_reached: impl Fn(Cursor) -> bool) -> Reached {
         let mut state = self.state.lock();
-        // An end may have become unreachable, because the upstream has lost its newest events. A later
-        // end that is reached confirms the earlier questions too.
+        // An end may have become unreachable, because the upstream has lost its newest events. A
+        // later end that is reached confirms the earlier questions too.
         let Some(at) = state.ends.iter().rposition(|(_, end)| is_reached(*end)) else {
             return Reached(Vec::new());
         };
@@ -207,8 +208,8 @@ impl Confirmations {
         Reached(state.take_waiting(|waiting| waiting.question <= confirmed))
     }
 
-    /// Tells the readers to end that have waited for [`CONFIRM_WITHIN`]. Returns the time until
-    /// this must be called again; `None` if no reader waits.
+    /// Ends the readers that have waited for [`CONFIRM_WITHIN`]. Returns the time until the next
+    /// call is due; `None` if no reader waits.
     pub(crate) fn expire(&self, now: Timestamp) -> Option<Duration> {
         let (over, left) = {
             let mut state = self.state.lock();
@@ -244,7 +245,7 @@ impl Questions {
         self.follower.take_if(|_| may_ask)
     }
 
-    /// Removes some of the waiting readers.
+    /// Removes and returns the waiting readers for which `which` is true.
     fn take_waiting(&mut self, which: impl Fn(&WaitingReader) -> bool) -> Vec<WaitingReader> {
         let taken = self.waiting.extract_if(.., |_, waiting| which(waiting));
         taken.map(|(_, waiting)| waiting).collect()

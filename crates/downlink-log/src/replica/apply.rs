@@ -1,9 +1,10 @@
 //! Puts a part of a feed into the memory of a replica.
 //!
-//! The sequence lock is held from the first floor until the tail has moved. A floor may be above
-//! the old tail. A reader with a new pattern waits for the lock before it begins, so it begins at
-//! the new tail, and finds the floor in its history like the floor of any eviction. Other readers
-//! find the floor in the rings or in their patterns.
+//! A floor is the offset below which a topic may have lost events. The sequence lock is held from
+//! the first floor until the tail has moved. A floor may be above the old tail. A reader with a new
+//! pattern waits for the lock before it begins, so it begins at the new tail. It then finds the
+//! floor in the history, like the floor of any eviction. Other readers find the floor in the rings
+//! or in their patterns.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -25,7 +26,8 @@ enum Content<P> {
     Unreadable,
 }
 
-/// An event whose topics are reserved.
+/// An event and its topics. The topics are reserved, so they stay in memory until the event is
+/// pushed.
 struct Prepared<'a, P: Payload> {
     event: &'a mut StoredEvent,
     payload: Option<P>,
@@ -41,8 +43,8 @@ struct Applying<'a, P: Payload> {
     has_losses: bool,
 }
 
-/// Applies the losses and events of a chunk that ends at `next`, makes the events visible, and wakes the readers. The
-/// caller must hold no lock.
+/// Applies the losses and events of a chunk that ends at `next`, makes the events visible, and
+/// wakes the readers. The caller must hold no lock.
 pub(crate) fn apply<P: Payload>(
     core: &Core<P>,
     decoder: &PayloadDecoder<P>,
@@ -192,8 +194,8 @@ impl<P: Payload> Applying<'_, P> {
                 return;
             }
         }
-        // The upstream knows which topics are finished. So an event reopens a topic that the replica
-        // still keeps as finished.
+        // The upstream knows which topics are finished. So an event reopens a topic that the
+        // replica still keeps as finished.
         if !event.finish {
             let finished = topics.iter().filter(|topic| topic.finished().is_some());
             finished.for_each(|topic| history.reopen(topic));

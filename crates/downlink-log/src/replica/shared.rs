@@ -71,8 +71,9 @@ impl<P: Payload> ReplicaShared<P> {
         Arc::clone(&self.life.read().core)
     }
 
-    /// Replaces the life. `make` makes the new core from the old one, and must be quick. The readers
-    /// of the old life end. When this returns, nothing reads its cache any more.
+    /// Replaces the life. `make` makes the new core from the old one, and must be quick. The
+    /// readers of the old life end. When this returns, nothing reads the cache of the old life any
+    /// more.
     pub(crate) fn replace(
         &self,
         replays: Option<Arc<StoreReplays<P>>>,

@@ -6,9 +6,10 @@
 //! opened. Such a log also knows the older epochs that the store has kept.
 //!
 //! The list of a replica grows, because the upstream begins new epochs. If the upstream is a
-//! cluster, its ids have marks instead of epochs from an offset on, which is the base. A mark
-//! stands for [`POSITION_OFFSETS`] offsets, and depends on the whole history before it. A reader
-//! continues after an id only if this log has the same mark there.
+//! cluster, only the ids of the first offsets have epochs. From a certain offset on, the base, ids
+//! have marks instead. From the base on, each [`POSITION_OFFSETS`] offsets form a position. A
+//! position has one mark, which depends on the whole history before it. A reader continues after an
+//! id only if this log has the same mark there.
 
 use std::collections::VecDeque;
 
@@ -17,12 +18,12 @@ use crate::store::{Mark, Marks};
 use crate::sync::RwLock;
 use crate::types::{Cursor, Epoch, GapReason, Offset};
 
-/// The number of offsets that share one mark.
+/// The number of offsets in a position. They share one mark.
 pub const POSITION_OFFSETS: u64 = 4_096;
 
-/// The maximum number of marks that a log keeps. They take 8 MiB. A cluster that fills ten positions
-/// a second keeps the marks of a day, which is as long as topics keep their events by default. With
-/// half as many, clients that were away overnight would get a gap.
+/// The maximum number of marks that a log keeps. They take 8 MiB. A cluster that fills ten
+/// positions a second keeps the marks of a day, which is as long as topics keep their events by
+/// default. With half as many, clients that were away overnight would get a gap.
 pub const MARKS_MAX: usize = 1 << 20;
 
 /// The epochs of a log, oldest first. Each epoch ends where the next one begins. The last epoch is
@@ -47,7 +48,7 @@ pub(crate) struct IdTable {
     marks: VecDeque<Mark>,
 }
 
-/// What a log knows about the mark of a position.
+/// The mark of a position, as far as a log knows it.
 #[derive(Debug, Eq, PartialEq)]
 enum KnownMark {
     Known(Mark),
@@ -235,7 +236,7 @@ mod tests {
     }
 
     /// Three epochs: the first has offsets 1 to 4, the second has none, and the third begins at 5.
-    /// A log of its own and a replica give the same answers.
+    /// A log that assigns its own offsets and a replica give the same answers.
     fn both() -> [Epochs; 2] {
         [Epochs::new(epochs(), epoch(3)), Epochs::growing(epochs(), epoch(9))]
     }

@@ -36,9 +36,10 @@ impl PublisherIds {
         self.ids.lock().insert(id, publisher_id);
     }
 
-    /// Like [`insert`](Self::insert), but an event that is kept under the same id keeps it. A
-    /// replica may keep an event that its upstream has evicted, and whose id the upstream has used
-    /// again. A reader that continues after this id gets more events rather than fewer.
+    /// Like [`insert`](Self::insert), but if a kept event has the same id, the id stays with this
+    /// event. A replica may keep an event that its upstream has evicted. The upstream may then use
+    /// the id of the event again. A reader of the replica that continues after this id continues
+    /// after the older event, so it gets more events rather than fewer.
     pub(crate) fn insert_if_free(&self, id: Box<str>, publisher_id: PublisherId) {
         self.ids.lock().entry(id).or_insert(publisher_id);
     }

@@ -5,8 +5,8 @@
 //! which means that it is removed from memory. The table in `collected` then stores the topic's
 //! losses, which say up to which offset its events were evicted.
 //!
-//! The topics that readers name and the topics that have events have separate limits, so readers
-//! never use up the limit that publishers need.
+//! One limit applies to the topics that readers name, and another to the topics that have events.
+//! So readers never use up the limit that publishers need.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -69,7 +69,7 @@ pub(crate) struct TopicSeat<P> {
 /// topic. Most readers name one topic, so three seats are usual.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
 
-/// What one topic has lost, and whether it is finished.
+/// The losses of one topic, and whether it is finished.
 #[derive(Debug)]
 pub(crate) struct TopicState {
     pub(crate) address: Address,
@@ -244,9 +244,10 @@ impl<P: Payload> Topics<P> {
         range.take(count).map(|(_, topic)| Arc::clone(topic)).collect()
     }
 
-    /// Lists at most `count` addresses after the address `after`, in their order: topics and inboxes
-    /// that exist, and those that were collected. The list never has everyone's topic. While topics
-    /// are created and collected, a sequence of these lists still has each address once.
+    /// Lists at most `count` addresses after the address `after`, in their order: topics and
+    /// inboxes that exist, and those that were collected. The list never has everyone's topic.
+    /// Calls that each begin after the last address of the previous list return each address once,
+    /// even if topics are created or collected between the calls.
     pub(crate) fn list_states(&self, after: &Address, count: usize) -> Vec<TopicState> {
         let names = self.names.read();
         let mut existing =

@@ -104,8 +104,9 @@ impl<P: Payload> Topic<P> {
         self.newest.store(offset | finished, Ordering::Release);
     }
 
-    /// Raises the newest offset to at least `offset`, so that readers look into the ring, whose floor
-    /// was raised. The caller must still hold the lock of the ring.
+    /// Raises the newest offset to at least `offset` after the floor of the ring was raised.
+    /// Readers then look into the ring, and find the new floor. The caller must still hold the lock
+    /// of the ring.
     pub(crate) fn raise_newest(&self, offset: u64) {
         let newest = self.newest.load(Ordering::Relaxed);
         if newest & !FINISHED < offset {

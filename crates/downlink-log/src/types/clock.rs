@@ -144,13 +144,13 @@ impl LogClock {
     }
 
     /// Makes the log time of a replica follow the log time of its upstream. `upstream` is the state
-    /// of the upstream's clock a moment ago. Log time never goes back: if it is ahead of the upstream,
-    /// it stands still until the upstream has caught up.
+    /// of the upstream's clock a moment ago. Log time never goes back: if it is ahead of the
+    /// upstream, it stands still until the upstream has caught up.
     ///
     /// If the wall clocks of both machines agree within [`SLACK_MS`], the replica takes over the
-    /// difference between wall clock and log time, so both show the same times. Otherwise one of the
-    /// wall clocks is wrong. Log time still follows the upstream, so that no event is evicted too
-    /// early, and the times that the replica shows follow its own wall clock.
+    /// difference between wall clock and log time, so both show the same times. Otherwise one of
+    /// the wall clocks is wrong. Log time still follows the upstream, so that no event is evicted
+    /// too early, and the times that the replica shows follow its own wall clock.
     pub fn follow(&self, wall: Timestamp, steady: impl FnOnce() -> Duration, upstream: ClockState) {
         let (wall, at) = (wall.as_millis(), upstream.at.as_millis());
         let agrees = less(wall, upstream.delta_ms).abs_diff(at) <= SLACK_MS;
@@ -301,8 +301,8 @@ mod tests {
         assert_eq!(start(kept(T0 - 5 * DAY, DAY as i64)), (T0 - DAY, DAY as i64));
     }
 
-    /// The upstream's wall clock has jumped ahead by a day, so its log time is a day behind its wall
-    /// clock. The replica was started after the jump.
+    /// The upstream's wall clock has jumped ahead by a day, so its log time is a day behind its
+    /// wall clock. The replica was started after the jump.
     #[test]
     fn a_replica_follows_the_log_time_of_its_upstream_and_shows_the_same_times() {
         let clock = clock(None);

@@ -76,7 +76,9 @@ impl GapReason {
         Self::Unreadable,
     ];
 
-    /// Whether a replica may find out that it has no such gap, once it knows as much as its upstream.
+    /// Whether a gap with this reason may be a mistake of a replica that knows less than its
+    /// upstream. Once the replica knows as much as its upstream, it may find that no event is
+    /// missing.
     pub(crate) fn may_be_unconfirmed(self) -> bool {
         matches!(self, Self::UnknownId | Self::NewEpoch | Self::Lost)
     }

@@ -1,12 +1,12 @@
-//! The marks of a cluster. In the ids of a cluster, a mark stands where the epoch stands in the ids
-//! of a single node.
+//! The marks of a cluster. An id of a cluster has a mark in the place of the epoch that an id of a
+//! single node has.
 
 use crate::types::Epoch;
 
 /// The mark of a position in the log of a cluster. A position is a run of
 /// [`POSITION_OFFSETS`](crate::POSITION_OFFSETS) offsets. The mark depends on all earlier
-/// positions, so two logs with the same mark at a position have the same history up to there. In
-/// ids, a mark stands where the epoch stands in the ids of a single node.
+/// positions, so two logs with the same mark at a position have the same history up to there. In an
+/// id of a cluster, the mark takes the place of the epoch.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Mark(u64);
 

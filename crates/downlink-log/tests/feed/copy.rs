@@ -1,4 +1,5 @@
-//! What a follower of a feed has, and the check against everything that was published.
+//! The copy of a log that a follower makes from a feed, and the check of this copy against all
+//! published events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +81,7 @@ impl World {
         published.0.insert(offsets[0], to.to_vec());
     }
 
-    /// Lets time pass, and evicts what is too old.
+    /// Lets time pass, and evicts the events that are too old.
     pub(crate) fn pass(&self, millis: u64) {
         let now = self.now.fetch_add(millis, Ordering::Relaxed) + millis;
         self.log.expire(ms(now));
@@ -95,7 +96,7 @@ impl World {
     }
 
     /// Checks that each published event below the position of the copy is in the copy, or is below
-    /// the floor of its address; and that the copy has no other event.
+    /// the floor of its address. Also checks that the copy has no other event.
     pub(crate) fn check(&self, copy: &Copy) {
         let published = self.published();
         for (&offset, to) in published.range(..copy.next) {
@@ -114,12 +115,13 @@ impl World {
     }
 }
 
-/// What the follower of a feed has.
+/// The events, floors and finish marks that the follower of a feed has received.
 #[derive(Debug)]
 pub(crate) struct Copy {
     pub(crate) next: u64,
     pub(crate) events: BTreeMap<u64, Vec<Address>>,
-    /// The floors of the addresses that have their own. A shared floor raises them too.
+    /// The floors of the addresses that have a floor of their own. The shared floor raises them
+    /// too.
     pub(crate) floors: BTreeMap<Address, u64>,
     /// The shared floor of all other addresses.
     others: u64,
@@ -169,7 +171,7 @@ impl Copy {
         let mut last = self.next.saturating_sub(1);
         for StoredEvent { offset, to, finish, payload, .. } in events {
             let offset = offset.get();
-            assert!(offset > last || last == 0, "{offset} comes after {last}");
+            assert!(offset > last || last == 0, "{offset} must be above {last}");
             last = offset;
             if finish {
                 self.finished.extend(to.iter().cloned().map(|address| (address, offset)));
@@ -182,7 +184,7 @@ impl Copy {
                 }
             }
         }
-        assert!(next.get() >= self.next, "the position does not go back");
+        assert!(next.get() >= self.next, "the position must not go back");
         self.next = next.get();
     }
 }

@@ -83,9 +83,9 @@ fn a_chunk_wakes_a_waiting_reader() {
     });
 }
 
-/// The upstream has evicted the event 2. A reader that opens during the chunk must get the events 1
-/// and 3, and a gap that has the event 2. A floor is raised before the tail moves, so a new pattern
-/// must not miss it.
+/// The upstream has evicted event 2. A reader that opens during the chunk must get the events 1 and
+/// 3, and a gap that has event 2. The replica raises the floor before it moves the tail. A pattern
+/// that is added between these two steps must not miss the floor.
 fn opens_during_a_chunk_with_a_floor(selector: &'static str, start: fn() -> Start) {
     model(2, move || {
         let (log, mut applier) = replica();
@@ -101,24 +101,24 @@ fn opens_during_a_chunk_with_a_floor(selector: &'static str, start: fn() -> Star
         let from = reader.cursor().next.get();
         let mut seen = follow(&mut reader, |seen| seen.offsets.last() == Some(&3));
         let _ = seen.read_by(&mut reader, 0, ALL);
-        // A reader that begins at the event 3 has asked for no older event.
+        // A reader that begins at event 3 has asked for no older event.
         assert!(from == 3 || seen.covers(from.max(1)..4), "{from}: {seen:?}");
         drop((applying.join().expect("no panic"), log));
     });
 }
 
 #[test]
-fn a_reader_after_an_id_that_opens_during_a_chunk_gets_the_gap() {
+fn a_reader_that_resumes_during_a_chunk_gets_the_gap() {
     opens_during_a_chunk_with_a_floor("a", || after(0));
 }
 
 #[test]
-fn a_reader_of_a_pattern_that_opens_during_a_chunk_gets_the_gap() {
+fn a_pattern_reader_that_resumes_during_a_chunk_gets_the_gap() {
     opens_during_a_chunk_with_a_floor("*", || after(0));
 }
 
 #[test]
-fn a_reader_of_history_that_opens_during_a_chunk_gets_the_gap() {
+fn a_pattern_reader_that_asks_for_all_history_during_a_chunk_gets_the_gap() {
     opens_during_a_chunk_with_a_floor("*", || Start::Earliest);
 }
 
@@ -132,8 +132,9 @@ fn a_reader_that_is_ahead_waits_for_the_confirmation() {
             assert_eq!(applier.apply(chunk([event(1, "a"), event(2, "a")], 3)), Applied::Next);
             applier
         });
-        // If the chunk was applied before, the id is known, and no reader waits. So the second
-        // reader waits in any case, and the question is asked.
+        // If the chunk is applied before the first reader opens, the replica knows its id, and this
+        // reader does not wait. The replica never knows the id of the second reader. So the second
+        // reader always waits, and the question is asked.
         let mut reader = open(&log, &["a"], after(1));
         let mut unknown = open(&log, &["a"], after(9));
         begin(&mut reader);
@@ -141,7 +142,7 @@ fn a_reader_that_is_ahead_waits_for_the_confirmation() {
         assert_eq!((seen.offsets, seen.gaps), (vec![2], vec![]));
         asking.join().expect("no panic");
         drop((applying.join().expect("no panic"), log));
-        // The applier is gone, so the reader has begun or was told to end.
+        // The applier is gone, so the reader has begun or must end.
         begin(&mut unknown);
     });
 }

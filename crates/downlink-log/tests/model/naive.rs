@@ -395,7 +395,7 @@ impl Naive {
     }
 
     /// The events and finish marks in a range of offsets, as a feed has them, and the floors of all
-    /// addresses. An address without evictions has no floor, but is listed.
+    /// addresses. An address without evictions is listed with [`Floor::NONE`].
     pub(crate) fn feed(&self, range: Range<u64>) -> (Vec<StoredEvent>, BTreeMap<Address, Floor>) {
         let state = self.state.borrow();
         let stored = |offset: u64, at: u64| StoredEvent {
@@ -438,7 +438,7 @@ impl Naive {
         (feed, floors.collect())
     }
 
-    /// The offsets at or above `from` of all events for a selection that were published.
+    /// The offsets at or above `from` of all published events that match a selection.
     pub(crate) fn published_from(&self, selection: &Selection, from: u64) -> BTreeSet<u64> {
         let state = self.state.borrow();
         let events = state.events.range(from..);

@@ -29,9 +29,9 @@ use crate::{ALL, Load, World, epoch};
 #[derive(Clone, Debug)]
 enum RelayOp {
     Upstream(Op),
-    /// Feeds the events of at most this many offsets. If `unlisted` is not 0, the floors of the
-    /// addresses whose number is a multiple of it are not listed, and the floor of all other
-    /// addresses stands for them.
+    /// Feeds the events of at most this many offsets. If `unlisted` is above 1, the chunk does not
+    /// list the floors of the addresses whose number is a multiple of `unlisted`. The shared floor
+    /// of all addresses that are not listed then covers them.
     Feed {
         offsets: u64,
         unlisted: usize,
@@ -319,7 +319,7 @@ fn a_reader_that_waits_for_the_cache_ends_when_the_replica_begins_again() {
         };
         let ops = [RelayOp::Upstream(append), RelayOp::Connect { client: 5 }, RelayOp::Reopen];
         let again = [RelayOp::Restart, RelayOp::Connect { client: 5 }, RelayOp::Restart];
-        // The other client lets the replica reach the end of the new history.
+        // When the other client connects, the replica reaches the end of the new history.
         let other = RelayOp::Connect { client: 0 };
         let read = RelayOp::Read { client: 5, events_max: 1 };
         ops.iter().chain(&again).chain([&other, &read]).for_each(|op| relay.run(op));

@@ -131,7 +131,7 @@ fn a_floor_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
 }
 
 #[test]
-fn a_floor_of_all_other_addresses_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
+fn a_shared_floor_above_the_end_of_a_chunk_also_applies_to_the_next_chunks() {
     let (log, mut applier) = replica(|_| {});
     let mut part = chunk_with_floors(&[("b", 1), ("c", 1)], [], 5);
     part.floors.push((everyone(), floor(1)));
@@ -151,7 +151,7 @@ fn a_floor_of_all_other_addresses_above_the_end_of_a_chunk_also_applies_to_the_n
 }
 
 #[test]
-fn the_floor_of_all_other_addresses_applies_to_names_with_and_without_topics() {
+fn a_shared_floor_applies_to_names_with_and_without_topics() {
     let (log, mut applier) = replica(|_| {});
     let mut readers: Vec<_> =
         ["a", "b", "c", "*"].map(|name| open(&log, &[name], Start::Live)).into();
@@ -171,7 +171,7 @@ fn the_floor_of_all_other_addresses_applies_to_names_with_and_without_topics() {
 }
 
 #[test]
-fn an_event_that_cannot_be_decoded_is_a_gap_with_this_reason() {
+fn an_event_that_cannot_be_decoded_is_a_gap_with_the_reason_unreadable() {
     for selector in ["a", "*"] {
         let (log, mut applier) = replica(|_| {});
         let mut reader = open(&log, &[selector], Start::Live);
@@ -186,7 +186,7 @@ fn an_event_that_cannot_be_decoded_is_a_gap_with_this_reason() {
 }
 
 #[test]
-fn an_event_of_one_topic_too_many_is_a_gap() {
+fn an_event_of_a_topic_above_the_limit_of_topics_is_a_gap() {
     let (log, mut applier) = replica(|options| options.limits.topics_max = 2);
     let mut readers: Vec<_> = ["c", "*"].map(|name| open(&log, &[name], Start::Live)).into();
     let to_all = |offset| {
@@ -198,7 +198,7 @@ fn an_event_of_one_topic_too_many_is_a_gap() {
         [event(1, &["a"]), event(2, &["b"]), event(3, &["c"]), to_all(4), event(5, &["a"])];
     apply(&mut applier, chunk(events, 6));
     let seen: Vec<_> = readers.iter_mut().map(seen).collect();
-    // The event 4 is in the gap, and is delivered because it was also published to everyone.
+    // Event 4 is in the gap. It is delivered too, because it was also published to everyone.
     assert_eq!((&*seen[0].gaps, &*seen[0].offsets), (&[(0, 4)][..], &[4][..]));
     assert!(seen[1].covers(1..6), "{seen:?}");
     let late = self::seen(&mut open(&log, &["c"], after(1, 1)));
@@ -240,7 +240,7 @@ fn the_replica_evicts_by_its_own_rules() {
 }
 
 #[test]
-fn a_publisher_id_resumes_and_is_released_with_its_event() {
+fn a_reader_can_resume_after_a_publisher_id_until_its_event_is_evicted() {
     let (log, mut applier) = replica(|_| {});
     let with_id = |offset, id: &str| {
         let mut event = event(offset, &["a"]);
@@ -250,7 +250,7 @@ fn a_publisher_id_resumes_and_is_released_with_its_event() {
     apply(&mut applier, chunk([with_id(1, "x"), event(2, &["a"]), with_id(3, "y")], 4));
     let after = |id: &str| open(&log, &["a"], Start::After(id.into()));
     assert_eq!(seen(&mut after("x")).offsets, [2, 3]);
-    // The upstream has used the id again. The older event still has it here.
+    // The upstream has used the id again. In the replica, the older event still has it.
     apply(&mut applier, chunk([with_id(4, "x")], 5));
     assert_eq!(seen(&mut after("x")).offsets, [2, 3, 4]);
     apply(&mut applier, chunk_with_floors(&[("a", 7)], [], 8));
@@ -266,8 +266,8 @@ fn an_event_that_is_applied_twice_appears_once() {
     assert_eq!(seen(&mut open(&log, &["a"], after(1, 0))).offsets, [1, 2, 3]);
 }
 
-/// If the upstream resumed a position that the replica does not have, the events before it would be
-/// missing without a gap.
+/// If the replica accepted a feed that resumes at a position which the replica does not have, the
+/// events before this position would be missing without a gap.
 #[test]
 fn a_feed_that_resumes_at_another_position_is_refused_and_the_replica_begins_again() {
     let (log, mut applier) = replica(|_| {});

@@ -1,5 +1,7 @@
-//! Real threads use one replica. One feeds it, with events that the upstream has evicted and with
-//! restarts of both kinds. One answers its questions. The others open readers, read and reconnect.
+//! Real threads use one replica. One thread feeds it. In this feed, the upstream evicts events,
+//! some of them before the replica gets them. The feed is also begun again at random, either where
+//! it stopped or from the first offset. Another thread answers the questions of the replica. The
+//! other threads open readers, read and reconnect.
 //!
 //! Each client must get every event of its topics once and in order, or a gap that has the event.
 
@@ -132,7 +134,7 @@ fn clients_of_a_busy_replica_get_every_event_or_a_gap() {
             .collect();
         feed(&mut applier, upstream);
         let seen: Vec<Seen> =
-            clients.into_iter().map(|client| client.join().expect("the client is right")).collect();
+            clients.into_iter().map(|client| client.join().expect("no client panics")).collect();
         assert!(seen.iter().all(|seen| !seen.offsets.is_empty()));
         assert!(seen.iter().any(|seen| !seen.gaps.is_empty()), "no event was missing");
         log.close();

@@ -33,7 +33,7 @@ fn every_reader_waits_until_the_replica_has_reached_the_end_of_its_upstream() {
     assert!(!early.iter_mut().chain(&mut late).any(has_begun));
     apply(&mut applier, chunk([event(4, &["a"])], 5));
     assert!(early.iter_mut().all(has_begun));
-    // The second question is for the readers that came after the first one was asked.
+    // The second question is for the readers that came after the first question was asked.
     assert!(!late.iter_mut().any(has_begun));
     confirm(&applier, 1, 5);
     assert!(late.iter_mut().all(has_begun));
@@ -48,7 +48,7 @@ fn every_reader_waits_until_the_replica_has_reached_the_end_of_its_upstream() {
 }
 
 #[test]
-fn an_id_that_is_ahead_resumes_when_its_event_has_arrived() {
+fn a_reader_with_an_id_that_is_ahead_resumes_when_its_event_has_arrived() {
     let ids = [after(1, 4), after(2, 6), Start::After("x".into())];
     for start_after in ids {
         let (log, mut applier) = replica(|_| {});
@@ -76,7 +76,7 @@ fn an_id_that_is_ahead_resumes_when_its_event_has_arrived() {
 }
 
 #[test]
-fn an_id_that_the_upstream_does_not_know_is_a_gap_after_the_upstream_was_asked() {
+fn an_id_that_the_upstream_does_not_know_gives_a_gap_after_the_upstream_was_asked() {
     let cases = [
         (after(1, 99), GapReason::Lost),
         (after(7, 2), GapReason::NewEpoch),
@@ -95,7 +95,7 @@ fn an_id_that_the_upstream_does_not_know_is_a_gap_after_the_upstream_was_asked()
 }
 
 #[test]
-fn a_known_id_does_not_wait() {
+fn a_reader_with_a_known_id_does_not_wait() {
     let (log, mut applier) = replica(|_| {});
     apply(&mut applier, chunk([event(1, &["a"]), event(2, &["a"])], 3));
     for start in [Start::Live, Start::Earliest, Start::Last(1), Start::Since(ms(0)), after(1, 1)] {

@@ -94,7 +94,7 @@ impl Rounds {
         self.go_to(|url| !url.tried && url.rest.is_zero())
     }
 
-    /// The time until one of the servers wants a request.
+    /// The time until the client may send a request to at least one of the servers.
     pub(super) fn rest(&self) -> Duration {
         self.urls.iter().map(|url| url.rest).min().unwrap_or_default()
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_moves_the_client_at_once() {
+    fn after_a_broken_connection_the_client_goes_to_the_next_url_at_once() {
         let mut reconnect = several(2);
         assert_eq!(next(&mut reconnect, LASTING), (1, Duration::ZERO));
         assert_eq!(next(&mut reconnect, LASTING), (0, Duration::ZERO));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn with_one_url_a_broken_connection_is_an_ended_stream() {
+    fn with_one_url_a_broken_connection_counts_as_an_ended_stream() {
         for outcome in [LASTING, SHORT] {
             let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
             next(&mut reconnect, Outcome::EndedEmpty);

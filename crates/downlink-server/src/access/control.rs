@@ -100,8 +100,8 @@ impl Control {
     }
 
     /// Makes the access control that the settings describe. Reads the key files. If the settings
-    /// give no file with a publish key or no file with a ticket key, the server uses its own file
-    /// for it, and makes this file if it does not exist.
+    /// give no file with a publish key, the server uses its own file for this key, and makes the
+    /// file if it does not exist. The same applies to the ticket key.
     ///
     /// # Errors
     ///

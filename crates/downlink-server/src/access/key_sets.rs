@@ -89,8 +89,9 @@ impl KeySets {
     }
 
     /// Fetches whenever a fetch is due, and calls `check_streams` after each fetch that has removed
-    /// a key. Also after a fetch before which there was no key set: until then, nobody knew whether
-    /// the key of an open stream is still accepted. This future never completes.
+    /// a key. It also calls `check_streams` after a fetch that gives the server a key set when it
+    /// had none. Without a key set, the server cannot know whether the key of an open stream is
+    /// still accepted. This future never completes.
     ///
     /// # Cancel safety
     ///

@@ -46,7 +46,8 @@ const FAILURES_PER_ADDRESS: &str = "10/s,burst:100";
 const TICKETS_PER_KEY: &str = "6000/m";
 
 /// Limits against abuse. The limits for each address are on if the server can be reached from other
-/// machines, or if --trusted-proxy is set. The addresses of an IPv6 network of 64 bits count as one.
+/// machines, or if --trusted-proxy is set. The addresses of an IPv6 network of 64 bits count as
+/// one.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct AbuseLimits {
@@ -204,8 +205,9 @@ impl AbuseLimits {
         Ok(())
     }
 
-    /// These limits after a reload: the rates of requests are those of `new`. The limits of
-    /// connections and the proxies stay, because the listeners have them.
+    /// The limits in force after a reload: the rates of requests are those of `new`. The limits of
+    /// connections and the proxies stay as they are in `self`, because the listeners were started
+    /// with them.
     pub(crate) fn reloaded(&self, new: Self) -> Self {
         Self {
             connections_per_address_max: self.connections_per_address_max,
@@ -305,8 +307,8 @@ pub(crate) struct Exceeded {
 
 impl Rates {
     /// The limiters for a server that listens on this address. `old` are the limiters before a
-    /// reload. A limiter whose rate is the same stays, with its counts. Subscriptions that `old` has
-    /// counted still count.
+    /// reload. A limiter whose rate is the same stays, with its counts. Subscriptions that `old`
+    /// has counted still count.
     pub(super) fn replacing(old: Option<&Self>, limits: &AbuseLimits, listen: &Address) -> Self {
         let rates = RequestRates::new(limits, listen);
         let names = |names_max| match old.and_then(|old| old.names_per_address.as_ref()) {
@@ -487,7 +489,7 @@ mod tests {
     const ONE: u32 = 1;
 
     #[test]
-    fn the_default_rates_are_rates() {
+    fn the_default_rates_can_be_parsed() {
         let defaults =
             [CONNECTS_PER_ADDRESS, PUBLISHES_PER_ADDRESS, FAILURES_PER_ADDRESS, TICKETS_PER_KEY];
         for text in defaults {

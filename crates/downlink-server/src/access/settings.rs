@@ -11,8 +11,8 @@ use crate::{address::Address, duration::parse_time, host::parse_host};
 
 use super::{AbuseLimits, AskSettings, origin::parse_origin};
 
-/// Who may use the server. Without one of these settings, only the keys give rights that the server
-/// makes at its first start.
+/// The settings that give rights. Without any of them, only the keys that the server makes at its
+/// first start give rights.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct AccessSettings {
@@ -128,8 +128,8 @@ pub struct AccessSettings {
 }
 
 impl AccessSettings {
-    /// Checks the rules that concern several settings together. `listen` is the address of the public
-    /// listener.
+    /// Checks the rules that concern several settings together. `listen` is the address of the
+    /// public listener.
     ///
     /// # Errors
     ///
@@ -145,8 +145,8 @@ impl AccessSettings {
         }
     }
 
-    /// These settings after a reload, which gives `new` settings. The addresses of the listeners and
-    /// the limits of connections stay.
+    /// The settings in force after a reload that has read the settings `new`. The addresses of the
+    /// listeners and the limits of connections stay as they are in `self`.
     pub(crate) fn reloaded(&self, new: Self) -> Self {
         let (admin_listen, abuse) = (self.admin_listen.clone(), self.abuse.reloaded(new.abuse));
         Self { admin_listen, abuse, ..new }

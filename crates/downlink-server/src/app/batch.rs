@@ -110,8 +110,8 @@ pub(super) async fn publish(
     Ok((status, logged, reply::json(&json!({ "ids": ids }))).into_response())
 }
 
-/// The idempotency key of a batch, which only a relay gives. It repeats a batch if the answer to it
-/// was lost. Each event of the batch then gets a key from this one.
+/// The idempotency key of a batch. Only a relay gives one, because it sends a batch again if the
+/// answer was lost. Each event of the batch gets a key that is made from this one.
 fn relays_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().filter(|_| headers.contains_key(PUBLISHER));
@@ -240,7 +240,8 @@ fn data_of(value: &RawValue) -> Result<String, Refused> {
     Ok(compact(json))
 }
 
-/// Removes the white space between the tokens of a JSON text. Counters keep every digit.
+/// Removes the white space between the tokens of a JSON text. The tokens do not change, so a large
+/// number keeps every digit.
 fn compact(json: &str) -> String {
     let mut compact = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);

@@ -26,8 +26,8 @@ pub(super) const PUBLISHER: &str = "downlink-publisher";
 /// The maximum length of the name space of a publisher.
 const PUBLISHER_BYTES_MAX: usize = 256;
 
-/// The name space of the ids and idempotency keys of a request's publisher. A publisher with a token
-/// has its own. For other publishers, the text is empty. A relay sends the name space of the
+/// The name space of the ids and idempotency keys of a request's publisher. A publisher with a
+/// token has its own. For other publishers, the text is empty. A relay sends the name space of the
 /// publisher whose request it forwards, so that a publisher may repeat a request at another relay.
 pub(super) fn publisher(caller: &Caller, headers: &HeaderMap) -> Result<String, Refused> {
     let Some(forwarded) = headers.get(PUBLISHER) else {

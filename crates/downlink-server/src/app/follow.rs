@@ -1,4 +1,4 @@
-//! `GET /follow` and `GET /follow/end`: what a relay asks the server that it follows.
+//! `GET /follow` and `GET /follow/end`: the requests of a relay to the server that it follows.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) async fn follow(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(FEED_MEDIA_TYPE)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // A proxy such as nginx must not gather the feed before it sends it on.
+        // A proxy such as nginx must pass on the feed as it arrives, and must not collect it first.
         (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     // A feed may be open for weeks. It ends when the relay loses its right.
@@ -51,7 +51,8 @@ pub(super) async fn follow(
     Ok((headers, Body::from_stream(feed)).into_response())
 }
 
-/// Tells the newest id of the log that decides.
+/// Answers with the newest id of the log that assigns the ids. If this server is a relay itself,
+/// this is the log of the server at the end of the chain of upstreams.
 pub(super) async fn end(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,

@@ -1,7 +1,7 @@
 //! A relay forwards publishes to the server that it follows.
 //!
-//! The relay checks the rights and the limits of the publisher. Then it sends the event with its own
-//! key, and never with the credentials of the publisher. It also sends the name space of the
+//! The relay checks the rights and the limits of the publisher. Then it sends the event with its
+//! own key, and never with the credentials of the publisher. It also sends the name space of the
 //! publisher, so that the event ids and idempotency keys of a publisher are the same at each relay.
 //!
 //! If the connection breaks, the relay does not know whether the event was published. It then sends
@@ -119,7 +119,7 @@ impl Forwarded {
     }
 }
 
-/// A key that nobody else uses.
+/// A random key, which no other request has.
 fn random_key() -> String {
     format!("relay-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
@@ -139,7 +139,9 @@ impl Failed {
         match self {
             Self::NotSent(_) => false,
             Self::NoAnswer(_) => true,
-            // A proxy may have lost the answer, and a relay says so itself.
+            // A status other than 503 may come from a proxy that has lost the answer of the
+            // upstream. An upstream that is itself a relay reports a lost answer with the code
+            // `outcome_unknown`.
             Self::Away(answered) => {
                 answered.status != StatusCode::SERVICE_UNAVAILABLE
                     || answered.code().as_deref() == Some("outcome_unknown")
@@ -300,7 +302,8 @@ impl Answered {
     }
 }
 
-/// A refusal that concerns the relay and not the publisher.
+/// Turns a refusal of the relay's own key into a refusal for the publisher. Any other answer stays
+/// as it is.
 fn check_relay(answered: Answered, may_be_published: bool) -> Result<Answered, Refused> {
     match answered.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

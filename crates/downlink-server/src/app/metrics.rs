@@ -29,8 +29,8 @@ use super::{
 pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
     let stats = app.hub.stats_with_lags();
     let scrape = Scrape {
-        // A relay counts what its upstream has published too. Only the upstream shows it, so that
-        // the sum over all servers is right.
+        // The hub of a relay also counts the events that its upstream has published. Only the
+        // upstream shows their number, so that the sum over all servers is right.
         published: if app.forwarder.is_some() { 0 } else { stats.published },
         forwarded: app.forwarder.as_ref().map(|forwarder| forwarder.forwarded()),
         publishes: app.counters.publishes().collect(),

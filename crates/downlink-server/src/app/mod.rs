@@ -70,9 +70,9 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }
 
-/// Makes the hub that these settings describe. It follows `upstream` if there is one. When a stream
-/// ends, the observer of the hub removes
-/// its entry from `requesters` and writes a line of the log.
+/// Makes the hub that these settings describe. The hub follows `upstream` if there is one. When a
+/// stream ends, the observer of the hub removes the stream's entry from `requesters` and writes a
+/// line of the log.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
 //! `downlink backup`: copies the store of a server, also while the server runs.
 //!
 //! The command reads the file of the store, and needs no connection to the server and no key. At
-//! every moment, the file of the backup is either complete or does not exist: the command copies
-//! into another file of the same folder, and renames this file at the end. If the command is killed,
-//! files remain whose names contain `.incomplete`.
+//! every moment, the file of the backup is either complete or does not exist, because the command
+//! copies into another file of the same folder. At the end, it renames this other file. If the
+//! command is killed, files remain whose names contain `.incomplete`.
 
 use std::{
     ffi::OsString,
@@ -78,8 +78,9 @@ fn exists(file: &Path) -> anyhow::Error {
     exit::usage(anyhow!("{} exists: give another name, or --force", file.display()))
 }
 
-/// A file that SQLite has beside a store while a program uses the store, or after a crash. A backup
-/// in the place of the store would not belong to this file.
+/// A file that SQLite keeps beside a store while a program uses the store, or after a crash. It
+/// belongs to this store. If a backup replaced the store, the file would be beside a database to
+/// which it does not belong.
 fn part_of_a_store(file: &Path) -> Option<PathBuf> {
     let mut parts = ["-wal", "-shm", "-journal"].into_iter().map(|end| {
         let mut name = OsString::from(file);
@@ -103,7 +104,8 @@ fn name(incomplete: &Path, file: &Path, force: bool) -> anyhow::Result<()> {
     if force {
         fs::rename(incomplete, file).with_context(failed)?;
     } else {
-        // Another backup may have made the file since the first check. A link never replaces a file.
+        // Another backup may have made the file since the first check. A link never replaces a
+        // file.
         match fs::hard_link(incomplete, file) {
             Ok(()) => fs::remove_file(incomplete).with_context(failed)?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(exists(file)),

@@ -66,7 +66,8 @@ struct Show {
     serve: Serve,
 }
 
-/// Runs the command. `arguments` are the words of the command line, and `command` is the program's.
+/// Runs the command. `arguments` are the words of the command line. `command` describes the command
+/// line of the whole program.
 pub(super) fn run(
     arguments: &[OsString],
     wanted: &Arguments,
@@ -111,8 +112,8 @@ fn report(mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
     Err(exit::configuration(last))
 }
 
-/// The errors of a settings file: one for each setting that cannot be used. Without one, this is
-/// `error`, which is the error of all settings together.
+/// The errors of a settings file: one for each setting that cannot be used. If each setting can be
+/// used alone, the only error is `error`, which is the error of all settings together.
 fn of_file(
     command: &Command,
     words: &[OsString],

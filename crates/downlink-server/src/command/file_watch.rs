@@ -16,8 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The state of each file. `None` for a file that cannot be found.
 type States = Vec<Option<State>>;
 
-/// What changes if a file is written or replaced. The number of the inode is not part of it,
-/// because some network drives give a file another number now and then.
+/// The attributes of a file that change if the file is written or replaced. The number of the inode
+/// is not one of them, because some network drives give a file another number now and then.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct State {
     modified: Option<SystemTime>,

@@ -1,4 +1,4 @@
-//! The lines about limits that are reached and requests that are refused.
+//! The lines of the log about limits that are reached and requests that are refused.
 //!
 //! A client can cause many of these events in a second. So no event writes a line: a task looks at
 //! the counters of the server every second, and writes a line about each counter that has grown.
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// when an attack ends.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// What a counter counts.
+/// The events that a counter counts.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum What {
     /// Connections to a listener, refused because of a limit.
@@ -52,7 +52,7 @@ enum What {
     LeftOut,
 }
 
-/// A counter: what it counts, the reason, and the count.
+/// A counter: the events that it counts, their reason, and the count.
 type Counter = (What, &'static str, u64);
 
 /// Writes the lines until `end` is notified. Then looks once more, and returns.
@@ -133,7 +133,7 @@ fn line(what: What, reason: &str, count: u64) {
     }
 }
 
-/// What the log has said about each counter.
+/// The last line of the log about each counter.
 #[derive(Debug, Default)]
 struct Notices(HashMap<(What, &'static str), Noticed>);
 

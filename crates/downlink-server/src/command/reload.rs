@@ -2,10 +2,10 @@
 //! reads its settings file and its key files again.
 //!
 //! A reload applies the settings in [`RELOADED`]. If another setting has changed, the log names it,
-//! because it needs a restart. If a file cannot be used, nothing changes. A stream ends as after a
-//! revocation if its key was removed, or if its topics were public and no longer are. Other changes
-//! of the rules apply to new requests: an open stream keeps the rights with which it began. New
-//! rules of retention apply to all topics at once, and end no stream. Flags and environment
+//! because it needs a restart. If a file cannot be used, nothing changes. A stream ends, as after a
+//! revocation, if its key was removed, or if its topics were public and no longer are. Other
+//! changes of the rules apply to new requests: an open stream keeps the rights with which it began.
+//! New rules of retention apply to all topics at once, and end no stream. Flags and environment
 //! variables are those of the start, because no signal changes them.
 
 use std::{
@@ -32,8 +32,8 @@ use crate::{
     values::masked,
 };
 
-/// The settings that a reload applies. A reload also reads the files again that they name, except
-/// the file of a key set, which the server reads every few minutes.
+/// The settings that a reload applies. A reload also reads the files that these settings name,
+/// except the file of a key set, which the server reads every few minutes.
 pub(super) const RELOADED: [&str; 29] = [
     "log",
     "retain-events",
@@ -175,8 +175,8 @@ impl Reloader {
         }
     }
 
-    /// The files of the settings in force, and those of the refused settings, if the last reload was
-    /// refused. The reason may be that one of these files does not exist yet.
+    /// The files of the settings in force, and those of the refused settings, if the last reload
+    /// was refused. The reason may be that one of these files does not exist yet.
     fn files(&self, control: &Control) -> Vec<PathBuf> {
         let mut all = files(self.reload.file.as_deref(), &self.access, control.key_files());
         all.extend(self.refused.iter().flat_map(|refused| files(None, refused, None)));

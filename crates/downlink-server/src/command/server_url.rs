@@ -52,8 +52,8 @@ impl ServerUrl {
         }
     }
 
-    /// A GET request for a path of the server. It uses no proxy and follows no redirect, so only the
-    /// server itself can answer.
+    /// A GET request for a path of the server. It uses no proxy and follows no redirect, so only
+    /// the server itself can answer.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<RequestBuilder> {
         let builder = Client::builder();
         let builder = match &self.socket {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_https_address_needs_the_feature() {
+    fn an_https_address_needs_the_feature_https() {
         let parsed = "https://h".parse::<ServerUrl>();
         assert_eq!(parsed.is_ok(), cfg!(feature = "https"), "{parsed:?}");
     }

@@ -95,8 +95,8 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// The addresses of the servers, and the topics. The addresses may be `--url` or among the arguments
-/// for topics.
+/// The addresses of the servers, and the topics. The addresses are the values of `--url`, or are
+/// among the arguments for topics.
 fn urls_and_topics(arguments: &Arguments) -> anyhow::Result<(Vec<ServerUrl>, Vec<&String>)> {
     let (addresses, topics): (Vec<_>, Vec<_>) =
         arguments.topics.iter().partition(|text| ServerUrl::is_meant(text));

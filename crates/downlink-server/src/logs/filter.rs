@@ -45,7 +45,7 @@ fn is_target(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
 }
 
-/// A part of the setting that is no level and no pair.
+/// A part of the setting that is neither a level nor a pair `TARGET=LEVEL`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a log level")]
 pub(crate) struct ParseLogError(String);

@@ -1,11 +1,11 @@
 //! The log on stderr.
 //!
-//! A line never blocks a request: a thread of its own writes the lines ([`queue`]).
+//! A line never blocks a request, because a separate thread writes the lines ([`queue`]).
 //!
 //! Lines about requests and streams have the target [`ACCESS`](filter::ACCESS), so the setting
 //! `--log` can turn off only these lines. Text from clients is cleaned before it gets into a line
-//! ([`text`]). Of the query of a request, a line contains only the topics and clients. No line
-//! contains a cookie or a header with a credential.
+//! ([`text`]). A line contains only the topics and clients of a request's query. No line contains a
+//! cookie or a header with a credential.
 
 mod filter;
 mod queue;
@@ -111,15 +111,16 @@ fn log_panics() {
         if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!(place, "a thread panicked: {message}");
         } else if let Some(queue) = QUEUE.get() {
-            // The settings turn the log off, but a panic is a fault of the server.
+            // The settings turn the log off. A panic is written nevertheless, because it is a fault
+            // of the server.
             let place = place.unwrap_or_default();
             queue.push_always(&format!("downlink: a thread panicked at {place}: {message}\n"));
         }
     }));
 }
 
-/// The standard error stream. The thread that writes holds no lock of it while it waits, so an
-/// error that ends the program can still be printed.
+/// The standard error stream. The writing thread does not hold the lock of stderr while it waits,
+/// so an error that ends the program can still be printed.
 fn stderr() -> io::Result<impl Write + Send> {
     #[cfg(unix)]
     {

@@ -4,8 +4,9 @@
 //! it. When the queue is full, further lines are left out and counted. The queue keeps some room
 //! that lines about requests cannot use, so a storm of requests does not displace a warning.
 //!
-//! The crate `tracing-appender` has such a thread too. But it prints to stdout when it cannot end, so
-//! a reader that has stopped keeps the program from ending. It also does not count failed writes.
+//! The crate `tracing-appender` has such a thread too. But if this thread does not end in time, the
+//! crate prints a message to stdout. If the reader of stdout has stopped, this print blocks, and
+//! the program does not end. The crate also does not count failed writes.
 
 use std::{
     io::{self, Write},
@@ -28,7 +29,8 @@ const REQUESTS_BYTES_MAX: usize = 4 << 20;
 /// The maximum size of all waiting lines.
 const ALL_BYTES_MAX: usize = REQUESTS_BYTES_MAX + (1 << 20);
 
-/// How long the end of the program waits for the thread. A reader that takes longer has stopped.
+/// How long the end of the program waits for the thread. A reader that takes longer has probably
+/// stopped.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// The pause before another write to a stderr that never blocks and has no room.
@@ -105,7 +107,7 @@ impl Shared {
     /// Writes lines until the queue is closed and empty.
     fn write_all(&self, mut output: impl Write) {
         let mut batch = Vec::new();
-        // Whether a write has failed within a line.
+        // Whether the output so far ends in the middle of a line, because a write has failed.
         let mut is_cut = false;
         loop {
             let mut waiting = self.waiting.lock();
@@ -119,7 +121,7 @@ impl Shared {
             mem::swap(&mut batch, &mut waiting.lines);
             drop(waiting);
             if is_cut {
-                // Otherwise the next line would continue the cut one.
+                // Without this line end, the next line would continue the cut line.
                 batch.insert(0, b'\n');
             }
             let rest = write(&mut output, &batch);

@@ -23,10 +23,11 @@ use crate::access::ClientAddress;
 /// The length of a valid `traceparent` (W3C Trace Context, section 3.2).
 const TRACEPARENT_BYTES: usize = 55;
 
-/// What a route tells the log about its answer. It is an extension of the answer.
+/// The facts about an answer that a route passes to the log. The value is an extension of the
+/// answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Logged {
-    /// The answer is a stream, whose line is written when it ends.
+    /// The answer is a stream. Its line is written when the stream ends.
     Stream,
     /// The answer confirms this number of published events.
     Published(u64),
@@ -34,8 +35,9 @@ pub(crate) enum Logged {
     Refused(Box<str>),
 }
 
-/// A request that gets a line when its answer is known. If it is dropped before, there is no answer,
-/// because its client has left, the server has ended, or the route has panicked. The line says so.
+/// A request that gets a line when its answer is known. If this value is dropped before, there is
+/// no answer, because the client has left, the server has ended, or the route has panicked. The
+/// line then says that there is no answer.
 #[derive(Debug)]
 pub(crate) struct RequestLine {
     began: Instant,

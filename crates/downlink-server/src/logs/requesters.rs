@@ -21,7 +21,7 @@ use super::{
     text::{self, NAME_CHARS_MAX, cleaned, seconds},
 };
 
-/// What a line of the log says about the sender of a request.
+/// The facts about the sender of a request that a line of the log contains.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Requester {
     /// `None` if the peer is the client, or is not known.

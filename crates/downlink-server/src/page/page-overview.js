@@ -220,7 +220,7 @@ export class Overview {
   }
 }
 
-/** The rate of a topic. It is unknown if the topic's counter is lower than before, because the
+/** The rate of a topic; unknown if the topic's counter is lower than before, because the
  * server has then begun to count from 0 again. */
 function rateOf(before, published, now) {
   if (!before || published < before.published) return "–";

@@ -200,11 +200,12 @@ async fn heads_that_are_too_large_take_bounded_memory() {
 /// Each address keeps as many subscriptions as it may have, and tries to get one more. Then it
 /// closes one of them, and gets another one.
 #[tokio::test]
-async fn addresses_at_their_limits_keep_no_one_else_out() {
+async fn addresses_at_their_limits_do_not_keep_other_addresses_out() {
     const ADDRESSES: u16 = 1_000;
     const HELD: usize = 2;
     let limits = ["--connections-per-address-max", "2", "--connects-per-address", "1/h,burst:4"];
-    // These limits do not apply to the user, who connects more often, like a proxy.
+    // The user connects more often than these limits allow. So the address of the user is that of a
+    // trusted proxy, to which the limits do not apply.
     let flags = ["--trusted-proxy", "127.0.0.1", "--public", "p"];
     let mut attacked = Attacked::start(&[&limits[..], &flags].concat()).await;
     let mut held = Vec::new();
@@ -271,7 +272,7 @@ async fn subscriptions_of_peers_that_vanish_end() {
 
 /// Without a limit for each address, the attacker takes every connection that the server has.
 #[tokio::test]
-async fn a_server_at_its_limit_of_connections_serves_those_that_it_has() {
+async fn a_server_at_its_limit_of_connections_still_serves_its_open_connections() {
     let flags = ["--connections-max", "50", "--public", "p"];
     let mut attacked = Attacked::start(&flags).await;
     let mut held = Vec::new();

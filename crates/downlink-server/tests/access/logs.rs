@@ -124,8 +124,8 @@ async fn a_request_has_one_line_with_its_result() {
     assert_eq!(line["level"], "INFO", "{line}");
 }
 
-/// A browser that is refused gets a 204 or an empty stream, because an `EventSource` treats an error
-/// as final. The operator must still see the refusal.
+/// A browser that is refused gets a 204 or an empty stream, because an `EventSource` treats an
+/// error as final. The operator must still see the refusal.
 #[tokio::test]
 async fn the_refusal_of_a_browser_is_logged_although_its_status_is_no_error() {
     let mut logged = Logged::start(&["--public", "news", "--subscribers-max", "1"]);
@@ -193,7 +193,7 @@ async fn a_stream_has_one_line_when_it_ends() {
 }
 
 #[tokio::test]
-async fn a_stream_that_expires_says_so() {
+async fn the_line_of_an_expired_stream_has_the_reason_expired() {
     let mut logged = Logged::start(&["--public", "news", "--max-age", "1s"]);
     let stream = logged.site.subscribe(Request::get("/events?topic=news")).await;
     drop(stream.rest().await);
@@ -243,7 +243,7 @@ async fn no_line_has_a_secret_or_a_character_that_changes_a_terminal() {
 }
 
 #[tokio::test]
-async fn limits_and_refusals_are_logged_by_rate() {
+async fn limits_and_refusals_are_logged_at_a_limited_rate() {
     let flags = ["--connections-per-address-max", "1", "--public", "news"];
     let flags = [&flags[..], &["--publishes-per-address", "1/h,burst:1"]].concat();
     let mut logged = Logged::start(&flags);
@@ -272,7 +272,8 @@ async fn limits_and_refusals_are_logged_by_rate() {
     let of_keys = lines.lines().filter(|line| line.contains("refused by access control"));
     let counts =
         of_keys.map(|line| serde_json::from_str::<Value>(line).expect("JSON")["count"].as_u64());
-    // The second line comes at the end of the server. In between, no line comes within a minute.
+    // After the first line, no line is due for a minute. So the second line is written only when
+    // the server ends.
     assert_eq!(counts.collect::<Vec<_>>(), [Some(first), Some(23 - first)], "{lines}");
 }
 
@@ -328,7 +329,7 @@ async fn a_gap_and_a_stalled_reader_are_logged() {
 /// The program that reads stderr has stopped, so the pipe is full. The server must go on, and say
 /// how many lines it has left out.
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_no_request() {
+async fn a_log_without_a_reader_does_not_stop_requests() {
     let mut site = Site::start(&[]);
     let mut command = site.another(&[]);
     command.env("DOWNLINK_LOG", "info").stderr(Stdio::piped());

@@ -288,8 +288,8 @@ async fn changed_files_are_read_without_a_signal() {
     assert_eq!(server.publish_with(&late).await, "200");
 }
 
-/// A reload that keeps the URL of a key set keeps the fetched keys, so no token is refused until the
-/// next fetch.
+/// A reload that keeps the URL of a key set keeps the fetched keys, so no token is refused until
+/// the next fetch.
 #[tokio::test]
 async fn a_key_set_is_fetched_after_a_reload_and_outlives_the_next_reload() {
     const KEYS: &str = include_str!("../../../downlink-access/tests/fixtures/keys.json");
@@ -312,9 +312,10 @@ async fn a_key_set_is_fetched_after_a_reload_and_outlives_the_next_reload() {
     assert_ended(stream, "key_unknown").await;
 }
 
-/// Until the new set is fetched, nobody knows whether the key of a stream is still accepted.
+/// Until the new set is fetched, the server does not know whether the key of a stream is still
+/// accepted.
 #[tokio::test]
-async fn another_key_set_ends_the_streams_whose_key_it_lacks() {
+async fn a_new_key_set_ends_the_streams_of_keys_that_it_does_not_have() {
     const KEYS: &str = include_str!("../../../downlink-access/tests/fixtures/keys.json");
     let folder = Folder::new();
     let (first, second) = (folder.file("first.json"), folder.file("second.json"));
@@ -376,7 +377,7 @@ async fn the_answers_of_the_app_stay_in_the_cache_if_its_settings_stay() {
     assert_eq!(app.asked().len(), 1, "the second answer came from the cache");
     server.apply(ONE_KEY, "public, authorize-url");
     assert_eq!(rooms().ask(site.public()).await.outcome(), "401 token_missing");
-    // The app has allowed this stream until another time.
+    // The stream is still open, because the app has allowed it until a later time.
     assert_eq!(server.publish_with(&site.keys.publish_key()).await, "200");
     assert_eq!(stream.next().await.expect("the event").data, "x");
 }

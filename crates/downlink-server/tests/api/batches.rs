@@ -82,8 +82,8 @@ async fn the_error_names_the_wrong_line_and_the_whole_batch_is_refused() {
     }
 }
 
-/// The server cannot repeat the answer to a batch. A publisher that sends a key would publish the
-/// batch twice without noticing.
+/// The server cannot repeat the answer to a batch. If it ignored the key, a publisher that repeats
+/// the request would publish the batch twice without noticing.
 #[tokio::test]
 async fn a_batch_with_an_idempotency_key_is_refused() {
     let server = Server::start().await;
@@ -93,7 +93,7 @@ async fn a_batch_with_an_idempotency_key_is_refused() {
 }
 
 #[tokio::test]
-async fn empty_batches_and_parameters_are_refused() {
+async fn empty_batches_and_batches_with_parameters_are_refused() {
     let server = Server::start().await;
     server.refuses(PATH, "", (400, "The batch is empty")).await;
     server.refuses(PATH, "\n \r\n", (400, "The batch is empty")).await;

@@ -173,7 +173,7 @@ fn subscribe_goes_on_at_another_server_and_prints_each_event_once() {
 }
 
 #[test]
-fn several_addresses_are_checked() {
+fn a_list_of_addresses_that_cannot_be_used_is_refused() {
     let several = |addresses: &[&str]| run(downlink(&[&["subscribe"], addresses].concat()), "");
     for (addresses, advice) in [
         (&["--url", "http://h", "--url", "http://h/events"][..], "1 and 2 are equal: remove one"),

@@ -1,4 +1,4 @@
-//! What happens to the servers of a torture test: kills, pauses and restarts, at random moments.
+//! Hits the servers of a torture test: kills, pauses and restarts them at random moments.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::node::Node;
 
-/// How a server is hit.
+/// How a server is hit. A blow is one kill, pause or restart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blows {
     /// The maximum time between two blows.

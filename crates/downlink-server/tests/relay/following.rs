@@ -41,7 +41,8 @@ async fn a_chain_of_relays_and_a_fan_have_the_same_events_under_the_same_ids() {
         assert_eq!(reader.until("49").await, expected);
         assert_eq!(reader.last_event_id(), last);
     }
-    // The middle of the chain is replaced. The readers of its end stay connected.
+    // The relay in the middle of the chain is killed and started again. The readers at the other
+    // nodes stay connected.
     nodes[2].kill();
     nodes[0].publish("t/0", "between").await;
     nodes[2].start_ready().await;
@@ -105,7 +106,7 @@ async fn a_loop_that_closes_later_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_with_a_wrong_key_says_why() {
+async fn a_relay_with_a_wrong_key_says_why_it_is_not_ready() {
     let site = Site::new("wrong-key");
     let mut upstream = site.upstream("upstream", Kept::InMemory, &[]);
     upstream.start().await;

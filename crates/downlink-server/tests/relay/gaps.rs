@@ -64,12 +64,12 @@ async fn a_fresh_relay_tells_what_is_missing(name: &str, kept: Kept) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_relay_tells_what_its_upstream_has_evicted() {
+async fn a_fresh_relay_reports_the_events_that_its_upstream_has_evicted() {
     a_fresh_relay_tells_what_is_missing("evicted-memory", Kept::InMemory).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_relay_tells_what_the_store_of_its_upstream_has_evicted() {
+async fn a_fresh_relay_reports_the_events_that_the_store_of_its_upstream_has_evicted() {
     a_fresh_relay_tells_what_is_missing("evicted-store", Kept::InStore).await;
 }
 
@@ -143,7 +143,7 @@ async fn events_that_the_upstream_evicts_while_a_relay_is_paused_are_one_gap() {
 
 /// A reader may use the id of an event at a relay before the relay has the event.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_id_of_the_upstream_that_is_used_at_once_at_a_relay_gives_no_gap() {
+async fn a_relay_gives_no_gap_for_a_new_id_of_its_upstream() {
     let site = Site::new("at-once");
     let mut upstream = site.upstream("upstream", Kept::InMemory, &[]);
     upstream.start().await;

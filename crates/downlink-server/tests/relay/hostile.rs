@@ -117,7 +117,7 @@ impl Hostile {
     }
 }
 
-/// The messages of a feed, written by an upstream that lies.
+/// Writes the messages of a feed for an upstream that lies.
 mod feed {
     /// Writes numbers and texts in the format of a feed.
     pub(super) struct Message(Vec<u8>);
@@ -222,7 +222,7 @@ async fn survives(attack: Attack, mut relay: Node, hostile: Hostile) {
     relay.start().await;
     let expected = attack.reason();
     let why = relay.readyz_becomes(|answer| answer.body.contains(expected)).await;
-    // After a lie that looks whole, the relay may believe that it has everything.
+    // After a lie that looks like a complete feed, the relay may believe that it has everything.
     assert!(why.status == 503 || why.body.starts_with("degraded"), "{attack:?}: {why:?}");
     let before = hostile.connections.load(Ordering::Relaxed);
     patiently(async {

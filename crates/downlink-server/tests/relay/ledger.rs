@@ -1,8 +1,9 @@
-//! The ledger of a run: every event that a publisher's answer or a reader has shown to exist. At the
-//! end, it checks each publisher and each reader.
+//! The ledger of a run lists all events that are known to exist, because the answer to a publisher
+//! or a reader has shown them. At the end, the ledger checks the answers to each publisher and the
+//! events of each reader.
 //!
-//! The data of an event is its number and its topics. So the ledger also knows the topics of an event
-//! if its publisher got no answer.
+//! The data of an event is its number and its topics. So the ledger also knows the topics of an
+//! event if its publisher got no answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,7 +13,7 @@ use std::{
 /// The data of the last event of a run, which goes to all topics.
 pub(crate) const END: &str = "the-end";
 
-/// The number of events that a server keeps of a small topic, at the least.
+/// The minimum number of events that a server keeps of a small topic.
 pub(crate) const SMALL_MIN: usize = 20;
 
 /// Whether a topic is small: its events are soon evicted. Other topics keep all events of a run.
@@ -155,7 +156,8 @@ impl Ledger {
             if !ends_at.is_some_and(|data| is_due(data)) {
                 return Err(format!("{hole:?} ends at {ends_at:?}, which is not for the reader"));
             }
-            // Another server may have kept the event.
+            // A reader gets such an event only over another connection, to a server that has kept
+            // the event.
             if came.get(&hole.until) == Some(&hole.over) {
                 return Err(format!("{hole:?} ends at an event that came"));
             }
@@ -179,8 +181,9 @@ impl Ledger {
     }
 }
 
-/// Whether a server may have evicted an event before the reader began with a new history. The reader
-/// has then got no earlier event of the topic, and the server kept as many later ones as it may.
+/// Whether a server may have evicted an event before the reader began with a new history. Then the
+/// first event of the topic that the reader got is a later one. From that one on, the topic has at
+/// least [`SMALL_MIN`] events.
 fn is_evicted_before(events: &BTreeMap<u64, String>, life: &Life, offset: u64, data: &str) -> bool {
     let Some(topic) = topics_of(data).next().filter(|topic| is_small(topic)) else { return false };
     let is_of_topic = |data: &str| topics_of(data).any(|of| of == topic);
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn all_events_or_an_exact_gap_are_right() {
+    fn a_reader_with_all_events_or_an_exact_gap_passes_the_check() {
         assert_eq!(checked(&[1, 2, 5], Vec::new()), Ok(()));
         assert_eq!(checked(&[5], hole(0, 2, 0)), Ok(()));
         assert_eq!(checked(&[1, 5], hole(1, 2, 1)), Ok(()));

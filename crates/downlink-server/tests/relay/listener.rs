@@ -1,4 +1,4 @@
-//! A reader that never leaves on its own, for tests of single cases.
+//! A reader that stays connected until the test drops it. Tests of single cases use it.
 
 use downlink_proto::{DecodedEvent, Decoder, Item};
 use serde_json::Value;

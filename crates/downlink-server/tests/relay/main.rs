@@ -1,12 +1,12 @@
-//! Relays as processes: an upstream and the servers that follow it, with real sockets. Processes are
-//! killed, paused and restarted, and readers hop between the servers.
+//! Relays as processes: an upstream and the servers that follow it, with real sockets. Processes
+//! are killed, paused and restarted, and readers hop between the servers.
 //!
 //! Tests wait for conditions, never for a fixed time, except where the test itself chooses when to
 //! hit a process. Each test kills its processes at its end.
 //!
 //! Read the files of the torture test in this order: `node` (one server), `socket` (one connection
 //! of a reader), `reader` (one reader and its record), `publisher`, `ledger` (the check), `chaos`
-//! (what happens to the servers), `torture` (the tests).
+//! (the blows to the servers), `torture` (the tests).
 #![cfg(unix)]
 
 mod chaos;

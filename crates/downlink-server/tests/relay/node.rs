@@ -157,7 +157,7 @@ impl Node {
         self.folder.join("history.db")
     }
 
-    /// Makes the server follow another one from its next start on. It must be a relay.
+    /// Makes the server follow another one from its next start on. The server must be a relay.
     pub(crate) fn follow(&mut self, of: SocketAddr) {
         self.set_flag("--follow", &format!("http://{of}"));
     }

@@ -76,7 +76,7 @@ impl Publisher {
                     outcome = Outcome::Published(id.to_owned());
                     break;
                 }
-                // An earlier attempt may have published it.
+                // An earlier attempt may have published the event, so its outcome stays.
                 Err(Outcome::Refused) => {}
                 Err(other) => outcome = other,
             }
@@ -112,7 +112,8 @@ impl Publisher {
     }
 }
 
-/// Sends a request. `Err` has the outcome if nothing is known to be published.
+/// Sends a request and returns the body of the answer. If the answer does not say that the events
+/// were published, returns the outcome instead.
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Outcome> {
     let response = request.send().await.map_err(|error| match error.is_connect() {
         true => Outcome::Refused,

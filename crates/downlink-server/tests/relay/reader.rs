@@ -155,7 +155,7 @@ impl Reader {
             "downlink.open" if !event.has_own_id => {
                 assert!(
                     !self.lives.is_empty(),
-                    "a reader without an id gets one: {}",
+                    "a reader without an id must get an id first: {}",
                     self.story()
                 );
                 self.owed_a_gap = true;

@@ -7,7 +7,7 @@ use crate::{
     node::{Kept, Node, Site},
 };
 
-/// An upstream and a relay that has everything.
+/// Starts an upstream, and a relay that has received everything from the upstream.
 async fn pair(site: &Site, kept: [Kept; 2]) -> (Node, Node) {
     let mut upstream = site.upstream("upstream", kept[0], &[]);
     upstream.start().await;
@@ -16,7 +16,8 @@ async fn pair(site: &Site, kept: [Kept; 2]) -> (Node, Node) {
     (upstream, relay)
 }
 
-/// Asserts that a reader that asks a node for everything gets exactly these events of the topic `a`.
+/// Asserts that a new reader of the whole history of the topic `a` gets exactly these events from a
+/// node.
 async fn has_all(node: &Node, numbers: impl IntoIterator<Item = usize>) {
     let mut reader = Listener::open(node, "topic=a&start=earliest", "").await;
     for number in numbers {
@@ -135,7 +136,8 @@ async fn a_relay_without_a_cache_refuses_readers_while_its_upstream_is_away() {
     assert_eq!(reader.data().await, "0");
 }
 
-/// A relay with a cache has everything up to its position, and serves it while its upstream is away.
+/// A relay with a cache has everything up to its position, and serves it while its upstream is
+/// away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_with_a_cache_serves_readers_while_its_upstream_is_away() {
     let site = Site::new("relay-cached");
@@ -162,7 +164,7 @@ async fn a_relay_with_a_cache_serves_readers_while_its_upstream_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_continues_after_a_kill_with_its_cache_and_without_it() {
+async fn a_killed_relay_continues_with_and_without_its_cache() {
     let site = Site::new("relay-killed");
     let (upstream, mut relay) = pair(&site, [Kept::InStore, Kept::InStore]).await;
     let mut number = 0;
@@ -190,7 +192,7 @@ async fn a_relay_continues_after_a_kill_with_its_cache_and_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cache_is_no_store_and_a_store_is_no_cache() {
+async fn a_server_refuses_a_cache_as_its_store_and_a_store_as_its_cache() {
     let site = Site::new("wrong-file");
     let (mut upstream, mut relay) = pair(&site, [Kept::InStore, Kept::InStore]).await;
     upstream.publish("a", "0").await;

@@ -1,11 +1,12 @@
-//! Readers hop between an upstream and two relays, in a chain or a fan, while publishers publish through all three and the
-//! servers are killed, paused and restarted. Every reader must get every event exactly once, or an
-//! exact gap.
+//! Readers hop between an upstream and two relays. In a chain, the second relay follows the first
+//! one. Otherwise both follow the upstream. Meanwhile, publishers publish through all three
+//! servers, and the servers are killed, paused and restarted. Every reader must get every event
+//! exactly once, or an exact gap.
 //!
-//! An ordinary run has 40 readers and 8 topics, and takes some seconds. `DOWNLINK_RELAY_CLIENTS` sets
-//! another number of readers; a run with this variable has 20 topics. `DOWNLINK_TORTURE_SECONDS` sets
-//! the duration, and `DOWNLINK_TORTURE_SEED` the seed, which each test prints. `cargo xtask nightly`
-//! sets the first two.
+//! An ordinary run has 40 readers and 8 topics, and takes some seconds. `DOWNLINK_RELAY_CLIENTS`
+//! sets another number of readers; a run with this variable has 20 topics.
+//! `DOWNLINK_TORTURE_SECONDS` sets the duration, and `DOWNLINK_TORTURE_SEED` the seed, which each
+//! test prints. `cargo xtask nightly` sets the first two.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -58,7 +59,7 @@ fn dice(test: &str) -> Rng {
     Rng::with_seed(seed)
 }
 
-/// The names of the topics. The first half keeps few events.
+/// The names of the topics. The topics in the first half keep few events.
 fn topics(count: usize) -> Vec<String> {
     let sort = |number| if number < count / 2 { "small" } else { "large" };
     (0..count).map(|number| format!("{}/{number}", sort(number))).collect()
@@ -107,7 +108,7 @@ impl Servers {
         Self { upstream, relays: [first, second] }
     }
 
-    /// Hits all servers at random for a time.
+    /// Kills, pauses and restarts all servers at random for a time.
     async fn hit(self, length: Duration, restarts: Restarts, rng: &mut Rng) -> (Self, [Count; 3]) {
         let until = Instant::now() + length;
         // If a restart loses the history, the readers must have time to read some of it.
@@ -218,8 +219,8 @@ fn check(
     let (last_history, last) = restarts.split(last);
     for reader in read {
         for life in &reader.lives {
-            // Of a history that has ended, the reader must know what came before its last id. The
-            // gap of the next history covers the rest.
+            // If a history has ended, the reader must have its events only up to the reader's last
+            // id. The gap at the beginning of the next history covers the later events.
             let until = if life.history == last_history { last } else { life.position };
             let checked = ledger.check(&reader.topics, life, until);
             checked.map_err(|error| format!("{error}: {}", reader.story()))?;

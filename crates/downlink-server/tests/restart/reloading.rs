@@ -50,7 +50,7 @@ fn serve(socket: &Socket, folder: &Path) -> Program {
     Program::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words).greeted()
 }
 
-/// Waits until the server accepts a key, which is after the reload.
+/// Waits until the server accepts a key. The server accepts it after the reload.
 async fn accepts(server: &Reached) {
     let publisher = server.publisher();
     let accepted = async {
@@ -167,7 +167,7 @@ async fn reloads_of_retention_under_load_cut_no_stream_and_lose_no_event() {
     let smaller = async { while events(&reached).await != 10 {} };
     timeout(PATIENCE, smaller).await.expect("the topic has fewer events after the reload");
     load.goes_on(100).await;
-    // The store evicts its events a moment later than memory.
+    // The store evicts events a moment later than the log in memory.
     let evicted = async {
         while resume(&reached, &hundredth, 299).await
             != (Some(GapReason::Evicted), (290..300).collect())
@@ -196,7 +196,7 @@ async fn reloads_of_retention_under_load_cut_no_stream_and_lose_no_event() {
     server.ended();
 
     let _server = serve(&socket, &folder.0);
-    // The store may have had its old rule for a moment longer than memory.
+    // The store may have used the old rule for a moment longer than the log in memory.
     let kept = events(&reached).await;
     assert!((300..=next + 300 - first).contains(&kept), "{kept} events after the restart");
     let (_, numbers) = resume(&reached, &hundredth, next + 299).await;

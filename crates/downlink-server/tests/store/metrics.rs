@@ -31,7 +31,7 @@ async fn the_alerts_and_the_dashboard_use_metrics_of_the_server() {
     let folder = Folder::new("alerts");
     let server = Server::start(&folder.file("x.db"), &[]);
     let metrics = server.ask("GET", "/metrics", "", "").await.body;
-    // A relay has metrics of its own, also if it does not reach its upstream.
+    // A relay has additional metrics, even if it cannot reach its upstream.
     let relay = Server::start(&folder.file("y.db"), &["--follow", "http://127.0.0.1:1"]);
     let metrics = metrics + &relay.ask("GET", "/metrics", "", "").await.body;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");

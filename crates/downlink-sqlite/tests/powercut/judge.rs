@@ -128,8 +128,8 @@ fn judge(sort: Sort, said: &Said, after: &Path) -> Result<(), String> {
     Err(format!("{reasons:?}"))
 }
 
-/// The position in the cache tells which chunks the cache has. The file must have exactly the events
-/// and marks of these chunks.
+/// The position in the cache tells which chunks the cache has. The file must have exactly the
+/// events and marks of these chunks.
 fn judge_cache(said: &Said, path: &Path) -> Result<(), String> {
     let cache = SqliteCache::open(path, options()).map_err(|error| error.to_string())?;
     let opened = cache.opened().clone();

@@ -42,8 +42,8 @@ pub(crate) enum Sort {
     FailedWrite,
     /// A flush fails before the power cut.
     FailedFlush,
-    /// The cache of a replica, and then a power cut. The newest chunks may be lost. But the position
-    /// in the file must belong to the events in the file.
+    /// The cache of a replica, and then a power cut. The newest chunks may be lost. But the
+    /// position and the events in the file must agree.
     Cache,
     /// Durable commits on a disk that reports every flush as successful but does not flush.
     Pretending,

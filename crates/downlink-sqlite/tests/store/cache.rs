@@ -55,7 +55,7 @@ fn a_cache_keeps_position_epochs_marks_and_clock() {
     new.begin(&epochs(5), false);
     let marks = Marks { base: 3, first: 0, marks: vec![Mark::new(11), Mark::new(12)] };
     apply(&mut new, &FeedChunk { marks: marks.clone(), ..chunk([event(4, &[topic("a")])], 9) });
-    // A chunk without events moves the position too. A mark that is repeated counts once.
+    // A chunk without events moves the position too. A repeated mark is stored only once.
     let more = Marks { first: 1, marks: vec![Mark::new(12), Mark::new(13)], ..marks };
     apply(&mut new, &FeedChunk { marks: more, ..chunk([], 20) });
     drop(new);
@@ -223,7 +223,8 @@ fn a_cache_of_another_version_is_emptied() {
     assert_eq!((old.opened().position, &old.opened().discarded), (Some(Offset::new(8)), &None));
 }
 
-/// Each page of the file is overwritten in turn, except the first, which says what the file is.
+/// The test overwrites each page of the file in turn, but not the first page, because its header
+/// says that the file is a cache.
 #[test]
 fn a_damaged_cache_is_emptied_or_read_but_never_wrong() {
     let folder = Folder::new();
@@ -243,8 +244,8 @@ fn a_damaged_cache_is_emptied_or_read_but_never_wrong() {
         assert_eq!(opened.opened().position, (!is_emptied).then_some(Offset::new(50)));
         emptied += u64::from(is_emptied);
         let applied = opened.apply(&chunk([event(60, &[topic("a")])], 61), &Losses::default());
-        // If opening did not touch the damaged page, a write may, and the replica then drops the
-        // cache.
+        // If the damage was not found when the cache was opened, a write may find it. The replica
+        // then drops the cache.
         assert!(applied.is_ok() || (!is_emptied && applied.unwrap_err().is_final()));
     }
     assert!(emptied > 0 && emptied < pages - 1, "{emptied} of {pages}");

@@ -78,9 +78,9 @@ impl SubscribeError {
     /// received all their events. It is 400 for an invalid request, and 500 if the hub does not
     /// keep the values that a filter needs.
     ///
-    /// If the hub is at a limit, draining or closed, if its store fails, or if its upstream is away,
-    /// the status is 503. In these cases, a browser gets a stream without events instead. The stream contains the reason
-    /// as a comment and a reconnection time.
+    /// If the hub is at a limit, draining or closed, if its store fails, or if its upstream is
+    /// away, the status is 503. In these cases, a browser gets a stream without events instead.
+    /// This stream contains the reason, as a comment, and a reconnection time.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
 

@@ -1,4 +1,4 @@
-//! A hub that follows another one: what it tells about its upstream.
+//! The methods of a hub that are about its upstream, which is the hub that it follows.
 
 use downlink_log::Cursor;
 use tokio::sync::oneshot;
@@ -11,7 +11,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.upstream.as_ref().map(|upstream| upstream.status.borrow().clone())
     }
 
-    /// The number of this hub.
+    /// The number by which relays recognise this hub.
     pub(crate) fn hop(&self) -> Hop {
         self.0.hop
     }
@@ -28,8 +28,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
     }
 
-    /// The end of the log that decides, once this hub has everything below it. `None` if the
-    /// upstream cannot be asked.
+    /// The end of the log in which events get their offsets. If this hub follows another one, that
+    /// is the log of the last hub in the chain of upstreams, and the future completes when this hub
+    /// has everything below this end. `None` if the upstream cannot be asked.
     pub(crate) async fn end(&self) -> Option<Cursor> {
         let Some(upstream) = &self.0.upstream else { return Some(self.0.log.tail()) };
         let (sender, answer) = oneshot::channel();

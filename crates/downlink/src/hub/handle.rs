@@ -255,8 +255,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// The current numbers of the hub, with the lags of all subscriptions ([`Stats::lags`]).
     ///
     /// The call reads the state of each subscription, which takes about 0.1 ms for a thousand
-    /// subscriptions. It locks their list for a few microseconds at a time. If the hub has a
-    /// hundred thousand subscriptions, call it outside of async tasks.
+    /// subscriptions. It locks the list of subscriptions for a few microseconds at a time. If the
+    /// hub has a hundred thousand subscriptions, call it outside of async tasks.
     pub fn stats_with_lags(&self) -> Stats {
         Stats { lags: Some(self.0.log.lags()), ..self.stats() }
     }

@@ -87,8 +87,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Returns at most `count` subscriptions in this order. The call reads all subscriptions, which
-    /// takes about 0.2 ms for a thousand. It locks their list for a few microseconds at a time. With
-    /// many subscriptions, call it in a thread that may block.
+    /// takes about 0.2 ms for a thousand. It locks their list for a few microseconds at a time.
+    /// With many subscriptions, call it in a thread that may block.
     pub fn client_overviews_by(&self, order: ClientOrder, count: usize) -> Vec<ClientOverview> {
         let mut clients = self.0.log.readers(self.now());
         let key = |client: &ClientOverview| {

@@ -1,4 +1,4 @@
-//! The writer of a hub that follows another one.
+//! Writes the events of an upstream into the log of a hub that follows it.
 
 use std::{
     task::{Context, Poll},
@@ -16,7 +16,7 @@ use super::{HubClock, record::Record};
 pub(crate) struct HubApplier<T: Send + Sync + 'static> {
     applier: Applier<Record<T>>,
     clock: HubClock,
-    /// When [`idle`](Self::idle) has something to do.
+    /// The time at which [`idle`](Self::idle) next has something to do.
     idle_at: Instant,
 }
 
@@ -25,7 +25,7 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         Self { applier, clock, idle_at: Instant::now() }
     }
 
-    /// Tells when readers wait for an answer of the upstream.
+    /// A handle that says when readers wait for an answer of the upstream.
     pub(crate) fn follower(&self) -> WaitingReaders<T> {
         WaitingReaders(self.applier.follower())
     }
@@ -35,8 +35,8 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         self.applier.position()
     }
 
-    /// Begins a feed. Returns `false` if the feed does not fit to the position, and a new one is
-    /// needed.
+    /// Begins a feed. Returns `false` if the feed does not continue at the position of the hub. The
+    /// caller then needs a new feed.
     pub(crate) fn begin(&mut self, start: FeedStart) -> bool {
         self.applier.begin(start)
     }
@@ -54,14 +54,14 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         applied
     }
 
-    /// Does the work that is due: evicts old events, and looks after the store.
+    /// Does the work that is due, such as evicting old events and flushing the cache.
     pub(crate) fn idle(&mut self) {
         if Instant::now() >= self.idle_at {
             self.idle_at = Instant::now() + self.applier.idle(self.clock.now());
         }
     }
 
-    /// Makes [`idle`](Self::idle) look again, because readers have begun to wait.
+    /// Makes the next call of [`idle`](Self::idle) do its work, because readers have begun to wait.
     pub(crate) fn look_again(&mut self) {
         self.idle_at = Instant::now();
     }
@@ -75,12 +75,12 @@ impl<T: Send + Sync + 'static> WaitingReaders<T> {
         self.0.poll_task(cx.waker())
     }
 
-    /// Answers a question: the end of the upstream.
+    /// Answers a question with the end of the upstream.
     pub(crate) fn confirm(&self, question: u64, end: Cursor) {
         self.0.confirm(question, end);
     }
 
-    /// Says that the upstream cannot be asked.
+    /// Answers a question if the upstream cannot be asked.
     pub(crate) fn fail(&self, question: u64) {
         self.0.fail(question);
     }

@@ -83,8 +83,8 @@ pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
     out
 }
 
-/// The body of an event whose frame is already encoded. The lines of the frame have all fields of
-/// the event that are not fields of the record.
+/// The body of an event whose frame is already encoded. The event's fields come from the record and
+/// from the lines of the frame.
 #[cfg(feature = "relay")]
 pub(super) fn body_of<T>(record: &super::record::Record<T>) -> Vec<u8> {
     let mut event = Event::default();

@@ -287,8 +287,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if hub.is_draining() {
             return Err(SubscribeErrorKind::Draining);
         }
-        // The cursor of this reader is no position of the client. A client that got it as an id could
-        // miss events, or get events again.
+        // A reader that has not begun has no position for the client. With its cursor as an id, the
+        // client could miss events, or get events again.
         if !reader.has_begun() {
             return Err(SubscribeErrorKind::UpstreamAway);
         }

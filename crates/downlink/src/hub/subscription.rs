@@ -131,7 +131,8 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         // The reader leaves the hub first, so that the hub no longer counts the subscription when
         // the observer is called.
         self.reader.leave();
-        // A server that shuts down may drop a response before it has read why it should end.
+        // A server that shuts down may drop a response before the response has read the reason for
+        // its end.
         let told = self.reader.told_to_end().map(DisconnectReason::from);
         let reason = self.ended.or(told).unwrap_or(DisconnectReason::Left);
         self.hub.counters.note_disconnected(reason);
@@ -209,7 +210,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.client().map(ClientId::as_str)
     }
 
-    /// The observer of the hub, if it has one, and what it is told about this subscription.
+    /// The observer of the hub, if it has one, and the state of this subscription for its calls.
     fn observed(&self) -> Option<(Arc<dyn Observer>, Connection)> {
         let observer = self.hub.settings.observer.clone()?;
         let overview = self.reader.overview(self.hub.clock.now());

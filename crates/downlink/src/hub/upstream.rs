@@ -1,4 +1,4 @@
-//! What a hub that follows another one knows about it.
+//! The state that a hub keeps about its upstream, which is the hub that it follows.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,8 +6,8 @@ use downlink_log::Cursor;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// The number of a running hub. It is chosen at random when the hub is made. A hub that finds its
-/// own number among the hops of a feed has begun to follow itself.
+/// The number of a running hub, which is chosen at random when the hub is made. A feed lists the
+/// numbers of the hubs that it came through. A hub that finds its own number there follows itself.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Hop(pub(crate) u64);
 
@@ -17,22 +17,22 @@ pub(crate) struct Hop(pub(crate) u64);
 pub struct UpstreamStatus {
     /// Whether a feed of the upstream is open.
     pub connected: bool,
-    /// Whether the hub has had everything that the upstream had, at some time since it was made, or
-    /// in an earlier process if it began with a cache. Until then, new subscriptions wait.
+    /// Whether the hub has ever had everything that the upstream had. It is also true if the hub
+    /// began with the cache of an earlier process. Until it is true, new subscriptions wait.
     pub reached: bool,
-    /// The number of offsets of the upstream that the hub has not applied yet, as far as it knows.
-    /// An offset is a number that the upstream has given to an event.
+    /// How many offsets of the upstream the hub has not applied yet, as far as it knows. The
+    /// upstream numbers its events, and an offset is such a number.
     pub lag: u64,
     /// When the last message of the upstream arrived. While a feed is open, a message arrives at
     /// least once a second.
     pub heard: Option<Instant>,
     /// Why no feed is open.
     pub error: Option<Arc<str>>,
-    /// The hubs through which the events come, the one that decides first. Empty before the first
-    /// connection.
+    /// The hubs through which the events come, beginning with the hub that gives them their
+    /// offsets. Empty before the first connection.
     pub(crate) hops: Vec<Hop>,
-    /// The hubs that the upstream has tried to follow, and the upstream, if it is a relay without
-    /// events. This hub may be among them.
+    /// If the upstream is a relay without events: the upstream, and the hubs that it has tried to
+    /// follow. This hub may be among them.
     pub(crate) tried: Vec<Hop>,
 }
 
@@ -41,7 +41,8 @@ pub struct UpstreamStatus {
 pub(crate) enum Hops {
     /// The events come through these hubs.
     Reached(Vec<Hop>),
-    /// The hub follows another one and has no events yet.
+    /// The hub follows another one and has no events yet. It has tried to get them through these
+    /// hubs.
     Tried(Vec<Hop>),
 }
 
@@ -52,6 +53,6 @@ pub(crate) struct UpstreamHandle {
     pub(crate) questions: mpsc::Sender<Question>,
 }
 
-/// Asks for the end of the upstream. The answer comes when this hub has everything up to there.
-/// `None` if the upstream cannot be asked.
+/// A question for the end of the upstream. The answer comes when this hub has everything before
+/// that end. It is `None` if the upstream cannot be asked.
 pub(crate) type Question = oneshot::Sender<Option<Cursor>>;

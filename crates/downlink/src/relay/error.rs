@@ -8,11 +8,12 @@ use thiserror::Error;
 use super::wire::WireError;
 
 /// How long the upstream may take to accept a connection and to answer. With half this time, a
-/// distant or busy upstream would look dead; with double, a relay would find a dead one later.
+/// distant or busy upstream would look dead. With double this time, a relay would notice a dead
+/// upstream later.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the feed may be silent, or send only a few bytes. The upstream sends something at
-/// least once a second.
+/// How long the feed may be silent, or send only a few bytes. The upstream sends something at least
+/// once a second.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The maximum number of questions for the end of the upstream that wait for the task, and of those

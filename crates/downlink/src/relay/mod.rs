@@ -1,14 +1,16 @@
-//! Relays: a hub that follows another one.
+//! Relays: hubs that follow another hub.
 //!
-//! The hub that decides (the *upstream*) offers a feed of everything that it has. A hub that follows
-//! it (a *relay*) has the same events under the same ids, and serves its own subscribers from its
-//! own memory. So a client may go from one to the other with its last event id. A relay costs the
-//! upstream one connection, however many subscribers it has.
+//! A *relay* is a hub that follows another hub, its *upstream*. The upstream offers a feed of
+//! everything that it has. The relay has the same events under the same ids, and serves its own
+//! subscribers from its own memory. So a client may go from one hub to the other with its last
+//! event id. A relay costs the upstream one connection, however many subscribers the relay has.
 //!
-//! A relay accepts no publishes: publish to the upstream. (The server `downlink` forwards them.)
+//! A relay accepts no publishes, so publish to the upstream. (If the server `downlink` is a relay,
+//! it forwards publishes to its upstream.)
 //!
-//! If the upstream is away, the relay goes on serving what it has, and connects again. If the
-//! upstream comes back with another history, the relay begins anew, and its clients get a gap.
+//! If the upstream is away, the relay still serves the events that it has, and tries to connect
+//! again. If the upstream comes back with another history, the relay begins anew, and its clients
+//! get a gap.
 //!
 //! [`Hub::feed`](crate::Hub::feed) makes a feed, and [`Hub::follow`](crate::Hub::follow) makes a
 //! relay.

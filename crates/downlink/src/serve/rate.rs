@@ -2,8 +2,8 @@
 //!
 //! [`Rate`] is a setting. [`RateLimiter`] applies one rate to many keys, and keeps one number for
 //! each key (the generic cell rate algorithm, GCRA). The limiter takes the time as a parameter. Its
-//! memory is bounded: with too many keys at once, it forgets the keys that were used least recently.
-//! A forgotten key may use its whole burst again.
+//! memory is bounded: with too many keys at once, it forgets the keys that were used least
+//! recently. A forgotten key may use its whole burst again.
 
 use std::collections::HashMap;
 use std::fmt;

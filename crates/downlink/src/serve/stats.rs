@@ -1,7 +1,7 @@
 //! The numbers of a running server: its connections, the connections that it refused, and the bytes
 //! that it sent.
 //!
-//! A delivery must not pay for these numbers. So each driver (a task that serves many event
+//! Counting must not slow down deliveries. So each driver (a task that serves many event
 //! streams) has its own counter of bytes, and adds to it once in each round.
 
 use std::fmt;
