@@ -1,7 +1,9 @@
 //! The cells of relays: the delay that a relay adds, what a relay costs its upstream, and what
 //! following costs the relay.
 //!
-//! The upstream and the relay run on the processor of the servers, and share it.
+//! The upstream and the relay run on the processor of the servers, and share it. In `relay-readers`,
+//! the relay runs on the processor of the load tool instead, because its work would push the code
+//! and data of the upstream out of the processor's caches.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::cells::Cell;
 use super::round::{Load, Round};
-use super::servers::{DOWNLINK, Programs, Running};
+use super::servers::{DOWNLINK, DOWNLINK_BESIDE, Programs, Running, Server};
 use super::stores::{KEEP_ALL, making, past_events};
 use super::table::{Figure, Row};
 
@@ -58,7 +60,7 @@ pub(super) const RELAY: Cell = Cell {
     ],
     measure: |round| {
         let upstream = round.programs.start(&DOWNLINK, &[])?;
-        let relay = follow(round.programs, &upstream, &[])?;
+        let relay = follow(round.programs, &DOWNLINK, &upstream, &[])?;
         filled(&relay)?;
         let load = Load::on(10).rate(1_000.0).in_real_time();
         let at_upstream = round.report(&mut round.tool(&load, &upstream), &load, &upstream)?;
@@ -89,7 +91,7 @@ pub(super) const RELAY_READERS: Cell = Cell {
     measure: |round| {
         for (label, readers) in [("none", 0), ("many", READERS)] {
             let upstream = round.programs.start(&DOWNLINK, &[])?;
-            let relay = follow(round.programs, &upstream, &[])?;
+            let relay = follow(round.programs, &DOWNLINK_BESIDE, &upstream, &[])?;
             filled(&relay)?;
             let publish = format!("{}/events?topic={{topic}}", upstream.url);
             let seconds = round.seconds + 20;
@@ -146,10 +148,15 @@ pub(super) const RELAY_FILL: Cell = Cell {
 };
 
 /// Starts a relay.
-fn follow(programs: &Programs<'_>, upstream: &Running, flags: &[&str]) -> anyhow::Result<Running> {
+fn follow(
+    programs: &Programs<'_>,
+    relay: &Server,
+    upstream: &Running,
+    flags: &[&str],
+) -> anyhow::Result<Running> {
     let follow = ["--follow", &upstream.url];
     let flags = follow.iter().chain(flags).map(ToString::to_string).collect::<Vec<_>>();
-    programs.start(&DOWNLINK, &flags)
+    programs.start(relay, &flags)
 }
 
 /// Starts a relay, waits until it has everything, and stops it.
@@ -164,7 +171,7 @@ fn fill(
     let of_cache = cache.iter().flat_map(|cache| ["--store", cache]);
     let flags: Vec<&str> = flags.iter().copied().chain(of_cache).collect();
     let started = Instant::now();
-    let relay = follow(programs, upstream, &flags)?;
+    let relay = follow(programs, &DOWNLINK, upstream, &flags)?;
     filled(&relay)?;
     let seconds = started.elapsed().as_secs_f64();
     let read = |name: &str| {

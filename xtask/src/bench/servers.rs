@@ -54,6 +54,8 @@ pub(super) const SERVE: Server =
     Server { words: &["serve", "--listen"], place: Place::OwnInRealTime, ..DOWNLINK };
 /// The same server, on the load tool's processor.
 pub(super) const SERVE_BESIDE: Server = Server { place: Place::BesideTool, ..SERVE };
+/// Our server without access control, on the load tool's processor.
+pub(super) const DOWNLINK_BESIDE: Server = Server { place: Place::BesideTool, ..DOWNLINK };
 /// The floor: a server that only writes each event to all sockets in a loop. It shows the cost of
 /// the writes alone.
 pub(super) const FLOOR: Server = Server {

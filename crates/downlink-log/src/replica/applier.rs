@@ -358,7 +358,7 @@ impl<P: Payload> Applier<P> {
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
-    use crate::types::{Address, ClockState, Topic};
+    use crate::types::{Address, ClockState, address::Topic};
 
     fn chunk(floors: &[(&str, u64)], next: u64) -> FeedChunk {
         let address = |name: &str| Address::Topic(Topic::new(name).expect("a valid name"));

@@ -109,7 +109,9 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 self.answer();
             }
             Command::Answer { questions, end: None } => {
-                questions.into_iter().for_each(|question| drop(question.send(None)));
+                for question in questions {
+                    let _ = question.send(None);
+                }
             }
             Command::Tick => {}
             Command::Wait => self.applier.look_again(),
