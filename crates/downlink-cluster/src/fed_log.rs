@@ -39,6 +39,9 @@ pub trait FedLog {
 pub struct Applied {
     /// The position.
     pub position: Position,
+    /// The first offset that an event of the position may have. If it is above the end of the
+    /// position before, the events in between are not known to this node.
+    pub first: Offset,
     /// The mark of the position. It is part of the ids of the events.
     pub mark: Mark,
     /// The engine's time of the position.

@@ -66,7 +66,12 @@ impl Mark {
     /// The eight characters that stand for this mark in the ids of events. They contain 41 bits of
     /// the mark.
     pub fn epoch(self) -> Epoch {
-        Epoch::from_random(self.0)
+        self.in_log().in_id()
+    }
+
+    /// The bits of this mark that a log keeps.
+    pub const fn in_log(self) -> downlink_log::store::Mark {
+        downlink_log::store::Mark::new(self.0)
     }
 
     /// The mark of the next entry.

@@ -435,7 +435,8 @@ impl<L: FedLog> Node<L> {
         let entry_shown = entry.filter(|_| is_shown);
         let events = entry_shown.map(|entry| history.events(entry, kept, position));
         let events = events.unwrap_or_default();
-        self.log.apply(Applied { position, mark: verdict.mark, time, events });
+        let first = history.first_offset(position);
+        self.log.apply(Applied { position, first, mark: verdict.mark, time, events });
         let Some(entry) = entry else { return };
         if verdict.groups.is_ok() {
             self.read_controls(now, entry);

@@ -11,6 +11,7 @@ mod oracle;
 mod plan;
 mod publishers;
 mod readers;
+mod real;
 mod violation;
 mod world;
 

@@ -19,6 +19,18 @@ pub(crate) struct ModelLog {
     /// The positions that were applied since the check last took this list, with the offsets of
     /// their events.
     pub(crate) applied: Vec<AppliedEvents>,
+    /// Everything that the log was told to do, with its answers.
+    pub(crate) calls: Vec<Call>,
+}
+
+/// A call of a log, with the answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Plan(Vec<Record>, Result<Plan, Refusal>),
+    Apply(Applied),
+    /// Remove the events from the offset on. The answer has the ids of publishers.
+    CutTo(Offset, Vec<Box<str>>),
+    Restart,
 }
 
 impl ModelLog {
@@ -40,11 +52,42 @@ impl ModelLog {
         self.events.insert(event.offset.get(), event);
     }
 
-    /// Removes the events from `offset` on, as a power cut of a cache does.
-    pub(crate) fn forget_from(&mut self, offset: Offset) {
-        let events = std::mem::take(&mut self.events);
-        *self = Self { life: self.life + 1, ..Self::default() };
+    /// Removes the events from `offset` on, as a power cut of a cache does. Returns the ids that
+    /// publishers gave to them.
+    pub(crate) fn forget_from(&mut self, offset: Offset) -> Vec<Box<str>> {
+        let removed = self.events.range(offset.get()..);
+        let ids: Vec<Box<str>> = removed.filter_map(|(_, event)| event.id.clone()).collect();
+        self.calls.push(Call::CutTo(offset, ids.clone()));
+        let (events, calls) = (std::mem::take(&mut self.events), std::mem::take(&mut self.calls));
+        *self = Self { life: self.life + 1, calls, ..Self::default() };
         events.into_values().filter(|event| event.offset < offset).for_each(|e| self.add(e));
+        ids
+    }
+
+    fn decide(&self, records: &[Record]) -> Result<Plan, Refusal> {
+        let (mut repeats, mut finishing) = (Vec::new(), HashSet::new());
+        for (at, record) in records.iter().enumerate() {
+            let by_key = record.key.as_ref().and_then(|key| self.keys.get(key));
+            let by_id = record.id.as_ref().and_then(|id| self.ids.get(id));
+            let repeat = match (by_key, by_id) {
+                (Some((same, offset)), _) if *same == record.fingerprint => Some(*offset),
+                (Some(_), _) => return Err(Refusal::KeyReused { record: at }),
+                (None, Some((same, offset))) if *same == record.fingerprint => Some(*offset),
+                (None, Some(_)) => return Err(Refusal::IdTaken { record: at }),
+                (None, None) => None,
+            };
+            let topics = || record.to.iter().filter_map(Address::topic);
+            let is_finished =
+                |topic: &Topic| self.finished.contains(topic) || finishing.contains(&topic);
+            if repeat.is_none() && topics().any(is_finished) {
+                return Err(Refusal::Finished { record: at });
+            }
+            if repeat.is_none() && record.finish {
+                finishing.extend(topics());
+            }
+            repeats.push(repeat);
+        }
+        Ok(Plan { repeats })
     }
 }
 
@@ -59,27 +102,13 @@ pub(crate) fn serial_of_payload(payload: Option<&[u8]>) -> u64 {
 
 impl FedLog for ModelLog {
     fn plan(&mut self, records: &[Record]) -> Result<Plan, Refusal> {
-        let mut repeats = Vec::new();
-        for (at, record) in records.iter().enumerate() {
-            let by_key = record.key.as_ref().and_then(|key| self.keys.get(key));
-            let by_id = record.id.as_ref().and_then(|id| self.ids.get(id));
-            let repeat = match (by_key, by_id) {
-                (Some((same, offset)), _) if *same == record.fingerprint => Some(*offset),
-                (Some(_), _) => return Err(Refusal::KeyReused { record: at }),
-                (None, Some((same, offset))) if *same == record.fingerprint => Some(*offset),
-                (None, Some(_)) => return Err(Refusal::IdTaken { record: at }),
-                (None, None) => None,
-            };
-            let mut topics = record.to.iter().filter_map(Address::topic);
-            if repeat.is_none() && topics.any(|topic| self.finished.contains(topic)) {
-                return Err(Refusal::Finished { record: at });
-            }
-            repeats.push(repeat);
-        }
-        Ok(Plan { repeats })
+        let plan = self.decide(records);
+        self.calls.push(Call::Plan(records.to_vec(), plan.clone()));
+        plan
     }
 
     fn apply(&mut self, applied: Applied) {
+        self.calls.push(Call::Apply(applied.clone()));
         let Applied { position, mark, events, .. } = applied;
         let shown = events.iter().map(|event| (event.offset.get(), serial_of(event))).collect();
         self.applied.push((position, mark, shown));
@@ -87,17 +116,16 @@ impl FedLog for ModelLog {
     }
 
     fn cut_to(&mut self, _: Position, removed_from: Offset) -> Vec<Box<str>> {
-        let removed = self.events.range(removed_from.get()..);
-        let ids = removed.filter_map(|(_, event)| event.id.clone()).collect();
         let applied = std::mem::take(&mut self.applied);
-        self.forget_from(removed_from);
+        let ids = self.forget_from(removed_from);
         self.applied = applied;
         ids
     }
 
     fn restart(&mut self) {
-        let applied = std::mem::take(&mut self.applied);
-        *self = Self { life: self.life + 1, applied, ..Self::default() };
+        self.calls.push(Call::Restart);
+        let (applied, calls) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.calls));
+        *self = Self { life: self.life + 1, applied, calls, ..Self::default() };
     }
 
     fn publisher_id(&self, id: &str) -> Option<Offset> {

@@ -9,6 +9,7 @@ use crate::{
     model::{ModelLog, serial_of},
     oracle::Naive,
     plan::{Fault, Plan},
+    real::Difference,
 };
 
 /// A broken invariant.
@@ -20,6 +21,8 @@ pub(crate) enum Violation {
     IdTwice { id: String },
     /// A node and the naive log differ at this offset.
     WrongDecision { node: usize, offset: u64 },
+    /// The real log differs from the model of a log, which the nodes of the simulation feed.
+    RealLog(Difference),
     /// A node did not come back.
     Stuck { node: usize },
     /// An event is in the log more than once.

@@ -19,6 +19,7 @@ use crate::{
     plan::{Fault, Plan, QUIET_FROM},
     publishers::Publishers,
     readers::Readers,
+    real,
     violation::{Check, Violation},
 };
 
@@ -373,6 +374,9 @@ impl World {
         let naive = oracle::log(&truth, HUB, self.base, &self.plan.rules);
         let mut nodes: Vec<Node<ModelLog>> =
             self.nodes[..3].iter().flatten().map(|driver| driver.node().clone()).collect();
+        if self.plan.rules.mutant.is_none() {
+            nodes.iter().try_for_each(real::repeat).map_err(Violation::RealLog)?;
+        }
         let history = check.final_history(&nodes, naive, &self.plan)?;
         publishers.check(&history, &self.plan)?;
         let now = self.time();

@@ -126,6 +126,14 @@ impl<P: Payload> History<P> {
         }
     }
 
+    /// Continues the numbers of readers and of published events of the history that this one
+    /// replaces, and takes its retention rules.
+    pub(crate) fn continue_from(&self, before: &Self) {
+        *self.rules.write() = before.rules();
+        self.topics.continue_numbers(before.topics.next_reader_number());
+        self.published.store(before.published(), Ordering::Relaxed);
+    }
+
     pub(crate) fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
     }

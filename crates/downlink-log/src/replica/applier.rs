@@ -6,13 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use smallvec::SmallVec;
+
 use crate::commit::{OnReport, RELAXED_WITHIN, StoreReport};
 use crate::core::Core;
 use crate::history::History;
 use crate::read::StoreReplays;
 use crate::readers::FollowerTask;
-use crate::replica::{ReplicaShared, apply};
-use crate::sequence::{Epochs, PayloadDecoder, Sequencer};
+use crate::replica::{ReplicaShared, apply, cut, ids_from};
+use crate::sequence::{AppendError, Drafts, Epochs, PayloadDecoder, Repeat, Sequencer};
 use crate::store::{Cache, FeedChunk, FeedStart, Losses, StoreError, Trimmed};
 use crate::types::{Cursor, Epoch, Floor, LogOptions, Offset, Payload, RetentionRules, Timestamp};
 
@@ -51,7 +53,7 @@ pub(crate) struct FloorsAhead(Losses);
 
 impl FloorsAhead {
     /// The losses to apply with a chunk. A floor says something new if it is above `below`.
-    fn losses(&mut self, chunk: &FeedChunk, below: u64) -> Losses {
+    pub(crate) fn losses(&mut self, chunk: &FeedChunk, below: u64) -> Losses {
         let mut losses = std::mem::take(&mut self.0);
         // A chunk with floors has all floors above its beginning, so it repeats those that are ahead.
         if !chunk.floors.is_empty() {
@@ -250,6 +252,74 @@ impl<P: Payload> Applier<P> {
         self.floors_below = next;
         self.shared().confirm_reached();
         Applied::Next
+    }
+
+    /// Decides about the drafts of one publish, as [`append`](crate::Log::append) of a log in memory
+    /// does, and appends nothing. For each draft, the result has the offset of the earlier event
+    /// that it repeats, or `None` if the draft is new.
+    ///
+    /// This is for a node whose events are ordered elsewhere. The decision is true for the events
+    /// that were applied before the call. It knows the ids of the events in memory, and the keys of
+    /// the last ten minutes that were applied since the replica was made.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`] if the publish is refused. A draft that repeats another draft of the same
+    /// publish is refused with [`AppendError::KeyReused`] or [`AppendError::IdTaken`].
+    pub fn plan(
+        &self,
+        now: Timestamp,
+        drafts: &Drafts<P>,
+    ) -> Result<SmallVec<[Option<Offset>; 1]>, AppendError> {
+        let core = self.shared().core();
+        let plans = core.sequencer.plan(&core.history, now, drafts)?;
+        let plan = |(draft, plan): (usize, &Option<Repeat>)| match plan {
+            None => Ok(None),
+            Some(Repeat::Answered(answer)) => Ok(Some(answer.offset)),
+            Some(Repeat::Of(_)) if drafts[draft].key.is_some() => {
+                Err(AppendError::KeyReused { draft })
+            }
+            Some(Repeat::Of(_)) => Err(AppendError::IdTaken { draft }),
+        };
+        plans.iter().enumerate().map(plan).collect()
+    }
+
+    /// The offset of the event in memory that has this id of a publisher.
+    pub fn publisher_id(&self, id: &str) -> Option<Offset> {
+        let core = self.shared().core();
+        core.sequencer.publisher_ids.get(id).map(|known| known.answer.offset)
+    }
+
+    /// Removes all events at and above an offset, because the history that this replica follows has
+    /// lost them. Returns the ids that publishers gave to the removed events. The next chunk
+    /// continues at `until`, and may have other events and marks from there on.
+    ///
+    /// All readers end with [`EndReason::Drained`](crate::EndReason::Drained), and all feeds end. The
+    /// events that stay are pushed into a new history, so the call takes about as long as applying
+    /// them did. Readers that are opened meanwhile begin in the old history, and end too.
+    ///
+    /// A replica with a cache discards everything instead, as if its first feed had not begun: its
+    /// [`position`](Self::position) is `None` then.
+    pub fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
+        let core = self.shared().core();
+        let removed = ids_from(&core, until);
+        self.ahead = FloorsAhead::default();
+        if let Some(side) = &mut self.cache {
+            side.cache.begin(&core.ids.all(), true);
+            (self.has_begun, self.floors_below) = (false, 0);
+            self.restart(core.ids.all(), Offset::FIRST);
+            return removed;
+        }
+        let until = until.min(Offset::new(core.history.tail()));
+        let retention = (*core.history.rules()).clone();
+        let options = LogOptions { retention, ..self.shared().options.clone() };
+        let new = cut(&core, options, until);
+        self.floors_below = until.get();
+        self.shared().replace(None, |old| {
+            new.history.continue_from(&old.history);
+            new
+        });
+        removed
     }
 
     /// Does the work that is due: evicts events that are too old, tells readers to end that have

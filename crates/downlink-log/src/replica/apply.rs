@@ -18,7 +18,7 @@ use crate::store::{Finished, Losses, StoredEvent};
 use crate::types::{Address, Floor, Offset, Payload};
 
 /// The content of an event.
-enum Content<P> {
+pub(crate) enum Content<P> {
     Payload(P),
     /// There is no payload: the event only finishes its topics.
     Mark,
@@ -52,14 +52,24 @@ pub(crate) fn apply<P: Payload>(
     events: &mut [StoredEvent],
     next: u64,
 ) {
-    // The app decodes the payloads, and drops those that are not pushed, while no lock is held.
-    let mut contents: Vec<Content<P>> =
-        events.iter_mut().map(|event| decode(core, decoder, event)).collect();
+    let contents = events.iter_mut().map(|event| decode(core, decoder, event)).collect();
+    apply_decoded(core, losses, events, contents, next);
+}
+
+/// Like [`apply`], with the decoded contents of the events.
+pub(crate) fn apply_decoded<P: Payload>(
+    core: &Core<P>,
+    losses: &Losses,
+    events: &mut [StoredEvent],
+    // The payloads that are not pushed are dropped while no lock is held.
+    mut contents: Vec<Content<P>>,
+    next: u64,
+) {
     let newest = next.saturating_sub(1);
     let wakes = Wakes { topics: EventTopics::new(), patterns: Matching::new(), newest };
     let mut applying = Applying { core, evicted: Evicted::new(), wakes, has_losses: false };
     {
-        let _sequence = core.sequencer.lock();
+        let mut sequence = core.sequencer.lock();
         if let Some(others) = losses.others {
             applying.lose_others(&losses.known, others);
         }
@@ -69,6 +79,10 @@ pub(crate) fn apply<P: Payload>(
         for (event, content) in events.iter_mut().zip(&mut contents) {
             // An event that the replica has already is not pushed again.
             if event.offset.get() >= tail {
+                if let Some(key) = event.key.take() {
+                    let answer = core.ids.appended(event.offset, 0, false);
+                    sequence.note_key(event.at, key, event.fingerprint, answer);
+                }
                 let content = std::mem::replace(content, Content::Mark);
                 prepared.extend(applying.prepare(event, content));
             }

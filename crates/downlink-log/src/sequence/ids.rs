@@ -71,6 +71,14 @@ impl Epochs {
         Self::Growing(RwLock::new(IdTable { epochs, current, base, first, marks }))
     }
 
+    /// The epochs and marks of a replica without the marks of the positions from `until` on.
+    pub(crate) fn cut(&self, until: Offset) -> Self {
+        match self {
+            Self::Fixed { epochs, current } => Self::new(epochs.clone(), *current),
+            Self::Growing(table) => Self::Growing(RwLock::new(table.read().cut(until.get()))),
+        }
+    }
+
     /// Replaces the list of epochs of a replica. The new list has at least the epochs of all events
     /// that the replica has.
     pub(crate) fn set(&self, epochs: Vec<(Epoch, Offset)>) {
@@ -176,6 +184,13 @@ impl IdTable {
         let surplus = self.marks.len().saturating_sub(MARKS_MAX);
         self.marks.drain(..surplus);
         self.first += surplus as u64;
+    }
+
+    fn cut(&self, until: u64) -> Self {
+        let positions = until.saturating_sub(self.base).div_ceil(POSITION_OFFSETS);
+        let kept = usize::try_from(positions.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let marks = self.marks.iter().take(kept).copied().collect();
+        Self { marks, epochs: self.epochs.clone(), ..*self }
     }
 
     /// The mark of an offset. `None` if the id of the offset has an epoch.
@@ -338,6 +353,25 @@ mod tests {
         let tail = at(6);
         assert_eq!(ids.locate(old, tail), Err((GapReason::NewEpoch, tail)));
         assert_eq!(ids.locate(ids.id_of(at(5)), tail), Ok(at(5) + 1));
+    }
+
+    #[test]
+    fn after_a_cut_the_ids_of_removed_positions_are_unknown_and_may_get_other_marks() {
+        let ids = Epochs::growing(epochs(), epoch(9));
+        ids.add_marks(&marks(0, [100, 101, 102]));
+        let lost = ids.id_of(at(1) + 3);
+        for until in [BASE + 1, at(1)] {
+            let cut = ids.cut(Offset::new(until));
+            let tail = cut.locate(ids.id_of(BASE), until);
+            assert_eq!(tail, Ok(BASE + 1));
+            assert_eq!(cut.locate(lost, until), Err((GapReason::Lost, until)));
+            cut.add_marks(&marks(1, [201]));
+            assert_eq!(cut.locate(lost, at(2)), Err((GapReason::NewEpoch, at(2))));
+            assert_eq!(cut.id_of(at(1) + 3).epoch, epoch(201));
+        }
+        let none = ids.cut(Offset::new(BASE));
+        assert_eq!(none.locate(ids.id_of(BASE), BASE), Err((GapReason::Lost, BASE)));
+        assert_eq!(none.id_of(BASE - 1), ids.id_of(BASE - 1));
     }
 
     #[test]

@@ -33,6 +33,17 @@ impl KeyWindow {
         self.order.push_back((now, key));
     }
 
+    /// The keys of the events below an offset.
+    pub(crate) fn below(&self, until: u64) -> Self {
+        let is_below = |key: &IdempotencyKey| {
+            self.keys.get(key).is_some_and(|(_, answer)| answer.offset.get() < until)
+        };
+        let order: VecDeque<_> =
+            self.order.iter().filter(|(_, key)| is_below(key)).cloned().collect();
+        let known = order.iter().filter_map(|(_, key)| self.keys.get_key_value(key));
+        Self { keys: known.map(|(key, known)| (key.clone(), *known)).collect(), order }
+    }
+
     /// Removes the keys that are older than [`KEY_WINDOW`].
     pub(crate) fn expire(&mut self, now: Timestamp) {
         while self.order.front().is_some_and(|(at, _)| at.after(KEY_WINDOW) <= now) {

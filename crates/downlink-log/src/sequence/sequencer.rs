@@ -76,6 +76,15 @@ impl Sequencer {
         Self { sequence: Mutex::new(sequence), publisher_ids: PublisherIds::new() }
     }
 
+    /// The sequencer of a history that continues the history of `before`, without the events at or
+    /// above `next`. It has the keys of the earlier events. Their ids are added with the events.
+    pub(crate) fn cut(before: &Self, next: Offset) -> Self {
+        let before = before.lock();
+        let (keys, at) = (before.keys.below(next.get()), before.at);
+        let sequence = Sequence { next: next.get(), at, keys, closed: false };
+        Self { sequence: Mutex::new(sequence), publisher_ids: PublisherIds::new() }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Sequence> {
         self.sequence.lock()
     }
@@ -83,6 +92,22 @@ impl Sequencer {
     /// Refuses appends from now on.
     pub(crate) fn close(&self) {
         self.sequence.lock().closed = true;
+    }
+
+    /// Decides about a batch as an append to a log in memory does, and appends nothing.
+    pub(crate) fn plan<P: Payload>(
+        &self,
+        history: &History<P>,
+        now: Timestamp,
+        drafts: &Drafts<P>,
+    ) -> Result<Plans, AppendError> {
+        // Dropped after the lock is released, because this may take the lock of the names.
+        let topics = DraftTopics::find(history, drafts);
+        let mut sequence = self.lock();
+        let mut earlier = InMemoryKeys { keys: sequence.keys(now), ids: &self.publisher_ids };
+        let plans = plan(drafts, &topics, 0, &mut earlier)?;
+        topics.check_room(&plans)?;
+        Ok(plans)
     }
 
     /// Appends a batch to a log in memory: all drafts, or none.
@@ -206,6 +231,22 @@ impl Sequence {
     pub(crate) fn keys(&mut self, now: Timestamp) -> &KeyWindow {
         self.keys.expire(now);
         &self.keys
+    }
+
+    /// Notes the key of an event that was decided elsewhere. A key that is known stays with its
+    /// earlier event.
+    pub(crate) fn note_key(
+        &mut self,
+        at: Timestamp,
+        key: IdempotencyKey,
+        fingerprint: Fingerprint,
+        answer: Appended,
+    ) {
+        self.at = self.at.max(at);
+        let now = self.at;
+        if self.keys(now).get(&key).is_none() {
+            self.keys.insert(now, key, fingerprint, answer);
+        }
     }
 
     /// Gives the new drafts of a planned batch their offsets, and makes their payloads. `None` if

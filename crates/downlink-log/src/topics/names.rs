@@ -137,6 +137,12 @@ impl<P: Payload> Topics<P> {
         self.names.read().reader_number
     }
 
+    /// Gives the next reader at least this number.
+    pub(crate) fn continue_numbers(&self, reader_number: u64) {
+        let mut names = self.names.write();
+        names.reader_number = names.reader_number.max(reader_number);
+    }
+
     /// Refuses readers from now on.
     pub(crate) fn close(&self) {
         self.names.write().closed = true;

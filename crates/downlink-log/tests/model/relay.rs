@@ -211,6 +211,20 @@ impl Relay {
         self.confirm();
     }
 
+    /// Waits until a reader has begun. The reader may look for its id in the cache first, and wait
+    /// for the answer of the upstream after that.
+    fn begin_reading(&mut self, reader: &mut Reader<Load>) {
+        self.catch_up();
+        let begun = block_on(poll_fn(|task| {
+            let begun = reader.poll_begun(task.waker());
+            if begun.is_pending() {
+                self.confirm();
+            }
+            begun
+        }));
+        begun.expect("the cache is readable");
+    }
+
     fn connect(&mut self, id: u8) {
         let client = self.world.clients.get(&id);
         let is_connected = client.is_some_and(|client| client.reader.is_some());
@@ -223,9 +237,7 @@ impl Relay {
         let selection = program::selection(id);
         let Ok(mut reader) = self.log.open(self.world.now(), &selection, &start) else { return };
         if is_new {
-            self.catch_up();
-            block_on(poll_fn(|task| reader.poll_begun(task.waker())))
-                .expect("the cache is readable");
+            self.begin_reading(&mut reader);
             let next = reader.cursor().next.get();
             let wanted = self.world.naive.published_from(&selection, next);
             let client =
@@ -241,9 +253,7 @@ impl Relay {
     fn read(&mut self, id: u8, events_max: usize) -> Option<()> {
         let mut reader = self.readers.remove(&id)?;
         if reader.poll_begun(Waker::noop()).is_pending() {
-            self.catch_up();
-            block_on(poll_fn(|task| reader.poll_begun(task.waker())))
-                .expect("the cache is readable");
+            self.begin_reading(&mut reader);
         }
         let (now, batch) = (self.world.now(), downlink_log::Batch { events_max, ..ALL });
         let mut out = Vec::new();
