@@ -14,20 +14,20 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 8_520, &["downlink-log"]),
+    ("downlink-log", 8_750, &["downlink-log"]),
     ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
-    ("downlink-cluster", 3_000, &["downlink-cluster"]),
-    ("downlink: hub", 2_770, &["downlink/src/hub"]),
+    ("downlink-cluster", 3_010, &["downlink-cluster"]),
+    ("downlink: hub", 2_800, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
-    ("downlink: relay", 890, &["downlink/src/relay"]),
-    ("downlink", 10_170, &["downlink"]),
+    ("downlink: relay", 950, &["downlink/src/relay"]),
+    ("downlink", 10_260, &["downlink"]),
     ("downlink-client", 1_550, &["downlink-client"]),
     ("downlink-access", 2_790, &["downlink-access"]),
-    ("downlink-server", 9_150, &["downlink-server"]),
+    ("downlink-server", 9_170, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 24_100, LIBRARIES),
+    ("the five libraries", 24_420, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -146,10 +146,10 @@ mod tests {
     fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_300),
-            file("crates/downlink-log/src/a.rs", 8_480),
+            file("crates/downlink-log/src/a.rs", 8_740),
             file("crates/downlink-proto/src/a.rs", 1_000),
             file("crates/downlink-sqlite/src/a.rs", 2_740),
-            file("crates/downlink/src/lib.rs", 10_600),
+            file("crates/downlink/src/lib.rs", 10_700),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);

@@ -72,12 +72,7 @@ pub(crate) fn repeat(node: &Node<ModelLog>) -> Result<(), Difference> {
 
 impl RealLog {
     fn new() -> Self {
-        let default = Retention {
-            events_max: usize::MAX,
-            bytes_max: usize::MAX,
-            age_max: None,
-            ..Retention::DEFAULT
-        };
+        let default = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
         let retention = RetentionRules {
             default,
             inbox: default,

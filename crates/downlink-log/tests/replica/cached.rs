@@ -272,3 +272,25 @@ fn a_replica_whose_cache_fails_begins_again_in_memory() {
         assert_eq!((seen.gaps, seen.offsets), (vec![(0, 1)], vec![2]));
     }
 }
+
+/// A node of a cluster whose engine has lost entries. The cache cannot remove its newest events, so
+/// the replica begins anew.
+#[test]
+fn a_replica_with_a_cache_begins_anew_at_a_cut() {
+    let folder = Folder::new();
+    let (log, mut applier) = replica(&folder, options());
+    applier.begin(start(&[(1, 1)], 1, false));
+    apply(&mut applier, chunk([event(1, &["a"]), event(2, &["a"])], 3));
+    applier.cut_to(Offset::new(2));
+    assert_eq!(applier.position(), None);
+    applier.begin(start(&[(1, 1)], 1, false));
+    apply(&mut applier, chunk([event(1, &["a"]), event(2, &["b"])], 3));
+    confirm(&applier, 1, 3);
+    let mut seen = Seen::default();
+    let _ = seen.read_all(&mut open(&log, &["*"], after(1, 0)), 0);
+    assert_eq!(seen.offsets, [1, 2]);
+    drop((log, applier));
+    let (log, applier) = replica(&folder, options());
+    assert_eq!(applier.position(), Some(log.tail()));
+    assert_eq!(log.tail().next, Offset::new(3));
+}

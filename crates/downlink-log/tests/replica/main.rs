@@ -3,6 +3,7 @@
 
 mod applying;
 mod cached;
+mod cutting;
 mod feed;
 mod restarts;
 mod stress;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use downlink_log::store::StoreError;
 use thiserror::Error;
 
-use super::{InvalidName, settings::EVENT_BYTES_CEILING};
+use super::InvalidName;
 
 /// Why a hub cannot be built with these settings, or cannot get these retention rules.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -39,12 +39,14 @@ pub enum HubError {
     },
     /// The limit of one event is higher than any hub allows.
     #[error(
-        "an event may have {event_bytes_max} bytes, but at most {EVENT_BYTES_CEILING} are possible: \
+        "an event may have {event_bytes_max} bytes, but at most {ceiling} are possible: \
          lower event_bytes_max"
     )]
     EventAboveCeiling {
         /// The limit of one event in bytes.
         event_bytes_max: usize,
+        /// The highest possible limit.
+        ceiling: usize,
     },
     /// The range of reconnection times is empty, because its end is before its start.
     #[error("the end of the range drain_spread is before its start")]

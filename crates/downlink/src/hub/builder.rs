@@ -313,8 +313,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         if event_bytes_max > bytes_max {
             return Err(HubError::EventAboveHub { event_bytes_max, bytes_max });
         }
-        if event_bytes_max > EVENT_BYTES_CEILING {
-            return Err(HubError::EventAboveCeiling { event_bytes_max });
+        let ceiling = EVENT_BYTES_CEILING;
+        if event_bytes_max > ceiling {
+            return Err(HubError::EventAboveCeiling { event_bytes_max, ceiling });
         }
         if self.settings.drain_spread.is_empty() {
             return Err(HubError::EmptySpread);
