@@ -76,8 +76,10 @@ impl Sequencer {
         Self { sequence: Mutex::new(sequence), publisher_ids: PublisherIds::new() }
     }
 
-    /// The sequencer of a history that continues the history of `before`, without the events at or
-    /// above `next`. It has the keys of the earlier events. Their ids are added with the events.
+    /// The sequencer for a copy of a history from which the events at or above `next` are removed.
+    /// `before` is the sequencer of the original history. The copy has the idempotency keys of the
+    /// events below `next`. The ids of publishers are added later, when these events are pushed
+    /// into the new history.
     pub(crate) fn cut(before: &Self, next: Offset) -> Self {
         let before = before.lock();
         let (keys, at) = (before.keys.below(next.get()), before.at);
@@ -94,14 +96,16 @@ impl Sequencer {
         self.sequence.lock().closed = true;
     }
 
-    /// Decides about a batch as an append to a log in memory does, and appends nothing.
+    /// Decides which drafts of a batch are new, like an append to a log in memory. It appends
+    /// nothing.
     pub(crate) fn plan<P: Payload>(
         &self,
         history: &History<P>,
         now: Timestamp,
         drafts: &Drafts<P>,
     ) -> Result<Plans, AppendError> {
-        // Dropped after the lock is released, because this may take the lock of the names.
+        // The topics are dropped after the sequence lock is released, because their drop may take
+        // the lock of the names.
         let topics = DraftTopics::find(history, drafts);
         let mut sequence = self.lock();
         let mut earlier = InMemoryKeys { keys: sequence.keys(now), ids: &self.publisher_ids };
@@ -233,8 +237,8 @@ impl Sequence {
         &self.keys
     }
 
-    /// Notes the key of an event that was decided elsewhere. A key that is known stays with its
-    /// earlier event.
+    /// Notes the idempotency key of an event that another log has accepted, such as the upstream of
+    /// a replica. If the key is known already, it stays with its earlier event.
     pub(crate) fn note_key(
         &mut self,
         at: Timestamp,

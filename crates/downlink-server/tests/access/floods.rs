@@ -246,7 +246,7 @@ async fn addresses_at_their_limits_do_not_keep_other_addresses_out() {
 /// The peers subscribe, and then their sockets drop every packet of the server, like the socket of
 /// a machine without power. Half of them get events, and the others only keep-alives.
 #[tokio::test]
-async fn subscriptions_of_peers_that_vanish_end() {
+async fn a_subscription_ends_when_its_peer_vanishes() {
     const PEERS: u16 = 200;
     let flags = ["--write-stall-max", "2s", "--keep-alive", "1s", "--public", "p;q"];
     let mut attacked = Attacked::start(&flags).await;
