@@ -49,6 +49,15 @@ impl<P: Payload> Core<P> {
     /// Brings every topic within the retention rules in force, in bounded steps, and evicts all
     /// events that are too old at `now`. The caller must hold no lock.
     pub(crate) fn retain_all(&self, now: Timestamp) {
+        self.retain_topics();
+        while let Some(evicted) = self.history.expire(now) {
+            self.settle(Some(evicted));
+        }
+    }
+
+    /// Brings every topic within the retention rules in force, in bounded steps, without a look at
+    /// the time. The caller must hold no lock.
+    pub(crate) fn retain_topics(&self) {
         let history = &self.history;
         let mut topics = vec![Arc::clone(&history.topics.everyone)];
         while let Some(last) = topics.last() {
@@ -61,9 +70,6 @@ impl<P: Payload> Core<P> {
                 }
             }
             topics = history.topics.list_after(&last.address, TOPICS_LISTED);
-        }
-        while let Some(evicted) = history.expire(now) {
-            self.settle(Some(evicted));
         }
     }
 

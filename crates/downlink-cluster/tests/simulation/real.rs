@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use downlink_cluster::{Node, Plan, Record, Refusal};
+use downlink_cluster::{FedLog as _, Node, Plan, Record, Refusal};
 use downlink_log::{
     AppendError, Applied, Applier, ClockState, Cursor, Draft, Drafts, Epoch, Floor, KEY_WINDOW,
     Log, LogOptions, Offset, POSITION_OFFSETS, Payload, Retention, RetentionRules, StoreOptions,
@@ -142,6 +142,12 @@ impl RealLog {
     }
 
     fn compare_events(&self, node: &Node<ModelLog>) -> Result<(), Difference> {
+        for id in node.log().events.values().filter_map(|event| event.id.as_deref()) {
+            let [own, expected] = [self.applier.publisher_id(id), node.log().publisher_id(id)];
+            if own != expected {
+                return Err(Difference(format!("the id {id}: {own:?}, {expected:?}")));
+            }
+        }
         let mut own = BTreeMap::new();
         let mut feed = self.log.feed(None, |payload| payload.0.clone());
         while feed.next() < feed.tail() {

@@ -80,7 +80,7 @@ impl<P: Payload> History<P> {
         // The table of names is changed first. So a topic that is made later gets the new floor,
         // and all topics that were made earlier are listed below.
         let number = self.next_eviction(floor);
-        self.topics.lose_unknown(Lost::below(floor, number), |address| known.contains(address));
+        self.topics.lose_unknown(Lost::below(floor, number), known);
         self.patterns.hold().note_loss_of_all(number, floor.offset.get() - 1);
         let mut topics = vec![Arc::clone(&self.topics.everyone)];
         while let Some(last) = topics.last() {

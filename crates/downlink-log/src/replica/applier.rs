@@ -258,27 +258,37 @@ impl<P: Payload> Applier<P> {
     /// events that stay are pushed into a new history, so the call takes about as long as applying
     /// them did. Readers that are opened meanwhile begin in the old history, and end too.
     ///
-    /// A replica with a cache discards everything instead, as if its first feed had not begun: its
-    /// [`position`](Self::position) is `None` then.
+    /// The replica can remove events only if their ids have marks, and `until` is the first offset
+    /// of a position. Otherwise, or if it has a cache, it discards everything instead, as if its
+    /// first feed had not begun: its [`position`](Self::position) is `None` then. The file of the
+    /// cache is emptied with the next chunk. Only the ids of events in memory are returned.
     pub fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
         let core = self.shared().core();
         let removed = ids_from(&core, until);
         self.ahead = FloorsAhead::default();
-        if let Some(side) = &mut self.cache {
-            side.cache.begin(&core.ids.all(), true);
+        if self.cache.is_some() || !core.ids.is_position(until) {
+            if let Some(side) = &mut self.cache {
+                side.cache.begin(&core.ids.all(), true);
+            }
             (self.has_begun, self.floors_below) = (false, 0);
             self.restart(core.ids.all(), Offset::FIRST);
             return removed;
         }
         let until = until.min(Offset::new(core.history.tail()));
-        let retention = (*core.history.rules()).clone();
+        let rules = core.history.rules();
+        let retention = (*rules).clone();
         let options = LogOptions { retention, ..self.shared().options.clone() };
         let new = cut(&core, options, until);
+        let cut = Arc::clone(&new);
         self.floors_below = until.get();
         self.shared().replace(None, |old| {
             new.history.continue_from(&old.history);
             new
         });
+        // The rules may have changed while the new history was filled.
+        if cut.history.rules() != rules {
+            cut.retain_topics();
+        }
         removed
     }
 

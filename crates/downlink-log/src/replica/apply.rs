@@ -15,6 +15,7 @@ use crate::history::{EventTopics, Evicted, Published, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::sequence::{PayloadDecoder, PublisherId, Wakes};
 use crate::store::{Finished, Losses, StoredEvent};
+use crate::topics::Topic;
 use crate::types::{Address, Floor, Offset, Payload};
 
 /// The content of an event.
@@ -70,11 +71,15 @@ pub(crate) fn apply_decoded<P: Payload>(
     let mut applying = Applying { core, evicted: Evicted::new(), wakes, has_losses: false };
     {
         let mut sequence = core.sequencer.lock();
+        let tail = core.history.tail();
+        let mut named = Vec::new();
         if let Some(others) = losses.others {
+            // The table of names may have no room for all known names. A topic that exists already
+            // does not need it.
+            named = applying.reserve_known(&losses.known, events, tail);
             applying.lose_others(&losses.known, others);
         }
         losses.floors.iter().for_each(|(address, floor)| applying.lose(address, *floor));
-        let tail = core.history.tail();
         let mut prepared = Vec::with_capacity(events.len());
         for (event, content) in events.iter_mut().zip(&mut contents) {
             // An event that the replica has already is not pushed again.
@@ -88,6 +93,7 @@ pub(crate) fn apply_decoded<P: Payload>(
             }
         }
         applying.push_all(prepared, tail);
+        applying.release(named);
         if applying.has_losses {
             // Feeds of this replica must pass the losses on.
             let unneeded = core.history.backlog.begin_again(next.max(tail));
@@ -120,6 +126,27 @@ impl<P: Payload> Applying<'_, P> {
         let history = &self.core.history;
         self.wakes.topics.extend(history.lose(address, floor, &mut self.evicted));
         history.patterns.hold().add_matching(address, &mut self.wakes.patterns);
+    }
+
+    /// Reserves the topics of new events whose names are known, as far as the limit allows.
+    fn reserve_known(
+        &self,
+        known: &HashSet<Address>,
+        events: &[StoredEvent],
+        tail: u64,
+    ) -> Vec<Arc<Topic<P>>> {
+        let new = events.iter().filter(|event| event.offset.get() >= tail);
+        let names: HashSet<&Address> =
+            new.flat_map(|event| &event.to).filter(|address| known.contains(address)).collect();
+        let reserve = |address: &Address| self.core.history.reserve_within_limit(address);
+        names.into_iter().filter_map(reserve).collect()
+    }
+
+    fn release(&mut self, topics: Vec<Arc<Topic<P>>>) {
+        for topic in topics {
+            self.core.history.unreserve(&topic);
+            self.evicted.emptied.push(topic);
+        }
     }
 
     fn lose_others(&mut self, known: &HashSet<Address>, floor: Floor) {

@@ -71,6 +71,19 @@ impl Epochs {
         Self::Growing(RwLock::new(IdTable { epochs, current, base, first, marks }))
     }
 
+    /// Whether the ids from `until` on have marks, and `until` is the first offset of a position.
+    /// Only then can [`cut`](Self::cut) make all later ids unknown.
+    pub(crate) fn is_position(&self, until: Offset) -> bool {
+        match self {
+            Self::Fixed { .. } => false,
+            Self::Growing(table) => {
+                let base = table.read().base;
+                let above = until.get().checked_sub(base);
+                above.is_some_and(|above| above.is_multiple_of(POSITION_OFFSETS))
+            }
+        }
+    }
+
     /// The epochs and marks of a replica without the marks of the positions from `until` on.
     pub(crate) fn cut(&self, until: Offset) -> Self {
         match self {
@@ -187,10 +200,11 @@ impl IdTable {
     }
 
     fn cut(&self, until: u64) -> Self {
-        let positions = until.saturating_sub(self.base).div_ceil(POSITION_OFFSETS);
+        let positions = until.saturating_sub(self.base) / POSITION_OFFSETS;
         let kept = usize::try_from(positions.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let marks = self.marks.iter().take(kept).copied().collect();
-        Self { marks, epochs: self.epochs.clone(), ..*self }
+        let first = self.first.min(positions);
+        Self { first, marks, epochs: self.epochs.clone(), ..*self }
     }
 
     /// The mark of an offset. `None` if the id of the offset has an epoch.
@@ -360,15 +374,21 @@ mod tests {
         let ids = Epochs::growing(epochs(), epoch(9));
         ids.add_marks(&marks(0, [100, 101, 102]));
         let lost = ids.id_of(at(1) + 3);
-        for until in [BASE + 1, at(1)] {
-            let cut = ids.cut(Offset::new(until));
-            let tail = cut.locate(ids.id_of(BASE), until);
-            assert_eq!(tail, Ok(BASE + 1));
-            assert_eq!(cut.locate(lost, until), Err((GapReason::Lost, until)));
-            cut.add_marks(&marks(1, [201]));
-            assert_eq!(cut.locate(lost, at(2)), Err((GapReason::NewEpoch, at(2))));
-            assert_eq!(cut.id_of(at(1) + 3).epoch, epoch(201));
-        }
+        let cut = ids.cut(Offset::new(at(1)));
+        assert_eq!(cut.locate(ids.id_of(BASE), at(1)), Ok(BASE + 1));
+        assert_eq!(cut.locate(lost, at(1)), Err((GapReason::Lost, at(1))));
+        cut.add_marks(&marks(1, [201]));
+        assert_eq!(cut.locate(lost, at(2)), Err((GapReason::NewEpoch, at(2))));
+        assert_eq!(cut.id_of(at(1) + 3).epoch, epoch(201));
+        let later = Epochs::growing(epochs(), epoch(9));
+        later.add_marks(&marks(5, [105, 106]));
+        let cut = later.cut(Offset::new(at(3)));
+        cut.add_marks(&marks(3, [203]));
+        assert_eq!(cut.id_of(at(3)).epoch, epoch(203), "the cut is before the oldest mark");
+        let is_position = |until| ids.is_position(Offset::new(until));
+        assert!(is_position(at(2)) && is_position(BASE));
+        assert!(!is_position(at(2) + 1) && !is_position(BASE - 1));
+        assert!(!both().iter().any(|ids| ids.is_position(Offset::new(5))), "no id has a mark");
         let none = ids.cut(Offset::new(BASE));
         assert_eq!(none.locate(ids.id_of(BASE), BASE), Err((GapReason::Lost, BASE)));
         assert_eq!(none.id_of(BASE - 1), ids.id_of(BASE - 1));

@@ -7,7 +7,7 @@
 //! shared floor rises to cover the losses of that name. A reader may then get a gap although it has
 //! missed nothing, but a reader that has missed events always gets a gap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::topics::Lost;
 use crate::types::{Address, EvictionNumber, Floor};
@@ -113,11 +113,22 @@ impl Collected {
         Some(lost)
     }
 
-    /// Notes this loss for all names outside the table, and for the names in the table for which
-    /// `is_known` returns false.
-    pub(crate) fn lose_all(&mut self, lost: Lost, is_known: impl Fn(&Address) -> bool) {
+    /// Notes this loss for all names that are not in `known`, in the table and outside. The names in
+    /// `known` for which `has_topic` returns false get an entry in the table, as far as it has room,
+    /// because all names outside the table have the loss.
+    pub(crate) fn lose_all(
+        &mut self,
+        lost: Lost,
+        known: &HashSet<Address>,
+        has_topic: impl Fn(&Address) -> bool,
+    ) {
+        for address in known {
+            if !has_topic(address) && !self.names.contains_key(address) {
+                self.insert(address.clone(), self.others);
+            }
+        }
         for (address, name) in &mut self.names {
-            if !is_known(address) {
+            if !known.contains(address) {
                 name.lost = name.lost.max(lost);
             }
         }
@@ -177,7 +188,7 @@ mod tests {
         assert_eq!(collected.lose(&topic("a"), loss(5), || EvictionNumber::new(5)), Some(floor(5)));
         assert_eq!(collected.lose(&topic("a"), loss(5), || panic!("it is known already")), None);
         collected.remember(topic("b"), floor(3));
-        collected.lose_all(floor(9), |address| *address == topic("b"));
+        collected.lose_all(floor(9), &HashSet::from([topic("b")]), |_| false);
         assert_eq!(collected.recall(&topic("a")), floor(9));
         assert_eq!(collected.recall(&topic("b")), floor(3));
         assert_eq!(collected.recall(&topic("never seen")), floor(9));

@@ -8,7 +8,11 @@
 //! One limit applies to the topics that readers name, and another to the topics that have events.
 //! So readers never use up the limit that publishers need.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use smallvec::SmallVec;
 
@@ -230,10 +234,10 @@ impl<P: Payload> Topics<P> {
         true
     }
 
-    /// Notes this loss for all names without a topic, except the names for which `is_known` returns
-    /// true.
-    pub(crate) fn lose_unknown(&self, lost: Lost, is_known: impl Fn(&Address) -> bool) {
-        self.names.write().collected.lose_all(lost, is_known);
+    /// Notes this loss for all names without a topic, except the names in `known`.
+    pub(crate) fn lose_unknown(&self, lost: Lost, known: &HashSet<Address>) {
+        let NamedTopics { topics, collected, .. } = &mut *self.names.write();
+        collected.lose_all(lost, known, |address| topics.contains_key(address));
     }
 
     /// The losses that a name may have if it has no topic and no entry in the table of collected

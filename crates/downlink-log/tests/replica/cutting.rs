@@ -2,14 +2,51 @@
 //! of a cluster does this when the engine of the cluster has lost entries.
 
 use downlink_log::{
-    AppendError, Applier, ClockState, Draft, EndReason, Fingerprint, GapReason, IdempotencyKey,
-    Log, Offset, Read, Retention, RetentionRules, Start, store::StoredEvent,
+    AppendError, Applier, ClockState, Cursor, Draft, EndReason, Fingerprint, Floor, GapReason,
+    IdempotencyKey, Log, Offset, POSITION_OFFSETS, Read, Retention, RetentionRules, Start,
+    store::{FeedChunk, Mark, Marks, StoredEvent},
 };
 
 use crate::feed::{
-    Text, after, apply, chunk, chunk_with_floors, confirm, event, mark, open, replica,
+    Text, apply, asked, chunk, chunk_with_floors, event, everyone, floor, mark, open, replica,
+    start,
 };
 use crate::support::{Seen, draft_of, ms, topic};
+
+/// The first offset of a position. The tests have at most one event in a position.
+const fn at(position: u64) -> u64 {
+    1 + position * POSITION_OFFSETS
+}
+
+/// The mark of a position. A history that was cut gets other marks.
+fn mark_of(position: u64, history: u64) -> Mark {
+    Mark::new(1_000 * history + position)
+}
+
+/// The chunk with some positions of a history, from the position `first` on.
+fn positions(first: u64, history: u64, events: Vec<StoredEvent>) -> FeedChunk {
+    let until = first + events.len() as u64;
+    let marks = (first..until).map(|position| mark_of(position, history)).collect();
+    FeedChunk { marks: Marks { base: 1, first, marks }, ..chunk(events, at(until)) }
+}
+
+/// Continues after the event of a position.
+fn after(position: u64, history: u64) -> Start {
+    let epoch = mark_of(position, history).in_id();
+    Start::After(Cursor { epoch, next: Offset::new(at(position) + 1) }.to_string().into())
+}
+
+/// Answers the question of the replica: it has everything.
+fn confirm(applier: &Applier<Text>) {
+    let follower = applier.follower();
+    let question = asked(&follower).expect("readers wait");
+    follower.confirm(question, applier.position().expect("a position"));
+}
+
+/// The positions of some offsets.
+fn positions_of(offsets: &[u64]) -> Vec<u64> {
+    offsets.iter().map(|offset| (offset - 1) / POSITION_OFFSETS).collect()
+}
 
 fn key(name: &str) -> IdempotencyKey {
     IdempotencyKey { credential: "".into(), key: name.into() }
@@ -56,43 +93,41 @@ fn plan(applier: &Applier<Text>, draft: Draft<Text>) -> Result<Option<Offset>, A
 #[test]
 fn the_events_from_the_cut_on_are_gone_and_others_take_their_offsets() {
     let (log, mut applier) = replica(|_| {});
-    let events = [named(1, "first", 1), event(2, &["b"]), named(3, "lost", 3), event(4, &["b"])];
-    apply(&mut applier, chunk(events, 5));
-    let (mut reader, number) = {
-        let reader = open(&log, &["*"], after(1, 0));
-        let number = reader.number();
-        (reader, number)
-    };
-    let published = log.totals(ms(0)).published;
-    assert_eq!(applier.cut_to(Offset::new(3)), ["lost".into()]);
+    let events = [named(at(0), "first", 1), event(at(1), &["b"]), named(at(2), "lost", 3)];
+    apply(&mut applier, positions(0, 1, events.to_vec()));
+    let mut reader = open(&log, &["*"], Start::Earliest);
+    let (number, published) = (reader.number(), log.totals(ms(0)).published);
+    assert_eq!(applier.cut_to(Offset::new(at(2))), ["lost".into()]);
     assert_eq!(applier.position(), Some(log.tail()));
-    assert_eq!((log.tail().next, log.totals(ms(0)).published), (Offset::new(3), published));
+    let totals = log.totals(ms(0));
+    assert_eq!((log.tail().next.get(), totals.published), (at(2), published));
     let mut old = Seen::default();
     assert_eq!(old.read_all(&mut reader, 0), Read::Ended(EndReason::Drained));
-    confirm(&applier, 1, 3);
-    assert_eq!(seen(&log, "*", after(1, 0)).offsets, [1, 2]);
-    apply(&mut applier, chunk([event(3, &["b"]), event(6, &["a"])], 7));
-    let mut new = open(&log, &["*"], after(1, 0));
+    confirm(&applier);
+    assert_eq!(positions_of(&seen(&log, "*", Start::Earliest).offsets), [0, 1]);
+    apply(&mut applier, positions(2, 2, vec![event(at(2), &["b"]), event(at(3), &["a"])]));
+    let mut new = open(&log, &["*"], after(0, 1));
     assert!(new.number() > number, "numbers of readers are unique");
     let mut all = Seen::default();
     let _ = all.read_all(&mut new, 0);
-    assert_eq!((all.offsets, all.gaps), (vec![1, 2, 3, 6], vec![]));
-    assert_eq!(seen(&log, "b", after(1, 0)).offsets, [2, 3]);
+    assert_eq!((positions_of(&all.offsets), all.gaps), (vec![1, 2, 3], vec![]));
+    assert_eq!(positions_of(&seen(&log, "b", after(0, 1)).offsets), [1, 2]);
 }
 
 #[test]
 fn ids_and_keys_stay_with_the_events_that_stay() {
     let (_log, mut applier) = replica(|_| {});
-    apply(&mut applier, chunk([named(1, "first", 1), named(2, "lost", 2)], 3));
+    let events = [named(at(0), "first", 1), named(at(1), "lost", 2)];
+    apply(&mut applier, positions(0, 1, events.to_vec()));
     for name in ["first", "lost"] {
         assert!(applier.publisher_id(name).is_some());
         assert!(matches!(plan(&applier, draft(name, 9)), Err(AppendError::KeyReused { draft: 0 })));
     }
-    assert_eq!(plan(&applier, draft("lost", 2)), Ok(Some(Offset::new(2))));
-    assert_eq!(applier.cut_to(Offset::new(2)), ["lost".into()]);
-    assert_eq!(applier.publisher_id("first"), Some(Offset::new(1)));
+    assert_eq!(plan(&applier, draft("lost", 2)), Ok(Some(Offset::new(at(1)))));
+    assert_eq!(applier.cut_to(Offset::new(at(1))), ["lost".into()]);
+    assert_eq!(applier.publisher_id("first"), Some(Offset::new(at(0))));
     assert_eq!(applier.publisher_id("lost"), None);
-    assert_eq!(plan(&applier, draft("first", 1)), Ok(Some(Offset::new(1))));
+    assert_eq!(plan(&applier, draft("first", 1)), Ok(Some(Offset::new(at(0)))));
     assert_eq!(plan(&applier, draft("lost", 9)), Ok(None));
     let id = Draft { id: Some("first".into()), key: None, ..draft("", 9) };
     assert!(matches!(plan(&applier, id), Err(AppendError::IdTaken { draft: 0 })));
@@ -105,8 +140,9 @@ fn ids_and_keys_stay_with_the_events_that_stay() {
 #[test]
 fn a_topic_is_finished_only_by_an_event_that_stays() {
     let (_log, mut applier) = replica(|_| {});
-    let last = StoredEvent { finish: true, ..event(2, &["event"]) };
-    apply(&mut applier, chunk([mark(1, "mark"), last, mark(3, "lost")], 4));
+    let last = StoredEvent { finish: true, ..event(at(1), &["event"]) };
+    let events = vec![mark(at(0), "mark"), last, mark(at(2), "lost")];
+    apply(&mut applier, positions(0, 1, events));
     let on = |applier: &Applier<Text>, name: &str| {
         plan(applier, draft_of(&[topic(name)], text())).map(drop)
     };
@@ -114,7 +150,7 @@ fn a_topic_is_finished_only_by_an_event_that_stays() {
     for name in ["mark", "event", "lost"] {
         assert_eq!(on(&applier, name), finished);
     }
-    applier.cut_to(Offset::new(3));
+    applier.cut_to(Offset::new(at(2)));
     assert_eq!((on(&applier, "mark"), on(&applier, "event")), (finished.clone(), finished));
     assert_eq!(on(&applier, "lost"), Ok(()));
 }
@@ -122,36 +158,70 @@ fn a_topic_is_finished_only_by_an_event_that_stays() {
 #[test]
 fn what_was_lost_before_a_cut_is_still_a_gap_after_it() {
     let two = Retention { events_max: 2, ..Retention::DEFAULT };
-    let (log, mut applier) = replica(|options| {
-        options.retention = RetentionRules { default: two, ..Default::default() }
-    });
-    apply(&mut applier, chunk_with_floors(&[("old", 2)], (1..=5).map(|at| event(at, &["a"])), 6));
-    applier.cut_to(Offset::new(5));
-    confirm(&applier, 1, 5);
-    // The events 1 to 3 were evicted, and event 5 was removed.
-    let of_a = seen(&log, "a", after(1, 1));
-    assert_eq!((of_a.gaps, of_a.offsets), (vec![(1, 3)], vec![4]));
-    assert_eq!(seen(&log, "old", after(1, 0)).gaps, [(0, 1)]);
+    let rules = RetentionRules { default: two, ..RetentionRules::default() };
+    let (log, mut applier) = replica(|options| options.retention = rules);
+    let events = (0..5).map(|position| event(at(position), &["a"])).collect();
+    let lost = chunk_with_floors(&[("old", at(1))], [], 2).floors;
+    apply(&mut applier, FeedChunk { floors: lost, ..positions(0, 1, events) });
+    applier.cut_to(Offset::new(at(4)));
+    confirm(&applier);
+    // The events of the positions 0 to 2 were evicted, and that of position 4 was removed.
+    let of_a = seen(&log, "a", after(0, 1));
+    assert_eq!((of_a.gaps.len(), positions_of(&of_a.offsets)), (1, vec![3]));
+    assert_eq!(positions_of(&[of_a.gaps[0].1]), [2]);
+    assert_eq!(seen(&log, "old", after(0, 1)).gaps, [(1, at(1) - 1)]);
     // All events of the topic that stayed were evicted, so its floor ends at the cut.
-    applier.cut_to(Offset::new(3));
-    confirm(&applier, 1, 3);
-    assert_eq!(seen(&log, "a", after(1, 1)).gaps, [(1, 2)]);
-    apply(&mut applier, chunk([event(3, &["a"])], 4));
-    assert_eq!(seen(&log, "a", after(1, 2)).offsets, [3]);
-    assert_eq!(seen(&log, "a", after(1, 2)).gaps, []);
+    applier.cut_to(Offset::new(at(2)));
+    confirm(&applier);
+    assert_eq!(positions_of(&[seen(&log, "a", after(0, 1)).gaps[0].1]), [1]);
+    apply(&mut applier, positions(2, 2, vec![event(at(2), &["a"])]));
+    let of_a = seen(&log, "a", after(1, 1));
+    assert_eq!((positions_of(&of_a.offsets), of_a.gaps), (vec![2], vec![(at(1), at(2) - 1)]));
+}
+
+/// The table of names without a topic may be too small, or have forgotten names. All names outside
+/// the table then share a high floor, which topics with older events do not have.
+#[test]
+fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
+    for collected_max in [0, 10] {
+        let (log, mut applier) = replica(|options| options.collected_max = Some(collected_max));
+        let events = vec![named(at(0), "old", 1), event(at(1), &["b"]), event(at(2), &["a"])];
+        let others = floor(at(2));
+        let known = vec![(everyone(), Floor::NONE), (topic("a"), Floor::NONE)];
+        let first = FeedChunk { others, floors: known, ..positions(0, 1, events) };
+        apply(&mut applier, first);
+        let check = |log: &Log<Text>, applier: &Applier<Text>| {
+            let of_a = seen(log, "a", after(0, 1));
+            assert_eq!(
+                (positions_of(&of_a.offsets), of_a.gaps),
+                (vec![2], vec![]),
+                "{collected_max}"
+            );
+            assert_eq!(positions_of(&seen(log, "a", Start::Earliest).offsets), [0, 2]);
+            assert_eq!(seen(log, "b", Start::Earliest).offsets, []);
+            assert_eq!(seen(log, "b", after(0, 1)).gaps.len(), 1);
+            assert_eq!(applier.publisher_id("old"), Some(Offset::new(at(0))));
+        };
+        check(&log, &applier);
+        assert_eq!(applier.cut_to(Offset::new(at(3))), [] as [Box<str>; 0]);
+        confirm(&applier);
+        check(&log, &applier);
+    }
 }
 
 #[test]
 fn an_id_from_the_removed_end_is_lost() {
     let (log, mut applier) = replica(|_| {});
-    apply(&mut applier, chunk([event(1, &["a"]), event(2, &["a"])], 3));
-    applier.cut_to(Offset::new(2));
-    let mut reader = open(&log, &["a"], after(1, 2));
-    confirm(&applier, 1, 2);
+    let events = vec![event(at(0), &["a"]), event(at(1), &["a"])];
+    apply(&mut applier, positions(0, 1, events));
+    applier.cut_to(Offset::new(at(1)));
+    apply(&mut applier, positions(1, 2, vec![event(at(1), &["a"])]));
+    let mut reader = open(&log, &["a"], after(1, 1));
+    confirm(&applier);
     let Read::Gap(gap) = reader.read(ms(0), crate::support::ALL, &mut Vec::new()) else {
         panic!("the event is gone")
     };
-    assert_eq!((gap.reason, gap.next), (GapReason::Lost, Offset::new(2)));
+    assert_eq!(gap.reason, GapReason::NewEpoch);
 }
 
 /// A feed of the replica ends, because the events that it has passed on are gone.
@@ -159,11 +229,26 @@ fn an_id_from_the_removed_end_is_lost() {
 fn feeds_end_at_a_cut() {
     let (log, mut applier) = replica(|_| {});
     let mut feed = log.feed(None, |text| text.bytes.clone());
-    apply(&mut applier, chunk([event(1, &["a"]), event(2, &["a"])], 3));
+    let events = vec![event(at(0), &["a"]), event(at(1), &["a"])];
+    apply(&mut applier, positions(0, 1, events));
     let read = feed.read(ClockState::default()).unwrap().expect("the feed is open");
     assert_eq!(read.events.len(), 2);
-    applier.cut_to(Offset::new(2));
+    let position = Some(log.id_of(Offset::new(at(1))));
+    applier.cut_to(Offset::new(at(1)));
     assert_eq!(feed.read(ClockState::default()), Ok(None));
-    let position = Some(log.id_of(Offset::new(2)));
     assert!(!log.feed(position, |text| text.bytes.clone()).start().resumed);
+}
+
+/// The ids of a replica whose upstream is no cluster have epochs. After a cut, the id of a removed
+/// event would be the id of another event.
+#[test]
+fn a_replica_whose_ids_have_no_marks_discards_everything_instead() {
+    let (log, mut applier) = replica(|_| {});
+    apply(&mut applier, chunk([event(1, &["a"]), event(2, &["a"])], 3));
+    applier.cut_to(Offset::new(2));
+    assert_eq!((applier.position(), log.tail().next), (None, Offset::FIRST));
+    assert!(applier.begin(start(&[(2, 1)], 1, false)));
+    apply(&mut applier, chunk([event(1, &["a"])], 2));
+    confirm(&applier);
+    assert_eq!(seen(&log, "a", Start::Earliest).offsets, [1]);
 }

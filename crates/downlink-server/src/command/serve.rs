@@ -325,7 +325,10 @@ fn upstream(settings: &Settings) -> anyhow::Result<Option<(Upstream, Arc<Forward
     let key = key.transpose()?;
     let mut upstream = follow.upstream.clone();
     if let Some(key) = &key {
-        upstream = upstream.bearer(&key.text())?;
+        let file = file.map_or_else(String::new, |file| file.display().to_string());
+        upstream = upstream
+            .bearer(&key.text())
+            .with_context(|| format!("cannot use the key file {file}"))?;
     }
     Ok(Some((upstream, Arc::new(Forwarder::new(follow, key.as_ref())?))))
 }

@@ -175,12 +175,11 @@ impl<T: Send + Sync + 'static> Applying<T> {
                 return Err(this.map_or(FollowError::NotReady, |_| FollowError::Loop));
             }
             Message::Floors(floors) => {
+                self.check_floors(floors.len())?;
                 self.floors.extend(floors);
-                if self.floors.len() > FLOORS_MAX {
-                    return Err(WireError::Malformed.into());
-                }
             }
             Message::Chunk(mut chunk, tail) => {
+                self.check_floors(chunk.floors.len())?;
                 chunk.floors.append(&mut self.floors);
                 let lag = tail.get().saturating_sub(chunk.next.get());
                 if self.applier.apply(chunk) == Applied::Restarted {
@@ -195,6 +194,12 @@ impl<T: Send + Sync + 'static> Applying<T> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses more floors before a chunk than the limit allows.
+    fn check_floors(&self, more: usize) -> Result<(), WireError> {
+        let is_within = self.floors.len() + more <= FLOORS_MAX;
+        if is_within { Ok(()) } else { Err(WireError::Malformed) }
     }
 
     /// Answers the questions whose end the relay has reached.

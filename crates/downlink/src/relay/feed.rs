@@ -19,7 +19,7 @@ use http_body::Frame;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::wire;
+use super::wire::{self, Messages};
 use crate::hub::{Hops, Hub, HubFeed, cursor_id};
 
 /// The time after which a feed sends an empty chunk if there is nothing else to send. A relay then
@@ -171,10 +171,8 @@ async fn send<T: Send + Sync + 'static>(mut feed: HubFeed<T>, sender: &mpsc::Sen
         };
         match read {
             Ok(Some((chunk, tail))) => {
-                for message in wire::chunk(&chunk, tail) {
-                    if sender.send(message).await.is_err() {
-                        return;
-                    }
+                if send_chunk(Messages::new(chunk, tail), sender).await.is_none() {
+                    return;
                 }
             }
             Ok(None) => return,
@@ -183,6 +181,24 @@ async fn send<T: Send + Sync + 'static>(mut feed: HubFeed<T>, sender: &mpsc::Sen
                 return;
             }
         }
+    }
+}
+
+/// Sends the messages of a chunk, one after the other. `None` if the receiver has ended.
+async fn send_chunk(mut messages: Messages, sender: &mpsc::Sender<Bytes>) -> Option<()> {
+    if messages.is_short() {
+        return sender.send(messages.next()?).await.ok();
+    }
+    loop {
+        // To encode many floors takes some ten milliseconds.
+        let encoding = tokio::task::spawn_blocking(move || {
+            let message = messages.next();
+            (messages, message)
+        });
+        let (returned, message) = encoding.await.ok()?;
+        messages = returned;
+        let Some(message) = message else { return Some(()) };
+        sender.send(message).await.ok()?;
     }
 }
 

@@ -81,12 +81,12 @@ enum WireMessage<'a> {
     },
     #[serde(borrow)]
     Chunk(WireChunk<'a>),
-    #[serde(borrow)]
-    Floors(Vec<(WireAddress<'a>, WireFloor)>),
     NotReady {
         version: u16,
         hops: Vec<Hop>,
     },
+    #[serde(borrow)]
+    Floors(Vec<(WireAddress<'a>, WireFloor)>),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -157,15 +157,59 @@ pub(super) fn not_ready(hops: Vec<Hop>) -> Bytes {
 /// has some 20 MiB.
 const FLOORS_SENT_MAX: usize = 1 << 16;
 
-/// Encodes a chunk as one or more messages. `tail` is the tail of the log when the chunk was made.
-pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Vec<Bytes> {
-    let in_floors = chunk.floors.len().saturating_sub(FLOORS_SENT_MAX);
-    let (before, floors) = chunk.floors.split_at(in_floors);
-    let parts = before.chunks(FLOORS_SENT_MAX);
-    let mut messages: Vec<_> =
-        parts.map(|part| encode(&WireMessage::Floors(wire_floors(part)))).collect();
-    messages.push(encode(&WireMessage::Chunk(WireChunk {
-        floors: wire_floors(floors),
+/// The maximum number of events in a message that a feed sends. A chunk has more only if it has many
+/// finish marks without events.
+const EVENTS_SENT_MAX: usize = 1 << 14;
+
+/// The messages of a chunk, which are encoded one after the other.
+pub(super) struct Messages {
+    chunk: FeedChunk,
+    /// The tail of the log when the chunk was made.
+    tail: Offset,
+    is_done: bool,
+}
+
+impl Messages {
+    pub(super) fn new(chunk: FeedChunk, tail: Offset) -> Self {
+        Self { chunk, tail, is_done: false }
+    }
+
+    /// Whether the chunk fits into one message, which is encoded quickly.
+    pub(super) fn is_short(&self) -> bool {
+        self.chunk.floors.is_empty() && self.chunk.events.len() <= EVENTS_SENT_MAX
+    }
+}
+
+impl Iterator for Messages {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.is_done {
+            return None;
+        }
+        let FeedChunk { floors, events, .. } = &mut self.chunk;
+        if floors.len() > FLOORS_SENT_MAX {
+            let part = floors.split_off(floors.len() - FLOORS_SENT_MAX);
+            return Some(encode(&WireMessage::Floors(wire_floors(&part))));
+        }
+        let rest = events.split_off(events.len().min(EVENTS_SENT_MAX));
+        self.is_done = rest.is_empty();
+        let next = self.chunk.next;
+        if let Some(last) = self.chunk.events.last().filter(|_| !self.is_done) {
+            self.chunk.next = Offset::new(last.offset.get() + 1);
+        }
+        let message = encode_chunk(&self.chunk, self.tail);
+        // Only the first of several chunks has the floors and the marks.
+        let clock = self.chunk.clock;
+        let (floors, others, marks) = (Vec::new(), Floor::NONE, Marks::default());
+        self.chunk = FeedChunk { floors, others, events: rest, next, clock, marks };
+        Some(message)
+    }
+}
+
+fn encode_chunk(chunk: &FeedChunk, tail: Offset) -> Bytes {
+    encode(&WireMessage::Chunk(WireChunk {
+        floors: wire_floors(&chunk.floors),
         others: chunk.others.into(),
         events: chunk.events.iter().map(WireEvent::from).collect(),
         next: chunk.next.get(),
@@ -173,8 +217,7 @@ pub(super) fn chunk(chunk: &FeedChunk, tail: Offset) -> Vec<Bytes> {
         at: chunk.clock.at.as_millis(),
         delta_ms: chunk.clock.delta_ms,
         marks: (&chunk.marks).into(),
-    })));
-    messages
+    }))
 }
 
 fn wire_floors(floors: &[(Address, Floor)]) -> Vec<(WireAddress<'_>, WireFloor)> {
@@ -406,7 +449,8 @@ mod tests {
 
     /// The only message of a chunk, whose tail is 20.
     fn only(chunk: &FeedChunk) -> Bytes {
-        let [message] = &super::chunk(chunk, Offset::new(20))[..] else { panic!("one message") };
+        let messages: Vec<_> = Messages::new(chunk.clone(), Offset::new(20)).collect();
+        let [message] = &messages[..] else { panic!("one message") };
         message.clone()
     }
 
@@ -427,24 +471,35 @@ mod tests {
     }
 
     #[test]
-    fn many_floors_are_sent_in_several_messages_below_the_limit() {
+    fn many_floors_and_events_are_sent_in_several_messages_below_the_limit() {
         let longest = |number| topic(&format!("{number:0>256}"));
         let floor = Floor { offset: Offset::new(OFFSET_MAX - 1), at: Timestamp::from_millis(5) };
         let floors: Vec<_> = (0..150_000).map(|number| (longest(number), floor)).collect();
-        let large = FeedChunk { floors: floors.clone(), ..full_chunk() };
-        let messages = super::chunk(&large, Offset::new(20));
-        let mut received = Vec::new();
-        for message in &messages[..messages.len() - 1] {
+        let events: Vec<_> = (1..=70_000).map(|offset| event(offset, None)).collect();
+        let next = Offset::new(80_000);
+        let large =
+            FeedChunk { floors: floors.clone(), events: events.clone(), next, ..full_chunk() };
+        let (mut all_floors, mut all_events, mut until) = (Vec::new(), Vec::new(), 0);
+        let mut chunks = 0;
+        for message in Messages::new(large, next) {
             assert!(message.len() < MESSAGE_BYTES_MAX / 3, "{}", message.len());
-            let Ok(Message::Floors(part)) = decoded(message) else { panic!("floors") };
-            received.extend(part);
+            match decoded(&message).expect("a message") {
+                Message::Floors(part) => all_floors.extend(part),
+                Message::Chunk(chunk, tail) => {
+                    let is_first = chunks == 0;
+                    assert_eq!(is_first, !chunk.floors.is_empty() && !chunk.marks.marks.is_empty());
+                    all_floors.extend(chunk.floors);
+                    all_events.extend(chunk.events);
+                    assert!(chunk.next.get() > until && tail == next);
+                    until = chunk.next.get();
+                    chunks += 1;
+                }
+                other => panic!("{other:?}"),
+            }
         }
-        let Ok(Message::Chunk(last, _)) = decoded(&messages[messages.len() - 1]) else {
-            panic!("a chunk")
-        };
-        assert!(messages.len() == 3 && !last.floors.is_empty());
-        received.extend(last.floors.iter().cloned());
-        assert_eq!((received, last.events), (floors, large.events));
+        all_floors.sort_by(|(one, _), (other, _)| one.cmp(other));
+        assert!(all_floors == floors && all_events == events);
+        assert_eq!((chunks, until), (5, next.get()));
     }
 
     #[test]
