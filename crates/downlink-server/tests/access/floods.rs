@@ -37,8 +37,8 @@ const OF_ALL: &str =
 /// The memory that an attack may take, in addition to that of its connections: memory that the
 /// allocator keeps for later, and the requests of the test itself.
 const SLACK_BYTES: u64 = 24 << 20;
-/// The memory of a connection whose request hyper reads, from `docs/LIMITS.md`: the state of hyper,
-/// and a head of 32 KiB.
+/// The memory of a connection while hyper is reading a request: the state of hyper, and a head of
+/// 32 KiB. The numbers are from `docs/LIMITS.md`.
 const HEAD_BYTES: u64 = (21 + 32) << 10;
 /// The memory of a subscription and its stream, from the same page.
 const STREAM_BYTES: u64 = 320 + 300 + 88;
