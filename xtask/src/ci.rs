@@ -63,13 +63,15 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Runs the tests of `downlink-nats` with real servers. In the step `tests` they skip themselves.
+/// Runs the tests of `downlink-nats` with real servers. In the step `tests` they skip themselves. The
+/// tests mostly wait for elections and heartbeats, so more of them run at once than there are
+/// processors.
 fn nats(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let server = match setup::nats_server(workspace) {
         Ok(server) => server,
         Err(why) => return Ok(Outcome::Skipped(why)),
     };
-    let words = ["test", "-p", "downlink-nats", "--test", "jetstream"];
+    let words = ["test", "-p", "downlink-nats", "--test", "jetstream", "--", "--test-threads=4"];
     command::run(workspace.cargo(&words).env("DOWNLINK_NATS_SERVER", server))?;
     Ok(Outcome::Passed)
 }

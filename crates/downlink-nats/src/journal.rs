@@ -78,7 +78,7 @@ impl JetStream {
         created.map(drop).map_err(create_error)
     }
 
-    /// The settings of the stream that an operator should know about, most serious first.
+    /// The settings of the stream that an operator should know about.
     ///
     /// Whether a server writes each entry to the disk before it acknowledges it
     /// (`sync_interval: always`) cannot be asked. So this checks only that the stream is limited to

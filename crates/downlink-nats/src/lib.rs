@@ -2,7 +2,7 @@
 //!
 //! A cluster of downlink servers needs an engine that puts the entries of all servers in one order.
 //! [`JetStream`] implements [`Journal`](downlink_cluster::Journal), the interface to such an engine.
-//! It needs NATS 2.11 or newer. The tests use 2.15.
+//! The tests use version 2.15 of the server.
 //!
 //! ```no_run
 //! use downlink_cluster::Journal as _;
@@ -50,6 +50,13 @@
 //! `$JS.API.CONSUMER.CREATE.STREAM.*` and `$JS.API.CONSUMER.MSG.NEXT.STREAM.*`, and to subscribe to
 //! `_INBOX.>`. [`JetStream::create_stream`] also needs `$JS.API.STREAM.CREATE.STREAM`. If a right to
 //! publish is missing, requests get no answer.
+//!
+//! # Logs
+//!
+//! The client library writes events of `tracing` with the target `async_nats`. When a connection ends,
+//! it also reports an error about reconnection attempts. This is not a fault, because a connection
+//! is replaced by a new client. [`JetStream::connect_error`] has the reason if no server can be
+//! reached.
 //!
 //! # Platforms
 //!

@@ -48,6 +48,8 @@ type Step = (Result<TailItem, JournalError>, Option<Box<Reader>>);
 
 /// Reads a stream from a position on.
 ///
+/// After an error it yields only errors.
+///
 /// It does nothing while it is not polled, and can be dropped at any time. At most 384 entries wait in
 /// memory until they are polled. They have at most 8 MiB, or four times the largest message of the
 /// server if that is more.

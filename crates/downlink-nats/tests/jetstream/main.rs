@@ -12,6 +12,7 @@ mod cluster;
 mod contract;
 mod lost;
 mod one;
+mod pipe;
 mod servers;
 mod settings;
 mod tails;
