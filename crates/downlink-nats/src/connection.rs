@@ -20,9 +20,11 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::settings::{ConnectSettings, Credentials, ServerUrl};
 
-/// The maximum time for connecting to one server. A server in another region answers within a
-/// second, also with TLS.
-pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// The maximum time for connecting to one server, with the lookup of its name.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// The maximum time for connecting to one address of a server. A server in another region answers
+/// within a second, also with TLS. A name often has two addresses, of which one may not answer.
+const ADDRESS_WITHIN: Duration = Duration::from_millis(1_400);
 /// The time between two pings. The client gives up a connection when two pings have no answer and a
 /// third is due, so within three seconds.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
@@ -112,7 +114,7 @@ impl Connections {
         let ConnectSettings { credentials, tls, .. } = &self.settings;
         let mut options = once()
             .name("downlink")
-            .connection_timeout(CONNECT_WITHIN)
+            .connection_timeout(ADDRESS_WITHIN)
             .ping_interval(PING_EVERY)
             .client_capacity(REQUESTS_MAX)
             .subscription_capacity(MESSAGES_MAX)

@@ -17,7 +17,7 @@ use std::{
 use async_nats::{Message, StatusCode, Subscriber};
 use downlink_cluster::{JournalError, Position, RawEntry, Tail, TailItem};
 use futures_util::StreamExt as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     api::{self, ConsumerConfig, CreateConsumer, Created, Delivery, Pull},
@@ -39,6 +39,11 @@ const MESSAGES_PER_PULL: usize = 256;
 /// The number of bytes that a request asks for. At 1 Gbit/s, they take 34 milliseconds, which is
 /// longer than a request needs to reach a server of the same region.
 const BYTES_PER_PULL: usize = 4 * 1_024 * 1_024;
+/// A server may take requests for a new consumer a moment after it has confirmed the consumer. The
+/// tail asks again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// The number of times in a row that it asks again: for a second.
+const ASK_AGAIN_MAX: u32 = 20;
 /// The time after which a request ends.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
@@ -184,6 +189,8 @@ struct Messages {
     bytes_per_pull: usize,
     /// The number of messages that were asked for, and have not arrived.
     awaited: usize,
+    /// The number of requests since the last message that no server has taken.
+    untaken: u32,
 }
 
 impl Messages {
@@ -215,7 +222,7 @@ impl Messages {
         // A request must have room for one message of any size.
         let bytes_per_pull = connection.client.server_info().max_payload.saturating_mul(2);
         let bytes_per_pull = bytes_per_pull.max(BYTES_PER_PULL);
-        Ok(Self { connection, subscriber, requests, inbox, bytes_per_pull, awaited: 0 })
+        Ok(Self { connection, subscriber, requests, inbox, bytes_per_pull, awaited: 0, untaken: 0 })
     }
 
     /// The next entry, and the number of messages after it.
@@ -229,9 +236,15 @@ impl Messages {
             match message.status {
                 None | Some(StatusCode::OK) => {
                     self.awaited = self.awaited.saturating_sub(1);
+                    self.untaken = 0;
                     return entry(message).ok_or(JournalError::Unavailable);
                 }
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(StatusCode::NO_RESPONDERS) if self.untaken < ASK_AGAIN_MAX => {
+                    self.untaken += 1;
+                    self.awaited = self.awaited.saturating_sub(MESSAGES_PER_PULL);
+                    sleep(ASK_AGAIN).await;
+                }
                 Some(_) => {
                     let unanswered = unanswered(&message).ok_or(JournalError::Unavailable)?;
                     self.awaited = self.awaited.saturating_sub(unanswered);

@@ -21,6 +21,13 @@ pub(crate) async fn next<T: Tail>(tail: &mut T) -> Result<TailItem, JournalError
     poll_fn(|cx| tail.poll_next(cx)).await
 }
 
+/// Checks that the next item of a tail is this entry. The message of a failure has no bytes, because
+/// an entry may be large.
+async fn assert_next<T: Tail>(tail: &mut T, entry: &RawEntry) {
+    let found = next_entry(tail).await;
+    assert!(found == *entry, "{} in place of {}", found.position, entry.position);
+}
+
 /// The next entry of a tail that has no holes.
 async fn next_entry<T: Tail>(tail: &mut T) -> RawEntry {
     loop {
@@ -122,7 +129,7 @@ async fn an_entry_of_the_largest_size_fits<J: Journal>(journal: &mut J) {
     let bytes: Vec<u8> = (0..max).map(|at| at as u8).collect();
     let at = journal.append(name(0, 30), bytes.clone(), None).await.unwrap();
     let (entries, bounds) = journal.read(at..at.next()).await.unwrap();
-    assert_eq!(entries[0].bytes, bytes);
+    assert!(entries[0].bytes == bytes);
     assert_eq!(bounds.last, at);
     let huge = vec![0; max * 2];
     let refused = journal.append(name(0, 31), huge, None).await;
@@ -137,7 +144,7 @@ async fn a_read_returns_the_entries_of_its_range<J: Journal>(journal: &mut J) {
     assert_eq!(positions, expected);
     assert!(all.is_sorted_by_key(|entry| entry.time));
     let (some, _) = journal.read(position(2)..position(4)).await.unwrap();
-    assert_eq!(some, all[1..3]);
+    assert!(some == all[1..3]);
     let none = journal.read(bounds.last.next()..position(1_000)).await.unwrap();
     assert_eq!(none, (Vec::new(), bounds));
     assert_eq!(journal.read(position(3)..position(3)).await.unwrap().0, []);
@@ -147,7 +154,7 @@ async fn a_tail_yields_what_a_read_returns<J: Journal>([one, other]: &mut [J; 2]
     let (all, bounds) = one.read(Position::FIRST..position(1_000)).await.unwrap();
     let mut tail = other.tail(Position::FIRST);
     for entry in all {
-        assert_eq!(next_entry(&mut tail).await, entry);
+        assert_next(&mut tail, &entry).await;
     }
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
 }
@@ -155,7 +162,7 @@ async fn a_tail_yields_what_a_read_returns<J: Journal>([one, other]: &mut [J; 2]
 async fn a_tail_begins_at_its_position<J: Journal>(journal: &mut J) {
     let (all, bounds) = journal.read(Position::FIRST..position(1_000)).await.unwrap();
     let mut tail = journal.tail(bounds.last);
-    assert_eq!(next(&mut tail).await, Ok(TailItem::Entry(all[all.len() - 1].clone())));
+    assert_next(&mut tail, &all[all.len() - 1]).await;
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
     let mut tail = journal.tail(bounds.last.next());
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use downlink_cluster::{EntryName, Journal as _, JournalError, Position};
-use downlink_nats::{ConnectSettings, JetStream, ServerUrl, StreamSettings};
+use downlink_nats::{ConnectSettings, CreateError, JetStream, ServerUrl, StreamSettings};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
@@ -40,9 +40,9 @@ pub(crate) struct Server {
     program: PathBuf,
     folder: PathBuf,
     name: String,
-    port: u16,
-    /// The ports for the routes of the cluster, with the own port first.
-    routes: Vec<u16>,
+    address: SocketAddr,
+    /// The addresses for the routes of the cluster, with the own address first.
+    routes: Vec<SocketAddr>,
     /// More lines for the configuration.
     more: String,
     process: Option<Child>,
@@ -56,14 +56,34 @@ impl Server {
         Some(server)
     }
 
-    fn new(program: PathBuf, name: &str, routes: Vec<u16>, more: &str) -> Self {
+    /// Starts a server that requires TLS with a certificate of the client. Both sides use the same
+    /// certificate: `cert.pem` with `key.pem` in the folder of the server.
+    pub(crate) async fn start_with_tls() -> Option<Self> {
+        let mut server = Self::new(program()?, "one", Vec::new(), "");
+        let mut openssl = Command::new("openssl");
+        openssl.args("req -x509 -nodes -days 2 -subj /CN=nats -newkey ec".split(' '));
+        openssl.args("-pkeyopt ec_paramgen_curve:P-256 -keyout key.pem -out cert.pem".split(' '));
+        openssl.arg("-addext").arg(format!("subjectAltName=IP:{}", server.address.ip()));
+        openssl.args("-addext basicConstraints=critical,CA:FALSE".split(' '));
+        let made = openssl.current_dir(&server.folder).stderr(Stdio::null()).status().unwrap();
+        assert!(made.success(), "{openssl:?}");
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| server.file(name));
+        let (cert, key) = (cert.display(), key.display());
+        server.more = format!(
+            "tls {{ cert_file: \"{cert}\", key_file: \"{key}\", ca_file: \"{cert}\", verify: true }}"
+        );
+        server.run().await;
+        Some(server)
+    }
+
+    fn new(program: PathBuf, name: &str, routes: Vec<SocketAddr>, more: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = format!("downlink-nats-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         fs::create_dir_all(&folder).unwrap();
-        let (name, more, port) = (name.to_owned(), more.to_owned(), free_port());
-        Self { program, folder, name, port, routes, more, process: None }
+        let (name, more, address) = (name.to_owned(), more.to_owned(), free_address());
+        Self { program, folder, name, address, routes, more, process: None }
     }
 
     /// Starts the process, and waits until it accepts connections.
@@ -83,19 +103,19 @@ impl Server {
     }
 
     fn configuration(&self) -> String {
-        let Self { name, port, more, .. } = self;
+        let Self { name, address, more, .. } = self;
         let store = self.store().display().to_string();
         let mut text = format!(
-            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n{more}\n\
+            "server_name: {name}\nlisten: \"{address}\"\n{more}\n\
              jetstream {{ store_dir: \"{store}\", max_file: 64M }}\n"
         );
         if let [own, others @ ..] = &self.routes[..] {
             let others: Vec<String> =
-                others.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+                others.iter().map(|other| format!("\"nats://{other}\"")).collect();
             let others = others.join(", ");
             writeln!(
                 text,
-                "cluster {{ name: test, listen: \"127.0.0.1:{own}\", no_advertise: true, \
+                "cluster {{ name: test, listen: \"{own}\", no_advertise: true, \
                  routes: [{others}] }}"
             )
             .unwrap();
@@ -106,7 +126,7 @@ impl Server {
     /// Waits until the server greets a client.
     pub(crate) async fn wait_until_listening(&self) {
         eventually("the server listens", async || {
-            let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+            let mut socket = TcpStream::connect(self.address).await.ok()?;
             let mut greeting = [0; 4];
             let read = timeout(Duration::from_secs(1), socket.read_exact(&mut greeting)).await;
             read.ok()?.ok()?;
@@ -115,12 +135,17 @@ impl Server {
         .await;
     }
 
+    /// The path of a file in the folder of the server.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     fn store(&self) -> PathBuf {
         self.folder.join("store")
     }
 
     pub(crate) fn url(&self) -> ServerUrl {
-        ServerUrl::new(&format!("nats://127.0.0.1:{}", self.port)).unwrap()
+        ServerUrl::new(&self.address.to_string()).unwrap()
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -179,10 +204,10 @@ impl Drop for Server {
 /// Starts three servers of a cluster.
 pub(crate) async fn start_three() -> Option<[Server; 3]> {
     let program = program()?;
-    let ports = [(); 3].map(|()| free_port());
+    let addresses = [(); 3].map(|()| free_address());
     let mut number = 0;
     let mut servers = ["a", "b", "c"].map(|name| {
-        let mut routes = ports.to_vec();
+        let mut routes = addresses.to_vec();
         routes.rotate_left(number);
         number += 1;
         Server::new(program.clone(), name, routes, "")
@@ -194,9 +219,19 @@ pub(crate) async fn start_three() -> Option<[Server; 3]> {
     Some(servers)
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+/// An address whose port was free a moment ago. Where each address of 127.0.0.0/8 is an address of
+/// this machine, each server has its own, so no other socket takes the port.
+fn free_address() -> SocketAddr {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed) as u8;
+    let ip = match cfg!(target_os = "linux") {
+        true => {
+            let [.., high, low] = std::process::id().to_be_bytes();
+            Ipv4Addr::new(127, high, low, number.max(1))
+        }
+        false => Ipv4Addr::LOCALHOST,
+    };
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -238,7 +273,12 @@ pub(crate) fn replicas(replicas: usize) -> StreamSettings {
 /// A journal in a new stream. A new cluster refuses streams until it has a leader.
 pub(crate) async fn create(servers: &[Server], settings: &StreamSettings) -> JetStream {
     let mut journal = journal(servers);
-    eventually("the stream is created", async || journal.create_stream(settings).await.ok()).await;
+    eventually("the stream is created", async || match journal.create_stream(settings).await {
+        // An attempt without an answer may have created it.
+        Ok(()) | Err(CreateError::Exists) => Some(()),
+        Err(_) => None,
+    })
+    .await;
     eventually("the stream has a leader", async || journal.open().await.ok()).await;
     journal
 }
@@ -257,7 +297,7 @@ pub(crate) async fn append(journal: &mut JetStream, name: EntryName) -> Position
 
 /// Sends a request to the API of JetStream that a journal never sends.
 pub(crate) async fn request(server: &Server, subject: &str, body: Value) -> Value {
-    let client = async_nats::connect(format!("127.0.0.1:{}", server.port)).await.unwrap();
+    let client = async_nats::connect(server.address.to_string()).await.unwrap();
     let subject = format!("$JS.API.{subject}");
     let answer = client.request(subject, body.to_string().into()).await.unwrap();
     serde_json::from_slice(&answer.payload).unwrap()

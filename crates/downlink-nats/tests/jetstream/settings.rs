@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use downlink_cluster::{Journal as _, JournalError};
-use downlink_nats::{ConnectSettings, CreateError, Credentials, JetStream, StreamSettings};
+use downlink_nats::{ConnectSettings, CreateError, Credentials, JetStream, StreamSettings, Tls};
 
 use crate::servers::{STREAM, Server, create, journal, replicas};
 
@@ -74,4 +74,44 @@ async fn a_stream_that_no_server_can_keep_is_refused_with_the_reason() {
         (code, description.as_str()),
         (10_074, "replicas > 1 not supported in non-clustered mode")
     );
+}
+
+#[tokio::test]
+async fn tls_needs_the_certificates_of_both_sides() {
+    let Some(server) = Server::start_with_tls().await else { return };
+    let with_tls = |tls: Tls| {
+        let servers = vec![server.url()];
+        let settings = ConnectSettings { servers, tls, ..ConnectSettings::default() };
+        JetStream::new(settings, STREAM).unwrap()
+    };
+    let tls = Tls {
+        root_certificates: Some(server.file("cert.pem")),
+        client_certificate: Some((server.file("cert.pem"), server.file("key.pem"))),
+        ..Tls::default()
+    };
+    let mut journal = with_tls(tls.clone());
+    journal.create_stream(&replicas(1)).await.unwrap();
+    assert!(journal.open().await.is_ok());
+    for wrong in [
+        Tls { root_certificates: None, ..tls.clone() },
+        Tls { client_certificate: None, ..tls.clone() },
+    ] {
+        let mut journal = with_tls(wrong);
+        assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+        assert!(journal.connect_error().is_some());
+    }
+}
+
+/// A client with this setting never sends credentials to a server without TLS.
+#[tokio::test]
+async fn required_tls_is_not_left_out() {
+    let Some(server) = Server::start("").await else { return };
+    let settings = ConnectSettings {
+        servers: vec![server.url()],
+        tls: Tls { is_required: true, ..Tls::default() },
+        ..ConnectSettings::default()
+    };
+    let mut journal = JetStream::new(settings, STREAM).unwrap();
+    assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+    assert!(journal.connect_error().is_some());
 }
