@@ -11,6 +11,7 @@ mod cluster;
 #[path = "../../../downlink-cluster/tests/contract/mod.rs"]
 mod contract;
 mod lost;
+mod nodes;
 mod one;
 mod pipe;
 mod servers;
