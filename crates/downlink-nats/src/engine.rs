@@ -53,7 +53,8 @@ impl Engine {
     }
 
     pub(crate) async fn connection(&self) -> Result<Connection, Failure> {
-        self.connections.get().await.ok_or(Failure::Unavailable)
+        let connecting = timeout(REQUEST_WITHIN, self.connections.get());
+        connecting.await.ok().flatten().ok_or(Failure::Unavailable)
     }
 
     /// Sends a request of the API, and waits for its answer.

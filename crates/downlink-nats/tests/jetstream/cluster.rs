@@ -7,9 +7,10 @@ use downlink_nats::JetStream;
 use serde_json::json;
 
 use crate::{
-    contract::{self, name, next},
+    contract::name,
     servers::{
-        STREAM, Server, append, create, eventually, journal, replicas, request, start_three,
+        STREAM, Server, append, check_contract, create, eventually, journal, next, replicas,
+        request, start_three,
     },
 };
 
@@ -74,7 +75,7 @@ impl Appended {
 async fn a_stream_on_three_servers_keeps_the_contract() {
     let Some(servers) = start_three().await else { return };
     let created = create(&servers, &replicas(3)).await;
-    contract::check([created.clone(), journal(&servers[1..])]).await;
+    check_contract([created.clone(), journal(&servers[1..])]).await;
     let warnings = created.check_stream().await.unwrap();
     assert_eq!(warnings, [downlink_nats::Warning::NoSyncTag]);
 }

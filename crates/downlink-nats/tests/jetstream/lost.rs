@@ -4,8 +4,8 @@
 use downlink_cluster::{Journal as _, Position, TailItem};
 
 use crate::{
-    contract::{name, next},
-    servers::{Server, append, create, eventually, replicas, start_three},
+    contract::name,
+    servers::{Server, append, create, eventually, next, replicas, start_three},
 };
 
 /// Appends entries with these counters.

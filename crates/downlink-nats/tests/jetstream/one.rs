@@ -5,9 +5,10 @@ use downlink_nats::{CreateError, ENTRY_BYTES_MAX, StreamSettings, Warning};
 use serde_json::json;
 
 use crate::{
-    contract::{self, name, next},
+    contract::name,
     servers::{
-        STREAM, Server, append, create, delete_stream, eventually, journal, replicas, request,
+        STREAM, Server, append, check_contract, create, delete_stream, eventually, journal, next,
+        replicas, request,
     },
 };
 
@@ -19,7 +20,7 @@ async fn a_stream_keeps_the_contract() {
     let servers = [server];
     let created = create(&servers, &replicas(1)).await;
     // A clone shares the connection, and the other journal has its own.
-    contract::check([created.clone(), journal(&servers)]).await;
+    check_contract([created.clone(), journal(&servers)]).await;
     let opened = created.clone().open().await.unwrap();
     assert_eq!(opened.entry_bytes_max, ENTRY_BYTES_MAX);
     assert_eq!(opened.durability, JournalDurability::Relaxed);

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    contract::{name, next},
-    servers::{STREAM, Server, append, create, replicas},
+    contract::name,
+    servers::{STREAM, Server, append, create, next, replicas},
 };
 
 /// Passes the bytes of each connection on, except delivered messages with these sequences. Returns

@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-use downlink_cluster::{EntryName, Journal as _, JournalError, Position};
-use downlink_nats::{ConnectSettings, CreateError, JetStream, ServerUrl, StreamSettings};
+use downlink_cluster::{EntryName, Journal as _, JournalError, Position, TailItem};
+use downlink_nats::{
+    ConnectSettings, CreateError, JetStream, JetStreamTail, ServerUrl, StreamSettings,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
@@ -19,6 +21,8 @@ use tokio::{
     net::TcpStream,
     time::{Instant, interval, timeout},
 };
+
+use crate::contract;
 
 /// The stream of all tests.
 pub(crate) const STREAM: &str = "hub";
@@ -257,6 +261,16 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
         }
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
     }
+}
+
+/// The next item of a tail.
+pub(crate) async fn next(tail: &mut JetStreamTail) -> Result<TailItem, JournalError> {
+    timeout(PATIENCE, contract::next(tail)).await.expect("the tail neither yields nor fails")
+}
+
+/// Checks the contract of a journal.
+pub(crate) async fn check_contract(journals: [JetStream; 2]) {
+    timeout(PATIENCE, contract::check(journals)).await.expect("the contract is checked in time");
 }
 
 /// A journal that connects to these servers in turn.

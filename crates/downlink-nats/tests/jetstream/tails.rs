@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    contract::{name, next},
-    servers::{STREAM, Server, append, create, eventually, journal, replicas, request},
+    contract::name,
+    servers::{STREAM, Server, append, create, eventually, journal, next, replicas, request},
 };
 
 const FIRST: Position = Position::FIRST;
