@@ -15,8 +15,10 @@ use crate::{
     stream,
 };
 
-/// The maximum time for a request other than an append, with the time to connect.
-pub const REQUEST_WITHIN: Duration = Duration::from_secs(3);
+/// The maximum time for a request other than an append, with the time to connect. A server answers
+/// such a request from its memory. While a cluster has no leader, the caller asks again, so a longer
+/// time would delay the answer after an election.
+pub const REQUEST_WITHIN: Duration = Duration::from_secs(2);
 /// The minimum time between the openings of two tails. A node opens the next tail as soon as one
 /// fails, and must not keep a server busy with that.
 const TAIL_EVERY: Duration = Duration::from_millis(250);

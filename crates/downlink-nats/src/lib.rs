@@ -31,6 +31,8 @@
 //! - A tail that begins after the end of the stream says so. The consumer would wait without an
 //!   error until the stream reaches that position again.
 //! - A tail without a message or a heartbeat for 2.5 seconds fails.
+//! - If a cluster cannot create a consumer now, the tail asks the leader of the stream for each
+//!   entry.
 //! - An answer about another stream of the same name is an error.
 //!
 //! It does not check whether the stream still has the same entries as before. JetStream can lose its

@@ -4,6 +4,10 @@
 //! leader of the stream. Only if the leader does not have it either, it is a hole. If nothing
 //! arrives for [`SILENCE_MAX`], not even a heartbeat, the tail fails, and its connection is given
 //! up.
+//!
+//! A cluster creates consumers only while all its servers together have a leader, which is another
+//! one than the leader of the stream. Without it, a tail asks the leader of the stream for one entry
+//! after the other.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +21,7 @@ use std::{
 use async_nats::{Message, StatusCode, Subscriber};
 use downlink_cluster::{JournalError, Position, RawEntry, Tail, TailItem};
 use futures_util::StreamExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     api::{self, ConsumerConfig, CreateConsumer, Created, Delivery, Pull},
@@ -44,6 +48,14 @@ const BYTES_PER_PULL: usize = 4 * 1_024 * 1_024;
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// The number of times in a row that it asks again: for a second.
 const ASK_AGAIN_MAX: u32 = 20;
+/// The maximum time for creating a consumer.
+const CREATE_WITHIN: Duration = Duration::from_secs(1);
+/// The time for which a tail does without a consumer. Then it fails, so the next tail tries to create
+/// one.
+const WITHOUT_CONSUMER: Duration = Duration::from_secs(5);
+/// The time after which a tail without a consumer asks for the next entry again. Publishers wait for
+/// it, and each question costs the leader about as much as an append.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The time after which a request ends.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
@@ -96,10 +108,17 @@ async fn open(engine: Arc<Engine>, from: Position) -> Step {
     }
 }
 
+/// The origin of the entries.
+enum Source {
+    Consumer(Box<Messages>),
+    /// The leader of the stream, until this time.
+    Leader(Instant),
+}
+
 /// An open tail.
 struct Reader {
     engine: Arc<Engine>,
-    messages: Messages,
+    source: Source,
     /// The position of the next entry.
     next: Position,
     /// Items that the tail yields before it reads on.
@@ -107,12 +126,19 @@ struct Reader {
     /// An entry that has arrived, while the positions before it are looked up, and the number of
     /// messages after it.
     ahead: Option<(RawEntry, u64)>,
+    /// Whether the tail has yielded an entry since it has last said that there are no more.
+    has_news: bool,
 }
 
 impl Reader {
     async fn open(engine: Arc<Engine>, from: Position) -> Result<Self, JournalError> {
         let bounds = engine.same().await?.bounds();
-        let messages = Messages::open(&engine, from).await?;
+        let created = timeout(CREATE_WITHIN, Messages::open(&engine, from)).await;
+        let source = match created.unwrap_or(Err(JournalError::Unavailable)) {
+            Ok(messages) => Source::Consumer(Box::new(messages)),
+            Err(JournalError::Unavailable) => Source::Leader(Instant::now() + WITHOUT_CONSUMER),
+            Err(error) => return Err(error),
+        };
         let mut items = VecDeque::new();
         let mut next = from;
         if from < bounds.first {
@@ -123,7 +149,7 @@ impl Reader {
         if next > bounds.last {
             items.push_back(TailItem::CaughtUp(bounds.last));
         }
-        Ok(Self { engine, messages, next, items, ahead: None })
+        Ok(Self { engine, source, next, items, ahead: None, has_news: false })
     }
 
     async fn next(mut self: Box<Self>) -> Step {
@@ -139,34 +165,57 @@ impl Reader {
 
     /// Reads the next entry, or looks up one position that was left out.
     async fn read(&mut self) -> Result<(), JournalError> {
-        let (entry, pending) = match self.ahead.take() {
-            Some(ahead) => ahead,
-            None => match self.messages.next().await {
-                Ok(message) => message,
-                Err(error) => {
-                    self.engine.connections().give_up(&self.messages.connection).await;
-                    return Err(error);
+        match &mut self.source {
+            Source::Leader(until) if Instant::now() < *until => self.ask_leader().await,
+            Source::Leader(_) => Err(JournalError::Unavailable),
+            Source::Consumer(messages) => {
+                let (entry, pending) = match self.ahead.take() {
+                    Some(ahead) => ahead,
+                    None => match messages.next().await {
+                        Ok(message) => message,
+                        Err(error) => {
+                            self.engine.connections().give_up(&messages.connection).await;
+                            return Err(error);
+                        }
+                    },
+                };
+                self.take(entry, pending).await
+            }
+        }
+    }
+
+    /// Asks the leader of the stream for the next entry.
+    async fn ask_leader(&mut self) -> Result<(), JournalError> {
+        match self.engine.first_from(self.next).await? {
+            Some(entry) => {
+                self.push_hole(entry.position);
+                self.push(entry);
+            }
+            None => {
+                if self.has_news {
+                    self.push_caught_up();
                 }
-            },
-        };
+                sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an entry of the consumer, which has `pending` messages after it.
+    async fn take(&mut self, entry: RawEntry, pending: u64) -> Result<(), JournalError> {
         if entry.position > self.next {
             let found = self.engine.first_from(self.next).await?;
             // The stream has lost the entry that has just arrived.
             let found = found.ok_or(JournalError::Unavailable)?;
-            let until = found.position.min(entry.position);
-            if until > self.next {
-                self.items.push_back(TailItem::Hole(self.next..until));
-                self.next = until;
-            }
+            self.push_hole(found.position.min(entry.position));
             if found.position < entry.position {
                 self.push(found);
             }
             self.ahead = Some((entry, pending));
         } else if entry.position == self.next {
-            let position = entry.position;
             self.push(entry);
             if pending == 0 {
-                self.items.push_back(TailItem::CaughtUp(position));
+                self.push_caught_up();
             }
         }
         Ok(())
@@ -174,7 +223,21 @@ impl Reader {
 
     fn push(&mut self, entry: RawEntry) {
         self.next = entry.position.next();
+        self.has_news = true;
         self.items.push_back(TailItem::Entry(entry));
+    }
+
+    /// Notes that the stream has no entries before `until`.
+    fn push_hole(&mut self, until: Position) {
+        if until > self.next {
+            self.items.push_back(TailItem::Hole(self.next..until));
+            self.next = until;
+        }
+    }
+
+    fn push_caught_up(&mut self) {
+        self.has_news = false;
+        self.items.push_back(TailItem::CaughtUp(self.next.previous()));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use downlink_cluster::{Journal as _, JournalError, Position, TailItem};
+use downlink_nats::{ConnectSettings, Credentials, JetStream, StreamSettings};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -118,4 +119,37 @@ async fn a_tail_reads_more_than_one_request_asks_for() {
         assert!(entry.bytes.iter().all(|byte| *byte == number as u8));
     }
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(1_000))));
+}
+
+/// A cluster creates no consumers while its servers together have no leader. Here a user may not
+/// create them.
+#[tokio::test]
+async fn a_tail_without_a_consumer_asks_the_leader() {
+    let users = "authorization { users: [ { user: ann, password: x }, { user: bob, password: x, \
+                 permissions: { publish: { deny: \"$JS.API.CONSUMER.>\" } } } ] }";
+    let Some(server) = Server::start(users).await else { return };
+    let user = |user: &str| {
+        let credentials = Credentials::UserAndPassword { user: user.into(), password: "x".into() };
+        let servers = vec![server.url()];
+        let settings = ConnectSettings { servers, credentials, ..ConnectSettings::default() };
+        JetStream::new(settings, STREAM).unwrap()
+    };
+    let (mut ann, mut bob) = (user("ann"), user("bob"));
+    ann.create_stream(&StreamSettings { entries_max: Some(3), ..replicas(1) }).await.unwrap();
+    for counter in 1..=5 {
+        append(&mut ann, name(0, counter)).await;
+    }
+    let (kept, _) = ann.read(FIRST..Position::new(9)).await.unwrap();
+    let mut tail = bob.tail(FIRST);
+    assert_eq!(next(&mut tail).await, Ok(TailItem::Hole(FIRST..Position::new(3))));
+    for entry in kept {
+        assert_eq!(next(&mut tail).await, Ok(TailItem::Entry(entry)));
+    }
+    assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(5))));
+    append(&mut ann, name(0, 6)).await;
+    let item = next(&mut tail).await.unwrap();
+    assert!(matches!(&item, TailItem::Entry(entry) if entry.position.get() == 6), "{item:?}");
+    assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(6))));
+    // It ends after some seconds, so that the next tail can create a consumer.
+    assert_eq!(next(&mut tail).await, Err(JournalError::Unavailable));
 }
