@@ -24,6 +24,7 @@ pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
         Step::new("nginx", nginx),
         Step::new("faketime", faketime),
         Step::cargo("tests", &["test", "--workspace", "--all-features"]),
+        Step::new("nats", nats),
     ];
     steps.extend(workspace.packages.iter().filter_map(features));
     steps.extend(cross::steps());
@@ -60,6 +61,23 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
         Readiness::Ready => Outcome::Passed,
         Readiness::Missing(why) => Outcome::Skipped(format!("wrong clocks not tested: {why}")),
     })
+}
+
+/// Runs the tests of `downlink-nats` with real servers. In the step `tests` they skip themselves. The
+/// tests mostly wait for elections and heartbeats, so more of them run at once than there are
+/// processors.
+fn nats(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let server = match setup::nats_server(workspace) {
+        Ok(server) => server,
+        Err(why) => return Ok(Outcome::Skipped(why)),
+    };
+    // One test makes a certificate.
+    if let Readiness::Missing(why) = setup::program("openssl", "openssl") {
+        return Ok(Outcome::Skipped(why));
+    }
+    let words = ["test", "-p", "downlink-nats", "--test", "jetstream", "--", "--test-threads=4"];
+    command::run(workspace.cargo(&words).env("DOWNLINK_NATS_SERVER", server))?;
+    Ok(Outcome::Passed)
 }
 
 /// Compiles a library without features, and once with each single feature. Warnings are errors. No

@@ -31,6 +31,7 @@ const SYSTEMS: [System; 2] = [
             "-p=downlink-log",
             "-p=downlink-cluster",
             "-p=downlink-sqlite",
+            "-p=downlink-nats",
             "-p=downlink",
             "-p=downlink-client",
             "--all-features",

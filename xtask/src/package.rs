@@ -129,7 +129,7 @@ mod tests {
     fn the_libraries_the_server_and_the_load_tool_are_published() {
         let workspace = Workspace::load().unwrap();
         let names: Vec<&str> = published(&workspace).iter().map(|p| p.name.as_str()).collect();
-        assert_eq!(names.len(), 9, "{names:?}");
+        assert_eq!(names.len(), 10, "{names:?}");
         assert!(names.contains(&"downlink") && names.contains(&"downlink-server"));
         assert!(!names.contains(&"xtask"));
     }

@@ -44,11 +44,11 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
     tools.extend(browser::proxies());
     tools.extend(snippets::frameworks(workspace));
     if all {
-        let validate = kubectl_validate(workspace);
-        tools.push((
-            "kubectl-validate",
-            validate.map_or_else(Readiness::Missing, |_| Readiness::Ready),
-        ));
+        let ready = |program: Result<PathBuf, String>| {
+            program.map_or_else(Readiness::Missing, |_| Readiness::Ready)
+        };
+        tools.push(("kubectl-validate", ready(kubectl_validate(workspace))));
+        tools.push(("nats-server", ready(nats_server(workspace))));
         tools.push(("schemathesis", schemathesis::installed(workspace)));
         tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
         tools.push(("cargo-fuzz", fuzzing(workspace)));
@@ -114,14 +114,28 @@ pub(crate) fn promtool() -> Readiness {
 ///
 /// The program is not installed, and cannot be installed. The text is the reason.
 pub(crate) fn kubectl_validate(workspace: &Workspace) -> Result<PathBuf, String> {
-    const PACKAGE: &str = "sigs.k8s.io/kubectl-validate@v0.0.4";
+    go_program(workspace, "kubectl-validate", "sigs.k8s.io/kubectl-validate@v0.0.4")
+}
+
+/// The server of NATS for the tests of `downlink-nats`. Debian's package is some years older. Go
+/// compiles it, which takes a minute.
+///
+/// # Errors
+///
+/// The program is not installed, and cannot be installed. The text is the reason.
+pub(crate) fn nats_server(workspace: &Workspace) -> Result<PathBuf, String> {
+    go_program(workspace, "nats-server", "github.com/nats-io/nats-server/v2@v2.15.3")
+}
+
+/// A program that Go compiles, in the folder `go` of the target directory.
+fn go_program(workspace: &Workspace, name: &str, package: &str) -> Result<PathBuf, String> {
     let folder = workspace.target.join("go");
-    let program = folder.join("kubectl-validate");
+    let program = folder.join(name);
     if program.is_file() {
         return Ok(program);
     }
     let ready = self::program("go", "golang-go").and_then(|| {
-        installed(command(Path::new("/"), "go", &["install", PACKAGE]).env("GOBIN", &folder))
+        installed(command(Path::new("/"), "go", &["install", package]).env("GOBIN", &folder))
     });
     match ready {
         Readiness::Ready => Ok(program),

@@ -70,9 +70,12 @@ pub struct RawEntry {
 pub enum TailItem {
     /// An entry.
     Entry(RawEntry),
-    /// The engine no longer has the entries of these positions, but has later entries.
+    /// The engine no longer has the entries of these positions, and gives these positions to no other
+    /// entries.
     Hole(Range<Position>),
-    /// The tail has yielded all entries up to this position.
+    /// The tail has yielded everything that the engine had up to this position. If the position is
+    /// more than one before the position at which the tail began, the journal is shorter than the
+    /// caller expected.
     CaughtUp(Position),
 }
 
@@ -86,6 +89,10 @@ pub enum JournalError {
     /// The engine refuses the entry for good, for example because of its size.
     #[error("the engine refuses the entry")]
     Refused,
+    /// The engine has no room for the entry, and has not appended it. An earlier attempt without an
+    /// answer may still have appended it.
+    #[error("the engine is full")]
+    Full,
     /// The last position is not the given one.
     #[error("the last position is {last}")]
     NotLast {

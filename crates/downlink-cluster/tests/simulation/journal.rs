@@ -46,10 +46,14 @@ pub(crate) struct Happened {
     pub(crate) late: u64,
 }
 
+/// The largest entry in bytes.
+const ENTRY_BYTES_MAX: usize = 16_384;
+
 struct Delivery {
     due: u64,
     name: EntryName,
     bytes: Vec<u8>,
+    only_if_last: Option<u64>,
     call: Option<u64>,
 }
 
@@ -68,7 +72,8 @@ pub(crate) struct Engine {
     names: BTreeMap<EntryName, u64>,
     pub(crate) last: u64,
     deliveries: Vec<Delivery>,
-    acknowledged: BTreeMap<u64, u64>,
+    /// The answers to the calls. An error is the last position.
+    answers: BTreeMap<u64, Result<u64, u64>>,
     calls: u64,
     /// The newest answered call of each node.
     newest_answered: [u64; 4],
@@ -95,10 +100,13 @@ impl Engine {
         loop {
             let due = self.deliveries.iter().enumerate().filter(|(_, d)| d.due <= now);
             let Some((at, _)) = due.min_by_key(|(_, delivery)| delivery.due) else { return };
-            let Delivery { name, bytes, call, .. } = self.deliveries.remove(at);
-            let position = self.append(name, bytes);
+            let Delivery { name, bytes, only_if_last, call, .. } = self.deliveries.remove(at);
+            let answer = match only_if_last.is_none_or(|last| last == self.last) {
+                true => Ok(self.append(name, bytes)),
+                false => Err(self.last),
+            };
             if let Some(call) = call {
-                self.acknowledged.insert(call, position);
+                self.answers.insert(call, answer);
             }
         }
     }
@@ -130,7 +138,9 @@ impl Engine {
                 self.names.remove(&name);
                 if self.rng.u8(0..3) == 0 {
                     let due = self.now + self.rng.u64(0..1_500);
-                    self.deliveries.push(Delivery { due, name, bytes: entry.bytes, call: None });
+                    let bytes = entry.bytes;
+                    let again = Delivery { due, name, bytes, only_if_last: None, call: None };
+                    self.deliveries.push(again);
                 }
             }
         }
@@ -197,7 +207,7 @@ impl SimulatedJournal {
             names: BTreeMap::new(),
             last: 0,
             deliveries: Vec::new(),
-            acknowledged: BTreeMap::new(),
+            answers: BTreeMap::new(),
             calls: 0,
             newest_answered: [0; 4],
             skew: 0,
@@ -268,7 +278,7 @@ impl Journal for SimulatedJournal {
             Ok(Opened {
                 id: engine.id,
                 bounds: engine.bounds(),
-                entry_bytes_max: 16_384,
+                entry_bytes_max: ENTRY_BYTES_MAX,
                 durability: JournalDurability::Relaxed,
             })
         })
@@ -278,7 +288,7 @@ impl Journal for SimulatedJournal {
         &mut self,
         name: EntryName,
         bytes: Vec<u8>,
-        _only_if_last: Option<Position>,
+        only_if_last: Option<Position>,
     ) -> impl Future<Output = Result<Position, JournalError>> + Send + 'static {
         let (node, opened) = (self.node, self.opened);
         let mut engine = self.engine.lock().unwrap();
@@ -286,26 +296,27 @@ impl Journal for SimulatedJournal {
         let call = engine.calls;
         let rates = engine.rates.clone();
         let arrives = engine.now + engine.delay();
-        let is_reachable = !engine.is_cut_off(node) && opened == Some(engine.id);
+        let is_too_large = bytes.len() > ENTRY_BYTES_MAX;
+        let is_reachable = !is_too_large && !engine.is_cut_off(node) && opened == Some(engine.id);
         let is_late = engine.chance(rates.late);
+        let only_if_last = only_if_last.map(Position::get);
+        let delivery = |due, call| Delivery { due, name, bytes: bytes.clone(), only_if_last, call };
         if is_reachable && is_late {
             engine.happened.late += 1;
             let due = arrives + engine.rng.u64(0..=rates.late_max);
-            let bytes = bytes.clone();
-            engine.deliveries.push(Delivery { due, name, bytes, call: None });
+            engine.deliveries.push(delivery(due, None));
         } else if is_reachable && !engine.chance(rates.lost_append) {
-            let delivery = Delivery { due: arrives, name, bytes: bytes.clone(), call: Some(call) };
-            engine.deliveries.push(delivery);
+            engine.deliveries.push(delivery(arrives, Some(call)));
         }
         if engine.is_cut_off(node) && opened == Some(engine.id) && engine.rng.bool() {
             // The client of the engine keeps the entry, and sends it when it is connected again.
             let due = engine.cut_off_until[node] + engine.delay();
             engine.happened.late += 1;
-            engine.deliveries.push(Delivery { due, name, bytes: bytes.clone(), call: None });
+            engine.deliveries.push(delivery(due, None));
         }
         if is_reachable && engine.chance(rates.repeated) {
             let due = arrives + engine.rng.u64(0..=rates.late_max);
-            engine.deliveries.push(Delivery { due, name, bytes, call: None });
+            engine.deliveries.push(delivery(due, None));
         }
         let is_lost = engine.chance(rates.lost_acknowledgement);
         engine.happened.lost_acknowledgements += u64::from(is_lost);
@@ -317,11 +328,17 @@ impl Journal for SimulatedJournal {
             if opened != Some(engine.id) {
                 return Err(JournalError::Replaced);
             }
-            match engine.acknowledged.get(&call).copied().filter(|_| answers) {
-                Some(position) => {
+            if is_too_large {
+                return Err(JournalError::Refused);
+            }
+            // An entry without any delay arrives now.
+            engine.advance(engine.now);
+            match engine.answers.get(&call).copied().filter(|_| answers) {
+                Some(Ok(position)) => {
                     engine.note_answer(node, call);
                     Ok(Position::new(position))
                 }
+                Some(Err(last)) => Err(JournalError::NotLast { last: Position::new(last) }),
                 None => Err(JournalError::Unavailable),
             }
         })
@@ -357,7 +374,8 @@ impl Journal for SimulatedJournal {
 
     fn tail(&mut self, from: Position) -> SimulatedTail {
         let (engine, node) = (Arc::clone(&self.engine), self.node);
-        SimulatedTail { engine, node, opened: self.opened, next: from.get(), ready_at: None }
+        let (opened, next) = (self.opened, from.get());
+        SimulatedTail { engine, node, opened, next, ready_at: None, caught_up_at: None }
     }
 }
 
@@ -369,6 +387,8 @@ pub(crate) struct SimulatedTail {
     opened: Option<JournalId>,
     next: u64,
     ready_at: Option<u64>,
+    /// The last position at which the tail has said that it has yielded everything.
+    caught_up_at: Option<u64>,
 }
 
 impl Tail for SimulatedTail {
@@ -381,6 +401,11 @@ impl Tail for SimulatedTail {
             return Poll::Ready(Err(JournalError::Replaced));
         }
         let Some((position, entry)) = engine.entries.range(self.next..).next() else {
+            let is_new = self.caught_up_at != Some(engine.last);
+            if is_new && engine.last + 1 == self.next {
+                self.caught_up_at = Some(engine.last);
+                return Poll::Ready(Ok(TailItem::CaughtUp(Position::new(engine.last))));
+            }
             return Poll::Pending;
         };
         let (position, entry) = (*position, entry.clone());

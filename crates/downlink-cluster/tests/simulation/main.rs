@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "../contract/mod.rs"]
+mod contract;
 mod journal;
 mod model;
 mod oracle;
@@ -15,9 +17,15 @@ mod real;
 mod violation;
 mod world;
 
+use std::{
+    pin::pin,
+    task::{Context, Waker},
+};
+
 use downlink_cluster::{Mutant, Rules};
 
 use crate::{
+    journal::{Rates, SimulatedJournal},
     violation::Violation,
     world::{Coverage, run},
 };
@@ -51,6 +59,23 @@ fn every_run_keeps_all_invariants_and_the_runs_contain_every_fault() {
     if runs >= RUNS {
         for (name, count) in table {
             assert!(count >= runs / 50, "{name}: only in {count} of {runs} runs");
+        }
+    }
+}
+
+/// The simulated engine is an engine: without faults it has the contract of every other one.
+#[test]
+fn the_simulated_journal_keeps_the_contract() {
+    for seed in 0..20 {
+        let rates = Rates { delay_max: 20, ..Rates::default() };
+        let engine = SimulatedJournal::new(fastrand::Rng::with_seed(seed), rates, seed % 2 == 0);
+        let mut checked = pin!(contract::check([engine.for_node(0), engine.for_node(1)]));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut now = 0;
+        while checked.as_mut().poll(&mut cx).is_pending() {
+            now += 1;
+            assert!(now < 1_000_000, "the contract is still waiting");
+            engine.engine().advance(now);
         }
     }
 }

@@ -1,0 +1,372 @@
+//! The requests and answers of the JetStream API, as far as this crate uses them.
+//!
+//! The answers of the server have a code for each kind of error. This file turns the codes into
+//! errors of a journal. A code that is not listed here leaves the outcome unknown.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use downlink_cluster::{Bounds, JournalError, JournalId, Position, RawEntry};
+use downlink_log::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The prefix of all subjects of the API.
+pub(crate) const PREFIX: &str = "$JS.API";
+/// The server knows no such stream.
+pub(crate) const STREAM_NOT_FOUND: u32 = 10_059;
+/// There is no message with this sequence.
+pub(crate) const NO_MESSAGE_FOUND: u32 = 10_037;
+/// A stream with this name has another configuration.
+pub(crate) const STREAM_NAME_EXISTS: u32 = 10_058;
+/// The subject belongs to another stream than the expected one.
+const STREAM_NOT_MATCH: u32 = 10_060;
+/// The last sequence is another one; the description ends with it.
+pub(crate) const WRONG_LAST_SEQUENCE: u32 = 10_071;
+/// The last sequence is another one, and the description does not contain it.
+pub(crate) const WRONG_LAST_SEQUENCE_CONSTANT: u32 = 10_164;
+/// The message is larger than the stream allows.
+const MESSAGE_EXCEEDS_MAXIMUM: u32 = 10_054;
+/// The headers are larger than the server allows.
+const HEADER_EXCEEDS_MAXIMUM: u32 = 10_097;
+/// The stream is read-only for good.
+const STREAM_SEALED: u32 = 10_109;
+/// The storage limits of the server are reached.
+const INSUFFICIENT_RESOURCES: u32 = 10_023;
+/// The storage limits of the account are reached.
+const ACCOUNT_RESOURCES_EXCEEDED: u32 = 10_002;
+/// The message was not stored; the description has the reason.
+const STORE_FAILED: u32 = 10_077;
+/// The descriptions of [`STORE_FAILED`] if a stream with the policy "discard new" is full. For other
+/// reasons, other servers of the stream may have stored the message.
+const FULL: [&str; 2] = ["maximum bytes exceeded", "maximum messages exceeded"];
+/// The description of [`STORE_FAILED`] if the message is too large.
+const TOO_LARGE: &str = "message too large";
+
+/// An error in an answer of the server.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ApiError {
+    #[serde(default)]
+    pub(crate) err_code: u32,
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+impl ApiError {
+    /// The error of the journal. The outcome is unknown unless the code says that the server has
+    /// refused the request before it stored anything.
+    pub(crate) fn journal_error(&self) -> JournalError {
+        let is = |texts: &[&str]| texts.contains(&self.description.as_str());
+        match self.err_code {
+            STREAM_NOT_FOUND | STREAM_NOT_MATCH => JournalError::Replaced,
+            MESSAGE_EXCEEDS_MAXIMUM | HEADER_EXCEEDS_MAXIMUM | STREAM_SEALED => {
+                JournalError::Refused
+            }
+            STORE_FAILED if is(&[TOO_LARGE]) => JournalError::Refused,
+            STORE_FAILED if is(&FULL) => JournalError::Full,
+            INSUFFICIENT_RESOURCES | ACCOUNT_RESOURCES_EXCEEDED => JournalError::Full,
+            _ => JournalError::Unavailable,
+        }
+    }
+
+    /// The last sequence in the description of [`WRONG_LAST_SEQUENCE`].
+    pub(crate) fn last_sequence(&self) -> Option<u64> {
+        self.description.rsplit(' ').next()?.parse().ok()
+    }
+}
+
+/// The reason why a request has no result.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// There was no answer in time, or it was unreadable.
+    Unavailable,
+    /// No server listens to the subject of the request.
+    NoResponders,
+    /// The request is larger than the server allows. It was not sent.
+    TooLarge,
+    /// The server has refused the request.
+    Refused(ApiError),
+}
+
+impl Failure {
+    pub(crate) fn journal_error(&self) -> JournalError {
+        match self {
+            Self::Unavailable | Self::NoResponders => JournalError::Unavailable,
+            Self::TooLarge => JournalError::Refused,
+            Self::Refused(error) => error.journal_error(),
+        }
+    }
+}
+
+/// Decodes an answer.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    #[derive(Deserialize)]
+    struct Outcome {
+        error: Option<ApiError>,
+    }
+    let unreadable = |_| Failure::Unavailable;
+    match serde_json::from_slice::<Outcome>(bytes).map_err(unreadable)?.error {
+        Some(error) => Err(Failure::Refused(error)),
+        None => serde_json::from_slice(bytes).map_err(unreadable),
+    }
+}
+
+/// The body of a request that says everything with its subject.
+#[derive(Debug, Serialize)]
+pub(crate) struct Nothing {}
+
+/// The answer to a published message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Acknowledgement {
+    pub(crate) seq: u64,
+}
+
+/// The request for a stored message.
+#[derive(Debug, Serialize)]
+pub(crate) struct GetMessage {
+    /// The sequence of the message, or with `next_by_subj` the lowest one.
+    pub(crate) seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_by_subj: Option<&'static str>,
+}
+
+/// The answer with a stored message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Gotten {
+    message: StoredMessage,
+}
+
+#[derive(Debug, Deserialize)]
+struct StoredMessage {
+    seq: u64,
+    /// Base64.
+    #[serde(default)]
+    data: String,
+    time: jiff::Timestamp,
+}
+
+impl Gotten {
+    /// The message as an entry.
+    pub(crate) fn entry(&self) -> Result<RawEntry, Failure> {
+        let StoredMessage { seq, data, time } = &self.message;
+        let bytes = STANDARD.decode(data).map_err(|_| Failure::Unavailable)?;
+        let time = u64::try_from(time.as_millisecond()).unwrap_or(0);
+        let time = Timestamp::from_millis(time);
+        Ok(RawEntry { position: Position::new(*seq), time, bytes })
+    }
+}
+
+/// The configuration and the state of a stream.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Description {
+    pub(crate) config: Config,
+    pub(crate) state: State,
+    created: jiff::Timestamp,
+    cluster: Option<Group>,
+}
+
+/// The sequences of a stream.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct State {
+    first_seq: u64,
+    last_seq: u64,
+}
+
+/// The servers of a stream.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Group {
+    #[serde(default)]
+    leader: String,
+}
+
+impl Description {
+    /// The identity of the stream: the time of its creation in nanoseconds.
+    pub(crate) fn id(&self) -> JournalId {
+        JournalId(u64::try_from(self.created.as_nanosecond()).unwrap_or(0))
+    }
+
+    /// Whether the leader of the stream has answered. Without a leader, any server of the stream
+    /// answers, and may have fewer entries than were acknowledged.
+    pub(crate) fn is_from_leader(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|group| !group.leader.is_empty())
+    }
+
+    /// The positions of the stream.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let first = Position::new(self.state.first_seq.max(1));
+        Bounds { first, last: Position::new(self.state.last_seq) }
+    }
+}
+
+/// The configuration of a stream. Fields that this crate does not use are left out.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) subjects: Vec<String>,
+    pub(crate) retention: String,
+    pub(crate) discard: String,
+    pub(crate) storage: String,
+    pub(crate) num_replicas: usize,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub(crate) max_age: u64,
+    #[serde(default)]
+    pub(crate) max_bytes: i64,
+    #[serde(default)]
+    pub(crate) max_msgs: i64,
+    #[serde(default)]
+    pub(crate) max_msgs_per_subject: i64,
+    #[serde(default)]
+    pub(crate) max_msg_size: i64,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub(crate) duplicate_window: u64,
+    #[serde(default)]
+    pub(crate) deny_delete: bool,
+    #[serde(default)]
+    pub(crate) deny_purge: bool,
+    #[serde(default)]
+    pub(crate) allow_rollup_hdrs: bool,
+    #[serde(default)]
+    pub(crate) allow_msg_ttl: bool,
+    #[serde(default)]
+    pub(crate) no_ack: bool,
+    #[serde(default)]
+    pub(crate) sealed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) persist_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) placement: Option<Placement>,
+    #[serde(default, skip_serializing)]
+    pub(crate) mirror: Option<serde_json::Value>,
+    #[serde(default, skip_serializing)]
+    pub(crate) sources: Option<serde_json::Value>,
+    #[serde(default, skip_serializing)]
+    pub(crate) subject_transform: Option<serde_json::Value>,
+}
+
+/// The servers that may keep a stream.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Placement {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<String>,
+}
+
+/// The request for a consumer.
+#[derive(Debug, Serialize)]
+pub(crate) struct CreateConsumer<'a> {
+    pub(crate) stream_name: &'a str,
+    pub(crate) config: ConsumerConfig<'a>,
+}
+
+/// A consumer that reads a stream once, from a sequence on. The server keeps it in memory.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConsumerConfig<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) deliver_policy: &'static str,
+    pub(crate) opt_start_seq: u64,
+    pub(crate) ack_policy: &'static str,
+    pub(crate) replay_policy: &'static str,
+    pub(crate) mem_storage: bool,
+    pub(crate) num_replicas: usize,
+    /// Nanoseconds.
+    pub(crate) inactive_threshold: u64,
+}
+
+/// The answer to the request for a consumer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Created {}
+
+/// The request for the next messages of a consumer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pull {
+    pub(crate) batch: usize,
+    pub(crate) max_bytes: usize,
+    /// Nanoseconds.
+    pub(crate) expires: u64,
+    /// Nanoseconds.
+    pub(crate) idle_heartbeat: u64,
+}
+
+/// The place of a delivered message, from the subject for its acknowledgement.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Delivery {
+    pub(crate) sequence: u64,
+    pub(crate) time: Timestamp,
+    /// The number of messages after this one.
+    pub(crate) pending: u64,
+}
+
+impl Delivery {
+    /// Reads the subject: `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.COUNT.NANOSECONDS.PENDING`, in
+    /// newer servers with a domain and an account after `$JS.ACK`, and more tokens at the end.
+    pub(crate) fn parse(subject: &str) -> Option<Self> {
+        const NANOS_PER_MILLI: u64 = 1_000_000;
+        let tokens: Vec<&str> = subject.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let begin = if tokens.len() >= 9 { 2 } else { 0 };
+        let number = |at: usize| tokens.get(begin + at)?.parse::<u64>().ok();
+        let time = Timestamp::from_millis(number(5)? / NANOS_PER_MILLI);
+        Some(Self { sequence: number(3)?, time, pending: number(6)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> JournalError {
+        let answer = format!("{{\"error\":{text},\"stream\":\"s\",\"seq\":0}}");
+        decode::<Acknowledgement>(answer.as_bytes()).unwrap_err().journal_error()
+    }
+
+    #[test]
+    fn codes_become_errors_of_the_journal() {
+        let too_large = r#"{"code":400,"err_code":10054,"description":"message size exceeds"}"#;
+        assert_eq!(refused(too_large), JournalError::Refused);
+        let gone = r#"{"code":404,"err_code":10059,"description":"stream not found"}"#;
+        assert_eq!(refused(gone), JournalError::Replaced);
+        let account = r#"{"code":400,"err_code":10002,"description":"resource limits exceeded"}"#;
+        assert_eq!(refused(account), JournalError::Full);
+        let full = r#"{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}"#;
+        assert_eq!(refused(full), JournalError::Full);
+    }
+
+    #[test]
+    fn an_unclear_outcome_is_unavailable() {
+        let repeated = r#"{"code":409,"err_code":10158,"description":"duplicate message id"}"#;
+        assert_eq!(refused(repeated), JournalError::Unavailable);
+        let disk = r#"{"code":503,"err_code":10077,"description":"error opening msg block"}"#;
+        assert_eq!(refused(disk), JournalError::Unavailable);
+        let unreadable = decode::<Acknowledgement>(b"+OK").unwrap_err();
+        assert_eq!(unreadable.journal_error(), JournalError::Unavailable);
+    }
+
+    #[test]
+    fn the_last_sequence_is_read_from_the_description() {
+        let description = "wrong last sequence: 17".into();
+        let error = ApiError { err_code: WRONG_LAST_SEQUENCE, description };
+        assert_eq!(error.last_sequence(), Some(17));
+        let description = "wrong last sequence".into();
+        let error = ApiError { err_code: WRONG_LAST_SEQUENCE_CONSTANT, description };
+        assert_eq!(error.last_sequence(), None);
+    }
+
+    #[test]
+    fn both_forms_of_the_subject_for_acknowledgements_are_read() {
+        let time = Timestamp::from_millis(1_700_000_000_123);
+        let delivery = Some(Delivery { sequence: 9, time, pending: 4 });
+        assert_eq!(Delivery::parse("$JS.ACK.s.c.1.9.3.1700000000123456789.4"), delivery);
+        assert_eq!(Delivery::parse("$JS.ACK._.hash.s.c.1.9.3.1700000000123456789.4"), delivery);
+        let newer = "$JS.ACK.hub.hash.s.c.1.9.3.1700000000123456789.4.token";
+        assert_eq!(Delivery::parse(newer), delivery);
+        assert_eq!(Delivery::parse("$JS.ACK.s.c.1.9.3.1700000000123456789"), None);
+        assert_eq!(Delivery::parse("_INBOX.a.b"), None);
+    }
+
+    #[test]
+    fn a_stored_message_has_the_time_of_its_delivery() {
+        let answer = r#"{"message":{"subject":"s","seq":3,"data":"YWI=",
+            "time":"2023-11-14T22:13:20.123456789Z"}}"#;
+        let entry = decode::<Gotten>(answer.as_bytes()).unwrap().entry().unwrap();
+        let time = Timestamp::from_millis(1_700_000_000_123);
+        assert_eq!(entry, RawEntry { position: Position::new(3), time, bytes: b"ab".to_vec() });
+    }
+}

@@ -1,0 +1,229 @@
+//! A journal in a stream.
+
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
+
+use async_nats::HeaderMap;
+use downlink_cluster::{
+    Bounds, EntryName, Journal, JournalDurability, JournalError, Opened, Position, RawEntry,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream as streams};
+use tokio::time::timeout;
+
+use crate::{
+    api::{self, Acknowledgement, Description, Failure},
+    connection::Connections,
+    engine::Engine,
+    settings::{ConnectSettings, SettingsError, check_stream_name},
+    stream::{self, CreateError, StreamSettings, Warning},
+    tail::JetStreamTail,
+};
+
+/// The maximum time for an append, with the time to connect. A node repeats the append afterwards,
+/// under the same name.
+pub const APPEND_WITHIN: Duration = Duration::from_secs(3);
+/// The number of entries that a read asks for at the same time.
+const READS_IN_FLIGHT: usize = 16;
+
+/// A journal in a stream of NATS JetStream.
+///
+/// The position of an entry is its sequence in the stream. The identity is the time at which the
+/// stream was created. The futures and tails of a journal must be polled in a runtime of tokio with
+/// I/O and time.
+///
+/// A clone uses the same connection.
+///
+/// # Cancel safety
+///
+/// All futures and tails can be dropped at any time. If the future of an append is dropped, the
+/// entry may be appended.
+#[derive(Clone)]
+pub struct JetStream {
+    engine: Arc<Engine>,
+}
+
+impl JetStream {
+    /// A journal in the stream with this name. The first request connects, so no server needs to be
+    /// reachable now.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] if there is no server, or if the name cannot be the name of a stream.
+    pub fn new(settings: ConnectSettings, stream: &str) -> Result<Self, SettingsError> {
+        if settings.servers.is_empty() {
+            return Err(SettingsError::NoServer);
+        }
+        check_stream_name(stream)?;
+        let engine = Engine::new(Connections::new(settings), stream.into());
+        Ok(Self { engine: Arc::new(engine) })
+    }
+
+    /// Creates the stream. Its subject is `downlink.STREAM.RANDOM`. So a stream that replaces it has
+    /// another subject, and never gets an entry that is meant for this one.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`]. Another stream is never changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream may have been created.
+    pub async fn create_stream(&self, settings: &StreamSettings) -> Result<(), CreateError> {
+        let stream = self.engine.stream();
+        let connection = self.engine.connection().await.map_err(create_error)?;
+        let inbox = connection.client.new_inbox();
+        let random = inbox.rsplit('.').next().unwrap_or(&inbox);
+        let config = settings.config(stream, format!("downlink.{stream}.{random}"));
+        let request = format!("STREAM.CREATE.{stream}");
+        let created: Result<Description, Failure> = self.engine.request(&request, &config).await;
+        created.map(drop).map_err(create_error)
+    }
+
+    /// The settings of the stream that an operator should know about.
+    ///
+    /// Whether a server writes each entry to the disk before it acknowledges it
+    /// (`sync_interval: always`) cannot be asked. So this checks only that the stream is limited to
+    /// servers with the tag [`SYNC_TAG`](crate::SYNC_TAG).
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Replaced`] if there is no such stream, and [`JournalError::Unavailable`] if
+    /// its leader does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// The check changes nothing.
+    pub async fn check_stream(&self) -> Result<Vec<Warning>, JournalError> {
+        let description = self.engine.describe().await?;
+        Ok(stream::warnings(&description.config, self.payload_max().await?))
+    }
+
+    /// The reason why the newest attempt to connect failed, for logs; `None` if it succeeded.
+    pub fn connect_error(&self) -> Option<String> {
+        self.engine.connections().error()
+    }
+
+    async fn payload_max(&self) -> Result<usize, JournalError> {
+        let connection = self.engine.connection().await;
+        let connection = connection.map_err(|failure| failure.journal_error())?;
+        Ok(connection.client.max_payload())
+    }
+}
+
+impl fmt::Debug for JetStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStream").field("stream", &self.engine.stream()).finish_non_exhaustive()
+    }
+}
+
+fn create_error(failure: Failure) -> CreateError {
+    match failure {
+        Failure::Refused(error) if error.err_code == api::STREAM_NAME_EXISTS => CreateError::Exists,
+        Failure::Refused(error) => {
+            CreateError::Refused { code: error.err_code, description: error.description }
+        }
+        Failure::Unavailable | Failure::NoResponders | Failure::TooLarge => {
+            CreateError::Unavailable
+        }
+    }
+}
+
+impl Journal for JetStream {
+    type Tail = JetStreamTail;
+
+    /// The stream that exists when the answer arrives becomes the stream of this journal and of its
+    /// clones. [`Refused`](JournalError::Refused) if it does not have exactly one subject, and
+    /// [`Replaced`](JournalError::Replaced) if there is no such stream.
+    fn open(&mut self) -> impl Future<Output = Result<Opened, JournalError>> + Send + 'static {
+        let journal = self.clone();
+        async move {
+            let description = journal.engine.describe().await?;
+            let id = journal.engine.open(&description)?.id;
+            let entry_bytes_max =
+                stream::entry_bytes_max(&description.config, journal.payload_max().await?);
+            let durability = match stream::is_durable(&description.config) {
+                true => JournalDurability::Durable,
+                false => JournalDurability::Relaxed,
+            };
+            Ok(Opened { id, bounds: description.bounds(), entry_bytes_max, durability })
+        }
+    }
+
+    /// Copies of an entry are skipped for [`DUPLICATE_WINDOW`](crate::DUPLICATE_WINDOW).
+    fn append(
+        &mut self,
+        name: EntryName,
+        bytes: Vec<u8>,
+        only_if_last: Option<Position>,
+    ) -> impl Future<Output = Result<Position, JournalError>> + Send + 'static {
+        let engine = Arc::clone(&self.engine);
+        async move {
+            let appending = append(&engine, name, bytes, only_if_last);
+            timeout(APPEND_WITHIN, appending).await.unwrap_or(Err(JournalError::Unavailable))
+        }
+    }
+
+    /// Asks the leader of the stream for each entry. The entries of the range have to fit into
+    /// memory.
+    fn read(
+        &mut self,
+        range: Range<Position>,
+    ) -> impl Future<Output = Result<(Vec<RawEntry>, Bounds), JournalError>> + Send + 'static {
+        let engine = Arc::clone(&self.engine);
+        async move {
+            let bounds = engine.same().await?.bounds();
+            let start = range.start.max(bounds.first).get();
+            let end = range.end.min(bounds.last.next()).get();
+            let entries = streams::iter(start..end).map(|at| {
+                let engine = Arc::clone(&engine);
+                async move { engine.entry(Position::new(at)).await }
+            });
+            let entries: Vec<Option<RawEntry>> =
+                entries.buffered(READS_IN_FLIGHT).try_collect().await?;
+            Ok((entries.into_iter().flatten().collect(), bounds))
+        }
+    }
+
+    /// Asks the leader of the stream. A server that has just become the leader may not know of the
+    /// newest entries for a moment.
+    fn bounds(&mut self) -> impl Future<Output = Result<Bounds, JournalError>> + Send + 'static {
+        let engine = Arc::clone(&self.engine);
+        async move { Ok(engine.same().await?.bounds()) }
+    }
+
+    fn tail(&mut self, from: Position) -> JetStreamTail {
+        JetStreamTail::new(Arc::clone(&self.engine), from)
+    }
+}
+
+async fn append(
+    engine: &Engine,
+    name: EntryName,
+    bytes: Vec<u8>,
+    only_if_last: Option<Position>,
+) -> Result<Position, JournalError> {
+    let identity = engine.identity().await?;
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", name.to_string());
+    headers.insert("Nats-Expected-Stream", engine.stream());
+    if let Some(last) = only_if_last {
+        headers.insert("Nats-Expected-Last-Sequence", last.to_string());
+    }
+    let answer: Result<Acknowledgement, Failure> =
+        engine.send(identity.subject, headers, bytes, APPEND_WITHIN).await;
+    match answer {
+        Ok(acknowledgement) => Ok(Position::new(acknowledgement.seq)),
+        // Either the stream has no leader now, or no stream has this subject any more.
+        Err(Failure::NoResponders) => {
+            engine.same().await?;
+            Err(JournalError::Unavailable)
+        }
+        Err(Failure::Refused(error)) if error.err_code == api::WRONG_LAST_SEQUENCE => {
+            let last = error.last_sequence().ok_or(JournalError::Unavailable)?;
+            Err(JournalError::NotLast { last: Position::new(last) })
+        }
+        Err(Failure::Refused(error)) if error.err_code == api::WRONG_LAST_SEQUENCE_CONSTANT => {
+            Err(JournalError::NotLast { last: engine.same().await?.bounds().last })
+        }
+        Err(failure) => Err(failure.journal_error()),
+    }
+}

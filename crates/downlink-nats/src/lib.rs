@@ -1,0 +1,90 @@
+//! The journal of a downlink cluster in a stream of NATS JetStream.
+//!
+//! A cluster of downlink servers needs an engine that puts the entries of all servers in one order.
+//! [`JetStream`] implements [`Journal`](downlink_cluster::Journal), the interface to such an engine.
+//! The tests use version 2.15 of the server.
+//!
+//! ```no_run
+//! use downlink_cluster::Journal as _;
+//! use downlink_nats::{ConnectSettings, JetStream, ServerUrl, StreamSettings};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let servers = vec![ServerUrl::new("nats://nats-1:4222")?, ServerUrl::new("nats://nats-2:4222")?];
+//! let settings = ConnectSettings { servers, ..ConnectSettings::default() };
+//! let mut journal = JetStream::new(settings, "downlink")?;
+//! journal.create_stream(&StreamSettings::default()).await?;
+//! for warning in journal.check_stream().await? {
+//!     eprintln!("warning: {warning}");
+//! }
+//! let opened = journal.open().await?;
+//! println!("the last position is {}", opened.bounds.last);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it checks
+//!
+//! The client library and the consumers of NATS are only used as a pipe:
+//!
+//! - A tail checks that each position follows the one before. It looks up a missing position at the
+//!   leader of the stream, and reports a hole only if the leader does not have it.
+//! - A tail that begins after the end of the stream says so. The consumer would wait without an
+//!   error until the stream reaches that position again.
+//! - A tail without a message or a heartbeat for 2.5 seconds fails.
+//! - If a cluster cannot create a consumer now, the tail asks the leader of the stream for each
+//!   entry.
+//! - An answer about another stream of the same name is an error.
+//!
+//! It does not check whether the stream still has the same entries as before. JetStream can lose its
+//! newest entries and give their positions to others, and the identity of the stream stays the same.
+//! The marks of [`downlink_cluster`] find that.
+//!
+//! # Late entries
+//!
+//! An append without an answer can still happen. A request that waits in this process is dropped
+//! when its connection ends. Bytes that have reached a paused server are read when the server goes
+//! on, after any time. The cluster expires such an entry.
+//!
+//! # Rights
+//!
+//! A user of the servers needs the right to publish to `downlink.STREAM.*`, to
+//! `$JS.API.STREAM.INFO.STREAM`, `$JS.API.STREAM.MSG.GET.STREAM`,
+//! `$JS.API.CONSUMER.CREATE.STREAM.*` and `$JS.API.CONSUMER.MSG.NEXT.STREAM.*`, and to subscribe to
+//! `_INBOX.>`. [`JetStream::create_stream`] also needs `$JS.API.STREAM.CREATE.STREAM`. If a right to
+//! publish is missing, requests get no answer.
+//!
+//! # Logs
+//!
+//! The client library writes events of `tracing` with the target `async_nats`. When a connection ends,
+//! it also reports an error about reconnection attempts. This is not a fault, because a connection
+//! is replaced by a new client. [`JetStream::connect_error`] has the reason if no server can be
+//! reached.
+//!
+//! # Platforms
+//!
+//! TLS uses aws-lc, so C code is compiled.
+#![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
+#![forbid(unsafe_code)]
+
+mod api;
+mod connection;
+mod engine;
+mod journal;
+mod settings;
+mod stream;
+mod tail;
+
+pub use connection::{CONNECT_WITHIN, PING_EVERY};
+pub use engine::REQUEST_WITHIN;
+pub use journal::{APPEND_WITHIN, JetStream};
+pub use settings::{ConnectSettings, Credentials, ServerUrl, SettingsError, Tls};
+pub use stream::{
+    CreateError, DUPLICATE_WINDOW, ENTRY_BYTES_MAX, RETENTION_MIN, SYNC_TAG, StreamSettings,
+    Warning,
+};
+pub use tail::{CONSUMER_KEPT, HEARTBEAT_EVERY, JetStreamTail, SILENCE_MAX};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,349 @@
+//! The tail of a journal: reads a stream with a pull consumer, and checks each position.
+//!
+//! The client and the consumer are only a pipe. A position that they leave out is looked up at the
+//! leader of the stream. Only if the leader does not have it either, it is a hole. If nothing
+//! arrives for [`SILENCE_MAX`], not even a heartbeat, the tail fails, and its connection is given
+//! up.
+//!
+//! A cluster creates consumers only while all its servers together have a leader, which is another
+//! one than the leader of the stream. Without it, a tail asks the leader of the stream for one entry
+//! after the other.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_nats::{Message, StatusCode, Subscriber};
+use downlink_cluster::{JournalError, Position, RawEntry, Tail, TailItem};
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    api::{self, ConsumerConfig, CreateConsumer, Created, Delivery, Pull},
+    connection::{Connection, MESSAGES_MAX},
+    engine::Engine,
+    stream::nanos,
+};
+
+/// The time after which a server without messages sends a heartbeat.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// The time without a message or a heartbeat after which a tail fails: two heartbeats are missing.
+pub const SILENCE_MAX: Duration = Duration::from_millis(2_500);
+/// The time after which a server removes the consumer of a dropped tail. It is longer than a pause
+/// of this program that readers survive.
+pub const CONSUMER_KEPT: Duration = Duration::from_secs(30);
+/// The number of messages that a request asks for. The next request is sent when half of them have
+/// arrived, so at most one and a half times this number of messages wait.
+const MESSAGES_PER_PULL: usize = 256;
+/// The number of bytes that a request asks for. At 1 Gbit/s, they take 34 milliseconds, which is
+/// longer than a request needs to reach a server of the same region.
+const BYTES_PER_PULL: usize = 4 * 1_024 * 1_024;
+/// A server may take requests for a new consumer a moment after it has confirmed the consumer. The
+/// tail asks again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// The number of times in a row that it asks again: for a second.
+const ASK_AGAIN_MAX: u32 = 20;
+/// The maximum time for creating a consumer.
+const CREATE_WITHIN: Duration = Duration::from_secs(1);
+/// The time for which a tail does without a consumer. Then it fails, so the next tail tries to create
+/// one.
+const WITHOUT_CONSUMER: Duration = Duration::from_secs(5);
+/// The time after which a tail without a consumer asks for the next entry again. Publishers wait for
+/// it, and each question costs the leader about as much as an append.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The time after which a request ends.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
+const _: () = assert!(2 * MESSAGES_PER_PULL < MESSAGES_MAX);
+
+type Step = (Result<TailItem, JournalError>, Option<Box<Reader>>);
+
+/// Reads a stream from a position on.
+///
+/// After an error it yields only errors.
+///
+/// It does nothing while it is not polled, and can be dropped at any time. At most 384 entries wait in
+/// memory until they are polled. They have at most 8 MiB, or four times the largest message of the
+/// server if that is more.
+pub struct JetStreamTail {
+    /// The next item, and the reader for the items after it. `None` after an error.
+    next: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
+}
+
+impl JetStreamTail {
+    pub(crate) fn new(engine: Arc<Engine>, from: Position) -> Self {
+        Self { next: Some(Box::pin(open(engine, from))) }
+    }
+}
+
+impl Tail for JetStreamTail {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<TailItem, JournalError>> {
+        let Some(next) = &mut self.next else {
+            return Poll::Ready(Err(JournalError::Unavailable));
+        };
+        next.as_mut().poll(cx).map(|(item, reader)| {
+            self.next = reader.map(|reader| Box::pin(reader.next()) as _);
+            item
+        })
+    }
+}
+
+impl fmt::Debug for JetStreamTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStreamTail").finish_non_exhaustive()
+    }
+}
+
+/// Opens the tail, and returns its first item.
+async fn open(engine: Arc<Engine>, from: Position) -> Step {
+    engine.wait_for_tail().await;
+    match Reader::open(engine, from.max(Position::FIRST)).await {
+        Ok(reader) => Box::new(reader).next().await,
+        Err(error) => (Err(error), None),
+    }
+}
+
+/// The origin of the entries.
+enum Source {
+    Consumer(Box<Messages>),
+    /// The leader of the stream, until this time.
+    Leader(Instant),
+}
+
+/// An open tail.
+struct Reader {
+    engine: Arc<Engine>,
+    source: Source,
+    /// The position of the next entry.
+    next: Position,
+    /// Items that the tail yields before it reads on.
+    items: VecDeque<TailItem>,
+    /// An entry that has arrived, while the positions before it are looked up, and the number of
+    /// messages after it.
+    ahead: Option<(RawEntry, u64)>,
+    /// Whether the tail has yielded an entry since it has last said that there are no more.
+    has_news: bool,
+}
+
+impl Reader {
+    async fn open(engine: Arc<Engine>, from: Position) -> Result<Self, JournalError> {
+        let bounds = engine.same().await?.bounds();
+        let created = timeout(CREATE_WITHIN, Messages::open(&engine, from)).await;
+        let source = match created.unwrap_or(Err(JournalError::Unavailable)) {
+            Ok(messages) => Source::Consumer(Box::new(messages)),
+            Err(JournalError::Unavailable) => Source::Leader(Instant::now() + WITHOUT_CONSUMER),
+            Err(error) => return Err(error),
+        };
+        let mut items = VecDeque::new();
+        let mut next = from;
+        if from < bounds.first {
+            items.push_back(TailItem::Hole(from..bounds.first));
+            next = bounds.first;
+        }
+        // If the stream ends before `from`, the consumer waits without an error.
+        if next > bounds.last {
+            items.push_back(TailItem::CaughtUp(bounds.last));
+        }
+        Ok(Self { engine, source, next, items, ahead: None, has_news: false })
+    }
+
+    async fn next(mut self: Box<Self>) -> Step {
+        loop {
+            if let Some(item) = self.items.pop_front() {
+                return (Ok(item), Some(self));
+            }
+            if let Err(error) = self.read().await {
+                return (Err(error), None);
+            }
+        }
+    }
+
+    /// Reads the next entry, or looks up one position that was left out.
+    async fn read(&mut self) -> Result<(), JournalError> {
+        match &mut self.source {
+            Source::Leader(until) if Instant::now() < *until => self.ask_leader().await,
+            Source::Leader(_) => Err(JournalError::Unavailable),
+            Source::Consumer(messages) => {
+                let (entry, pending) = match self.ahead.take() {
+                    Some(ahead) => ahead,
+                    None => match messages.next().await {
+                        Ok(message) => message,
+                        Err(error) => {
+                            self.engine.connections().give_up(&messages.connection).await;
+                            return Err(error);
+                        }
+                    },
+                };
+                self.take(entry, pending).await
+            }
+        }
+    }
+
+    /// Asks the leader of the stream for the next entry.
+    async fn ask_leader(&mut self) -> Result<(), JournalError> {
+        match self.engine.first_from(self.next).await? {
+            Some(entry) => {
+                self.push_hole(entry.position);
+                self.push(entry);
+            }
+            None => {
+                if self.has_news {
+                    self.push_caught_up();
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an entry of the consumer, which has `pending` messages after it.
+    async fn take(&mut self, entry: RawEntry, pending: u64) -> Result<(), JournalError> {
+        if entry.position > self.next {
+            let found = self.engine.first_from(self.next).await?;
+            // The stream has lost the entry that has just arrived.
+            let found = found.ok_or(JournalError::Unavailable)?;
+            self.push_hole(found.position.min(entry.position));
+            if found.position < entry.position {
+                self.push(found);
+            }
+            self.ahead = Some((entry, pending));
+        } else if entry.position == self.next {
+            self.push(entry);
+            if pending == 0 {
+                self.push_caught_up();
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: RawEntry) {
+        self.next = entry.position.next();
+        self.has_news = true;
+        self.items.push_back(TailItem::Entry(entry));
+    }
+
+    /// Notes that the stream has no entries before `until`.
+    fn push_hole(&mut self, until: Position) {
+        if until > self.next {
+            self.items.push_back(TailItem::Hole(self.next..until));
+            self.next = until;
+        }
+    }
+
+    fn push_caught_up(&mut self) {
+        self.has_news = false;
+        self.items.push_back(TailItem::CaughtUp(self.next.previous()));
+    }
+}
+
+/// The messages of a consumer.
+struct Messages {
+    connection: Connection,
+    subscriber: Subscriber,
+    /// The subject of requests for messages.
+    requests: String,
+    /// The subject to which the server sends messages.
+    inbox: String,
+    bytes_per_pull: usize,
+    /// The number of messages that were asked for, and have not arrived.
+    awaited: usize,
+    /// The number of requests since the last message that no server has taken.
+    untaken: u32,
+}
+
+impl Messages {
+    /// Creates a consumer that begins at `from`.
+    async fn open(engine: &Engine, from: Position) -> Result<Self, JournalError> {
+        let connection = engine.connection().await.map_err(|failure| failure.journal_error())?;
+        let inbox = connection.client.new_inbox();
+        let consumer = inbox.rsplit('.').next().unwrap_or(&inbox);
+        let stream_name = engine.stream();
+        let create = CreateConsumer {
+            stream_name,
+            config: ConsumerConfig {
+                name: consumer,
+                deliver_policy: "by_start_sequence",
+                opt_start_seq: from.get(),
+                ack_policy: "none",
+                replay_policy: "instant",
+                mem_storage: true,
+                num_replicas: 1,
+                inactive_threshold: nanos(CONSUMER_KEPT),
+            },
+        };
+        let request = format!("CONSUMER.CREATE.{stream_name}.{consumer}");
+        let created: Result<Created, _> = engine.request(&request, &create).await;
+        created.map_err(|failure| failure.journal_error())?;
+        let subscribed = connection.client.subscribe(inbox.clone()).await;
+        let subscriber = subscribed.map_err(|_| JournalError::Unavailable)?;
+        let requests = format!("{}.CONSUMER.MSG.NEXT.{stream_name}.{consumer}", api::PREFIX);
+        // A request must have room for one message of any size.
+        let bytes_per_pull = connection.client.server_info().max_payload.saturating_mul(2);
+        let bytes_per_pull = bytes_per_pull.max(BYTES_PER_PULL);
+        Ok(Self { connection, subscriber, requests, inbox, bytes_per_pull, awaited: 0, untaken: 0 })
+    }
+
+    /// The next entry, and the number of messages after it.
+    async fn next(&mut self) -> Result<(RawEntry, u64), JournalError> {
+        loop {
+            if self.awaited <= MESSAGES_PER_PULL / 2 {
+                self.ask().await?;
+            }
+            let message = timeout(SILENCE_MAX, self.subscriber.next()).await;
+            let message = message.ok().flatten().ok_or(JournalError::Unavailable)?;
+            match message.status {
+                None | Some(StatusCode::OK) => {
+                    self.awaited = self.awaited.saturating_sub(1);
+                    self.untaken = 0;
+                    return entry(message).ok_or(JournalError::Unavailable);
+                }
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(StatusCode::NO_RESPONDERS) if self.untaken < ASK_AGAIN_MAX => {
+                    self.untaken += 1;
+                    self.awaited = self.awaited.saturating_sub(MESSAGES_PER_PULL);
+                    sleep(ASK_AGAIN).await;
+                }
+                Some(_) => {
+                    let unanswered = unanswered(&message).ok_or(JournalError::Unavailable)?;
+                    self.awaited = self.awaited.saturating_sub(unanswered);
+                }
+            }
+        }
+    }
+
+    /// Asks for more messages.
+    async fn ask(&mut self) -> Result<(), JournalError> {
+        let pull = Pull {
+            batch: MESSAGES_PER_PULL,
+            max_bytes: self.bytes_per_pull,
+            expires: nanos(PULL_EXPIRES),
+            idle_heartbeat: nanos(HEARTBEAT_EVERY),
+        };
+        let pull = serde_json::to_vec(&pull).map_err(|_| JournalError::Unavailable)?;
+        let (requests, inbox) = (self.requests.clone(), self.inbox.clone());
+        let client = &self.connection.client;
+        let asking = client.publish_with_reply(requests, inbox, pull.into());
+        let asked = timeout(SILENCE_MAX, asking).await;
+        asked.ok().and_then(Result::ok).ok_or(JournalError::Unavailable)?;
+        self.awaited += MESSAGES_PER_PULL;
+        Ok(())
+    }
+}
+
+/// The number of messages that an ended request has not got. `None` if the request has not ended in
+/// the usual way, for example because the consumer was removed.
+fn unanswered(message: &Message) -> Option<usize> {
+    message.headers.as_ref()?.get("Nats-Pending-Messages")?.as_str().parse().ok()
+}
+
+/// The entry in a message.
+fn entry(message: Message) -> Option<(RawEntry, u64)> {
+    let Delivery { sequence, time, pending } = Delivery::parse(message.reply?.as_str())?;
+    let position = Position::new(sequence);
+    Some((RawEntry { position, time, bytes: message.payload.into() }, pending))
+}

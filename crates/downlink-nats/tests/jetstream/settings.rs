@@ -1,0 +1,117 @@
+//! The settings of connections and of new streams, at real servers.
+
+use std::time::Duration;
+
+use downlink_cluster::{Journal as _, JournalError};
+use downlink_nats::{ConnectSettings, CreateError, Credentials, JetStream, StreamSettings, Tls};
+
+use crate::servers::{STREAM, Server, create, journal, replicas};
+
+fn with(server: &Server, credentials: Credentials) -> JetStream {
+    let servers = vec![server.url()];
+    let settings = ConnectSettings { servers, credentials, ..ConnectSettings::default() };
+    JetStream::new(settings, STREAM).unwrap()
+}
+
+#[tokio::test]
+async fn a_user_needs_the_right_password() {
+    let more = "authorization { user: ann, password: right }";
+    let Some(server) = Server::start(more).await else { return };
+    let user = |password: &str| Credentials::UserAndPassword {
+        user: "ann".into(),
+        password: password.into(),
+    };
+    with(&server, user("right")).create_stream(&replicas(1)).await.unwrap();
+    for wrong in [user("wrong"), Credentials::None, Credentials::Token("right".into())] {
+        let mut journal = with(&server, wrong);
+        assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+        let error = journal.connect_error().unwrap();
+        assert!(error.contains("authorization"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_sent() {
+    let Some(server) = Server::start("authorization { token: right }").await else { return };
+    let token = |token: &str| Credentials::Token(token.into());
+    with(&server, token("right")).create_stream(&replicas(1)).await.unwrap();
+    let wrong = with(&server, token("wrong")).create_stream(&replicas(1)).await;
+    assert_eq!(wrong, Err(CreateError::Unavailable));
+}
+
+#[tokio::test]
+async fn a_missing_credentials_file_is_named() {
+    let Some(server) = Server::start("").await else { return };
+    let mut journal = with(&server, Credentials::File("/no/such/file".into()));
+    assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+    let error = journal.connect_error().unwrap();
+    assert!(error.contains("No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn the_limits_of_the_settings_reach_the_server() {
+    let Some(server) = Server::start("").await else { return };
+    let servers = [server];
+    let settings = StreamSettings {
+        age_max: Duration::from_secs(60),
+        bytes_max: Some(1_000_000),
+        entries_max: Some(10),
+        ..replicas(1)
+    };
+    let journal = create(&servers, &settings).await;
+    let warnings = journal.check_stream().await.unwrap();
+    let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(texts.contains(&"max_age is 60s, and less than 30 minutes".to_owned()), "{texts:?}");
+    assert!(texts.contains(&"duplicate_window is 60s: more copies are stored".to_owned()));
+}
+
+#[tokio::test]
+async fn a_stream_that_no_server_can_keep_is_refused_with_the_reason() {
+    let Some(server) = Server::start("").await else { return };
+    let refused = journal(&[server]).create_stream(&replicas(3)).await;
+    let Err(CreateError::Refused { code, description }) = refused else { panic!("{refused:?}") };
+    assert_eq!(
+        (code, description.as_str()),
+        (10_074, "replicas > 1 not supported in non-clustered mode")
+    );
+}
+
+#[tokio::test]
+async fn tls_needs_the_certificates_of_both_sides() {
+    let Some(server) = Server::start_with_tls().await else { return };
+    let with_tls = |tls: Tls| {
+        let servers = vec![server.url()];
+        let settings = ConnectSettings { servers, tls, ..ConnectSettings::default() };
+        JetStream::new(settings, STREAM).unwrap()
+    };
+    let tls = Tls {
+        root_certificates: Some(server.file("cert.pem")),
+        client_certificate: Some((server.file("cert.pem"), server.file("key.pem"))),
+        ..Tls::default()
+    };
+    let mut journal = with_tls(tls.clone());
+    journal.create_stream(&replicas(1)).await.unwrap();
+    assert!(journal.open().await.is_ok());
+    for wrong in [
+        Tls { root_certificates: None, ..tls.clone() },
+        Tls { client_certificate: None, ..tls.clone() },
+    ] {
+        let mut journal = with_tls(wrong);
+        assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+        assert!(journal.connect_error().is_some());
+    }
+}
+
+/// A client with this setting never sends credentials to a server without TLS.
+#[tokio::test]
+async fn required_tls_is_not_left_out() {
+    let Some(server) = Server::start("").await else { return };
+    let settings = ConnectSettings {
+        servers: vec![server.url()],
+        tls: Tls { is_required: true, ..Tls::default() },
+        ..ConnectSettings::default()
+    };
+    let mut journal = JetStream::new(settings, STREAM).unwrap();
+    assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+    assert!(journal.connect_error().is_some());
+}
