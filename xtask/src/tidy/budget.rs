@@ -14,7 +14,7 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 8_750, &["downlink-log"]),
+    ("downlink-log", 8_800, &["downlink-log"]),
     ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
     ("downlink-cluster", 3_010, &["downlink-cluster"]),
     ("downlink-nats", 1_200, &["downlink-nats"]),
@@ -22,13 +22,13 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
-    ("downlink: relay", 950, &["downlink/src/relay"]),
-    ("downlink", 10_260, &["downlink"]),
+    ("downlink: relay", 990, &["downlink/src/relay"]),
+    ("downlink", 10_300, &["downlink"]),
     ("downlink-client", 1_550, &["downlink-client"]),
     ("downlink-access", 2_790, &["downlink-access"]),
     ("downlink-server", 9_170, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 24_420, LIBRARIES),
+    ("the five libraries", 24_490, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -147,10 +147,10 @@ mod tests {
     fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_300),
-            file("crates/downlink-log/src/a.rs", 8_740),
+            file("crates/downlink-log/src/a.rs", 8_790),
             file("crates/downlink-proto/src/a.rs", 1_000),
             file("crates/downlink-sqlite/src/a.rs", 2_740),
-            file("crates/downlink/src/lib.rs", 10_700),
+            file("crates/downlink/src/lib.rs", 10_720),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);

@@ -11,7 +11,7 @@ use downlink_log::{
     store::{FeedChunk, FeedStart, Marks},
 };
 
-use crate::model::{Call, ModelLog};
+use super::model::{Call, ModelLog};
 
 /// A payload with its bytes and the id that its publisher chose.
 #[derive(Clone, Debug)]

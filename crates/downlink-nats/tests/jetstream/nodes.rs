@@ -3,6 +3,8 @@
 
 #[path = "../../../downlink-cluster/tests/simulation/model.rs"]
 mod model;
+#[path = "../../../downlink-cluster/tests/simulation/real.rs"]
+mod real;
 
 use std::{
     collections::HashMap,
@@ -144,5 +146,7 @@ async fn two_nodes_agree_and_find_a_lost_end() {
         let mut found = serials(node);
         found.sort_unstable();
         assert_eq!(found, expected);
+        // The nodes feed a model of a log. A real log gives the same answers to the same calls.
+        real::repeat(node.node()).unwrap();
     }
 }
