@@ -15,7 +15,8 @@ use crate::{
     position::{Base, Position},
 };
 
-/// The version of the format and of the rules. A node decodes entries of this version only.
+/// The version of the format, and of the rules by which nodes decide which events are applied. A
+/// node decodes entries of this version only.
 pub const FORMAT_VERSION: u16 = 1;
 
 /// The identity of a hub. It is random, and all entries of a hub contain it.

@@ -9,21 +9,24 @@ use crate::types::Floor;
 pub(crate) struct FloorsAhead(Losses);
 
 impl FloorsAhead {
-    /// The losses to apply with a chunk. A floor says something new if it is above `below`.
-    pub(crate) fn losses(&mut self, chunk: &FeedChunk, below: u64) -> Losses {
+    /// The losses to apply with a chunk. All floors up to `known_until` are known already, so only a
+    /// floor above it is new.
+    pub(crate) fn losses(&mut self, chunk: &FeedChunk, known_until: u64) -> Losses {
         let mut losses = std::mem::take(&mut self.0);
-        // A chunk with floors has all floors above its beginning, so it repeats those that are ahead.
+        // If a chunk has any floors, it has every floor that is above its beginning. So it repeats
+        // the floors that are ahead.
         if !chunk.floors.is_empty() {
             losses.floors.clear();
         }
-        let is_new = |floor: &Floor| floor.offset.get() > below && *floor != Floor::NONE;
+        let is_new = |floor: &Floor| floor.offset.get() > known_until && *floor != Floor::NONE;
         let new = chunk.floors.iter().filter(|(_, floor)| is_new(floor));
         losses.floors.extend(new.cloned());
         if is_new(&chunk.others) {
             let known = chunk.floors.iter().map(|(address, _)| address.clone()).collect();
             losses.known = match losses.others {
                 None => known,
-                // An address is exempt only if it is exempt from both floors.
+                // The floors for other addresses of this chunk and of earlier chunks become one
+                // floor. It does not apply to an address if neither of the two applies to it.
                 Some(_) => losses.known.intersection(&known).cloned().collect(),
             };
             losses.others = Some(losses.others.unwrap_or(Floor::NONE).max(chunk.others));
@@ -73,7 +76,8 @@ mod tests {
             let losses = ahead.losses(&chunk(&[("a", 200), ("b", 300)], next), next - 1);
             assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![next; 2], vec![200, 300]));
         }
-        // A chunk from the backlog has no floors. It takes the floors that are ahead with it.
+        // A chunk from the backlog has no floors. The floors that were kept from earlier chunks are
+        // applied with it.
         let losses = ahead.losses(&chunk(&[], 250), 99);
         assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![200, 250], vec![300]));
         let losses = ahead.losses(&chunk(&[], 300), 250);
