@@ -81,7 +81,7 @@ impl Grant {
         })
     }
 
-    /// The members of the claim `downlink` for this grant, without the client and the end.
+    /// The members of the claim `downlink` for this grant, without `client` and `until`.
     pub(crate) fn to_members(&self) -> Map<String, Value> {
         let list = |selectors: &[TopicSelector]| {
             Value::from_iter(selectors.iter().map(|selector| Value::from(selector.as_str())))

@@ -124,7 +124,7 @@ async fn page_reloaded_halfway_gets_the_answer_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_reader_gets_an_ended_answer_and_client_with_its_last_id_gets_204() {
+async fn a_new_reader_gets_an_ended_answer_and_a_reader_of_its_end_gets_204() {
     let (_, app) = answers();
     let path = ask(&app, PROMPT).await;
     let (_, first) = whole(&app, &path, "").await;

@@ -57,8 +57,9 @@ impl Claims<'_> {
     }
 }
 
-/// The claims of a group. They are compared with those of the entries between: the entries after
-/// the position at which the events were planned, and before the entry of the group.
+/// The claims of a group. A node compares them with the claims of the *entries between*. These are
+/// the entries after the position at which the events were planned, and before the entry of the
+/// group.
 #[derive(Debug, Default)]
 pub(crate) struct GroupClaims {
     /// Replaced names, keys and ids. The group makes these claims, and is dropped if an entry
@@ -76,7 +77,7 @@ impl GroupClaims {
         self.unique.iter().chain(&self.finished).copied()
     }
 
-    /// The claims that no entry between may have made.
+    /// The group is dropped if one of the entries between has made one of these claims.
     pub(crate) fn excluding(&self) -> impl Iterator<Item = u64> {
         self.unique.iter().chain(&self.topics).copied()
     }

@@ -1,5 +1,5 @@
-//! Two nodes of a cluster over a real server: they compute the same log, and find the lost end of a
-//! stream that the journal alone cannot find.
+//! Two nodes of a cluster with a real NATS server. They compute the same log. If the server has lost
+//! the end of its stream, they notice this, although the journal alone cannot notice it.
 
 #[path = "../../../downlink-cluster/tests/simulation/model.rs"]
 mod model;

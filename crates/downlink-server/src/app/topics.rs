@@ -110,8 +110,8 @@ pub(super) async fn finish(
     let publisher = publisher(&caller, &headers)?;
     let key = idempotency_key(&headers)?;
     caller.check_publish(&[Address::Topic(name)])?;
-    // A finished topic counts as one publish, because it counts towards the server's limit of
-    // topics.
+    // To finish a topic counts as one publish. Otherwise a client could finish any number of new
+    // topics, and so reach the server's limit of topics.
     app.control.count_publishes(&caller, sender.address, 1)?;
     if let Some(forwarder) = &app.forwarder {
         let forwarded = Forwarded::new("/finish", raw_query.as_deref(), &headers, &publisher);

@@ -69,8 +69,8 @@ pub(super) fn joined<S: AsRef<str>>(names: impl Iterator<Item = S>) -> Option<St
     Some(joined)
 }
 
-/// The maximum number of characters of a user agent in a line. All user agents in use name the
-/// browser within this length.
+/// The maximum number of characters of a user agent in a line. The user agents of today's browsers
+/// give the name of the browser within this length.
 const USER_AGENT_CHARS_MAX: usize = 160;
 
 /// The value of `User-Agent`.
