@@ -93,7 +93,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
 
     /// The maximum size of an event's frame in bytes. Default:
     /// [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX). At most
-    /// [`EVENT_BYTES_CEILING`](super::EVENT_BYTES_CEILING) is possible.
+    /// [`EVENT_BYTES_CEILING`] bytes are possible.
     pub fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.event_bytes_max = bytes;
         self
