@@ -259,14 +259,15 @@ impl<P: Payload> Applier<P> {
     /// them did. Readers that are opened meanwhile begin in the old history, and end too.
     ///
     /// The replica can remove events only if their ids have marks, and `until` is the first offset
-    /// of a position. Otherwise, or if it has a cache, it discards everything instead, as if its
+    /// of a position and not above the tail. Otherwise, or if it has a cache, it discards everything instead, as if its
     /// first feed had not begun: its [`position`](Self::position) is `None` then. The file of the
     /// cache is emptied with the next chunk. Only the ids of events in memory are returned.
     pub fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
         let core = self.shared().core();
         let removed = ids_from(&core, until);
         self.ahead = FloorsAhead::default();
-        if self.cache.is_some() || !core.ids.is_position(until) {
+        let is_within = until.get() <= core.history.tail();
+        if self.cache.is_some() || !is_within || !core.ids.is_position(until) {
             if let Some(side) = &mut self.cache {
                 side.cache.begin(&core.ids.all(), true);
             }
@@ -274,7 +275,6 @@ impl<P: Payload> Applier<P> {
             self.restart(core.ids.all(), Offset::FIRST);
             return removed;
         }
-        let until = until.min(Offset::new(core.history.tail()));
         let rules = core.history.rules();
         let retention = (*rules).clone();
         let options = LogOptions { retention, ..self.shared().options.clone() };

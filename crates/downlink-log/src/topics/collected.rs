@@ -122,11 +122,14 @@ impl Collected {
         known: &HashSet<Address>,
         has_topic: impl Fn(&Address) -> bool,
     ) {
-        for address in known {
-            if !has_topic(address) && !self.names.contains_key(address) {
-                self.insert(address.clone(), self.others);
-            }
-        }
+        let (others, room) = (self.others, self.names_max.saturating_sub(self.names.len()));
+        let is_new = |address: &&Address| {
+            **address != Address::Everyone
+                && !has_topic(address)
+                && !self.names.contains_key(*address)
+        };
+        let new: Vec<Address> = known.iter().filter(is_new).take(room).cloned().collect();
+        new.into_iter().for_each(|address| self.insert(address, others));
         for (address, name) in &mut self.names {
             if !known.contains(address) {
                 name.lost = name.lost.max(lost);

@@ -86,7 +86,7 @@ impl<T: Send + Sync + 'static> Applying<T> {
         match command {
             Command::Message(message) => {
                 if let Err(error) = self.apply(&message) {
-                    self.is_open = false;
+                    (self.is_open, self.floors) = (false, Vec::new());
                     // If the channel is full, the task has been told of an earlier failure.
                     let _ = self.failures.try_send(error);
                 }
