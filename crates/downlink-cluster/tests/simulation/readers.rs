@@ -9,7 +9,7 @@ use crate::{
     model::{ModelLog, serial_of},
     plan::{Fault, Plan},
     violation::{Check, FinalHistory, Violation},
-    world::{Coverage, NODES, World},
+    world::{CLONE, Coverage, NODES, World},
 };
 
 /// The number of readers.
@@ -21,6 +21,9 @@ struct Reader {
     last_id: Option<String>,
     /// The node, the life of its log, and the last offset that was read there.
     connected: Option<(usize, u64, u64)>,
+    /// The number of clones that had been made when the reader connected. A new clone takes the
+    /// place of an earlier one, and its log may have the same life.
+    clones: u64,
     /// The node at which the reader waits, and since when.
     waiting: Option<(usize, u64)>,
     /// Where the events since the last gap begin.
@@ -59,9 +62,12 @@ impl Readers {
                     continue;
                 };
                 reader.connect(now, node, driver.node_mut(), &mut world.coverage, &world.plan)?;
+                reader.clones = world.clones;
             }
             let Some((node, life, _)) = reader.connected else { continue };
-            match world.nodes[node].as_ref().filter(|d| d.node().log().life == life) {
+            let is_same = node != CLONE || reader.clones == world.clones;
+            let is_open = |log: &ModelLog| is_same && log.life == life;
+            match world.nodes[node].as_ref().filter(|driver| is_open(driver.node().log())) {
                 Some(driver) => reader.read(driver.node(), check, self.rng.usize(1..20))?,
                 None => reader.connected = None,
             }

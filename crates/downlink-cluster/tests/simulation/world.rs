@@ -30,7 +30,7 @@ const STEP: u64 = 50;
 const END: u64 = QUIET_FROM + 50_000;
 /// The three nodes, and a place for a clone.
 pub(crate) const NODES: usize = 4;
-const CLONE: usize = 3;
+pub(crate) const CLONE: usize = 3;
 /// How long a clone lives.
 const CLONE_LIVES: u64 = 12_000;
 
@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) nodes: [Option<SimulatedDriver>; NODES],
     down: BTreeMap<usize, Down>,
     clone_until: u64,
+    /// The number of clones so far.
+    pub(crate) clones: u64,
     init_at: Option<u64>,
     base: Base,
     pub(crate) coverage: Coverage,
@@ -91,6 +93,7 @@ pub(crate) fn run(seed: u64, rules: Rules) -> Result<Coverage, Violation> {
         nodes: [None, None, None, None],
         down: BTreeMap::new(),
         clone_until: 0,
+        clones: 0,
         init_at: None,
         base: Base::above(Offset::new(rng.u64(1..1_000))),
         coverage: Coverage::default(),
@@ -315,7 +318,7 @@ impl World {
         let Some(driver) = &self.nodes[node] else { return };
         let state = driver.node().clone();
         let now = self.time();
-        self.nodes[CLONE] = None;
+        self.clones += 1;
         self.drive(CLONE, state);
         if let Some(clone) = &mut self.nodes[CLONE] {
             // Its connections are broken.
