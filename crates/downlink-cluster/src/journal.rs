@@ -86,7 +86,8 @@ pub enum JournalError {
     /// The engine did not answer. An entry may have been appended, or may still be appended later.
     #[error("the engine did not answer")]
     Unavailable,
-    /// The engine refuses the entry for good, for example because of its size.
+    /// This attempt has not appended the entry, and an earlier attempt may have. The engine refuses
+    /// the entry for good, for example because of its size.
     #[error("the engine refuses the entry")]
     Refused,
     /// The engine has no room for the entry, and has not appended it. An earlier attempt without an

@@ -151,6 +151,9 @@ pub(crate) struct InFlight {
     pub(crate) publishes: Vec<Waiting>,
     /// When to append it again; `None` while an attempt is in progress or has succeeded.
     pub(crate) retry_at: Option<Timestamp>,
+    /// Whether an attempt had no answer. The entry may then arrive later, although the engine
+    /// refuses another attempt.
+    pub(crate) is_unclear: bool,
 }
 
 /// An entry that this node has sent to the engine, with events or without.

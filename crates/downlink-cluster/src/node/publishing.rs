@@ -239,15 +239,17 @@ impl Publishing {
                 self.outbox.handle_acknowledged(name, position);
                 return self.take_displaced(now, last);
             }
-            Err(JournalError::Refused) => {
-                for waiting in self.outbox.take_dead(|sent| sent.name == name) {
-                    self.answer(waiting.id, Answer::Unavailable { appended: false });
+            Err(error) => {
+                let is_refused = error == JournalError::Refused;
+                self.is_engine_away |= !is_refused;
+                for sent in self.outbox.in_flight.iter_mut().filter(|sent| sent.name == name) {
+                    sent.is_unclear |= !is_refused;
+                    sent.retry_at = Some(now.after(RETRY_EVERY));
                 }
-            }
-            Err(_) => {
-                self.is_engine_away = true;
-                let sent = self.outbox.in_flight.iter_mut().filter(|sent| sent.name == name);
-                sent.for_each(|sent| sent.retry_at = Some(now.after(RETRY_EVERY)));
+                let is_dead = |sent: &InFlight| is_refused && sent.name == name && !sent.is_unclear;
+                for waiting in self.outbox.take_dead(is_dead) {
+                    self.answer(waiting.id, waiting.unavailable());
+                }
             }
         }
         None
@@ -322,7 +324,8 @@ impl Publishing {
         };
         let Request::Append { bytes, .. } = &request else { return None };
         let (name, bytes) = (entry.name, bytes.clone());
-        self.outbox.in_flight.push(InFlight { name, seen, bytes, publishes, retry_at: None });
+        let (retry_at, is_unclear) = (None, false);
+        self.outbox.in_flight.push(InFlight { name, seen, bytes, publishes, retry_at, is_unclear });
         Some(request)
     }
 

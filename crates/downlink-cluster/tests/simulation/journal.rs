@@ -4,7 +4,7 @@
 //! random numbers come from one generator with a seed, so a run can be repeated exactly.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     ops::Range,
     pin::Pin,
@@ -33,6 +33,8 @@ pub(crate) struct Rates {
     pub(crate) late: u32,
     /// The longest delay of a late append in milliseconds.
     pub(crate) late_max: u64,
+    /// Per mille of the repeated appends that are refused for good.
+    pub(crate) refused_repeat: u32,
     /// Per mille of the entries at which a tail pauses.
     pub(crate) tail_pause: u32,
 }
@@ -44,6 +46,7 @@ pub(crate) struct Happened {
     pub(crate) reordered: u64,
     pub(crate) repeats: u64,
     pub(crate) late: u64,
+    pub(crate) refused_repeats: u64,
 }
 
 /// The largest entry in bytes.
@@ -70,6 +73,8 @@ pub(crate) struct Engine {
     /// All entries of the current history, also those that a hole or a purge has removed.
     pub(crate) truth: BTreeMap<u64, RawEntry>,
     names: BTreeMap<EntryName, u64>,
+    /// The names of all entries that a node has tried to append.
+    attempted: BTreeSet<EntryName>,
     pub(crate) last: u64,
     deliveries: Vec<Delivery>,
     /// The answers to the calls. An error is the last position.
@@ -205,6 +210,7 @@ impl SimulatedJournal {
             entries: BTreeMap::new(),
             truth: BTreeMap::new(),
             names: BTreeMap::new(),
+            attempted: BTreeSet::new(),
             last: 0,
             deliveries: Vec::new(),
             answers: BTreeMap::new(),
@@ -296,7 +302,11 @@ impl Journal for SimulatedJournal {
         let call = engine.calls;
         let rates = engine.rates.clone();
         let arrives = engine.now + engine.delay();
-        let is_too_large = bytes.len() > ENTRY_BYTES_MAX;
+        // A repeated attempt may reach a server with lower limits, which refuses the entry.
+        let is_repeated = !engine.attempted.insert(name);
+        let is_refused = is_repeated && engine.chance(rates.refused_repeat);
+        engine.happened.refused_repeats += u64::from(is_refused);
+        let is_too_large = is_refused || bytes.len() > ENTRY_BYTES_MAX;
         let is_reachable = !is_too_large && !engine.is_cut_off(node) && opened == Some(engine.id);
         let is_late = engine.chance(rates.late);
         let only_if_last = only_if_last.map(Position::get);

@@ -78,6 +78,8 @@ impl Plan {
         let rates = Rates {
             delay_max: rng.u64(5..120),
             lost_acknowledgement: rng.u32(0..100),
+            // Not from `rng`, so that this rate does not change the rest of the plan.
+            refused_repeat: (seed % 4) as u32 * 50,
             lost_append: rng.u32(0..50),
             repeated: rng.u32(0..80),
             late: if slow { 200 } else { rng.u32(0..80) },

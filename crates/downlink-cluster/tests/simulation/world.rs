@@ -402,10 +402,11 @@ impl Coverage {
     /// The number of runs that contained each fault and each reaction.
     pub(crate) fn table(runs: &[Self]) -> Vec<(&'static str, u64)> {
         type Count = fn(&Coverage) -> u64;
-        let counts: [(&'static str, Count); 20] = [
+        let counts: [(&'static str, Count); 21] = [
             ("repeated entries", |run| run.happened.repeats),
             ("reordered answers", |run| run.happened.reordered),
             ("lost acknowledgements", |run| run.happened.lost_acknowledgements),
+            ("refused repeats", |run| run.happened.refused_repeats),
             ("late entries", |run| run.happened.late),
             ("holes", |run| run.holes),
             ("rollbacks", |run| run.rollbacks),
