@@ -135,6 +135,7 @@ pub(crate) struct Gotten {
 
 #[derive(Debug, Deserialize)]
 struct StoredMessage {
+    subject: String,
     seq: u64,
     /// Base64.
     #[serde(default)]
@@ -143,9 +144,14 @@ struct StoredMessage {
 }
 
 impl Gotten {
+    /// The subject of the message.
+    pub(crate) fn subject(&self) -> &str {
+        &self.message.subject
+    }
+
     /// The message as an entry.
     pub(crate) fn entry(&self) -> Result<RawEntry, Failure> {
-        let StoredMessage { seq, data, time } = &self.message;
+        let StoredMessage { seq, data, time, .. } = &self.message;
         let bytes = STANDARD.decode(data).map_err(|_| Failure::Unavailable)?;
         let time = u64::try_from(time.as_millisecond()).unwrap_or(0);
         let time = Timestamp::from_millis(time);
@@ -167,6 +173,8 @@ pub(crate) struct Description {
 pub(crate) struct State {
     first_seq: u64,
     last_seq: u64,
+    #[serde(default)]
+    num_deleted: u64,
 }
 
 /// The servers of a stream.
@@ -186,6 +194,11 @@ impl Description {
     /// answers, and may have fewer entries than were acknowledged.
     pub(crate) fn is_from_leader(&self) -> bool {
         self.cluster.as_ref().is_none_or(|group| !group.leader.is_empty())
+    }
+
+    /// Whether the stream has an entry at each position between its first and its last one.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.state.num_deleted == 0
     }
 
     /// The positions of the stream.

@@ -152,6 +152,13 @@ impl Engine {
     async fn get(&self, request: GetMessage) -> Result<Option<RawEntry>, JournalError> {
         let subject = format!("STREAM.MSG.GET.{}", self.stream);
         let result: Result<Gotten, Failure> = self.request(&subject, &request).await;
+        // A stream that has replaced the stream of the journal has another subject.
+        let opened = self.opened.lock().clone();
+        if let (Ok(gotten), Some(identity)) = (&result, opened)
+            && gotten.subject() != identity.subject
+        {
+            return Err(JournalError::Replaced);
+        }
         match result.and_then(|gotten| gotten.entry()) {
             Ok(entry) => Ok(Some(entry)),
             Err(Failure::Refused(error)) if error.err_code == api::NO_MESSAGE_FOUND => Ok(None),

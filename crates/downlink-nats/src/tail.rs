@@ -136,7 +136,9 @@ impl Reader {
         let created = timeout(CREATE_WITHIN, Messages::open(&engine, from)).await;
         let source = match created.unwrap_or(Err(JournalError::Unavailable)) {
             Ok(messages) => Source::Consumer(Box::new(messages)),
-            Err(JournalError::Unavailable) => Source::Leader(Instant::now() + WITHOUT_CONSUMER),
+            Err(JournalError::Unavailable | JournalError::Full) => {
+                Source::Leader(Instant::now() + WITHOUT_CONSUMER)
+            }
             Err(error) => return Err(error),
         };
         let mut items = VecDeque::new();
@@ -188,7 +190,7 @@ impl Reader {
     async fn ask_leader(&mut self) -> Result<(), JournalError> {
         match self.engine.first_from(self.next).await? {
             Some(entry) => {
-                self.push_hole(entry.position);
+                self.push_hole(entry.position).await?;
                 self.push(entry);
             }
             None => {
@@ -207,7 +209,7 @@ impl Reader {
             let found = self.engine.first_from(self.next).await?;
             // The stream has lost the entry that has just arrived.
             let found = found.ok_or(JournalError::Unavailable)?;
-            self.push_hole(found.position.min(entry.position));
+            self.push_hole(found.position.min(entry.position)).await?;
             if found.position < entry.position {
                 self.push(found);
             }
@@ -227,12 +229,14 @@ impl Reader {
         self.items.push_back(TailItem::Entry(entry));
     }
 
-    /// Notes that the stream has no entries before `until`.
-    fn push_hole(&mut self, until: Position) {
+    /// Notes that the stream has no entries before `until`, if it is still the same stream.
+    async fn push_hole(&mut self, until: Position) -> Result<(), JournalError> {
         if until > self.next {
+            self.engine.same().await?;
             self.items.push_back(TailItem::Hole(self.next..until));
             self.next = until;
         }
+        Ok(())
     }
 
     fn push_caught_up(&mut self) {
