@@ -9,7 +9,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{
@@ -28,6 +28,10 @@ const ADDRESS_WITHIN: Duration = Duration::from_millis(1_400);
 /// The time between two pings. The client gives up a connection when two pings have no answer and a
 /// third is due, so within three seconds.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
+/// The time without a usable answer after which a connection is given up, although its server
+/// answers pings. Such a server may be cut off from the other servers of its cluster. During an
+/// election, no server answers, so a shorter time would only cause more connections.
+pub const UNUSABLE_AFTER: Duration = Duration::from_secs(3);
 /// The maximum number of requests that wait for the socket. A node has at most eight entries on
 /// their way, and few other requests.
 const REQUESTS_MAX: usize = 64;
@@ -50,6 +54,33 @@ pub(crate) struct Connections {
     /// The reason of the newest failed attempt, until an attempt succeeds. Held alone and never
     /// across an await.
     error: Mutex<Option<String>>,
+    /// The number of a connection, and since when no request over it has had a usable answer. Held
+    /// alone and never across an await.
+    unanswered: Mutex<Option<(u64, Instant)>>,
+}
+
+/// A request over a connection. If it is dropped before [`answered`](Self::answered) is called, the
+/// connection has not given a usable answer.
+pub(crate) struct Asking<'a> {
+    unanswered: &'a Mutex<Option<(u64, Instant)>>,
+    number: u64,
+}
+
+impl Asking<'_> {
+    /// Notes that the request had a usable answer.
+    pub(crate) fn answered(self) {
+        self.unanswered.lock().take_if(|(number, _)| *number == self.number);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut unanswered = self.unanswered.lock();
+        if unanswered.is_none_or(|(number, _)| number != self.number) {
+            *unanswered = Some((self.number, Instant::now()));
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,16 +93,31 @@ struct Current {
 impl Connections {
     /// The settings have at least one server.
     pub(crate) fn new(settings: ConnectSettings) -> Self {
-        Self { settings, current: AsyncMutex::default(), error: Mutex::default() }
+        let (current, error, unanswered) = Default::default();
+        Self { settings, current, error, unanswered }
+    }
+
+    /// Notes a request over a connection.
+    pub(crate) fn ask(&self, connection: &Connection) -> Asking<'_> {
+        Asking { unanswered: &self.unanswered, number: connection.number }
+    }
+
+    /// Whether a connection is alive, but has given no usable answer for [`UNUSABLE_AFTER`].
+    fn is_unusable(&self, connection: &Connection) -> bool {
+        self.unanswered.lock().is_some_and(|(number, since)| {
+            number == connection.number && since.elapsed() > UNUSABLE_AFTER
+        })
     }
 
     /// The current connection, or a new one if it has ended. Tries each server once; `None` if none
     /// of them can be reached.
     pub(crate) async fn get(&self) -> Option<Connection> {
         let mut current = self.current.lock().await;
-        let is_alive =
-            |connection: &Connection| connection.client.connection_state() == State::Connected;
-        current.connection = current.connection.take().filter(is_alive);
+        let is_usable = |connection: &Connection| {
+            connection.client.connection_state() == State::Connected
+                && !self.is_unusable(connection)
+        };
+        current.connection = current.connection.take().filter(is_usable);
         for _ in &self.settings.servers {
             if current.connection.is_some() {
                 break;

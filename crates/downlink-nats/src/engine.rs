@@ -84,14 +84,20 @@ impl Engine {
         if !headers.is_empty() {
             request = request.headers(headers);
         }
-        match connection.client.send_request(subject, request).await {
+        let asking = self.connections.ask(&connection);
+        let result = match connection.client.send_request(subject, request).await {
             Ok(answer) => api::decode(&answer.payload),
             Err(error) => Err(match error.kind() {
                 RequestErrorKind::MaxPayloadExceeded => Failure::TooLarge,
                 RequestErrorKind::NoResponders => Failure::NoResponders,
                 _ => Failure::Unavailable,
             }),
+        };
+        let error = result.as_ref().err().map(Failure::journal_error);
+        if error != Some(JournalError::Unavailable) {
+            asking.answered();
         }
+        result
     }
 
     /// The stream as its leader describes it.

@@ -74,7 +74,7 @@ mod settings;
 mod stream;
 mod tail;
 
-pub use connection::{CONNECT_WITHIN, PING_EVERY};
+pub use connection::{CONNECT_WITHIN, PING_EVERY, UNUSABLE_AFTER};
 pub use engine::REQUEST_WITHIN;
 pub use journal::{APPEND_WITHIN, JetStream};
 pub use settings::{ConnectSettings, Credentials, ServerUrl, SettingsError, Tls};

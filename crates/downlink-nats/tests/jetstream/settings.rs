@@ -5,7 +5,7 @@ use std::time::Duration;
 use downlink_cluster::{Journal as _, JournalError};
 use downlink_nats::{ConnectSettings, CreateError, Credentials, JetStream, StreamSettings, Tls};
 
-use crate::servers::{STREAM, Server, create, journal, replicas};
+use crate::servers::{STREAM, Server, create, eventually, journal, replicas};
 
 fn with(server: &Server, credentials: Credentials) -> JetStream {
     let servers = vec![server.url()];
@@ -37,6 +37,24 @@ async fn a_token_is_sent() {
     with(&server, token("right")).create_stream(&replicas(1)).await.unwrap();
     let wrong = with(&server, token("wrong")).create_stream(&replicas(1)).await;
     assert_eq!(wrong, Err(CreateError::Unavailable));
+}
+
+/// A server that answers pings may be of no use, for example because it is cut off from the other
+/// servers. Here its users have no JetStream.
+#[tokio::test]
+async fn a_server_that_is_alive_but_gives_no_usable_answer_is_left() {
+    let more = "accounts { A { users: [ { user: ann, password: x } ] } }\nno_auth_user: ann";
+    let Some(useless) = Server::start(more).await else { return };
+    let Some(useful) = Server::start("").await else { return };
+    with(&useful, Credentials::None).create_stream(&replicas(1)).await.unwrap();
+    let settings = ConnectSettings {
+        servers: vec![useless.url(), useful.url()],
+        ..ConnectSettings::default()
+    };
+    let mut journal = JetStream::new(settings, STREAM).unwrap();
+    assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+    assert_eq!(journal.connect_error(), None, "the server can be reached");
+    eventually("the journal is open", async || journal.open().await.ok()).await;
 }
 
 #[tokio::test]
