@@ -1,6 +1,5 @@
-// downlink.js: a feed has the URLs of a server and of its relay, which are real. The relay is killed
-// and the stream of the server is cut in turns. The feed goes on at the other one, and each event
-// arrives once.
+// downlink.js: a feed has the URLs of two relays of a server, which are real. The relay in use is
+// killed in turns. The feed goes on at the other one, and each event arrives once.
 
 import assert from 'node:assert/strict';
 
@@ -10,8 +9,8 @@ import { servedModule, upTo } from '../lib/feeds.mjs';
 
 export const name = 'helper-relay';
 
-/** How often each of the two servers is left. */
-const TURNS = 3;
+/** How often a relay is killed. */
+const TURNS = 4;
 /** The number of events that are published in each step. */
 const STEP = 5;
 
@@ -20,9 +19,10 @@ export async function run({ browser, server, startFront }) {
     const flags = ['dev', '--follow', server.base, '--listen', '127.0.0.1:0', '--store', 'none'];
     return startBinary(process.env.DOWNLINK_BIN, flags);
   };
-  let relay = await startRelay();
-  const faults = await startFaults(relay.base);
-  const front = await startFront(server.base, { '/relay/': faults.base });
+  const relays = { one: await startRelay(), two: await startRelay() };
+  const faults = { one: await startFaults(relays.one.base), two: await startFaults(relays.two.base) };
+  const routes = { '/one/': faults.one.base, '/two/': faults.two.base };
+  const front = await startFront(server.base, routes);
   let published = 0;
   const publish = async () => {
     for (let n = 0; n < STEP; n += 1) {
@@ -33,38 +33,36 @@ export async function run({ browser, server, startFront }) {
   };
   const answers = {
     publish,
-    async kill() {
-      relay.stop();
-      relay = await startRelay();
-      faults.retarget(relay.base);
+    kill(name) {
+      relays[name].stop();
       return publish();
     },
-    cut() {
-      assert.equal(front.streams.cut(), 1);
-      return publish();
+    async start(name) {
+      relays[name] = await startRelay();
+      faults[name].retarget(relays[name].base);
     },
   };
   try {
     const args = { module: await servedModule(), turns: TURNS };
     const seen = await browser.run({ base: front.base, page, args, answers });
     assert.deepEqual(seen.numbers, upTo(published));
-    assert.equal(published, STEP * (1 + 2 * TURNS));
+    assert.equal(published, STEP * (1 + TURNS));
     assert.deepEqual(seen.gaps, []);
-    const turns = Array.from({ length: TURNS }, () => ['/events', '/relay/events']).flat();
-    assert.deepEqual(seen.paths, ['/relay/events', ...turns]);
+    const expected = Array.from({ length: TURNS + 1 }, (_, turn) => (turn % 2 ? 'two' : 'one'));
+    assert.deepEqual(seen.used, expected);
   } finally {
-    relay.stop();
-    faults.stop();
+    Object.values(relays).forEach((relay) => relay.stop());
+    Object.values(faults).forEach((proxy) => proxy.stop());
   }
 }
 
 async function page({ ask, args }) {
   const { subscribe } = await import(args.module);
-  const [numbers, gaps, paths] = [[], [], []];
+  const [numbers, gaps, used] = [[], [], []];
   let heard = () => {};
   let feed;
   await new Promise((resolve) => {
-    feed = subscribe(['/relay/events?topic=a', '/events?topic=a'], {
+    feed = subscribe(['/one/events?topic=a', '/two/events?topic=a'], {
       onGap: ({ reason }) => gaps.push(reason),
       onState: (state) => state === 'open' && resolve(),
     });
@@ -73,15 +71,19 @@ async function page({ ask, args }) {
       heard();
     });
   });
-  const steps = ['publish', ...Array.from({ length: args.turns }, () => ['kill', 'cut']).flat()];
-  for (const step of steps) {
-    const last = await ask(step);
+  const until = async (last) => {
     await new Promise((resolve) => {
       heard = () => numbers.at(-1) === last && resolve();
       heard();
     });
-    paths.push(new URL(feed.url).pathname);
+    used.push(new URL(feed.url).pathname.split('/')[1]);
+  };
+  await until(await ask('publish'));
+  for (let turn = 0; turn < args.turns; turn += 1) {
+    const name = used.at(-1);
+    await until(await ask('kill', name));
+    await ask('start', name);
   }
   feed.close();
-  return { numbers, gaps, paths };
+  return { numbers, gaps, used };
 }
