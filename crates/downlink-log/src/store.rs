@@ -486,8 +486,8 @@ pub struct FeedChunk {
     /// below this floor.
     pub others: Floor,
     /// The events, in the order of their offsets. Each event has only the addresses that have not
-    /// evicted it, and no idempotency key. An event without a payload is the finish mark of its
-    /// topics.
+    /// evicted it. In the feed of a log, it has no idempotency key; a node of a cluster keeps the
+    /// keys of its events. An event without a payload is the finish mark of its topics.
     pub events: Vec<StoredEvent>,
     /// The offset where the next chunk begins.
     pub next: Offset,

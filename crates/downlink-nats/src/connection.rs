@@ -20,7 +20,9 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::settings::{ConnectSettings, Credentials, ServerUrl};
 
-/// The maximum time for connecting to one server, with the lookup of its name.
+/// The maximum time for connecting to one server, with the lookup of its name. The request that
+/// needs the connection may give up earlier, after [`REQUEST_WITHIN`](crate::REQUEST_WITHIN). The
+/// attempt then ends too, and the next request begins at the next server.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The maximum time for connecting to one address of a server. A server in another region answers
 /// within a second, also with TLS. A name often has two addresses, of which one may not answer.
