@@ -42,6 +42,11 @@ impl Forks {
         lost.map(|fork| fork.at).min()
     }
 
+    /// The fork that the node has learned last.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.0.last().map(|fork| fork.at)
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<Fork> {
         self.0.clone()
     }

@@ -62,10 +62,11 @@ pub use journal::{
 pub use mark::{HubKey, Mark};
 pub use node::{
     history::History,
-    node::{BEHIND_MAX, HEARTBEAT_EVERY, Node, READER_WAITS_MAX},
-    publish::{ANSWER_WITHIN, Answer, Publish, PublishId},
+    node::{BEHIND_MAX, HEARTBEAT_EVERY, Node},
+    publish::{ANSWER_WITHIN, Answer, AppliedEvent, Publish, PublishId},
+    readers::READER_WAITS_MAX,
     request::{Request, Resume},
-    settings::{NodeSettings, NodeTotals, SNAPSHOT_EVERY},
+    settings::{NodeSettings, NodeStatus, NodeTotals, SNAPSHOT_EVERY},
 };
 pub use position::{Base, ENTRY_EVENTS_MAX, Position};
 #[cfg(feature = "mutants")]

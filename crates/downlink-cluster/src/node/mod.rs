@@ -10,6 +10,7 @@ pub(crate) mod outbox;
 pub(crate) mod phase;
 pub(crate) mod publish;
 pub(crate) mod publishing;
+pub(crate) mod readers;
 pub(crate) mod request;
 pub(crate) mod settings;
 pub(crate) mod suspicion;

@@ -12,7 +12,7 @@
 
 use std::{collections::VecDeque, ops::Range, time::Duration};
 
-use downlink_log::{Cursor, GapReason, Offset, Timestamp};
+use downlink_log::Timestamp;
 
 use crate::{
     chain::Chain,
@@ -24,12 +24,12 @@ use crate::{
         anchoring::Anchoring,
         compare::{Comparison, Outcome, SHORT_FOR},
         ends::Ends,
-        history::{Found, History, HubState},
+        history::{History, HubState},
         outbox::RETRY_EVERY,
         phase::Phase,
         publish::{Answer, Publish, PublishId},
         publishing::{Planner, Publishing},
-        request::{Request, Resume},
+        request::Request,
         settings::{NodeSettings, NodeTotals},
         suspicion::{Compared, Suspicion},
     },
@@ -42,8 +42,6 @@ use crate::{
 /// The time between two heartbeats of a node. Heartbeats let engine time pass, and they show a node
 /// that is alone whether the journal has lost entries.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
-/// The maximum time for which a reader waits for an answer about an id that is ahead of the node.
-pub const READER_WAITS_MAX: Duration = Duration::from_secs(10);
 /// The maximum number of positions by which a node that takes publishes may be behind the journal.
 /// It is half of [`Rules::positions_max`](crate::Rules::positions_max). A node that is behind by
 /// more than `positions_max` would append only entries that are void.
@@ -55,13 +53,13 @@ pub const BEHIND_MAX: u64 = 8_192;
 /// `None`.
 #[derive(Clone, Debug)]
 pub struct Node<L> {
-    settings: NodeSettings,
-    log: L,
-    history: Option<History>,
+    pub(super) settings: NodeSettings,
+    pub(super) log: L,
+    pub(super) history: Option<History>,
     phase: Phase,
     opened: Option<Opened>,
     publishing: Publishing,
-    requests: VecDeque<Request>,
+    pub(super) requests: VecDeque<Request>,
     /// The end that the journal had when the node opened it, or when the node last found a loss.
     /// The node serves no readers until it has reached this position.
     goal: Position,
@@ -72,9 +70,9 @@ pub struct Node<L> {
     snapshot_at: Timestamp,
     /// Forks that the node has found, and that the journal does not have yet.
     forks: Vec<Fork>,
-    ends: Ends,
+    pub(super) ends: Ends,
     compared: Compared,
-    totals: NodeTotals,
+    pub(super) totals: NodeTotals,
 }
 
 impl<L: FedLog> Node<L> {
@@ -202,63 +200,6 @@ impl<L: FedLog> Node<L> {
         let (publishing, planner) = self.planner();
         let requests = planner.map(|mut planner| publishing.pack(&mut planner));
         self.requests.extend(requests.into_iter().flatten());
-    }
-
-    /// Where the reader of an id continues. `since` is the time at which the reader asked first.
-    pub fn resume(&mut self, now: Timestamp, id: &Cursor, since: Timestamp) -> Resume {
-        let Some(history) = self.history.as_ref().filter(|_| self.serves_readers()) else {
-            return Resume::Unavailable;
-        };
-        match history.resume(id, &self.settings.rules) {
-            Found::Ahead(position) => {
-                let lost = history.lost(position, GapReason::Lost);
-                self.resume_ahead(now, lost, since)
-            }
-            found => found.into(),
-        }
-    }
-
-    /// Where the reader of a publisher's id continues.
-    pub fn resume_after_publisher_id(
-        &mut self,
-        now: Timestamp,
-        id: &str,
-        since: Timestamp,
-    ) -> Resume {
-        let Some(history) = self.history.as_ref().filter(|_| self.serves_readers()) else {
-            return Resume::Unavailable;
-        };
-        if let Some(fork) = history.lost_id(id) {
-            return history.lost_after(fork).into();
-        }
-        if let Some(offset) = self.log.publisher_id(id) {
-            return Resume::After(offset);
-        }
-        let unknown = history.unknown_id();
-        self.resume_ahead(now, unknown, since)
-    }
-
-    /// The answer for an id that the node does not know yet. The id may come from a node that is
-    /// ahead of this one. So after the reader has asked, this node asks the journal for its end. It
-    /// answers that the id is `unknown` only when it has read everything up to this end.
-    fn resume_ahead(&mut self, now: Timestamp, unknown: Found, since: Timestamp) -> Resume {
-        let last = self.history.as_ref().map_or(Position::ORIGIN, |history| history.chain.last());
-        let end = self.ends.last_since(since);
-        if end.is_some_and(|end| end <= last) || self.settings.rules.has(Mutant::AheadIsLost) {
-            return unknown.into();
-        }
-        if now >= since.after(READER_WAITS_MAX) {
-            return Resume::Unavailable;
-        }
-        if end.is_none() {
-            self.requests.extend(self.ends.ask(now));
-        }
-        Resume::Wait
-    }
-
-    /// The id of the event with this offset.
-    pub fn id(&self, offset: Offset) -> Option<Cursor> {
-        self.history.as_ref()?.id(offset, &self.settings.rules)
     }
 
     /// The answer to [`Request::Writer`].

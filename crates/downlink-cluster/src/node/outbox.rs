@@ -12,7 +12,7 @@ use downlink_log::{Offset, Timestamp};
 use crate::{
     entry::{EntryName, Group, Record, WriterId},
     mark::Digest,
-    node::publish::{Answer, PublishId},
+    node::publish::{Answer, AppliedEvent, PublishId},
     position::{Base, ENTRY_EVENTS_MAX, Position},
     wire::{ENTRY_ADDRESSES_MAX, REPLACES_MAX, group_bytes},
 };
@@ -106,10 +106,18 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// The offsets of all events, if the entry is at `position`.
-    pub(crate) fn offsets(&self, base: Base, position: Position) -> Vec<Offset> {
-        let mut new = (self.first..).map(|index| base.offset(position, index));
-        self.repeats.iter().filter_map(|repeat| repeat.or_else(|| new.next())).collect()
+    /// All events, if the entry is at `position`.
+    pub(crate) fn events(&self, base: Base, position: Position) -> Vec<AppliedEvent> {
+        let mut next = self.first;
+        let event = |repeat: &Option<Offset>| match *repeat {
+            Some(offset) => AppliedEvent { offset, is_repeat: true },
+            None => {
+                let offset = base.offset(position, next);
+                next += 1;
+                AppliedEvent { offset, is_repeat: false }
+            }
+        };
+        self.repeats.iter().map(event).collect()
     }
 }
 
@@ -245,28 +253,28 @@ impl Outbox {
         found.map_or(Origin::Other, |at| Origin::Own(self.in_flight.remove(at)))
     }
 
-    /// Takes the publishes that a late copy of an earlier entry has applied, with their offsets. If
+    /// Takes the publishes that a late copy of an earlier entry has applied, with their events. If
     /// such a publish is on its way again, its events in the new entry will be dropped.
     pub(crate) fn take_applied(
         &mut self,
         name: EntryName,
         kept: &[bool],
         (base, position): (Base, Position),
-    ) -> Vec<(PublishId, Vec<Offset>)> {
-        let offsets = |waiting: &Waiting| {
+    ) -> Vec<(PublishId, Vec<AppliedEvent>)> {
+        let events = |waiting: &Waiting| {
             let attempt = waiting.attempts.iter().find(|attempt| attempt.name == name)?;
-            kept.get(attempt.group)?.then(|| attempt.offsets(base, position))
+            kept.get(attempt.group)?.then(|| attempt.events(base, position))
         };
         let mut applied = Vec::new();
         for waiting in self.in_flight.iter_mut().flat_map(|entry| &mut entry.publishes) {
-            if let Some(offsets) = offsets(waiting).filter(|_| !waiting.is_answered) {
+            if let Some(events) = events(waiting).filter(|_| !waiting.is_answered) {
                 waiting.is_answered = true;
-                applied.push((waiting.id, offsets));
+                applied.push((waiting.id, events));
             }
         }
-        self.queue.retain(|waiting| match offsets(waiting) {
-            Some(offsets) => {
-                applied.push((waiting.id, offsets));
+        self.queue.retain(|waiting| match events(waiting) {
+            Some(events) => {
+                applied.push((waiting.id, events));
                 false
             }
             None => true,

@@ -29,10 +29,10 @@ pub struct Publish {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// Each event is in the log, at this offset. An event may be a repeat of an earlier one.
+    /// The events are in the log.
     Applied {
-        /// The offsets, one for each event.
-        offsets: Vec<Offset>,
+        /// One element for each event of the publish.
+        events: Vec<AppliedEvent>,
     },
     /// The log refuses the publish.
     Refused(Refusal),
@@ -47,4 +47,15 @@ pub enum Answer {
     /// The events may be in the log, now or later. The publisher should repeat the publish with the
     /// same idempotency key.
     OutcomeUnknown,
+    /// The engine has no room. The events will not be applied.
+    Full,
+}
+
+/// Where an event of a publish is in the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AppliedEvent {
+    /// The offset.
+    pub offset: Offset,
+    /// Whether this is an earlier event, which the published one repeats.
+    pub is_repeat: bool,
 }

@@ -12,7 +12,7 @@ use crate::{
     node::{
         history::History,
         outbox::{IN_FLIGHT_MAX, InFlight, Origin, Outbox, QUEUE_MAX, RETRY_EVERY, Waiting},
-        publish::{ANSWER_WITHIN, Answer, Publish, PublishId},
+        publish::{ANSWER_WITHIN, Answer, AppliedEvent, Publish, PublishId},
         request::Request,
     },
     position::{ENTRY_EVENTS_MAX, Position},
@@ -92,8 +92,9 @@ impl Publishing {
             Err(refusal) => return self.answer(waiting.id, Answer::Refused(refusal)),
         };
         if plan.repeats.iter().all(Option::is_some) {
-            let offsets = plan.repeats.into_iter().flatten().collect();
-            return self.answer(waiting.id, Answer::Applied { offsets });
+            let repeats = plan.repeats.into_iter().flatten();
+            let events = repeats.map(|offset| AppliedEvent { offset, is_repeat: true }).collect();
+            return self.answer(waiting.id, Answer::Applied { events });
         }
         waiting.repeats = plan.repeats;
         waiting.planned_at = planner.history.chain.last();
@@ -122,8 +123,8 @@ impl Publishing {
             Origin::Other => {
                 let kept = verdict.groups.as_deref().unwrap_or_default();
                 let place = (planner.history.hub.base, position);
-                for (id, offsets) in self.outbox.take_applied(entry.name, kept, place) {
-                    self.answer(id, Answer::Applied { offsets });
+                for (id, events) in self.outbox.take_applied(entry.name, kept, place) {
+                    self.answer(id, Answer::Applied { events });
                 }
             }
             Origin::Own(sent) => match &verdict.groups {
@@ -158,8 +159,8 @@ impl Publishing {
                 continue;
             }
             if *kept {
-                let offsets = attempt.offsets(base, position);
-                self.answer(waiting.id, Answer::Applied { offsets });
+                let events = attempt.events(base, position);
+                self.answer(waiting.id, Answer::Applied { events });
             } else {
                 waiting.attempts.push(attempt);
                 self.plan(waiting, planner);
@@ -240,7 +241,8 @@ impl Publishing {
                 return self.take_displaced(now, last);
             }
             Err(error) => {
-                let is_refused = error == JournalError::Refused;
+                let is_full = error == JournalError::Full;
+                let is_refused = is_full || error == JournalError::Refused;
                 self.is_engine_away |= !is_refused;
                 for sent in self.outbox.in_flight.iter_mut().filter(|sent| sent.name == name) {
                     sent.is_unclear |= !is_refused;
@@ -248,7 +250,8 @@ impl Publishing {
                 }
                 let is_dead = |sent: &InFlight| is_refused && sent.name == name && !sent.is_unclear;
                 for waiting in self.outbox.take_dead(is_dead) {
-                    self.answer(waiting.id, waiting.unavailable());
+                    let answer = if is_full { Answer::Full } else { waiting.unavailable() };
+                    self.answer(waiting.id, answer);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use downlink_log::KEY_WINDOW;
 
-use crate::{entry::HubId, rules::Rules};
+use crate::{entry::HubId, position::Position, rules::Rules};
 
 /// The default of [`NodeSettings::snapshot_every`]. The engine has to keep entries for longer than
 /// this time.
@@ -38,6 +38,24 @@ impl NodeSettings {
             retention: 0,
         }
     }
+}
+
+/// The state of a node, for metrics and operators.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// The last position that the node has applied.
+    pub position: Position,
+    /// The number of positions that the journal had after it, when the node last asked.
+    pub behind: u64,
+    /// Whether the node shows events to readers.
+    pub serves_readers: bool,
+    /// Whether the node takes publishes.
+    pub takes_publishes: bool,
+    /// The last position before the newest known loss of the engine.
+    pub fork: Option<Position>,
+    /// The counters.
+    pub totals: NodeTotals,
 }
 
 /// Counters for metrics.

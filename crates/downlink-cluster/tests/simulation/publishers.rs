@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use downlink_cluster::{Answer, Publish, PublishId, Record};
-use downlink_log::{Address, Fingerprint, IdempotencyKey, Offset, Topic};
+use downlink_cluster::{Answer, AppliedEvent, Publish, PublishId, Record};
+use downlink_log::{Address, Fingerprint, IdempotencyKey, Topic};
 
 use crate::{
     plan::{Kind, Plan},
@@ -224,12 +224,13 @@ impl Published {
         let mut may_be_applied = self.is_cloned;
         for attempt in &self.attempts {
             match attempt {
-                Attempt::Answered(Answer::Applied { offsets }, _) if !plan.may_lose() => {
+                Attempt::Answered(Answer::Applied { events }, _) if !plan.may_lose() => {
                     may_be_applied = true;
-                    let is_there = |(serial, offset): (&u64, &Offset)| {
-                        offset.get() < known_from || of(serial).contains(&offset.get())
+                    let is_there = |(serial, event): (&u64, &AppliedEvent)| {
+                        let offset = event.offset.get();
+                        offset < known_from || of(serial).contains(&offset)
                     };
-                    if !self.serials.iter().zip(offsets).all(is_there) {
+                    if !self.serials.iter().zip(events).all(is_there) {
                         return Err(Violation::AcknowledgedButMissing { serial });
                     }
                 }
