@@ -1,7 +1,11 @@
-//! The stream of a journal, as all handles and tails of the journal use it: requests over the
+//! The stream of a journal, as the requests and tails of the journal use it: requests over the
 //! current connection, the identity of the stream, and single entries.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use downlink_cluster::{JournalError, JournalId, Position, RawEntry};
@@ -30,12 +34,19 @@ pub(crate) struct Identity {
     pub(crate) subject: String,
 }
 
-/// The stream of a journal.
+/// The stream of a journal, since the journal was last opened.
+///
+/// Invariant: the identity never changes. Opening the journal again makes another engine. So a
+/// request or a tail never takes an entry of a stream that has replaced its own.
 pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    opened: OnceLock<Identity>,
+}
+
+/// The parts that all engines of a journal and of its clones share.
+struct Shared {
     connections: Connections,
     stream: String,
-    /// The stream when the journal was opened. Held alone and never across an await.
-    opened: Mutex<Option<Identity>>,
     /// When the newest tail was opened, or will be. Held alone and never across an await.
     tail_at: Mutex<Option<Instant>>,
 }
@@ -43,20 +54,27 @@ pub(crate) struct Engine {
 impl Engine {
     /// The name of the stream was checked.
     pub(crate) fn new(connections: Connections, stream: String) -> Self {
-        Self { connections, stream, opened: Mutex::default(), tail_at: Mutex::default() }
+        let shared = Shared { connections, stream, tail_at: Mutex::default() };
+        Self { shared: Arc::new(shared), opened: OnceLock::new() }
     }
 
     pub(crate) fn stream(&self) -> &str {
-        &self.stream
+        &self.shared.stream
     }
 
     pub(crate) fn connections(&self) -> &Connections {
-        &self.connections
+        &self.shared.connections
     }
 
     pub(crate) async fn connection(&self) -> Result<Connection, Failure> {
-        let connecting = timeout(REQUEST_WITHIN, self.connections.get());
+        let connecting = timeout(REQUEST_WITHIN, self.shared.connections.get());
         connecting.await.ok().flatten().ok_or(Failure::Unavailable)
+    }
+
+    /// The largest message that the server takes.
+    pub(crate) async fn payload_max(&self) -> Result<usize, JournalError> {
+        let connection = self.connection().await.map_err(|failure| failure.journal_error())?;
+        Ok(connection.client.max_payload())
     }
 
     /// Sends a request of the API, and waits for its answer.
@@ -84,7 +102,7 @@ impl Engine {
         if !headers.is_empty() {
             request = request.headers(headers);
         }
-        let asking = self.connections.ask(&connection);
+        let asking = self.shared.connections.ask(&connection);
         let result = match connection.client.send_request(subject, request).await {
             Ok(answer) => api::decode(&answer.payload),
             Err(error) => Err(match error.kind() {
@@ -102,7 +120,7 @@ impl Engine {
 
     /// The stream as its leader describes it.
     pub(crate) async fn describe(&self) -> Result<Description, JournalError> {
-        let request = format!("STREAM.INFO.{}", self.stream);
+        let request = format!("STREAM.INFO.{}", self.stream());
         let described: Result<Description, Failure> =
             self.request(&request, &api::Nothing {}).await;
         let description = described.map_err(|failure| failure.journal_error())?;
@@ -112,36 +130,39 @@ impl Engine {
         }
     }
 
-    /// Takes the stream that exists now as the stream of the journal.
+    /// An engine for the stream that exists now.
     ///
     /// # Errors
     ///
     /// [`JournalError::Refused`] if the stream does not have exactly one subject.
-    pub(crate) fn open(&self, description: &Description) -> Result<Identity, JournalError> {
-        let subject = stream::subject(&description.config).ok_or(JournalError::Refused)?;
-        let identity = Identity { id: description.id(), subject: subject.into() };
-        *self.opened.lock() = Some(identity.clone());
-        Ok(identity)
+    pub(crate) fn reopened(&self, description: &Description) -> Result<Self, JournalError> {
+        let opened = OnceLock::from(identity(description)?);
+        Ok(Self { shared: Arc::clone(&self.shared), opened })
     }
 
-    /// The identity of the journal. Opens it if that has not happened.
-    pub(crate) async fn identity(&self) -> Result<Identity, JournalError> {
-        let opened = self.opened.lock().clone();
-        match opened {
+    /// The identity of the stream. The first call takes the stream that exists now.
+    pub(crate) async fn identity(&self) -> Result<&Identity, JournalError> {
+        match self.opened.get() {
             Some(identity) => Ok(identity),
-            None => self.open(&self.describe().await?),
+            None => self.check(&self.describe().await?),
         }
     }
 
     /// The stream, which must be the stream of the journal.
     pub(crate) async fn same(&self) -> Result<Description, JournalError> {
         let description = self.describe().await?;
-        let opened = self.opened.lock().clone();
-        match opened {
-            Some(identity) if identity.id != description.id() => Err(JournalError::Replaced),
-            Some(_) => Ok(description),
-            None => self.open(&description).map(|_| description),
+        self.check(&description)?;
+        Ok(description)
+    }
+
+    /// Checks that a description is the one of the stream of the journal.
+    fn check(&self, description: &Description) -> Result<&Identity, JournalError> {
+        if self.opened.get().is_none() {
+            // Another request may have set the identity in the meantime.
+            let _ = self.opened.set(identity(description)?);
         }
+        let opened = self.opened.get().ok_or(JournalError::Unavailable)?;
+        if opened.id == description.id() { Ok(opened) } else { Err(JournalError::Replaced) }
     }
 
     /// The entry at a position; `None` if the stream does not have it.
@@ -156,11 +177,10 @@ impl Engine {
 
     /// Asks the leader of the stream for an entry.
     async fn get(&self, request: GetMessage) -> Result<Option<RawEntry>, JournalError> {
-        let subject = format!("STREAM.MSG.GET.{}", self.stream);
+        let subject = format!("STREAM.MSG.GET.{}", self.stream());
         let result: Result<Gotten, Failure> = self.request(&subject, &request).await;
         // A stream that has replaced the stream of the journal has another subject.
-        let opened = self.opened.lock().clone();
-        if let (Ok(gotten), Some(identity)) = (&result, opened)
+        if let (Ok(gotten), Some(identity)) = (&result, self.opened.get())
             && gotten.subject() != identity.subject
         {
             return Err(JournalError::Replaced);
@@ -175,7 +195,7 @@ impl Engine {
     /// Waits until another tail may be opened.
     pub(crate) async fn wait_for_tail(&self) {
         let at = {
-            let mut tail_at = self.tail_at.lock();
+            let mut tail_at = self.shared.tail_at.lock();
             let now = Instant::now();
             let at = tail_at.map_or(now, |at| now.max(at + TAIL_EVERY));
             *tail_at = Some(at);
@@ -185,8 +205,13 @@ impl Engine {
     }
 }
 
+fn identity(description: &Description) -> Result<Identity, JournalError> {
+    let subject = stream::subject(&description.config).ok_or(JournalError::Refused)?;
+    Ok(Identity { id: description.id(), subject: subject.into() })
+}
+
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("Engine").field("stream", &self.stream()).finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ use downlink_cluster::{
     Bounds, EntryName, Journal, JournalDurability, JournalError, Opened, Position, RawEntry,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream as streams};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::{
@@ -30,15 +31,23 @@ const READS_IN_FLIGHT: usize = 16;
 /// stream was created. The futures and tails of a journal must be polled in a runtime of tokio with
 /// I/O and time.
 ///
-/// A clone uses the same connection.
+/// A clone uses the same connection. If one clone is opened again, the others still expect the stream
+/// that they were opened with.
 ///
 /// # Cancel safety
 ///
 /// All futures and tails can be dropped at any time. If the future of an append is dropped, the
 /// entry may be appended.
-#[derive(Clone)]
 pub struct JetStream {
-    engine: Arc<Engine>,
+    /// Replaced when the journal is opened. The future that opens the journal shares it. Held alone
+    /// and never across an await.
+    engine: Arc<Mutex<Arc<Engine>>>,
+}
+
+impl Clone for JetStream {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::new(Mutex::new(self.engine())) }
+    }
 }
 
 impl JetStream {
@@ -54,7 +63,7 @@ impl JetStream {
         }
         check_stream_name(stream)?;
         let engine = Engine::new(Connections::new(settings), stream.into());
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Arc::new(Mutex::new(Arc::new(engine))) })
     }
 
     /// Creates the stream. Its subject is `downlink.STREAM.RANDOM`. So a stream that replaces it has
@@ -68,13 +77,14 @@ impl JetStream {
     ///
     /// If the future is dropped, the stream may have been created.
     pub async fn create_stream(&self, settings: &StreamSettings) -> Result<(), CreateError> {
-        let stream = self.engine.stream();
-        let connection = self.engine.connection().await.map_err(create_error)?;
+        let engine = self.engine();
+        let stream = engine.stream();
+        let connection = engine.connection().await.map_err(create_error)?;
         let inbox = connection.client.new_inbox();
         let random = inbox.rsplit('.').next().unwrap_or(&inbox);
         let config = settings.config(stream, format!("downlink.{stream}.{random}"));
         let request = format!("STREAM.CREATE.{stream}");
-        let created: Result<Description, Failure> = self.engine.request(&request, &config).await;
+        let created: Result<Description, Failure> = engine.request(&request, &config).await;
         created.map(drop).map_err(create_error)
     }
 
@@ -93,25 +103,25 @@ impl JetStream {
     ///
     /// The check changes nothing.
     pub async fn check_stream(&self) -> Result<Vec<Warning>, JournalError> {
-        let description = self.engine.describe().await?;
-        Ok(stream::warnings(&description.config, self.payload_max().await?))
+        let engine = self.engine();
+        let description = engine.describe().await?;
+        Ok(stream::warnings(&description.config, engine.payload_max().await?))
     }
 
     /// The reason why the newest attempt to connect failed, for logs; `None` if it succeeded.
     pub fn connect_error(&self) -> Option<String> {
-        self.engine.connections().error()
+        self.engine().connections().error()
     }
 
-    async fn payload_max(&self) -> Result<usize, JournalError> {
-        let connection = self.engine.connection().await;
-        let connection = connection.map_err(|failure| failure.journal_error())?;
-        Ok(connection.client.max_payload())
+    /// The stream since the journal was last opened.
+    fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.lock())
     }
 }
 
 impl fmt::Debug for JetStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JetStream").field("stream", &self.engine.stream()).finish_non_exhaustive()
+        f.debug_struct("JetStream").field("stream", &self.engine().stream()).finish_non_exhaustive()
     }
 }
 
@@ -130,21 +140,24 @@ fn create_error(failure: Failure) -> CreateError {
 impl Journal for JetStream {
     type Tail = JetStreamTail;
 
-    /// The stream that exists when the answer arrives becomes the stream of this journal and of its
-    /// clones. [`Refused`](JournalError::Refused) if it does not have exactly one subject, and
+    /// The stream that exists when the answer arrives becomes the stream of this journal. Earlier
+    /// requests and tails still expect the stream before. [`Refused`](JournalError::Refused) if it does not have exactly one subject, and
     /// [`Replaced`](JournalError::Replaced) if there is no such stream.
     fn open(&mut self) -> impl Future<Output = Result<Opened, JournalError>> + Send + 'static {
-        let journal = self.clone();
+        let current = Arc::clone(&self.engine);
+        let engine = self.engine();
         async move {
-            let description = journal.engine.describe().await?;
-            let id = journal.engine.open(&description)?.id;
+            let description = engine.describe().await?;
+            let reopened = engine.reopened(&description)?;
             let entry_bytes_max =
-                stream::entry_bytes_max(&description.config, journal.payload_max().await?);
+                stream::entry_bytes_max(&description.config, engine.payload_max().await?);
+            *current.lock() = Arc::new(reopened);
             let durability = match stream::is_durable(&description.config) {
                 true => JournalDurability::Durable,
                 false => JournalDurability::Relaxed,
             };
-            Ok(Opened { id, bounds: description.bounds(), entry_bytes_max, durability })
+            let (id, bounds) = (description.id(), description.bounds());
+            Ok(Opened { id, bounds, entry_bytes_max, durability })
         }
     }
 
@@ -155,7 +168,7 @@ impl Journal for JetStream {
         bytes: Vec<u8>,
         only_if_last: Option<Position>,
     ) -> impl Future<Output = Result<Position, JournalError>> + Send + 'static {
-        let engine = Arc::clone(&self.engine);
+        let engine = self.engine();
         async move {
             let appending = append(&engine, name, bytes, only_if_last);
             timeout(APPEND_WITHIN, appending).await.unwrap_or(Err(JournalError::Unavailable))
@@ -168,7 +181,7 @@ impl Journal for JetStream {
         &mut self,
         range: Range<Position>,
     ) -> impl Future<Output = Result<(Vec<RawEntry>, Bounds), JournalError>> + Send + 'static {
-        let engine = Arc::clone(&self.engine);
+        let engine = self.engine();
         async move {
             let bounds = engine.same().await?.bounds();
             let start = range.start.max(bounds.first).get();
@@ -196,12 +209,12 @@ impl Journal for JetStream {
     /// Asks the leader of the stream. A server that has just become the leader may not know of the
     /// newest entries for a moment.
     fn bounds(&mut self) -> impl Future<Output = Result<Bounds, JournalError>> + Send + 'static {
-        let engine = Arc::clone(&self.engine);
+        let engine = self.engine();
         async move { Ok(engine.same().await?.bounds()) }
     }
 
     fn tail(&mut self, from: Position) -> JetStreamTail {
-        JetStreamTail::new(Arc::clone(&self.engine), from)
+        JetStreamTail::new(self.engine(), from)
     }
 }
 
@@ -219,7 +232,7 @@ async fn append(
         headers.insert("Nats-Expected-Last-Sequence", last.to_string());
     }
     let answer: Result<Acknowledgement, Failure> =
-        engine.send(identity.subject, headers, bytes, APPEND_WITHIN).await;
+        engine.send(identity.subject.clone(), headers, bytes, APPEND_WITHIN).await;
     match answer {
         Ok(acknowledgement) => Ok(Position::new(acknowledgement.seq)),
         // Either the stream has no leader now, or no stream has this subject any more.

@@ -184,3 +184,31 @@ async fn entries_that_limits_have_removed_are_a_hole() {
     }
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(10))));
 }
+
+/// A clone that opens a stream again does not change the stream that another clone expects, nor the
+/// stream that an earlier tail expects.
+#[tokio::test]
+async fn a_clone_that_opens_again_changes_no_other_clone() {
+    let Some(server) = Server::start("").await else { return };
+    let servers = [server];
+    let mut one = create(&servers, &replicas(1)).await;
+    let mut other = one.clone();
+    let (id, replaced) = (one.open().await.unwrap().id, JournalError::Replaced);
+    assert_eq!(other.open().await.unwrap().id, id);
+    append(&mut one, name(0, 1)).await;
+    let (append_before, read_before) =
+        (one.append(name(0, 2), vec![2], None), one.read(FIRST..Position::new(9)));
+    let mut tail_before = one.tail(FIRST);
+    delete_stream(&servers[0]).await;
+    one.create_stream(&replicas(1)).await.unwrap();
+    assert_ne!(one.open().await.unwrap().id, id);
+    append(&mut one, name(0, 3)).await;
+    assert_eq!(other.append(name(0, 2), vec![2], None).await, Err(replaced));
+    assert_eq!(other.bounds().await, Err(replaced));
+    assert_eq!(other.read(FIRST..Position::new(9)).await, Err(replaced));
+    assert_eq!(next(&mut other.tail(FIRST)).await, Err(replaced));
+    assert_eq!(append_before.await, Err(replaced));
+    assert_eq!(read_before.await, Err(replaced));
+    assert_eq!(next(&mut tail_before).await, Err(replaced));
+    assert_eq!(one.bounds().await.unwrap().last, FIRST);
+}
