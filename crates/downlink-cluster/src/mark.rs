@@ -22,6 +22,12 @@ impl HubKey {
         Self(bytes)
     }
 
+    /// The fingerprint of the content of an event. All nodes compute the same one, so that a node
+    /// recognises a publish that is repeated at another node.
+    pub fn fingerprint(&self, content: &[u8]) -> Fingerprint {
+        Fingerprint::keyed(&self.0, content)
+    }
+
     /// The first eight bytes of the keyed hash.
     pub(crate) fn hash(&self, content: &[u8]) -> u64 {
         let bytes = Fingerprint::keyed(&self.0, content).to_bytes();

@@ -23,6 +23,7 @@ pub use crate::{
 
 use crate::{
     address::Address,
+    cluster::ClusterArguments,
     duration::parse_time,
     logs::{LogFormat, parse_log},
     size::parse_bytes,
@@ -60,6 +61,9 @@ pub struct Settings {
     /// the same file as --relay-key-file.
     #[arg(long, env = "DOWNLINK_FOLLOW_KEY_FILE", value_name = "FILE", requires = "follow")]
     pub follow_key_file: Option<PathBuf>,
+    /// The cluster that this server is a node of.
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
     /// The file that stores the history. With `none`, history is in memory only and a restart loses
     /// it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]

@@ -55,6 +55,7 @@
 pub mod access;
 pub mod address;
 pub mod app;
+pub mod cluster;
 pub mod command;
 pub mod config;
 

@@ -153,6 +153,9 @@ pub mod hub;
 mod json_text;
 #[cfg(feature = "relay")]
 pub mod relay;
+
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "serve")]
 pub mod serve;
 #[cfg(feature = "testing")]

@@ -53,6 +53,11 @@ impl History {
         &self.chain
     }
 
+    /// The key of the hub.
+    pub fn key(&self) -> &HubKey {
+        &self.hub.key
+    }
+
     /// The first offset of the entry at a position.
     pub fn first_offset(&self, position: Position) -> Offset {
         self.hub.base.offset(position, 0)

@@ -10,6 +10,9 @@ use crate::sync::Mutex;
 
 /// The commit of one batch, which may still be under way. All clones stand for the same commit.
 ///
+/// The log makes the commits of a store. A program whose events are ordered elsewhere, such as a
+/// node of a cluster, makes its own ones.
+///
 /// While the lock of a commit's state is held, no other lock is taken and no waker runs.
 #[derive(Clone, Debug)]
 pub struct Commit(Arc<Mutex<CommitState>>);
@@ -23,13 +26,15 @@ struct CommitState {
 }
 
 impl Commit {
-    pub(crate) fn new() -> Self {
+    /// A commit without an outcome.
+    #[expect(clippy::new_without_default, reason = "a commit stands for one batch")]
+    pub fn new() -> Self {
         Self(Arc::new(Mutex::new(CommitState::default())))
     }
 
     /// Sets the result and wakes the waiting tasks. A result that is already set is not replaced.
-    /// The caller must hold no lock.
-    pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) {
+    /// The caller must hold no lock that a woken task may take.
+    pub fn resolve(&self, result: Result<Answers, AppendError>) {
         let wakers = {
             let mut state = self.0.lock();
             state.result.get_or_insert(result);

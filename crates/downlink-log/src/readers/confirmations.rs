@@ -159,6 +159,21 @@ impl Confirmations {
         Poll::Pending
     }
 
+    /// Completes when the log is closed. The next call of [`poll`](Self::poll) replaces the waker.
+    pub(crate) fn poll_closed(&self, waker: &Waker) -> Poll<()> {
+        let waker = waker.clone();
+        let old;
+        {
+            let mut state = self.state.lock();
+            if state.is_closed {
+                return Poll::Ready(());
+            }
+            old = state.follower.replace(waker);
+        }
+        drop(old);
+        Poll::Pending
+    }
+
     /// Notes the end that the upstream had when it was asked.
     pub(crate) fn answer(&self, question: u64, end: Cursor) {
         let follower = {

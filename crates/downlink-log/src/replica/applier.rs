@@ -101,6 +101,11 @@ impl<P: Payload> Follower<P> {
         self.0.confirmations.poll(waker)
     }
 
+    /// Completes when the log is closed. It takes no task.
+    pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
+        self.0.confirmations.poll_closed(waker)
+    }
+
     /// Answers a question: `end` is the upstream's [`tail`](crate::Log::tail) at a time after the
     /// question was given out. When the replica has applied everything below this end, the waiting
     /// readers look again, and the result is final.
@@ -312,7 +317,7 @@ impl<P: Payload> Applier<P> {
         if has_more { Duration::ZERO } else { waiting.min(cache).min(IDLE_MAX) }
     }
 
-    fn shared(&self) -> &Arc<ReplicaShared<P>> {
+    pub(crate) fn shared(&self) -> &Arc<ReplicaShared<P>> {
         &self.ending.0
     }
 

@@ -3,6 +3,7 @@
 //! The applier is the only writer of a replica. A program that follows the upstream gives it the
 //! parts of the feed. The log itself is read like any other log.
 
+pub(crate) mod answers;
 pub(crate) mod applier;
 pub(crate) mod apply;
 pub(crate) mod cut;

@@ -103,6 +103,19 @@ pub enum AppendError {
         "too many events wait for the store (at most 65,536 events and 64 MiB): try again in a moment"
     )]
     Busy,
+    /// The engine of the cluster did not take the batch in time. Nothing was appended.
+    #[error("the engine of the cluster does not answer: try again")]
+    EngineAway,
+    /// The engine of the cluster has no room. Nothing was appended.
+    #[error("the engine of the cluster is full")]
+    EngineFull,
+    /// The engine of the cluster did not answer, and may have the batch. It may be appended now or
+    /// later. Repeat it with the same idempotency keys.
+    #[error("it is not known whether the engine of the cluster has the event")]
+    OutcomeUnknown,
+    /// The batch does not fit into one entry of the engine.
+    #[error("the batch does not fit into one entry of the cluster's engine")]
+    EntryTooLarge,
     /// The store accepts no events, or did not answer.
     #[error("the store accepts no events at present")]
     Store(#[from] StoreError),

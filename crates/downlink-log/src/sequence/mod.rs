@@ -17,4 +17,4 @@ pub(crate) use ids::Epochs;
 pub(crate) use keys::KeyWindow;
 pub(crate) use plan::{Earlier, plan};
 pub(crate) use publisher_ids::{PublisherId, PublisherIds};
-pub(crate) use sequencer::{Sequencer, Wakes};
+pub(crate) use sequencer::{Sequencer, Wakes, matched};

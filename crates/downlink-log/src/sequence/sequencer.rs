@@ -334,7 +334,7 @@ impl<P> Earlier<P> for InMemoryKeys<'_> {
 /// reader twice if the reader is on two of the lists. Each list knows whether any of its readers is
 /// also on another list. If at least two of the lists have such readers, the readers are counted
 /// one by one.
-fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
+pub(crate) fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
     if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
         return everyone.readers.lock().len();
     }

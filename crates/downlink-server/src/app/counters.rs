@@ -37,6 +37,9 @@ pub(super) enum PublishResult {
     Busy,
     DiskFull,
     StoreFailed,
+    /// The engine of the cluster did not take the event, or it is not known whether it has.
+    EngineAway,
+    EngineFull,
     /// The server was shutting down, or could not fetch the keys of a token.
     Unavailable,
     /// The server itself failed.
@@ -44,7 +47,7 @@ pub(super) enum PublishResult {
 }
 
 impl PublishResult {
-    pub(super) const ALL: [(Self, &'static str); 13] = [
+    pub(super) const ALL: [(Self, &'static str); 15] = [
         (Self::Repeated, "repeated"),
         (Self::Invalid, "invalid"),
         (Self::Denied, "denied"),
@@ -56,6 +59,8 @@ impl PublishResult {
         (Self::Busy, "busy"),
         (Self::DiskFull, "disk_full"),
         (Self::StoreFailed, "store_failed"),
+        (Self::EngineAway, "engine_away"),
+        (Self::EngineFull, "engine_full"),
         (Self::Unavailable, "unavailable"),
         (Self::Failed, "failed"),
     ];
@@ -81,6 +86,9 @@ impl PublishResult {
             PublishError::Busy => Self::Busy,
             PublishError::Store(StoreError::DiskFull) => Self::DiskFull,
             PublishError::Store(_) => Self::StoreFailed,
+            PublishError::EngineAway | PublishError::OutcomeUnknown => Self::EngineAway,
+            PublishError::EngineFull => Self::EngineFull,
+            PublishError::EntryTooLarge => Self::TooLarge,
             _ => return None,
         })
     }
@@ -91,6 +99,7 @@ impl PublishResult {
 pub struct Counters {
     pub(super) started: SystemTime,
     /// Every access is Relaxed, because the counts are only shown.
+    confirmed: AtomicU64,
     publishes: [AtomicU64; PublishResult::ALL.len()],
     auth_failures: [AtomicU64; AccessError::CODES.len()],
     /// The name and the connections of each listener. The lock is held alone, for a moment.
@@ -101,6 +110,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             started: SystemTime::now(),
+            confirmed: AtomicU64::new(0),
             publishes: Default::default(),
             auth_failures: Default::default(),
             listeners: Mutex::default(),
@@ -124,11 +134,18 @@ impl Counters {
         self.publishes[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a confirmed event if it had already been published.
+    /// Counts a confirmed event.
     pub(super) fn note_confirmed(&self, confirmed: &Confirmed) {
         if confirmed.is_repeated() {
             self.note_publish(PublishResult::Repeated);
+        } else {
+            self.confirmed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The number of events that were published through this server.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Relaxed)
     }
 
     /// Counts a refusal of access control. Other codes are ignored.

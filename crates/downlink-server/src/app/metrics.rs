@@ -7,6 +7,7 @@
 use std::{fmt, fs, path::Path, time::UNIX_EPOCH};
 
 use downlink::{
+    hub::ClusterStatus,
     relay::UpstreamStatus,
     serve::{RefusedConnection, ServeStats},
 };
@@ -28,10 +29,17 @@ use super::{
 /// open files, so call it outside of async tasks.
 pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
     let stats = app.hub.stats_with_lags();
+    // The hub of a relay also counts the events that its upstream has published, and the hub of a
+    // node those of all nodes. Each event is counted by the server that has taken it, so that the
+    // sum over all servers is right.
+    let cluster = app.hub.cluster();
+    let published = match (&app.forwarder, &cluster) {
+        (Some(_), _) => 0,
+        (None, Some(_)) => app.counters.confirmed(),
+        (None, None) => stats.published,
+    };
     let scrape = Scrape {
-        // The hub of a relay also counts the events that its upstream has published. Only the
-        // upstream shows their number, so that the sum over all servers is right.
-        published: if app.forwarder.is_some() { 0 } else { stats.published },
+        published,
         forwarded: app.forwarder.as_ref().map(|forwarder| forwarder.forwarded()),
         publishes: app.counters.publishes().collect(),
         auth_failures: app.counters.auth_failures().collect(),
@@ -40,6 +48,7 @@ pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
         store_bytes: app.settings.store().map(store_bytes),
         process: process::read(),
         upstream: app.hub.upstream(),
+        cluster,
     };
     let mut registry = Registry::default();
     stats.register(&mut registry);
@@ -80,6 +89,8 @@ struct Scrape {
     forwarded: Option<u64>,
     /// The state of the connection to the upstream, if the server is a relay.
     upstream: Option<UpstreamStatus>,
+    /// The state of the cluster, if the server is a node of one.
+    cluster: Option<ClusterStatus>,
 }
 
 impl Collector for Scrape {
@@ -121,8 +132,48 @@ impl Collector for Scrape {
             let silent = ConstGauge::new(silent);
             out.metric("downlink_upstream_silent_seconds", says, &silent)?;
         }
+        if let Some(cluster) = &self.cluster {
+            of_cluster(cluster, &mut out)?;
+        }
         self.process.map_or(Ok(()), |process| out.system(&process))
     }
+}
+
+/// The metrics of a node of a cluster.
+fn of_cluster(cluster: &ClusterStatus, out: &mut Writer<'_, '_>) -> fmt::Result {
+    let says = "1 while the node takes publishes, else 0";
+    out.gauge("downlink_cluster_takes_publishes", says, cluster.takes_publishes.into())?;
+    let says = "Number of the last journal entry that the node has applied";
+    out.gauge("downlink_cluster_position", says, cluster.position)?;
+    let says = "Journal entries that the node had not applied yet when it last asked the engine";
+    out.gauge("downlink_cluster_lag", says, cluster.lag)?;
+    let silent = cluster.heard.map_or(f64::INFINITY, |heard| heard.elapsed().as_secs_f64());
+    let says = "Time since the last journal entry has arrived, in seconds";
+    out.metric("downlink_cluster_silent_seconds", says, &ConstGauge::new(silent))?;
+    if let Some(age) = cluster.oldest_age {
+        let says = "Age of the oldest journal entry that the engine keeps, in seconds";
+        let age = ConstGauge::new(age.as_secs_f64());
+        out.metric("downlink_cluster_oldest_entry_age_seconds", says, &age)?;
+    }
+    let totals = &cluster.totals;
+    let counters = [
+        ("downlink_cluster_losses", "Losses of the engine that the node has found", totals.cuts),
+        (
+            "downlink_cluster_restarts",
+            "Times that the node has discarded its history and begun anew",
+            totals.restarts,
+        ),
+        (
+            "downlink_cluster_void_entries",
+            "Journal entries that were not applied, because they came too late or belong to a lost \
+             history",
+            totals.void,
+        ),
+    ];
+    for (name, says, count) in counters {
+        out.metric(name, says, &ConstCounter::new(count))?;
+    }
+    Ok(())
 }
 
 impl Scrape {

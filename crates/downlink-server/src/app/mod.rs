@@ -48,10 +48,13 @@ use downlink::{
 
 pub use self::counters::Counters;
 pub use self::forward::Forwarder;
+use downlink_nats::JetStream;
+
 use self::state::App;
 pub use crate::logs::Requesters;
 use crate::{
     access::{Control, Role},
+    cluster,
     config::Settings,
     logs::StreamLines,
     retain::RetainRule,
@@ -70,7 +73,18 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }
 
-/// Makes the hub that these settings describe. The hub follows `upstream` if there is one. When a
+/// Where the hub gets its events from.
+#[derive(Debug)]
+pub enum Source {
+    /// From the publishers of this server.
+    Publishers,
+    /// From another server.
+    Upstream(Upstream),
+    /// From the engine of a cluster, in which this stream has the events.
+    Cluster(JetStream),
+}
+
+/// Makes the hub that these settings describe, with events from `source`. When a
 /// stream ends, the observer of the hub removes the stream's entry from `requesters` and writes a
 /// line of the log.
 ///
@@ -80,7 +94,7 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
 pub fn hub(
     settings: &Settings,
     requesters: &Arc<Requesters>,
-    upstream: Option<Upstream>,
+    source: Source,
 ) -> Result<Hub<String>, HubError> {
     let limits = Limits {
         subscribers_max: settings.subscribers_max,
@@ -105,9 +119,10 @@ pub fn hub(
         .observer(StreamLines(Arc::clone(requesters)))
         .event_bytes_max(settings.event_bytes_max)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5));
-    match upstream {
-        Some(upstream) => Hub::follow(hub, upstream),
-        None => hub.build(),
+    match source {
+        Source::Publishers => hub.build(),
+        Source::Upstream(upstream) => Hub::follow(hub, upstream),
+        Source::Cluster(stream) => Hub::join(hub, cluster::connect(stream)),
     }
 }
 

@@ -160,9 +160,14 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
         PublishError::ReservedType { .. } => " Choose another type.",
         PublishError::InvalidType(_) => " Remove the line breaks.",
         PublishError::Closed => " Try again later.",
+        PublishError::EntryTooLarge => " Publish fewer or smaller events together.",
         _ => "",
     };
     let refused = Refused::new(error.to_problem().status(), sentence(error) + advice);
+    let refused = match error {
+        PublishError::OutcomeUnknown => refused.code("outcome_unknown"),
+        _ => refused,
+    };
     Refused { result: PublishResult::of_error(error), ..refused }
 }
 

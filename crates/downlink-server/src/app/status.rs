@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use downlink::access::Caller;
+use downlink::{access::Caller, hub::ClusterStatus};
 use downlink_access::Right;
 
 use super::{classic, metrics, query::Query, reply::Refused, state::App};
@@ -26,6 +26,9 @@ pub(super) async fn readyz(
     Query::read(query.as_deref(), &[])?;
     if app.hub.is_draining() {
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down."));
+    }
+    if let Some(cluster) = app.hub.cluster() {
+        return node_ready(&cluster);
     }
     let upstream = app.hub.upstream();
     // A relay without its cache serves from memory.
@@ -47,6 +50,21 @@ pub(super) async fn readyz(
             format!("degraded{why}\n").into_response()
         }
         _ => "ready\n".into_response(),
+    })
+}
+
+/// Whether a node of a cluster is ready.
+fn node_ready(cluster: &ClusterStatus) -> Result<Response, Refused> {
+    // Behind a load balancer, a node that does not have all events must not get clients yet.
+    if !cluster.reached {
+        let said = "The node does not have all events of the cluster yet.";
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
+    }
+    // The node still serves the events that it has. If the load balancer took all nodes out of use
+    // while the engine is away, no client could connect.
+    Ok(match cluster.is_connected() {
+        true => "ready\n".into_response(),
+        false => "degraded: the engine of the cluster does not answer\n".into_response(),
     })
 }
 

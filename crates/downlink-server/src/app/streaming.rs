@@ -97,6 +97,7 @@ async fn publish_to_the_end(
         foreign,
         request,
         pushed: 0,
+        stream: fastrand::u64(..),
         sent: 0,
         published: 0,
         repeated: 0,
@@ -172,6 +173,8 @@ struct Publishing<'a> {
     /// The number of appends since this task last let other requests of the thread run. The hub
     /// appends an event once for each of its addresses (topics, clients, everyone).
     pushed: usize,
+    /// Keeps the order of the events in a cluster.
+    stream: u64,
     /// The number of events that this stream has given to the hub, which is the log of events.
     sent: u64,
     /// The number of events that this stream published. Repeated events are not counted.
@@ -313,7 +316,8 @@ impl Publishing<'_> {
 
     fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {
         let arrived = self.foreign.apply(arrived);
-        let mut publish = self.envelope.publish(self.hub, &self.addresses);
+        let publish = self.envelope.publish(self.hub, &self.addresses);
+        let mut publish = publish.in_stream(self.stream);
         if let Some(event_type) = arrived.event_type {
             publish = publish.event(event_type);
         }
@@ -336,7 +340,10 @@ impl Publishing<'_> {
         }
         // Finishes all topics before it checks the results, so that an error of one topic does not
         // leave the other topics unfinished.
-        let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
+        let finish = |topic| {
+            let finished = self.hub.to(topic).in_stream(self.stream).finish();
+            finished.map_err(|error| not_published(&error))
+        };
         let receipts: Vec<_> = self.envelope.topics.iter().map(finish).collect();
         for receipt in receipts {
             reply::confirmed(&self.app.settings, &receipt?).await?;
@@ -361,6 +368,7 @@ impl Publishing<'_> {
                 continue;
             }
             let publish = self.hub.to_addresses([topic.clone()]).event(BROKEN).last();
+            let publish = publish.in_stream(self.stream);
             let ended = match publish.publish(data.clone()) {
                 Ok(receipt) => receipt.durable().await.map(drop),
                 Err(error) => Err(error),

@@ -1,11 +1,12 @@
 //! The command line: `downlink dev`, `serve`, `config`, `publish`, `subscribe`, `decode`, `health`,
-//! `backup`, `key`, `token`, `bench`, `completions` and `man`.
+//! `backup`, `cluster`, `key`, `token`, `bench`, `completions` and `man`.
 //!
 //! The program writes an error and its causes to stderr as one sentence. The exit code is 1 for a
 //! failure, 2 for a wrong command line, and 78 for a setting that cannot be used. If the program
 //! that reads stdout closes it early, the exit code is 0.
 
 mod backup;
+mod cluster;
 mod config;
 mod credential;
 mod decode;
@@ -94,6 +95,8 @@ enum Sub {
     Decode(decode::Arguments),
     /// Ask a server whether it is ready. The exit code is 0 if it is, and 1 if it is not.
     Health(health::Arguments),
+    /// Create, check and show the hub of a cluster of servers.
+    Cluster(Box<cluster::Arguments>),
     /// Copy the store of a server, also while the server runs.
     Backup(backup::Arguments),
     /// Make a key, or print the id of one.
@@ -143,6 +146,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
         Some(Sub::Decode(arguments)) => decode::run(&arguments),
         Some(Sub::Health(arguments)) => health::run(&arguments),
+        Some(Sub::Cluster(arguments)) => cluster::run(&arguments),
         Some(Sub::Backup(arguments)) => backup::run(&arguments),
         Some(Sub::Key(arguments)) => keys::key(&arguments),
         Some(Sub::Token(arguments)) => keys::token(&arguments),

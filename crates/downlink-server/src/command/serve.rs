@@ -43,7 +43,7 @@ use crate::{
     access::{AbuseLimits, AccessSettings, Control, KeyFiles, Role},
     address::Address,
     app,
-    app::Forwarder,
+    app::{Forwarder, Source},
     config::Settings,
     logs::Log,
     memory,
@@ -147,8 +147,14 @@ async fn serve(
     };
     let requesters = Arc::<app::Requesters>::default();
     let (upstream, forwarder) = upstream(&settings).map_err(exit::configuration)?.unzip();
+    let cluster = settings.cluster.stream().map_err(exit::configuration)?;
+    let source = match (upstream, cluster) {
+        (_, Some(stream)) => Source::Cluster(stream),
+        (Some(upstream), None) => Source::Upstream(upstream),
+        (None, None) => Source::Publishers,
+    };
     let hub = tokio::select! {
-        hub = open(&settings, &requesters, upstream) => hub?,
+        hub = open(&settings, &requesters, source) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
@@ -338,10 +344,10 @@ fn upstream(settings: &Settings) -> anyhow::Result<Option<(Upstream, Arc<Forward
 async fn open(
     settings: &Settings,
     requesters: &Arc<app::Requesters>,
-    upstream: Option<Upstream>,
+    source: Source,
 ) -> anyhow::Result<Hub<String>> {
     let (owned, requesters) = (settings.clone(), Arc::clone(requesters));
-    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned, &requesters, upstream));
+    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned, &requesters, source));
     let opened = match tokio::time::timeout(SILENCE, &mut opening).await {
         Ok(opened) => opened,
         Err(_elapsed) => {
@@ -406,9 +412,12 @@ fn greet(
     if let Some(follow) = &settings.follow {
         writeln!(out, "  relay of {}", follow.url)?;
     }
+    if let Some(hub) = settings.cluster.hub() {
+        writeln!(out, "  node of the cluster {hub}")?;
+    }
     let mebibytes = settings.history_bytes_max >> 20;
-    let kept =
-        if settings.follow.is_some() { "a cache of the history is" } else { "history is kept" };
+    let has_cache = settings.follow.is_some() || settings.cluster.is_node();
+    let kept = if has_cache { "a cache of the history is" } else { "history is kept" };
     match settings.store() {
         Some(file) => writeln!(
             out,

@@ -112,12 +112,17 @@ impl PublishError {
     /// cannot accept the event, the status is 503.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::EntryTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Finished | Self::IdTaken | Self::KeyReused => StatusCode::CONFLICT,
-            Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Closed | Self::Busy | Self::Store(_) | Self::TooManyTopics { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::Store(StoreError::DiskFull) | Self::EngineFull => {
+                StatusCode::INSUFFICIENT_STORAGE
             }
+            Self::Closed
+            | Self::Busy
+            | Self::EngineAway
+            | Self::OutcomeUnknown
+            | Self::Store(_)
+            | Self::TooManyTopics { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Encode(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };

@@ -79,7 +79,7 @@ impl<T: Send + Sync + 'static> Batch<T> {
         });
         let drafts = drafts.collect::<Result<Drafts<_>, _>>()?;
         let given: Vec<_> = drafts.iter().map(given_id).collect();
-        let submitted = self.hub.append(drafts).map_err(failed)?;
+        let submitted = self.hub.append(drafts, None).map_err(failed)?;
         let given = given.into_iter().enumerate();
         Ok(given.map(|(draft, id)| Receipt::of(&submitted, draft, id)).collect())
     }

@@ -61,6 +61,10 @@ pub enum HubError {
     #[cfg(feature = "relay")]
     #[error("cannot follow the upstream: {0}")]
     Upstream(String),
+    /// The thread of a node cannot be started.
+    #[cfg(feature = "cluster")]
+    #[error("cannot start a node of the cluster: {0}")]
+    Cluster(String),
     /// The operating system has no random bytes. The hub needs them for the epoch in its event ids,
     /// and for the key with which it hashes the contents of events.
     #[error("cannot get random bytes from the operating system ({reason})")]

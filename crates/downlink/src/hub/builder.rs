@@ -266,9 +266,29 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
 
     /// Makes a hub that follows another one, and the writer of its log.
     #[cfg(feature = "relay")]
-    pub(crate) fn build_replica(
-        mut self,
+    pub(crate) fn build_relay(
+        self,
         upstream: super::UpstreamHandle,
+    ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+        self.build_replica(|state| state.upstream = Some(upstream))
+    }
+
+    /// Makes a hub that is a node of a cluster, and the writer of its log.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn build_node(
+        self,
+        cluster: super::ClusterHandle,
+    ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+        self.build_replica(|state| {
+            state.needs_bodies = true;
+            state.cluster = Some(cluster);
+        })
+    }
+
+    #[cfg(feature = "relay")]
+    fn build_replica(
+        mut self,
+        set_source: impl FnOnce(&mut HubState<T>),
     ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
         use downlink_log::StoreOptions;
 
@@ -302,8 +322,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let (log, applier) = replica.map_err(|error| HubError::Upstream(error.to_string()))?;
         let applier = super::HubApplier::new(applier, clock.clone());
         let mut hub = self.build_over(encode, log, clock, None)?;
-        let state = Arc::get_mut(&mut hub.0).expect("the hub has no other handle yet");
-        state.upstream = Some(upstream);
+        set_source(Arc::get_mut(&mut hub.0).expect("the hub has no other handle yet"));
         Ok((hub, applier))
     }
 
@@ -343,13 +362,15 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             encode,
             id_prefix,
             fingerprint_key,
-            has_store: stored_key.is_some(),
+            needs_bodies: stored_key.is_some(),
             #[cfg(feature = "relay")]
             hop: super::Hop(u64::from_le_bytes(random()?)),
             #[cfg(feature = "relay")]
             feeds: Arc::default(),
             #[cfg(feature = "relay")]
             upstream: None,
+            #[cfg(feature = "cluster")]
+            cluster: None,
             drain: watch::Sender::new(false),
             common: Arc::new(Shared { settings, clock, counters: Counters::default() }),
         })))

@@ -1,14 +1,32 @@
 //! The methods of a hub that are about its upstream, which is the hub that it follows.
 
 use downlink_log::Cursor;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Hop, Hops, Hub, UpstreamStatus};
+use super::{Hop, Hops, Hub, Question, UpstreamStatus};
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// The state of the connection to the upstream. `None` if the hub follows no other hub.
     pub fn upstream(&self) -> Option<UpstreamStatus> {
         self.0.upstream.as_ref().map(|upstream| upstream.status.borrow().clone())
+    }
+
+    /// Where to ask for the end of the log; `None` if this hub's own log decides.
+    fn questions(&self) -> Option<&mpsc::Sender<Question>> {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.0.cluster {
+            return Some(&cluster.questions);
+        }
+        self.0.upstream.as_ref().map(|upstream| &upstream.questions)
+    }
+
+    /// Whether this hub, a node of a cluster, has never had everything that the engine has.
+    fn is_new_node(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.0.cluster {
+            return !cluster.status.borrow().reached;
+        }
+        false
     }
 
     /// The number by which relays recognise this hub.
@@ -18,6 +36,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
     /// The hubs above this hub, and this hub.
     pub(crate) fn hops(&self) -> Hops {
+        if self.is_new_node() {
+            return Hops::Tried(vec![self.0.hop]);
+        }
         let Some(upstream) = &self.0.upstream else { return Hops::Reached(vec![self.0.hop]) };
         let status = upstream.status.borrow();
         let and_this = |hops: &[Hop]| [hops, &[self.0.hop]].concat();
@@ -32,9 +53,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// is the log of the last hub in the chain of upstreams, and the future completes when this hub
     /// has everything below this end. `None` if the upstream cannot be asked.
     pub(crate) async fn end(&self) -> Option<Cursor> {
-        let Some(upstream) = &self.0.upstream else { return Some(self.0.log.tail()) };
+        let Some(questions) = self.questions() else { return Some(self.0.log.tail()) };
         let (sender, answer) = oneshot::channel();
-        upstream.questions.send(sender).await.ok()?;
+        questions.send(sender).await.ok()?;
         answer.await.ok()?
     }
 }

@@ -75,7 +75,8 @@ pub(super) struct HubState<T: Send + Sync + 'static> {
     /// of two events. Without a store, the key is random. A store keeps its key in the file, so the
     /// key outlives the process.
     pub(super) fingerprint_key: [u8; 16],
-    pub(super) has_store: bool,
+    /// Whether the log needs the bodies of events, for a store or a cluster.
+    pub(super) needs_bodies: bool,
     /// The number by which relays recognise this hub.
     #[cfg(feature = "relay")]
     pub(super) hop: super::Hop,
@@ -85,6 +86,9 @@ pub(super) struct HubState<T: Send + Sync + 'static> {
     /// The hub that this hub follows, if any.
     #[cfg(feature = "relay")]
     pub(super) upstream: Option<super::UpstreamHandle>,
+    /// The cluster that this hub is a node of, if any.
+    #[cfg(feature = "cluster")]
+    pub(super) cluster: Option<super::ClusterHandle>,
     /// Whether the hub drains. Once this is true, it stays true.
     pub(super) drain: watch::Sender<bool>,
     pub(super) common: Arc<Shared<T>>,

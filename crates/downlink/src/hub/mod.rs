@@ -17,6 +17,8 @@ mod batch;
 mod build_error;
 mod builder;
 mod clock;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod control;
 mod delivery;
 mod drain;
@@ -53,6 +55,10 @@ pub use build_error::HubError;
 pub use builder::HubBuilder;
 pub use clock::Clock;
 pub(crate) use clock::HubClock;
+#[cfg(feature = "cluster")]
+pub(crate) use cluster::{ClusterHandle, PublishQueue, Queued, Size};
+#[cfg(feature = "cluster")]
+pub use cluster::{ClusterStatus, ClusterTotals};
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, COMMIT_SECONDS, ClientId, CommitTimes, GapReason, InvalidName, LAG_EVENTS, Lags,
@@ -78,6 +84,8 @@ pub use settings::{EVENT_BYTES_CEILING, EVENT_BYTES_MAX, HubRetention, LagPolicy
 pub use stats::Stats;
 #[cfg(feature = "store")]
 pub use store::HubStore;
+#[cfg(feature = "cluster")]
+pub(crate) use stored::fingerprint_content;
 pub use subscribe::{Resume, Start, Subscribe};
 pub use subscribe_error::{SubscribeError, SubscribeErrorKind};
 pub use subscription::Subscription;

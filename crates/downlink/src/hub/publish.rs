@@ -74,6 +74,7 @@ pub struct Publish<T: Send + Sync + 'static> {
     retry: Option<Duration>,
     key: Option<IdempotencyKey>,
     last: bool,
+    stream: Option<u64>,
     error: Option<PublishError>,
 }
 
@@ -143,14 +144,23 @@ impl<T: Send + Sync + 'static> Hub<T> {
             retry: None,
             key: None,
             last: false,
+            stream: None,
             error: None,
         }
     }
 
+    /// Appends events. In a cluster, events with the same `stream` keep their order.
     pub(super) fn append(
         &self,
         drafts: Drafts<Record<T>>,
+        stream: Option<u64>,
     ) -> Result<Submitted, (usize, PublishError)> {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.0.cluster {
+            let submitted = cluster.queue.publish(self.now(), drafts, stream);
+            return submitted.map_err(PublishError::from_append);
+        }
+        let _ = stream;
         self.0.log.append(self.now(), drafts).map_err(PublishError::from_append)
     }
 }
@@ -227,6 +237,19 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
+    /// Keeps the order of events that are published one after the other with the same number, such
+    /// as those of one request body, also if they go to a cluster. (A node of a cluster has several
+    /// groups of events on their way to the engine. If a group has to be sent again, its events come
+    /// later than those of the next group.) Without a number, wait for each event with
+    /// [`durable`](Receipt::durable) if the order matters. In a hub that is no node of a cluster,
+    /// events always keep their order.
+    ///
+    /// Take a random number for each stream.
+    pub fn in_stream(mut self, stream: u64) -> Self {
+        self.stream = Some(stream);
+        self
+    }
+
     /// Publishes the event. The call does not wait for a reader or a disk. In a hub with a store,
     /// call [`durable`](Receipt::durable) of the receipt to wait for the commit.
     ///
@@ -240,10 +263,10 @@ impl<T: Send + Sync + 'static> Publish<T> {
     ///
     /// If the hub's encoding panics. In this case nothing was published.
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
-        let hub = self.hub.clone();
+        let (hub, stream) = (self.hub.clone(), self.stream);
         let draft = self.into_draft(value)?;
         let given = given_id(&draft);
-        let submitted = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
+        let submitted = hub.append(smallvec![draft], stream).map_err(|(_, error)| error)?;
         Ok(Receipt::of(&submitted, 0, given))
     }
 
@@ -279,10 +302,10 @@ impl<T: Send + Sync + 'static> Publish<T> {
             }
             None => Fingerprint::default(),
         };
-        let Self { hub, to, key, .. } = self;
+        let Self { hub, to, key, stream, .. } = self;
         let draft =
             Draft { to, id: None, key, fingerprint, finish: true, body: None, payload: None };
-        let submitted = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
+        let submitted = hub.append(smallvec![draft], stream).map_err(|(_, error)| error)?;
         Ok(Receipt::of(&submitted, 0, None))
     }
 
@@ -291,7 +314,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
         let given = event.fields().id.cloned();
-        let body = self.hub.0.has_store.then(|| stored::encode(&self.to, &event));
+        let body = self.hub.0.needs_bodies.then(|| stored::encode(&self.to, &event));
         let needs_fingerprint = given.is_some() || self.key.is_some();
         let fingerprint =
             if needs_fingerprint { self.fingerprint(&event) } else { Fingerprint::default() };
@@ -370,7 +393,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
 
 /// Ends the content of a finish mark, from which its fingerprint is made. The content of an event
 /// has 0 or 1 there.
-const FINISHES_ALONE: u8 = 2;
+pub(super) const FINISHES_ALONE: u8 = 2;
 
 /// Joins the segments with `/`. Returns the text, and the result of parsing the segments as a
 /// topic.

@@ -126,11 +126,32 @@ pub enum PublishError {
         /// The limit.
         topics_max: usize,
     },
-    /// Too many events wait for the store. The event is valid: publish it again in a moment.
+    /// Too many events wait for the store, or for the engine of the cluster. The event is valid: publish it again in a moment.
     #[error(
-        "too many events wait for the store (at most 65,536 events and 64 MiB): try again in a moment"
+        "too many events wait to be kept (at most 65,536 events and 64 MiB): try again in a moment"
     )]
     Busy,
+    /// The engine of the cluster did not take the event in time, so it was not published: publish it
+    /// again.
+    #[error(
+        "the engine of the cluster does not answer, and the event was not published: try again"
+    )]
+    EngineAway,
+    /// The engine of the cluster has no room, so the event was not published.
+    #[error("the engine of the cluster is full: give its stream more room")]
+    EngineFull,
+    /// The engine of the cluster did not answer in time, and may have the event. It may be published
+    /// now or later. Publish it again with the same idempotency key.
+    #[error(
+        "the engine of the cluster did not answer in time: the event may be published now or later, \
+         so repeat it with the same idempotency key"
+    )]
+    OutcomeUnknown,
+    /// The event, or its batch, does not fit into one entry of the cluster's engine.
+    #[error(
+        "the events that are published together do not fit into one entry of the cluster's engine"
+    )]
+    EntryTooLarge,
     /// The store did not confirm the event. If the error [`is_final`](StoreError::is_final), the
     /// store accepts no events until the program builds the hub again. Until then, it is unknown
     /// whether the store kept this event. If the error is not final, the store did not keep the
@@ -152,6 +173,10 @@ impl PublishError {
             }
             AppendError::ReadOnly => (0, Self::ReadOnly),
             AppendError::Busy => (0, Self::Busy),
+            AppendError::EngineAway => (0, Self::EngineAway),
+            AppendError::EngineFull => (0, Self::EngineFull),
+            AppendError::OutcomeUnknown => (0, Self::OutcomeUnknown),
+            AppendError::EntryTooLarge => (0, Self::EntryTooLarge),
             AppendError::Store(error) => (0, Self::Store(error)),
             _ => (0, Self::Closed),
         }

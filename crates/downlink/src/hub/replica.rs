@@ -5,6 +5,10 @@ use std::{
     time::Instant,
 };
 
+#[cfg(feature = "cluster")]
+use downlink_cluster::{AppliedEvent, Plan, Record as ClusterRecord, Refusal};
+#[cfg(feature = "cluster")]
+use downlink_log::{Address, AppendError, Appended, ClockState, Draft, Drafts, Offset, Timestamp};
 use downlink_log::{
     Applied, Applier, Cursor, Follower, FollowerTask,
     store::{FeedChunk, FeedStart},
@@ -54,11 +58,74 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         applied
     }
 
-    /// Does the work that is due, such as evicting old events and flushing the cache.
-    pub(crate) fn idle(&mut self) {
+    /// Applies a chunk that does not come from an upstream with a clock of its own. Returns `false` if
+    /// the cache has failed: the hub has then begun again without events.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn apply_here(&mut self, chunk: FeedChunk) -> bool {
+        self.idle_at = Instant::now();
+        self.applier.apply(chunk) == Applied::Next
+    }
+
+    /// The current log time.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The state of the clock, for a cache.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn clock(&self) -> ClockState {
+        self.clock.state()
+    }
+
+    /// Decides about the events of one publish.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn plan(&self, records: &[ClusterRecord]) -> Result<Plan, Refusal> {
+        let drafts: Drafts<Record<T>> = records.iter().map(draft).collect();
+        let refused = |error| match error {
+            AppendError::KeyReused { draft } => Refusal::KeyReused { record: draft },
+            AppendError::IdTaken { draft } => Refusal::IdTaken { record: draft },
+            AppendError::Finished { draft } => Refusal::Finished { record: draft },
+            _ => Refusal::Limit,
+        };
+        let repeats = self.applier.plan(self.clock.now(), &drafts).map_err(refused)?;
+        Ok(Plan { repeats: repeats.into_vec() })
+    }
+
+    /// Removes all events at and above an offset. Returns the ids that publishers gave to them.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
+        self.applier.cut_to(until)
+    }
+
+    /// The offset of the event with this id of a publisher.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn publisher_id(&self, id: &str) -> Option<Offset> {
+        self.applier.publisher_id(id)
+    }
+
+    /// The limit of topics.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn topics_max(&self) -> usize {
+        self.applier.limits().topics_max
+    }
+
+    /// The answer to the publish of an event.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn answer(&self, event: AppliedEvent, to: &[Address]) -> Appended {
+        let AppliedEvent { offset, is_repeat } = event;
+        let matched = if is_repeat { 0 } else { self.applier.matched(to, offset) };
+        let epoch = self.applier.id_of(offset).epoch;
+        Appended { offset, epoch, matched, repeated: is_repeat }
+    }
+
+    /// Does the work that is due, such as evicting old events and flushing the cache. Returns the
+    /// time at which there is more to do.
+    pub(crate) fn idle(&mut self) -> Instant {
         if Instant::now() >= self.idle_at {
             self.idle_at = Instant::now() + self.applier.idle(self.clock.now());
         }
+        self.idle_at
     }
 
     /// Makes the next call of [`idle`](Self::idle) do its work, because readers have begun to wait.
@@ -75,6 +142,12 @@ impl<T: Send + Sync + 'static> WaitingReaders<T> {
         self.0.poll_task(cx.waker())
     }
 
+    /// Whether the hub is closed. A question that readers have asked stays open.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> bool {
+        self.0.poll_closed(cx.waker()).is_ready()
+    }
+
     /// Answers a question with the end of the upstream.
     pub(crate) fn confirm(&self, question: u64, end: Cursor) {
         self.0.confirm(question, end);
@@ -83,5 +156,19 @@ impl<T: Send + Sync + 'static> WaitingReaders<T> {
     /// Answers a question if the upstream cannot be asked.
     pub(crate) fn fail(&self, question: u64) {
         self.0.fail(question);
+    }
+}
+
+/// An event of a publish, without its payload: the log decides without it.
+#[cfg(feature = "cluster")]
+fn draft<T: Send + Sync + 'static>(record: &ClusterRecord) -> Draft<Record<T>> {
+    Draft {
+        to: record.to.iter().cloned().collect(),
+        id: record.id.clone(),
+        key: record.key.clone(),
+        fingerprint: record.fingerprint,
+        finish: record.finish,
+        body: None,
+        payload: None,
     }
 }

@@ -83,6 +83,20 @@ pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
     out
 }
 
+/// The content of an event from which its fingerprint is made, as in a hub that is no node of a
+/// cluster.
+#[cfg(feature = "cluster")]
+pub(crate) fn fingerprint_content(record: &downlink_cluster::Record) -> Vec<u8> {
+    let mut content = match &record.payload {
+        Some(body) => [body.as_slice(), &[u8::from(record.finish)]].concat(),
+        None => {
+            [encode(&record.to, &Event::new("")), vec![super::publish::FINISHES_ALONE]].concat()
+        }
+    };
+    content.extend_from_slice(record.id.as_deref().unwrap_or_default().as_bytes());
+    content
+}
+
 /// The body of an event whose frame is already encoded. The event's fields come from the record and
 /// from the lines of the frame.
 #[cfg(feature = "relay")]

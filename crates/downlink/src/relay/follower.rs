@@ -151,7 +151,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let (status, watched) = watch::channel(UpstreamStatus::default());
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let handle = UpstreamHandle { status: watched, questions };
-        let (hub, applier) = builder.build_replica(handle)?;
+        let (hub, applier) = builder.build_relay(handle)?;
         let status = Arc::new(status);
         // A cache has everything up to its position.
         status.send_modify(|status| status.reached = applier.position().is_some());

@@ -1,0 +1,125 @@
+//! The settings of a node of a cluster, and its connection to the engine.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use downlink_cluster::HubId;
+use downlink_nats::{ConnectSettings, Credentials, JetStream, ServerUrl, Tls, stream_of};
+
+/// The wait before the second attempt to reach the engine. It doubles from attempt to attempt.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+
+/// The maximum wait between two attempts to reach the engine.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The engine of a cluster, and how to connect to it.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterArguments {
+    /// Makes this server a node of a cluster: the NATS servers that keep its events, separated by
+    /// commas, such as nats://10.0.0.1,nats://10.0.0.2. The store is then a cache, which may be
+    /// deleted. Before the first start, run downlink cluster init.
+    #[arg(long = "cluster", env = "DOWNLINK_CLUSTER", value_name = "URL", value_delimiter = ',', value_parser = parse_server, requires = "hub", conflicts_with = "follow")]
+    pub servers: Vec<ServerUrl>,
+    /// The name of the cluster's hub: letters, digits, - and _. All nodes have the same one.
+    #[arg(long, env = "DOWNLINK_HUB", value_name = "NAME", requires = "servers")]
+    pub hub: Option<String>,
+    /// A file with the credentials for the NATS servers, as nsc writes it (.creds).
+    #[arg(long = "cluster-creds", env = "DOWNLINK_CLUSTER_CREDS", value_name = "FILE", requires = "servers")]
+    pub creds: Option<PathBuf>,
+    /// The user for the NATS servers.
+    #[arg(long = "cluster-user", env = "DOWNLINK_CLUSTER_USER", value_name = "NAME", requires = "password_file", conflicts_with = "creds")]
+    pub user: Option<String>,
+    /// A file with the password of --cluster-user. Without --cluster-user, the file has a token.
+    #[arg(long = "cluster-password-file", env = "DOWNLINK_CLUSTER_PASSWORD_FILE", value_name = "FILE", requires = "servers", conflicts_with = "creds")]
+    pub password_file: Option<PathBuf>,
+    /// A PEM file with the certificates that the NATS servers must have, instead of those of the
+    /// system. With this flag, the connection must be encrypted.
+    #[arg(long = "cluster-ca", env = "DOWNLINK_CLUSTER_CA", value_name = "FILE", requires = "servers")]
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate of this node, for NATS servers that ask for one.
+    #[arg(long = "cluster-cert", env = "DOWNLINK_CLUSTER_CERT", value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// A PEM file with the key of --cluster-cert.
+    #[arg(long = "cluster-key", env = "DOWNLINK_CLUSTER_KEY", value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+}
+
+fn parse_server(text: &str) -> Result<ServerUrl, String> {
+    ServerUrl::new(text).map_err(|error| format!("{error}: write it like nats://10.0.0.1:4222"))
+}
+
+impl ClusterArguments {
+    /// Whether the server is a node of a cluster.
+    pub fn is_node(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
+    /// The name of the hub, if the server is a node of a cluster.
+    pub fn hub(&self) -> Option<&str> {
+        self.hub.as_deref().filter(|_| self.is_node())
+    }
+
+    /// The hub's stream in the engine. `None` if the server is no node of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// An error that says which setting to change.
+    pub fn stream(&self) -> anyhow::Result<Option<JetStream>> {
+        let Some(hub) = self.hub() else { return Ok(None) };
+        let client_certificate = self.cert.clone().zip(self.key.clone());
+        let tls = Tls {
+            is_required: self.ca.is_some() || client_certificate.is_some(),
+            root_certificates: self.ca.clone(),
+            client_certificate,
+            ..Tls::default()
+        };
+        let credentials = self.credentials()?;
+        let settings = ConnectSettings { servers: self.servers.clone(), credentials, tls };
+        let stream = stream_of(hub).with_context(|| format!("cannot use --hub {hub:?}"))?;
+        Ok(Some(JetStream::new(settings, &stream)?))
+    }
+
+    fn credentials(&self) -> anyhow::Result<Credentials> {
+        if let Some(creds) = &self.creds {
+            return Ok(Credentials::File(creds.clone()));
+        }
+        let Some(file) = &self.password_file else { return Ok(Credentials::None) };
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+        let secret = text.trim().to_owned();
+        if secret.is_empty() {
+            bail!("{} is empty: write the password into it", file.display());
+        }
+        Ok(match &self.user {
+            Some(user) => Credentials::UserAndPassword { user: user.clone(), password: secret },
+            None => Credentials::Token(secret),
+        })
+    }
+}
+
+/// Waits until the engine says which hub the stream belongs to. Writes a line when the reason why it
+/// cannot be used changes.
+pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
+    let (mut wait, mut said) = (WAIT_MIN, String::new());
+    loop {
+        match journal.hub().await {
+            Ok(hub) => {
+                tracing::info!("the engine of the cluster is reached");
+                return (hub, journal.for_hub(hub));
+            }
+            Err(error) => {
+                let reason = match journal.connect_error() {
+                    Some(reason) => format!("{error}: {reason}"),
+                    None => error.to_string(),
+                };
+                if reason != said {
+                    tracing::warn!("the engine of the cluster cannot be used: {reason}");
+                    said = reason;
+                }
+            }
+        }
+        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        wait = (wait * 2).min(WAIT_MAX);
+    }
+}

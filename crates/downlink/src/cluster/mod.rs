@@ -1,0 +1,65 @@
+//! Clusters: hubs on several machines that are one hub to publishers and subscribers.
+//!
+//! A *node* is a hub that is part of a cluster. An engine, such as NATS JetStream, keeps all events of
+//! the cluster in one order, in a list that is called the *journal*. Every node reads all of it, and
+//! has the same events under the same ids. So a publisher may use any node, and a client may go from
+//! one node to another with its last event id.
+//!
+//! A publish is complete when the engine has the event and the node has read it back. If the engine
+//! loses its newest events, the nodes find out, and clients that had such events get a gap.
+//!
+//! [`Hub::join`](crate::Hub::join) makes a node. The crate `downlink-nats` has the engine NATS
+//! JetStream.
+
+mod log;
+mod node_thread;
+mod publishes;
+
+use std::sync::Arc;
+
+use downlink_cluster::{HubId, Journal};
+use tokio::sync::{mpsc, watch};
+
+use self::node_thread::Parts;
+use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue};
+pub use crate::hub::{ClusterStatus, ClusterTotals};
+
+/// The maximum number of questions of relays for the end of the journal that wait for the node.
+const QUESTIONS_MAX: usize = 64;
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// Makes a hub that is a node of a cluster. `connect` returns the identity of the cluster's hub,
+    /// and its journal in the engine. It runs on the node's thread, and tries again for as long as the
+    /// engine is away. With a [`store`](HubBuilder::store), the store is a cache
+    /// of the events, which makes a restart quick; it may be deleted.
+    ///
+    /// The node connects in the background, and connects again for as long as it exists. Until it has
+    /// everything that the engine has, its subscriptions wait and publishes are refused with
+    /// [`PublishError::EngineAway`](crate::PublishError::EngineAway). [`Hub::cluster`] tells its state.
+    ///
+    /// A publish gets its id when the engine has it, so the getters of its receipt return `None`:
+    /// wait for [`durable`](crate::Receipt::durable), which takes at most twelve seconds.
+    ///
+    /// The hub starts one thread. It ends when the hub is closed, or when its last handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`], as [`HubBuilder::build`].
+    pub fn join<J>(
+        builder: HubBuilder<T>,
+        connect: impl Future<Output = (HubId, J)> + Send + 'static,
+    ) -> Result<Self, HubError>
+    where
+        J: Journal + Send + 'static,
+        J::Tail: Send,
+    {
+        let (status, watched) = watch::channel(ClusterStatus::default());
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let queue = Arc::new(PublishQueue::default());
+        let handle = ClusterHandle { status: watched, questions, queue: Arc::clone(&queue) };
+        let (hub, applier) = builder.build_node(handle)?;
+        let readers = applier.follower();
+        node_thread::start(Parts { applier, queue, readers, asked, status }, connect)?;
+        Ok(hub)
+    }
+}

@@ -1,0 +1,239 @@
+//! The state that a hub keeps about its cluster, if it is a node of one: the publishes that wait for
+//! the node's thread, and what the thread tells about itself.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use downlink_cluster::{NodeStatus, Record as ClusterRecord};
+use downlink_log::{
+    AppendError, Commit, Draft, Drafts, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Submitted, Timestamp,
+};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use super::{Hub, Question, record::Record};
+
+/// The number of bytes that the queue counts for each event besides its body: for the record, for
+/// its keys, and for its place in an entry.
+const EVENT_COST_BYTES: usize = 512;
+
+/// The number of bytes that the queue counts for each address of an event.
+const ADDRESS_COST_BYTES: usize = 80;
+
+/// The state of a hub that is a node of a cluster.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// Whether the node has ever had everything that the engine had. Until then, new subscriptions
+    /// wait.
+    pub reached: bool,
+    /// Whether the node takes publishes.
+    pub takes_publishes: bool,
+    /// The number of the last journal entry that the node has applied.
+    pub position: u64,
+    /// How many journal entries the node had not applied yet when it last asked the engine.
+    pub lag: u64,
+    /// When the last journal entry arrived. The nodes of a cluster append one every two seconds.
+    pub heard: Option<Instant>,
+    /// The age of the oldest journal entry that the engine keeps, if it is known.
+    pub oldest_age: Option<Duration>,
+    /// The last journal entry before the newest known loss of the engine.
+    pub fork: Option<u64>,
+    /// The counters.
+    pub totals: ClusterTotals,
+}
+
+/// Counters of a hub that is a node of a cluster.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ClusterTotals {
+    /// Journal entries that no node has applied, because they came too late or belong to a history
+    /// that is lost.
+    pub void: u64,
+    /// Groups of events that another group has made invalid. Their node has planned them again.
+    pub dropped: u64,
+    /// Losses of the engine that the node has found.
+    pub cuts: u64,
+    /// Times that the node has discarded its history and begun anew.
+    pub restarts: u64,
+    /// Comparisons of the node's history with the journal.
+    pub comparisons: u64,
+}
+
+/// The time after which an engine without a new entry counts as away. Each node appends a heartbeat
+/// every two seconds. With half of this time, a slow append would already count.
+const AWAY_AFTER: Duration = Duration::from_secs(5);
+
+impl ClusterStatus {
+    /// Whether the engine has delivered an entry within the last five seconds. Each node appends one
+    /// every two seconds.
+    pub fn is_connected(&self) -> bool {
+        self.heard.is_some_and(|heard| heard.elapsed() < AWAY_AFTER)
+    }
+
+    /// Takes over what the node says.
+    pub(crate) fn update(&mut self, node: &NodeStatus) {
+        let NodeStatus { position, behind, serves_readers, takes_publishes, fork, totals, .. } =
+            *node;
+        self.position = position.get();
+        self.lag = behind;
+        self.reached |= serves_readers;
+        self.takes_publishes = takes_publishes;
+        self.fork = fork.map(downlink_cluster::Position::get);
+        self.totals = ClusterTotals {
+            void: totals.void,
+            dropped: totals.dropped,
+            cuts: totals.cuts,
+            restarts: totals.restarts,
+            comparisons: totals.comparisons,
+        };
+    }
+}
+
+/// A hub's handle to the thread of its node. The thread ends when the hub is closed, or when its
+/// last handle is dropped.
+#[derive(Debug)]
+pub(crate) struct ClusterHandle {
+    pub(crate) status: watch::Receiver<ClusterStatus>,
+    pub(crate) questions: mpsc::Sender<Question>,
+    pub(crate) queue: Arc<PublishQueue>,
+}
+
+/// A publish that waits for the node.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) records: Vec<ClusterRecord>,
+    pub(crate) stream: Option<u64>,
+    pub(crate) outcome: Commit,
+    pub(crate) size: Size,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        // If it has an outcome, this does nothing.
+        self.outcome.resolve(Err(AppendError::OutcomeUnknown));
+    }
+}
+
+/// The size of a publish, which counts towards the limits of the queue until it has its outcome.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
+    events: usize,
+    bytes: usize,
+}
+
+/// The publishes that wait for the node's thread.
+#[derive(Debug, Default)]
+pub(crate) struct PublishQueue(Mutex<QueueState>);
+
+/// While the lock is held, no other lock is taken and no waker runs.
+#[derive(Debug, Default)]
+struct QueueState {
+    waiting: VecDeque<Queued>,
+    /// The size of all publishes without an outcome, also of those that the node has.
+    size: Size,
+    node: Option<Waker>,
+    is_closed: bool,
+}
+
+impl PublishQueue {
+    /// Queues a publish, unless too many wait.
+    pub(super) fn publish<T: Send + Sync + 'static>(
+        &self,
+        now: Timestamp,
+        drafts: Drafts<Record<T>>,
+        stream: Option<u64>,
+    ) -> Result<Submitted, AppendError> {
+        // The values of the drafts belong to the app, so they are dropped before the lock is taken.
+        let records: Vec<ClusterRecord> =
+            drafts.into_iter().map(|draft| record(now, draft)).collect();
+        let size = Size::of(&records);
+        let outcome = Commit::new();
+        let queued = Queued { records, stream, outcome: outcome.clone(), size };
+        let node = {
+            let mut state = self.0.lock();
+            if state.is_closed {
+                return Err(AppendError::Closed);
+            }
+            let events = state.size.events + size.events;
+            let bytes = state.size.bytes + size.bytes;
+            let is_full = events > QUEUE_EVENTS_MAX || bytes > QUEUE_BYTES_MAX;
+            // A publish of any valid size is taken if no other waits.
+            if is_full && state.size.events > 0 {
+                return Err(AppendError::Busy);
+            }
+            state.size = Size { events, bytes };
+            state.waiting.push_back(queued);
+            state.node.take()
+        };
+        node.into_iter().for_each(Waker::wake);
+        Ok(Submitted::Queued(outcome))
+    }
+
+    /// Takes the next publish. If there is none, the queue wakes the waker when there is one.
+    /// `Ready(None)` if the queue is closed and empty.
+    pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Queued>> {
+        let waker = waker.clone();
+        let old;
+        {
+            let mut state = self.0.lock();
+            if let Some(queued) = state.waiting.pop_front() {
+                return Poll::Ready(Some(queued));
+            }
+            if state.is_closed {
+                return Poll::Ready(None);
+            }
+            old = state.node.replace(waker);
+        }
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Releases the room of a publish that has its outcome.
+    pub(crate) fn release(&self, size: Size) {
+        let mut state = self.0.lock();
+        state.size.events = state.size.events.saturating_sub(size.events);
+        state.size.bytes = state.size.bytes.saturating_sub(size.bytes);
+    }
+
+    /// Refuses publishes from now on. Those that wait are still taken.
+    pub(crate) fn close(&self) {
+        self.0.lock().is_closed = true;
+    }
+}
+
+impl Size {
+    fn of(records: &[ClusterRecord]) -> Self {
+        let bytes = records.iter().map(|record| {
+            let body = record.payload.as_ref().map_or(0, Vec::len);
+            EVENT_COST_BYTES + body + record.to.len() * ADDRESS_COST_BYTES
+        });
+        Self { events: records.len(), bytes: bytes.sum() }
+    }
+}
+
+/// An event as the nodes exchange it. Its fingerprint is computed by the node's thread, because the
+/// key of the hub comes from the journal.
+fn record<T: Send + Sync + 'static>(now: Timestamp, draft: Draft<Record<T>>) -> ClusterRecord {
+    let Draft { to, id, key, fingerprint, finish, body, payload } = draft;
+    ClusterRecord {
+        at: now,
+        to: to.into_vec(),
+        id,
+        key,
+        fingerprint,
+        finish,
+        payload: body.filter(|_| payload.is_some()),
+    }
+}
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// The state of the cluster, as this node sees it. `None` if the hub is no node of a cluster.
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        self.0.cluster.as_ref().map(|cluster| cluster.status.borrow().clone())
+    }
+}
