@@ -3,6 +3,8 @@
 //! The answers of the server have a code for each kind of error. This file turns the codes into
 //! errors of a journal. A code that is not listed here leaves the outcome unknown.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use downlink_cluster::{Bounds, JournalError, JournalId, Position, RawEntry};
 use downlink_log::Timestamp;
@@ -26,6 +28,12 @@ pub(crate) const WRONG_LAST_SEQUENCE_CONSTANT: u32 = 10_164;
 const MESSAGE_EXCEEDS_MAXIMUM: u32 = 10_054;
 /// The headers are larger than the server allows.
 const HEADER_EXCEEDS_MAXIMUM: u32 = 10_097;
+/// The account has no JetStream.
+pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u32 = 10_039;
+/// The server has no JetStream.
+pub(crate) const NOT_ENABLED: u32 = 10_076;
+/// The cluster has no leader.
+pub(crate) const CLUSTER_NOT_AVAILABLE: u32 = 10_008;
 /// The stream is read-only for good.
 const STREAM_SEALED: u32 = 10_109;
 /// The storage limits of the server are reached.
@@ -153,9 +161,7 @@ impl Gotten {
     pub(crate) fn entry(&self) -> Result<RawEntry, Failure> {
         let StoredMessage { seq, data, time, .. } = &self.message;
         let bytes = STANDARD.decode(data).map_err(|_| Failure::Unavailable)?;
-        let time = u64::try_from(time.as_millisecond()).unwrap_or(0);
-        let time = Timestamp::from_millis(time);
-        Ok(RawEntry { position: Position::new(*seq), time, bytes })
+        Ok(RawEntry { position: Position::new(*seq), time: timestamp(*time), bytes })
     }
 }
 
@@ -165,14 +171,25 @@ pub(crate) struct Description {
     pub(crate) config: Config,
     pub(crate) state: State,
     created: jiff::Timestamp,
+    /// The time of the answer. Servers before 2.10 do not have it.
+    #[serde(default)]
+    ts: jiff::Timestamp,
     cluster: Option<Group>,
 }
 
-/// The sequences of a stream.
+/// The entries of a stream.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct State {
     first_seq: u64,
     last_seq: u64,
+    #[serde(default)]
+    messages: u64,
+    #[serde(default)]
+    pub(crate) bytes: u64,
+    #[serde(default)]
+    first_ts: jiff::Timestamp,
+    #[serde(default)]
+    last_ts: jiff::Timestamp,
     #[serde(default)]
     num_deleted: u64,
 }
@@ -182,6 +199,28 @@ pub(crate) struct State {
 struct Group {
     #[serde(default)]
     leader: String,
+    #[serde(default)]
+    replicas: Vec<Peer>,
+}
+
+/// A server of a stream that does not lead it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) current: bool,
+    #[serde(default)]
+    pub(crate) offline: bool,
+    #[serde(default)]
+    pub(crate) lag: u64,
+    /// The nanoseconds since the leader has heard of the server.
+    #[serde(default)]
+    pub(crate) active: u64,
+}
+
+/// A time of the server. Times before 1970 are the times of a stream without entries.
+fn timestamp(time: jiff::Timestamp) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(time.as_millisecond()).unwrap_or(0))
 }
 
 impl Description {
@@ -194,6 +233,27 @@ impl Description {
     /// answers, and may have fewer entries than were acknowledged.
     pub(crate) fn is_from_leader(&self) -> bool {
         self.cluster.as_ref().is_none_or(|group| !group.leader.is_empty())
+    }
+
+    /// The server that leads the stream.
+    pub(crate) fn leader(&self) -> Option<&str> {
+        self.cluster.as_ref().map(|group| group.leader.as_str())
+    }
+
+    /// The other servers of the stream.
+    pub(crate) fn followers(&self) -> impl Iterator<Item = &Peer> {
+        self.cluster.iter().flat_map(|group| &group.replicas)
+    }
+
+    /// The time of the answer.
+    pub(crate) fn at(&self) -> Timestamp {
+        timestamp(self.ts)
+    }
+
+    /// The times of the first and of the last entry.
+    pub(crate) fn times(&self) -> Option<(Timestamp, Timestamp)> {
+        let State { first_ts, last_ts, .. } = self.state;
+        (self.state.messages > 0).then(|| (timestamp(first_ts), timestamp(last_ts)))
     }
 
     /// Whether the stream has an entry at each position between its first and its last one.
@@ -248,6 +308,8 @@ pub(crate) struct Config {
     pub(crate) persist_mode: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) placement: Option<Placement>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) metadata: BTreeMap<String, String>,
     #[serde(default, skip_serializing)]
     pub(crate) mirror: Option<serde_json::Value>,
     #[serde(default, skip_serializing)]

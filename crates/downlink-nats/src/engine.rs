@@ -58,6 +58,11 @@ impl Engine {
         Self { shared: Arc::new(shared), opened: OnceLock::new() }
     }
 
+    /// An engine for the stream that exists when the engine is used first.
+    pub(crate) fn unopened(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), opened: OnceLock::new() }
+    }
+
     pub(crate) fn stream(&self) -> &str {
         &self.shared.stream
     }
@@ -118,11 +123,14 @@ impl Engine {
         result
     }
 
+    /// The stream as some server describes it.
+    pub(crate) async fn description(&self) -> Result<Description, Failure> {
+        self.request(&format!("STREAM.INFO.{}", self.stream()), &api::Nothing {}).await
+    }
+
     /// The stream as its leader describes it.
     pub(crate) async fn describe(&self) -> Result<Description, JournalError> {
-        let request = format!("STREAM.INFO.{}", self.stream());
-        let described: Result<Description, Failure> =
-            self.request(&request, &api::Nothing {}).await;
+        let described = self.description().await;
         let description = described.map_err(|failure| failure.journal_error())?;
         match description.is_from_leader() {
             true => Ok(description),

@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use async_nats::HeaderMap;
 use downlink_cluster::{
-    Bounds, EntryName, Journal, JournalDurability, JournalError, Opened, Position, RawEntry,
+    Bounds, EntryName, HubId, Journal, JournalError, Opened, Position, RawEntry,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream as streams};
 use parking_lot::Mutex;
@@ -42,11 +42,13 @@ pub struct JetStream {
     /// Replaced when the journal is opened. The future that opens the journal shares it. Held alone
     /// and never across an await.
     engine: Arc<Mutex<Arc<Engine>>>,
+    /// The hub of the stream, if the caller knows it.
+    hub: Option<HubId>,
 }
 
 impl Clone for JetStream {
     fn clone(&self) -> Self {
-        Self { engine: Arc::new(Mutex::new(self.engine())) }
+        Self { engine: Arc::new(Mutex::new(self.engine())), hub: self.hub }
     }
 }
 
@@ -63,10 +65,18 @@ impl JetStream {
         }
         check_stream_name(stream)?;
         let engine = Engine::new(Connections::new(settings), stream.into());
-        Ok(Self { engine: Arc::new(Mutex::new(Arc::new(engine))) })
+        Ok(Self { engine: Arc::new(Mutex::new(Arc::new(engine))), hub: None })
     }
 
-    /// Creates the stream. Its subject is `downlink.STREAM.RANDOM`. So a stream that replaces it has
+    /// The same journal, which opens only a stream of this hub.
+    #[must_use]
+    pub fn for_hub(mut self, hub: HubId) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// Creates the stream of a hub, without an entry. [`init`](Self::init) also appends the first
+    /// entry. The subject of the stream is `downlink.STREAM.RANDOM`. So a stream that replaces it has
     /// another subject, and never gets an entry that is meant for this one.
     ///
     /// # Errors
@@ -76,13 +86,17 @@ impl JetStream {
     /// # Cancel safety
     ///
     /// If the future is dropped, the stream may have been created.
-    pub async fn create_stream(&self, settings: &StreamSettings) -> Result<(), CreateError> {
+    pub async fn create_stream(
+        &self,
+        settings: &StreamSettings,
+        hub: HubId,
+    ) -> Result<(), CreateError> {
         let engine = self.engine();
         let stream = engine.stream();
         let connection = engine.connection().await.map_err(create_error)?;
         let inbox = connection.client.new_inbox();
         let random = inbox.rsplit('.').next().unwrap_or(&inbox);
-        let config = settings.config(stream, format!("downlink.{stream}.{random}"));
+        let config = settings.config(stream, format!("downlink.{stream}.{random}"), hub);
         let request = format!("STREAM.CREATE.{stream}");
         let created: Result<Description, Failure> = engine.request(&request, &config).await;
         created.map(drop).map_err(create_error)
@@ -113,8 +127,13 @@ impl JetStream {
         self.engine().connections().error()
     }
 
+    /// The stream that exists now, for one function of an operator.
+    pub(crate) fn unopened(&self) -> Engine {
+        self.engine().unopened()
+    }
+
     /// The stream since the journal was last opened.
-    fn engine(&self) -> Arc<Engine> {
+    pub(crate) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine.lock())
     }
 }
@@ -141,21 +160,22 @@ impl Journal for JetStream {
     type Tail = JetStreamTail;
 
     /// The stream that exists when the answer arrives becomes the stream of this journal. Earlier
-    /// requests and tails still expect the stream before. [`Refused`](JournalError::Refused) if it does not have exactly one subject, and
-    /// [`Replaced`](JournalError::Replaced) if there is no such stream.
+    /// requests and tails still expect the stream before. [`Refused`](JournalError::Refused) if it does not have exactly one subject or belongs to
+    /// another hub than [`for_hub`](JetStream::for_hub), and [`Replaced`](JournalError::Replaced) if
+    /// there is no such stream.
     fn open(&mut self) -> impl Future<Output = Result<Opened, JournalError>> + Send + 'static {
         let current = Arc::clone(&self.engine);
-        let engine = self.engine();
+        let (engine, hub) = (self.engine(), self.hub);
         async move {
             let description = engine.describe().await?;
+            if hub.is_some() && hub != stream::hub(&description.config) {
+                return Err(JournalError::Refused);
+            }
             let reopened = engine.reopened(&description)?;
             let entry_bytes_max =
                 stream::entry_bytes_max(&description.config, engine.payload_max().await?);
             *current.lock() = Arc::new(reopened);
-            let durability = match stream::is_durable(&description.config) {
-                true => JournalDurability::Durable,
-                false => JournalDurability::Relaxed,
-            };
+            let durability = stream::durability(&description.config);
             let (id, bounds) = (description.id(), description.bounds());
             Ok(Opened { id, bounds, entry_bytes_max, durability })
         }
@@ -218,7 +238,8 @@ impl Journal for JetStream {
     }
 }
 
-async fn append(
+/// Appends an entry.
+pub(crate) async fn append(
     engine: &Engine,
     name: EntryName,
     bytes: Vec<u8>,

@@ -6,17 +6,17 @@
 //!
 //! ```no_run
 //! use downlink_cluster::Journal as _;
-//! use downlink_nats::{ConnectSettings, JetStream, ServerUrl, StreamSettings};
+//! use downlink_nats::{ConnectSettings, JetStream, ServerUrl, stream_of};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let servers = vec![ServerUrl::new("nats://nats-1:4222")?, ServerUrl::new("nats://nats-2:4222")?];
 //! let settings = ConnectSettings { servers, ..ConnectSettings::default() };
-//! let mut journal = JetStream::new(settings, "downlink")?;
-//! journal.create_stream(&StreamSettings::default()).await?;
+//! let journal = JetStream::new(settings, &stream_of("orders")?)?;
+//! let hub = journal.hub().await?;
 //! for warning in journal.check_stream().await? {
 //!     eprintln!("warning: {warning}");
 //! }
-//! let opened = journal.open().await?;
+//! let opened = journal.for_hub(hub).open().await?;
 //! println!("the last position is {}", opened.bounds.last);
 //! # Ok(())
 //! # }
@@ -69,6 +69,7 @@
 mod api;
 mod connection;
 mod engine;
+mod hub;
 mod journal;
 mod settings;
 mod stream;
@@ -76,11 +77,15 @@ mod tail;
 
 pub use connection::{CONNECT_WITHIN, PING_EVERY, UNUSABLE_AFTER};
 pub use engine::REQUEST_WITHIN;
+pub use hub::{
+    Follower, HUB_NAME_BYTES_MAX, HubError, HubStatus, INIT_WITHIN, Init, NewHub, STATUS_WITHIN,
+    stream_of,
+};
 pub use journal::{APPEND_WITHIN, JetStream};
 pub use settings::{ConnectSettings, Credentials, ServerUrl, SettingsError, Tls};
 pub use stream::{
-    CreateError, DUPLICATE_WINDOW, ENTRY_BYTES_MAX, RETENTION_MIN, SYNC_TAG, StreamSettings,
-    Warning,
+    CreateError, DUPLICATE_WINDOW, ENTRY_BYTES_MAX, HUB_ID_KEY, RETENTION_MIN, SYNC_TAG,
+    StreamSettings, Warning,
 };
 pub use tail::{CONSUMER_KEPT, HEARTBEAT_EVERY, JetStreamTail, SILENCE_MAX};
 

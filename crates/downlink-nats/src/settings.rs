@@ -127,6 +127,9 @@ pub enum SettingsError {
     /// The name of a stream has letters, digits, `-` and `_`, at most 200.
     #[error("a stream has a name of at most 200 letters, digits, - and _")]
     StreamName,
+    /// The name of a hub has letters, digits, `-` and `_`, at most 64.
+    #[error("a hub has a name of at most 64 letters, digits, - and _")]
+    HubName,
 }
 
 /// Checks the name of a stream. The server allows more names, but some of them cannot be part of a

@@ -1,8 +1,8 @@
 //! The stream that contains a journal: the settings of a new one, and warnings about an existing one.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use downlink_cluster::SNAPSHOT_EVERY;
+use downlink_cluster::{HubId, JournalDurability, SNAPSHOT_EVERY};
 use thiserror::Error;
 
 use crate::api::{Config, Placement};
@@ -23,10 +23,15 @@ pub(crate) const HEADER_BYTES_MAX: usize = 512;
 /// nodes append one every ten minutes.
 pub const RETENTION_MIN: Duration = SNAPSHOT_EVERY.saturating_mul(3);
 
+/// The key in the metadata of a stream for the identity of its hub, in 32 hexadecimal digits.
+pub const HUB_ID_KEY: &str = "downlink-hub-id";
+
 /// The settings of a new stream.
 ///
 /// The stream keeps all entries in order, in files, until a limit removes the oldest. Nothing can
-/// remove an entry inside, so each sequence from the first to the last has an entry.
+/// remove an entry inside, so each sequence from the first to the last has an entry. A full stream
+/// removes its oldest entries (`discard: old`). With `discard: new`, it would refuse all publishes
+/// until its oldest entries reach the maximum age.
 #[derive(Clone, Debug)]
 pub struct StreamSettings {
     /// The number of servers that keep the stream: 1, 3 or 5. An append needs a majority of them.
@@ -52,8 +57,8 @@ impl Default for StreamSettings {
 }
 
 impl StreamSettings {
-    /// The configuration of the stream `name` with this subject.
-    pub(crate) fn config(&self, name: &str, subject: String) -> Config {
+    /// The configuration of the stream `name` of a hub, with this subject.
+    pub(crate) fn config(&self, name: &str, subject: String, hub: HubId) -> Config {
         let limit = |max: Option<u64>| max.map_or(-1, |max| i64::try_from(max).unwrap_or(i64::MAX));
         let age_max = nanos(self.age_max);
         let window = nanos(DUPLICATE_WINDOW);
@@ -75,6 +80,7 @@ impl StreamSettings {
             deny_delete: true,
             deny_purge: true,
             placement: Some(Placement { tags }).filter(|placement| !placement.tags.is_empty()),
+            metadata: BTreeMap::from([(HUB_ID_KEY.into(), hex(hub))]),
             ..Config::default()
         }
     }
@@ -241,10 +247,26 @@ pub(crate) fn entry_bytes_max(config: &Config, payload_max: usize) -> usize {
 }
 
 /// Whether a stream keeps what it acknowledges if one machine fails with its power.
-pub(crate) fn is_durable(config: &Config) -> bool {
+pub(crate) fn durability(config: &Config) -> JournalDurability {
     let loses = [Warning::OneReplica, Warning::NoSyncTag, Warning::AsyncPersist, Warning::Memory];
-    config.num_replicas >= 3
-        && !warnings(config, usize::MAX).iter().any(|warning| loses.contains(warning))
+    let warnings = warnings(config, usize::MAX);
+    if config.num_replicas >= 3 && !warnings.iter().any(|warning| loses.contains(warning)) {
+        return JournalDurability::Durable;
+    }
+    JournalDurability::Relaxed
+}
+
+/// The identity of a hub as text.
+fn hex(hub: HubId) -> String {
+    format!("{:032x}", u128::from_be_bytes(hub.0))
+}
+
+/// The identity of the hub of a stream.
+pub(crate) fn hub(config: &Config) -> Option<HubId> {
+    let text = config.metadata.get(HUB_ID_KEY)?;
+    let hub = HubId(u128::from_str_radix(text, 16).ok()?.to_be_bytes());
+    // The number could have a sign, or fewer digits.
+    (hex(hub) == text.to_ascii_lowercase()).then_some(hub)
 }
 
 /// The subject of a stream, if it has exactly one.
@@ -264,16 +286,17 @@ mod tests {
     use super::*;
 
     const PAYLOAD_MAX: usize = 1_024 * 1_024;
+    const HUB: HubId = HubId([7; 16]);
 
     fn config() -> Config {
         let tags = vec![SYNC_TAG.to_owned()];
-        StreamSettings { tags, ..StreamSettings::default() }.config("hub", "hub.a".into())
+        StreamSettings { tags, ..StreamSettings::default() }.config("hub", "hub.a".into(), HUB)
     }
 
     #[test]
     fn the_default_settings_with_the_tag_have_no_warning() {
         assert_eq!(warnings(&config(), PAYLOAD_MAX), []);
-        assert!(is_durable(&config()));
+        assert_eq!(durability(&config()), JournalDurability::Durable);
     }
 
     #[test]
@@ -311,6 +334,21 @@ mod tests {
     }
 
     #[test]
+    fn the_identity_of_the_hub_is_in_the_metadata() {
+        assert_eq!(hub(&config()), Some(HUB));
+        let with = |text: &str| {
+            let metadata = BTreeMap::from([(HUB_ID_KEY.to_owned(), text.to_owned())]);
+            hub(&Config { metadata, ..config() })
+        };
+        let digits = "000102030405060708090A0b0c0d0e0f";
+        assert_eq!(with(digits), Some(HubId(std::array::from_fn(|at| at as u8))));
+        for wrong in ["", "7", "+00102030405060708090a0b0c0d0e0f", &format!("{digits}0"), "x"] {
+            assert_eq!(with(wrong), None, "{wrong}");
+        }
+        assert_eq!(hub(&Config { metadata: BTreeMap::new(), ..config() }), None);
+    }
+
+    #[test]
     fn a_limit_of_bytes_is_enough() {
         let mut config = config();
         (config.max_age, config.max_bytes) = (0, 1_000_000_000);
@@ -321,7 +359,7 @@ mod tests {
     fn the_window_is_not_longer_than_the_retention() {
         let age_max = Duration::from_secs(60);
         let settings = StreamSettings { age_max, ..StreamSettings::default() };
-        assert_eq!(settings.config("hub", "hub.a".into()).duplicate_window, nanos(age_max));
+        assert_eq!(settings.config("hub", "hub.a".into(), HUB).duplicate_window, nanos(age_max));
     }
 
     #[test]

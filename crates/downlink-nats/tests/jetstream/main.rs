@@ -10,6 +10,7 @@
 mod cluster;
 #[path = "../../../downlink-cluster/tests/contract/mod.rs"]
 mod contract;
+mod hubs;
 mod lost;
 mod nodes;
 mod one;

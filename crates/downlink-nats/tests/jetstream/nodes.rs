@@ -14,17 +14,15 @@ use std::{
 };
 
 use downlink_cluster::{
-    Answer, Base, Driver, EntryName, HubId, HubKey, Journal as _, Node, NodeSettings, Position,
-    Publish, PublishId, Record, Snapshot, WriterId, first_entry,
+    Answer, Base, Driver, EntryName, HubKey, Journal as _, Node, NodeSettings, Position, Publish,
+    PublishId, Record, Snapshot, WriterId, first_entry,
 };
 use downlink_log::{Address, Fingerprint, Timestamp, Topic};
 use downlink_nats::JetStream;
 use tokio::time::{interval, timeout};
 
 use self::model::{ModelLog, serial_of};
-use crate::servers::{PATIENCE, Server, create, journal, replicas};
-
-const HUB: HubId = HubId([7; 16]);
+use crate::servers::{HUB, PATIENCE, Server, create, journal, replicas};
 
 type Nodes = [Driver<JetStream, ModelLog>; 2];
 

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::{
     contract::name,
     servers::{
-        STREAM, Server, append, check_contract, create, delete_stream, eventually, journal, next,
-        replicas, request,
+        HUB, STREAM, Server, append, check_contract, create, delete_stream, eventually, journal,
+        next, replicas, request,
     },
 };
 
@@ -33,7 +33,7 @@ async fn the_warnings_of_a_new_stream_are_about_its_server() {
     let journal = create(&servers, &replicas(1)).await;
     let warnings = journal.check_stream().await.unwrap();
     assert_eq!(warnings, [Warning::OneReplica, Warning::NoSyncTag]);
-    assert_eq!(journal.create_stream(&replicas(1)).await, Err(CreateError::Exists));
+    assert_eq!(journal.create_stream(&replicas(1), HUB).await, Err(CreateError::Exists));
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_stream_that_was_replaced_is_noticed_by_every_request() {
     delete_stream(&servers[0]).await;
     for is_back in [false, true] {
         if is_back {
-            journal.create_stream(&replicas(1)).await.unwrap();
+            journal.create_stream(&replicas(1), HUB).await.unwrap();
         }
         assert_eq!(journal.append(name(0, 2), vec![2], None).await, Err(replaced));
         assert_eq!(journal.bounds().await, Err(replaced));
@@ -200,7 +200,7 @@ async fn a_clone_that_opens_again_changes_no_other_clone() {
         (one.append(name(0, 2), vec![2], None), one.read(FIRST..Position::new(9)));
     let mut tail_before = one.tail(FIRST);
     delete_stream(&servers[0]).await;
-    one.create_stream(&replicas(1)).await.unwrap();
+    one.create_stream(&replicas(1), HUB).await.unwrap();
     assert_ne!(one.open().await.unwrap().id, id);
     append(&mut one, name(0, 3)).await;
     assert_eq!(other.append(name(0, 2), vec![2], None).await, Err(replaced));

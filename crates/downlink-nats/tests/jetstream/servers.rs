@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use downlink_cluster::{EntryName, Journal as _, JournalError, Position, TailItem};
+use downlink_cluster::{EntryName, HubId, Journal as _, JournalError, Position, TailItem};
 use downlink_nats::{
     ConnectSettings, CreateError, JetStream, JetStreamTail, ServerUrl, StreamSettings,
 };
@@ -26,6 +26,8 @@ use crate::contract;
 
 /// The stream of all tests.
 pub(crate) const STREAM: &str = "hub";
+/// The hub of all streams that a test creates without `init`.
+pub(crate) const HUB: HubId = HubId([7; 16]);
 /// The maximum wait for something that usually takes less than ten seconds, such as an election.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -287,10 +289,12 @@ pub(crate) fn replicas(replicas: usize) -> StreamSettings {
 /// A journal in a new stream. A new cluster refuses streams until it has a leader.
 pub(crate) async fn create(servers: &[Server], settings: &StreamSettings) -> JetStream {
     let mut journal = journal(servers);
-    eventually("the stream is created", async || match journal.create_stream(settings).await {
-        // An attempt without an answer may have created it.
-        Ok(()) | Err(CreateError::Exists) => Some(()),
-        Err(_) => None,
+    eventually("the stream is created", async || {
+        match journal.create_stream(settings, HUB).await {
+            // An attempt without an answer may have created it.
+            Ok(()) | Err(CreateError::Exists) => Some(()),
+            Err(_) => None,
+        }
     })
     .await;
     eventually("the stream has a leader", async || journal.open().await.ok()).await;

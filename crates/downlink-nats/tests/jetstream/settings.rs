@@ -5,7 +5,7 @@ use std::time::Duration;
 use downlink_cluster::{Journal as _, JournalError};
 use downlink_nats::{ConnectSettings, CreateError, Credentials, JetStream, StreamSettings, Tls};
 
-use crate::servers::{STREAM, Server, create, eventually, journal, replicas};
+use crate::servers::{HUB, STREAM, Server, create, eventually, journal, replicas};
 
 fn with(server: &Server, credentials: Credentials) -> JetStream {
     let servers = vec![server.url()];
@@ -21,7 +21,7 @@ async fn a_user_needs_the_right_password() {
         user: "ann".into(),
         password: password.into(),
     };
-    with(&server, user("right")).create_stream(&replicas(1)).await.unwrap();
+    with(&server, user("right")).create_stream(&replicas(1), HUB).await.unwrap();
     for wrong in [user("wrong"), Credentials::None, Credentials::Token("right".into())] {
         let mut journal = with(&server, wrong);
         assert_eq!(journal.open().await, Err(JournalError::Unavailable));
@@ -34,8 +34,8 @@ async fn a_user_needs_the_right_password() {
 async fn a_token_is_sent() {
     let Some(server) = Server::start("authorization { token: right }").await else { return };
     let token = |token: &str| Credentials::Token(token.into());
-    with(&server, token("right")).create_stream(&replicas(1)).await.unwrap();
-    let wrong = with(&server, token("wrong")).create_stream(&replicas(1)).await;
+    with(&server, token("right")).create_stream(&replicas(1), HUB).await.unwrap();
+    let wrong = with(&server, token("wrong")).create_stream(&replicas(1), HUB).await;
     assert_eq!(wrong, Err(CreateError::Unavailable));
 }
 
@@ -46,7 +46,7 @@ async fn a_server_that_is_alive_but_gives_no_usable_answer_is_left() {
     let more = "accounts { A { users: [ { user: ann, password: x } ] } }\nno_auth_user: ann";
     let Some(useless) = Server::start(more).await else { return };
     let Some(useful) = Server::start("").await else { return };
-    with(&useful, Credentials::None).create_stream(&replicas(1)).await.unwrap();
+    with(&useful, Credentials::None).create_stream(&replicas(1), HUB).await.unwrap();
     let settings = ConnectSettings {
         servers: vec![useless.url(), useful.url()],
         ..ConnectSettings::default()
@@ -86,7 +86,7 @@ async fn the_limits_of_the_settings_reach_the_server() {
 #[tokio::test]
 async fn a_stream_that_no_server_can_keep_is_refused_with_the_reason() {
     let Some(server) = Server::start("").await else { return };
-    let refused = journal(&[server]).create_stream(&replicas(3)).await;
+    let refused = journal(&[server]).create_stream(&replicas(3), HUB).await;
     let Err(CreateError::Refused { code, description }) = refused else { panic!("{refused:?}") };
     assert_eq!(
         (code, description.as_str()),
@@ -108,7 +108,7 @@ async fn tls_needs_the_certificates_of_both_sides() {
         ..Tls::default()
     };
     let mut journal = with_tls(tls.clone());
-    journal.create_stream(&replicas(1)).await.unwrap();
+    journal.create_stream(&replicas(1), HUB).await.unwrap();
     assert!(journal.open().await.is_ok());
     for wrong in [
         Tls { root_certificates: None, ..tls.clone() },

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     contract::name,
-    servers::{STREAM, Server, append, create, eventually, journal, next, replicas, request},
+    servers::{HUB, STREAM, Server, append, create, eventually, journal, next, replicas, request},
 };
 
 const FIRST: Position = Position::FIRST;
@@ -135,7 +135,8 @@ async fn a_tail_without_a_consumer_asks_the_leader() {
         JetStream::new(settings, STREAM).unwrap()
     };
     let (mut ann, mut bob) = (user("ann"), user("bob"));
-    ann.create_stream(&StreamSettings { entries_max: Some(3), ..replicas(1) }).await.unwrap();
+    let settings = StreamSettings { entries_max: Some(3), ..replicas(1) };
+    ann.create_stream(&settings, HUB).await.unwrap();
     for counter in 1..=5 {
         append(&mut ann, name(0, counter)).await;
     }
