@@ -55,7 +55,7 @@ pub struct Settings {
     pub socket_group: Option<Group>,
     /// Makes this server a relay of the server at this URL: it has the events of that server under
     /// the same ids, and forwards publishes to it. The store is then a cache, which may be deleted.
-    #[arg(long, env = "DOWNLINK_FOLLOW", value_name = "URL", value_parser = parse_upstream)]
+    #[arg(long, env = "DOWNLINK_FOLLOW", value_name = "URL", value_parser = parse_upstream, conflicts_with = "servers")]
     pub follow: Option<FollowUrl>,
     /// The file with the key that this relay sends to the server that it follows. That server has
     /// the same file as --relay-key-file.

@@ -122,7 +122,7 @@ pub fn hub(
     match source {
         Source::Publishers => hub.build(),
         Source::Upstream(upstream) => Hub::follow(hub, upstream),
-        Source::Cluster(stream) => Hub::join(hub, cluster::connect(stream)),
+        Source::Cluster(stream) => Hub::join(hub, || cluster::connect(stream)),
     }
 }
 

@@ -19,29 +19,61 @@ pub struct ClusterArguments {
     /// Makes this server a node of a cluster: the NATS servers that keep its events, separated by
     /// commas, such as nats://10.0.0.1,nats://10.0.0.2. The store is then a cache, which may be
     /// deleted. Before the first start, run downlink cluster init.
-    #[arg(long = "cluster", env = "DOWNLINK_CLUSTER", value_name = "URL", value_delimiter = ',', value_parser = parse_server, requires = "hub", conflicts_with = "follow")]
+    #[arg(long = "cluster", env = "DOWNLINK_CLUSTER", value_name = "URL", value_delimiter = ',', value_parser = parse_server, requires = "hub")]
     pub servers: Vec<ServerUrl>,
     /// The name of the cluster's hub: letters, digits, - and _. All nodes have the same one.
     #[arg(long, env = "DOWNLINK_HUB", value_name = "NAME", requires = "servers")]
     pub hub: Option<String>,
     /// A file with the credentials for the NATS servers, as nsc writes it (.creds).
-    #[arg(long = "cluster-creds", env = "DOWNLINK_CLUSTER_CREDS", value_name = "FILE", requires = "servers")]
+    #[arg(
+        long = "cluster-creds",
+        env = "DOWNLINK_CLUSTER_CREDS",
+        value_name = "FILE",
+        requires = "servers"
+    )]
     pub creds: Option<PathBuf>,
     /// The user for the NATS servers.
-    #[arg(long = "cluster-user", env = "DOWNLINK_CLUSTER_USER", value_name = "NAME", requires = "password_file", conflicts_with = "creds")]
+    #[arg(
+        long = "cluster-user",
+        env = "DOWNLINK_CLUSTER_USER",
+        value_name = "NAME",
+        requires = "password_file",
+        conflicts_with = "creds"
+    )]
     pub user: Option<String>,
     /// A file with the password of --cluster-user. Without --cluster-user, the file has a token.
-    #[arg(long = "cluster-password-file", env = "DOWNLINK_CLUSTER_PASSWORD_FILE", value_name = "FILE", requires = "servers", conflicts_with = "creds")]
+    #[arg(
+        long = "cluster-password-file",
+        env = "DOWNLINK_CLUSTER_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "servers",
+        conflicts_with = "creds"
+    )]
     pub password_file: Option<PathBuf>,
     /// A PEM file with the certificates that the NATS servers must have, instead of those of the
     /// system. With this flag, the connection must be encrypted.
-    #[arg(long = "cluster-ca", env = "DOWNLINK_CLUSTER_CA", value_name = "FILE", requires = "servers")]
+    #[arg(
+        long = "cluster-ca",
+        env = "DOWNLINK_CLUSTER_CA",
+        value_name = "FILE",
+        requires = "servers"
+    )]
     pub ca: Option<PathBuf>,
     /// A PEM file with the certificate of this node, for NATS servers that ask for one.
-    #[arg(long = "cluster-cert", env = "DOWNLINK_CLUSTER_CERT", value_name = "FILE", requires = "key")]
+    #[arg(
+        long = "cluster-cert",
+        env = "DOWNLINK_CLUSTER_CERT",
+        value_name = "FILE",
+        requires = "key"
+    )]
     pub cert: Option<PathBuf>,
     /// A PEM file with the key of --cluster-cert.
-    #[arg(long = "cluster-key", env = "DOWNLINK_CLUSTER_KEY", value_name = "FILE", requires = "cert")]
+    #[arg(
+        long = "cluster-key",
+        env = "DOWNLINK_CLUSTER_KEY",
+        value_name = "FILE",
+        requires = "cert"
+    )]
     pub key: Option<PathBuf>,
 }
 

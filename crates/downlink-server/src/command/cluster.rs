@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
-use downlink_cluster::{Base, HubId, HubKey, Snapshot, WriterId};
 use downlink_access::fill_random;
+use downlink_cluster::{Base, HubId, HubKey, Snapshot, WriterId};
 use downlink_nats::{HubError, Init, JetStream, NewHub, SYNC_TAG, StreamSettings};
 
 use super::output::printed;

@@ -161,7 +161,11 @@ pub(super) fn contradictions_of_values(
         [settings.check(admin), access.check(&settings.listen), check_connections(settings)];
     let mut errors: Vec<anyhow::Error> = checked.into_iter().filter_map(Result::err).collect();
     let in_memory = Settings { store: "none".into(), ..settings.clone() };
-    errors.extend(app::hub(&in_memory, &Arc::default(), None).err().map(anyhow::Error::from));
+    errors.extend(
+        app::hub(&in_memory, &Arc::default(), app::Source::Publishers)
+            .err()
+            .map(anyhow::Error::from),
+    );
     errors
 }
 

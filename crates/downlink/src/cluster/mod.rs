@@ -45,11 +45,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// # Errors
     ///
     /// [`HubError`], as [`HubBuilder::build`].
-    pub fn join<J>(
-        builder: HubBuilder<T>,
-        connect: impl Future<Output = (HubId, J)> + Send + 'static,
-    ) -> Result<Self, HubError>
+    pub fn join<C, F, J>(builder: HubBuilder<T>, connect: C) -> Result<Self, HubError>
     where
+        C: FnOnce() -> F + Send + 'static,
+        F: Future<Output = (HubId, J)>,
         J: Journal + Send + 'static,
         J::Tail: Send,
     {

@@ -36,11 +36,10 @@ pub(super) struct Parts<T: Send + Sync + 'static> {
 }
 
 /// Starts the thread. It ends when the hub is closed.
-pub(super) fn start<T, J>(
-    mut parts: Parts<T>,
-    connect: impl Future<Output = (HubId, J)> + Send + 'static,
-) -> Result<(), HubError>
+pub(super) fn start<T, C, F, J>(mut parts: Parts<T>, connect: C) -> Result<(), HubError>
 where
+    C: FnOnce() -> F + Send + 'static,
+    F: Future<Output = (HubId, J)>,
     T: Send + Sync + 'static,
     J: Journal + Send + 'static,
     J::Tail: Send,
@@ -52,7 +51,7 @@ where
     let started = builder.spawn(move || {
         runtime.block_on(async move {
             let connected = {
-                let mut connect = pin!(connect);
+                let mut connect = pin!(connect());
                 let mut tick = tokio::time::interval(SLEEP_MAX);
                 poll_fn(|cx| {
                     while tick.poll_tick(cx).is_ready() {
