@@ -12,4 +12,5 @@ pub(crate) mod publish;
 pub(crate) mod publishing;
 pub(crate) mod request;
 pub(crate) mod settings;
+pub(crate) mod state;
 pub(crate) mod suspicion;
