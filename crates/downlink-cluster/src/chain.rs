@@ -6,15 +6,12 @@
 
 use std::collections::VecDeque;
 
+pub use downlink_log::LINKS_MAX;
 use downlink_log::Timestamp;
 
 use crate::{
     engine_clock::step, mark::Mark, position::Position, rules::Rules, window::window::Anchor,
 };
-
-/// The maximum number of links. A link takes 24 bytes, so the chain takes at most 6 MiB. A node
-/// reports a gap to a reader whose id is older than the chain.
-pub const LINKS_MAX: usize = 262_144;
 
 /// A position of the chain.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +59,13 @@ impl Chain {
             self.links.pop_front();
             self.first = self.first.next();
         }
+    }
+
+    /// Sets the first shown position, which a cache has kept. A later position than the next one
+    /// was cut off.
+    pub(crate) fn show_from(&mut self, shown: Option<Position>) {
+        let shown = shown.filter(|shown| *shown <= self.last().next());
+        self.shown_from = shown.or(self.shown_from);
     }
 
     /// Removes all positions after `last`.

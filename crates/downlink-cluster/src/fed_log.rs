@@ -3,7 +3,7 @@
 //! The log decides with its whole state whether a publish is new, and keeps the events that the
 //! node has confirmed. It assigns no offsets.
 
-use downlink_log::{Offset, Timestamp, store::StoredEvent};
+use downlink_log::{Epoch, LostEnd, Offset, Timestamp, store::StoredEvent};
 use thiserror::Error;
 
 use crate::{entry::Record, mark::Mark, position::Position};
@@ -19,19 +19,31 @@ pub trait FedLog {
 
     /// Applies the events of the next position. The log cannot refuse them.
     ///
-    /// A log with a cache stores the position, the mark and the time in the same transaction as the
-    /// events.
+    /// A log with a cache stores the position, the mark, the time and the state in the same
+    /// transaction as the events.
     fn apply(&mut self, applied: Applied);
 
     /// Removes all events after a position, and ends all readers. Returns the ids that publishers
     /// gave to the removed events. `removed_from` is the first offset to remove.
     fn cut_to(&mut self, last: Position, removed_from: Offset) -> Vec<Box<str>>;
 
-    /// Removes everything, and ends all readers. The next events may have any later offset.
-    fn restart(&mut self);
+    /// Removes everything, and ends all readers. `start` is the start of the new history; `None` if
+    /// the node does not know yet where it begins.
+    fn restart(&mut self, start: Option<&HistoryStart>);
 
     /// The offset of the event with a publisher's id. If there are two, it is the older one.
-    fn publisher_id(&self, id: &str) -> Option<Offset>;
+    fn publisher_id(&mut self, id: &str) -> Option<Offset>;
+}
+
+/// The start of a history.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HistoryStart {
+    /// The epochs of the single node that the cluster grew from, oldest first, each with its first
+    /// offset.
+    pub epochs: Vec<(Epoch, Offset)>,
+    /// The first offset of the first position that the node applies. All later offsets belong to
+    /// positions of the cluster.
+    pub first: Offset,
 }
 
 /// The events of one position.
@@ -46,8 +58,18 @@ pub struct Applied {
     pub mark: Mark,
     /// The engine's time of the position.
     pub time: Timestamp,
-    /// The confirmed events. It is empty while the node cannot decide.
+    /// Whether the node shows the position. If it does not, the node cannot decide which events of
+    /// the position are confirmed, so `events` is empty. The log then raises the floors of all
+    /// addresses to the end of the position.
+    pub is_shown: bool,
+    /// The confirmed events.
     pub events: Vec<StoredEvent>,
+    /// The state of the hub for [`History::restore`](crate::History::restore). `None` if it has not
+    /// changed since the position before. The first position after a start has it.
+    pub state: Option<Vec<u8>>,
+    /// All known lost ends of the journal, oldest first. `None` if they have not changed since the
+    /// position before. The first position after a start has them, even if there are none.
+    pub lost_ends: Option<Vec<LostEnd>>,
 }
 
 /// For each event of a publish, the earlier event that it repeats, if any.

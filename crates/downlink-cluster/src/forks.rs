@@ -11,10 +11,11 @@ use crate::{entry::Fork, position::Position, wire::FORKS_MAX};
 pub(crate) struct Forks(Vec<Fork>);
 
 impl Forks {
-    /// Adds a fork, unless it is known. If there are too many forks, the two oldest become one.
-    pub(crate) fn add(&mut self, fork: &Fork) {
+    /// Adds a fork, and returns whether it was not known. If there are too many forks, the two
+    /// oldest become one.
+    pub(crate) fn add(&mut self, fork: &Fork) -> bool {
         if self.0.iter().any(|known| known.at == fork.at && known.until == fork.until) {
-            return;
+            return false;
         }
         self.0.push(fork.clone());
         if self.0.len() > FORKS_MAX {
@@ -24,6 +25,7 @@ impl Forks {
                 second.until = second.until.max(oldest.until);
             }
         }
+        true
     }
 
     /// Whether this fork is known.
@@ -63,7 +65,7 @@ mod tests {
     #[test]
     fn the_lowest_fork_before_a_position_is_found() {
         let mut forks = Forks::default();
-        [fork(9, 12), fork(5, 7), fork(5, 7)].iter().for_each(|fork| forks.add(fork));
+        [fork(9, 12), fork(5, 7), fork(5, 7)].iter().for_each(|fork| _ = forks.add(fork));
         assert_eq!(forks.to_vec().len(), 2);
         assert_eq!(forks.lowest_before(Position::new(5)), None);
         assert_eq!(forks.lowest_before(Position::new(6)), Some(Position::new(5)));
@@ -75,7 +77,7 @@ mod tests {
     fn the_oldest_forks_are_merged_when_there_are_too_many() {
         let mut forks = Forks::default();
         for at in 1..=FORKS_MAX as u64 + 1 {
-            forks.add(&fork(at, at + 1));
+            assert!(forks.add(&fork(at, at + 1)));
         }
         assert_eq!(forks.to_vec().len(), FORKS_MAX);
         assert_eq!(forks.lowest_before(Position::new(2)), Some(Position::FIRST));

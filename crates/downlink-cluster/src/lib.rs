@@ -54,7 +54,7 @@ pub use entry::{
     Control, Entry, EntryName, FORMAT_VERSION, Fork, Group, Heartbeat, HubId, Record, Snapshot,
     WriterId,
 };
-pub use fed_log::{Applied, FedLog, Plan, Refusal};
+pub use fed_log::{Applied, FedLog, HistoryStart, Plan, Refusal};
 pub use found::first_entry;
 pub use journal::{
     Bounds, Journal, JournalDurability, JournalError, JournalId, Opened, RawEntry, Tail, TailItem,
@@ -67,6 +67,7 @@ pub use node::{
     readers::READER_WAITS_MAX,
     request::{Request, Resume},
     settings::{NodeSettings, NodeStatus, NodeTotals, SNAPSHOT_EVERY},
+    state::STATE_BYTES_MAX,
 };
 pub use position::{Base, ENTRY_EVENTS_MAX, Position};
 #[cfg(feature = "mutants")]

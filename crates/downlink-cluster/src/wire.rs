@@ -171,7 +171,7 @@ const SNAPSHOT: u16 = 2;
 const FORK: u16 = 3;
 
 /// Appends the encoded value. Encoding into memory does not fail for the types of this file.
-fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
+pub(crate) fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
     match postcard::to_extend(value, std::mem::take(bytes)) {
         Ok(extended) => *bytes = extended,
         Err(error) => debug_assert!(false, "encoding into memory failed: {error}"),
@@ -235,7 +235,7 @@ fn put_control(bytes: &mut Vec<u8>, control: &Control) {
     put(bytes, &ControlHead { kind, body: &body });
 }
 
-fn put_snapshot(body: &mut Vec<u8>, snapshot: &Snapshot) {
+pub(crate) fn put_snapshot(body: &mut Vec<u8>, snapshot: &Snapshot) {
     let Snapshot { key, base, epochs, forks } = snapshot;
     let (epoch_count, fork_count) = (epochs.len() as u64, forks.len() as u64);
     put(body, &SnapshotHead { key: *key, base: *base, epochs: epoch_count, forks: fork_count });
@@ -305,19 +305,19 @@ impl Entry {
 }
 
 /// The bytes that are not decoded yet, and the counts that are left.
-struct Input<'a> {
+pub(crate) struct Input<'a> {
     bytes: &'a [u8],
     events: usize,
     addresses: usize,
 }
 
 impl<'a> Input<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, events: 0, addresses: 0 }
     }
 
     /// Takes a value without lists, so it reserves no memory, or only for one text.
-    fn take<T: Deserialize<'a>>(&mut self) -> Result<T, DecodeError> {
+    pub(crate) fn take<T: Deserialize<'a>>(&mut self) -> Result<T, DecodeError> {
         let (value, rest) =
             postcard::take_from_bytes(self.bytes).map_err(|_| DecodeError::Malformed)?;
         self.bytes = rest;
@@ -401,7 +401,7 @@ impl<'a> Input<'a> {
         Ok(control)
     }
 
-    fn snapshot(&mut self) -> Result<Snapshot, DecodeError> {
+    pub(crate) fn snapshot(&mut self) -> Result<Snapshot, DecodeError> {
         let SnapshotHead { key, base, epochs, forks } = self.take()?;
         let epochs = self.list("epochs", epochs, EPOCHS_MAX, |rest| {
             let (epoch, first): (&str, u64) = rest.take()?;
@@ -421,7 +421,7 @@ impl<'a> Input<'a> {
         Ok(Fork { at, until, ids })
     }
 
-    fn end(&self) -> Result<(), DecodeError> {
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
         if self.bytes.is_empty() { Ok(()) } else { Err(DecodeError::Malformed) }
     }
 }

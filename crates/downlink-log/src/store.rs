@@ -19,7 +19,7 @@ use std::{
 use smallvec::SmallVec;
 use thiserror::Error;
 
-pub use crate::types::mark::{Mark, Marks};
+pub use crate::types::mark::{Link, Mark, Marks, NodeState};
 use crate::types::{
     address::Address,
     clock::ClockState,
@@ -496,6 +496,9 @@ pub struct FeedChunk {
     /// The marks of the positions that begin in this chunk. Empty if the ids of the upstream have
     /// epochs.
     pub marks: Marks,
+    /// The part of a cluster node's state that a cache keeps together with this chunk. `None` in
+    /// the feed of a log. Otherwise it has a link for each mark.
+    pub node: Option<NodeState>,
 }
 
 impl FeedChunk {

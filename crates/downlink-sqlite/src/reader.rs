@@ -168,7 +168,8 @@ fn feed(db: &Connection, range: Range, batch: Batch) -> Result<FeedChunk> {
         finished.push((address(row.get(0)?, &name, row.get(2)?)?, mark));
     }
     let (clock, marks) = (ClockState::default(), Marks::default());
-    let mut chunk = FeedChunk { floors, others, events, next: Offset::new(next), clock, marks };
+    let next = Offset::new(next);
+    let mut chunk = FeedChunk { floors, others, events, next, clock, marks, node: None };
     chunk.add_finish_marks(finished);
     Ok(chunk)
 }

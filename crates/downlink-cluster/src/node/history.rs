@@ -1,16 +1,18 @@
 //! The history of the hub in a node: the chain of marks, the base, the forks. It decides where a
 //! reader continues.
 
-use downlink_log::{Cursor, Epoch, GapReason, Offset, store::StoredEvent};
+use downlink_log::{Cursor, Epoch, GapReason, LostEnd, Offset, Timestamp, store::StoredEvent};
 
 use crate::{
     chain::Chain,
-    entry::{Entry, Snapshot},
+    entry::{Control, Entry, Fork, Snapshot},
+    fed_log::HistoryStart,
     forks::Forks,
     journal::{JournalId, RawEntry},
-    mark::HubKey,
+    mark::{HubKey, Mark},
     position::{Base, Position},
     rules::{Mutant, Rules},
+    window::window::Anchor,
 };
 
 /// The state of the hub that all nodes learn from the snapshots in the journal.
@@ -25,7 +27,7 @@ pub(crate) struct HubState {
 impl HubState {
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         let mut forks = Forks::default();
-        snapshot.forks.iter().for_each(|fork| forks.add(fork));
+        snapshot.forks.iter().for_each(|fork| _ = forks.add(fork));
         let Snapshot { key, base, epochs, .. } = snapshot;
         Self { key: *key, base: *base, epochs: epochs.clone(), forks }
     }
@@ -38,16 +40,91 @@ impl HubState {
 
 /// The state that a node keeps across restarts, apart from its log.
 ///
-/// A cache keeps it together with the events of the log. If the cache loses its newest events in a
-/// power cut, [`cut_to`](Self::cut_to) removes the same positions from this state.
+/// A cache keeps its [`state`](Self::state) and the links of the positions together with the events
+/// of the log. [`restore`](Self::restore) makes the history from them. If a power cut takes the
+/// newest events, it takes the same positions and states.
 #[derive(Clone, Debug)]
 pub struct History {
     pub(crate) hub: HubState,
     pub(crate) chain: Chain,
     pub(crate) journal: JournalId,
+    /// The anchor at which the history began.
+    pub(crate) anchor: Anchor,
+    pub(crate) unsaved: Unsaved,
+}
+
+/// The parts of a history that have changed since the log got them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsaved {
+    pub(crate) state: bool,
+    pub(crate) forks: bool,
+}
+
+impl Unsaved {
+    pub(crate) const ALL: Self = Self { state: true, forks: true };
+    const NOTHING: Self = Self { state: false, forks: false };
 }
 
 impl History {
+    /// A history that begins at `anchor`.
+    pub(crate) fn new(hub: HubState, anchor: Anchor, journal: JournalId) -> Self {
+        Self { hub, chain: Chain::new(anchor), journal, anchor, unsaved: Unsaved::ALL }
+    }
+
+    /// The start of this history, for the log.
+    pub(crate) fn start(&self) -> HistoryStart {
+        let first = self.first_offset(self.anchor.position.next());
+        HistoryStart { epochs: self.hub.epochs.clone(), first }
+    }
+
+    /// Adds the next position.
+    pub(crate) fn push(&mut self, mark: Mark, time: Timestamp, rules: &Rules) {
+        let shown_from = self.chain.shown_from();
+        self.chain.push(mark, time, rules);
+        self.unsaved.state |= self.chain.shown_from() != shown_from;
+    }
+
+    /// Notes the journal in use.
+    pub(crate) fn set_journal(&mut self, journal: JournalId) {
+        self.unsaved.state |= self.journal != journal;
+        self.journal = journal;
+    }
+
+    /// Reads the control records of an entry that is not void. Returns whether there is a snapshot.
+    pub(crate) fn read_controls(&mut self, entry: &Entry) -> bool {
+        let mut has_snapshot = false;
+        for control in &entry.controls {
+            let forks = match control {
+                Control::Snapshot(snapshot) => {
+                    has_snapshot = true;
+                    snapshot.forks.as_slice()
+                }
+                Control::Fork(fork) => std::slice::from_ref(fork),
+                Control::Heartbeat(_) | Control::Unknown { .. } => &[],
+            };
+            for fork in forks {
+                if self.hub.forks.add(fork) {
+                    self.unsaved = Unsaved::ALL;
+                }
+            }
+        }
+        has_snapshot
+    }
+
+    /// The state and the lost ends for the log, as far as they have changed since the last call.
+    pub(crate) fn take_unsaved(&mut self) -> (Option<Vec<u8>>, Option<Vec<LostEnd>>) {
+        let Unsaved { state, forks } = std::mem::replace(&mut self.unsaved, Unsaved::NOTHING);
+        (state.then(|| self.state()), forks.then(|| self.lost_ends()))
+    }
+
+    /// The known lost ends of the journal, oldest first. A log that begins with a cache gets them
+    /// before it has readers.
+    pub fn lost_ends(&self) -> Vec<LostEnd> {
+        let forks = self.hub.forks.to_vec();
+        let end = |fork: Fork| LostEnd { from: self.first_offset(fork.at.next()), ids: fork.ids };
+        forks.into_iter().map(end).collect()
+    }
+
     /// The chain of marks.
     pub fn chain(&self) -> &Chain {
         &self.chain
@@ -64,8 +141,10 @@ impl History {
     }
 
     /// Removes all positions after `last`.
-    pub fn cut_to(&mut self, last: Position) {
+    pub(crate) fn cut_to(&mut self, last: Position) {
+        let shown_from = self.chain.shown_from();
         self.chain.cut_to(last);
+        self.unsaved.state |= self.chain.shown_from() != shown_from;
     }
 
     /// The id of the event with this offset; `None` if the position is not in the chain.

@@ -13,4 +13,5 @@ pub(crate) mod publishing;
 pub(crate) mod readers;
 pub(crate) mod request;
 pub(crate) mod settings;
+pub(crate) mod state;
 pub(crate) mod suspicion;

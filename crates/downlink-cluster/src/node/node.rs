@@ -84,7 +84,7 @@ impl<L: FedLog> Node<L> {
         history: Option<History>,
     ) -> Self {
         if history.is_none() {
-            log.restart();
+            log.restart(None);
         }
         Self {
             settings,
@@ -123,6 +123,18 @@ impl<L: FedLog> Node<L> {
     /// The counters.
     pub fn totals(&self) -> NodeTotals {
         self.totals
+    }
+
+    /// Drops the history and begins again, because the log has lost its events.
+    pub fn begin_again(&mut self, now: Timestamp) {
+        self.totals.restarts += u64::from(self.history.is_some());
+        self.log.restart(None);
+        self.history = None;
+        self.is_caught_up = false;
+        self.forks.clear();
+        self.publishing.give_up_all();
+        self.ends.handle_reopened();
+        self.phase = Phase::Opening { retry_at: Some(now) };
     }
 
     /// The next request for the journal.
@@ -222,7 +234,7 @@ impl<L: FedLog> Node<L> {
             return;
         }
         let anchor = self.history.as_mut().map(|history| {
-            history.journal = opened.id;
+            history.set_journal(opened.id);
             history.chain.window_anchor(&self.settings.rules).position
         });
         match anchor {
@@ -312,9 +324,10 @@ impl<L: FedLog> Node<L> {
     /// Begins a history at `anchor`.
     fn begin(&mut self, now: Timestamp, hub: HubState, anchor: Anchor) {
         self.totals.restarts += u64::from(self.history.is_some());
-        self.log.restart();
         let journal = self.opened.map_or(JournalId(0), |opened| opened.id);
-        self.history = Some(History { hub, chain: Chain::new(anchor), journal });
+        let history = History::new(hub, anchor, journal);
+        self.log.restart(Some(&history.start()));
+        self.history = Some(history);
         self.is_caught_up = false;
         self.forks.clear();
         self.snapshot_at = now;
@@ -343,7 +356,7 @@ impl<L: FedLog> Node<L> {
         let verdict = window.push(&raw.bytes, decoded.as_ref(), raw.time);
         let digest = window.digest(&raw.bytes);
         if raw.position > history.chain.last() {
-            history.chain.push(verdict.mark, raw.time, &rules);
+            history.push(verdict.mark, raw.time, &rules);
             self.apply(now, raw, decoded.as_ref().ok(), digest, &verdict);
         } else if history.chain.mark(raw.position) != Some(verdict.mark) {
             return self.compare(now, Suspicion::EntryDiffers);
@@ -376,12 +389,18 @@ impl<L: FedLog> Node<L> {
         let entry_shown = entry.filter(|_| is_shown);
         let events = entry_shown.map(|entry| history.events(entry, kept, position));
         let events = events.unwrap_or_default();
-        let first = history.first_offset(position);
-        self.log.apply(Applied { position, first, mark: verdict.mark, time, events });
-        let Some(entry) = entry else { return };
-        if verdict.groups.is_ok() {
-            self.read_controls(now, entry);
+        let (first, mark) = (history.first_offset(position), verdict.mark);
+        // The controls are read first, so that a cache gets the forks together with the position.
+        if let Some(entry) = entry.filter(|_| verdict.groups.is_ok()) {
+            if history.read_controls(entry) {
+                self.snapshot_at = now;
+            }
+            self.forks.retain(|fork| !history.hub.forks.contains(fork));
         }
+        let (state, lost_ends) = history.take_unsaved();
+        let applied = Applied { position, first, mark, time, is_shown, events, state, lost_ends };
+        self.log.apply(applied);
+        let Some(entry) = entry else { return };
         let (publishing, planner) = self.planner();
         let Some(mut planner) = planner else { return };
         let delivered = (entry, digest, position);
@@ -393,21 +412,6 @@ impl<L: FedLog> Node<L> {
             self.compare(now, Suspicion::At(at));
         }
         self.check_writer(now, entry, position, is_shown, verdict);
-    }
-
-    fn read_controls(&mut self, now: Timestamp, entry: &Entry) {
-        let Some(history) = &mut self.history else { return };
-        for control in &entry.controls {
-            match control {
-                Control::Snapshot(snapshot) => {
-                    self.snapshot_at = now;
-                    snapshot.forks.iter().for_each(|fork| history.hub.forks.add(fork));
-                }
-                Control::Fork(fork) => history.hub.forks.add(fork),
-                Control::Heartbeat(_) | Control::Unknown { .. } => {}
-            }
-        }
-        self.forks.retain(|fork| !history.hub.forks.contains(fork));
     }
 
     /// Checks whether the entry of another writer shows that one of the two histories is wrong.
@@ -496,7 +500,7 @@ impl<L: FedLog> Node<L> {
         let until = history.chain.last();
         let mut ids = self.log.cut_to(fork, history.first_offset(fork.next()));
         ids.truncate(FORK_IDS_MAX);
-        history.chain.cut_to(fork);
+        history.cut_to(fork);
         self.forks.push(Fork { at: fork, until, ids });
         self.goal = bounds.last;
         self.is_caught_up = false;

@@ -36,7 +36,8 @@ impl<L: FedLog> Node<L> {
         id: &str,
         since: Timestamp,
     ) -> Resume {
-        let Some(history) = self.history.as_ref().filter(|_| self.serves_readers()) else {
+        let serves_readers = self.serves_readers();
+        let Some(history) = self.history.as_ref().filter(|_| serves_readers) else {
             return Resume::Unavailable;
         };
         if let Some(fork) = history.lost_id(id) {

@@ -2,8 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use downlink_cluster::{Applied, FedLog, Mark, Plan, Position, Record, Refusal};
-use downlink_log::{Address, Fingerprint, IdempotencyKey, Offset, Topic, store::StoredEvent};
+use downlink_cluster::{
+    Applied, FedLog, History, HistoryStart, Mark, Plan, Position, Record, Refusal, Rules,
+};
+use downlink_log::{
+    Address, Fingerprint, IdempotencyKey, Offset, Topic,
+    store::{Link, StoredEvent},
+};
 
 /// A position with its mark, and the offsets and numbers of its events.
 pub(crate) type AppliedEvents = (Position, Mark, Vec<(u64, u64)>);
@@ -14,6 +19,10 @@ pub(crate) struct ModelLog {
     keys: HashMap<IdempotencyKey, (Fingerprint, Offset)>,
     ids: HashMap<Box<str>, (Fingerprint, Offset)>,
     finished: HashSet<Topic>,
+    /// The links that a cache would keep.
+    links: Vec<Link>,
+    /// The states of the hub that a cache would keep, each with its position.
+    states: Vec<(Position, Vec<u8>)>,
     /// Rises when the readers of the log end.
     pub(crate) life: u64,
     /// The positions that were applied since the check last took this list, with the offsets of
@@ -30,7 +39,7 @@ pub(crate) enum Call {
     Apply(Applied),
     /// Remove the events from the offset on. The answer has the ids of publishers.
     CutTo(Offset, Vec<Box<str>>),
-    Restart,
+    Restart(Option<HistoryStart>),
 }
 
 impl ModelLog {
@@ -54,14 +63,45 @@ impl ModelLog {
 
     /// Removes the events from `offset` on, as a power cut of a cache does. Returns the ids that
     /// publishers gave to them.
-    pub(crate) fn forget_from(&mut self, offset: Offset) -> Vec<Box<str>> {
+    fn forget_from(&mut self, offset: Offset) -> Vec<Box<str>> {
         let removed = self.events.range(offset.get()..);
         let ids: Vec<Box<str>> = removed.filter_map(|(_, event)| event.id.clone()).collect();
         self.calls.push(Call::CutTo(offset, ids.clone()));
         let (events, calls) = (std::mem::take(&mut self.events), std::mem::take(&mut self.calls));
-        *self = Self { life: self.life + 1, calls, ..Self::default() };
+        let (links, states) = (std::mem::take(&mut self.links), std::mem::take(&mut self.states));
+        *self = Self { life: self.life + 1, calls, links, states, ..Self::default() };
         events.into_values().filter(|event| event.offset < offset).for_each(|e| self.add(e));
         ids
+    }
+
+    /// Removes everything, as if the cache had been deleted.
+    pub(crate) fn forget_all(&mut self) {
+        self.forget_from(Offset::FIRST);
+        self.links.clear();
+        self.states.clear();
+    }
+
+    /// Removes the newest positions, as a power cut of a cache does. Returns whether the log has
+    /// lost anything.
+    pub(crate) fn lose_end(&mut self, positions: u64, history: &History) -> bool {
+        let chain = history.chain();
+        let last = chain.last().get().saturating_sub(positions);
+        let last = Position::new(last).max(chain.first());
+        self.forget_from(history.first_offset(last.next()));
+        self.links.retain(|link| link.position <= last.get());
+        self.states.retain(|(position, _)| *position <= last);
+        last < chain.last()
+    }
+
+    /// The history that the cache has kept.
+    pub(crate) fn history(&self, rules: &Rules) -> Option<History> {
+        let (_, state) = self.states.last()?;
+        History::restore(rules, state, self.links.iter().copied())
+    }
+
+    /// The offset of the event with a publisher's id.
+    pub(crate) fn offset_of(&self, id: &str) -> Option<Offset> {
+        self.ids.get(id).map(|(_, offset)| *offset)
     }
 
     fn decide(&self, records: &[Record]) -> Result<Plan, Refusal> {
@@ -109,26 +149,31 @@ impl FedLog for ModelLog {
 
     fn apply(&mut self, applied: Applied) {
         self.calls.push(Call::Apply(applied.clone()));
-        let Applied { position, mark, events, .. } = applied;
+        let Applied { position, mark, time, events, state, .. } = applied;
+        self.links.push(Link { position: position.get(), mark: mark.get(), time });
+        self.states.extend(state.map(|state| (position, state)));
         let shown = events.iter().map(|event| (event.offset.get(), serial_of(event))).collect();
         self.applied.push((position, mark, shown));
         events.into_iter().for_each(|event| self.add(event));
     }
 
-    fn cut_to(&mut self, _: Position, removed_from: Offset) -> Vec<Box<str>> {
+    fn cut_to(&mut self, last: Position, removed_from: Offset) -> Vec<Box<str>> {
+        self.links.retain(|link| link.position <= last.get());
+        // A cut keeps the newest state.
+        self.states.iter_mut().for_each(|(position, _)| *position = last.min(*position));
         let applied = std::mem::take(&mut self.applied);
         let ids = self.forget_from(removed_from);
         self.applied = applied;
         ids
     }
 
-    fn restart(&mut self) {
-        self.calls.push(Call::Restart);
+    fn restart(&mut self, start: Option<&HistoryStart>) {
+        self.calls.push(Call::Restart(start.cloned()));
         let (applied, calls) = (std::mem::take(&mut self.applied), std::mem::take(&mut self.calls));
         *self = Self { life: self.life + 1, applied, calls, ..Self::default() };
     }
 
-    fn publisher_id(&self, id: &str) -> Option<Offset> {
-        self.ids.get(id).map(|(_, offset)| *offset)
+    fn publisher_id(&mut self, id: &str) -> Option<Offset> {
+        self.offset_of(id)
     }
 }

@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use downlink_cluster::{FedLog as _, Node, Plan, Record, Refusal};
+use downlink_cluster::{HistoryStart, Node, Plan, Record, Refusal};
 use downlink_log::{
     AppendError, Applied, Applier, ClockState, Cursor, Draft, Drafts, Epoch, Floor, KEY_WINDOW,
     Log, LogOptions, Offset, POSITION_OFFSETS, Payload, Retention, RetentionRules, StoreOptions,
     Stored, Timestamp,
-    store::{FeedChunk, FeedStart, Marks},
+    store::{FeedChunk, FeedStart, Link, Marks, NodeState},
 };
 
 use super::model::{Call, ModelLog};
@@ -64,7 +64,7 @@ pub(crate) fn repeat(node: &Node<ModelLog>) -> Result<(), Difference> {
                     return Err(Difference(format!("removed ids: {removed:?}, {ids:?}")));
                 }
             }
-            Call::Restart => real.begin(),
+            Call::Restart(start) => real.begin(start.as_ref()),
         }
     }
     real.compare_events(node)
@@ -84,36 +84,41 @@ impl RealLog {
         let decode = |stored: Stored| Some(Bytes(stored.payload, stored.publisher_id));
         let side = StoreOptions::new(decode, ClockState::default);
         let (log, applier) = Log::replica(options, side, None).unwrap();
-        let mut real = Self { log, applier, at: Timestamp::default() };
-        real.begin();
-        real
+        Self { log, applier, at: Timestamp::default() }
     }
 
-    fn begin(&mut self) {
-        let start = FeedStart { epochs: Vec::new(), from: Offset::FIRST, resumed: false };
-        assert!(self.applier.begin(start));
+    /// Begins a history. If its start is not known yet, the log becomes empty.
+    fn begin(&mut self, start: Option<&HistoryStart>) {
+        let (epochs, from) =
+            start.map_or((Vec::new(), Offset::FIRST), |start| (start.epochs.clone(), start.first));
+        assert!(self.applier.begin(FeedStart { epochs, from, resumed: false }));
     }
 
     fn apply(&mut self, applied: &downlink_cluster::Applied) {
         let first = applied.first.get();
         let position = applied.position.get();
-        // The events before the position are not known to the node, unless they were applied.
-        let is_next = self.log.tail().next.get() == first;
-        let floor = Floor { offset: applied.first, at: applied.time };
+        let link = Link { position, mark: applied.mark.get(), time: applied.time };
+        let next = Offset::new(first + POSITION_OFFSETS);
+        // The node knows no events of a position that it does not show.
+        let floor = Floor { offset: next, at: self.at };
         self.at = applied.events.iter().map(|event| event.at).fold(self.at, Timestamp::max);
         let chunk = FeedChunk {
             floors: Vec::new(),
-            others: if is_next { Floor::NONE } else { floor },
+            others: if applied.is_shown { Floor::NONE } else { floor },
             events: applied.events.clone(),
-            next: Offset::new(first + POSITION_OFFSETS),
+            next,
             clock: ClockState { at: self.at, delta_ms: 0 },
             marks: Marks {
                 base: first - position * POSITION_OFFSETS,
                 first: position,
                 marks: vec![applied.mark.in_log()],
             },
+            node: Some(NodeState { hub: applied.state.clone(), links: vec![link] }),
         };
         assert_eq!(self.applier.apply(chunk), Applied::Next);
+        if let Some(ends) = &applied.lost_ends {
+            self.applier.set_lost_ends(ends.clone());
+        }
     }
 
     fn compare_plan(
@@ -143,7 +148,7 @@ impl RealLog {
 
     fn compare_events(&self, node: &Node<ModelLog>) -> Result<(), Difference> {
         for id in node.log().events.values().filter_map(|event| event.id.as_deref()) {
-            let [own, expected] = [self.applier.publisher_id(id), node.log().publisher_id(id)];
+            let [own, expected] = [self.applier.publisher_id(id), node.log().offset_of(id)];
             if own != expected {
                 return Err(Difference(format!("the id {id}: {own:?}, {expected:?}")));
             }

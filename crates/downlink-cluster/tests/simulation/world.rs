@@ -7,8 +7,8 @@ use std::{
 };
 
 use downlink_cluster::{
-    Answer, Base, Driver, History, HubId, HubKey, JournalError, Node, NodeSettings, Position,
-    Publish, PublishId, Rules, Snapshot, WriterId, first_entry,
+    Answer, Base, Driver, HubId, HubKey, JournalError, Node, NodeSettings, Position, Publish,
+    PublishId, Rules, Snapshot, WriterId, first_entry,
 };
 use downlink_log::{Offset, Timestamp};
 
@@ -40,7 +40,6 @@ type SimulatedDriver = Driver<SimulatedJournal, ModelLog>;
 struct Down {
     until: u64,
     log: ModelLog,
-    history: Option<History>,
 }
 
 pub(crate) struct World {
@@ -108,7 +107,7 @@ impl World {
         self.journal.engine().advance(start);
         self.found();
         for node in 0..3 {
-            self.start(node, ModelLog::default(), None);
+            self.start(node, ModelLog::default());
         }
         let mut publishers = Publishers::new(self.rng.fork());
         let mut readers = Readers::new(self.rng.fork());
@@ -165,11 +164,13 @@ impl World {
         Timestamp::from_millis(self.now)
     }
 
-    fn start(&mut self, node: usize, log: ModelLog, history: Option<History>) {
+    /// Starts a node with the history that its cache has kept.
+    fn start(&mut self, node: usize, log: ModelLog) {
         let mut settings = NodeSettings::new(HUB);
         settings.rules = self.plan.rules;
         settings.mature_after = Duration::from_secs(40);
         settings.snapshot_every = Duration::from_secs(6);
+        let history = log.history(&self.plan.rules);
         let node_ = Node::new(self.time(), settings, log, history);
         self.drive(node, node_);
     }
@@ -184,9 +185,8 @@ impl World {
     fn stop(&mut self, node: usize, millis: u64) {
         let Some(driver) = self.nodes[node].take() else { return };
         let state = driver.into_node();
-        let (log, history) = (state.log().clone(), state.history().cloned());
         self.note_totals(&state);
-        self.down.insert(node, Down { until: self.now + millis, log, history });
+        self.down.insert(node, Down { until: self.now + millis, log: state.log().clone() });
     }
 
     fn note_totals(&mut self, node: &Node<ModelLog>) {
@@ -205,9 +205,9 @@ impl World {
         }
         let ready = |down: &Down| down.until <= now;
         while let Some(node) = self.down.iter().find(|(_, d)| ready(d)).map(|(node, _)| *node) {
-            let Down { mut log, history, .. } = self.down.remove(&node).unwrap();
+            let Down { mut log, .. } = self.down.remove(&node).unwrap();
             log.life += 1;
-            self.start(node, log, history);
+            self.start(node, log);
         }
         if self.init_at.is_some_and(|at| at <= now) {
             self.init_at = None;
@@ -231,8 +231,7 @@ impl World {
             Fault::LoseCache { node } => {
                 self.stop(node, down_for);
                 if let Some(down) = self.down.get_mut(&node) {
-                    down.log.forget_from(Offset::FIRST);
-                    down.history = None;
+                    down.log.forget_all();
                     let is_purged = !self.journal.engine().entries.contains_key(&1);
                     self.coverage.began_in_the_middle += u64::from(is_purged);
                 }
@@ -272,10 +271,7 @@ impl World {
                 self.journal.engine().roll_back(entries);
                 // In half of the runs, no node remembers the lost entries.
                 if self.rng.bool() {
-                    self.down.values_mut().for_each(|down| {
-                        down.log.forget_from(Offset::FIRST);
-                        down.history = None;
-                    });
+                    self.down.values_mut().for_each(|down| down.log.forget_all());
                 }
             }
             Fault::Hole => {
@@ -303,14 +299,9 @@ impl World {
     /// Removes the newest entries of a node's cache, as a power cut does.
     fn lose_cache_end(&mut self, node: usize) {
         let lost = self.rng.u64(1..30);
-        let Some(Down { log, history: Some(history), .. }) = self.down.get_mut(&node) else {
-            return;
-        };
-        self.coverage.lost_cache_ends += 1;
-        let chain = history.chain();
-        let last = Position::new(chain.last().get().saturating_sub(lost)).max(chain.first());
-        log.forget_from(history.first_offset(last.next()));
-        history.cut_to(last);
+        let Some(Down { log, .. }) = self.down.get_mut(&node) else { return };
+        let Some(history) = log.history(&self.plan.rules) else { return };
+        self.coverage.lost_cache_ends += u64::from(log.lose_end(lost, &history));
     }
 
     /// Copies a running process, with everything that it has in memory.

@@ -258,5 +258,6 @@ fn chunk(events: Vec<StoredEvent>, next: u64) -> FeedChunk {
         next: Offset::new(next),
         clock: ClockState::default(),
         marks: Marks::default(),
+        node: None,
     }
 }

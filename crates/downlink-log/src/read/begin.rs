@@ -101,9 +101,16 @@ impl<P: Payload> StartSearch<P> {
                     Ok(Beginning::at(next))
                 }
                 Ok(next) => search(None, lost(None, next)),
-                Err((GapReason::Lost, end)) => {
+                Err((GapReason::Lost, end))
+                    if seats.patterns().is_empty() || history.floor_max() <= end =>
+                {
                     let gap = Some(gap(GapReason::Lost, None, None, end));
                     Ok(Beginning { gap, ..Beginning::at(end) })
+                }
+                // Events from the end on may have been evicted. The reader reports them after the
+                // gap.
+                Err((GapReason::Lost, end)) => {
+                    search(Some((GapReason::Lost, None)), lost(None, end))
                 }
                 Err((reason, _)) => {
                     search(Some((reason, None)), newest(history.options.limits.gap_replay_max))
@@ -159,7 +166,9 @@ impl<P: Payload> StartSearch<P> {
                 }
                 let Some(since) = *since else {
                     let hole = (*highest > *next).then(|| *highest - 1);
-                    return Some(Beginning::at(*next).with_past(PastLosses::of_id(tail, hole)));
+                    let gap = self.gap.map(|(reason, until)| gap(reason, until, None, *next));
+                    let beginning = Beginning { gap, ..Beginning::at(*next) };
+                    return Some(beginning.with_past(PastLosses::of_id(tail, hole)));
                 };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
                 // Events at or above the tail were appended after the search began. If one of these
@@ -204,6 +213,9 @@ pub(crate) fn locate<P: Payload>(
     tail: u64,
 ) -> Result<u64, (GapReason, u64)> {
     let Some(cursor) = Cursor::parse_id(id) else {
+        if let Some(from) = core.ids.lost_id(id) {
+            return Err((GapReason::Lost, from.min(tail)));
+        }
         let known = core.sequencer.publisher_ids.get(id);
         return known.map(|id| id.answer.offset.get() + 1).ok_or((GapReason::UnknownId, tail));
     };

@@ -186,7 +186,14 @@ impl<P: Payload> Reader<P> {
         {
             return self.await_confirmation(wanted);
         }
-        let Beginning { next, gap, asked, past, at_end } = beginning;
+        let Beginning { next, mut gap, asked, past, at_end } = beginning;
+        // A replica that does not have the whole history cannot know whether there was an event
+        // with this id.
+        if let Some(gap) = gap.as_mut().filter(|gap| gap.reason == GapReason::UnknownId)
+            && self.core.ids.is_partial()
+        {
+            gap.reason = GapReason::Evicted;
+        }
         // A reader that requested no old events can miss events only because it reads too slowly.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);

@@ -166,8 +166,11 @@ impl<P: Payload> StoreStartSearch<P> {
                         StoreStartStage::FinishedTopics { from: next }
                     }
                     Err((GapReason::Lost, end)) => {
-                        self.beginning.next = end;
-                        self.beginning.gap = Some(gap(GapReason::Lost, None, None, end));
+                        // The reader has seen nothing from `end` on, so events that were evicted
+                        // there count as missing.
+                        self.evicted = None;
+                        let gap = Some(gap(GapReason::Lost, None, None, end));
+                        self.beginning = Beginning { gap, ..continue_at(end, self.tail) };
                         StoreStartStage::First { from: end, moves: false }
                     }
                     Err((reason, _)) => {

@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::read::StoreReplays;
 use crate::readers::FollowerTask;
 use crate::replica::{FloorsAhead, ReplicaShared, apply, cut, ids_from};
-use crate::sequence::{AppendError, Drafts, Epochs, PayloadDecoder, Repeat, Sequencer};
+use crate::sequence::{AppendError, Drafts, Epochs, LostEnd, PayloadDecoder, Repeat, Sequencer};
 use crate::store::{Cache, FeedChunk, FeedStart, Losses, StoreError, Trimmed};
 use crate::types::{Cursor, Epoch, LogOptions, Offset, Payload, RetentionRules, Timestamp};
 
@@ -253,6 +253,18 @@ impl<P: Payload> Applier<P> {
     pub fn publisher_id(&self, id: &str) -> Option<Offset> {
         let core = self.shared().core();
         core.sequencer.publisher_ids.get(id).map(|known| known.answer.offset)
+    }
+
+    /// Replaces the list of the lost ends of the history, for example the forks of a cluster. A reader
+    /// whose id is not in this history and is not below a lost end gets a gap with the reason
+    /// [`Lost`](crate::GapReason::Lost), and continues at the lowest such end. So does a reader with
+    /// a publisher's id from the list of a lost end. Without the list, such a reader gets
+    /// [`NewEpoch`](crate::GapReason::NewEpoch) or another event's place.
+    ///
+    /// The list stays after [`cut_to`](Self::cut_to), but not after a [`begin`](Self::begin) that
+    /// discards everything. The caller limits its size.
+    pub fn set_lost_ends(&mut self, ends: Vec<LostEnd>) {
+        self.shared().core().ids.set_lost_ends(ends);
     }
 
     /// Removes all events at and above an offset, because the history that this replica follows has

@@ -78,6 +78,9 @@ pub(crate) fn apply_decoded<P: Payload>(
             // does not need it.
             named = applying.reserve_known(&losses.known, events, tail);
             applying.lose_others(&losses.known, others);
+            if losses.known.is_empty() {
+                core.ids.note_unknown_below(others.offset.get());
+            }
         }
         losses.floors.iter().for_each(|(address, floor)| applying.lose(address, *floor));
         let mut prepared = Vec::with_capacity(events.len());

@@ -44,6 +44,7 @@ pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset
         next: until,
         clock: ClockState::default(),
         marks: Marks::default(),
+        node: None,
     };
     chunk.add_finish_marks(found.finished);
     // A floor of a removed event ends at the cut.

@@ -61,6 +61,7 @@ mod tests {
             next: Offset::new(next),
             clock: ClockState::default(),
             marks: crate::store::Marks::default(),
+            node: None,
         }
     }
 

@@ -26,6 +26,22 @@ pub const POSITION_OFFSETS: u64 = 4_096;
 /// default. With half as many, clients that were away overnight would get a gap.
 pub const MARKS_MAX: usize = 1 << 20;
 
+/// The maximum number of links (see [`Link`](crate::store::Link)) that a node of a cluster keeps. In
+/// the memory of a node, a link takes 24 bytes, so all links take at most 6 MiB. A node compares
+/// its history with its engine only as far back as its links. With half as many, a node would keep
+/// the links of an hour at 40 positions a second.
+pub const LINKS_MAX: usize = 1 << 18;
+
+/// A lost end of the history that a replica follows: the history has lost all events from an offset
+/// on, and has given their offsets to other events.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LostEnd {
+    /// The first lost offset.
+    pub from: Offset,
+    /// Ids that publishers gave to lost events.
+    pub ids: Vec<Box<str>>,
+}
+
 /// The epochs of a log, oldest first. Each epoch ends where the next one begins. The last epoch is
 /// the current one.
 #[derive(Debug)]
@@ -46,6 +62,10 @@ pub(crate) struct IdTable {
     /// The position of the oldest mark.
     first: u64,
     marks: VecDeque<Mark>,
+    /// The lost ends of the history, oldest first.
+    lost_ends: Vec<LostEnd>,
+    /// The replica knows nothing below this offset, for no address.
+    unknown_below: u64,
 }
 
 /// The mark of a position, as far as a log knows it.
@@ -67,8 +87,15 @@ impl Epochs {
     /// The epochs of a replica. `placeholder` is the current epoch until the list has one.
     pub(crate) fn growing(epochs: Vec<(Epoch, Offset)>, placeholder: Epoch) -> Self {
         let current = epochs.last().map_or(placeholder, |(epoch, _)| *epoch);
-        let (base, first, marks) = (u64::MAX, 0, VecDeque::new());
-        Self::Growing(RwLock::new(IdTable { epochs, current, base, first, marks }))
+        Self::Growing(RwLock::new(IdTable {
+            epochs,
+            current,
+            base: u64::MAX,
+            first: 0,
+            marks: VecDeque::new(),
+            lost_ends: Vec::new(),
+            unknown_below: 0,
+        }))
     }
 
     /// Whether the ids from `until` on have marks, and `until` is the first offset of a position.
@@ -111,6 +138,40 @@ impl Epochs {
         {
             table.write().add(marks);
         }
+    }
+
+    /// Replaces the lost ends of a replica.
+    pub(crate) fn set_lost_ends(&self, ends: Vec<LostEnd>) {
+        if let Self::Growing(table) = self {
+            // The old list is dropped after the lock is released.
+            let _old = std::mem::replace(&mut table.write().lost_ends, ends);
+        }
+    }
+
+    /// The lowest first offset of the lost ends that had an event with this id of a publisher.
+    pub(crate) fn lost_id(&self, id: &str) -> Option<u64> {
+        let Self::Growing(table) = self else { return None };
+        let table = table.read();
+        let has_id = |end: &&LostEnd| end.ids.iter().any(|lost| **lost == *id);
+        let from = table.lost_ends.iter().filter(has_id).map(|end| end.from.get()).min();
+        from.map(|from| from.max(table.unknown_below))
+    }
+
+    /// Notes that a replica knows nothing below an offset.
+    pub(crate) fn note_unknown_below(&self, offset: u64) {
+        if let Self::Growing(table) = self {
+            let mut table = table.write();
+            table.unknown_below = table.unknown_below.max(offset);
+        }
+    }
+
+    /// Whether a replica does not have the whole history. If ids have marks, the history begins at
+    /// the first position after the base.
+    pub(crate) fn is_partial(&self) -> bool {
+        let Self::Growing(table) = self else { return false };
+        let IdTable { base, unknown_below, .. } = *table.read();
+        let start = if base == u64::MAX { 1 } else { base.saturating_add(POSITION_OFFSETS) };
+        unknown_below > start
     }
 
     /// The current epoch.
@@ -204,7 +265,9 @@ impl IdTable {
         let kept = usize::try_from(positions.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let marks = self.marks.iter().take(kept).copied().collect();
         let first = self.first.min(positions);
-        Self { first, marks, epochs: self.epochs.clone(), ..*self }
+        let (epochs, lost_ends) = (self.epochs.clone(), self.lost_ends.clone());
+        let unknown_below = self.unknown_below.min(until);
+        Self { first, marks, epochs, lost_ends, unknown_below, ..*self }
     }
 
     /// The mark of an offset. `None` if the id of the offset has an epoch.
@@ -242,8 +305,19 @@ impl IdTable {
         if let Some(found) = locate(&self.epochs, cursor, tail.min(self.base)) {
             return found;
         }
-        let is_ahead = mark == Some(KnownMark::Ahead);
-        Err((if is_ahead { GapReason::Lost } else { GapReason::NewEpoch }, tail))
+        let lost_from = self.lost_from(next.saturating_sub(1)).filter(|from| *from < tail);
+        Err(match (mark, lost_from) {
+            (Some(KnownMark::Known(_) | KnownMark::Ahead), Some(from)) => (GapReason::Lost, from),
+            (Some(KnownMark::Ahead), None) => (GapReason::Lost, tail),
+            _ => (GapReason::NewEpoch, tail),
+        })
+    }
+
+    /// The first offset of the lowest lost end that can have had the event at an offset. Events
+    /// below it were not lost.
+    fn lost_from(&self, offset: u64) -> Option<u64> {
+        let ends = self.lost_ends.iter().map(|end| end.from.get());
+        ends.filter(|from| *from <= offset).min().map(|from| from.max(self.unknown_below))
     }
 }
 
@@ -392,6 +466,44 @@ mod tests {
         let none = ids.cut(Offset::new(BASE));
         assert_eq!(none.locate(ids.id_of(BASE), BASE), Err((GapReason::Lost, BASE)));
         assert_eq!(none.id_of(BASE - 1), ids.id_of(BASE - 1));
+    }
+
+    fn lost_end(position: u64, id: &str) -> LostEnd {
+        LostEnd { from: Offset::new(at(position)), ids: vec![id.into()] }
+    }
+
+    #[test]
+    fn an_id_from_a_lost_end_is_lost_from_the_lowest_end_below_it() {
+        let ids = Epochs::growing(epochs(), epoch(9));
+        ids.add_marks(&marks(1, [101, 102, 103, 104]));
+        ids.set_lost_ends(vec![lost_end(3, "b"), lost_end(2, "a"), lost_end(4, "b")]);
+        let tail = at(5);
+        let lost = |position| Err((GapReason::Lost, at(position)));
+        let of = |mark, position| ids.locate(cursor(mark, at(position) + 1), tail);
+        assert_eq!(of(102, 2), Ok(at(2) + 1), "the mark fits");
+        assert_eq!([of(7, 2), of(7, 3), of(7, 4)], [lost(2); 3]);
+        assert_eq!(of(7, 5), lost(2), "the id is ahead of the log");
+        assert_eq!(of(7, 1), Err((GapReason::NewEpoch, tail)), "no end was lost before it");
+        assert_eq!(of(7, 0), Err((GapReason::NewEpoch, tail)), "its mark is forgotten");
+        assert_eq!(["a", "b", "c"].map(|id| ids.lost_id(id)), [Some(at(2)), Some(at(3)), None]);
+        // After the end of the history was cut, the lost end is at the tail.
+        assert_eq!(ids.cut(Offset::new(at(2))).locate(cursor(7, at(3)), at(2)), lost(2));
+        assert_eq!(ids.cut(Offset::new(at(3))).locate(cursor(7, at(3)), at(3)), lost(2));
+        ids.note_unknown_below(at(3));
+        assert_eq!((of(7, 4), ids.lost_id("a")), (lost(3), Some(at(3))));
+    }
+
+    #[test]
+    fn a_replica_is_partial_if_it_does_not_know_the_first_position() {
+        let ids = Epochs::growing(epochs(), epoch(9));
+        assert!(!ids.is_partial());
+        ids.add_marks(&marks(1, [101]));
+        ids.note_unknown_below(at(1));
+        assert!(!ids.is_partial());
+        ids.note_unknown_below(at(2));
+        assert!(ids.is_partial());
+        assert!(!ids.cut(Offset::new(at(1))).is_partial());
+        assert!(!both()[0].is_partial());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) mod sequencer;
 pub(crate) use batch::{Assigned, DraftTopics, Fresh, Plans, Repeat};
 pub(crate) use decode::{Decode, OnUnreadable, PayloadDecoder, Stored};
 pub(crate) use draft::{Answers, AppendError, Appended, Draft, Drafts};
-pub(crate) use ids::Epochs;
+pub(crate) use ids::{Epochs, LostEnd};
 pub(crate) use keys::KeyWindow;
 pub(crate) use plan::{Earlier, plan};
 pub(crate) use publisher_ids::{PublisherId, PublisherIds};

@@ -1,7 +1,7 @@
 //! The marks of a cluster. An id of a cluster has a mark in the place of the epoch that an id of a
 //! single node has.
 
-use crate::types::Epoch;
+use crate::types::{Epoch, Timestamp};
 
 /// The mark of a position in the log of a cluster. A position is a run of
 /// [`POSITION_OFFSETS`](crate::POSITION_OFFSETS) offsets. The mark depends on all earlier
@@ -29,6 +29,26 @@ impl Mark {
     pub fn in_id(self) -> Epoch {
         Epoch::from_random(self.0)
     }
+}
+
+/// A position of a journal, as a node of a cluster keeps it in its cache.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// The number of the position.
+    pub position: u64,
+    /// The whole mark of the position. [`Mark`] has only some of its bits.
+    pub mark: u64,
+    /// The engine's time of the position.
+    pub time: Timestamp,
+}
+
+/// The part of a node's state that belongs to some positions of the journal.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NodeState {
+    /// The state of the hub, which the log does not interpret. `None` if it has not changed.
+    pub hub: Option<Vec<u8>>,
+    /// The links of the positions, oldest first.
+    pub links: Vec<Link>,
 }
 
 /// The marks of some positions, one after the other.

@@ -55,6 +55,7 @@ fn chunk(events: impl IntoIterator<Item = StoredEvent>, next: u64) -> FeedChunk 
         next: Offset::new(next),
         clock: ClockState::default(),
         marks: Marks::default(),
+        node: None,
     }
 }
 

@@ -190,7 +190,7 @@ impl Relay {
         }
         let clock = ClockState { at: self.world.now(), delta_ms: 0 };
         let (next, marks) = (Offset::new(next), Marks::default());
-        let chunk = FeedChunk { floors: listed, others, events, next, clock, marks };
+        let chunk = FeedChunk { floors: listed, others, events, next, clock, marks, node: None };
         assert_eq!(self.applier.apply(chunk), Applied::Next);
         self.fed = next.get();
         let _ = self.applier.idle(self.world.now());

@@ -101,6 +101,7 @@ pub(crate) fn chunk(events: impl IntoIterator<Item = StoredEvent>, next: u64) ->
         next: Offset::new(next),
         clock: ClockState { at: ms(next), delta_ms: 0 },
         marks: Marks::default(),
+        node: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod applying;
 mod cached;
 mod cutting;
 mod feed;
+mod lost;
 mod restarts;
 mod stress;
 #[path = "../support/mod.rs"]

@@ -461,6 +461,7 @@ impl StoreReader for Shelf {
             next,
             clock: ClockState::default(),
             marks: Marks::default(),
+            node: None,
         };
         chunk.add_finish_marks(marks);
         Ok(chunk)

@@ -140,6 +140,7 @@ pub(crate) fn chunk(number: u64) -> FeedChunk {
         next: Offset::new((number + 1) * 20),
         clock: ClockState { at: Timestamp::from_millis(number * 20), delta_ms: 0 },
         marks: Marks { base: 1, first: number, marks: vec![Mark::new(number)] },
+        node: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn chunk(events: impl IntoIterator<Item = StoredEvent>, next: u64) -> FeedChunk 
         next: Offset::new(next),
         clock: ClockState { at: at(next), delta_ms: 7 },
         marks: Marks::default(),
+        node: None,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The log of a node: applies what the node has decided to the log of a hub.
 
-use downlink_cluster::{Applied, FedLog, Plan, Position, Record, Refusal};
+use downlink_cluster::{Applied, FedLog, HistoryStart, Plan, Position, Record, Refusal};
 use downlink_log::{
     Floor, Offset, POSITION_OFFSETS,
-    store::{FeedChunk, FeedStart, Marks},
+    store::{FeedChunk, FeedStart, Link, Marks, NodeState},
 };
 
 use crate::hub::HubApplier;
@@ -11,6 +11,8 @@ use crate::hub::HubApplier;
 /// The log of a hub that is a node of a cluster.
 pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) applier: HubApplier<T>,
+    /// Whether the cache has failed, which has emptied the log. The node must then begin again.
+    pub(super) has_failed: bool,
 }
 
 impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
@@ -19,37 +21,52 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
     }
 
     fn apply(&mut self, applied: Applied) {
-        let Applied { position, first, mark, time, mut events, .. } = applied;
+        let Applied { position, first, mark, time, is_shown, mut events, state, lost_ends } =
+            applied;
         let now = self.applier.now();
         // A writer with a clock that is ahead must not keep its events for longer than all others.
         events.iter_mut().for_each(|event| event.at = event.at.min(now));
-        let is_next = self.applier.position().is_some_and(|position| position.next == first);
-        let floor = Floor { offset: first, at: time };
+        let (number, next) = (position.get(), Offset::new(first.get() + POSITION_OFFSETS));
+        // The node knows no events of a position that it does not show.
+        let floor = Floor { offset: next, at: now };
         let chunk = FeedChunk {
             floors: Vec::new(),
-            others: if is_next { Floor::NONE } else { floor },
+            others: if is_shown { Floor::NONE } else { floor },
             events,
-            next: Offset::new(first.get() + POSITION_OFFSETS),
+            next,
             clock: self.applier.clock(),
             marks: Marks {
-                base: first.get() - position.get() * POSITION_OFFSETS,
-                first: position.get(),
+                base: first.get() - number * POSITION_OFFSETS,
+                first: number,
                 marks: vec![mark.in_log()],
             },
+            node: Some(NodeState {
+                hub: state,
+                links: vec![Link { position: number, mark: mark.get(), time }],
+            }),
         };
-        self.applier.apply_here(chunk);
+        // A log that was emptied must not have only the newest events.
+        if self.has_failed || !self.applier.apply_here(chunk) {
+            self.has_failed = true;
+            return;
+        }
+        if let Some(ends) = lost_ends {
+            self.applier.set_lost_ends(ends);
+        }
     }
 
     fn cut_to(&mut self, _: Position, removed_from: Offset) -> Vec<Box<str>> {
         self.applier.cut_to(removed_from)
     }
 
-    fn restart(&mut self) {
-        let start = FeedStart { epochs: Vec::new(), from: Offset::FIRST, resumed: false };
-        self.applier.begin(start);
+    fn restart(&mut self, start: Option<&HistoryStart>) {
+        self.has_failed = false;
+        let (epochs, from) =
+            start.map_or((Vec::new(), Offset::FIRST), |start| (start.epochs.clone(), start.first));
+        self.applier.begin(FeedStart { epochs, from, resumed: false });
     }
 
-    fn publisher_id(&self, id: &str) -> Option<Offset> {
+    fn publisher_id(&mut self, id: &str) -> Option<Offset> {
         self.applier.publisher_id(id)
     }
 }

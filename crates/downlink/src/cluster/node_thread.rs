@@ -119,7 +119,7 @@ where
     fn new(parts: Parts<T>, hub: HubId, journal: J) -> Self {
         let Parts { applier, queue, readers, asked, status } = parts;
         let began = Instant::now();
-        let log = ClusterLog { applier };
+        let log = ClusterLog { applier, has_failed: false };
         let node = Node::new(at(began), NodeSettings::new(hub), log, None);
         Self {
             driver: Driver::new(node, journal, random),
@@ -160,6 +160,9 @@ where
         let is_busy = self.take_publishes(now, cx);
         self.take_questions(now, cx);
         let next = self.driver.poll(now, cx);
+        if self.driver.node().log().has_failed {
+            self.driver.node_mut().begin_again(now);
+        }
         while let Some((id, answer)) = self.driver.node_mut().poll_answer() {
             self.publishes.answer(self.driver.node().log(), id, answer);
         }

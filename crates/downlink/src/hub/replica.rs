@@ -8,7 +8,9 @@ use std::{
 #[cfg(feature = "cluster")]
 use downlink_cluster::{AppliedEvent, Plan, Record as ClusterRecord, Refusal};
 #[cfg(feature = "cluster")]
-use downlink_log::{Address, AppendError, Appended, ClockState, Draft, Drafts, Offset, Timestamp};
+use downlink_log::{
+    Address, AppendError, Appended, ClockState, Draft, Drafts, LostEnd, Offset, Timestamp,
+};
 use downlink_log::{
     Applied, Applier, Cursor, Follower, FollowerTask,
     store::{FeedChunk, FeedStart},
@@ -96,6 +98,12 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
     #[cfg(feature = "cluster")]
     pub(crate) fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
         self.applier.cut_to(until)
+    }
+
+    /// Replaces the list of the lost ends of the history.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn set_lost_ends(&mut self, ends: Vec<LostEnd>) {
+        self.applier.set_lost_ends(ends);
     }
 
     /// The offset of the event with this id of a publisher.

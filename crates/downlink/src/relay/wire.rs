@@ -202,7 +202,7 @@ impl Iterator for Messages {
         // Only the first of several chunks has the floors and the marks.
         let clock = self.chunk.clock;
         let (floors, others, marks) = (Vec::new(), Floor::NONE, Marks::default());
-        self.chunk = FeedChunk { floors, others, events: rest, next, clock, marks };
+        self.chunk = FeedChunk { floors, others, events: rest, next, clock, marks, node: None };
         Some(message)
     }
 }
@@ -307,6 +307,7 @@ fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
         next,
         clock: ClockState { at: time(chunk.at)?, delta_ms: chunk.delta_ms },
         marks: chunk.marks.read()?,
+        node: None,
     })
 }
 
@@ -439,6 +440,7 @@ mod tests {
             next: Offset::new(12),
             clock: ClockState { at: Timestamp::from_millis(9_000), delta_ms: -4 },
             marks: Marks { base: 1, first: 7, marks: vec![Mark::new(3), Mark::new(1 << 40)] },
+            node: None,
         }
     }
 
