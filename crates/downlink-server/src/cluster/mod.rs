@@ -1,9 +1,14 @@
 //! The settings of a node of a cluster, and its connection to the engine.
 
+pub(crate) mod messages;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
+use aws_lc_rs::hmac;
+use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
 use clap::Args;
+use downlink_access::{KeyFileError, Secret};
 use downlink_cluster::HubId;
 use downlink_nats::{ConnectSettings, Credentials, JetStream, ServerUrl, Tls, stream_of};
 
@@ -154,4 +159,11 @@ pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         wait = (wait * 2).min(WAIT_MAX);
     }
+}
+
+/// The ticket key that all nodes of a cluster share.
+pub(crate) fn ticket_key(secret: &[u8; 16]) -> Result<Secret, KeyFileError> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, b"downlink ticket key");
+    Secret::from_file_bytes(BASE64.encode(tag.as_ref()).as_bytes())
 }

@@ -1,18 +1,30 @@
 //! The log of a node: applies what the node has decided to the log of a hub.
 
+use std::collections::VecDeque;
+
 use downlink_cluster::{Applied, FedLog, HistoryStart, Plan, Position, Record, Refusal};
 use downlink_log::{
     Floor, Offset, POSITION_OFFSETS,
     store::{FeedChunk, FeedStart, Link, Marks, NodeState},
 };
 
-use crate::hub::HubApplier;
+use crate::hub::{HubApplier, NodeMessage};
 
 /// The log of a hub that is a node of a cluster.
 pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) applier: HubApplier<T>,
     /// Whether the cache has failed, which has emptied the log. The node must then begin again.
     pub(super) has_failed: bool,
+    /// Messages between nodes that were applied, oldest first.
+    pub(super) messages: VecDeque<NodeMessage>,
+    /// Whether the node has had everything that the engine had.
+    pub(super) is_live: bool,
+}
+
+impl<T: Send + Sync + 'static> ClusterLog<T> {
+    pub(super) fn new(applier: HubApplier<T>) -> Self {
+        Self { applier, has_failed: false, messages: VecDeque::new(), is_live: false }
+    }
 }
 
 impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
@@ -23,6 +35,13 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
     fn apply(&mut self, applied: Applied) {
         let Applied { position, first, mark, time, is_shown, mut events, state, lost_ends } =
             applied;
+        events.retain(|event| match NodeMessage::of(event, self.is_live) {
+            Some(message) => {
+                self.messages.push_back(message);
+                false
+            }
+            None => true,
+        });
         let now = self.applier.now();
         // A writer with a clock that is ahead must not keep its events for longer than all others.
         events.iter_mut().for_each(|event| event.at = event.at.min(now));

@@ -13,14 +13,22 @@ use std::{
 
 use downlink_cluster::{Driver, HubId, Journal, Node, NodeSettings};
 use downlink_log::{AppendError, CONFIRM_WITHIN, Cursor, FollowerTask, Timestamp};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
 
 use super::{log::ClusterLog, publishes::Publishes};
-use crate::hub::{ClusterStatus, HubApplier, HubError, PublishQueue, Question, WaitingReaders};
+use crate::hub::{
+    ClusterStatus, HubApplier, HubError, NodeMessage, PublishQueue, Question, WaitingReaders,
+};
 
 /// The maximum number of publishes that the thread takes from the queue before it looks after the
 /// journal.
 const PUBLISHES_PER_TURN: usize = 1_024;
+
+/// How long the thread waits for a program that does not read the messages of nodes.
+const PROGRAM_BUSY: Duration = Duration::from_millis(10);
 
 /// How long the thread sleeps at most. It wakes up for heartbeats more often anyway.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -33,6 +41,7 @@ pub(super) struct Parts<T: Send + Sync + 'static> {
     /// Questions of relays for the end of the journal.
     pub(super) asked: mpsc::Receiver<Question>,
     pub(super) status: watch::Sender<ClusterStatus>,
+    pub(super) messages: mpsc::Sender<NodeMessage>,
 }
 
 /// Starts the thread. It ends when the hub is closed.
@@ -108,6 +117,7 @@ struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     /// The open questions of relays, each with the time at which it was asked.
     of_relays: Vec<(Question, Timestamp)>,
     status: watch::Sender<ClusterStatus>,
+    messages: mpsc::Sender<NodeMessage>,
     began: Instant,
     is_closing: bool,
 }
@@ -117,9 +127,9 @@ where
     J::Tail: Send,
 {
     fn new(parts: Parts<T>, hub: HubId, journal: J) -> Self {
-        let Parts { applier, queue, readers, asked, status } = parts;
+        let Parts { applier, queue, readers, asked, status, messages } = parts;
         let began = Instant::now();
-        let log = ClusterLog { applier, has_failed: false };
+        let log = ClusterLog::new(applier);
         let node = Node::new(at(began), NodeSettings::new(hub), log, None);
         Self {
             driver: Driver::new(node, journal, random),
@@ -130,6 +140,7 @@ where
             asked,
             of_relays: Vec::new(),
             status,
+            messages,
             began,
             is_closing: false,
         }
@@ -159,7 +170,12 @@ where
         let now = at(self.began);
         let is_busy = self.take_publishes(now, cx);
         self.take_questions(now, cx);
+        if !self.pass_messages() {
+            return Some(PROGRAM_BUSY);
+        }
         let next = self.driver.poll(now, cx);
+        let is_live = self.driver.node().serves_readers();
+        self.driver.node_mut().log_mut().is_live = is_live;
         if self.driver.node().log().has_failed {
             self.driver.node_mut().begin_again(now);
         }
@@ -178,6 +194,23 @@ where
         let until = Duration::from_millis(next.as_millis().saturating_sub(now.as_millis()));
         let idle = idle_at.saturating_duration_since(Instant::now());
         Some(until.min(idle).min(SLEEP_MAX))
+    }
+
+    /// Passes messages of nodes to the program. Returns `false` if it does not read them. The node
+    /// then waits for it.
+    fn pass_messages(&mut self) -> bool {
+        let log = self.driver.node_mut().log_mut();
+        while let Some(message) = log.messages.pop_front() {
+            match self.messages.try_send(message) {
+                // A program that has dropped the receiver needs no messages.
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                Err(TrySendError::Full(message)) => {
+                    log.messages.push_front(message);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Gives waiting publishes to the node. Returns whether there are more.
@@ -253,14 +286,16 @@ where
 
     fn tell_status(&self) {
         let status = self.driver.node().status();
+        let key = self.driver.node().history().map(|history| *history.key());
         let is_progress = self.status.borrow().position != status.position.get();
         self.status.send_if_modified(|known| {
             let before = known.clone();
             known.update(&status);
+            known.key = key;
             if is_progress {
                 known.heard = Some(Instant::now());
             }
-            before.reached != known.reached || before.takes_publishes != known.takes_publishes
+            before.reached != known.reached || before.key != known.key
         });
     }
 }
