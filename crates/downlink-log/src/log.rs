@@ -102,7 +102,9 @@ enum Source<P: Payload> {
     Replica(Arc<ReplicaHandle<P>>),
 }
 
-/// The core of a log. A log that is not a replica lends its core, which costs nothing.
+/// The core of a log: the parts that publishers and readers share. The core of a replica can be
+/// replaced, so a call holds its own reference to it. A log that is not a replica only lends its
+/// core, which costs nothing.
 enum CoreInUse<'a, P> {
     Lent(&'a Arc<Core<P>>),
     Shared(Arc<Core<P>>),
@@ -210,9 +212,10 @@ impl<P: Payload> Log<P> {
     /// itself, which may differ from those of the upstream. Its epoch is used only until the first
     /// feed begins.
     ///
-    /// With a cache, the replica begins with the contents of the cache. The log uses the decoder,
-    /// the reports and `begin_reading` of `side`, and ignores its other fields: the caller passes
-    /// the time to [`Applier::idle`], and a cache always has relaxed durability.
+    /// With a cache, the replica begins with the contents of the cache. Of the fields of `side`,
+    /// the log uses the decoder, the two reports and `begin_reading`. It needs no clock, because
+    /// the caller passes the time to [`Applier::idle`], and no durability, because the durability
+    /// of a cache is always relaxed.
     ///
     /// Until a new replica has reached the end of its upstream, its readers wait in
     /// [`poll_begun`](Reader::poll_begun), because a half-filled replica must not look like a

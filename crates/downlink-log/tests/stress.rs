@@ -120,7 +120,8 @@ impl World {
                 Err(error) => panic!("{error}"),
             };
             // The reader may begin before this offset: if its only topic is finished, it begins
-            // with the history of this topic. It is promised only the events from here on.
+            // with the history of this topic. The log promises the reader only the events from here
+            // on.
             first = first.or(Some(self.log.tail().next.get()));
             let end = self.connection(&mut reader, &mut seen, &mut dice);
             next = reader.cursor().next.get();

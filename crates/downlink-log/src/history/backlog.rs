@@ -41,9 +41,10 @@ pub(crate) struct Published<P> {
 
 #[derive(Debug)]
 pub(crate) struct Backlog<P> {
-    /// The number of open feeds. It changes only under the sequence lock. A thread that takes
-    /// this lock after a feed was opened sees the feed, so Relaxed is enough. Loom does not know
-    /// this atomic, because each of its steps would multiply the number of interleavings.
+    /// The number of open feeds. It changes only under the sequence lock, which every append takes.
+    /// An append that takes this lock after a feed was opened sees the feed, so Relaxed is enough.
+    /// Loom does not know this atomic, because each of its steps would multiply the number of
+    /// interleavings.
     feeds: AtomicUsize,
     /// While this lock is held, no other lock is taken.
     recorded: Mutex<Recorded<P>>,

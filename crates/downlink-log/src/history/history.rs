@@ -126,8 +126,8 @@ impl<P: Payload> History<P> {
         }
     }
 
-    /// Continues the numbers of readers and of published events of the history that this one
-    /// replaces, and takes its retention rules.
+    /// Takes three things over from `before`, the history that this one replaces: the numbers of
+    /// readers, the number of published events, and the retention rules.
     pub(crate) fn continue_from(&self, before: &Self) {
         *self.rules.write() = before.rules();
         self.topics.continue_numbers(before.topics.next_reader_number());

@@ -84,8 +84,9 @@ enum Before<P> {
     Search(Box<StartSearch<P>>, Unconfirmed),
     /// Wait until the store's threads have found the offset where the reader begins.
     Beginning(Arc<Slot<Beginning>>, Unconfirmed),
-    /// Wait until the replica has reached the end that its upstream had when this question was
-    /// asked. Then begin at this start.
+    /// Wait for the answer to the question with this number. A replica asks its upstream for the
+    /// end of its log, and the wait is over when the replica has reached this end. Then begin at
+    /// this start.
     Confirmation(u64, Box<Start>),
     /// Report this gap before the first event.
     Gap(Gap),

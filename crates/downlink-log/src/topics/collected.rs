@@ -113,9 +113,9 @@ impl Collected {
         Some(lost)
     }
 
-    /// Notes this loss for all names that are not in `known`, in the table and outside. The names in
-    /// `known` for which `has_topic` returns false get an entry in the table, as far as it has room,
-    /// because all names outside the table have the loss.
+    /// Notes this loss for all names that are not in `known`, in the table and outside. All names
+    /// outside the table then have the loss. So the names in `known` for which `has_topic` returns
+    /// false get an entry in the table, as far as the table has room.
     pub(crate) fn lose_all(
         &mut self,
         lost: Lost,

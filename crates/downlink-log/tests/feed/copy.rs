@@ -115,7 +115,8 @@ impl World {
     }
 }
 
-/// The events, floors and finish marks that the follower of a feed has received.
+/// The events, floors and finish marks that the follower of a feed has received. A floor is the
+/// offset below which the events of an address may be missing.
 #[derive(Debug)]
 pub(crate) struct Copy {
     pub(crate) next: u64,
