@@ -442,7 +442,7 @@ fn take<K: std::hash::Hash + Eq>(
     }
 }
 
-/// The limiter of a rate. If the rate is that of `old`, its limiter stays.
+/// The limiter for a rate. If `old` has the same rate, its limiter stays in use.
 fn limiter<K: std::hash::Hash + Eq>(
     rate: Option<Rate>,
     old: Option<(Option<Rate>, &Limiter<K>)>,

@@ -173,8 +173,8 @@ impl<S: FrameSource> SseBody<S> {
     }
 
     /// If the notice of the expiry is due, adds only this notice. Otherwise adds the frames that
-    /// are ready. Then adds a keep-alive if one is due, and if the batch is still empty or
-    /// `may_add_keep_alive` allows it.
+    /// are ready. Then adds a keep-alive if one is due. A batch that already has frames gets a
+    /// keep-alive only if `may_add_keep_alive` allows it.
     fn fill(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
