@@ -39,12 +39,12 @@ const SLOW_PAUSE: Duration = Duration::from_secs(1);
 const HELD: usize = 8;
 /// The size of an oversized head. The project's server accepts 32 KiB.
 const OVERSIZED_BYTES: usize = 48 << 10;
-/// How long a vanished peer keeps its socket, which sends nothing in this time, not even the end of
-/// the connection. The server must have closed its side long before.
+/// How long a vanished peer keeps its socket. In this time the socket sends nothing, not even the
+/// end of the connection. The server must have closed its side long before the end of this time.
 const VANISHED_FOR: Duration = Duration::from_secs(40);
 /// How long a connection may be without an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// If the attacker is later than this, it skips the turns that it has missed.
+/// If the attacker is behind its schedule by more than this, it skips the turns that it has missed.
 const LATE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(1);
 
@@ -115,7 +115,7 @@ struct Peer {
     answer: Vec<u8>,
 }
 
-/// What a look at a connection found.
+/// The result of a look at a connection.
 #[derive(Debug, Eq, PartialEq)]
 enum Found {
     Nothing,
@@ -149,7 +149,7 @@ impl Peer {
     }
 }
 
-/// True if the socket is not ready: it connects, or has nothing to read.
+/// True if the socket is not ready: it is still connecting, or has nothing to read.
 fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }
