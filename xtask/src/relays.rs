@@ -127,7 +127,8 @@ impl Trial {
         fs::write(self.folder.join(name), text).with_context(|| name.to_owned())
     }
 
-    /// Starts a program. Its output and its errors go to `NAME.log`, or its output goes to a pipe.
+    /// Starts a program. The errors of the program go to `NAME.log`. Its output goes there too, or
+    /// to a pipe if `is_piped`.
     fn spawn(
         &self,
         program: impl AsRef<Path>,

@@ -1,17 +1,18 @@
 //! Attacks the connections of a server, from 1,000 source addresses of 127.0.0.0/8 (Linux).
 //!
-//! `bench-attacker KIND ADDR:PORT TOPIC` attacks until its stdin ends. It prints `ready` when the
-//! attack has its full strength, and at the end its counts as one JSON object. Each attack has a
-//! fixed rate, so an attack on a slow server is not weaker. If the attacker itself gets too little
-//! processor time, it skips turns and counts them as `skipped`.
+//! `bench-attacker KIND ADDR:PORT TOPIC` attacks until its stdin ends. When the attack has its full
+//! strength, the program prints `ready`. At the end, it prints its counts as one JSON object. Each
+//! attack has a fixed rate, so an attack on a slow server is not weaker. If the attacker itself
+//! gets too little processor time, it skips turns and counts them as `skipped`.
 //!
 //! - `slow-heads`: 4,000 connections send a request head, one byte a second.
 //! - `half-open`: 100 peers a second subscribe, and then drop every packet. Their sockets
 //!   acknowledge nothing, like the socket of a machine that has lost its power. One in five of them
 //!   subscribes to TOPIC.
 //! - `oversized-heads`: 500 connections a second send heads of 48 KiB.
-//! - `churn`: each address keeps 8 subscriptions. Once a second it opens one more, which is above
-//!   its limit, closes its oldest subscription, and opens another.
+//! - `churn`: each address keeps 8 subscriptions. Once a second, it tries to open one more, which
+//!   is above the limit of the address. Then it closes its oldest subscription, and opens another
+//!   one in its place.
 //!
 //! The program uses no epoll: it looks at each unanswered connection once a millisecond.
 

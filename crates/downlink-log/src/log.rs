@@ -370,10 +370,12 @@ impl<P: Payload> Log<P> {
 
     /// Opens a feed: it carries everything that the log has, and then every event that is appended,
     /// so that another log can have the same events under the same ids. `position` is the position
-    /// of the other log: the id after which it continues. `None` if it has nothing yet.
+    /// of the other log: the id after which the other log continues. It is `None` if the other log
+    /// has nothing yet.
     ///
-    /// `to_bytes` makes the bytes that a store keeps for a payload. With a feed open, each append
-    /// also puts its events into a backlog of at most 65,536 events and 32 MiB.
+    /// `to_bytes` makes the bytes that a store keeps for a payload. While a feed is open, each
+    /// append also puts its events into a backlog, from which the feeds read. The backlog has at
+    /// most 65,536 events and 32 MiB.
     pub fn feed(
         &self,
         position: Option<Cursor>,
@@ -414,9 +416,9 @@ impl<P: Payload> Log<P> {
     /// If the rules are the same as before, the call does nothing. Otherwise it visits every topic,
     /// and the store compares each of its topics with the new rules. The call evicts at most 128
     /// events while it holds the lock of a topic, which takes some ten microseconds, and then
-    /// releases all locks. Until a topic is within its new rule, its old rule limits it. If several
-    /// threads call this at the same time, all topics follow the rules of one of these calls in the
-    /// end.
+    /// releases all locks. Until a topic is within its new rule, the old rule still limits the
+    /// topic. If several threads call this at the same time, all topics follow the rules of one of
+    /// these calls in the end.
     pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
         match &self.source {
             Source::Own { core, store } => {

@@ -169,9 +169,10 @@ struct Followed {
     /// The end of the log right after the client's first reader was opened. The client must get
     /// every event from there on.
     first: u64,
-    /// The offset of the client's cursor, if the client was disconnected when the log was closed.
-    /// The client could not request the events from this offset on, so the test does not expect
-    /// these events. For other clients, the value is `u64::MAX`.
+    /// The offset of the client's cursor (the next event that it needs), if the client was
+    /// disconnected when the log was closed. The client could not request the events from this
+    /// offset on, so the test does not expect these events. For other clients, the value is
+    /// `u64::MAX`.
     refused_at: u64,
 }
 

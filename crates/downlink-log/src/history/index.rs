@@ -2,8 +2,8 @@
 //! each event, with the event's topics.
 //!
 //! Readers of many topics, and readers of patterns that are far behind, go through the index to
-//! find their events. When the log exceeds its limit of bytes, it finds its oldest event in the
-//! index.
+//! find their events. When the log exceeds its limit of bytes, it uses the index to find its oldest
+//! event.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! A reader reads the events of its topics and patterns from a cursor on. It is woken when there
-//! are new events.
+//! A reader reads the events of its topics and patterns from its cursor on. The cursor is the next
+//! offset to read. The reader is woken when there are new events.
 //!
 //! A seat is the reader's entry in the list of readers of one topic or pattern. A look is one
 //! attempt to read events in memory.
@@ -135,8 +135,9 @@ impl<P: Payload> Reader<P> {
         reader
     }
 
-    /// Begins in a replica. While the replica is not complete, the reader waits. Later, it waits
-    /// only if it would get a gap because the replica does not know its id.
+    /// Begins in a replica. While the replica is not complete, the reader waits. Once the replica
+    /// is complete, a reader waits only if the replica does not know the reader's id, so that the
+    /// reader would get a gap.
     #[cold]
     fn begin_in_replica(&mut self, start: &Start) {
         let Some(confirmations) = &self.core.confirmations else { return };
@@ -541,9 +542,9 @@ impl<P: Payload> Reader<P> {
     /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
     /// call never waits and allocates no memory.
     ///
-    /// `now` must return the log time. It is called only if the log has new events and also has
-    /// something that becomes too old later. This is an event with a maximum age, or the mark of a
-    /// finished topic.
+    /// `now` must return the log time. It is called only if the log has new events, and also has
+    /// something that will become too old: an event with a maximum age, or the mark of a finished
+    /// topic.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }

@@ -266,8 +266,8 @@ impl Reached {
     }
 }
 
-/// The follower to wake after a replica has begun again, and the readers that no longer wait. It is
-/// dropped while no lock is held.
+/// The follower to wake after a replica has begun again, and the readers that no longer wait. The
+/// value must be dropped while no lock is held.
 #[must_use = "the follower waits until it is woken"]
 pub(crate) struct Restarted {
     follower: Option<Waker>,

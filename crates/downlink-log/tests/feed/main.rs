@@ -304,7 +304,8 @@ fn a_feed_of_a_store_has_what_memory_no_longer_has() {
     assert!(floors > 40 && fresh > 40, "{floors} floors, {fresh} new feeds");
 }
 
-/// Topics are created, evicted and collected while a new feed reads the index and the floors.
+/// Topics are created, lose their events and are removed from memory while a new feed reads the
+/// index and the floors.
 #[test]
 fn a_feed_that_begins_during_evictions_misses_nothing_silently() {
     let mut options = small(2);

@@ -1,6 +1,7 @@
-//! A replica whose history has lost its newest events removes them, and goes on with others. A node
-//! of a cluster does this when the engine of the cluster has lost entries. A position is a run of
-//! offsets, and a mark stands for the history up to a position.
+//! A replica whose history has lost its newest events removes them, and goes on with others. The
+//! engine of a cluster puts the entries of all nodes in one order. When the engine has lost
+//! entries, a node of the cluster does this. A position is a run of offsets, and a mark stands for
+//! the history up to a position.
 
 use downlink_log::{
     AppendError, Applier, ClockState, Cursor, Draft, EndReason, Fingerprint, Floor, GapReason,
