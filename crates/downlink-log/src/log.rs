@@ -209,8 +209,8 @@ impl<P: Payload> Log<P> {
     /// Makes a replica: a log that gets its events from another log, its upstream. The [`Applier`]
     /// is its only writer, and [`append`](Self::append) is refused. In all other ways, the replica
     /// is read like any other log. `options` has the retention rules and limits of the replica
-    /// itself, which may differ from those of the upstream. Its epoch is used only until the first
-    /// feed begins.
+    /// itself, which may differ from those of the upstream. The epoch in `options` is used only
+    /// until the first feed begins.
     ///
     /// With a cache, the replica begins with the contents of the cache. Of the fields of `side`,
     /// the log uses the decoder, the two reports and `begin_reading`. It needs no clock, because
@@ -431,7 +431,7 @@ impl<P: Payload> Log<P> {
             }
             Source::Replica(handle) => {
                 let mut core = handle.0.core();
-                // If the history is replaced before the rules are set, the new one has the old
+                // If the history is replaced before the rules are set, the new history has the old
                 // rules.
                 while core.history.set_rules(rules.clone()) {
                     core.retain_all(now);

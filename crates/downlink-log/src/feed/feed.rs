@@ -54,9 +54,9 @@ pub struct Feed<P: Payload> {
     /// generation, the feed ends.
     generation: u64,
     next: u64,
-    /// How many finish marks the log had set at the last scan that found all of them. A finish mark
-    /// says that a topic gets no more events. While the log has set no further mark, the feed need
-    /// not scan for marks.
+    /// The number of finish marks that the log had set when the feed last scanned for all marks. A
+    /// finish mark says that a topic gets no more events. While the log has set no further mark,
+    /// the feed need not scan again.
     finishes: u32,
 }
 

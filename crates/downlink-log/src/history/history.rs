@@ -87,8 +87,8 @@ pub(crate) struct Pushed<'a, P> {
     pub(crate) at: Timestamp,
     pub(crate) payload: Option<P>,
     pub(crate) topics: &'a EventTopics<P>,
-    /// For each topic, the patterns that match it. The table of patterns was locked before they
-    /// were found, and is still locked.
+    /// For each topic, the patterns that match it. The table of patterns was locked before these
+    /// patterns were found, and is still locked.
     pub(crate) patterns: &'a [Matching<P>],
     pub(crate) finish: bool,
 }

@@ -479,8 +479,8 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// A replica cannot keep an event in memory that it cannot decode. If the gap ends with such an
-    /// event, it gets this reason.
+    /// A replica cannot keep an event in memory that it cannot decode. A gap that ends with such an
+    /// event gets the reason [`GapReason::Unreadable`].
     fn with_reason(&self, gap: Gap) -> Gap {
         let is_unreadable = |until: Offset| self.core.history.unreadable.contains(until.get());
         if self.core.confirmations.is_some() && gap.until.is_some_and(is_unreadable) {

@@ -121,7 +121,8 @@ fn a_finish_mark_comes_with_its_event_or_alone() {
 }
 
 /// A feed copies the rows of the index in pieces of 512 rows, and finish marks have no rows. The
-/// test publishes events that fill no piece, a part of one, one, or two, and then two finish marks.
+/// test publishes events that fill no piece, a part of a piece, one piece, or two pieces. Then it
+/// publishes two finish marks.
 #[test]
 fn a_new_feed_reaches_a_tail_that_has_no_rows() {
     for events in [0, 1, 512, 1_024] {

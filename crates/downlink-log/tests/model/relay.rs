@@ -31,8 +31,8 @@ use crate::{ALL, Load, World, epoch};
 enum RelayOp {
     Upstream(Op),
     /// Feeds the events of at most this many offsets. If `unlisted` is above 1, the chunk does not
-    /// list the floors of the addresses whose number is a multiple of `unlisted`. The shared floor
-    /// of all addresses that are not listed then covers them.
+    /// list the floors of the addresses whose number is a multiple of `unlisted`. All addresses
+    /// that are not listed share one floor, which covers the floors of these addresses.
     Feed {
         offsets: u64,
         unlisted: usize,

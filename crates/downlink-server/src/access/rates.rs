@@ -342,7 +342,7 @@ impl Rates {
         self.rates == RequestRates::new(limits, listen)
     }
 
-    /// Whether there are limits for each address.
+    /// Whether the publishes or the bad credentials of each address have a limit.
     pub(crate) fn limits_addresses(&self) -> bool {
         self.failures_per_address.is_some() || self.publishes_per_address.is_some()
     }
