@@ -461,8 +461,8 @@ impl<P: Payload> Log<P> {
     }
 
     /// Ready once a closed log has written everything and released its store. Until then, the log
-    /// keeps the waker of each call, and wakes these wakers when the store is released. A log
-    /// without a store is always ready.
+    /// keeps the waker of each call, and wakes these wakers when the store is released. A replica
+    /// is ready once its applier has ended. Any other log without a store is always ready.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.source {
             Source::Own { store: Some(store), .. } => {
@@ -474,7 +474,7 @@ impl<P: Payload> Log<P> {
     }
 
     /// Why the store refuses events at present. `None` if the store accepts events, or if there is
-    /// no store.
+    /// no store. In a replica, the result is the error with which its cache has failed, or `None`.
     pub fn store_error(&self) -> Option<StoreError> {
         match &self.source {
             Source::Own { store, .. } => store.as_ref().and_then(|store| store.queue.error()),

@@ -349,9 +349,10 @@ impl<P: Payload> Reader<P> {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// A number that is equal for readers of the same topics and patterns, and rarely equal for
-    /// other readers. A server of many readers can use the number to alternate between readers of
-    /// different topics. Then a busy topic does not delay the readers of other topics.
+    /// A number that is equal for readers of the same topics and patterns. It may be equal for
+    /// readers that have one topic or pattern in common, and is rarely equal for other readers. A
+    /// server of many readers can use the number to alternate between readers of different topics.
+    /// Then a busy topic does not delay the readers of other topics.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
         Arc::as_ptr(&self.core).hash(&mut hasher);
