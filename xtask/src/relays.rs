@@ -56,10 +56,10 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     }
     trial.publish(1)?;
     trial.await_event(1)?;
-    // The relays first, and then the upstream.
+    // Kills the relays first, and then the upstream.
     for (event, (name, _)) in (2..).step_by(2).zip(NODES.iter().rev()) {
         trial.kill(name)?;
-        // A publish waits in a relay for the upstream.
+        // If the upstream is away, the relay holds this publish until the upstream is back.
         let publishing = trial.publishing(event)?;
         trial.start(name)?;
         finish(publishing)?;
@@ -127,7 +127,8 @@ impl Trial {
         fs::write(self.folder.join(name), text).with_context(|| name.to_owned())
     }
 
-    /// Starts a program. Its output and its errors go to `NAME.log`, or its output goes to a pipe.
+    /// Starts a program. The errors of the program go to `NAME.log`. Its output goes there too, or
+    /// to a pipe if `is_piped`.
     fn spawn(
         &self,
         program: impl AsRef<Path>,

@@ -273,8 +273,8 @@ fn a_replica_whose_cache_fails_begins_again_in_memory() {
     }
 }
 
-/// A node of a cluster whose engine has lost entries. The cache cannot remove its newest events, so
-/// the replica begins anew.
+/// A node of a cluster whose engine (which puts the entries of all nodes in one order) has lost
+/// entries. The cache cannot remove its newest events, so the replica begins anew.
 #[test]
 fn a_replica_with_a_cache_begins_anew_at_a_cut() {
     let folder = Folder::new();

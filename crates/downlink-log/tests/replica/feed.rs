@@ -1,4 +1,6 @@
-//! The tests of replicas share this code: parts of a feed, and readers.
+//! The tests of replicas share this code: parts of a feed, and readers. A floor is the offset below
+//! which a topic's events may be missing. A replica asks its upstream one question: where does the
+//! upstream's log end?
 
 use std::task::{Poll, Waker};
 

@@ -215,7 +215,7 @@ impl Control {
         Ok(Caller::new(access.clone(), verified?, credentials.by_event_source))
     }
 
-    /// Whether a request has a credential.
+    /// Whether a request has a credential, valid or not.
     pub(crate) fn has_credential(&self, credentials: &Credentials<'_>) -> bool {
         !matches!(presented_in(credentials).chosen(), Ok(None))
     }
@@ -225,7 +225,7 @@ impl Control {
         self.rules().ask.is_some()
     }
 
-    /// Whether the credential of a request is a key of this server.
+    /// Whether the credential of a request is a key that a listener with this role accepts.
     pub(crate) fn has_key(&self, role: Role, credentials: &Credentials<'_>) -> bool {
         match presented_in(credentials).chosen() {
             Ok(Some(Credential::Bearer(text))) => self.of(role).accepts_key(text),

@@ -1,9 +1,9 @@
 //! The parts of access control that the server reads again at a reload.
 //!
 //! A reload first makes new [`Rules`] from the settings and the key files. If this succeeds,
-//! `Control` replaces the old rules as a whole. The checks before a route use the rules of one
-//! moment. Parts whose settings are the same stay: the fetched key set, the cached answers of the
-//! app, and the counts of each rate.
+//! `Control` replaces the old rules as a whole. All checks of a request that come before its route
+//! use the same rules, even if a reload replaces the rules meanwhile. Parts whose settings are the
+//! same stay: the fetched key set, the cached answers of the app, and the counts of each rate.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -41,7 +41,7 @@ pub(crate) struct Rules {
     pub(super) rates: Option<Arc<Rates>>,
 }
 
-/// Everything that the settings of access control and the key files say.
+/// The result of reading the settings of access control and the key files.
 pub(super) struct Opened {
     pub(super) rules: Rules,
     pub(super) options: AccessOptions,
