@@ -7,6 +7,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod checks;
 mod cluster;
 #[path = "../../../downlink-cluster/tests/contract/mod.rs"]
 mod contract;
