@@ -212,12 +212,16 @@ fn read_marks(db: &Connection) -> Result<(Marked, Vec<Mark>, Vec<Link>)> {
             return Err(Fault::corrupt("a mark is missing"));
         }
         marks.push(Mark::new(mark));
-        match row.get(2)? {
+        match row.get::<_, Option<i64>>(2)? {
             // A link before a position without a time is of no use.
             None => links.clear(),
             Some(_) if marked.until - position > LINKS_MAX as u64 => {}
             Some(time) => {
-                links.push(Link { position, mark, time: Timestamp::from_millis(time) });
+                links.push(Link {
+                    position,
+                    mark,
+                    time: Timestamp::from_millis(time.cast_unsigned()),
+                });
             }
         }
     }
@@ -385,7 +389,7 @@ impl ChunkWrite<'_> {
         for ((mark, link), position) in marks.iter().zip(links).zip(*first..) {
             if position >= self.marks.until {
                 let mark = link.map_or(mark.get(), |link| link.mark).cast_signed();
-                let time = link.map(|link| link.time.as_millis());
+                let time = link.map(|link| link.time.as_millis().cast_signed());
                 db.run("INSERT INTO marks VALUES (?, ?, ?)", (position, mark, time))?;
                 self.marks.until = position + 1;
             }

@@ -2,7 +2,7 @@
     CREATE TABLE marks (
         position INTEGER PRIMARY KEY,
         mark INTEGER NOT NULL,         -- 64 bits, as a signed number
-        time INTEGER                   -- of the engine, in milliseconds; only in a cluster node
+        time INTEGER                   -- of the engine, 64 bits, as a signed number; only in a cluster node
     );
     CREATE TABLE hub (
         number INTEGER PRIMARY KEY,    -- always 1

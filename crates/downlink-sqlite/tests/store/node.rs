@@ -112,6 +112,23 @@ fn a_cache_keeps_links_and_the_newest_state_of_the_hub() {
     assert_eq!(marks.marks, (1..=4).map(|at| Mark::new(link(at).mark)).collect::<Vec<_>>());
 }
 
+/// An engine whose clock is wrong may give any time.
+#[test]
+fn marks_and_times_may_have_any_value() {
+    let folder = Folder::new();
+    let path = folder.file("cache.db");
+    let mut new = cache(&path);
+    let links = [(1, 0, 0), (2, u64::MAX, u64::MAX), (3, 1 << 63, 1 << 63)].map(
+        |(position, mark, millis)| Link { position, mark, time: Timestamp::from_millis(millis) },
+    );
+    for link in links {
+        let node = Some(NodeState { hub: None, links: vec![link] });
+        apply(&mut new, &FeedChunk { node, ..position(link.position, []) });
+    }
+    drop(new);
+    assert_eq!(cache(&path).opened().node.links, links);
+}
+
 #[test]
 fn the_newest_links_are_read_up_to_their_limit() {
     let folder = Folder::new();
