@@ -22,7 +22,7 @@ use crate::replica::{Applier, CacheSide, Ending, FloorsAhead, Life, ReplicaHandl
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };
-use crate::store::{Cache, Durability, Opened, Store, StoreError};
+use crate::store::{Cache, Durability, Opened, OpenedCache, Store, StoreError};
 use crate::sync::{Mutex, RwLock};
 use crate::types::address::Topic;
 use crate::types::{
@@ -235,14 +235,17 @@ impl<P: Payload> Log<P> {
         side: StoreOptions<P>,
         cache: Option<Box<dyn Cache>>,
     ) -> Result<(Self, Applier<P>), StoreError> {
-        let opened = cache.as_ref().map(|cache| cache.opened().clone()).unwrap_or_default();
-        let ids = Epochs::growing(opened.epochs, options.epoch);
+        let nothing = OpenedCache::default();
+        let opened = cache.as_ref().map_or(&nothing, |cache| cache.opened());
+        let (position, is_node) = (opened.position, opened.node.hub.is_some());
+        let ids = Epochs::growing(opened.epochs.clone(), options.epoch);
         ids.add_marks(&opened.marks);
-        let next = opened.position.unwrap_or(Offset::FIRST);
+        ids.note_unknown_below(opened.unknown_below.map_or(0, Offset::get));
+        let next = position.unwrap_or(Offset::FIRST);
         let sequencer = Sequencer::new(next, opened.clock.unwrap_or_default().at);
         let history = History::new(options.clone(), next);
         let rules = history.rules();
-        let confirmations = Arc::new(Confirmations::new(opened.position.is_some()));
+        let confirmations = Arc::new(Confirmations::new(position.is_some()));
         let core =
             Core { history, sequencer, ids, confirmations: Some(Arc::clone(&confirmations)) };
         let core = Arc::new(core);
@@ -262,12 +265,13 @@ impl<P: Payload> Log<P> {
             cache_error: Mutex::new(None),
         });
         let applier = Applier {
-            cache: cache.map(|cache| CacheSide { cache, rules, unflushed: None }),
+            cache: cache.map(|cache| CacheSide::new(cache, rules)),
             decoder,
             on_report: side.on_report,
             begin_reading: side.begin_reading,
-            has_begun: opened.position.is_some(),
-            floors_below: opened.position.map_or(0, Offset::get),
+            has_begun: position.is_some(),
+            is_node,
+            floors_below: position.map_or(0, Offset::get),
             ahead: FloorsAhead::default(),
             ending: Ending(Arc::clone(&shared)),
         };

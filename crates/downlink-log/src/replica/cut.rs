@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::feed::scan;
 use crate::history::{History, IndexRow};
 use crate::replica::{Content, FloorsAhead, apply_decoded};
-use crate::sequence::Sequencer;
+use crate::sequence::{CUT_IDS_MAX, Sequencer};
 use crate::store::{FeedChunk, Marks, StoredEvent};
 use crate::types::{ClockState, Fingerprint, Floor, LogOptions, Offset, Payload};
 
@@ -58,11 +58,13 @@ pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset
     Arc::new(new)
 }
 
-/// The ids that publishers gave to the events from an offset on.
+/// The ids that publishers gave to the events from an offset on, at most [`CUT_IDS_MAX`].
 pub(crate) fn ids_from<P: Payload>(core: &Core<P>, from: Offset) -> Vec<Box<str>> {
     let mut ids = Vec::new();
     for_each_row(&core.history, from, |row| {
-        ids.extend(kept(core, &row).and_then(|(event, _)| event.id));
+        if ids.len() < CUT_IDS_MAX {
+            ids.extend(kept(core, &row).and_then(|(event, _)| event.id));
+        }
     });
     ids
 }

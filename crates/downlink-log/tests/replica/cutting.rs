@@ -88,7 +88,7 @@ fn text() -> Text {
     out.remove(0).payload
 }
 
-fn plan(applier: &Applier<Text>, draft: Draft<Text>) -> Result<Option<Offset>, AppendError> {
+fn plan(applier: &mut Applier<Text>, draft: Draft<Text>) -> Result<Option<Offset>, AppendError> {
     applier.plan(ms(0), &[draft].into_iter().collect()).map(|plans| plans[0])
 }
 
@@ -123,16 +123,19 @@ fn ids_and_keys_stay_with_the_events_that_stay() {
     apply(&mut applier, positions(0, 1, events.to_vec()));
     for name in ["first", "lost"] {
         assert!(applier.publisher_id(name).is_some());
-        assert!(matches!(plan(&applier, draft(name, 9)), Err(AppendError::KeyReused { draft: 0 })));
+        assert!(matches!(
+            plan(&mut applier, draft(name, 9)),
+            Err(AppendError::KeyReused { draft: 0 })
+        ));
     }
-    assert_eq!(plan(&applier, draft("lost", 2)), Ok(Some(Offset::new(at(1)))));
+    assert_eq!(plan(&mut applier, draft("lost", 2)), Ok(Some(Offset::new(at(1)))));
     assert_eq!(applier.cut_to(Offset::new(at(1))), ["lost".into()]);
     assert_eq!(applier.publisher_id("first"), Some(Offset::new(at(0))));
     assert_eq!(applier.publisher_id("lost"), None);
-    assert_eq!(plan(&applier, draft("first", 1)), Ok(Some(Offset::new(at(0)))));
-    assert_eq!(plan(&applier, draft("lost", 9)), Ok(None));
+    assert_eq!(plan(&mut applier, draft("first", 1)), Ok(Some(Offset::new(at(0)))));
+    assert_eq!(plan(&mut applier, draft("lost", 9)), Ok(None));
     let id = Draft { id: Some("first".into()), key: None, ..draft("", 9) };
-    assert!(matches!(plan(&applier, id), Err(AppendError::IdTaken { draft: 0 })));
+    assert!(matches!(plan(&mut applier, id), Err(AppendError::IdTaken { draft: 0 })));
     // Two drafts of one publish with the same key.
     let twice = [draft("new", 1), draft("new", 1)].into_iter().collect();
     let refused = applier.plan(ms(0), &twice);
@@ -145,16 +148,16 @@ fn a_topic_is_finished_only_by_an_event_that_stays() {
     let last = StoredEvent { finish: true, ..event(at(1), &["event"]) };
     let events = vec![mark(at(0), "mark"), last, mark(at(2), "lost")];
     apply(&mut applier, positions(0, 1, events));
-    let on = |applier: &Applier<Text>, name: &str| {
+    let on = |applier: &mut Applier<Text>, name: &str| {
         plan(applier, draft_of(&[topic(name)], text())).map(drop)
     };
     let finished = Err(AppendError::Finished { draft: 0 });
     for name in ["mark", "event", "lost"] {
-        assert_eq!(on(&applier, name), finished);
+        assert_eq!(on(&mut applier, name), finished);
     }
     applier.cut_to(Offset::new(at(2)));
-    assert_eq!((on(&applier, "mark"), on(&applier, "event")), (finished.clone(), finished));
-    assert_eq!(on(&applier, "lost"), Ok(()));
+    assert_eq!((on(&mut applier, "mark"), on(&mut applier, "event")), (finished.clone(), finished));
+    assert_eq!(on(&mut applier, "lost"), Ok(()));
 }
 
 #[test]
@@ -194,7 +197,7 @@ fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
         let known = vec![(everyone(), Floor::NONE), (topic("a"), Floor::NONE)];
         let first = FeedChunk { others, floors: known, ..positions(0, 1, events) };
         apply(&mut applier, first);
-        let check = |log: &Log<Text>, applier: &Applier<Text>| {
+        let check = |log: &Log<Text>, applier: &mut Applier<Text>| {
             let of_a = seen(log, "a", after(0, 1));
             assert_eq!(
                 (positions_of(&of_a.offsets), of_a.gaps),
@@ -206,10 +209,10 @@ fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
             assert_eq!(seen(log, "b", after(0, 1)).gaps.len(), 1);
             assert_eq!(applier.publisher_id("old"), Some(Offset::new(at(0))));
         };
-        check(&log, &applier);
+        check(&log, &mut applier);
         assert_eq!(applier.cut_to(Offset::new(at(3))), [] as [Box<str>; 0]);
         confirm(&applier);
-        check(&log, &applier);
+        check(&log, &mut applier);
     }
 }
 

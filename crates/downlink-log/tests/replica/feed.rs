@@ -13,7 +13,7 @@ use downlink_log::{
 use crate::support::{ms, options, selection, topic};
 
 /// A payload with its bytes and the id that its publisher chose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     pub(crate) bytes: Vec<u8>,
     id: Option<Box<str>>,
