@@ -4,6 +4,7 @@ pub(crate) mod messages;
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::config::Settings;
 use anyhow::{Context as _, bail};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
@@ -29,6 +30,10 @@ pub struct ClusterArguments {
     /// The name of the cluster's hub: letters, digits, - and _. All nodes have the same one.
     #[arg(long, env = "DOWNLINK_HUB", value_name = "NAME", requires = "servers")]
     pub hub: Option<String>,
+    /// The name of this node, which other nodes and downlink cluster status show. The default is the
+    /// name of the machine with the address of --listen.
+    #[arg(long = "node", env = "DOWNLINK_NODE", value_name = "NAME", requires = "servers")]
+    pub node: Option<String>,
     /// A file with the credentials for the NATS servers, as nsc writes it (.creds).
     #[arg(
         long = "cluster-creds",
@@ -133,6 +138,18 @@ impl ClusterArguments {
             None => Credentials::Token(secret),
         })
     }
+}
+
+/// The name of this node.
+pub(crate) fn node_name(settings: &Settings) -> String {
+    let own = || {
+        #[cfg(unix)]
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        #[cfg(not(unix))]
+        let machine = "node".to_owned();
+        format!("{machine} {}", settings.listen)
+    };
+    settings.cluster.node.clone().unwrap_or_else(own)
 }
 
 /// Waits until the engine says which hub the stream belongs to. Writes a line when the reason why it

@@ -2,15 +2,22 @@
 //! state of the cluster.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use downlink::hub::Timestamp;
 use downlink_access::fill_random;
-use downlink_cluster::{Base, HubId, HubKey, Snapshot, WriterId};
-use downlink_nats::{HubError, Init, JetStream, NewHub, SYNC_TAG, StreamSettings};
+use downlink_cluster::{
+    Base, Control, Entry, Heartbeat, HubId, HubKey, Journal as _, NODE_AWAY_AFTER, Position,
+    Snapshot, WriterId,
+};
+use downlink_nats::{
+    Finding, HubError, Init, JetStream, MonitorUrl, NewHub, SYNC_TAG, Severity, StreamSettings,
+};
 
 use super::output::printed;
 use crate::{cluster::ClusterArguments, duration::parse_time, size::parse_bytes};
@@ -28,7 +35,7 @@ enum Sub {
     Init(InitArguments),
     /// Check that the NATS servers and the hub's stream keep what they acknowledge. The exit code is
     /// 1 if there is something to change.
-    Check(EngineArguments),
+    Check(CheckArguments),
     /// Show the state of the hub's stream and of the nodes.
     Status(EngineArguments),
 }
@@ -37,6 +44,20 @@ enum Sub {
 struct EngineArguments {
     #[command(flatten)]
     engine: ClusterArguments,
+}
+
+#[derive(Args, Debug)]
+struct CheckArguments {
+    #[command(flatten)]
+    engine: ClusterArguments,
+    /// The monitoring addresses of the NATS servers, such as http://10.0.0.1:8222, separated by
+    /// commas. With them, the command also checks whether each server syncs every event to the disk.
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = parse_monitor)]
+    monitor: Vec<MonitorUrl>,
+}
+
+fn parse_monitor(text: &str) -> Result<MonitorUrl, String> {
+    MonitorUrl::new(text).map_err(|error| error.to_string())
 }
 
 #[derive(Args, Debug)]
@@ -66,8 +87,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         match &arguments.command {
             Sub::Init(arguments) => init(arguments).await,
-            Sub::Check(arguments) => check(&arguments.engine).await,
-            Sub::Status(arguments) => status(&arguments.engine).await,
+            Sub::Check(arguments) => check(arguments).await,
+            Sub::Status(arguments) => status(arguments).await,
         }
     })
 }
@@ -118,49 +139,115 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check(engine: &ClusterArguments) -> anyhow::Result<()> {
-    let (name, stream) = stream(engine)?;
-    let warnings = stream.check_stream().await.context("the stream cannot be checked")?;
+async fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
+    let (name, stream) = stream(&arguments.engine)?;
+    let findings = stream.check(&arguments.monitor).await.map_err(|error| failed(&error))?;
     let mut out = io::stdout().lock();
-    for warning in &warnings {
-        printed(writeln!(out, "{warning}"))?;
+    for Finding { severity, text, advice, .. } in &findings {
+        let severity = if *severity == Severity::Error { "error" } else { "warning" };
+        printed(writeln!(out, "{severity}: {text}\n  {advice}"))?;
     }
-    if warnings.is_empty() {
+    if findings.is_empty() {
         return printed(writeln!(out, "nothing to change at the hub {name}"));
     }
     drop(out);
-    Err(anyhow!("{} settings of the hub {name} should be changed", warnings.len()))
+    Err(anyhow!("{} things should be changed at the hub {name}", findings.len()))
 }
 
-async fn status(engine: &ClusterArguments) -> anyhow::Result<()> {
-    let (name, stream) = stream(engine)?;
+async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
+    let (name, mut stream) = stream(&arguments.engine)?;
     let status = stream.status().await.map_err(|error| failed(&error))?;
     let mut out = io::stdout().lock();
     printed(writeln!(out, "hub {name}: entries {} to {}", status.first, status.last))?;
     if let Some((first, last)) = status.times {
         let (now, first, last) = (status.at.as_millis(), first.as_millis(), last.as_millis());
-        let age = |at: u64| now.saturating_sub(at) / 1_000;
-        printed(writeln!(
-            out,
-            "  the oldest is {}s old, the newest {}s; {} bytes",
-            age(first),
-            age(last),
-            status.bytes
-        ))?;
+        let age = |at: u64| shown(Duration::from_secs(now.saturating_sub(at) / 1_000));
+        let (first, last, bytes) = (age(first), age(last), status.bytes);
+        printed(writeln!(out, "  the oldest is {first} old, the newest {last}; {bytes} bytes"))?;
     }
     match &status.leader {
-        Some(leader) => printed(writeln!(out, "  leader {leader}"))?,
-        None => printed(writeln!(out, "  one server without a cluster"))?,
+        Some(leader) => printed(writeln!(out, "  NATS server {leader} leads"))?,
+        None => printed(writeln!(out, "  one NATS server without a cluster"))?,
     }
     for follower in &status.followers {
         let state = match (follower.is_offline, follower.is_current) {
-            (true, _) => "offline",
-            (false, true) => "current",
-            (false, false) => "behind",
+            (true, _) => "is offline",
+            (false, true) => "has everything",
+            (false, false) => "is behind",
         };
-        printed(writeln!(out, "  follower {} is {state}", follower.name))?;
+        printed(writeln!(out, "  NATS server {} {state}", follower.name))?;
+    }
+    // The read checks that it is still the same stream.
+    stream.open().await.context("the stream cannot be opened")?;
+    let heartbeats = heartbeats(&mut stream, status.last, status.at).await?;
+    if heartbeats.is_empty() {
+        return printed(writeln!(out, "no node is running"));
+    }
+    for Seen { heartbeat, position, fork } in heartbeats.values() {
+        let lag = position.previous().since(heartbeat.applied);
+        let lag =
+            if lag == 0 { "is up to date".into() } else { format!("is {lag} entries behind") };
+        printed(writeln!(out, "node {} at {} {lag}", heartbeat.node, heartbeat.applied))?;
+        if let Some(fork) = fork {
+            printed(writeln!(out, "  it has found a loss of the engine after entry {fork}"))?;
+        }
     }
     Ok(())
+}
+
+/// The newest heartbeat of a node.
+struct Seen {
+    heartbeat: Heartbeat,
+    position: Position,
+    /// The last position before a loss that the node has reported in the same entries.
+    fork: Option<Position>,
+}
+
+/// The newest heartbeats, by the names of the nodes. `now` is the time of the engine.
+async fn heartbeats(
+    stream: &mut JetStream,
+    last: Position,
+    now: Timestamp,
+) -> anyhow::Result<BTreeMap<Box<str>, Seen>> {
+    let first = Position::new(last.get().saturating_sub(ENTRIES_READ)).next();
+    let (entries, _) =
+        stream.read(first..last.next()).await.context("the newest entries cannot be read")?;
+    let oldest = now.as_millis().saturating_sub(millis(NODE_AWAY_AFTER));
+    let mut seen: BTreeMap<Box<str>, Seen> = BTreeMap::new();
+    for raw in entries.iter().filter(|raw| raw.time.as_millis() >= oldest) {
+        let Ok(entry) = Entry::decode(&raw.bytes) else { continue };
+        let mut fork = None;
+        for control in &entry.controls {
+            if let Control::Fork(found) = control {
+                fork = Some(found.at);
+            }
+        }
+        for control in entry.controls {
+            if let Control::Heartbeat(heartbeat) = control {
+                let fork = fork.or_else(|| seen.get(&heartbeat.node).and_then(|seen| seen.fork));
+                let position = raw.position;
+                seen.insert(heartbeat.node.clone(), Seen { heartbeat, position, fork });
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// The number of entries that are read to find heartbeats. Each node appends one every two seconds,
+/// and a busy cluster has some hundred entries in this time.
+const ENTRIES_READ: u64 = 2_000;
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time for people: `5s`, `3m`, `2h`.
+fn shown(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7_200 => format!("{}m", seconds / 60),
+        seconds => format!("{}h", seconds / 3_600),
+    }
 }
 
 /// Random bytes of the operating system.

@@ -17,12 +17,14 @@ mod publishes;
 
 use std::sync::Arc;
 
-use downlink_cluster::{HubId, Journal};
+use downlink_cluster::{HubId, Journal, NODE_NAME_BYTES_MAX};
 use tokio::sync::{mpsc, watch};
 
 use self::node_thread::Parts;
 use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue};
-pub use crate::hub::{ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage};
+pub use crate::hub::{
+    ClusterNode, ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage,
+};
 
 /// The maximum number of questions of relays for the end of the journal that wait for the node.
 const QUESTIONS_MAX: usize = 64;
@@ -31,7 +33,8 @@ const QUESTIONS_MAX: usize = 64;
 const MESSAGES_MAX: usize = 256;
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Makes a hub that is a node of a cluster. `connect` returns the identity of the cluster's hub,
+    /// Makes a hub that is a node of a cluster. `name` is its name, which other nodes show; it is cut
+    /// at 64 bytes, and each node needs its own. `connect` returns the identity of the cluster's hub,
     /// and its journal in the engine. It runs on the node's thread, and tries again for as long as the
     /// engine is away. With a [`store`](HubBuilder::store), the store is a cache
     /// of the events, which makes a restart quick; it may be deleted.
@@ -53,6 +56,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// [`HubError`], as [`HubBuilder::build`].
     pub fn join<C, F, J>(
         builder: HubBuilder<T>,
+        name: &str,
         connect: C,
     ) -> Result<(Self, NodeMessages), HubError>
     where
@@ -66,9 +70,17 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let (messages, of_nodes) = mpsc::channel(MESSAGES_MAX);
         let queue = Arc::new(PublishQueue::default());
         let handle = ClusterHandle { status: watched, questions, queue: Arc::clone(&queue) };
-        let (hub, applier) = builder.build_node(handle)?;
+        let (hub, applier, kept) = builder.build_node(handle)?;
+        let mut end = name.len().min(NODE_NAME_BYTES_MAX);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = name[..end].into();
         let readers = applier.follower();
-        node_thread::start(Parts { applier, queue, readers, asked, status, messages }, connect)?;
+        node_thread::start(
+            Parts { name, kept, applier, queue, readers, asked, status, messages },
+            connect,
+        )?;
         Ok((hub, NodeMessages(of_nodes)))
     }
 }

@@ -11,8 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use downlink_cluster::{Driver, HubId, Journal, Node, NodeSettings};
-use downlink_log::{AppendError, CONFIRM_WITHIN, Cursor, FollowerTask, Timestamp};
+use downlink_cluster::{Driver, History, HubId, Journal, Node, NodeSettings};
+use downlink_log::{
+    AppendError, CONFIRM_WITHIN, Cursor, FollowerTask, Timestamp, store::NodeState,
+};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     watch,
@@ -20,7 +22,8 @@ use tokio::sync::{
 
 use super::{log::ClusterLog, publishes::Publishes};
 use crate::hub::{
-    ClusterStatus, HubApplier, HubError, NodeMessage, PublishQueue, Question, WaitingReaders,
+    ClusterNode, ClusterStatus, HubApplier, HubError, NodeMessage, PublishQueue, Question,
+    WaitingReaders,
 };
 
 /// The maximum number of publishes that the thread takes from the queue before it looks after the
@@ -30,11 +33,18 @@ const PUBLISHES_PER_TURN: usize = 1_024;
 /// How long the thread waits for a program that does not read the messages of nodes.
 const PROGRAM_BUSY: Duration = Duration::from_millis(10);
 
+/// The time between two reports of the node's state. Metrics are read less often.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
 /// How long the thread sleeps at most. It wakes up for heartbeats more often anyway.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The parts of a hub that the thread owns.
 pub(super) struct Parts<T: Send + Sync + 'static> {
+    /// The name of the node.
+    pub(super) name: Box<str>,
+    /// The state of the node that the cache has kept.
+    pub(super) kept: NodeState,
     pub(super) applier: HubApplier<T>,
     pub(super) queue: Arc<PublishQueue>,
     pub(super) readers: WaitingReaders<T>,
@@ -119,6 +129,8 @@ struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     status: watch::Sender<ClusterStatus>,
     messages: mpsc::Sender<NodeMessage>,
     began: Instant,
+    /// When the state is told next.
+    tell_at: Timestamp,
     is_closing: bool,
 }
 
@@ -127,10 +139,15 @@ where
     J::Tail: Send,
 {
     fn new(parts: Parts<T>, hub: HubId, journal: J) -> Self {
-        let Parts { applier, queue, readers, asked, status, messages } = parts;
+        let Parts { name, kept, mut applier, queue, readers, asked, status, messages } = parts;
         let began = Instant::now();
-        let log = ClusterLog::new(applier);
-        let node = Node::new(at(began), NodeSettings::new(hub), log, None);
+        let settings = NodeSettings { name, ..NodeSettings::new(hub) };
+        let history =
+            kept.hub.and_then(|state| History::restore(&settings.rules, &state, kept.links));
+        if let Some(history) = &history {
+            applier.set_lost_ends(history.lost_ends());
+        }
+        let node = Node::new(at(began), settings, ClusterLog::new(applier), history);
         Self {
             driver: Driver::new(node, journal, random),
             publishes: Publishes::new(Arc::clone(&queue)),
@@ -142,6 +159,7 @@ where
             status,
             messages,
             began,
+            tell_at: Timestamp::default(),
             is_closing: false,
         }
     }
@@ -183,7 +201,7 @@ where
             self.publishes.answer(self.driver.node().log(), id, answer);
         }
         let asks = self.answer_questions(now);
-        self.tell_status();
+        self.tell_status(now);
         let idle_at = self.driver.node_mut().log_mut().applier.idle();
         if self.is_closing && self.publishes.is_empty() {
             return None;
@@ -284,14 +302,31 @@ where
         before && !is_open
     }
 
-    fn tell_status(&self) {
+    /// Tells the state of the node: changes that others wait for at once, and the rest from time to
+    /// time.
+    fn tell_status(&mut self, now: Timestamp) {
+        let (node, known) = (self.driver.node(), self.status.borrow());
+        let is_new = node.history().map(|history| history.key()) != known.key.as_ref()
+            || node.serves_readers() && !known.reached;
+        drop(known);
+        if now < self.tell_at && !is_new {
+            return;
+        }
+        self.tell_at = now.after(TELL_EVERY);
         let status = self.driver.node().status();
         let key = self.driver.node().history().map(|history| *history.key());
+        let nodes = self.driver.node().peers().map(|peer| ClusterNode {
+            name: peer.name.clone(),
+            lag: peer.position.previous().since(peer.applied),
+            version_max: peer.version_max,
+        });
+        let nodes: Vec<ClusterNode> = nodes.collect();
         let is_progress = self.status.borrow().position != status.position.get();
         self.status.send_if_modified(|known| {
             let before = known.clone();
             known.update(&status);
             known.key = key;
+            known.nodes = nodes;
             if is_progress {
                 known.heard = Some(Instant::now());
             }

@@ -44,10 +44,27 @@ pub struct ClusterStatus {
     pub oldest_age: Option<Duration>,
     /// The last journal entry before the newest known loss of the engine.
     pub fork: Option<u64>,
+    /// The version of the cluster that this program cannot read: it is too old, and the node has
+    /// stopped.
+    pub too_new: Option<u16>,
+    /// The live nodes, this one included, as far as this node knows.
+    pub nodes: Vec<ClusterNode>,
     /// The counters.
     pub totals: ClusterTotals,
     /// The key of the hub.
     pub(crate) key: Option<HubKey>,
+}
+
+/// A live node of a cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ClusterNode {
+    /// The name of the node.
+    pub name: Box<str>,
+    /// How many journal entries it was behind when it sent its last heartbeat.
+    pub lag: u64,
+    /// The highest version of the journal that its program can read.
+    pub version_max: u16,
 }
 
 /// Counters of a hub that is a node of a cluster.
@@ -82,9 +99,10 @@ impl ClusterStatus {
     pub(crate) fn update(&mut self, node: &NodeStatus) {
         let NodeStatus { position, behind, serves_readers, takes_publishes, fork, totals, .. } =
             *node;
+        (self.oldest_age, self.too_new) = (node.oldest_age, node.too_new);
         self.position = position.get();
         self.lag = behind;
-        self.reached |= serves_readers;
+        self.reached = (self.reached || serves_readers) && node.too_new.is_none();
         self.takes_publishes = takes_publishes;
         self.fork = fork.map(downlink_cluster::Position::get);
         self.totals = ClusterTotals {
