@@ -184,10 +184,9 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
         return printed(writeln!(out, "no node is running"));
     }
     for Seen { heartbeat, position, fork } in heartbeats.values() {
-        let lag = position.previous().since(heartbeat.applied);
-        let lag =
-            if lag == 0 { "is up to date".into() } else { format!("is {lag} entries behind") };
-        printed(writeln!(out, "node {} at {} {lag}", heartbeat.node, heartbeat.applied))?;
+        let Heartbeat { node, applied, .. } = heartbeat;
+        let of = position.previous();
+        printed(writeln!(out, "node {node} has applied entry {applied} of {of}"))?;
         if let Some(fork) = fork {
             printed(writeln!(out, "  it has found a loss of the engine after entry {fork}"))?;
         }
