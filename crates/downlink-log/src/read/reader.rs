@@ -346,6 +346,12 @@ impl<P: Payload> Reader<P> {
         self.core.ids.cursor(self.position.next)
     }
 
+    /// The cursor of a reader of the same log whose next offset is `next`. In the log of a cluster, its
+    /// id has another mark than the id of this reader's cursor.
+    pub fn cursor_at(&self, next: Offset) -> Cursor {
+        self.core.ids.cursor(next.get())
+    }
+
     /// The id of the event at an offset, as a cursor. See [`Log::id_of`](crate::Log::id_of).
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())

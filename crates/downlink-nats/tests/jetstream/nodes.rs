@@ -1,6 +1,7 @@
 //! Two nodes of a cluster with a real NATS server. They compute the same log. If the server has lost
 //! the end of its stream, they notice this, although the journal alone cannot notice it.
 
+#[allow(dead_code)]
 #[path = "../../../downlink-cluster/tests/simulation/model.rs"]
 mod model;
 #[path = "../../../downlink-cluster/tests/simulation/real.rs"]

@@ -4,12 +4,13 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
-use downlink::hub::Timestamp;
+use downlink::hub::{Hub, HubStore, Timestamp};
 use downlink_access::fill_random;
 use downlink_cluster::{
     Base, Control, Entry, Heartbeat, HubId, HubKey, Journal as _, NODE_AWAY_AFTER, Position,
@@ -79,6 +80,11 @@ struct InitArguments {
     /// given several times.
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    /// Grow from a single server: its store. The server must not run. The command writes its events
+    /// to a new file, which ends with .cluster: start the nodes with copies of this file as --store,
+    /// so that they have the events under their old ids.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -114,11 +120,16 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
         tags: arguments.tag.clone(),
         ..StreamSettings::default()
     };
-    let snapshot = Snapshot {
-        key: HubKey::from_random(random()?),
-        base: Base::NONE,
-        epochs: Vec::new(),
-        forks: Vec::new(),
+    let (snapshot, cache) = match &arguments.from {
+        Some(store) => {
+            let (snapshot, cache) = grow(&stream, store).await?;
+            (snapshot, Some(cache))
+        }
+        None => {
+            let key = HubKey::from_random(random()?);
+            let (epochs, forks) = (Vec::new(), Vec::new());
+            (Snapshot { key, base: Base::NONE, epochs, forks }, None)
+        }
     };
     let writer = WriterId(u64::from_le_bytes(random()?));
     let new = NewHub { hub: HubId(random()?), writer, snapshot };
@@ -129,6 +140,10 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
         _ => format!("the hub {name} is created"),
     };
     printed(writeln!(out, "{said}"))?;
+    if let Some(cache) = cache {
+        let cache = cache.display();
+        printed(writeln!(out, "  start each node with a copy of {cache} as its --store"))?;
+    }
     if arguments.replicas > 1 && !arguments.tag.iter().any(|tag| tag == SYNC_TAG) {
         printed(writeln!(
             out,
@@ -137,6 +152,28 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// Copies the events of a single server to a new cache. Returns what the cluster must know of them.
+async fn grow(stream: &JetStream, store: &Path) -> anyhow::Result<(Snapshot, PathBuf)> {
+    if stream.hub().await.is_ok() {
+        bail!("the hub exists already, so it cannot grow from {}", store.display());
+    }
+    if !store.exists() {
+        bail!("there is no store {}", store.display());
+    }
+    let cache = PathBuf::from(format!("{}.cluster", store.display()));
+    if cache.exists() {
+        bail!("{} exists already: remove it, and run the command again", cache.display());
+    }
+    let files = (HubStore::from(store), HubStore::from(&cache));
+    let made = tokio::task::spawn_blocking(move || {
+        downlink::cluster::grow(files.0, files.1, || Hub::<String>::builder().text())
+    });
+    let snapshot = made.await?.context("the events cannot be copied")?;
+    let written = std::fs::File::open(&cache).and_then(|file| file.sync_all());
+    written.with_context(|| format!("cannot write {}", cache.display()))?;
+    Ok((snapshot, cache))
 }
 
 async fn check(arguments: &CheckArguments) -> anyhow::Result<()> {

@@ -19,11 +19,20 @@ pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) messages: VecDeque<NodeMessage>,
     /// Whether the node has had everything that the engine had.
     pub(super) is_live: bool,
+    /// The floor of all addresses at the beginning of the history: the node has no event of the single
+    /// server that the cluster grew from.
+    first_floor: Option<Offset>,
 }
 
 impl<T: Send + Sync + 'static> ClusterLog<T> {
     pub(super) fn new(applier: HubApplier<T>) -> Self {
-        Self { applier, has_failed: false, messages: VecDeque::new(), is_live: false }
+        Self {
+            applier,
+            has_failed: false,
+            messages: VecDeque::new(),
+            is_live: false,
+            first_floor: None,
+        }
     }
 }
 
@@ -48,9 +57,11 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
         let (number, next) = (position.get(), Offset::new(first.get() + POSITION_OFFSETS));
         // The node knows no events of a position that it does not show.
         let floor = Floor { offset: next, at: now };
+        let first_floor = self.first_floor.take();
+        let first_floor = first_floor.map_or(Floor::NONE, |offset| Floor { offset, at: now });
         let chunk = FeedChunk {
             floors: Vec::new(),
-            others: if is_shown { Floor::NONE } else { floor },
+            others: if is_shown { first_floor } else { floor },
             events,
             next,
             clock: self.applier.clock(),
@@ -80,6 +91,8 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
 
     fn restart(&mut self, start: Option<&HistoryStart>) {
         self.has_failed = false;
+        let grown = start.filter(|start| !start.epochs.is_empty());
+        self.first_floor = grown.map(|start| Offset::new(start.first.get() - POSITION_OFFSETS));
         let (epochs, from) =
             start.map_or((Vec::new(), Offset::FIRST), |start| (start.epochs.clone(), start.first));
         self.applier.begin(FeedStart { epochs, from, resumed: false });

@@ -11,6 +11,8 @@
 //! [`Hub::join`](crate::Hub::join) makes a node. The crate `downlink-nats` has the engine NATS
 //! JetStream.
 
+#[cfg(feature = "store")]
+mod grow;
 mod log;
 mod node_thread;
 mod publishes;
@@ -20,6 +22,8 @@ use std::sync::Arc;
 use downlink_cluster::{HubId, Journal, NODE_NAME_BYTES_MAX};
 use tokio::sync::{mpsc, watch};
 
+#[cfg(feature = "store")]
+pub use self::grow::grow;
 use self::node_thread::Parts;
 use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue};
 pub use crate::hub::{

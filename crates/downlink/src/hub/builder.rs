@@ -289,6 +289,13 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         })
     }
 
+    /// Makes the writer of a cache, and the log over it.
+    #[cfg(all(feature = "cluster", feature = "store"))]
+    pub(crate) fn build_cache(self) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+        let (hub, applier, _) = self.build_replica(|_| {})?;
+        Ok((hub, applier))
+    }
+
     #[cfg(feature = "relay")]
     fn build_replica(
         mut self,

@@ -10,8 +10,8 @@ use std::{
 
 use downlink_cluster::{HubKey, NodeStatus, Record as ClusterRecord};
 use downlink_log::{
-    AppendError, Commit, Draft, Drafts, Fingerprint, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Submitted,
-    Timestamp, store::StoredEvent,
+    AppendError, Commit, Draft, Drafts, Fingerprint, Offset, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX,
+    Submitted, Timestamp, store::StoredEvent,
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -312,6 +312,18 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let submitted = cluster.queue.push(vec![record], None);
         let submitted = submitted.map_err(|error| PublishError::from_append(error).1)?;
         Ok(Receipt::of(&submitted, 0, None))
+    }
+
+    /// The offset after the newest event.
+    #[cfg(feature = "store")]
+    pub(crate) fn log_end(&self) -> Offset {
+        self.0.log.tail().next
+    }
+
+    /// The key of the fingerprints.
+    #[cfg(feature = "store")]
+    pub(crate) fn fingerprint_key(&self) -> [u8; 16] {
+        self.0.fingerprint_key
     }
 
     /// A secret that all nodes of the cluster share, for example to derive other keys from it. `None`
