@@ -194,7 +194,7 @@ pub(crate) async fn append(
         headers.insert("Nats-Expected-Last-Sequence", last.to_string());
     }
     let answer: Result<Acknowledgement, Failure> =
-        engine.send(identity.subject.clone(), headers, bytes, APPEND_WITHIN).await;
+        engine.send(identity.subject.clone(), headers, bytes, APPEND_WITHIN, |_| true).await;
     match answer {
         Ok(acknowledgement) => Ok(Position::new(acknowledgement.seq)),
         // Either the stream has no leader now, or no stream has this subject any more.

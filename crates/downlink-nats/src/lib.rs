@@ -79,7 +79,7 @@ mod settings;
 mod stream;
 mod tail;
 
-pub use connection::{CONNECT_WITHIN, PING_EVERY, UNUSABLE_AFTER};
+pub use connection::{CONNECT_WITHIN, PING_EVERY, UNANSWERED_MAX, UNUSABLE_AFTER};
 pub use engine::REQUEST_WITHIN;
 pub use finding::{Finding, Severity};
 pub use hub::{

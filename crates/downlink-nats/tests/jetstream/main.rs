@@ -9,6 +9,7 @@
 
 mod checks;
 mod cluster;
+mod connections;
 #[path = "../../../downlink-cluster/tests/contract/mod.rs"]
 mod contract;
 mod hubs;

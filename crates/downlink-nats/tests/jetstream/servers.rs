@@ -225,15 +225,21 @@ impl Drop for Server {
 
 /// Starts three servers of a cluster.
 pub(crate) async fn start_three() -> Option<[Server; 3]> {
-    let program = program()?;
     let addresses = [(); 3].map(|()| free_address());
-    let mut number = 0;
-    let mut servers = ["a", "b", "c"].map(|name| {
+    start_three_with([0, 1, 2].map(|number| {
         let mut routes = addresses.to_vec();
         routes.rotate_left(number);
-        number += 1;
-        Server::new(program.clone(), name, routes, "")
-    });
+        routes
+    }))
+    .await
+}
+
+/// Starts three servers of a cluster with these addresses for the routes, the own address first.
+pub(crate) async fn start_three_with(routes: [Vec<SocketAddr>; 3]) -> Option<[Server; 3]> {
+    let program = program()?;
+    let [a, b, c] = routes;
+    let mut servers = [("a", a), ("b", b), ("c", c)]
+        .map(|(name, routes)| Server::new(program.clone(), name, routes, ""));
     servers.iter_mut().for_each(Server::spawn);
     for server in &servers {
         server.wait_until_listening().await;
