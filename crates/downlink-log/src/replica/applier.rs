@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::read::StoreReplays;
 use crate::readers::{FollowerTask, end_each};
 use crate::replica::{
-    CacheSide, FloorsAhead, IDLE_MAX, ReplicaShared, apply, cut, empty_cut, ids_from,
+    CacheSide, FloorsAhead, IDLE_MAX, Life, ReplicaShared, apply, cut, empty_cut, ids_from,
 };
 use crate::sequence::{AppendError, Drafts, Epochs, LostEnd, PayloadDecoder, Repeat, Sequencer};
 use crate::store::{FeedChunk, FeedStart, StoreError};
@@ -322,33 +322,34 @@ impl<P: Payload> Applier<P> {
     fn replace_by_cut(&mut self, core: &Core<P>, until: Offset) {
         let rules = core.history.rules();
         let options = LogOptions { retention: (*rules).clone(), ..self.shared().options.clone() };
-        let (new, replays) = match self.read_cache(core, options.clone(), until) {
-            Some((new, replays)) => (new, Some(replays)),
-            None => (cut(core, options, until), None),
-        };
-        let copy = Arc::clone(&new);
+        let new = self.read_cache(core, options.clone(), until).unwrap_or_else(|| Life {
+            core: cut(core, options, until),
+            replays: None,
+            is_closed: false,
+        });
+        let Life { core: new, replays, .. } = new;
         self.shared().replace(replays, |old| {
             new.history.continue_from(&old.history);
-            new
+            Arc::clone(&new)
         });
         // The rules may have changed while the new history was filled.
-        if copy.history.rules() != rules {
-            copy.retain_topics();
+        if new.history.rules() != rules {
+            new.retain_topics();
         }
     }
 
-    /// A core with the newest events of the cache, which ends at `until`, and the threads that read
-    /// the cache. `None` without a cache, or if the cache cannot be read.
+    /// A history with the newest events of the cache, which ends at `until`. `None` without a cache,
+    /// or if the cache cannot be read.
     fn read_cache(
         &mut self,
         core: &Core<P>,
         options: LogOptions,
         until: Offset,
-    ) -> Option<(Arc<Core<P>>, Arc<StoreReplays<P>>)> {
+    ) -> Option<Life<P>> {
         let replays = self.start_replays()?;
         let new = empty_cut(core, options, until, until);
         match restore(&new, &*replays.reader, &self.decoder, until) {
-            Ok(()) => Some((Arc::new(new), replays)),
+            Ok(()) => Some(Life { core: Arc::new(new), replays: Some(replays), is_closed: false }),
             Err(error) => {
                 self.forget_cache(error);
                 None
