@@ -6,14 +6,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    task::{Poll, Waker},
     time::Duration,
 };
 
-use downlink_cluster::{HistoryStart, Node, Plan, Record, Refusal};
+use downlink_cluster::{HistoryStart, Node, Plan, Record, Refusal, Resume};
 use downlink_log::{
-    AppendError, Applied, Applier, ClockState, Cursor, Draft, Drafts, Epoch, Floor, KEY_WINDOW,
-    Log, LogOptions, Offset, POSITION_OFFSETS, Payload, Retention, RetentionRules, StoreOptions,
-    Stored, Timestamp,
+    AppendError, Applied, Applier, Batch, ClockState, Cursor, Draft, Drafts, Epoch, Floor,
+    FollowerTask, GapReason, KEY_WINDOW, Log, LogOptions, Offset, POSITION_OFFSETS, Payload, Read,
+    Retention, RetentionRules, Selection, Start, StoreOptions, Stored, Timestamp, TopicSelector,
     store::{Cache, FeedChunk, FeedStart, Link, Marks, NodeState},
 };
 use downlink_sqlite::{SqliteCache, SqliteOptions};
@@ -84,7 +85,12 @@ impl Drop for Folder {
 
 /// Repeats the calls that the log of `node` got, and compares the events at the end. With a cache,
 /// the memory of the log keeps almost nothing, so most answers come from the cache.
-pub(crate) fn repeat(node: &Node<ModelLog>, has_cache: bool) -> Result<(), Difference> {
+/// `resumes` are the answers of the node to readers of some ids.
+pub(crate) fn repeat(
+    node: &Node<ModelLog>,
+    has_cache: bool,
+    resumes: Vec<(&str, Resume)>,
+) -> Result<(), Difference> {
     let mut real = RealLog::open(has_cache.then(Folder::new));
     let mut times = BTreeMap::new();
     for call in &node.log().calls {
@@ -112,7 +118,10 @@ pub(crate) fn repeat(node: &Node<ModelLog>, has_cache: bool) -> Result<(), Diffe
             Call::Restart(start) => real.begin(start.as_ref()),
         }
     }
-    real.compare_events(node)
+    real.compare_events(node)?;
+    // The threads that read a cache need other clocks than the simulation.
+    let resumes = resumes.into_iter().filter(|_| !has_cache);
+    { resumes }.map(|(id, expected)| real.compare_resume(node, id, expected)).collect()
 }
 
 /// Rules by which no event is evicted.
@@ -237,6 +246,50 @@ impl RealLog {
             return Ok(());
         }
         Err(Difference(format!("a plan: {own:?}, {answer:?}")))
+    }
+
+    /// Opens a reader with an id, and compares the place where it begins with the node's answer.
+    fn compare_resume(
+        &self,
+        node: &Node<ModelLog>,
+        id: &str,
+        expected: Resume,
+    ) -> Result<(), Difference> {
+        let Some(history) = node.history() else { return Ok(()) };
+        let selectors = vec![TopicSelector::parse("*").unwrap()];
+        let selection = Selection { selectors, client: None };
+        let start = Start::After(id.into());
+        let mut reader = self.log.open(self.at, &selection, &start).unwrap();
+        if !reader.has_begun()
+            && let Poll::Ready(FollowerTask::AskForEnd(question)) =
+                self.applier.follower().poll_task(Waker::noop())
+        {
+            self.applier.follower().confirm(question, self.log.tail());
+        }
+        while reader.poll_begun(Waker::noop()).is_pending() {}
+        let next = reader.cursor().next;
+        let batch = Batch { events_max: 1, bytes_max: 1 };
+        let gap = match reader.read(self.at, batch, &mut Vec::new()) {
+            Read::Gap(gap) => Some(gap.reason),
+            _ => None,
+        };
+        // The log gets no mark of the position at which the history begins.
+        let after_first = history.first_offset(history.chain().first().next());
+        let is_older = Cursor::parse_id(id).is_some_and(|id| id.next <= after_first);
+        let is_equal = match expected {
+            Resume::After(last) => gap.is_none() && next.get() == last.get() + 1,
+            // The log does not tell an older id from an id of another history.
+            Resume::Gap { reason: GapReason::Evicted, .. } if is_older => gap.is_some(),
+            Resume::Gap { reason: GapReason::Lost, next: expected } => {
+                let has_end = history.lost_ends().iter().any(|end| end.from <= next);
+                gap == Some(GapReason::Lost) && (next == expected || !has_end)
+            }
+            Resume::Gap { reason, .. } => gap == Some(reason),
+            Resume::Wait | Resume::Unavailable => true,
+        };
+        let own = (gap, next);
+        let error = || Difference(format!("a reader of {id}: {own:?}, {expected:?}"));
+        if is_equal { Ok(()) } else { Err(error()) }
     }
 
     fn compare_events(&mut self, node: &Node<ModelLog>) -> Result<(), Difference> {

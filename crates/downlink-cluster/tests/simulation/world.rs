@@ -8,9 +8,9 @@ use std::{
 
 use downlink_cluster::{
     Answer, Base, Driver, HubId, HubKey, JournalError, Node, NodeSettings, Position, Publish,
-    PublishId, Rules, Snapshot, WriterId, first_entry,
+    PublishId, Resume, Rules, Snapshot, WriterId, first_entry,
 };
-use downlink_log::{Offset, Timestamp};
+use downlink_log::{Cursor, Offset, Timestamp};
 
 use crate::{
     journal::{Happened, SimulatedJournal},
@@ -374,10 +374,11 @@ impl World {
         let mut nodes: Vec<Node<ModelLog>> =
             self.nodes[..3].iter().flatten().map(|driver| driver.node().clone()).collect();
         if self.plan.rules.mutant.is_none() {
-            nodes
-                .iter()
-                .try_for_each(|node| real::repeat(node, self.has_cache))
-                .map_err(Violation::RealLog)?;
+            let (now, ids) = (self.time(), check.ids());
+            for node in &mut nodes {
+                let resumes = ids.iter().map(|id| (id.as_str(), resume(node, now, id))).collect();
+                real::repeat(node, self.has_cache, resumes).map_err(Violation::RealLog)?;
+            }
         }
         let history = check.final_history(&nodes, naive, &self.plan)?;
         publishers.check(&history, &self.plan)?;
@@ -395,6 +396,17 @@ impl World {
             publishers.handle_stopped(node, self.now);
         }
     }
+}
+
+/// Where the reader of an id continues. The journal was asked for its end before.
+fn resume(node: &mut Node<ModelLog>, now: Timestamp, id: &str) -> Resume {
+    let long_ago = Timestamp::default();
+    let answer = match Cursor::parse_id(id) {
+        Some(cursor) => node.resume(now, &cursor, long_ago),
+        None => node.resume_after_publisher_id(now, id, long_ago),
+    };
+    node.poll_request();
+    answer
 }
 
 impl Coverage {

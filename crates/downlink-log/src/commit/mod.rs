@@ -15,6 +15,6 @@ pub(crate) use outage::{OnReport, Outages, StoreReport};
 pub(crate) use outcome::Commit;
 pub(crate) use pacing::CommitPacing;
 pub(crate) use queue::{CommitQueue, Queue, Queued, Refusals, StoreTotals};
-pub(crate) use restore::{restore, restore_finish_marks};
+pub(crate) use restore::restore;
 pub(crate) use times::CommitTimes;
 pub(crate) use writer::{RELAXED_WITHIN, Shared, StoreClock, Writer};

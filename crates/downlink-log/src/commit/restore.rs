@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::history::{EventTopics, Evicted, Pushed};
 use crate::patterns::Matching;
 use crate::sequence::{PayloadDecoder, PublisherId};
-use crate::store::{Finished, StoreError, StoreReader, StoredEvent};
+use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
@@ -73,16 +73,10 @@ pub(crate) fn restore<P: Payload>(
     // readers would skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // After the restart, finished topics must still refuse events.
-    let marks = reader.finished_topics(core.history.options.limits.topics_max)?;
-    restore_finish_marks(core, marks);
-    Ok(())
-}
-
-/// Restores the marks of finished topics before a log is open.
-pub(crate) fn restore_finish_marks<P: Payload>(core: &Core<P>, marks: Vec<(Address, Finished)>) {
-    for (address, mark) in marks {
+    for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
         core.history.restore_finish(&core.history.topic(&address), mark);
     }
+    Ok(())
 }
 
 /// The loss of all events below an offset. These events are not in memory, but the store may still

@@ -8,12 +8,14 @@ use std::{
 
 use smallvec::SmallVec;
 
-use crate::commit::{OnReport, StoreReport, restore_finish_marks};
+use crate::commit::{OnReport, StoreReport, restore};
 use crate::core::Core;
 use crate::history::History;
 use crate::read::StoreReplays;
 use crate::readers::{FollowerTask, end_each};
-use crate::replica::{CacheSide, FloorsAhead, IDLE_MAX, ReplicaShared, apply, cut, ids_from};
+use crate::replica::{
+    CacheSide, FloorsAhead, IDLE_MAX, Life, ReplicaShared, apply, cut, empty_cut, ids_from,
+};
 use crate::sequence::{AppendError, Drafts, Epochs, LostEnd, PayloadDecoder, Repeat, Sequencer};
 use crate::store::{FeedChunk, FeedStart, StoreError};
 use crate::types::{Cursor, EndReason, Epoch, LogOptions, Offset, Payload, Timestamp};
@@ -282,10 +284,11 @@ impl<P: Payload> Applier<P> {
     /// lost them. Returns the ids that publishers gave to the removed events. The next chunk
     /// continues at `until`, and may have other events and marks from there on.
     ///
-    /// All readers end with [`EndReason::Drained`](crate::EndReason::Drained), and all feeds end. The
-    /// events in memory that stay are pushed into a new history, so the call takes about as long as
-    /// applying them did. The cache removes its events in one transaction. Readers that are opened
-    /// meanwhile begin in the old history, and end too.
+    /// All readers end with [`EndReason::Drained`](crate::EndReason::Drained), and all feeds end.
+    /// Readers that are opened meanwhile begin in the old history, and end too. Without a cache, the
+    /// events that stay are pushed into a new history, so the call takes about as long as applying
+    /// them did. A cache removes its events in one transaction, and its newest events are read into
+    /// memory, as when the replica was made.
     ///
     /// The replica can remove events only if their ids have marks, and `until` is the first offset
     /// of a position and not above the tail. Otherwise it discards everything instead, as if its
@@ -319,31 +322,43 @@ impl<P: Payload> Applier<P> {
         removed
     }
 
-    /// Replaces the history by a copy without the events from an offset on.
+    /// Replaces the history by one without the events from an offset on. With a cache, it begins
+    /// with the newest events of the cache. Without one, it is a copy of the events in memory.
     fn replace_by_cut(&mut self, core: &Core<P>, until: Offset) {
         let rules = core.history.rules();
         let options = LogOptions { retention: (*rules).clone(), ..self.shared().options.clone() };
-        let topics_max = options.limits.topics_max;
-        let new = cut(core, options, until);
-        let mut replays = self.start_replays();
-        if let Some(replays_) = &replays {
-            // The cache may know finish marks that a removed event had replaced.
-            match replays_.reader.finished_topics(topics_max) {
-                Ok(marks) => restore_finish_marks(&new, marks),
-                Err(error) => {
-                    self.forget_cache(error);
-                    replays = None;
-                }
-            }
-        }
-        let copy = Arc::clone(&new);
+        let new = self.read_cache(core, options.clone(), until).unwrap_or_else(|| Life {
+            core: cut(core, options, until),
+            replays: None,
+            is_closed: false,
+        });
+        let Life { core: new, replays, .. } = new;
         self.shared().replace(replays, |old| {
             new.history.continue_from(&old.history);
-            new
+            Arc::clone(&new)
         });
         // The rules may have changed while the new history was filled.
-        if copy.history.rules() != rules {
-            copy.retain_topics();
+        if new.history.rules() != rules {
+            new.retain_topics();
+        }
+    }
+
+    /// A history with the newest events of the cache, which ends at `until`. `None` without a cache,
+    /// or if the cache cannot be read.
+    fn read_cache(
+        &mut self,
+        core: &Core<P>,
+        options: LogOptions,
+        until: Offset,
+    ) -> Option<Life<P>> {
+        let replays = self.start_replays()?;
+        let new = empty_cut(core, options, until, until);
+        match restore(&new, &*replays.reader, &self.decoder, until) {
+            Ok(()) => Some(Life { core: Arc::new(new), replays: Some(replays), is_closed: false }),
+            Err(error) => {
+                self.forget_cache(error);
+                None
+            }
         }
     }
 

@@ -20,12 +20,7 @@ const ROWS: usize = 512;
 /// A new core with the events of `core` below `until`, and with their floors, finish marks, ids and
 /// keys. `options` are those of the new history.
 pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset) -> Arc<Core<P>> {
-    let new = Core {
-        history: History::new(options, Offset::FIRST),
-        sequencer: Sequencer::cut(&core.sequencer, until),
-        ids: core.ids.cut(until),
-        confirmations: core.confirmations.clone(),
-    };
+    let new = empty_cut(core, options, Offset::FIRST, until);
     let mut payloads = HashMap::new();
     let mut events = Vec::new();
     for_each_row(&core.history, Offset::FIRST, |row| {
@@ -56,6 +51,21 @@ pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset
     let contents = events.iter().map(content).collect();
     apply_decoded(&new, &losses, &mut events, contents, until.get());
     Arc::new(new)
+}
+
+/// A new core without events, with the marks, epochs and keys below `until`. Its tail is `next`.
+pub(crate) fn empty_cut<P: Payload>(
+    core: &Core<P>,
+    options: LogOptions,
+    next: Offset,
+    until: Offset,
+) -> Core<P> {
+    Core {
+        history: History::new(options, next),
+        sequencer: Sequencer::cut(&core.sequencer, until),
+        ids: core.ids.cut(until),
+        confirmations: core.confirmations.clone(),
+    }
 }
 
 /// The ids that publishers gave to the events from an offset on, at most [`CUT_IDS_MAX`].

@@ -14,6 +14,6 @@ pub(crate) mod shared;
 pub(crate) use applier::{Applier, Ending};
 pub(crate) use apply::{Content, apply, apply_decoded};
 pub(crate) use cached::{CacheSide, IDLE_MAX};
-pub(crate) use cut::{cut, ids_from};
+pub(crate) use cut::{cut, empty_cut, ids_from};
 pub(crate) use floors::FloorsAhead;
 pub(crate) use shared::{Life, ReplicaHandle, ReplicaShared};

@@ -283,6 +283,21 @@ fn ids_and_keys_are_known_after_memory_has_evicted_their_events_and_after_a_rest
     assert_eq!(node.log.store_error(), None, "the cache is not asked");
 }
 
+/// The publisher used the id again after its own node had evicted the first event.
+#[test]
+fn a_reader_with_an_id_of_two_events_continues_after_the_older_one() {
+    let folder = Folder::new();
+    let mut all = events(1..=5);
+    (all[0], all[3]) = (named(1, "x"), named(4, "x"));
+    // Memory keeps both events, the second one, or none of them.
+    let mut two = options();
+    two.retention.default.events_max = 2;
+    for options in [options(), two, small()] {
+        let node = Node::filled(&folder, options, &all);
+        assert_eq!(node.positions("a", Start::After("x".into())), (vec![2, 3, 4, 5], vec![]));
+    }
+}
+
 #[test]
 fn a_node_without_the_whole_history_remembers_it_in_its_cache() {
     let folder = Folder::new();
