@@ -26,6 +26,9 @@ use crate::hub::{
     WaitingReaders,
 };
 
+/// The maximum number of questions of relays for the end of the journal that wait for the node.
+pub(super) const QUESTIONS_MAX: usize = 64;
+
 /// The maximum number of publishes that the thread takes from the queue before it looks after the
 /// journal.
 const PUBLISHES_PER_TURN: usize = 1_024;
@@ -259,7 +262,7 @@ where
             Poll::Pending => {}
         }
         while let Poll::Ready(Some(question)) = self.asked.poll_recv(cx) {
-            if self.of_relays.len() < super::QUESTIONS_MAX {
+            if self.of_relays.len() < QUESTIONS_MAX {
                 self.of_relays.push((question, now));
             }
         }
