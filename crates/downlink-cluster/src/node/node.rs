@@ -641,7 +641,9 @@ impl<L: FedLog> Node<L> {
         let Some(history) = &self.history else { return };
         let retention = self.settings.retention;
         let node = self.settings.name.clone();
-        let heartbeat = Heartbeat { applied: last, version_max: FORMAT_VERSION, retention, node };
+        let has_cache = self.log.has_cache();
+        let heartbeat =
+            Heartbeat { applied: last, version_max: FORMAT_VERSION, retention, has_cache, node };
         let mut controls = vec![Control::Heartbeat(heartbeat)];
         controls.extend(self.forks.iter().cloned().map(Control::Fork));
         if now >= self.snapshot_at.after(self.settings.snapshot_every) {

@@ -63,6 +63,8 @@ pub struct ClusterNode {
     pub name: Box<str>,
     /// How many journal entries it was behind when it sent its last heartbeat.
     pub lag: u64,
+    /// Whether it has a cache, which makes its restart quick.
+    pub has_cache: bool,
     /// The highest version of the journal that its program can read.
     pub version_max: u16,
 }
