@@ -31,6 +31,8 @@
 //! - A tail that begins after the end of the stream says so. The consumer would wait without an
 //!   error until the stream reaches that position again.
 //! - A tail without a message or a heartbeat for 2.5 seconds fails.
+//! - An idle tail fails if the leader of the stream does not answer, or is ahead of the consumer.
+//! - A position that comes again is an error, so that the node compares its entries.
 //! - If a cluster cannot create a consumer now, the tail asks the leader of the stream for each
 //!   entry.
 //! - An answer about another stream of the same name is an error.

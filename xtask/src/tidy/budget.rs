@@ -17,7 +17,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-log", 8_800, &["downlink-log"]),
     ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
     ("downlink-cluster", 3_010, &["downlink-cluster"]),
-    ("downlink-nats", 1_250, &["downlink-nats"]),
+    ("downlink-nats", 1_750, &["downlink-nats"]),
     ("downlink: hub", 2_800, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
