@@ -142,9 +142,12 @@ impl Gotten {
         &self.message.subject
     }
 
-    /// The message as an entry.
-    pub(crate) fn entry(&self) -> Result<RawEntry, Failure> {
+    /// The message as an entry. A position before `from` is no answer.
+    pub(crate) fn entry(&self, from: Position) -> Result<RawEntry, Failure> {
         let StoredMessage { seq, data, time, .. } = &self.message;
+        if *seq < from.get() {
+            return Err(Failure::Unavailable);
+        }
         let bytes = STANDARD.decode(data).map_err(|_| Failure::Unavailable)?;
         Ok(RawEntry { position: Position::new(*seq), time: timestamp(*time), bytes })
     }
@@ -156,7 +159,8 @@ pub(crate) struct Description {
     pub(crate) config: Config,
     pub(crate) state: State,
     created: jiff::Timestamp,
-    /// The time of the answer.
+    /// The time of the answer. Servers before 2.10 do not have it.
+    #[serde(default)]
     ts: jiff::Timestamp,
     cluster: Option<Group>,
 }
@@ -368,8 +372,11 @@ mod tests {
     fn a_stored_message_has_the_time_of_its_delivery() {
         let answer = r#"{"message":{"subject":"s","seq":3,"data":"YWI=",
             "time":"2023-11-14T22:13:20.123456789Z"}}"#;
-        let entry = decode::<Gotten>(answer.as_bytes()).unwrap().entry().unwrap();
-        let time = Timestamp::from_millis(1_700_000_000_123);
-        assert_eq!(entry, RawEntry { position: Position::new(3), time, bytes: b"ab".to_vec() });
+        let gotten = decode::<Gotten>(answer.as_bytes()).unwrap();
+        let (position, time) = (Position::new(3), Timestamp::from_millis(1_700_000_000_123));
+        let entry = RawEntry { position, time, bytes: b"ab".to_vec() };
+        assert_eq!(gotten.entry(position).unwrap(), entry);
+        // A tail would go backwards.
+        assert!(matches!(gotten.entry(position.next()), Err(Failure::Unavailable)));
     }
 }

@@ -185,16 +185,17 @@ impl Engine {
 
     /// The entry at a position; `None` if the stream does not have it.
     pub(crate) async fn entry(&self, at: Position) -> Result<Option<RawEntry>, JournalError> {
-        self.get(json!({ "seq": at.get() })).await
+        let found = self.get(at, json!({ "seq": at.get() })).await?;
+        Ok(found.filter(|entry| entry.position == at))
     }
 
     /// The first entry at a position or after it.
     pub(crate) async fn first_from(&self, at: Position) -> Result<Option<RawEntry>, JournalError> {
-        self.get(json!({ "seq": at.get(), "next_by_subj": ">" })).await
+        self.get(at, json!({ "seq": at.get(), "next_by_subj": ">" })).await
     }
 
-    /// Asks the leader of the stream for an entry.
-    async fn get(&self, request: Value) -> Result<Option<RawEntry>, JournalError> {
+    /// Asks the leader of the stream for an entry that is not before `from`.
+    async fn get(&self, from: Position, request: Value) -> Result<Option<RawEntry>, JournalError> {
         let subject = format!("STREAM.MSG.GET.{}", self.stream());
         let result: Result<Gotten, Failure> = self.request(&subject, &request).await;
         // A stream that has replaced the stream of the journal has another subject.
@@ -203,7 +204,7 @@ impl Engine {
         {
             return Err(JournalError::Replaced);
         }
-        match result.and_then(|gotten| gotten.entry()) {
+        match result.and_then(|gotten| gotten.entry(from)) {
             Ok(entry) => Ok(Some(entry)),
             Err(Failure::Refused(error)) if error.err_code == api::NO_MESSAGE_FOUND => Ok(None),
             Err(failure) => Err(failure.journal_error()),

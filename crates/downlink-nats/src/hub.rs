@@ -180,7 +180,8 @@ impl HubError {
             Self::NoStream { .. } => "create the hub with `downlink cluster init`",
             Self::NoLeader => "start the servers of the stream that are away, then try again",
             Self::NoHubId | Self::Exists | Self::Subjects => {
-                "choose another name for the hub, or delete the stream if it is empty"
+                "choose another name for the hub, or delete the stream if it is empty (servers before \
+                 2.10 cannot keep a hub)"
             }
             Self::Full => "give the servers or the account more storage (max_file_store)",
             Self::TooLarge => "raise max_payload of the servers to 1 MiB, the default",

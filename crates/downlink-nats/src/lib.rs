@@ -47,6 +47,18 @@
 //! when its connection ends. Bytes that have reached a paused server are read when the server goes
 //! on, after any time. The cluster expires such an entry.
 //!
+//! # Operators
+//!
+//! [`JetStream::init`] creates a hub: its stream, with the identity of the hub in the metadata, and the
+//! first entry. [`stream_of`] has the name of the stream. [`JetStream::status`] describes the stream.
+//! [`JetStream::check`] returns a list of [`Finding`]s, each with a severity and what to do.
+//!
+//! # Credentials
+//!
+//! [`Credentials`] are a file with a JWT and a key, a user with a password, or a token. A user may also
+//! have a certificate ([`Tls::client_certificate`]). A key without a JWT (`nkey` in the configuration
+//! of a server) is not supported.
+//!
 //! # Rights
 //!
 //! A user of the servers needs the right to publish to `downlink.STREAM.*`, to
