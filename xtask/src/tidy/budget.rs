@@ -14,7 +14,7 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 9_130, &["downlink-log"]),
+    ("downlink-log", 9_150, &["downlink-log"]),
     ("downlink-sqlite", 2_980, &["downlink-sqlite"]),
     ("downlink-cluster", 3_190, &["downlink-cluster"]),
     ("downlink-nats", 1_250, &["downlink-nats"]),
@@ -28,7 +28,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-access", 2_790, &["downlink-access"]),
     ("downlink-server", 9_170, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 25_000, LIBRARIES),
+    ("the five libraries", 25_040, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -149,7 +149,7 @@ mod tests {
             file("crates/downlink-client/src/a.rs", 1_300),
             file("crates/downlink-log/src/a.rs", 9_100),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 2_900),
+            file("crates/downlink-sqlite/src/a.rs", 2_940),
             file("crates/downlink/src/lib.rs", 10_720),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
