@@ -123,7 +123,9 @@ impl ClusterTrial {
         let words = self.words("status", "node", "nats-node.password");
         let trial = &self.trial;
         let said = command::output(&mut command(&trial.folder, &trial.program, &words))?;
-        let leader = said.lines().find_map(|line| line.trim().strip_prefix("leader "));
+        let leader = said
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("NATS server ")?.strip_suffix(" leads"));
         Ok(leader.with_context(|| format!("no leader in:\n{said}"))?.to_owned())
     }
 
