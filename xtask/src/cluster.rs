@@ -45,7 +45,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The trial, with what the NATS servers need.
+/// The trial, with the program and the addresses of the NATS servers.
 struct ClusterTrial {
     trial: Trial,
     /// The program of NATS.
