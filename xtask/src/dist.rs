@@ -201,8 +201,9 @@ fn licence_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Unpacks the archive and runs the server in a folder without a system, like a container. Only root can do that; for other users, the folder is an ordinary
-/// folder.
+/// Unpacks the archive and runs the server there. If root runs this step, the server sees only this
+/// folder, like in a container that has no system. Other users cannot hide the system from the
+/// server, so their server sees all files of the machine.
 fn try_out(archive: &Path) -> anyhow::Result<()> {
     let folder = archive.parent().context("the archive has no folder")?;
     command::run(&mut command(folder, "sha256sum", &["-c", "SHA256SUMS"]))?;

@@ -91,7 +91,8 @@ fn replay(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Simulates clusters whose engine fails. Each night has new seeds.
+/// Simulates clusters whose engine (which puts the entries of all nodes in one order) fails. Each
+/// night has new seeds.
 fn cluster(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "--release", "-p", "downlink-cluster", "--test", "simulation"];
     let seed = std::process::id().to_string();

@@ -23,10 +23,10 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     trial.start_proxy_and_readers()?;
     trial.publish(1)?;
     trial.await_event(1)?;
-    // The relays first, and then the upstream.
+    // Kills the relays first, and then the upstream.
     for (event, (name, _)) in (2..).step_by(2).zip(NODES.iter().rev()) {
         trial.kill(name)?;
-        // A publish waits in a relay for the upstream.
+        // If the upstream is away, the relay holds this publish until the upstream is back.
         let publishing = trial.publishing(event)?;
         trial.start(name)?;
         trial::finish(publishing)?;

@@ -112,7 +112,8 @@ impl Trial {
         command::run(&mut command(&self.folder, "haproxy", &valid))
     }
 
-    /// Starts a program. Its output and its errors go to `NAME.log`, or its output goes to a pipe.
+    /// Starts a program. The errors of the program go to `NAME.log`. Its output goes there too, or
+    /// to a pipe if `is_piped`.
     fn spawn(
         &self,
         program: impl AsRef<Path>,

@@ -1,17 +1,18 @@
 //! Attacks the connections of a server, from 1,000 source addresses of 127.0.0.0/8 (Linux).
 //!
-//! `bench-attacker KIND ADDR:PORT TOPIC` attacks until its stdin ends. It prints `ready` when the
-//! attack has its full strength, and at the end its counts as one JSON object. Each attack has a
-//! fixed rate, so an attack on a slow server is not weaker. If the attacker itself gets too little
-//! processor time, it skips turns and counts them as `skipped`.
+//! `bench-attacker KIND ADDR:PORT TOPIC` attacks until its stdin ends. When the attack has its full
+//! strength, the program prints `ready`. At the end, it prints its counts as one JSON object. Each
+//! attack has a fixed rate, so an attack on a slow server is not weaker. If the attacker itself
+//! gets too little processor time, it skips turns and counts them as `skipped`.
 //!
 //! - `slow-heads`: 4,000 connections send a request head, one byte a second.
 //! - `half-open`: 100 peers a second subscribe, and then drop every packet. Their sockets
 //!   acknowledge nothing, like the socket of a machine that has lost its power. One in five of them
 //!   subscribes to TOPIC.
 //! - `oversized-heads`: 500 connections a second send heads of 48 KiB.
-//! - `churn`: each address keeps 8 subscriptions. Once a second it opens one more, which is above
-//!   its limit, closes its oldest subscription, and opens another.
+//! - `churn`: each address keeps 8 subscriptions. Once a second, it tries to open one more, which
+//!   is above the limit of the address. Then it closes its oldest subscription, and opens another
+//!   one in its place.
 //!
 //! The program uses no epoll: it looks at each unanswered connection once a millisecond.
 
@@ -39,12 +40,12 @@ const SLOW_PAUSE: Duration = Duration::from_secs(1);
 const HELD: usize = 8;
 /// The size of an oversized head. The project's server accepts 32 KiB.
 const OVERSIZED_BYTES: usize = 48 << 10;
-/// How long a vanished peer keeps its socket, which sends nothing in this time, not even the end of
-/// the connection. The server must have closed its side long before.
+/// How long a vanished peer keeps its socket. In this time the socket sends nothing, not even the
+/// end of the connection. The server must have closed its side long before the end of this time.
 const VANISHED_FOR: Duration = Duration::from_secs(40);
 /// How long a connection may be without an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// If the attacker is later than this, it skips the turns that it has missed.
+/// If the attacker is behind its schedule by more than this, it skips the turns that it has missed.
 const LATE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(1);
 
@@ -115,7 +116,7 @@ struct Peer {
     answer: Vec<u8>,
 }
 
-/// What a look at a connection found.
+/// The result of a look at a connection.
 #[derive(Debug, Eq, PartialEq)]
 enum Found {
     Nothing,
@@ -149,7 +150,7 @@ impl Peer {
     }
 }
 
-/// True if the socket is not ready: it connects, or has nothing to read.
+/// True if the socket is not ready: it is still connecting, or has nothing to read.
 fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }

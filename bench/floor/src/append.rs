@@ -1,7 +1,8 @@
-//! What a durable log can cost at least: a loop that appends to a plain file and flushes.
+//! A loop that appends events to a plain file and flushes the file. It shows the lowest possible
+//! cost of a durable log.
 //!
-//! Each turn appends the same number of events and waits until the disk has them (`fdatasync`). No
-//! format, no check sums, no index, no HTTP.
+//! Each turn appends the same number of events and waits until the disk has them (`fdatasync`).
+//! There is no format, no check sum, no index and no HTTP.
 
 use std::{
     fs::File,
@@ -10,15 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What there is to write, and for how long.
+/// The events to write, and the duration of the run.
 pub(crate) struct Appending {
-    /// Events of one flush.
+    /// The number of events in one flush.
     pub(crate) events: u64,
     pub(crate) event_bytes: u64,
     pub(crate) seconds: u64,
 }
 
-/// Appends for as long as asked, and reports on one line of JSON.
+/// Appends until the time is over, and returns the report: one line of JSON.
 pub(crate) fn run(path: &Path, plan: &Appending) -> io::Result<String> {
     let bytes = usize::try_from(plan.events * plan.event_bytes).map_err(io::Error::other)?;
     let batch = vec![b'.'; bytes];

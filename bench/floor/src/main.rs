@@ -1,9 +1,11 @@
-//! The floor: what fan-out costs if it is nothing but a loop of writes, and a durable log if it is
-//! nothing but a loop of appends.
+//! The floor: a server that only writes each event to all sockets in a loop, and a log that only
+//! appends events to a file in a loop. The floor shows the lowest possible cost of fan-out and of a
+//! durable log. Use it only to compare measurements with it.
 //!
-//! `bench-floor serve [ADDR:PORT]` accepts subscribers with a GET, publishes with a POST, and writes each event, formatted once, to all
-//! sockets in turn. No topics, no history, no async; a subscriber whose socket is full is closed. Made
-//! to be measured against, not to be used. `bench-floor append FILE EVENTS BYTES SECONDS`: see `append`.
+//! `bench-floor serve [ADDR:PORT]` accepts subscribers with a GET and publishes with a POST. It
+//! formats each event once, and then writes it to one socket after the other. It has no topics, no
+//! history and no async code. If the socket of a subscriber is full, the server closes it.
+//! `bench-floor append FILE EVENTS BYTES SECONDS` runs the log, which is in `append`.
 
 mod append;
 
@@ -16,12 +18,12 @@ use std::{
     thread,
 };
 
-/// The largest body: what the project's server takes by default.
+/// The maximum size of a body. It is the default limit of the project's server.
 const BODY_BYTES_MAX: u64 = 1 << 20;
-/// The largest head.
+/// The maximum size of a head.
 const HEAD_BYTES_MAX: u64 = 16 << 10;
 
-/// Bytes read at a time: a request of the load generator with its body.
+/// The size of one read. A whole request of the load generator fits into it.
 const HEAD_READ_BYTES: usize = 1 << 10;
 
 const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
@@ -54,10 +56,11 @@ fn listen(address: &str) -> io::Result<()> {
     let subscribers = Subscribers::default();
     for stream in listener.incoming() {
         let (stream, subscribers) = (stream?, subscribers.clone());
-        // A peer may take its time to send a request; the thread of a subscriber ends with its head.
+        // Each connection has a thread, so a peer that sends its request slowly delays no other
+        // peer. The thread of a subscriber ends when it has read the head of the request.
         thread::spawn(move || {
             if let Err(error) = serve(stream, &subscribers) {
-                // Without a stderr there is nobody to tell.
+                // If stderr is closed, the message is lost.
                 let _ = writeln!(io::stderr(), "a connection failed: {error}");
             }
         });
@@ -65,7 +68,8 @@ fn listen(address: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the first head: a subscriber joins the others, a publisher publishes until it leaves.
+/// Reads the first head of a connection. Adds a subscriber to the list, or publishes the events of
+/// a publisher until it leaves.
 fn serve(stream: TcpStream, subscribers: &Subscribers) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(HEAD_READ_BYTES, stream);
@@ -107,7 +111,8 @@ fn publish(
     let is_line = !body.contains(&b'\n') && !body.contains(&b'\r');
     if is_line {
         let frame = frame(&body);
-        // A socket that does not take all of it at once is closed: what is written is cut.
+        // If a socket does not take the whole event at once, its subscriber has got an incomplete
+        // event. So the socket is closed.
         lock(subscribers)
             .retain_mut(|stream| stream.write(&frame).is_ok_and(|written| written == frame.len()));
     }
@@ -116,7 +121,7 @@ fn publish(
     reader.get_mut().write_all(answer.as_bytes())
 }
 
-/// The bytes on the wire of an event with this data: one chunk.
+/// An event with this data, as one chunk of a chunked response.
 fn frame(data: &[u8]) -> Vec<u8> {
     let mut frame = format!("{:x}\r\ndata: ", data.len() + "data: \n\n".len()).into_bytes();
     frame.extend_from_slice(data);
@@ -129,7 +134,7 @@ struct Head {
     length: u64,
 }
 
-/// The next head; nothing if the peer has left.
+/// Reads the next head. `None` if the peer has left.
 fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
     let mut lines = reader.take(HEAD_BYTES_MAX);
     let mut head: Option<Head> = None;
@@ -154,7 +159,8 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
     }
 }
 
-/// The list stays whole even if a publisher's thread died with it.
+/// Locks the list. The lock may be poisoned, because the thread of a publisher has panicked. The
+/// list is intact even then.
 fn lock(subscribers: &Subscribers) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
     subscribers.lock().unwrap_or_else(PoisonError::into_inner)
 }

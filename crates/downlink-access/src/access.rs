@@ -99,7 +99,7 @@ struct Shared {
 pub struct AccessOptions {
     /// The selectors of the public topics. A client needs no credential to subscribe to them.
     pub public: Vec<TopicSelector>,
-    /// The accepted publish keys and admin keys.
+    /// The accepted keys of apps, operators and relays.
     pub keys: Keys,
     /// The verifier of tokens.
     pub tokens: Option<Tokens>,

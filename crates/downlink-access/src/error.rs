@@ -93,8 +93,8 @@ pub enum Right {
     PublishClients,
     /// Issue tickets.
     Issue,
-    /// Follow the whole log: read all events of a server, in order to relay them. This right has no
-    /// effect yet.
+    /// Follow the whole log, as a relay does: read all events of a server, and forward events in
+    /// the names of their publishers.
     Follow,
     /// Administer the server.
     Admin,

@@ -1,4 +1,4 @@
-//! Keys that a program sends as `Authorization: Bearer`: publish keys and admin keys.
+//! Keys that a program sends as `Authorization: Bearer`: publish keys, admin keys and relay keys.
 //!
 //! Only the SHA-256 hashes of the keys are kept. The hash of a key in a request is compared with
 //! all of these hashes in constant time. So the duration of the comparison reveals nothing about

@@ -274,7 +274,8 @@ impl<'a> LoadRun<'a> {
         self.reading.books.measure(period);
     }
 
-    /// True if publishing is over, because all events are published or the server refuses them.
+    /// True if publishing is over: all events are published and answered, or the server refuses
+    /// them.
     fn is_spent(&mut self) -> bool {
         if self.troubles.failures >= FAILURES_MAX {
             let problem = self.troubles.problem.take().unwrap_or_default();

@@ -46,7 +46,7 @@ impl Scales {
     }
 
     /// The horizontal position of a share of the deliveries. The share contains all deliveries
-    /// except the slowest one of every `10^rarity`. With the rarity 2, it is 99 %.
+    /// except the slowest one of every `10^rarity`. With the rarity 2, the share is 99 %.
     fn x(&self, rarity: f64) -> f64 {
         FIELD.left + (FIELD.right - FIELD.left) * rarity / self.nines
     }

@@ -2,7 +2,8 @@
 //! may have several storms.
 //!
 //! The results are the number of connections that the server accepts per second, the processor time
-//! that it needs for this, and whether it frees its memory and its sockets afterwards.
+//! that the server needs for this, and whether the server frees its memory and its sockets
+//! afterwards.
 
 use std::{
     fmt, thread,

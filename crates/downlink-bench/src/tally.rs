@@ -77,8 +77,8 @@ impl Seen {
         self.next
     }
 
-    /// True if the event at this position has arrived, or if the connection does not have to get
-    /// it because it was published earlier.
+    /// True if the event at this position has arrived. Also true if the connection need not get the
+    /// event, because it was published before the connection came up.
     pub(super) fn has(&self, position: u64) -> bool {
         position < self.next && !self.holes.iter().any(|hole| hole.contains(&position))
     }

@@ -54,9 +54,9 @@ impl Credentials {
     /// headers `Authorization`, `Proxy-Authorization` and `Cookie` are not sent. A
     /// [`Publisher`](crate::Publisher) ignores the address.
     ///
-    /// If the event source has [several addresses](crate::EventSourceBuilder::add_url), it uses
-    /// only the query of this address, and sends it to the server whose turn it is. If the servers
-    /// have the same ticket keys, one ticket is valid at all of them.
+    /// If the event source has [several addresses](crate::EventSourceBuilder::add_url), only the
+    /// query of this address is used, and is sent to the server that the event source tries next.
+    /// If the servers have the same ticket keys, one ticket is valid at all of them.
     ///
     /// # Errors
     ///

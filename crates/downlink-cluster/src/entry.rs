@@ -132,6 +132,8 @@ pub enum Control {
     Snapshot(Snapshot),
     /// The engine has lost entries.
     Fork(Fork),
+    /// All later entries may have this version. Nodes that cannot decode it stop.
+    Version(u16),
     /// A record of a kind that this version does not know.
     Unknown {
         /// The number of the kind.
@@ -139,8 +141,11 @@ pub enum Control {
     },
 }
 
+/// The maximum length of the name of a node in bytes.
+pub const NODE_NAME_BYTES_MAX: usize = 64;
+
 /// The state of a live node.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Heartbeat {
     /// The last position that the node has applied.
     pub applied: Position,
@@ -148,6 +153,8 @@ pub struct Heartbeat {
     pub version_max: u16,
     /// A hash of the node's retention rules. The hashes of all nodes should be equal.
     pub retention: u64,
+    /// The name of the node, which its operator chooses; at most [`NODE_NAME_BYTES_MAX`] bytes.
+    pub node: Box<str>,
 }
 
 /// The knowledge that a node needs when it begins in the middle of the journal.

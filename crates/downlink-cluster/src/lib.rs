@@ -51,8 +51,8 @@ mod found;
 pub use chain::{Chain, LINKS_MAX};
 pub use driver::Driver;
 pub use entry::{
-    Control, Entry, EntryName, FORMAT_VERSION, Fork, Group, Heartbeat, HubId, Record, Snapshot,
-    WriterId,
+    Control, Entry, EntryName, FORMAT_VERSION, Fork, Group, Heartbeat, HubId, NODE_NAME_BYTES_MAX,
+    Record, Snapshot, WriterId,
 };
 pub use fed_log::{Applied, FedLog, HistoryStart, Plan, Refusal};
 pub use found::first_entry;
@@ -63,6 +63,7 @@ pub use mark::{HubKey, Mark};
 pub use node::{
     history::History,
     node::{BEHIND_MAX, HEARTBEAT_EVERY, Node},
+    peers::{NODE_AWAY_AFTER, Peer},
     publish::{ANSWER_WITHIN, Answer, AppliedEvent, Publish, PublishId},
     readers::READER_WAITS_MAX,
     request::{Request, Resume},

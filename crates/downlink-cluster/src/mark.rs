@@ -28,6 +28,11 @@ impl HubKey {
         Fingerprint::keyed(&self.0, content)
     }
 
+    /// The bytes of the key. They are as secret as the journal itself.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     /// The first eight bytes of the keyed hash.
     pub(crate) fn hash(&self, content: &[u8]) -> u64 {
         let bytes = Fingerprint::keyed(&self.0, content).to_bytes();

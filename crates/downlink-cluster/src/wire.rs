@@ -14,7 +14,8 @@ use thiserror::Error;
 
 use crate::{
     entry::{
-        Control, Entry, EntryName, FORMAT_VERSION, Fork, Group, Heartbeat, HubId, Record, Snapshot,
+        Control, Entry, EntryName, FORMAT_VERSION, Fork, Group, Heartbeat, HubId,
+        NODE_NAME_BYTES_MAX, Record, Snapshot,
     },
     mark::{HubKey, Mark},
     position::{Base, ENTRY_EVENTS_MAX, Position},
@@ -59,6 +60,8 @@ pub enum DecodeError {
     Version {
         /// The version of the entry.
         version: u16,
+        /// The hub of the entry; `None` if the bytes are no entry.
+        hub: Option<HubId>,
     },
     /// The entry has too many parts of a kind.
     #[error("the entry has {count} {part}, at most {count_max} are allowed")]
@@ -169,6 +172,7 @@ struct ForkHead {
 const HEARTBEAT: u16 = 1;
 const SNAPSHOT: u16 = 2;
 const FORK: u16 = 3;
+const VERSION: u16 = 4;
 
 /// Appends the encoded value. Encoding into memory does not fail for the types of this file.
 pub(crate) fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
@@ -229,6 +233,10 @@ fn put_control(bytes: &mut Vec<u8>, control: &Control) {
         Control::Fork(fork) => {
             put_fork(&mut body, fork);
             FORK
+        }
+        Control::Version(version) => {
+            put(&mut body, version);
+            VERSION
         }
         Control::Unknown { kind } => *kind,
     };
@@ -293,7 +301,9 @@ impl Entry {
         let mut rest = Input { bytes, events: ENTRY_EVENTS_MAX, addresses: ENTRY_ADDRESSES_MAX };
         let version = rest.take::<u16>()?;
         if version != FORMAT_VERSION {
-            return Err(DecodeError::Version { version });
+            // All versions have the hub at this place.
+            let hub = rest.take().ok();
+            return Err(DecodeError::Version { version, hub });
         }
         let Head { hub, name, seen, seen_mark, groups, controls } = rest.take()?;
         let groups = rest.list("groups", groups, ENTRY_EVENTS_MAX, Input::group)?;
@@ -392,13 +402,22 @@ impl<'a> Input<'a> {
         let ControlHead { kind, body } = self.take()?;
         let mut body = Self::new(body);
         let control = match kind {
-            HEARTBEAT => Control::Heartbeat(body.take::<Heartbeat>()?),
+            VERSION => Control::Version(body.take()?),
+            HEARTBEAT => Control::Heartbeat(body.heartbeat()?),
             SNAPSHOT => Control::Snapshot(body.snapshot()?),
             FORK => Control::Fork(body.fork()?),
             kind => return Ok(Control::Unknown { kind }),
         };
         body.end()?;
         Ok(control)
+    }
+
+    fn heartbeat(&mut self) -> Result<Heartbeat, DecodeError> {
+        let (applied, version_max, retention, node): (Position, u16, u64, &str) = self.take()?;
+        if node.len() > NODE_NAME_BYTES_MAX {
+            return Err(DecodeError::Malformed);
+        }
+        Ok(Heartbeat { applied, version_max, retention, node: node.into() })
     }
 
     pub(crate) fn snapshot(&mut self) -> Result<Snapshot, DecodeError> {

@@ -31,10 +31,10 @@ const TOPICS_LISTED: usize = 256;
 ///
 /// Eight locks are not in the list: the queue of commits, the outcome of a commit, the queue of
 /// replays, the answer to a replay, the reported unreadable events, the clock, the questions of a
-/// replica, and the history in use of a replica. A thread that holds one of the first six holds no
-/// other lock. While the questions are locked, only the epochs of a replica may be locked. The
-/// history in use is locked before all others. No lock is held while a waker runs, while a
-/// payload is dropped, or across an await.
+/// replica to its upstream, and the history that a replica uses now. A thread that holds one of the
+/// first six holds no other lock. While the questions are locked, only the epochs of a replica may
+/// be locked. The lock of the history that a replica uses is taken before all others. No lock is
+/// held while a waker runs, while a payload is dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,

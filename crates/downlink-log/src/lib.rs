@@ -160,7 +160,7 @@ pub use replica::applier::{Applied, Applier, Follower};
 pub use sequence::{
     decode::{Decode, OnUnreadable, Stored},
     draft::{Answers, AppendError, Appended, Draft, Drafts},
-    ids::{LINKS_MAX, LostEnd, MARKS_MAX, POSITION_OFFSETS},
+    ids::{CUT_IDS_MAX, LINKS_MAX, LostEnd, MARKS_MAX, POSITION_OFFSETS},
 };
 pub use types::{
     address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic},

@@ -22,7 +22,7 @@ use crate::replica::{Applier, CacheSide, Ending, FloorsAhead, Life, ReplicaHandl
 use crate::sequence::{
     Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };
-use crate::store::{Cache, Durability, Opened, Store, StoreError};
+use crate::store::{Cache, Durability, Opened, OpenedCache, Store, StoreError};
 use crate::sync::{Mutex, RwLock};
 use crate::types::address::Topic;
 use crate::types::{
@@ -102,7 +102,9 @@ enum Source<P: Payload> {
     Replica(Arc<ReplicaHandle<P>>),
 }
 
-/// The core of a log. A log that is not a replica lends its core, which costs nothing.
+/// The core of a log: the parts that publishers and readers share. The core of a replica can be
+/// replaced, so a call holds its own reference to it. A log that is not a replica only lends its
+/// core, which costs nothing.
 enum CoreInUse<'a, P> {
     Lent(&'a Arc<Core<P>>),
     Shared(Arc<Core<P>>),
@@ -207,12 +209,13 @@ impl<P: Payload> Log<P> {
     /// Makes a replica: a log that gets its events from another log, its upstream. The [`Applier`]
     /// is its only writer, and [`append`](Self::append) is refused. In all other ways, the replica
     /// is read like any other log. `options` has the retention rules and limits of the replica
-    /// itself, which may differ from those of the upstream. Its epoch is used only until the first
-    /// feed begins.
+    /// itself, which may differ from those of the upstream. The epoch in `options` is used only
+    /// until the first feed begins.
     ///
-    /// With a cache, the replica begins with the contents of the cache. The log uses the decoder,
-    /// the reports and `begin_reading` of `side`, and ignores its other fields: the caller passes
-    /// the time to [`Applier::idle`], and a cache always has relaxed durability.
+    /// With a cache, the replica begins with the contents of the cache. Of the fields of `side`,
+    /// the log uses the decoder, the two reports and `begin_reading`. It needs no clock, because
+    /// the caller passes the time to [`Applier::idle`], and no durability, because the durability
+    /// of a cache is always relaxed.
     ///
     /// Until a new replica has reached the end of its upstream, its readers wait in
     /// [`poll_begun`](Reader::poll_begun), because a half-filled replica must not look like a
@@ -232,14 +235,17 @@ impl<P: Payload> Log<P> {
         side: StoreOptions<P>,
         cache: Option<Box<dyn Cache>>,
     ) -> Result<(Self, Applier<P>), StoreError> {
-        let opened = cache.as_ref().map(|cache| cache.opened().clone()).unwrap_or_default();
-        let ids = Epochs::growing(opened.epochs, options.epoch);
+        let nothing = OpenedCache::default();
+        let opened = cache.as_ref().map_or(&nothing, |cache| cache.opened());
+        let (position, is_node) = (opened.position, opened.node.hub.is_some());
+        let ids = Epochs::growing(opened.epochs.clone(), options.epoch);
         ids.add_marks(&opened.marks);
-        let next = opened.position.unwrap_or(Offset::FIRST);
+        ids.note_unknown_below(opened.unknown_below.map_or(0, Offset::get));
+        let next = position.unwrap_or(Offset::FIRST);
         let sequencer = Sequencer::new(next, opened.clock.unwrap_or_default().at);
         let history = History::new(options.clone(), next);
         let rules = history.rules();
-        let confirmations = Arc::new(Confirmations::new(opened.position.is_some()));
+        let confirmations = Arc::new(Confirmations::new(position.is_some()));
         let core =
             Core { history, sequencer, ids, confirmations: Some(Arc::clone(&confirmations)) };
         let core = Arc::new(core);
@@ -259,12 +265,13 @@ impl<P: Payload> Log<P> {
             cache_error: Mutex::new(None),
         });
         let applier = Applier {
-            cache: cache.map(|cache| CacheSide { cache, rules, unflushed: None }),
+            cache: cache.map(|cache| CacheSide::new(cache, rules)),
             decoder,
             on_report: side.on_report,
             begin_reading: side.begin_reading,
-            has_begun: opened.position.is_some(),
-            floors_below: opened.position.map_or(0, Offset::get),
+            has_begun: position.is_some(),
+            is_node,
+            floors_below: position.map_or(0, Offset::get),
             ahead: FloorsAhead::default(),
             ending: Ending(Arc::clone(&shared)),
         };
@@ -367,10 +374,12 @@ impl<P: Payload> Log<P> {
 
     /// Opens a feed: it carries everything that the log has, and then every event that is appended,
     /// so that another log can have the same events under the same ids. `position` is the position
-    /// of the other log: the id after which it continues. `None` if it has nothing yet.
+    /// of the other log: the id after which the other log continues. It is `None` if the other log
+    /// has nothing yet.
     ///
-    /// `to_bytes` makes the bytes that a store keeps for a payload. With a feed open, each append
-    /// also puts its events into a backlog of at most 65,536 events and 32 MiB.
+    /// `to_bytes` makes the bytes that a store keeps for a payload. While a feed is open, each
+    /// append also puts its events into a backlog, from which the feeds read. The backlog has at
+    /// most 65,536 events and 32 MiB.
     pub fn feed(
         &self,
         position: Option<Cursor>,
@@ -411,9 +420,9 @@ impl<P: Payload> Log<P> {
     /// If the rules are the same as before, the call does nothing. Otherwise it visits every topic,
     /// and the store compares each of its topics with the new rules. The call evicts at most 128
     /// events while it holds the lock of a topic, which takes some ten microseconds, and then
-    /// releases all locks. Until a topic is within its new rule, its old rule limits it. If several
-    /// threads call this at the same time, all topics follow the rules of one of these calls in the
-    /// end.
+    /// releases all locks. Until a topic is within its new rule, the old rule still limits the
+    /// topic. If several threads call this at the same time, all topics follow the rules of one of
+    /// these calls in the end.
     pub fn set_retention(&self, now: Timestamp, rules: RetentionRules) {
         match &self.source {
             Source::Own { core, store } => {
@@ -426,7 +435,7 @@ impl<P: Payload> Log<P> {
             }
             Source::Replica(handle) => {
                 let mut core = handle.0.core();
-                // If the history is replaced before the rules are set, the new one has the old
+                // If the history is replaced before the rules are set, the new history has the old
                 // rules.
                 while core.history.set_rules(rules.clone()) {
                     core.retain_all(now);
@@ -456,8 +465,8 @@ impl<P: Payload> Log<P> {
     }
 
     /// Ready once a closed log has written everything and released its store. Until then, the log
-    /// keeps the waker of each call, and wakes these wakers when the store is released. A log
-    /// without a store is always ready.
+    /// keeps the waker of each call, and wakes these wakers when the store is released. A replica
+    /// is ready once its applier has ended. Any other log without a store is always ready.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.source {
             Source::Own { store: Some(store), .. } => {
@@ -469,7 +478,7 @@ impl<P: Payload> Log<P> {
     }
 
     /// Why the store refuses events at present. `None` if the store accepts events, or if there is
-    /// no store.
+    /// no store. In a replica, the result is the error with which its cache has failed, or `None`.
     pub fn store_error(&self) -> Option<StoreError> {
         match &self.source {
             Source::Own { store, .. } => store.as_ref().and_then(|store| store.queue.error()),

@@ -12,14 +12,11 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
-    path::Path,
     sync::Arc,
 };
 
 use smallvec::SmallVec;
-use thiserror::Error;
 
-pub use crate::types::mark::{Link, Mark, Marks, NodeState};
 use crate::types::{
     address::Address,
     clock::ClockState,
@@ -29,6 +26,10 @@ use crate::types::{
     offset::{Epoch, Offset, Timestamp},
     retention::RetentionRules,
     trie::PatternSet,
+};
+pub use crate::types::{
+    mark::{Link, Mark, Marks, NodeState},
+    store_error::StoreError,
 };
 
 /// The only writer of a store.
@@ -137,20 +138,53 @@ pub trait Cache: Send + fmt::Debug + 'static {
     /// events of another history.
     fn reader(&self) -> Arc<dyn StoreReader>;
 
+    /// Like [`Store::publisher_id`]. If there are two such events, it is the older one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError>;
+
+    /// Like [`Store::idempotency_key`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn idempotency_key(
+        &mut self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<(Fingerprint, Offset)>, StoreError>;
+
     /// Begins a feed with these epochs. If `discards` is true, the contents of the cache belong to
     /// another history. Then [`reader`](Self::reader) returns a read side of the new contents. It
     /// must not be used before the next [`apply`](Self::apply). This call does not write to the
     /// disk. The next `apply` discards the old contents, and writes the epochs.
     fn begin(&mut self, epochs: &[(Epoch, Offset)], discards: bool);
 
-    /// Writes a chunk in one transaction: its events, marks, position and clock. `losses` is
-    /// written instead of the floors of the chunk. An event with an offset below the position is
+    /// Writes a chunk in one transaction: its events, marks, position, clock and node state. `losses`
+    /// is written instead of the floors of the chunk. An event with an offset below the position is
     /// written already, and is skipped. A power cut loses only the newest chunks.
     ///
     /// # Errors
     ///
     /// [`StoreError`]. Nothing of the chunk is kept, or all of it. The log then drops the cache.
     fn apply(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError>;
+
+    /// Removes all events at and above an offset, with their marks, links, keys and ids, in one
+    /// transaction. The next chunk continues at this offset. It is the first offset of a position.
+    ///
+    /// The floor of a removed event ends at `until`. A topic that a removed event has finished or
+    /// reopened gets the finish mark of its newest event that stays. The state of the hub stays, and
+    /// so does the clock, because log time never goes back. Every call of an earlier read side fails
+    /// from then on, and [`reader`](Self::reader) returns a new one.
+    ///
+    /// Returns ids that publishers gave to the removed events: the oldest ones, at most
+    /// [`CUT_IDS_MAX`](crate::CUT_IDS_MAX).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]. The log then drops the cache.
+    fn cut_to(&mut self, until: Offset) -> Result<Vec<Box<str>>, StoreError>;
 
     /// Writes all chunks to the disk.
     ///
@@ -197,6 +231,11 @@ pub struct OpenedCache {
     pub epochs: Vec<(Epoch, Offset)>,
     /// The marks of the upstream.
     pub marks: Marks,
+    /// The state of the cluster node, if any: the newest state of the hub, and the newest links, at
+    /// most [`LINKS_MAX`](crate::LINKS_MAX). They belong to the same positions as the events.
+    pub node: NodeState,
+    /// The cache knows nothing below this offset, for no address. `None` if there is no such offset.
+    pub unknown_below: Option<Offset>,
     /// The offset up to which the cache has applied the feed. `None` if nothing was applied yet.
     pub position: Option<Offset>,
     /// The clock of the upstream when it made the last chunk; `None` if nothing was applied yet.
@@ -552,120 +591,4 @@ pub struct Finished {
     pub offset: Offset,
     /// When the topic was finished.
     pub at: Timestamp,
-}
-
-/// The reason why a store could not be opened, written or read.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Another process has the file open.
-    #[error(
-        "{} is in use by another process: stop that process, or choose another file",
-        file.display()
-    )]
-    InUse {
-        /// The file.
-        file: Box<Path>,
-    },
-    /// This process has the file open already.
-    #[error(
-        "{} is open in this process already: use that hub, or close it and wait until it is closed",
-        file.display()
-    )]
-    OpenTwice {
-        /// The file.
-        file: Box<Path>,
-    },
-    /// Another program holds a lock on the database and did not release it in the time that the
-    /// store waits.
-    #[error("another program holds a lock on the store: end its transaction and try again")]
-    Locked,
-    /// The disk is full.
-    #[error("the disk of the store is full: free some space, and publishing works again")]
-    DiskFull,
-    /// The file or its folder cannot be written.
-    #[error("the store cannot be written: make the file and its folder writable for this user")]
-    ReadOnly,
-    /// The file or its folder cannot be opened or made.
-    #[error(
-        "the store cannot be opened ({reason}): check that its folder exists and belongs to this user"
-    )]
-    CannotOpen {
-        /// The error message of the operating system.
-        reason: Box<str>,
-    },
-    /// The file is a database of another program, or it is not a database.
-    #[error("the file is not a store: choose another name, or move the file out of the way")]
-    NotAStore,
-    /// The file is the cache of a replica, so it cannot be used as a store.
-    #[error(
-        "the file is the cache of a relay, which may be deleted at any time: choose another file for \
-         the store"
-    )]
-    IsCache,
-    /// The file is a store with a history of its own, so it cannot be used as a cache.
-    #[error(
-        "the file is a store with a history of its own, and a cache would overwrite it: choose another \
-         file for the cache"
-    )]
-    IsStore,
-    /// The file was written by a newer version of this software.
-    #[error(
-        "the store has layout {found}, and this version reads up to {known}: start the newer version \
-         that wrote it, or choose another file"
-    )]
-    NewerVersion {
-        /// The layout of the file.
-        found: u32,
-        /// The newest layout that this version reads.
-        known: u32,
-    },
-    /// The contents of the file contradict each other.
-    #[error("the store is damaged ({reason}): keep a copy, and start from a backup or a new file")]
-    Corrupt {
-        /// The contradiction.
-        reason: Box<str>,
-    },
-    /// The disk did not confirm a write. The next opening of the store shows whether the write was
-    /// kept.
-    #[error(
-        "the disk did not confirm a write: check the disk and start again; after the start it is known \
-         whether the last events were kept, and until then all earlier events can be read"
-    )]
-    OutcomeUnknown,
-    /// The disk failed to read or write.
-    #[error("the disk of the store failed ({reason}): check the disk")]
-    Io {
-        /// The error message of the operating system.
-        reason: Box<str>,
-    },
-    /// An earlier failure was final, so the store accepts no events until it is opened again.
-    #[error("the store stopped after an earlier failure: check the disk and start again")]
-    Stopped,
-    /// An offset is not higher than all offsets that the store has been given. This is a mistake of
-    /// the caller.
-    #[error("offset {offset} is not above the offsets in the store: use {least} or more")]
-    OffsetNotRising {
-        /// The offset that the store refused.
-        offset: u64,
-        /// The lowest offset that would have been accepted.
-        least: u64,
-    },
-    /// The file already has an epoch with this value. This is a mistake of the caller, or a
-    /// coincidence with a chance of one in 10^12.
-    #[error(
-        "the store already has this epoch, and each opening needs a new one: give another epoch"
-    )]
-    EpochTaken,
-}
-
-impl StoreError {
-    /// True if the store accepts no events until it is opened again. Committed events stay
-    /// readable.
-    pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::OutcomeUnknown | Self::Corrupt { .. } | Self::NotAStore | Self::Stopped
-        )
-    }
 }

@@ -120,7 +120,8 @@ impl World {
                 Err(error) => panic!("{error}"),
             };
             // The reader may begin before this offset: if its only topic is finished, it begins
-            // with the history of this topic. It is promised only the events from here on.
+            // with the history of this topic. The log promises the reader only the events from here
+            // on.
             first = first.or(Some(self.log.tail().next.get()));
             let end = self.connection(&mut reader, &mut seen, &mut dice);
             next = reader.cursor().next.get();
@@ -168,9 +169,10 @@ struct Followed {
     /// The end of the log right after the client's first reader was opened. The client must get
     /// every event from there on.
     first: u64,
-    /// The offset of the client's cursor, if the client was disconnected when the log was closed.
-    /// The client could not request the events from this offset on, so the test does not expect
-    /// these events. For other clients, the value is `u64::MAX`.
+    /// The offset of the client's cursor (the next event that it needs), if the client was
+    /// disconnected when the log was closed. The client could not request the events from this
+    /// offset on, so the test does not expect these events. For other clients, the value is
+    /// `u64::MAX`.
     refused_at: u64,
 }
 

@@ -183,7 +183,7 @@ pub(crate) struct State {
     first_seq: u64,
     last_seq: u64,
     #[serde(default)]
-    messages: u64,
+    pub(crate) messages: u64,
     #[serde(default)]
     pub(crate) bytes: u64,
     #[serde(default)]
@@ -191,7 +191,7 @@ pub(crate) struct State {
     #[serde(default)]
     last_ts: jiff::Timestamp,
     #[serde(default)]
-    num_deleted: u64,
+    pub(crate) num_deleted: u64,
 }
 
 /// The servers of a stream.
@@ -265,6 +265,34 @@ impl Description {
     pub(crate) fn bounds(&self) -> Bounds {
         let first = Position::new(self.state.first_seq.max(1));
         Bounds { first, last: Position::new(self.state.last_seq) }
+    }
+}
+
+/// The storage of the account. With tiers, each number of replicas has its own limit.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Account {
+    #[serde(flatten)]
+    all: Tier,
+    #[serde(default)]
+    tiers: BTreeMap<String, Tier>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tier {
+    storage: u64,
+    limits: Limits,
+}
+
+#[derive(Debug, Deserialize)]
+struct Limits {
+    max_storage: i64,
+}
+
+impl Account {
+    /// The used bytes and the limit for streams with this number of replicas.
+    pub(crate) fn storage(&self, replicas: usize) -> (u64, i64) {
+        let tier = self.tiers.get(&format!("R{replicas}")).unwrap_or(&self.all);
+        (tier.storage, tier.limits.max_storage)
     }
 }
 

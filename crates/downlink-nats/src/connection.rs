@@ -9,20 +9,28 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use async_nats::{
     Client, ConnectOptions, ReconnectToServer, Server, ServerAddr, ServerInfo, connection::State,
 };
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::settings::{ConnectSettings, Credentials, ServerUrl};
 
 /// The maximum time for connecting to one server, with the lookup of its name. The request that
 /// needs the connection may give up earlier, after [`REQUEST_WITHIN`](crate::REQUEST_WITHIN). The
-/// attempt then ends too, and the next request begins at the next server.
+/// attempt goes on for the other requests and for the next one.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The maximum time for connecting to one address of a server. A server in another region answers
 /// within a second, also with TLS. A name often has two addresses, of which one may not answer.
@@ -37,6 +45,10 @@ pub const UNUSABLE_AFTER: Duration = Duration::from_secs(3);
 /// The maximum number of requests that wait for the socket. A node has at most eight entries on
 /// their way, and few other requests.
 const REQUESTS_MAX: usize = 64;
+/// The maximum number of requests of one connection that have no answer, also if their callers have
+/// given up. The client remembers each of them for as long as the connection lasts. When so many are
+/// not answered, the connection is replaced, so they take at most some hundred kilobytes.
+pub const UNANSWERED_MAX: usize = 1_024;
 /// The maximum number of messages that wait for a tail. The client drops further messages. A tail
 /// asks for fewer messages, so this happens only if a server sends more than it was asked for.
 pub(crate) const MESSAGES_MAX: usize = 1_024;
@@ -46,108 +58,158 @@ pub(crate) const MESSAGES_MAX: usize = 1_024;
 pub(crate) struct Connection {
     pub(crate) client: Client,
     number: u64,
+    /// A request has a slot until it is answered.
+    slots: Arc<Semaphore>,
 }
 
 /// The servers, and the newest connection to one of them.
 pub(crate) struct Connections {
+    connector: Arc<Connector>,
+    /// Held alone and never across an await.
+    current: Mutex<Current>,
+    /// Held alone and never across an await.
+    usable: Mutex<Usable>,
+}
+
+/// Connects to the servers in turn.
+struct Connector {
     settings: ConnectSettings,
-    /// Held while a connection is made, so that all requests wait for the same one.
-    current: AsyncMutex<Current>,
+    /// The number of attempts. It selects the next server, and names the connections. Nothing else
+    /// depends on it, so its accesses are relaxed.
+    attempts: AtomicU64,
     /// The reason of the newest failed attempt, until an attempt succeeds. Held alone and never
     /// across an await.
     error: Mutex<Option<String>>,
-    /// The number of a connection, and since when no request over it has had a usable answer. Held
-    /// alone and never across an await.
-    unanswered: Mutex<Option<(u64, Instant)>>,
 }
 
-/// A request over a connection. If it is dropped before [`answered`](Self::answered) is called, the
-/// connection has not given a usable answer.
-pub(crate) struct Asking<'a> {
-    unanswered: &'a Mutex<Option<(u64, Instant)>>,
+#[derive(Default)]
+struct Current {
+    connection: Option<Connection>,
+    /// The attempt for which all requests without a connection wait. If none of them waits any more,
+    /// it goes on with the next request.
+    attempt: Option<Shared<BoxFuture<'static, Option<Connection>>>>,
+}
+
+/// The usable answers of a connection.
+#[derive(Clone, Copy, Default)]
+struct Usable {
+    /// The number of the connection.
     number: u64,
+    /// The time of the newest usable answer.
+    answered_at: Option<Instant>,
+    /// The time of the first request after it that has ended without a usable answer.
+    asked_at: Option<Instant>,
+}
+
+/// A request over a connection. If it is dropped before it has [`ended`](Self::end), it has no answer
+/// and keeps its slot.
+pub(crate) struct Asking<'a> {
+    usable: &'a Mutex<Usable>,
+    number: u64,
+    at: Instant,
+    slot: Option<OwnedSemaphorePermit>,
+    is_usable: bool,
 }
 
 impl Asking<'_> {
-    /// Notes that the request had a usable answer.
-    pub(crate) fn answered(self) {
-        self.unanswered.lock().take_if(|(number, _)| *number == self.number);
-        std::mem::forget(self);
+    /// Notes that the client has forgotten the request, and whether its answer was usable.
+    pub(crate) fn end(mut self, is_usable: bool) {
+        self.slot = None;
+        self.is_usable = is_usable;
     }
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let mut unanswered = self.unanswered.lock();
-        if unanswered.is_none_or(|(number, _)| number != self.number) {
-            *unanswered = Some((self.number, Instant::now()));
+        if let Some(slot) = self.slot.take() {
+            slot.forget();
+        }
+        let mut usable = self.usable.lock();
+        if usable.number < self.number {
+            *usable = Usable { number: self.number, ..Usable::default() };
+        }
+        if usable.number > self.number {
+            // The request belongs to an earlier connection.
+        } else if self.is_usable {
+            (usable.answered_at, usable.asked_at) = (Some(Instant::now()), None);
+        } else if usable.answered_at.is_none_or(|at| at < self.at) {
+            usable.asked_at = Some(usable.asked_at.map_or(self.at, |at| at.min(self.at)));
         }
     }
-}
-
-#[derive(Debug, Default)]
-struct Current {
-    connection: Option<Connection>,
-    /// The number of attempts. It selects the next server, and names the connections.
-    attempts: u64,
 }
 
 impl Connections {
     /// The settings have at least one server.
     pub(crate) fn new(settings: ConnectSettings) -> Self {
-        let (current, error, unanswered) = Default::default();
-        Self { settings, current, error, unanswered }
+        let (attempts, error) = Default::default();
+        let connector = Arc::new(Connector { settings, attempts, error });
+        Self { connector, current: Mutex::default(), usable: Mutex::default() }
     }
 
-    /// Notes a request over a connection.
-    pub(crate) fn ask(&self, connection: &Connection) -> Asking<'_> {
-        Asking { unanswered: &self.unanswered, number: connection.number }
+    /// Notes a request over a connection; `None` if the connection has no slot for it.
+    pub(crate) fn ask(&self, connection: &Connection) -> Option<Asking<'_>> {
+        let slot = Some(Arc::clone(&connection.slots).try_acquire_owned().ok()?);
+        let (number, at) = (connection.number, Instant::now());
+        Some(Asking { usable: &self.usable, number, at, slot, is_usable: false })
     }
 
-    /// Whether a connection is alive, but has given no usable answer for [`UNUSABLE_AFTER`].
-    fn is_unusable(&self, connection: &Connection) -> bool {
-        self.unanswered.lock().is_some_and(|(number, since)| {
-            number == connection.number && since.elapsed() > UNUSABLE_AFTER
-        })
+    /// Whether a request over a connection may be answered: it is alive, has given a usable answer
+    /// in the last [`UNUSABLE_AFTER`] if there was a request, and has a slot.
+    fn is_usable(&self, connection: &Connection) -> bool {
+        let Usable { number, asked_at, .. } = *self.usable.lock();
+        let is_useless = number == connection.number
+            && asked_at.is_some_and(|asked_at| asked_at.elapsed() >= UNUSABLE_AFTER);
+        let is_alive = connection.client.connection_state() == State::Connected;
+        is_alive && !is_useless && connection.slots.available_permits() > 0
     }
 
     /// The current connection, or a new one if it has ended. Tries each server once; `None` if none
     /// of them can be reached.
+    ///
+    /// If the future is dropped, the attempt goes on for the other callers.
     pub(crate) async fn get(&self) -> Option<Connection> {
-        let mut current = self.current.lock().await;
-        let is_usable = |connection: &Connection| {
-            connection.client.connection_state() == State::Connected
-                && !self.is_unusable(connection)
-        };
-        current.connection = current.connection.take().filter(is_usable);
-        for _ in &self.settings.servers {
-            if current.connection.is_some() {
-                break;
+        let attempt = {
+            let mut current = self.current.lock();
+            current.connection = current.connection.take().filter(|it| self.is_usable(it));
+            if let Some(connection) = &current.connection {
+                return Some(connection.clone());
             }
-            let number = current.attempts;
-            // If this future is dropped during the attempt, the next call begins at the next server.
-            current.attempts += 1;
-            let client = self.connect(self.server(number)).await;
-            current.connection = client.map(|client| Connection { client, number });
+            let begin = || Arc::clone(&self.connector).connect_to_any().boxed().shared();
+            current.attempt.get_or_insert_with(begin).clone()
+        };
+        let connection = attempt.clone().await;
+        let mut current = self.current.lock();
+        if current.attempt.take_if(|it| it.ptr_eq(&attempt)).is_some() {
+            current.connection = connection.clone();
         }
-        current.connection.clone()
-    }
-
-    fn server(&self, attempt: u64) -> &ServerUrl {
-        let servers = &self.settings.servers;
-        &servers[(attempt % servers.len() as u64) as usize]
+        connection
     }
 
     /// Stops using a connection that seems to be dead.
-    pub(crate) async fn give_up(&self, connection: &Connection) {
-        let mut current = self.current.lock().await;
-        let is_other = |other: &Connection| other.number != connection.number;
-        current.connection = current.connection.take().filter(is_other);
+    pub(crate) fn give_up(&self, connection: &Connection) {
+        let is_it = |it: &mut Connection| it.number == connection.number;
+        self.current.lock().connection.take_if(is_it);
     }
 
     /// The reason why the newest attempt to connect failed, if it failed.
     pub(crate) fn error(&self) -> Option<String> {
-        self.error.lock().clone()
+        self.connector.error.lock().clone()
+    }
+}
+
+impl Connector {
+    /// Tries each server once.
+    async fn connect_to_any(self: Arc<Self>) -> Option<Connection> {
+        let servers = &self.settings.servers;
+        for _ in servers {
+            let number = self.attempts.fetch_add(1, Ordering::Relaxed);
+            let server = &servers[(number % servers.len() as u64) as usize];
+            if let Some(client) = self.connect(server).await {
+                let slots = Arc::new(Semaphore::new(UNANSWERED_MAX));
+                return Some(Connection { client, number, slots });
+            }
+        }
+        None
     }
 
     async fn connect(&self, server: &ServerUrl) -> Option<Client> {

@@ -88,9 +88,20 @@ impl Engine {
         request: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
+        self.ask(request, body, |_| true).await
+    }
+
+    /// Sends a request of the API, and waits for its answer. If only useless answers arrive, the
+    /// connection is given up.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: &str,
+        body: &impl Serialize,
+        is_usable: fn(&T) -> bool,
+    ) -> Result<T, Failure> {
         let subject = format!("{}.{request}", api::PREFIX);
         let bytes = serde_json::to_vec(body).map_err(|_| Failure::Unavailable)?;
-        let asking = self.send(subject, HeaderMap::new(), bytes, REQUEST_WITHIN);
+        let asking = self.send(subject, HeaderMap::new(), bytes, REQUEST_WITHIN, is_usable);
         timeout(REQUEST_WITHIN, asking).await.unwrap_or(Err(Failure::Unavailable))
     }
 
@@ -101,31 +112,33 @@ impl Engine {
         headers: HeaderMap,
         bytes: Vec<u8>,
         within: Duration,
+        is_usable: fn(&T) -> bool,
     ) -> Result<T, Failure> {
         let connection = self.connection().await?;
         let mut request = Request::new().payload(bytes.into()).timeout(Some(within));
         if !headers.is_empty() {
             request = request.headers(headers);
         }
-        let asking = self.shared.connections.ask(&connection);
+        let asking = self.connections().ask(&connection).ok_or(Failure::Unavailable)?;
         let result = match connection.client.send_request(subject, request).await {
             Ok(answer) => api::decode(&answer.payload),
             Err(error) => Err(match error.kind() {
                 RequestErrorKind::MaxPayloadExceeded => Failure::TooLarge,
                 RequestErrorKind::NoResponders => Failure::NoResponders,
-                _ => Failure::Unavailable,
+                _ => return Err(Failure::Unavailable),
             }),
         };
-        let error = result.as_ref().err().map(Failure::journal_error);
-        if error != Some(JournalError::Unavailable) {
-            asking.answered();
-        }
+        asking.end(match &result {
+            Ok(answer) => is_usable(answer),
+            Err(failure) => failure.journal_error() != JournalError::Unavailable,
+        });
         result
     }
 
     /// The stream as some server describes it.
     pub(crate) async fn description(&self) -> Result<Description, Failure> {
-        self.request(&format!("STREAM.INFO.{}", self.stream()), &api::Nothing {}).await
+        let request = format!("STREAM.INFO.{}", self.stream());
+        self.ask(&request, &api::Nothing {}, Description::is_from_leader).await
     }
 
     /// The stream as its leader describes it.
@@ -164,7 +177,7 @@ impl Engine {
     }
 
     /// Checks that a description is the one of the stream of the journal.
-    fn check(&self, description: &Description) -> Result<&Identity, JournalError> {
+    pub(crate) fn check(&self, description: &Description) -> Result<&Identity, JournalError> {
         if self.opened.get().is_none() {
             // Another request may have set the identity in the meantime.
             let _ = self.opened.set(identity(description)?);

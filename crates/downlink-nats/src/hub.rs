@@ -21,7 +21,7 @@ use crate::{
     engine::Engine,
     journal::{JetStream, append},
     settings::SettingsError,
-    stream::{self, CreateError, StreamSettings},
+    stream::{self, StreamSettings},
 };
 
 /// The maximum length of the name of a hub in bytes. The name is a part of file names and subjects of
@@ -137,6 +137,9 @@ pub enum HubError {
         /// The name of the stream.
         stream: String,
     },
+    /// There is a stream with this name.
+    #[error("the stream exists already")]
+    Exists,
     /// The stream has no leader, because a majority of its servers is away.
     #[error("the stream has no leader")]
     NoLeader,
@@ -184,6 +187,7 @@ impl HubError {
                 "choose another name for the hub, or if the stream is meant for it and empty, \
                  delete the stream and create the hub with `downlink cluster init`"
             }
+            Self::Exists => "choose another name for the hub",
             Self::Subjects => "delete the stream and create the hub with `downlink cluster init`",
             Self::Full => "give the servers or the account more storage (max_file_store)",
             Self::TooLarge => "raise max_payload of the servers to 1 MiB, the default",
@@ -217,10 +221,8 @@ impl JetStream {
         let description = match description(&engine).await {
             Err(HubError::NoStream { .. }) => {
                 match self.create_stream(settings, new.hub).await {
-                    Ok(()) | Err(CreateError::Exists | CreateError::Unavailable) => {}
-                    Err(CreateError::Refused { code, description }) => {
-                        return Err(HubError::Refused { code, description });
-                    }
+                    Ok(()) | Err(HubError::Exists) => {}
+                    Err(error) => return Err(error),
                 }
                 description(&engine).await?
             }
@@ -243,6 +245,33 @@ impl JetStream {
             Err(JournalError::Refused) => Err(HubError::TooLarge),
             Err(_) => Err(unanswered(&engine)),
         }
+    }
+
+    /// Creates the stream of a hub, without an entry. [`init`](Self::init) also appends the first
+    /// entry. The subject of the stream is `downlink.STREAM.RANDOM`. So a stream that replaces it has
+    /// another subject, and never gets an entry that is meant for this one.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`]. Another stream is never changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream may have been created.
+    pub async fn create_stream(
+        &self,
+        settings: &StreamSettings,
+        hub: HubId,
+    ) -> Result<(), HubError> {
+        let engine = self.engine();
+        let stream = engine.stream();
+        let error = |failure| hub_error(&engine, failure);
+        let inbox = engine.connection().await.map_err(error)?.client.new_inbox();
+        let random = inbox.rsplit('.').next().unwrap_or(&inbox);
+        let config = settings.config(stream, format!("downlink.{stream}.{random}"), hub);
+        let request = format!("STREAM.CREATE.{stream}");
+        let created: Result<Description, Failure> = engine.request(&request, &config).await;
+        created.map(drop).map_err(error)
     }
 
     /// The identity of the hub, from the metadata of its stream.
@@ -335,6 +364,7 @@ fn hub_error(engine: &Engine, failure: Failure) -> HubError {
             api::STREAM_NOT_FOUND => HubError::NoStream { stream: engine.stream().into() },
             api::NOT_ENABLED | api::NOT_ENABLED_FOR_ACCOUNT => HubError::NoJetStream,
             api::CLUSTER_NOT_AVAILABLE => HubError::NoAnswer,
+            api::STREAM_NAME_EXISTS => HubError::Exists,
             code => HubError::Refused { code, description: error.description },
         },
     }

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::{
-    api::{self, Acknowledgement, Description, Failure},
+    api::{self, Acknowledgement, Failure},
     connection::Connections,
     engine::Engine,
     settings::{ConnectSettings, SettingsError, check_stream_name},
-    stream::{self, CreateError, StreamSettings, Warning},
+    stream,
     tail::JetStreamTail,
 };
 
@@ -75,53 +75,6 @@ impl JetStream {
         self
     }
 
-    /// Creates the stream of a hub, without an entry. [`init`](Self::init) also appends the first
-    /// entry. The subject of the stream is `downlink.STREAM.RANDOM`. So a stream that replaces it has
-    /// another subject, and never gets an entry that is meant for this one.
-    ///
-    /// # Errors
-    ///
-    /// [`CreateError`]. Another stream is never changed.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped, the stream may have been created.
-    pub async fn create_stream(
-        &self,
-        settings: &StreamSettings,
-        hub: HubId,
-    ) -> Result<(), CreateError> {
-        let engine = self.engine();
-        let stream = engine.stream();
-        let connection = engine.connection().await.map_err(create_error)?;
-        let inbox = connection.client.new_inbox();
-        let random = inbox.rsplit('.').next().unwrap_or(&inbox);
-        let config = settings.config(stream, format!("downlink.{stream}.{random}"), hub);
-        let request = format!("STREAM.CREATE.{stream}");
-        let created: Result<Description, Failure> = engine.request(&request, &config).await;
-        created.map(drop).map_err(create_error)
-    }
-
-    /// The settings of the stream that an operator should know about.
-    ///
-    /// Whether a server writes each entry to the disk before it acknowledges it
-    /// (`sync_interval: always`) cannot be asked. So this checks only that the stream is limited to
-    /// servers with the tag [`SYNC_TAG`](crate::SYNC_TAG).
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Replaced`] if there is no such stream, and [`JournalError::Unavailable`] if
-    /// its leader does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// The check changes nothing.
-    pub async fn check_stream(&self) -> Result<Vec<Warning>, JournalError> {
-        let engine = self.engine();
-        let description = engine.describe().await?;
-        Ok(stream::warnings(&description.config, engine.payload_max().await?))
-    }
-
     /// The reason why the newest attempt to connect failed, for logs; `None` if it succeeded.
     pub fn connect_error(&self) -> Option<String> {
         self.engine().connections().error()
@@ -141,18 +94,6 @@ impl JetStream {
 impl fmt::Debug for JetStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JetStream").field("stream", &self.engine().stream()).finish_non_exhaustive()
-    }
-}
-
-fn create_error(failure: Failure) -> CreateError {
-    match failure {
-        Failure::Refused(error) if error.err_code == api::STREAM_NAME_EXISTS => CreateError::Exists,
-        Failure::Refused(error) => {
-            CreateError::Refused { code: error.err_code, description: error.description }
-        }
-        Failure::Unavailable | Failure::NoResponders | Failure::TooLarge => {
-            CreateError::Unavailable
-        }
     }
 }
 
@@ -253,7 +194,7 @@ pub(crate) async fn append(
         headers.insert("Nats-Expected-Last-Sequence", last.to_string());
     }
     let answer: Result<Acknowledgement, Failure> =
-        engine.send(identity.subject.clone(), headers, bytes, APPEND_WITHIN).await;
+        engine.send(identity.subject.clone(), headers, bytes, APPEND_WITHIN, |_| true).await;
     match answer {
         Ok(acknowledgement) => Ok(Position::new(acknowledgement.seq)),
         // Either the stream has no leader now, or no stream has this subject any more.

@@ -13,8 +13,8 @@
 //! let settings = ConnectSettings { servers, ..ConnectSettings::default() };
 //! let journal = JetStream::new(settings, &stream_of("orders")?)?;
 //! let hub = journal.hub().await?;
-//! for warning in journal.check_stream().await? {
-//!     eprintln!("warning: {warning}");
+//! for finding in journal.check(&[]).await? {
+//!     eprintln!("{finding}");
 //! }
 //! let opened = journal.for_hub(hub).open().await?;
 //! println!("the last position is {}", opened.bounds.last);
@@ -50,7 +50,8 @@
 //! A user of the servers needs the right to publish to `downlink.STREAM.*`, to
 //! `$JS.API.STREAM.INFO.STREAM`, `$JS.API.STREAM.MSG.GET.STREAM`,
 //! `$JS.API.CONSUMER.CREATE.STREAM.*` and `$JS.API.CONSUMER.MSG.NEXT.STREAM.*`, and to subscribe to
-//! `_INBOX.>`. [`JetStream::create_stream`] also needs `$JS.API.STREAM.CREATE.STREAM`. If a right to
+//! `_INBOX.>`. [`JetStream::init`] also needs `$JS.API.STREAM.CREATE.STREAM`, and
+//! [`JetStream::check`] asks for the storage of the account with `$JS.API.INFO`. If a right to
 //! publish is missing, requests get no answer.
 //!
 //! # Logs
@@ -67,25 +68,29 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod check;
 mod connection;
 mod engine;
+mod finding;
 mod hub;
 mod journal;
+mod monitor;
 mod settings;
 mod stream;
 mod tail;
 
-pub use connection::{CONNECT_WITHIN, PING_EVERY, UNUSABLE_AFTER};
+pub use connection::{CONNECT_WITHIN, PING_EVERY, UNANSWERED_MAX, UNUSABLE_AFTER};
 pub use engine::REQUEST_WITHIN;
+pub use finding::{Finding, Severity};
 pub use hub::{
     Follower, HUB_NAME_BYTES_MAX, HubError, HubStatus, INIT_WITHIN, Init, NewHub, STATUS_WITHIN,
     stream_of,
 };
 pub use journal::{APPEND_WITHIN, JetStream};
+pub use monitor::{MONITOR_BYTES_MAX, MONITOR_WITHIN, MonitorUrl};
 pub use settings::{ConnectSettings, Credentials, ServerUrl, SettingsError, Tls};
 pub use stream::{
-    CreateError, DUPLICATE_WINDOW, ENTRY_BYTES_MAX, HUB_ID_KEY, RETENTION_MIN, SYNC_TAG,
-    StreamSettings, Warning,
+    DUPLICATE_WINDOW, ENTRY_BYTES_MAX, HUB_ID_KEY, RETENTION_MIN, SYNC_TAG, StreamSettings,
 };
 pub use tail::{CONSUMER_KEPT, HEARTBEAT_EVERY, JetStreamTail, SILENCE_MAX};
 

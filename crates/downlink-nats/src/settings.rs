@@ -130,6 +130,9 @@ pub enum SettingsError {
     /// The name of a hub has letters, digits, `-` and `_`, at most 64.
     #[error("a hub has a name of at most 64 letters, digits, - and _")]
     HubName,
+    /// The text is not a monitoring address.
+    #[error("not a monitoring address such as http://nats-1:8222")]
+    MonitorUrl,
 }
 
 /// Checks the name of a stream. The server allows more names, but some of them cannot be part of a

@@ -1,9 +1,8 @@
-//! The stream that contains a journal: the settings of a new one, and warnings about an existing one.
+//! The stream that contains a journal: the settings of a new one, and what an existing one promises.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use downlink_cluster::{HubId, JournalDurability, SNAPSHOT_EVERY};
-use thiserror::Error;
 
 use crate::api::{Config, Placement};
 
@@ -90,155 +89,6 @@ pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The stream was not created.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum CreateError {
-    /// No server has answered. The stream may have been created.
-    #[error("the NATS servers did not answer")]
-    Unavailable,
-    /// There is a stream with this name.
-    #[error("the stream exists already")]
-    Exists,
-    /// The server refuses the stream.
-    #[error("the server refuses the stream: {description} (code {code})")]
-    Refused {
-        /// The error code of JetStream.
-        code: u32,
-        /// The reason, in the words of the server.
-        description: String,
-    },
-}
-
-/// A setting of a stream with which a journal loses more, or refuses more, than it has to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// One server keeps the stream. If it fails, no entry can be appended, and if its disk fails, all
-    /// entries are lost.
-    OneReplica,
-    /// The stream is not limited to servers with the tag [`SYNC_TAG`]. With the default settings of
-    /// NATS, a power cut loses acknowledged entries of up to two minutes.
-    NoSyncTag,
-    /// The server acknowledges entries before it has written them (`persist_mode: async`).
-    AsyncPersist,
-    /// The stream is in memory.
-    Memory,
-    /// The stream removes entries for another reason than its limits (its retention is not
-    /// `limits`).
-    Retention,
-    /// The stream refuses entries when it is full, and does not remove the oldest (`discard: new`).
-    RefusesWhenFull,
-    /// The stream limits the messages of a subject, so it can remove entries inside.
-    SubjectLimit,
-    /// Entries can be deleted (`deny_delete` is not set).
-    Deletable,
-    /// Entries can be purged (`deny_purge` is not set).
-    Purgeable,
-    /// A message can remove the messages before it (`allow_rollup_hdrs`).
-    Rollup,
-    /// Messages can expire one by one (`allow_msg_ttl`).
-    MessageExpiry,
-    /// The stream keeps entries for less than [`RETENTION_MIN`].
-    ShortRetention {
-        /// The time for which it keeps entries.
-        age_max: Duration,
-    },
-    /// The stream has no limit of age, bytes or entries.
-    Unlimited,
-    /// The server recognises repeated appends for too short a time, so more copies are stored.
-    ShortDuplicateWindow {
-        /// The time.
-        window: Duration,
-    },
-    /// The largest entry is smaller than [`ENTRY_BYTES_MAX`], because of the limits of the server or
-    /// of the stream.
-    SmallEntries {
-        /// The largest entry in bytes.
-        entry_bytes_max: usize,
-    },
-    /// The server does not acknowledge entries (`no_ack`).
-    NoAcknowledgements,
-    /// The stream is read-only.
-    Sealed,
-    /// The stream does not have exactly one subject without wildcards, or gets its messages from
-    /// another stream, or changes their subjects.
-    Subjects,
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self {
-            Self::OneReplica => {
-                "one server keeps the stream (R1), so its failure stops all appends"
-            }
-            Self::NoSyncTag => {
-                "no placement tag sync:always: a power cut can lose acknowledged entries"
-            }
-            Self::AsyncPersist => "persist_mode is async: a crash can lose acknowledged entries",
-            Self::Memory => "the storage is memory: a restart can lose all entries",
-            Self::Retention => "the retention is not limits: entries can be removed by consumers",
-            Self::RefusesWhenFull => "discard is new: a full stream refuses entries",
-            Self::SubjectLimit => "max_msgs_per_subject can remove entries inside the stream",
-            Self::Deletable => "deny_delete is not set: entries can be deleted",
-            Self::Purgeable => "deny_purge is not set: entries can be purged",
-            Self::Rollup => "allow_rollup_hdrs is set: a message can remove earlier entries",
-            Self::MessageExpiry => "allow_msg_ttl is set: entries can expire one by one",
-            Self::ShortRetention { age_max } => {
-                let minutes = RETENTION_MIN.as_secs() / 60;
-                return write!(f, "max_age is {age_max:?}, and less than {minutes} minutes");
-            }
-            Self::Unlimited => "no limit of age, bytes or entries: the stream grows for ever",
-            Self::ShortDuplicateWindow { window } => {
-                return write!(f, "duplicate_window is {window:?}: more copies are stored");
-            }
-            Self::SmallEntries { entry_bytes_max } => {
-                return write!(f, "an entry has at most {entry_bytes_max} bytes (max_payload)");
-            }
-            Self::NoAcknowledgements => "no_ack is set: no publish gets an answer",
-            Self::Sealed => "the stream is sealed: no entry can be appended",
-            Self::Subjects => {
-                "the stream needs exactly one subject without wildcards, and no source"
-            }
-        };
-        f.write_str(text)
-    }
-}
-
-/// The warnings for a stream on servers that take messages of at most `payload_max` bytes.
-pub(crate) fn warnings(config: &Config, payload_max: usize) -> Vec<Warning> {
-    let has_sync_tag = config
-        .placement
-        .iter()
-        .flat_map(|placement| &placement.tags)
-        .any(|tag| tag.eq_ignore_ascii_case(SYNC_TAG));
-    let is_unlimited = config.max_age == 0 && config.max_bytes <= 0 && config.max_msgs <= 0;
-    let age_max = Duration::from_nanos(config.max_age);
-    let window = Duration::from_nanos(config.duplicate_window);
-    let entry_bytes_max = entry_bytes_max(config, payload_max);
-    let checks = [
-        (config.num_replicas < 2, Warning::OneReplica),
-        (!has_sync_tag, Warning::NoSyncTag),
-        (config.persist_mode.as_deref() == Some("async"), Warning::AsyncPersist),
-        (config.storage != "file", Warning::Memory),
-        (config.retention != "limits", Warning::Retention),
-        (config.discard != "old", Warning::RefusesWhenFull),
-        (config.max_msgs_per_subject > 0, Warning::SubjectLimit),
-        (!config.deny_delete, Warning::Deletable),
-        (!config.deny_purge, Warning::Purgeable),
-        (config.allow_rollup_hdrs, Warning::Rollup),
-        (config.allow_msg_ttl, Warning::MessageExpiry),
-        (config.max_age > 0 && age_max < RETENTION_MIN, Warning::ShortRetention { age_max }),
-        (is_unlimited, Warning::Unlimited),
-        (window < DUPLICATE_WINDOW, Warning::ShortDuplicateWindow { window }),
-        (entry_bytes_max < ENTRY_BYTES_MAX, Warning::SmallEntries { entry_bytes_max }),
-        (config.no_ack, Warning::NoAcknowledgements),
-        (config.sealed, Warning::Sealed),
-        (subject(config).is_none(), Warning::Subjects),
-    ];
-    checks.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, warning)| warning).collect()
-}
-
 /// The largest entry that a stream takes.
 pub(crate) fn entry_bytes_max(config: &Config, payload_max: usize) -> usize {
     let message_max = usize::try_from(config.max_msg_size).ok().filter(|max| *max > 0);
@@ -246,14 +96,25 @@ pub(crate) fn entry_bytes_max(config: &Config, payload_max: usize) -> usize {
     payload_max.saturating_sub(HEADER_BYTES_MAX).min(ENTRY_BYTES_MAX)
 }
 
-/// Whether a stream keeps what it acknowledges if one machine fails with its power.
+/// The meaning of an acknowledgement of the stream: whether an entry survives if one machine fails
+/// with its power.
 pub(crate) fn durability(config: &Config) -> JournalDurability {
-    let loses = [Warning::OneReplica, Warning::NoSyncTag, Warning::AsyncPersist, Warning::Memory];
-    let warnings = warnings(config, usize::MAX);
-    if config.num_replicas >= 3 && !warnings.iter().any(|warning| loses.contains(warning)) {
+    let is_kept = config.num_replicas >= 3 && config.storage == "file";
+    if is_kept && has_sync_tag(config) && !is_async(config) {
         return JournalDurability::Durable;
     }
     JournalDurability::Relaxed
+}
+
+/// Whether the stream is limited to servers with the tag [`SYNC_TAG`].
+pub(crate) fn has_sync_tag(config: &Config) -> bool {
+    let mut tags = config.placement.iter().flat_map(|placement| &placement.tags);
+    tags.any(|tag| tag.eq_ignore_ascii_case(SYNC_TAG))
+}
+
+/// Whether the servers acknowledge entries before they have written them.
+pub(crate) fn is_async(config: &Config) -> bool {
+    config.persist_mode.as_deref() == Some("async")
 }
 
 /// The identity of a hub as text.
@@ -294,43 +155,17 @@ mod tests {
     }
 
     #[test]
-    fn the_default_settings_with_the_tag_have_no_warning() {
-        assert_eq!(warnings(&config(), PAYLOAD_MAX), []);
-        assert_eq!(durability(&config()), JournalDurability::Durable);
-    }
-
-    #[test]
-    fn each_wrong_setting_has_its_warning() {
-        fn check(change: fn(&mut Config), warning: Warning) {
+    fn a_stream_is_durable_only_with_three_synced_replicas_in_files() {
+        fn check(change: fn(&mut Config)) {
             let mut config = config();
+            assert_eq!(durability(&config), JournalDurability::Durable);
             change(&mut config);
-            assert_eq!(warnings(&config, PAYLOAD_MAX), [warning]);
+            assert_eq!(durability(&config), JournalDurability::Relaxed);
         }
-        check(|config| config.num_replicas = 1, Warning::OneReplica);
-        check(|config| config.placement = None, Warning::NoSyncTag);
-        check(|config| config.persist_mode = Some("async".into()), Warning::AsyncPersist);
-        check(|config| config.storage = "memory".into(), Warning::Memory);
-        check(|config| config.retention = "interest".into(), Warning::Retention);
-        check(|config| config.discard = "new".into(), Warning::RefusesWhenFull);
-        check(|config| config.max_msgs_per_subject = 1, Warning::SubjectLimit);
-        check(|config| config.deny_delete = false, Warning::Deletable);
-        check(|config| config.deny_purge = false, Warning::Purgeable);
-        check(|config| config.allow_rollup_hdrs = true, Warning::Rollup);
-        check(|config| config.allow_msg_ttl = true, Warning::MessageExpiry);
-        check(|config| config.max_age = 0, Warning::Unlimited);
-        check(|config| config.no_ack = true, Warning::NoAcknowledgements);
-        check(|config| config.sealed = true, Warning::Sealed);
-        check(|config| config.subjects.push("hub.b".into()), Warning::Subjects);
-        check(|config| config.subjects = vec!["hub.*".into()], Warning::Subjects);
-        let age_max = Duration::from_secs(60);
-        check(|config| config.max_age = 60_000_000_000, Warning::ShortRetention { age_max });
-        let window = Duration::from_secs(1);
-        check(
-            |config| config.duplicate_window = 1_000_000_000,
-            Warning::ShortDuplicateWindow { window },
-        );
-        let entry_bytes_max = 1_000;
-        check(|config| config.max_msg_size = 1_512, Warning::SmallEntries { entry_bytes_max });
+        check(|config| config.num_replicas = 2);
+        check(|config| config.storage = "memory".into());
+        check(|config| config.persist_mode = Some("async".into()));
+        check(|config| config.placement = None);
     }
 
     #[test]
@@ -346,13 +181,6 @@ mod tests {
             assert_eq!(with(wrong), None, "{wrong}");
         }
         assert_eq!(hub(&Config { metadata: BTreeMap::new(), ..config() }), None);
-    }
-
-    #[test]
-    fn a_limit_of_bytes_is_enough() {
-        let mut config = config();
-        (config.max_age, config.max_bytes) = (0, 1_000_000_000);
-        assert_eq!(warnings(&config, PAYLOAD_MAX), []);
     }
 
     #[test]

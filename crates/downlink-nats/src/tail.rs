@@ -1,9 +1,15 @@
 //! The tail of a journal: reads a stream with a pull consumer, and checks each position.
 //!
 //! The client and the consumer are only a pipe. A position that they leave out is looked up at the
-//! leader of the stream. Only if the leader does not have it either, it is a hole. If nothing
-//! arrives for [`SILENCE_MAX`], not even a heartbeat, the tail fails, and its connection is given
-//! up.
+//! leader of the stream. Only if the leader does not have it either, it is a hole. A heartbeat says
+//! which position the consumer has reached, so positions that were left out at the end are found
+//! too. A position that comes again is an error, because the stream may be an older one that was put
+//! back, and only the node can compare the entries. If nothing arrives for [`SILENCE_MAX`], not even
+//! a heartbeat, the tail fails, and its connection is given up.
+//!
+//! A consumer on a server that is cut off from its cluster sends heartbeats for ever. So an idle tail
+//! asks the leader of the stream for its state, and fails if the leader does not answer or is ahead of
+//! the consumer.
 //!
 //! A cluster creates consumers only while all its servers together have a leader, which is another
 //! one than the leader of the stream. Without it, a tail asks the leader of the stream for one entry
@@ -24,7 +30,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    api::{self, ConsumerConfig, CreateConsumer, Created, Delivery, Pull},
+    api::{self, ConsumerConfig, CreateConsumer, Created, Delivery, Description, Pull},
     connection::{Connection, MESSAGES_MAX},
     engine::Engine,
     stream::nanos,
@@ -34,15 +40,19 @@ use crate::{
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// The time without a message or a heartbeat after which a tail fails: two heartbeats are missing.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2_500);
+/// The number of heartbeats in a row after which a tail fails if the leader of the stream has not
+/// answered. It is [`UNUSABLE_AFTER`](crate::UNUSABLE_AFTER).
+const UNANSWERED_MAX: u32 = 3;
 /// The time after which a server removes the consumer of a dropped tail. It is longer than a pause
 /// of this program that readers survive.
 pub const CONSUMER_KEPT: Duration = Duration::from_secs(30);
-/// The number of messages that a request asks for. The next request is sent when half of them have
-/// arrived, so at most one and a half times this number of messages wait.
-const MESSAGES_PER_PULL: usize = 256;
-/// The number of bytes that a request asks for. At 1 Gbit/s, they take 34 milliseconds, which is
-/// longer than a request needs to reach a server of the same region.
-const BYTES_PER_PULL: usize = 4 * 1_024 * 1_024;
+/// The number of messages that a request asks for. The next request is sent when all of them have
+/// arrived. The server counts the messages and bytes of each request, and does not say when they are
+/// used up. With one request at a time, the tail can count them too. At 200,000 messages a second,
+/// they take longer than a request needs to reach a server of the same region.
+const MESSAGES_PER_PULL: usize = 512;
+/// The number of bytes that a request asks for. At 1 Gbit/s, they take 67 milliseconds.
+const BYTES_PER_PULL: usize = 8 * 1_024 * 1_024;
 /// A server may take requests for a new consumer a moment after it has confirmed the consumer. The
 /// tail asks again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -59,7 +69,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The time after which a request ends.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-const _: () = assert!(2 * MESSAGES_PER_PULL < MESSAGES_MAX);
+const _: () = assert!(MESSAGES_PER_PULL < MESSAGES_MAX);
 
 type Step = (Result<TailItem, JournalError>, Option<Box<Reader>>);
 
@@ -67,9 +77,9 @@ type Step = (Result<TailItem, JournalError>, Option<Box<Reader>>);
 ///
 /// After an error it yields only errors.
 ///
-/// It does nothing while it is not polled, and can be dropped at any time. At most 384 entries wait in
-/// memory until they are polled. They have at most 8 MiB, or four times the largest message of the
-/// server if that is more.
+/// It does nothing while it is not polled, and can be dropped at any time. At most 512 entries wait in
+/// memory until they are polled. They have at most 8 MiB, or twice the largest message of the server
+/// if that is more.
 pub struct JetStreamTail {
     /// The next item, and the reader for the items after it. `None` after an error.
     next: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
@@ -128,6 +138,8 @@ struct Reader {
     ahead: Option<(RawEntry, u64)>,
     /// Whether the tail has yielded an entry since it has last said that there are no more.
     has_news: bool,
+    /// The last position of the stream when its leader was last asked.
+    leader_last: Position,
 }
 
 impl Reader {
@@ -151,7 +163,8 @@ impl Reader {
         if next > bounds.last {
             items.push_back(TailItem::CaughtUp(bounds.last));
         }
-        Ok(Self { engine, source, next, items, ahead: None, has_news: false })
+        let (ahead, has_news, leader_last) = Default::default();
+        Ok(Self { engine, source, next, items, ahead, has_news, leader_last })
     }
 
     async fn next(mut self: Box<Self>) -> Step {
@@ -171,19 +184,51 @@ impl Reader {
             Source::Leader(until) if Instant::now() < *until => self.ask_leader().await,
             Source::Leader(_) => Err(JournalError::Unavailable),
             Source::Consumer(messages) => {
-                let (entry, pending) = match self.ahead.take() {
-                    Some(ahead) => ahead,
-                    None => match messages.next().await {
-                        Ok(message) => message,
-                        Err(error) => {
-                            self.engine.connections().give_up(&messages.connection).await;
-                            return Err(error);
-                        }
-                    },
+                let received = match self.ahead.take() {
+                    Some((entry, pending)) => Ok(Received::Entry(entry, pending)),
+                    None => messages.next().await,
                 };
-                self.take(entry, pending).await
+                match received {
+                    Ok(Received::Entry(entry, pending)) => self.take(entry, pending).await,
+                    Ok(Received::Heartbeat(reached)) if reached >= self.next => {
+                        self.look_up().await
+                    }
+                    Ok(Received::Heartbeat(reached)) if reached < self.leader_last => {
+                        Err(JournalError::Unavailable)
+                    }
+                    Ok(Received::Heartbeat(_)) => Ok(()),
+                    Ok(Received::Leader(description)) => {
+                        self.engine.check(&description)?;
+                        self.leader_last = description.bounds().last;
+                        Ok(())
+                    }
+                    Err(error) => {
+                        self.engine.connections().give_up(&messages.connection);
+                        Err(error)
+                    }
+                }
             }
         }
+    }
+
+    /// Asks the leader of the stream for a position that the consumer has passed without a message.
+    async fn look_up(&mut self) -> Result<(), JournalError> {
+        // The bounds come first, so no entry that is appended now counts as missing.
+        let last = self.engine.same().await?.bounds().last;
+        let found = self.engine.first_from(self.next).await?;
+        match found.filter(|entry| entry.position <= last) {
+            Some(entry) => {
+                self.push_hole(entry.position).await?;
+                self.push(entry);
+            }
+            // The stream has lost its end.
+            None if last < self.next => return Err(JournalError::Unavailable),
+            None => self.push_hole(last.next()).await?,
+        }
+        if self.next > last {
+            self.push_caught_up();
+        }
+        Ok(())
     }
 
     /// Asks the leader of the stream for the next entry.
@@ -219,6 +264,8 @@ impl Reader {
             if pending == 0 {
                 self.push_caught_up();
             }
+        } else {
+            return Err(JournalError::Unavailable);
         }
         Ok(())
     }
@@ -245,6 +292,16 @@ impl Reader {
     }
 }
 
+/// The next thing that a consumer sends.
+enum Received {
+    /// An entry, and the number of messages after it.
+    Entry(RawEntry, u64),
+    /// There is no message now. The consumer has reached this position.
+    Heartbeat(Position),
+    /// The leader of the stream has answered.
+    Leader(Box<Description>),
+}
+
 /// The messages of a consumer.
 struct Messages {
     connection: Connection,
@@ -254,10 +311,16 @@ struct Messages {
     /// The subject to which the server sends messages.
     inbox: String,
     bytes_per_pull: usize,
-    /// The number of messages that were asked for, and have not arrived.
-    awaited: usize,
+    /// The messages and the bytes that the newest request has not got yet. Without messages, it has
+    /// ended.
+    messages_left: usize,
+    bytes_left: usize,
     /// The number of requests since the last message that no server has taken.
     untaken: u32,
+    /// The subject of questions to the leader of the stream.
+    questions: String,
+    /// The number of questions since its last answer.
+    unanswered: u32,
 }
 
 impl Messages {
@@ -289,34 +352,75 @@ impl Messages {
         // A request must have room for one message of any size.
         let bytes_per_pull = connection.client.server_info().max_payload.saturating_mul(2);
         let bytes_per_pull = bytes_per_pull.max(BYTES_PER_PULL);
-        Ok(Self { connection, subscriber, requests, inbox, bytes_per_pull, awaited: 0, untaken: 0 })
+        let questions = format!("{}.STREAM.INFO.{stream_name}", api::PREFIX);
+        let (messages_left, bytes_left, untaken, unanswered) = Default::default();
+        Ok(Self {
+            connection,
+            subscriber,
+            requests,
+            inbox,
+            bytes_per_pull,
+            messages_left,
+            bytes_left,
+            untaken,
+            questions,
+            unanswered,
+        })
     }
 
-    /// The next entry, and the number of messages after it.
-    async fn next(&mut self) -> Result<(RawEntry, u64), JournalError> {
+    async fn next(&mut self) -> Result<Received, JournalError> {
         loop {
-            if self.awaited <= MESSAGES_PER_PULL / 2 {
+            if self.messages_left == 0 {
                 self.ask().await?;
             }
             let message = timeout(SILENCE_MAX, self.subscriber.next()).await;
             let message = message.ok().flatten().ok_or(JournalError::Unavailable)?;
             match message.status {
+                // Messages of a stream name a subject for their acknowledgements.
+                None if message.reply.is_none() => {
+                    let description: Result<Description, _> = api::decode(&message.payload);
+                    if let Ok(description) = description
+                        && description.is_from_leader()
+                    {
+                        self.unanswered = 0;
+                        return Ok(Received::Leader(Box::new(description)));
+                    }
+                }
                 None | Some(StatusCode::OK) => {
-                    self.awaited = self.awaited.saturating_sub(1);
-                    self.untaken = 0;
+                    self.count(message.length);
                     return entry(message).ok_or(JournalError::Unavailable);
                 }
-                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(StatusCode::IDLE_HEARTBEAT) => {
+                    if self.unanswered >= UNANSWERED_MAX {
+                        return Err(JournalError::Unavailable);
+                    }
+                    self.unanswered += 1;
+                    self.publish(self.questions.clone(), Vec::new()).await?;
+                    let reached = number(&message, "Nats-Last-Stream").unwrap_or(0);
+                    return Ok(Received::Heartbeat(Position::new(reached)));
+                }
                 Some(StatusCode::NO_RESPONDERS) if self.untaken < ASK_AGAIN_MAX => {
                     self.untaken += 1;
-                    self.awaited = self.awaited.saturating_sub(MESSAGES_PER_PULL);
+                    self.messages_left = 0;
                     sleep(ASK_AGAIN).await;
                 }
+                // Without this number, the request has not ended in the usual way: for example, the
+                // consumer was removed.
                 Some(_) => {
-                    let unanswered = unanswered(&message).ok_or(JournalError::Unavailable)?;
-                    self.awaited = self.awaited.saturating_sub(unanswered);
+                    number(&message, "Nats-Pending-Messages").ok_or(JournalError::Unavailable)?;
+                    self.messages_left = 0;
                 }
             }
+        }
+    }
+
+    /// Counts a message as the server does. Its length has the subjects, the headers and the bytes.
+    fn count(&mut self, length: usize) {
+        self.untaken = 0;
+        self.bytes_left = self.bytes_left.saturating_sub(length);
+        self.messages_left = self.messages_left.saturating_sub(1);
+        if self.bytes_left == 0 {
+            self.messages_left = 0;
         }
     }
 
@@ -329,25 +433,29 @@ impl Messages {
             idle_heartbeat: nanos(HEARTBEAT_EVERY),
         };
         let pull = serde_json::to_vec(&pull).map_err(|_| JournalError::Unavailable)?;
-        let (requests, inbox) = (self.requests.clone(), self.inbox.clone());
-        let client = &self.connection.client;
-        let asking = client.publish_with_reply(requests, inbox, pull.into());
-        let asked = timeout(SILENCE_MAX, asking).await;
-        asked.ok().and_then(Result::ok).ok_or(JournalError::Unavailable)?;
-        self.awaited += MESSAGES_PER_PULL;
+        self.publish(self.requests.clone(), pull).await?;
+        (self.messages_left, self.bytes_left) = (MESSAGES_PER_PULL, self.bytes_per_pull);
         Ok(())
+    }
+
+    /// Publishes a request. Its answers arrive as messages.
+    async fn publish(&self, subject: String, bytes: Vec<u8>) -> Result<(), JournalError> {
+        let client = &self.connection.client;
+        let publishing = client.publish_with_reply(subject, self.inbox.clone(), bytes.into());
+        let published = timeout(SILENCE_MAX, publishing).await;
+        published.ok().and_then(Result::ok).ok_or(JournalError::Unavailable)
     }
 }
 
-/// The number of messages that an ended request has not got. `None` if the request has not ended in
-/// the usual way, for example because the consumer was removed.
-fn unanswered(message: &Message) -> Option<usize> {
-    message.headers.as_ref()?.get("Nats-Pending-Messages")?.as_str().parse().ok()
+/// The number in a header.
+fn number(message: &Message, header: &str) -> Option<u64> {
+    message.headers.as_ref()?.get(header)?.as_str().parse().ok()
 }
 
 /// The entry in a message.
-fn entry(message: Message) -> Option<(RawEntry, u64)> {
+fn entry(message: Message) -> Option<Received> {
     let Delivery { sequence, time, pending } = Delivery::parse(message.reply?.as_str())?;
     let position = Position::new(sequence);
-    Some((RawEntry { position, time, bytes: message.payload.into() }, pending))
+    let bytes = message.payload.into();
+    Some(Received::Entry(RawEntry { position, time, bytes }, pending))
 }

@@ -42,9 +42,9 @@ impl Frame {
 
     /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// Once some readers have got an id, a type or a reconnection time, they report an empty event
-    /// at every later blank line. Examples are httpx-sse and openai-python. A keep-alive without a
-    /// blank line causes no such event.
+    /// Some readers, such as httpx-sse and openai-python, report empty events. Once such a reader
+    /// has got an id, a type or a reconnection time, it reports an empty event at every later blank
+    /// line. A keep-alive without a blank line causes no such event.
     ///
     /// ```
     /// assert_eq!(downlink_proto::Frame::comment_line("alive").as_bytes(), b": alive\n");

@@ -18,8 +18,8 @@
 //!   client waits for the reconnection time, and returns to the same URL.
 //! - If a connection breaks or falls silent, or an attempt fails, the client goes on at the next
 //!   URL.
-//! - A new round begins after a stream that lasted at least [`EMPTY_STREAM_MAX`], and after a
-//!   stream that the server ended, if it brought an event.
+//! - A new round begins after a stream that lasted at least [`EMPTY_STREAM_MAX`]. It also begins
+//!   after a shorter stream, if the server itself ended the stream and the stream brought an event.
 //! - `Retry-After` applies to the URL that sent it. The client leaves this URL out until the time
 //!   has passed, or until the end of a stream begins a new round.
 //! - The statuses 204, 400, 401 and 403 are about the subscription and its credentials. An equal
@@ -344,8 +344,8 @@ impl Reconnect {
     }
 
     /// Goes on at the next URL of the round. If there is none, begins the next round after a wait:
-    /// the reconnection time, or longer if all servers asked for a longer wait. With a random
-    /// number, a random time is added.
+    /// the reconnection time, or longer if all servers asked for a longer wait. If `random` is
+    /// given, the wait has a random time in addition.
     fn move_on(&mut self, random: Option<u64>) -> Duration {
         if self.rounds.move_on() {
             return Duration::ZERO;

@@ -95,7 +95,8 @@ impl Values {
         pairs.map(move |(a, b)| (&*a.name, text(a), text(b)))
     }
 
-    /// These settings, with the settings of `other` that have one of the names.
+    /// These settings, but with the values of `other` for the settings that have one of these
+    /// names.
     pub(crate) fn updated(&self, other: &Self, names: &[&str]) -> Self {
         let pick = |(ours, theirs): (&Value, &Value)| {
             let is_named = names.contains(&&*ours.name);

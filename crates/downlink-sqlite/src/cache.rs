@@ -13,23 +13,25 @@ use std::{
 };
 
 use downlink_log::{
-    Address, ClockState, Epoch, MARKS_MAX, Offset, RetentionRules, Timestamp,
+    Address, ClockState, Epoch, Fingerprint, Floor, IdempotencyKey, LINKS_MAX, MARKS_MAX, Offset,
+    RetentionRules, Timestamp,
     store::{
-        Cache, Durability, FeedChunk, Losses, Mark, Marks, OpenedCache, StoreError, StoreReader,
-        StoredEvent, Trimmed,
+        Cache, Durability, FeedChunk, Link, Losses, Mark, Marks, NodeState, OpenedCache,
+        StoreError, StoreReader, StoredEvent, Trimmed,
     },
 };
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 
 use crate::{
+    cut::cut,
     fault::{Fault, Result},
     file::{EPOCHS_MAX, Pool, connect_writer, read_end, read_epochs},
     lock::WriterLock,
     reader::SqliteReader,
     schema::{CACHE_LAYOUT, CacheFile, check_cache, create_cache},
-    sql::{Sql as _, TopicEvictions, kind_and_name, meta, set_meta},
+    sql::{OfSameId, Sql as _, TopicEvictions, find_id, find_key, kind_and_name, meta, set_meta},
     store::{SqliteWriter, Writing, count_wal_pages},
-    trim::{SqliteOptions, lose},
+    trim::{SqliteOptions, Trimming, index_all, lose},
 };
 
 /// The writer of a cache in one SQLite file.
@@ -135,18 +137,30 @@ impl SqliteCache {
         empty(&mut writer.connection)?;
         create_cache(&mut writer.connection, pool.life.unwrap_or_default())?;
         writer.topics.clear();
-        writer.trimming = crate::trim::Trimming::new(&writer.connection, options.clone())?;
+        writer.trimming = Trimming::new(&writer.connection, options.clone())?;
         writer.written.next_offset = 1;
         writer.written.at = Timestamp::default();
         writer.written.clock_delta = 0;
         self.finished.clear();
         self.marks = Marked::default();
         self.is_applied = false;
-        // The pool of the old contents may have set this flag when it was closed. But this cache
-        // keeps the file open, so another store of the file must not wait for it.
-        self.lock.is_closing.store(false, Ordering::Relaxed);
         self.discards = false;
         Ok(())
+    }
+
+    /// The connections for the contents of the file after the next change of `meta.life`.
+    fn next_pool(&self) -> Arc<Pool> {
+        let life = self.pool.life.unwrap_or_default() + 1;
+        Arc::new(Pool::of_cache(self.pool.path.clone(), &self.lock, life))
+    }
+}
+
+impl Marked {
+    fn read(db: &Connection) -> Result<Self> {
+        let sql = "SELECT min(position), max(position) + 1 FROM marks";
+        let ends: Option<(Option<u64>, Option<u64>)> = db.first(sql, [])?;
+        let (first, until) = ends.unwrap_or_default();
+        Ok(Self { first: first.unwrap_or_default(), until: until.unwrap_or_default() })
     }
 }
 
@@ -168,27 +182,56 @@ fn is_damage(error: &StoreError) -> bool {
 fn read_all(db: &Connection, options: &SqliteOptions) -> Result<Contents> {
     let is_applied = meta::<u64>(db, "applied")? > 0;
     let (next, clock) = read_end(db)?;
-    let rows: Vec<(u64, u64)> = db.all("SELECT position, mark FROM marks ORDER BY position", [])?;
-    let first = rows.first().map_or(0, |(position, _)| *position);
-    let marks = Marked { first, until: first + rows.len() as u64 };
-    if rows.last().is_some_and(|(position, _)| position + 1 != marks.until) {
-        return Err(Fault::corrupt("a mark is missing"));
-    }
-    let known = rows.into_iter().map(|(_, mark)| Mark::new(mark)).collect();
-    let finished: Vec<(i64,)> =
-        db.all("SELECT number FROM topics WHERE finished IS NOT NULL", [])?;
+    let (marks, known, links) = read_marks(db)?;
+    let hub = db.first("SELECT state FROM hub", [])?.map(|(state,)| state);
+    let finished = read_finished(db)?;
     // These values are read when the writer is made. If they are missing, the cache is damaged.
-    let _ = (crate::trim::Trimming::new(db, options.clone())?, TopicEvictions::forgotten(db)?);
+    let _ = (Trimming::new(db, options.clone())?, TopicEvictions::forgotten(db)?);
     let opened = OpenedCache {
         epochs: read_epochs(db)?,
-        marks: Marks { base: meta(db, "base")?, first, marks: known },
+        marks: Marks { base: meta(db, "base")?, first: marks.first, marks: known },
+        node: NodeState { hub, links },
+        unknown_below: Some(Offset::new(meta(db, "unknown_below")?))
+            .filter(|at| *at > Offset::FIRST),
         position: is_applied.then_some(Offset::new(next)),
         clock: is_applied.then_some(clock),
         fingerprint_key: meta(db, "fingerprint_key")?,
         discarded: None,
     };
-    let finished = finished.into_iter().map(|(number,)| number).collect();
     Ok(Contents { opened, next, clock, finished, marks, life: meta(db, "life")? })
+}
+
+/// The marks and the newest links.
+fn read_marks(db: &Connection) -> Result<(Marked, Vec<Mark>, Vec<Link>)> {
+    let marked = Marked::read(db)?;
+    let mut select = db.prepare("SELECT position, mark, time FROM marks ORDER BY position")?;
+    let (mut rows, mut marks, mut links) = (select.query([])?, Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let (position, mark) = (row.get::<_, u64>(0)?, row.get::<_, i64>(1)?.cast_unsigned());
+        if position != marked.first + marks.len() as u64 {
+            return Err(Fault::corrupt("a mark is missing"));
+        }
+        marks.push(Mark::new(mark));
+        match row.get::<_, Option<i64>>(2)? {
+            // A link before a position without a time is of no use.
+            None => links.clear(),
+            Some(_) if marked.until - position > LINKS_MAX as u64 => {}
+            Some(time) => {
+                links.push(Link {
+                    position,
+                    mark,
+                    time: Timestamp::from_millis(time.cast_unsigned()),
+                });
+            }
+        }
+    }
+    Ok((marked, marks, links))
+}
+
+/// The numbers of the topics with a finish mark.
+fn read_finished(db: &Connection) -> Result<HashSet<i64>> {
+    let sql = "SELECT number FROM topics WHERE finished IS NOT NULL";
+    Ok(db.all(sql, [])?.into_iter().map(|(number,)| number).collect())
 }
 
 /// Removes everything from a file, even if the file is damaged. The file is not replaced, so its
@@ -202,6 +245,26 @@ fn empty(connection: &mut Connection) -> Result<()> {
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode == "wal" { Ok(()) } else { Err(Fault::corrupt("the file is not in WAL mode")) }
+}
+
+/// Removes the events from an offset on, in one transaction.
+fn cut_writer(
+    writer: &mut SqliteWriter,
+    options: &SqliteOptions,
+    until: Offset,
+) -> Result<Vec<Box<str>>> {
+    writer.set_flushing(Durability::Relaxed)?;
+    let SqliteWriter { connection, topics, trimming, written, .. } = writer;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    index_all(&transaction, topics, trimming)?;
+    let ids = cut(&transaction, until.get())?;
+    set_meta(&transaction, "newest_at", written.at.as_millis())?;
+    topics.clear();
+    *trimming = Trimming::new(&transaction, options.clone())?;
+    transaction.commit()?;
+    written.next_offset = until.get();
+    written.unflushed = true;
+    Ok(ids)
 }
 
 /// One chunk, and the state of the cache that it changes.
@@ -226,7 +289,16 @@ impl ChunkWrite<'_> {
         if !self.losses.is_empty() {
             lose(&transaction, topics, trimming, self.losses)?;
         }
+        if let Some(Floor { offset, .. }) =
+            self.losses.others.filter(|_| self.losses.known.is_empty())
+        {
+            let sql = "UPDATE meta SET value = max(value, ?) WHERE name = 'unknown_below'";
+            transaction.run(sql, [offset.get()])?;
+        }
         self.write_marks(&transaction)?;
+        if let Some(state) = self.chunk.node.as_ref().and_then(|node| node.hub.as_ref()) {
+            transaction.run("INSERT OR REPLACE INTO hub VALUES (1, ?)", [state])?;
+        }
         topics.unindexed(&transaction)?;
         let mut writing = Writing { db: &transaction, topics, trimming };
         let (next, mut newest) = (written.next_offset, None);
@@ -312,9 +384,13 @@ impl ChunkWrite<'_> {
             set_meta(db, "base", *base)?;
             *self.marks = Marked { first: *first, until: *first };
         }
-        for (mark, position) in marks.iter().zip(*first..) {
+        let links = self.chunk.node.as_ref().map_or(&[][..], |node| node.links.as_slice());
+        let links = links.iter().map(Some).chain(std::iter::repeat(None));
+        for ((mark, link), position) in marks.iter().zip(links).zip(*first..) {
             if position >= self.marks.until {
-                db.run("INSERT INTO marks VALUES (?, ?)", (position, mark.get()))?;
+                let mark = link.map_or(mark.get(), |link| link.mark).cast_signed();
+                let time = link.map(|link| link.time.as_millis().cast_signed());
+                db.run("INSERT INTO marks VALUES (?, ?, ?)", (position, mark, time))?;
                 self.marks.until = position + 1;
             }
         }
@@ -358,12 +434,40 @@ impl Cache for SqliteCache {
         self.epochs = Some(epochs.to_vec());
         if discards {
             self.discards = true;
-            let life = self.pool.life.unwrap_or_default() + 1;
-            self.pool = Arc::new(Pool::of_cache(self.pool.path.clone(), &self.lock, life));
+            self.pool = self.next_pool();
         }
     }
 
+    fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
+        if self.discards {
+            return Ok(None);
+        }
+        Ok(find_id(&self.writer.connection, id, OfSameId::Oldest)?)
+    }
+
+    fn idempotency_key(
+        &mut self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
+        if self.discards {
+            return Ok(None);
+        }
+        Ok(find_key(&self.writer.connection, key)?)
+    }
+
+    fn cut_to(&mut self, until: Offset) -> Result<Vec<Box<str>>, StoreError> {
+        let Self { writer, options, .. } = self;
+        let ids = writer.write(|writer| cut_writer(writer, options, until))?;
+        let db = &self.writer.connection;
+        (self.finished, self.marks) = (read_finished(db)?, Marked::read(db)?);
+        self.pool = self.next_pool();
+        Ok(ids)
+    }
+
     fn apply(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError> {
+        // The pool of earlier contents may have set this flag when it was closed. But this cache
+        // keeps the file open, so another store of the file must not wait for it.
+        self.lock.is_closing.store(false, Ordering::Relaxed);
         if self.discards {
             self.discard()?;
         }

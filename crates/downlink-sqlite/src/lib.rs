@@ -81,6 +81,7 @@
 //! [`Durability`]: downlink_log::store::Durability
 
 mod cache;
+mod cut;
 mod fault;
 mod file;
 mod lock;

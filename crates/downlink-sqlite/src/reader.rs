@@ -17,8 +17,8 @@ use crate::{
     file::Pool,
     replay::Replay,
     sql::{
-        Sql as _, TopicEvictions, address, address_of, column, first_since, indexed, keepers,
-        kind_and_name, lost, meta, verified,
+        OfSameId, Sql as _, TopicEvictions, address, address_of, column, find_id, first_since,
+        indexed, keepers, kind_and_name, lost, meta, verified,
     },
 };
 
@@ -79,10 +79,9 @@ impl StoreReader for SqliteReader {
         self.0.read(|db| {
             // A cache may have two events with the same id. A client with this id then continues
             // after the older one, so it may get events twice, but misses none.
-            let newest = "SELECT max(offset) FROM events WHERE id = ?";
-            let oldest = "SELECT min(offset) FROM events WHERE id = ?";
-            let found = db.first(if self.0.life.is_some() { oldest } else { newest }, [id])?;
-            Ok(found.and_then(|(offset,): (Option<u64>,)| offset).map(Offset::new))
+            let is_cache = self.0.life.is_some();
+            let which = if is_cache { OfSameId::Oldest } else { OfSameId::Newest };
+            Ok(find_id(db, id, which)?.map(|(_, offset)| offset))
         })
     }
 

@@ -21,7 +21,7 @@ pub(crate) const CACHE_APPLICATION_ID: i32 = 0x646f_7763;
 
 /// The layout of a cache. A cache with another layout is not changed to this layout. It is emptied,
 /// because its contents can be fetched again.
-pub(crate) const CACHE_LAYOUT: u32 = 1;
+pub(crate) const CACHE_LAYOUT: u32 = 2;
 
 /// The tables of a cache: those of a store, and some more.
 const CACHE: &str = include_str!("layout/cache.sql");

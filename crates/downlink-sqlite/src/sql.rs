@@ -5,7 +5,9 @@
 //! flipped bit and every damaged run of up to 32 bits. It does not protect against deliberate
 //! changes.
 
-use downlink_log::{Address, ClientId, Floor, Offset, Timestamp, Topic};
+use downlink_log::{
+    Address, ClientId, Fingerprint, Floor, IdempotencyKey, Offset, Timestamp, Topic,
+};
 use rusqlite::{
     Connection, OptionalExtension as _, Params, Row,
     types::{FromSql, FromSqlResult, ToSql, Value, ValueRef},
@@ -63,6 +65,38 @@ pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
 /// Sets a value in `meta`.
 pub(crate) fn set_meta(db: &Connection, name: &str, value: impl ToSql) -> Result<()> {
     db.run("UPDATE meta SET value = ? WHERE name = ?", (value, name)).map(|_| ())
+}
+
+/// The event of several with the same id of a publisher.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OfSameId {
+    Oldest,
+    Newest,
+}
+
+/// The fingerprint and the offset of a kept event with this id of a publisher.
+pub(crate) fn find_id(
+    db: &Connection,
+    id: &str,
+    which: OfSameId,
+) -> Result<Option<(Fingerprint, Offset)>> {
+    let newest = "SELECT fingerprint, offset FROM events WHERE id = ? ORDER BY offset DESC LIMIT 1";
+    let oldest = "SELECT fingerprint, offset FROM events WHERE id = ? ORDER BY offset LIMIT 1";
+    let sql = if which == OfSameId::Newest { newest } else { oldest };
+    Ok(db.first(sql, [id])?.map(identity))
+}
+
+/// The fingerprint and the offset of the event with this idempotency key.
+pub(crate) fn find_key(
+    db: &Connection,
+    key: &IdempotencyKey,
+) -> Result<Option<(Fingerprint, Offset)>> {
+    let sql = "SELECT fingerprint, offset FROM keys WHERE credential = ? AND key = ?";
+    Ok(db.first(sql, (&key.credential, &key.key))?.map(identity))
+}
+
+fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
+    (Fingerprint::from_bytes(fingerprint), Offset::new(offset))
 }
 
 /// The first offset whose event may have no rows in `memberships` (the lists of each topic's

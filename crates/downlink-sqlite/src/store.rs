@@ -22,7 +22,7 @@ use crate::{
     lock::WriterLock,
     reader::SqliteReader,
     schema::{STEPS, is_present, migrate},
-    sql::{Sql as _, checksum, column, set_meta, topics_column},
+    sql::{OfSameId, Sql as _, checksum, column, find_id, find_key, set_meta, topics_column},
     topics::{TopicCache, cost},
     trim::{SqliteOptions, Trimming, trim_step},
 };
@@ -408,18 +408,14 @@ impl Store for SqliteStore {
     }
 
     fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
-        let select =
-            "SELECT fingerprint, offset FROM events WHERE id = ? ORDER BY offset DESC LIMIT 1";
-        Ok(self.writer()?.connection.first(select, [id])?.map(identity))
+        Ok(find_id(&self.writer()?.connection, id, OfSameId::Newest)?)
     }
 
     fn idempotency_key(
         &mut self,
         key: &IdempotencyKey,
     ) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
-        let select = "SELECT fingerprint, offset FROM keys WHERE credential = ? AND key = ?";
-        let found = self.writer()?.connection.first(select, (&key.credential, &key.key))?;
-        Ok(found.map(identity))
+        Ok(find_key(&self.writer()?.connection, key)?)
     }
 
     fn set_clock_delta(&mut self, delta_ms: i64) {
@@ -452,10 +448,6 @@ impl Store for SqliteStore {
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError> {
         self.writer()?.write(|writer| writer.write_and_free(bytes))
     }
-}
-
-fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
-    (Fingerprint::from_bytes(fingerprint), Offset::new(offset))
 }
 
 /// Counts the pages in the write-ahead log after each commit of a connection.

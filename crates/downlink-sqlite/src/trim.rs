@@ -223,6 +223,21 @@ pub(crate) fn lose(
     set_meta(db, "evictions", eviction)
 }
 
+/// Adds the missing rows of all events to `memberships`.
+pub(crate) fn index_all(
+    db: &Connection,
+    topics: &mut TopicCache,
+    trimming: &mut Trimming,
+) -> Result<()> {
+    let (rows_left, eviction) = (usize::MAX, 0);
+    let mut step =
+        TrimStep { db, topics, trimming, rows_left, eviction, evicted: false, next: None };
+    while step.topics.unindexed(db)?.rows > 0 {
+        step.index()?;
+    }
+    Ok(())
+}
+
 impl TrimStep<'_> {
     /// The number of the topic of an address. If the topic has no row, makes a row without events.
     fn row_of(&mut self, address: &Address) -> Result<i64> {

@@ -19,7 +19,8 @@ use http_body::Body;
 const READERS: usize = 10_000;
 /// The number of rounds before the measurement. For each pattern that has subscriptions, the hub
 /// keeps a list of the newest events that match the pattern. These lists have a maximum length.
-/// After this number of rounds they have reached it, so they do not grow during the measurement.
+/// After this number of rounds, the lists have their maximum length, so they do not grow during the
+/// measurement.
 const FIRST_ROUNDS: usize = 65;
 const ROUNDS: usize = 60;
 

@@ -207,7 +207,7 @@ async fn a_chain_of_relays_carries_events_and_a_loop_is_refused() {
     first.hub.to("news").publish(3).expect("room for an event");
     assert_eq!(numbers(&mut resumed, 1).await, ["3"]);
 
-    // A hub whose address is the one that it follows.
+    // A hub that follows the address at which it is served itself.
     let address = {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         listener.local_addr().expect("the listener is bound")

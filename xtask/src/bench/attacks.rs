@@ -6,7 +6,8 @@
 //! processor. The measured server and the load tool have real-time priority, so they do not wait
 //! for the attacker or for other programs of the machine. But the attacker still costs the load
 //! tool some time, because the kernel does not interrupt its own work on packets. The second run
-//! shows these costs. The bars compare the third run with the first one.
+//! shows these costs. The bars (the limits for the figures) compare the third run with the first
+//! one.
 //!
 //! The limits of each address are low, so that 1,000 addresses can reach them. The load tool has
 //! the address of a trusted proxy, so these limits do not apply to it.
@@ -54,8 +55,9 @@ const CONNECTIONS: u64 = 500;
 const EVENTS_PER_S: f64 = 50.0;
 /// The time between two samples of the server's memory.
 const SAMPLE: Duration = Duration::from_millis(200);
-/// How long the server may take to close the connections of an attack. It notices a vanished peer
-/// without events after a keep-alive (15 s) and the time for a stalled write (10 s).
+/// How long the server may take to close the connections of an attack. If a peer has vanished and
+/// gets no events, the server notices this only when a write stalls: a keep-alive is due after 15
+/// s, and its write may stall for 10 s.
 const CLOSED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The time from the end of the last connection of an attack to the last look at the memory.
@@ -313,8 +315,8 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// The number of connections that the server has not closed, if it has not closed all of them in
-/// time.
+/// Waits until the server has closed the connections of the attack, for at most [`CLOSED_WITHIN`].
+/// Returns the number of connections that are still open then.
 fn connections_left(running: &Running) -> anyhow::Result<f64> {
     let began = Instant::now();
     loop {

@@ -31,8 +31,8 @@ const READERS: u64 = 10_000;
 /// The events a second for these readers. They cost the relay most of a quarter of a processor.
 const READERS_RATE: f64 = 8.0;
 
-/// The events a second that the upstream gets besides. With many events, the processor time of one
-/// event is known precisely.
+/// The events a second that are published to the upstream in addition, for one reader of the
+/// upstream. With many events, the processor time of one event is known precisely.
 const UPSTREAM_RATE: f64 = 500.0;
 
 /// The maximum wait for a relay that fills itself.
@@ -95,8 +95,8 @@ pub(super) const RELAY_READERS: Cell = Cell {
             filled(&relay)?;
             let publish = format!("{}/events?topic={{topic}}", upstream.url);
             let seconds = round.seconds + 20;
-            // Without readers of the relay, the same events are published, and one reader gets them
-            // from the upstream.
+            // The run without readers of the relay publishes the same events, and one reader gets
+            // them from the upstream.
             let (aim, connections) = if readers > 0 { (&relay, readers) } else { (&upstream, 1) };
             let beside = Load::on(connections).rate(READERS_RATE).seconds(seconds);
             let beside = beside.with(&["--topic-prefix", "beside-", "--publish-url", &publish]);

@@ -31,11 +31,11 @@ const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67
 /// Retention so large that no event of the prepared history is evicted.
 pub(super) const KEEP_ALL: [&str; 4] =
     ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
-/// The maximum growth of memory in `replay`, in bytes: 8 MiB for the page caches of the store's four
-/// reading connections (see `docs/LIMITS.md`), and 5 MiB for everything else. Everything else is the
-/// page cache of the writing connection as far as the replay fills it, the events that the store
-/// reads at a time, the events that the response has ready to send, the events published during the
-/// replay, and the allocator.
+/// The maximum growth of memory in `replay`, in bytes: 8 MiB for the page caches of the store's
+/// four reading connections (see `docs/LIMITS.md`), and 5 MiB for everything else. These 5 MiB are
+/// for the part of the writing connection's page cache that the replay fills, for the events that
+/// the store reads at a time, for the events that the response has ready to send, for the events
+/// published during the replay, and for the allocator.
 const REPLAY_GROWTH_MAX: f64 = 13_631_488.0;
 
 const ACKNOWLEDGED: &str = "/acknowledged_per_s";

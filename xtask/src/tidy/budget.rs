@@ -14,9 +14,9 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 8_800, &["downlink-log"]),
-    ("downlink-sqlite", 2_800, &["downlink-sqlite"]),
-    ("downlink-cluster", 3_010, &["downlink-cluster"]),
+    ("downlink-log", 9_130, &["downlink-log"]),
+    ("downlink-sqlite", 2_980, &["downlink-sqlite"]),
+    ("downlink-cluster", 3_190, &["downlink-cluster"]),
     ("downlink-nats", 1_250, &["downlink-nats"]),
     ("downlink: hub", 2_800, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
@@ -28,7 +28,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-access", 2_790, &["downlink-access"]),
     ("downlink-server", 9_170, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 24_490, LIBRARIES),
+    ("the five libraries", 25_000, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -147,9 +147,9 @@ mod tests {
     fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_300),
-            file("crates/downlink-log/src/a.rs", 8_790),
+            file("crates/downlink-log/src/a.rs", 9_100),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 2_740),
+            file("crates/downlink-sqlite/src/a.rs", 2_900),
             file("crates/downlink/src/lib.rs", 10_720),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);

@@ -3,8 +3,9 @@
 //! The target of an import is the file that defines the item, even if the path leads through a
 //! re-export. An item of another crate has no such file. For example, `sync.rs` re-exports
 //! `std::sync::Mutex`, and `a.rs` imports `crate::sync::Mutex`. The target of this import is
-//! `sync.rs`, because it imports the item from the other crate. There is no target if that file is
-//! a parent of the importing file, as `lib.rs` is a parent of all files.
+//! `sync.rs`, because `sync.rs` imports the item from the other crate. If the re-exporting file is
+//! a parent of the importing file, there is no target. For example, `lib.rs` is a parent of all
+//! files.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -25,8 +25,8 @@ const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "record"];
 struct Turn {
     name: &'static str,
     pattern: &'static str,
-    /// An exception. The text from the group `next` of `pattern` to the end of the sentence is
-    /// compared with this pattern. If it matches, the turn is not a hit.
+    /// An exception: another pattern, which is compared with the text from the group `next` of
+    /// `pattern` to the end of the sentence. If the text matches, the turn is not a hit.
     unless: Option<&'static str>,
 }
 

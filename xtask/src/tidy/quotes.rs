@@ -36,7 +36,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// Compares a file with its quotation in the chapter, which is given as its name and its text.
+/// Compares a file with its quotation in a chapter. The chapter is given by its name and its text.
 fn compare(path: &str, text: &str, (name, chapter): (&str, &str)) -> Option<Finding> {
     let finding = |line, advice| {
         let (path, subject) = (name.to_owned(), path.to_owned());

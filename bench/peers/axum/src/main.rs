@@ -1,8 +1,9 @@
 //! Fan-out as it is usually written with axum: `Sse` over `tokio::sync::broadcast`.
 //!
-//! The same requests as the project's server, without topics and history. Nagle's algorithm is off and
-//! the allocator is the project's, so that the difference is the design. What a lagging subscriber
-//! misses is skipped, as usual. Made to be measured against, not to be used.
+//! The program answers the same requests as the project's server, but has no topics and no history.
+//! It turns Nagle's algorithm off and uses the allocator of the project, so that only the design
+//! differs. A subscriber that lags too far behind skips the events that it has missed, as is usual
+//! with axum. Use the program only to compare measurements with it.
 
 use std::{
     convert::Infallible,
@@ -24,7 +25,8 @@ use tokio::{
     sync::broadcast::{self, Receiver, Sender, error::RecvError},
 };
 
-/// Events that a subscriber may lag behind: what the project's server keeps of a topic.
+/// The number of events that a subscriber may lag behind. By default, the project's server keeps as
+/// many events of a topic.
 const EVENTS_KEPT: usize = 1_000;
 
 #[global_allocator]
@@ -38,7 +40,7 @@ async fn main() -> io::Result<()> {
     let (sender, _) = broadcast::channel(EVENTS_KEPT);
     let app = Router::new().route("/events", get(subscribe).post(publish)).with_state(sender);
     let listener = listener.tap_io(|stream| {
-        // The connection is used all the same.
+        // If the option cannot be set, the connection is used without it.
         let _ = stream.set_nodelay(true);
     });
     axum::serve(listener, app).await
@@ -63,11 +65,11 @@ async fn next(
 }
 
 async fn publish(State(sender): State<Sender<String>>, data: String) -> StatusCode {
-    // `Event::data` panics on it.
+    // `Event::data` panics if the data contains a CR.
     if data.contains('\r') {
         return StatusCode::BAD_REQUEST;
     }
-    // Nobody listening is no error.
+    // This fails if there is no subscriber, which is not an error.
     let _ = sender.send(data);
     StatusCode::OK
 }

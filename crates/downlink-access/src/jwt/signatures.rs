@@ -79,7 +79,8 @@ impl VerifiedSignatures {
         Some(Place { group: number as usize % GROUPS, mark: *mark })
     }
 
-    /// Whether the signature at this place was verified.
+    /// Whether the signature at this place was verified. If so, its mark now counts as the one that
+    /// was used last in its group.
     pub(crate) fn contains(&self, place: Place) -> bool {
         let mut groups = self.groups.lock();
         let Some(group) = groups.get_mut(place.group) else { return false };

@@ -82,6 +82,11 @@ impl Ends {
         self.newest.filter(|(asked, _)| *asked >= since).map(|(_, bounds)| bounds.last)
     }
 
+    /// The first position that the journal keeps.
+    pub(crate) fn first(&self) -> Option<Position> {
+        self.newest.map(|(_, bounds)| bounds.first)
+    }
+
     /// The number of positions by which `last` is behind the journal.
     pub(crate) fn behind(&self, last: Position) -> u64 {
         self.newest.map_or(0, |(_, bounds)| bounds.last.since(last))

@@ -100,7 +100,7 @@ impl History {
                     snapshot.forks.as_slice()
                 }
                 Control::Fork(fork) => std::slice::from_ref(fork),
-                Control::Heartbeat(_) | Control::Unknown { .. } => &[],
+                Control::Heartbeat(_) | Control::Version(_) | Control::Unknown { .. } => &[],
             };
             for fork in forks {
                 if self.hub.forks.add(fork) {

@@ -7,6 +7,7 @@ pub(crate) mod history;
 #[expect(clippy::module_inception, reason = "the file defines the type of this name")]
 pub(crate) mod node;
 pub(crate) mod outbox;
+pub(crate) mod peers;
 pub(crate) mod phase;
 pub(crate) mod publish;
 pub(crate) mod publishing;

@@ -26,6 +26,7 @@ use crate::{
         ends::Ends,
         history::{History, HubState},
         outbox::RETRY_EVERY,
+        peers::Peers,
         phase::Phase,
         publish::{Answer, Publish, PublishId},
         publishing::{Planner, Publishing},
@@ -36,7 +37,7 @@ use crate::{
     position::Position,
     rules::{Mutant, millis},
     window::window::{Anchor, Verdict, Void, Window},
-    wire::{ENTRY_BYTES_MAX, FORK_IDS_MAX},
+    wire::{DecodeError, ENTRY_BYTES_MAX, FORK_IDS_MAX},
 };
 
 /// The time between two heartbeats of a node. Heartbeats let engine time pass, and they show a node
@@ -71,6 +72,7 @@ pub struct Node<L> {
     /// Forks that the node has found, and that the journal does not have yet.
     forks: Vec<Fork>,
     pub(super) ends: Ends,
+    pub(super) peers: Peers,
     compared: Compared,
     pub(super) totals: NodeTotals,
 }
@@ -100,6 +102,7 @@ impl<L: FedLog> Node<L> {
             snapshot_at: now,
             forks: Vec::new(),
             ends: Ends::default(),
+            peers: Peers::default(),
             compared: Compared::default(),
             totals: NodeTotals::default(),
         }
@@ -268,7 +271,7 @@ impl<L: FedLog> Node<L> {
             Ok(TailItem::Entry(raw)) => match &self.phase {
                 Phase::Anchoring(_) => self.read_for_anchor(now, &raw),
                 Phase::Following { .. } => self.follow(now, &raw),
-                Phase::Opening { .. } | Phase::Empty | Phase::Comparing { .. } => {}
+                Phase::Opening { .. } | Phase::Empty | Phase::TooOld | Phase::Comparing { .. } => {}
             },
         }
         self.pack();
@@ -280,14 +283,16 @@ impl<L: FedLog> Node<L> {
         let from = match &self.phase {
             Phase::Anchoring(anchoring) => anchoring.next(),
             Phase::Following { window } => window.last().max(Position::FIRST),
-            Phase::Opening { .. } | Phase::Empty | Phase::Comparing { .. } => return,
+            Phase::Opening { .. } | Phase::Empty | Phase::TooOld | Phase::Comparing { .. } => {
+                return;
+            }
         };
         self.requests.push_back(Request::Tail { from });
     }
 
     /// Opens the journal again. The answers to earlier requests may never come.
     fn reopen(&mut self, now: Timestamp) {
-        if matches!(self.phase, Phase::Opening { .. }) {
+        if matches!(self.phase, Phase::Opening { .. } | Phase::TooOld) {
             return;
         }
         self.phase = Phase::Opening { retry_at: Some(now.after(RETRY_EVERY)) };
@@ -299,7 +304,9 @@ impl<L: FedLog> Node<L> {
         let next = match &self.phase {
             Phase::Anchoring(anchoring) => anchoring.next(),
             Phase::Following { window } => window.last().next(),
-            Phase::Opening { .. } | Phase::Empty | Phase::Comparing { .. } => return,
+            Phase::Opening { .. } | Phase::Empty | Phase::TooOld | Phase::Comparing { .. } => {
+                return;
+            }
         };
         if range.end > next {
             self.look_for_anchor(now, range.end);
@@ -353,6 +360,14 @@ impl<L: FedLog> Node<L> {
             return;
         }
         let decoded = Entry::decode(&raw.bytes);
+        if let Err(DecodeError::Version { version, hub: Some(hub) }) = decoded
+            && hub == self.settings.hub
+        {
+            self.peers.note_version(version);
+        }
+        if self.peers.too_new().is_some() {
+            return self.stop();
+        }
         let verdict = window.push(&raw.bytes, decoded.as_ref(), raw.time);
         let digest = window.digest(&raw.bytes);
         if raw.position > history.chain.last() {
@@ -362,6 +377,16 @@ impl<L: FedLog> Node<L> {
             return self.compare(now, Suspicion::EntryDiffers);
         }
         self.note_progress();
+    }
+
+    /// Stops, because later entries may have a version that this node cannot decode. The readers end,
+    /// and continue at other nodes.
+    fn stop(&mut self) {
+        self.phase = Phase::TooOld;
+        self.is_caught_up = false;
+        self.publishing.give_up_all();
+        self.log.restart(None);
+        self.history = None;
     }
 
     fn note_progress(&mut self) {
@@ -396,6 +421,10 @@ impl<L: FedLog> Node<L> {
                 self.snapshot_at = now;
             }
             self.forks.retain(|fork| !history.hub.forks.contains(fork));
+        }
+        match entry {
+            Some(entry) if verdict.groups.is_ok() => self.peers.read(now, entry, position),
+            _ => {}
         }
         let (state, lost_ends) = history.take_unsaved();
         let applied = Applied { position, first, mark, time, is_shown, events, state, lost_ends };
@@ -556,7 +585,7 @@ impl<L: FedLog> Node<L> {
         let phase = match &self.phase {
             Phase::Opening { retry_at } => *retry_at,
             Phase::Comparing { read_at, .. } => *read_at,
-            Phase::Empty | Phase::Anchoring(_) | Phase::Following { .. } => None,
+            Phase::Empty | Phase::TooOld | Phase::Anchoring(_) | Phase::Following { .. } => None,
         };
         let publishing = self.publishing.timeout(self.is_open());
         phase.into_iter().chain(publishing).fold(self.heartbeat_at, Timestamp::min)
@@ -588,6 +617,7 @@ impl<L: FedLog> Node<L> {
 
     /// The regular work: the heartbeat with everything that has to be announced, and the checks.
     fn beat(&mut self, now: Timestamp) {
+        self.peers.expire(now);
         self.requests.extend(self.ends.ask(now));
         let last = self.history.as_ref().map(|history| history.chain.last()).unwrap_or_default();
         match &self.phase {
@@ -610,7 +640,8 @@ impl<L: FedLog> Node<L> {
     fn announce(&mut self, now: Timestamp, last: Position) {
         let Some(history) = &self.history else { return };
         let retention = self.settings.retention;
-        let heartbeat = Heartbeat { applied: last, version_max: FORMAT_VERSION, retention };
+        let node = self.settings.name.clone();
+        let heartbeat = Heartbeat { applied: last, version_max: FORMAT_VERSION, retention, node };
         let mut controls = vec![Control::Heartbeat(heartbeat)];
         controls.extend(self.forks.iter().cloned().map(Control::Fork));
         if now >= self.snapshot_at.after(self.settings.snapshot_every) {

@@ -16,6 +16,8 @@ pub(crate) enum Phase {
     Empty,
     /// The node looks for an entry at which it can begin.
     Anchoring(Anchoring),
+    /// The cluster has a version that the node cannot decode.
+    TooOld,
     /// The node follows the journal. While the window is behind the chain, the node reads again the
     /// entries that it has applied before.
     Following { window: Window },

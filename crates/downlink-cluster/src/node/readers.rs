@@ -6,7 +6,7 @@ use downlink_log::{Cursor, GapReason, Offset, Timestamp};
 
 use crate::{
     fed_log::FedLog,
-    node::{history::Found, node::Node, request::Resume, settings::NodeStatus},
+    node::{history::Found, node::Node, peers::Peer, request::Resume, settings::NodeStatus},
     position::Position,
     rules::Mutant,
 };
@@ -90,9 +90,22 @@ impl<L: FedLog> Node<L> {
             behind: self.ends.behind(last),
             serves_readers: self.serves_readers(),
             takes_publishes: self.takes_publishes(),
+            oldest_age: self.oldest_age(),
+            too_new: self.peers.too_new(),
             fork: self.history.as_ref().and_then(|history| history.hub.forks.newest()),
             totals: self.totals,
         }
+    }
+
+    /// The live nodes of the cluster, this one included.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.list()
+    }
+
+    fn oldest_age(&self) -> Option<Duration> {
+        let chain = &self.history.as_ref()?.chain;
+        let first = self.ends.first()?.max(chain.first());
+        chain.elapsed(first, chain.last()).map(Duration::from_millis)
     }
 
     /// The id of the event with this offset.

@@ -25,6 +25,9 @@ pub struct NodeSettings {
     pub snapshot_every: Duration,
     /// A hash of the retention rules, for the heartbeats.
     pub retention: u64,
+    /// The name of the node, for the heartbeats; at most
+    /// [`NODE_NAME_BYTES_MAX`](crate::NODE_NAME_BYTES_MAX) bytes. Each node needs its own.
+    pub name: Box<str>,
 }
 
 impl NodeSettings {
@@ -36,6 +39,7 @@ impl NodeSettings {
             mature_after: KEY_WINDOW,
             snapshot_every: SNAPSHOT_EVERY,
             retention: 0,
+            name: "".into(),
         }
     }
 }
@@ -52,6 +56,12 @@ pub struct NodeStatus {
     pub serves_readers: bool,
     /// Whether the node takes publishes.
     pub takes_publishes: bool,
+    /// The time between the oldest entry that the engine keeps and the newest one, if the node knows
+    /// both.
+    pub oldest_age: Option<Duration>,
+    /// The version of the cluster that this node cannot decode. The node has stopped: it needs a newer
+    /// program.
+    pub too_new: Option<u16>,
     /// The last position before the newest known loss of the engine.
     pub fork: Option<Position>,
     /// The counters.

@@ -55,6 +55,12 @@ impl History {
         bytes
     }
 
+    /// The history of a hub with this snapshot before its first entry. A cache with the events of a
+    /// single node, from which the hub grows, keeps its [`state`](Self::state).
+    pub fn before_first_entry(snapshot: &Snapshot) -> Self {
+        Self::new(HubState::new(snapshot), Anchor::ORIGIN, JournalId(0))
+    }
+
     /// The history that a cache has kept. `links` are the newest applied positions, oldest first.
     /// The state may be older than the newest link. `None` if another version has made the state,
     /// if the bytes are damaged, or if a link is missing.
@@ -74,10 +80,12 @@ impl History {
         let time = head.anchor_time.map(Timestamp::from_millis);
         let anchor = Anchor { position: head.anchor, mark: head.anchor_mark, time };
         let mut links = links.into_iter().peekable();
-        let first = links.peek()?;
         // The anchor is the link before the first applied position. If the cache has trimmed this
-        // position, the history begins at the oldest link.
-        let has_anchor = first.position == anchor.position.next().get();
+        // position, the history begins at the oldest link. Before the first entry, there is no link.
+        let first = links.peek().map(|link| link.position);
+        let has_anchor = first.map_or(anchor.position == Position::ORIGIN, |first| {
+            first == anchor.position.next().get()
+        });
         let begin = if has_anchor {
             anchor
         } else {

@@ -24,7 +24,8 @@ fn full_entry() -> Entry {
         epochs: vec![(Epoch::from_random(5), Offset::FIRST)],
         forks: vec![fork.clone()],
     };
-    let heartbeat = Heartbeat { applied: Position::new(4), version_max: 1, retention: 9 };
+    let heartbeat =
+        Heartbeat { applied: Position::new(4), version_max: 1, retention: 9, node: "a".into() };
     let controls = vec![
         Control::Heartbeat(heartbeat),
         Control::Snapshot(snapshot),
@@ -63,7 +64,10 @@ fn bytes_that_are_cut_off_or_too_long_are_refused() {
 fn another_version_is_named_in_the_error() {
     let mut bytes = encode(&entry(1, Vec::new()));
     bytes[0] = 2;
-    assert_eq!(Entry::decode(&bytes), Err(DecodeError::Version { version: 2 }));
+    assert_eq!(
+        Entry::decode(&bytes),
+        Err(DecodeError::Version { version: 2, hub: Some(crate::entries::HUB) })
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod plan;
 mod publishers;
 mod readers;
 mod real;
+mod upgrade;
 mod violation;
 mod world;
 

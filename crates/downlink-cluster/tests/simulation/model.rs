@@ -40,6 +40,12 @@ pub(crate) enum Call {
     /// Remove the events from the offset on. The answer has the ids of publishers.
     CutTo(Offset, Vec<Box<str>>),
     Restart(Option<HistoryStart>),
+    /// The cache was deleted.
+    Delete,
+    /// A power cut has removed the events from the offset on.
+    PowerCut(Offset),
+    /// The node was started again. The cache has kept these links and this state.
+    Reopen(Vec<Link>, Option<Vec<u8>>),
 }
 
 impl ModelLog {
@@ -79,6 +85,15 @@ impl ModelLog {
         self.forget_from(Offset::FIRST);
         self.links.clear();
         self.states.clear();
+        self.calls.pop();
+        self.calls.push(Call::Delete);
+    }
+
+    /// Notes that the node is started again.
+    pub(crate) fn reopen(&mut self) {
+        self.life += 1;
+        let state = self.states.last().map(|(_, state)| state.clone());
+        self.calls.push(Call::Reopen(self.links.clone(), state));
     }
 
     /// Removes the newest positions, as a power cut of a cache does. Returns whether the log has
@@ -87,7 +102,10 @@ impl ModelLog {
         let chain = history.chain();
         let last = chain.last().get().saturating_sub(positions);
         let last = Position::new(last).max(chain.first());
-        self.forget_from(history.first_offset(last.next()));
+        let from = history.first_offset(last.next());
+        self.forget_from(from);
+        self.calls.pop();
+        self.calls.push(Call::PowerCut(from));
         self.links.retain(|link| link.position <= last.get());
         self.states.retain(|(position, _)| *position <= last);
         last < chain.last()

@@ -1,15 +1,23 @@
 //! Repeats the calls that the log of a node got in a run, with the real log. The real log must give
 //! the same answers, and must have the same events with the same ids.
 
-use std::{collections::BTreeMap, time::Duration};
-
-use downlink_cluster::{HistoryStart, Node, Plan, Record, Refusal};
-use downlink_log::{
-    AppendError, Applied, Applier, ClockState, Cursor, Draft, Drafts, Epoch, Floor, KEY_WINDOW,
-    Log, LogOptions, Offset, POSITION_OFFSETS, Payload, Retention, RetentionRules, StoreOptions,
-    Stored, Timestamp,
-    store::{FeedChunk, FeedStart, Link, Marks, NodeState},
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Poll, Waker},
+    time::Duration,
 };
+
+use downlink_cluster::{HistoryStart, Node, Plan, Record, Refusal, Resume};
+use downlink_log::{
+    AppendError, Applied, Applier, Batch, ClockState, Cursor, Draft, Drafts, Epoch, Floor,
+    FollowerTask, GapReason, KEY_WINDOW, Log, LogOptions, Offset, POSITION_OFFSETS, Payload, Read,
+    Retention, RetentionRules, Selection, Start, StoreOptions, Stored, Timestamp, TopicSelector,
+    store::{Cache, FeedChunk, FeedStart, Link, Marks, NodeState},
+};
+use downlink_sqlite::{SqliteCache, SqliteOptions};
 
 use super::model::{Call, ModelLog};
 
@@ -42,11 +50,48 @@ struct RealLog {
     applier: Applier<Bytes>,
     /// The latest time of an event.
     at: Timestamp,
+    /// The folder of the cache, if there is one.
+    folder: Option<Folder>,
+    /// Whether the cache may have a newer state than after a power cut, which the test replaces by a
+    /// cut.
+    has_newer_state: bool,
 }
 
-/// Repeats the calls that the log of `node` got, and compares the events at the end.
-pub(crate) fn repeat(node: &Node<ModelLog>) -> Result<(), Difference> {
-    let mut real = RealLog::new();
+/// A folder that is removed with its files.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("simulation-{}-{number}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn cache(&self) -> SqliteCache {
+        let mut options = SqliteOptions::default();
+        options.retention = keep_all();
+        SqliteCache::open(&self.0.join("cache.db"), options).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Repeats the calls that the log of `node` got, and compares the events at the end. With a cache,
+/// the memory of the log keeps almost nothing, so most answers come from the cache.
+/// `resumes` are the answers of the node to readers of some ids.
+pub(crate) fn repeat(
+    node: &Node<ModelLog>,
+    has_cache: bool,
+    resumes: Vec<(&str, Resume)>,
+) -> Result<(), Difference> {
+    let mut real = RealLog::open(has_cache.then(Folder::new));
     let mut times = BTreeMap::new();
     for call in &node.log().calls {
         match call {
@@ -54,6 +99,12 @@ pub(crate) fn repeat(node: &Node<ModelLog>) -> Result<(), Difference> {
             Call::Apply(applied) => {
                 times.extend(applied.events.iter().map(|event| (event.offset, event.at)));
                 real.apply(applied);
+            }
+            Call::Delete => real.delete_cache(),
+            Call::Reopen(links, state) => real.reopen(links, state.as_deref())?,
+            Call::PowerCut(from) => {
+                real.applier.cut_to(*from);
+                real.has_newer_state = true;
             }
             Call::CutTo(from, ids) => {
                 let mut removed = real.applier.cut_to(*from);
@@ -67,30 +118,79 @@ pub(crate) fn repeat(node: &Node<ModelLog>) -> Result<(), Difference> {
             Call::Restart(start) => real.begin(start.as_ref()),
         }
     }
-    real.compare_events(node)
+    real.compare_events(node)?;
+    // The threads that read a cache need other clocks than the simulation.
+    let resumes = resumes.into_iter().filter(|_| !has_cache);
+    { resumes }.map(|(id, expected)| real.compare_resume(node, id, expected)).collect()
+}
+
+/// Rules by which no event is evicted.
+fn keep_all() -> RetentionRules {
+    let default = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
+    RetentionRules {
+        default,
+        inbox: default,
+        everyone: default,
+        finished_keep: Duration::from_secs(1 << 30),
+        ..RetentionRules::default()
+    }
+}
+
+/// The real log. With a cache, its memory keeps one event.
+fn open_log(cache: Option<SqliteCache>) -> (Log<Bytes>, Applier<Bytes>) {
+    let mut options =
+        LogOptions { retention: keep_all(), ..LogOptions::new(Epoch::from_random(7)) };
+    if cache.is_some() {
+        options.limits.bytes_max = 1;
+    }
+    let decode = |stored: Stored| Some(Bytes(stored.payload, stored.publisher_id));
+    let side = StoreOptions::new(decode, ClockState::default);
+    let cache = cache.map(|cache| Box::new(cache) as Box<dyn Cache>);
+    Log::replica(options, side, cache).unwrap()
 }
 
 impl RealLog {
-    fn new() -> Self {
-        let default = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
-        let retention = RetentionRules {
-            default,
-            inbox: default,
-            everyone: default,
-            finished_keep: Duration::from_secs(1 << 30),
-            ..RetentionRules::default()
-        };
-        let options = LogOptions { retention, ..LogOptions::new(Epoch::from_random(7)) };
-        let decode = |stored: Stored| Some(Bytes(stored.payload, stored.publisher_id));
-        let side = StoreOptions::new(decode, ClockState::default);
-        let (log, applier) = Log::replica(options, side, None).unwrap();
-        Self { log, applier, at: Timestamp::default() }
+    fn open(folder: Option<Folder>) -> Self {
+        let cache = folder.as_ref().map(Folder::cache);
+        let (log, applier) = open_log(cache);
+        Self { log, applier, at: Timestamp::default(), folder, has_newer_state: false }
+    }
+
+    /// Deletes the cache. The node is down.
+    fn delete_cache(&mut self) {
+        (self.log, self.applier) = open_log(None);
+        let folder = self.folder.take().map(|_| Folder::new());
+        (self.log, self.applier) = open_log(folder.as_ref().map(Folder::cache));
+        (self.folder, self.has_newer_state) = (folder, false);
+    }
+
+    /// Opens the cache again, and compares its state with the expected state.
+    fn reopen(&mut self, links: &[Link], state: Option<&[u8]>) -> Result<(), Difference> {
+        if links.is_empty() {
+            // The node has begun a history, but has applied nothing. The cache may still have the
+            // history before.
+            self.delete_cache();
+        }
+        let Some(folder) = &self.folder else { return Ok(()) };
+        // The old log releases the file.
+        (self.log, self.applier) = open_log(None);
+        let cache = folder.cache();
+        let node = cache.opened().node.clone();
+        if node.links != links || (node.hub.as_deref() != state && !self.has_newer_state) {
+            let NodeState { hub, links: own } = node;
+            return Err(Difference(format!(
+                "after a restart: {hub:?} {own:?}, {state:?} {links:?}"
+            )));
+        }
+        (self.log, self.applier) = open_log(Some(cache));
+        Ok(())
     }
 
     /// Begins a history. If its start is not known yet, the log becomes empty.
     fn begin(&mut self, start: Option<&HistoryStart>) {
         let (epochs, from) =
             start.map_or((Vec::new(), Offset::FIRST), |start| (start.epochs.clone(), start.first));
+        self.has_newer_state = false;
         assert!(self.applier.begin(FeedStart { epochs, from, resumed: false }));
     }
 
@@ -116,13 +216,15 @@ impl RealLog {
             node: Some(NodeState { hub: applied.state.clone(), links: vec![link] }),
         };
         assert_eq!(self.applier.apply(chunk), Applied::Next);
+        assert_eq!(self.log.store_error(), None);
+        self.has_newer_state &= applied.state.is_none();
         if let Some(ends) = &applied.lost_ends {
             self.applier.set_lost_ends(ends.clone());
         }
     }
 
     fn compare_plan(
-        &self,
+        &mut self,
         records: &[Record],
         answer: &Result<Plan, Refusal>,
         times: &BTreeMap<Offset, Timestamp>,
@@ -146,7 +248,51 @@ impl RealLog {
         Err(Difference(format!("a plan: {own:?}, {answer:?}")))
     }
 
-    fn compare_events(&self, node: &Node<ModelLog>) -> Result<(), Difference> {
+    /// Opens a reader with an id, and compares the place where it begins with the node's answer.
+    fn compare_resume(
+        &self,
+        node: &Node<ModelLog>,
+        id: &str,
+        expected: Resume,
+    ) -> Result<(), Difference> {
+        let Some(history) = node.history() else { return Ok(()) };
+        let selectors = vec![TopicSelector::parse("*").unwrap()];
+        let selection = Selection { selectors, client: None };
+        let start = Start::After(id.into());
+        let mut reader = self.log.open(self.at, &selection, &start).unwrap();
+        if !reader.has_begun()
+            && let Poll::Ready(FollowerTask::AskForEnd(question)) =
+                self.applier.follower().poll_task(Waker::noop())
+        {
+            self.applier.follower().confirm(question, self.log.tail());
+        }
+        while reader.poll_begun(Waker::noop()).is_pending() {}
+        let next = reader.cursor().next;
+        let batch = Batch { events_max: 1, bytes_max: 1 };
+        let gap = match reader.read(self.at, batch, &mut Vec::new()) {
+            Read::Gap(gap) => Some(gap.reason),
+            _ => None,
+        };
+        // The log gets no mark of the position at which the history begins.
+        let after_first = history.first_offset(history.chain().first().next());
+        let is_older = Cursor::parse_id(id).is_some_and(|id| id.next <= after_first);
+        let is_equal = match expected {
+            Resume::After(last) => gap.is_none() && next.get() == last.get() + 1,
+            // The log does not tell an older id from an id of another history.
+            Resume::Gap { reason: GapReason::Evicted, .. } if is_older => gap.is_some(),
+            Resume::Gap { reason: GapReason::Lost, next: expected } => {
+                let has_end = history.lost_ends().iter().any(|end| end.from <= next);
+                gap == Some(GapReason::Lost) && (next == expected || !has_end)
+            }
+            Resume::Gap { reason, .. } => gap == Some(reason),
+            Resume::Wait | Resume::Unavailable => true,
+        };
+        let own = (gap, next);
+        let error = || Difference(format!("a reader of {id}: {own:?}, {expected:?}"));
+        if is_equal { Ok(()) } else { Err(error()) }
+    }
+
+    fn compare_events(&mut self, node: &Node<ModelLog>) -> Result<(), Difference> {
         for id in node.log().events.values().filter_map(|event| event.id.as_deref()) {
             let [own, expected] = [self.applier.publisher_id(id), node.log().offset_of(id)];
             if own != expected {

@@ -12,6 +12,9 @@ use crate::{
     real::Difference,
 };
 
+/// One of this many ids is looked up in the real log.
+const IDS_EVERY: usize = 7;
+
 /// A broken invariant.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Violation {
@@ -80,6 +83,13 @@ impl Check {
         let known = *self.ids.entry(id.to_owned()).or_insert(serial);
         let violation = Violation::IdTwice { id: id.to_owned() };
         if known == serial { Ok(()) } else { Err(violation) }
+    }
+
+    /// Some of the ids that readers got.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self.ids.keys().cloned().collect();
+        ids.sort_unstable();
+        ids.into_iter().step_by(IDS_EVERY).collect()
     }
 
     /// Compares the nodes with each other and with the naive log.

@@ -8,9 +8,9 @@ use std::{
 
 use downlink_cluster::{
     Answer, Base, Driver, HubId, HubKey, JournalError, Node, NodeSettings, Position, Publish,
-    PublishId, Rules, Snapshot, WriterId, first_entry,
+    PublishId, Resume, Rules, Snapshot, WriterId, first_entry,
 };
-use downlink_log::{Offset, Timestamp};
+use downlink_log::{Cursor, Offset, Timestamp};
 
 use crate::{
     journal::{Happened, SimulatedJournal},
@@ -31,6 +31,8 @@ const END: u64 = QUIET_FROM + 50_000;
 /// The three nodes, and a place for a clone.
 pub(crate) const NODES: usize = 4;
 pub(crate) const CLONE: usize = 3;
+/// One of this many seeds repeats the calls of the logs with a cache in a file.
+const CACHED_EVERY: u64 = 9;
 /// How long a clone lives.
 const CLONE_LIVES: u64 = 12_000;
 
@@ -55,6 +57,8 @@ pub(crate) struct World {
     init_at: Option<u64>,
     base: Base,
     pub(crate) coverage: Coverage,
+    /// Whether the calls of the logs are repeated with a cache.
+    has_cache: bool,
 }
 
 /// The faults in a run, and the reactions to them.
@@ -96,6 +100,7 @@ pub(crate) fn run(seed: u64, rules: Rules) -> Result<Coverage, Violation> {
         init_at: None,
         base: Base::above(Offset::new(rng.u64(1..1_000))),
         coverage: Coverage::default(),
+        has_cache: seed.is_multiple_of(CACHED_EVERY),
         rng,
     };
     world.run()
@@ -206,7 +211,7 @@ impl World {
         let ready = |down: &Down| down.until <= now;
         while let Some(node) = self.down.iter().find(|(_, d)| ready(d)).map(|(node, _)| *node) {
             let Down { mut log, .. } = self.down.remove(&node).unwrap();
-            log.life += 1;
+            log.reopen();
             self.start(node, log);
         }
         if self.init_at.is_some_and(|at| at <= now) {
@@ -369,7 +374,11 @@ impl World {
         let mut nodes: Vec<Node<ModelLog>> =
             self.nodes[..3].iter().flatten().map(|driver| driver.node().clone()).collect();
         if self.plan.rules.mutant.is_none() {
-            nodes.iter().try_for_each(real::repeat).map_err(Violation::RealLog)?;
+            let (now, ids) = (self.time(), check.ids());
+            for node in &mut nodes {
+                let resumes = ids.iter().map(|id| (id.as_str(), resume(node, now, id))).collect();
+                real::repeat(node, self.has_cache, resumes).map_err(Violation::RealLog)?;
+            }
         }
         let history = check.final_history(&nodes, naive, &self.plan)?;
         publishers.check(&history, &self.plan)?;
@@ -387,6 +396,17 @@ impl World {
             publishers.handle_stopped(node, self.now);
         }
     }
+}
+
+/// Where the reader of an id continues. The journal was asked for its end before.
+fn resume(node: &mut Node<ModelLog>, now: Timestamp, id: &str) -> Resume {
+    let long_ago = Timestamp::default();
+    let answer = match Cursor::parse_id(id) {
+        Some(cursor) => node.resume(now, &cursor, long_ago),
+        None => node.resume_after_publisher_id(now, id, long_ago),
+    };
+    node.poll_request();
+    answer
 }
 
 impl Coverage {

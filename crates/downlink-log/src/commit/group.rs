@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::commit::Queued;
 use crate::core::Core;
-use crate::sequence::{AppendError, Assigned, DraftTopics, Earlier, Epochs, Fresh, Repeat, plan};
+use crate::sequence::{AppendError, Assigned, DraftTopics, Earlier, Fresh, Repeat, plan, stored};
 use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
@@ -130,10 +130,4 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
     fn is_finishing(&self, topic: &Topic<P>) -> bool {
         self.group.finishing.contains(&topic.identity())
     }
-}
-
-/// The answer for a draft that repeats a stored event. The answer says that 0 readers got the
-/// event, because the store does not keep the number of readers.
-fn stored(ids: &Epochs, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
-    (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

@@ -1,11 +1,12 @@
 //! One feed: its position, and the chunks that it reads.
 //!
-//! A feed reads from three places. It takes new events from the backlog. If the backlog no longer
-//! has the events at its position, it reads the store; in a log without a store, it reads the index
-//! and the rings. Events that were evicted before the feed has read them are missing there. So each
-//! chunk that does not come from the backlog also has the floors of all topics that have lost
-//! events. The floors are read after the events. So an event that is missing among the events is
-//! below one of these floors.
+//! A feed takes new events from the backlog, which holds the newest events of all topics. If the
+//! backlog no longer has the events at the feed's position, the feed reads the store. In a log
+//! without a store, it reads the index and the rings of the topics instead. These places do not
+//! have the events that were evicted before the feed has read them. So each chunk that does not
+//! come from the backlog also has the floors of all topics that have lost events. A floor is the
+//! offset after the last event that a topic has evicted. The feed reads the events first and the
+//! floors after them, so each event that it did not find is below one of these floors.
 
 use std::{
     fmt,
@@ -49,10 +50,13 @@ pub struct Feed<P: Payload> {
     reader: Option<Arc<dyn StoreReader>>,
     to_bytes: Arc<ToBytes<P>>,
     start: FeedStart,
-    /// The number of the feed's generation in the backlog.
+    /// The backlog's generation when the feed was opened. When the backlog begins another
+    /// generation, the feed ends.
     generation: u64,
     next: u64,
-    /// The number of finish marks of the log up to which the feed has passed all marks on.
+    /// The number of finish marks that the log had set when the feed last scanned for all marks. A
+    /// finish mark says that a topic gets no more events. While the log has set no further mark,
+    /// the feed need not scan again.
     finishes: u32,
 }
 
@@ -204,8 +208,8 @@ impl<P: Payload> Feed<P> {
                 next = tail;
             }
         }
-        // The number of marks is loaded before the marks are read. So a mark that is set later is
-        // found by the next scan.
+        // The number of finish marks is loaded before the marks are read. A mark that is set after
+        // this load raises the number, so the next scan finds the mark.
         let finishes = history.finishes();
         if history.floor_max() <= self.next && finishes == self.finishes {
             return chunk(events, next);

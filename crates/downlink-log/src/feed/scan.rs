@@ -21,13 +21,15 @@ pub(crate) struct Scan {
 /// Finds the addresses that have lost events at or above `from`, and the finish marks from `from`
 /// on and below `until`. The result covers all events that were evicted before the call.
 pub(crate) fn scan<P: Payload>(history: &History<P>, from: u64, until: u64) -> Scan {
-    // All addresses that have no topic and no entry of their own share one floor. If it is above
-    // `from`, the scan must list every address that has its own floor, even a lower one.
+    // The log has a table of the losses of topics that were removed from memory. All addresses that
+    // have no topic and no entry in this table share one floor. The other log applies the shared
+    // floor to every address that is not listed. So if the shared floor is above `from`, the scan
+    // must list every address that has its own floor, even a lower one.
     let is_shared = |floor: Floor| floor.offset.get() > from;
     let lists_all = is_shared(history.topics.lost_of_others().floor);
     let mut found = scan_once(history, from, until, lists_all);
     // An address may have lost its entry before the scan came to it. The shared floor has then
-    // risen to cover it. So the shared floor is read after the scan.
+    // risen to cover the losses of this address. So the shared floor is read after the scan.
     let mut others = history.topics.lost_of_others().floor;
     if is_shared(others) && !lists_all {
         found = scan_once(history, from, until, true);

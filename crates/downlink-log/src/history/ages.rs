@@ -22,7 +22,7 @@ pub(crate) struct Ages<P> {
     next: AtomicU64,
     /// Ordered by deadline, then by [`Topic::identity`]. Each topic has a ring, which holds its
     /// events. A thread that takes the lock of the queue may hold the lock of one ring: the ring of
-    /// the topic that it puts into the queue. No other lock is taken while this lock is held.
+    /// the topic that it puts into the queue. While the queue is locked, no other lock is taken.
     queue: Mutex<Deadlines<P>>,
 }
 

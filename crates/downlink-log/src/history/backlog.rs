@@ -41,9 +41,10 @@ pub(crate) struct Published<P> {
 
 #[derive(Debug)]
 pub(crate) struct Backlog<P> {
-    /// The number of open feeds. It changes only under the sequence lock. A thread that takes
-    /// this lock after a feed was opened sees the feed, so Relaxed is enough. Loom does not know
-    /// this atomic, because each of its steps would multiply the number of interleavings.
+    /// The number of open feeds. It changes only under the sequence lock, which every append takes.
+    /// An append that takes this lock after a feed was opened sees the feed, so Relaxed is enough.
+    /// Loom does not know this atomic, because each of its steps would multiply the number of
+    /// interleavings.
     feeds: AtomicUsize,
     /// While this lock is held, no other lock is taken.
     recorded: Mutex<Recorded<P>>,
@@ -150,8 +151,9 @@ impl<P: Payload> Backlog<P> {
     }
 
     /// Begins again at `next`, because events below it are missing. The feeds then read the rings
-    /// or the store, and get the floors of the topics. The caller holds the sequence lock. Returns
-    /// the events that are no longer needed. The caller drops them after it has released the lock.
+    /// or the store, and get the floors of the topics. The floor of a topic is the offset below
+    /// which its events may be missing. The caller holds the sequence lock. Returns the events that
+    /// are no longer needed. The caller drops them after it has released the lock.
     #[must_use = "the events must be dropped while no lock is held"]
     pub(crate) fn begin_again(&self, next: u64) -> VecDeque<Published<P>> {
         let mut recorded = self.recorded.lock();

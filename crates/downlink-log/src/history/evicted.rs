@@ -13,7 +13,7 @@ pub(crate) struct Evicted<P> {
     pub(crate) entries: Vec<Kept<P>>,
     /// Topics that have no events and no finish mark left.
     pub(crate) emptied: Vec<Arc<Topic<P>>>,
-    /// Events that the backlog of the feeds no longer keeps.
+    /// Events that the backlog (the newest events, for the feeds of the log) no longer keeps.
     pub(crate) unneeded: Vec<Published<P>>,
     /// Payloads that were never put into a ring.
     pub(crate) unkept: Vec<P>,

@@ -35,9 +35,9 @@ pub(crate) struct History<P> {
     /// ring its new rule. A thread may take this lock while it holds the lock of a ring, but not
     /// the reverse.
     rules: RwLock<Arc<RetentionRules>>,
-    /// The next offset to become visible. It is stored (Release) after all events below it were
-    /// pushed into their topics' rings and noted in the matching patterns. So a reader that loads
-    /// it (Acquire) finds all these events there.
+    /// The next offset to become visible. The tail is stored (Release) after all events below the
+    /// tail were pushed into their topics' rings and noted in the matching patterns. So a reader
+    /// that loads the tail (Acquire) finds all these events there.
     tail: AtomicU64,
     /// No topic that exists or existed has a floor above this offset. The floor of a topic is the
     /// offset after its last evicted event. `floor_max` is raised (AcqRel) before the row of an
@@ -87,8 +87,8 @@ pub(crate) struct Pushed<'a, P> {
     pub(crate) at: Timestamp,
     pub(crate) payload: Option<P>,
     pub(crate) topics: &'a EventTopics<P>,
-    /// For each topic, the patterns that match it. The table of patterns was locked before they
-    /// were found, and is still locked.
+    /// For each topic, the patterns that match it. The table of patterns was locked before these
+    /// patterns were found, and is still locked.
     pub(crate) patterns: &'a [Matching<P>],
     pub(crate) finish: bool,
 }
@@ -126,8 +126,8 @@ impl<P: Payload> History<P> {
         }
     }
 
-    /// Continues the numbers of readers and of published events of the history that this one
-    /// replaces, and takes its retention rules.
+    /// Takes three things over from `before`, the history that this one replaces: the numbers of
+    /// readers, the number of published events, and the retention rules.
     pub(crate) fn continue_from(&self, before: &Self) {
         *self.rules.write() = before.rules();
         self.topics.continue_numbers(before.topics.next_reader_number());
@@ -138,8 +138,8 @@ impl<P: Payload> History<P> {
         self.tail.load(Ordering::Acquire)
     }
 
-    /// Makes all events below an offset visible. The caller must have pushed them, and must hold
-    /// the sequence lock, so that no other thread appends at the same time.
+    /// Makes all events below an offset visible. The caller must have pushed them. The caller must
+    /// also hold the sequence lock, so that no other thread appends at the same time.
     pub(crate) fn set_tail(&self, tail: u64) {
         self.tail.store(tail, Ordering::Release);
     }

@@ -2,8 +2,8 @@
 //! each event, with the event's topics.
 //!
 //! Readers of many topics, and readers of patterns that are far behind, go through the index to
-//! find their events. When the log exceeds its limit of bytes, it finds its oldest event in the
-//! index.
+//! find their events. When the log exceeds its limit of bytes, it uses the index to find its oldest
+//! event.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -24,10 +24,10 @@ const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 /// log is rarely tidied.
 const SLACK: usize = 64;
 
-/// After rows were added to the index, the next call of `tidy` checks this many topics for each
-/// topic in the added rows. With 4, `tidy` has visited all chunks before the index has grown by a
-/// quarter. With 1, rows would be added as fast as they are checked, so rows of evicted events
-/// would pile up.
+/// For each topic in the rows that were added since the last call, `tidy` checks this many topics
+/// of the index. With 4, `tidy` has visited all chunks before the index has grown by a quarter.
+/// With 1, rows would be added as fast as they are checked, so rows of evicted events would pile
+/// up.
 const TIDIED_PER_PUSHED: usize = 4;
 
 /// The rows of the index are in chunks, and one call of `tidy` visits only a few chunks. The call

@@ -1,5 +1,6 @@
 //! The losses that a replica learns from its upstream: events that the upstream has evicted before
-//! the replica got them. They are noted like evictions, so readers find them in the same way.
+//! the replica got them. They are noted like evictions, so readers find them in the same way. A
+//! floor is an offset below which events of a topic may be missing.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -23,9 +24,10 @@ impl<P: Payload> History<P> {
     /// Notes that events of an address below a floor may be missing, and evicts the events of the
     /// address below this floor. Returns the topic of the address, if it has one.
     ///
-    /// The caller must hold the sequence lock until the tail is at or above the floor. So no
-    /// pattern begins while the floor is above the tail, and a reader of a new pattern finds the
-    /// floor in its history.
+    /// The caller must hold the sequence lock, which every append takes, until the tail (the next
+    /// offset that readers will see) is at or above the floor. A new pattern begins under the same
+    /// lock. So no pattern begins while the floor is above the tail. A reader of the new pattern
+    /// then finds the floor when it searches the history from before the pattern began.
     pub(crate) fn lose(
         &self,
         address: &Address,

@@ -26,10 +26,10 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 #[repr(C)]
 pub(crate) struct Pattern<P> {
     /// The offset of the newest event whose topic matches. In a new pattern, the value may be
-    /// higher than the offset of that event (see `begin`). A publisher stores it (Release) before
-    /// it stores the log's tail, which is the next offset that readers will see. A reader loads it
-    /// (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
-    /// offset below that tail.
+    /// higher than the offset of that event (see `begin`). A publisher stores this offset (Release)
+    /// before the log's tail, which is the next offset that readers will see. A reader loads this
+    /// offset (Acquire) after the tail. So a reader that sees a tail also sees the newest offset
+    /// below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,

@@ -51,7 +51,7 @@ impl Position {
 
     /// Moves the position to `complete`, the offset below which everything was read. If `complete`
     /// is `None`, the position moves to the offset right after `last`, the last event that was
-    /// read.
+    /// read. The reason of all later holes is [`GapReason::Lagged`].
     pub(crate) fn advance(&mut self, last: Option<u64>, complete: Option<u64>) {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);

@@ -1,5 +1,5 @@
-//! A reader reads the events of its topics and patterns from a cursor on. It is woken when there
-//! are new events.
+//! A reader reads the events of its topics and patterns from its cursor on. The cursor is the next
+//! offset to read. The reader is woken when there are new events.
 //!
 //! A seat is the reader's entry in the list of readers of one topic or pattern. A look is one
 //! attempt to read events in memory.
@@ -84,8 +84,9 @@ enum Before<P> {
     Search(Box<StartSearch<P>>, Unconfirmed),
     /// Wait until the store's threads have found the offset where the reader begins.
     Beginning(Arc<Slot<Beginning>>, Unconfirmed),
-    /// Wait until the replica has reached the end that its upstream had when this question was
-    /// asked. Then begin at this start.
+    /// Wait for the answer to the question with this number. A replica asks its upstream for the
+    /// end of its log, and the wait is over when the replica has reached this end. Then begin at
+    /// this start.
     Confirmation(u64, Box<Start>),
     /// Report this gap before the first event.
     Gap(Gap),
@@ -134,8 +135,9 @@ impl<P: Payload> Reader<P> {
         reader
     }
 
-    /// Begins in a replica. While the replica is not complete, the reader waits. Later, it waits
-    /// only if it would get a gap because the replica does not know its id.
+    /// Begins in a replica. While the replica is not complete, the reader waits. Once the replica
+    /// is complete, a reader waits only if the replica does not know the reader's id, so that the
+    /// reader would get a gap.
     #[cold]
     fn begin_in_replica(&mut self, start: &Start) {
         let Some(confirmations) = &self.core.confirmations else { return };
@@ -344,6 +346,12 @@ impl<P: Payload> Reader<P> {
         self.core.ids.cursor(self.position.next)
     }
 
+    /// The cursor of a reader of the same log whose next offset is `next`. In the log of a cluster, its
+    /// id has another mark than the id of this reader's cursor.
+    pub fn cursor_at(&self, next: Offset) -> Cursor {
+        self.core.ids.cursor(next.get())
+    }
+
     /// The id of the event at an offset, as a cursor. See [`Log::id_of`](crate::Log::id_of).
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
@@ -354,9 +362,10 @@ impl<P: Payload> Reader<P> {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// A number that is equal for readers of the same topics and patterns, and rarely equal for
-    /// other readers. A server of many readers can use the number to alternate between readers of
-    /// different topics. Then a busy topic does not delay the readers of other topics.
+    /// A number that is equal for readers of the same topics and patterns. It may be equal for
+    /// readers that have one topic or pattern in common, and is rarely equal for other readers. A
+    /// server of many readers can use the number to alternate between readers of different topics.
+    /// Then a busy topic does not delay the readers of other topics.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
         Arc::as_ptr(&self.core).hash(&mut hasher);
@@ -484,8 +493,8 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// A replica cannot keep an event in memory that it cannot decode. If the gap ends with such an
-    /// event, it gets this reason.
+    /// A replica cannot keep an event in memory that it cannot decode. A gap that ends with such an
+    /// event gets the reason [`GapReason::Unreadable`].
     fn with_reason(&self, gap: Gap) -> Gap {
         let is_unreadable = |until: Offset| self.core.history.unreadable.contains(until.get());
         if self.core.confirmations.is_some() && gap.until.is_some_and(is_unreadable) {
@@ -547,9 +556,9 @@ impl<P: Payload> Reader<P> {
     /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
     /// call never waits and allocates no memory.
     ///
-    /// `now` must return the log time. It is called only if the log has new events and also has
-    /// something that becomes too old later. This is an event with a maximum age, or the mark of a
-    /// finished topic.
+    /// `now` must return the log time. It is called only if the log has new events, and also has
+    /// something that will become too old: an event with a maximum age, or the mark of a finished
+    /// topic.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::read::{Beginning, PastLosses, Seats, Start, StoreReplays, gap, locate};
 use crate::store::{Page, Range, Step, StoreError, StoreReplay};
-use crate::types::{Batch, EvictionNumber, Floor, GapReason, Offset, Payload};
+use crate::types::{Batch, Cursor, EvictionNumber, Floor, GapReason, Offset, Payload};
 
 /// A batch of a single event.
 const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };
@@ -64,6 +64,7 @@ pub(crate) fn begin_known<P: Payload>(
     let next = match start {
         Start::Live if seats.all_finished() => return None,
         Start::Live => return Some(Beginning { asked: false, ..Beginning::at(tail) }),
+        Start::After(id) if may_be_older(core, id) => return None,
         Start::After(id) => locate(core, id, tail).ok()?,
         _ => return None,
     };
@@ -71,6 +72,12 @@ pub(crate) fn begin_known<P: Payload>(
     // floor, only the store knows whether finished topics have events left to read.
     let is_unsure = seats.all_finished() && core.history.floor_max() > next;
     (!is_unsure).then(|| continue_at(next, tail))
+}
+
+/// Whether the store may have an older event with this id than memory. In a replica, two events may
+/// have the same id of a publisher.
+fn may_be_older<P: Payload>(core: &Core<P>, id: &str) -> bool {
+    core.confirmations.is_some() && Cursor::parse_id(id).is_none()
 }
 
 /// The beginning of a reader that continues after an id, at the offset `next`.
@@ -155,9 +162,11 @@ impl<P: Payload> StoreStartSearch<P> {
             Start::Since(_) => StoreStartStage::Floor,
             Start::After(id) => {
                 let mut found = locate(&self.core, id, self.core.history.tail());
-                if let Err((GapReason::UnknownId, end)) = found {
-                    let known = self.replays.reader.publisher_id(id)?;
-                    found = known.map(|id| id.get() + 1).ok_or((GapReason::UnknownId, end));
+                let is_unknown = matches!(found, Err((GapReason::UnknownId, _)));
+                if is_unknown || (found.is_ok() && may_be_older(&self.core, id)) {
+                    let known = self.replays.reader.publisher_id(id)?.map(|id| id.get() + 1);
+                    let oldest = known.into_iter().chain(found.ok()).min();
+                    found = oldest.map_or(found, Ok);
                 }
                 match found {
                     Ok(next) => {

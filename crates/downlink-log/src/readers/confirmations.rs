@@ -1,9 +1,9 @@
 //! The readers of a replica that wait until the replica knows as much as its upstream.
 //!
 //! A client may come from another node, with an id that this replica does not know yet. Before the
-//! replica says that events are lost, it asks the upstream for its end, and applies everything
-//! below this end. Then the answer to the reader is final. One question serves all readers that
-//! were waiting when it was asked.
+//! replica says that events are lost, it asks the upstream where the upstream's log ends, and
+//! applies all events below this end. Then the answer to the reader is final. One question serves
+//! all readers that were waiting when it was asked.
 //!
 //! The upstream may be away. Then the replica ends the readers, and their clients connect again
 //! with the same id.
@@ -30,8 +30,8 @@ const ENDS_MAX: usize = 8;
 /// The questions of a replica to its upstream, and the readers that wait for the answers.
 #[derive(Debug)]
 pub(crate) struct Confirmations {
-    /// While this lock is held, no waker runs, and only the lock of the ids and the wake-up slots
-    /// of readers may be taken.
+    /// While this lock is held, no waker runs, and the only other lock that may be taken is that of
+    /// the replica's epochs.
     state: Mutex<Questions>,
 }
 
@@ -46,9 +46,11 @@ struct Questions {
     taken: u64,
     /// The newest question that the upstream has answered, or that could not be asked.
     answered: u64,
-    /// The newest question whose end the replica has reached.
+    /// The newest question that is confirmed: the replica has reached the end that the upstream
+    /// gave as its answer.
     confirmed: u64,
-    /// The newest question that was asked before the replica began again.
+    /// The newest question from before the replica last began again. Questions up to this one are
+    /// never confirmed.
     stale: u64,
     /// Answers of the upstream: the question, and the end of the upstream.
     ends: VecDeque<(u64, Cursor)>,
@@ -117,8 +119,8 @@ impl Confirmations {
     }
 
     /// Begins again, because the replica starts with another history. Answers to earlier questions
-    /// no longer count. The caller may hold the lock of the replica's `Life`, and must release it
-    /// before it uses the result.
+    /// no longer count. The caller may hold the lock of the history in use (the replica's `Life`),
+    /// and must release this lock before it uses the result.
     pub(crate) fn restart(&self) -> Restarted {
         let mut state = self.state.lock();
         state.is_complete = false;
@@ -208,7 +210,8 @@ impl Confirmations {
     }
 
     /// Confirms the questions whose ends the replica has reached. The caller may hold the lock of
-    /// the replica's `Life`, and must release it before it wakes the readers.
+    /// the history in use (the replica's `Life`), and must release this lock before it wakes the
+    /// readers.
     pub(crate) fn reach(&self, is_reached: impl Fn(Cursor) -> bool) -> Reached {
         let mut state = self.state.lock();
         // An end may have become unreachable, because the upstream has lost its newest events. A
@@ -278,8 +281,8 @@ impl Reached {
     }
 }
 
-/// The follower to wake after a replica has begun again, and the readers that no longer wait. It is
-/// dropped while no lock is held.
+/// The follower to wake after a replica has begun again, and the readers that no longer wait. The
+/// value must be dropped while no lock is held.
 #[must_use = "the follower waits until it is woken"]
 pub(crate) struct Restarted {
     follower: Option<Waker>,

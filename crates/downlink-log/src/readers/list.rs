@@ -209,9 +209,9 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             waiting = WakeBatch::default();
             // Ten thousand readers do not fit into a processor's cache, so they are loaded from
             // memory. The first pass only reads, so the processor loads several readers at the same
-            // time. The second pass makes atomic swaps. Without the first pass, they would load the
-            // readers one after another. The first pass saves a tenth of the user CPU time,
-            // measured with `cargo xtask bench --only rate`.
+            // time. The second pass makes atomic swaps. Without the first pass, these swaps would
+            // load the readers one after another. The first pass saves a tenth of the user CPU
+            // time, measured with `cargo xtask bench --only rate`.
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

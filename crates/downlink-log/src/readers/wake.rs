@@ -68,9 +68,9 @@ pub(crate) struct WakeSlot {
     /// the value that it overwrites. So with a plain store instead of the reader's swap, the reader
     /// might not see the new tail.
     waits: AtomicU8,
-    /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
-    /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
-    /// reads all events whose publishers have got their answers.
+    /// The reason why the reader must end, or 0. The reason is set (AcqRel) after the log's last
+    /// append. The reader loads the reason (Acquire) before it loads the tail. So before the reader
+    /// ends, it reads all events whose publishers have got their answers.
     end: AtomicU8,
     /// The reader's key at its server. Relaxed is enough, because the key is stored before `many`
     /// is set, and loaded only when `many` is set.

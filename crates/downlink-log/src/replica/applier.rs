@@ -3,28 +3,22 @@
 use std::{
     sync::Arc,
     task::{Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use smallvec::SmallVec;
 
-use crate::commit::{OnReport, RELAXED_WITHIN, StoreReport};
+use crate::commit::{OnReport, StoreReport, restore};
 use crate::core::Core;
 use crate::history::History;
 use crate::read::StoreReplays;
-use crate::readers::FollowerTask;
-use crate::replica::{FloorsAhead, ReplicaShared, apply, cut, ids_from};
+use crate::readers::{FollowerTask, end_each};
+use crate::replica::{
+    CacheSide, FloorsAhead, IDLE_MAX, Life, ReplicaShared, apply, cut, empty_cut, ids_from,
+};
 use crate::sequence::{AppendError, Drafts, Epochs, LostEnd, PayloadDecoder, Repeat, Sequencer};
-use crate::store::{Cache, FeedChunk, FeedStart, Losses, StoreError, Trimmed};
-use crate::types::{Cursor, Epoch, LogOptions, Offset, Payload, RetentionRules, Timestamp};
-
-/// The maximum time between two calls of [`Applier::idle`]. With half this time, an idle replica
-/// would wake up twice as often. With twice this time, old events would stay in the cache for two
-/// minutes after they became too old.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-
-/// The minimum time between two steps of trimming when there is nothing to do now.
-const IDLE_MIN: Duration = Duration::from_millis(10);
+use crate::store::{FeedChunk, FeedStart, StoreError};
+use crate::types::{Cursor, EndReason, Epoch, LogOptions, Offset, Payload, Timestamp};
 
 /// The only writer of a replica. One thread owns it, because each call may wait for the disk. When
 /// the applier is dropped, the log is closed and the file of the cache is released.
@@ -38,21 +32,14 @@ pub struct Applier<P: Payload> {
     pub(crate) begin_reading: fn(),
     /// Whether a feed has begun, or the cache has the events of one.
     pub(crate) has_begun: bool,
+    /// Whether the replica is the log of a cluster node, which cannot get its history again.
+    pub(crate) is_node: bool,
     /// The offset below which all floors are known. It is the tail, except before the first chunk
     /// after a restart: the floors of this chunk may be below the tail.
     pub(crate) floors_below: u64,
     pub(crate) ahead: FloorsAhead,
     /// Dropped last, because its end reports that the cache is released.
     pub(crate) ending: Ending<P>,
-}
-
-/// The cache of an applier.
-pub(crate) struct CacheSide {
-    pub(crate) cache: Box<dyn Cache>,
-    /// The rules that the cache has.
-    pub(crate) rules: Arc<RetentionRules>,
-    /// When the oldest unflushed chunk was applied.
-    pub(crate) unflushed: Option<Instant>,
 }
 
 /// Reports the end of the applier when it is dropped.
@@ -158,7 +145,7 @@ impl<P: Payload> Applier<P> {
             self.floors_below = 0;
             self.ahead = FloorsAhead::default();
             if let Some(side) = &mut self.cache {
-                side.cache.begin(&epochs, true);
+                side.begin(&epochs, true);
             }
             self.restart(epochs, Offset::FIRST);
             return false;
@@ -168,7 +155,7 @@ impl<P: Payload> Applier<P> {
         let is_new = !self.has_begun && core.history.tail() == Offset::FIRST.get();
         let discards = !resumes && !is_new;
         if let Some(side) = &mut self.cache {
-            side.cache.begin(&epochs, discards);
+            side.begin(&epochs, discards);
         }
         if !resumes {
             self.floors_below = 0;
@@ -205,12 +192,15 @@ impl<P: Payload> Applier<P> {
     /// Without a cache, this takes about a microsecond for each event. Readers with a new pattern
     /// wait while a chunk is applied, so a chunk should not have more than some thousand events.
     pub fn apply(&mut self, mut chunk: FeedChunk) -> Applied {
-        let core = self.shared().core();
         let losses = self.ahead.losses(&chunk, self.floors_below);
-        if let Err(error) = self.write(&chunk, &losses) {
-            self.drop_cache(error);
+        self.is_node |= chunk.node.is_some();
+        let written = self.cache.as_mut().map_or(Ok(()), |side| side.apply(&chunk, &losses));
+        if let Err(error) = written
+            && !self.drop_cache(error)
+        {
             return Applied::Restarted;
         }
+        let core = self.shared().core();
         core.ids.add_marks(&chunk.marks);
         let next = chunk.next.get();
         apply(&core, &self.decoder, &losses, &mut chunk.events, next);
@@ -224,20 +214,35 @@ impl<P: Payload> Applier<P> {
     /// that it repeats, or `None` if the draft is new.
     ///
     /// This is for a node whose events are ordered elsewhere. The decision is true for the events
-    /// that were applied before the call. It knows the ids of the events in memory, and the keys of
-    /// the last ten minutes that were applied since the replica was made.
+    /// that were applied before the call. It knows the ids of the events in memory and in the cache,
+    /// and the keys of the last ten minutes. Without a cache, it knows the keys that were applied
+    /// since the replica was made. With a cache, the call may read the file: for each id that is not
+    /// in memory, and in the first ten minutes for each key that is not in memory.
+    ///
+    /// If the cache cannot be read, the replica drops it, and decides without it.
     ///
     /// # Errors
     ///
     /// [`AppendError`] if the publish is refused. A draft that repeats another draft of the same
     /// publish is refused with [`AppendError::KeyReused`] or [`AppendError::IdTaken`].
     pub fn plan(
-        &self,
+        &mut self,
         now: Timestamp,
         drafts: &Drafts<P>,
     ) -> Result<SmallVec<[Option<Offset>; 1]>, AppendError> {
         let core = self.shared().core();
-        let plans = core.sequencer.plan(&core.history, now, drafts)?;
+        let planned = match &mut self.cache {
+            Some(side) => side.plan(&core, now, drafts),
+            None => core.sequencer.plan(&core.history, now, drafts),
+        };
+        let plans = match planned {
+            Err(AppendError::Store(error)) => {
+                self.drop_cache(error);
+                let core = self.shared().core();
+                core.sequencer.plan(&core.history, now, drafts)
+            }
+            planned => planned,
+        }?;
         let plan = |(draft, plan): (usize, &Option<Repeat>)| match plan {
             None => Ok(None),
             Some(Repeat::Answered(answer)) => Ok(Some(answer.offset)),
@@ -249,10 +254,18 @@ impl<P: Payload> Applier<P> {
         plans.iter().enumerate().map(plan).collect()
     }
 
-    /// The offset of the event in memory that has this id of a publisher.
-    pub fn publisher_id(&self, id: &str) -> Option<Offset> {
+    /// The offset of the event in memory or in the cache that has this id of a publisher. If there
+    /// are several, it is the oldest. The call may read the file of the cache. If the cache cannot
+    /// be read, the replica drops it.
+    pub fn publisher_id(&mut self, id: &str) -> Option<Offset> {
+        let cached = self.cache.as_mut().map_or(Ok(None), |side| side.cache.publisher_id(id));
+        let cached = cached.unwrap_or_else(|error| {
+            self.drop_cache(error);
+            None
+        });
         let core = self.shared().core();
-        core.sequencer.publisher_ids.get(id).map(|known| known.answer.offset)
+        let in_memory = core.sequencer.publisher_ids.get(id).map(|known| known.answer.offset);
+        cached.map(|(_, offset)| offset).into_iter().chain(in_memory).min()
     }
 
     /// Replaces the list of the lost ends of the history, for example the forks of a cluster. A reader
@@ -271,42 +284,82 @@ impl<P: Payload> Applier<P> {
     /// lost them. Returns the ids that publishers gave to the removed events. The next chunk
     /// continues at `until`, and may have other events and marks from there on.
     ///
-    /// All readers end with [`EndReason::Drained`](crate::EndReason::Drained), and all feeds end. The
+    /// All readers end with [`EndReason::Drained`](crate::EndReason::Drained), and all feeds end.
+    /// Readers that are opened meanwhile begin in the old history, and end too. Without a cache, the
     /// events that stay are pushed into a new history, so the call takes about as long as applying
-    /// them did. Readers that are opened meanwhile begin in the old history, and end too.
+    /// them did. A cache removes its events in one transaction, and its newest events are read into
+    /// memory, as when the replica was made.
     ///
     /// The replica can remove events only if their ids have marks, and `until` is the first offset
-    /// of a position and not above the tail. Otherwise, or if it has a cache, it discards everything instead, as if its
-    /// first feed had not begun: its [`position`](Self::position) is `None` then. The file of the
-    /// cache is emptied with the next chunk. Only the ids of events in memory are returned.
+    /// of a position and not above the tail. Otherwise it discards everything instead, as if its
+    /// first feed had not begun: its [`position`](Self::position) is `None` then, and the file of
+    /// the cache is emptied with the next chunk. At most [`CUT_IDS_MAX`](crate::CUT_IDS_MAX) ids are
+    /// returned.
     pub fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
         let core = self.shared().core();
-        let removed = ids_from(&core, until);
         self.ahead = FloorsAhead::default();
-        let is_within = until.get() <= core.history.tail();
-        if self.cache.is_some() || !is_within || !core.ids.is_position(until) {
+        if until.get() > core.history.tail() || !core.ids.is_position(until) {
+            let removed = ids_from(&core, until);
             if let Some(side) = &mut self.cache {
-                side.cache.begin(&core.ids.all(), true);
+                side.begin(&core.ids.all(), true);
             }
             (self.has_begun, self.floors_below) = (false, 0);
             self.restart(core.ids.all(), Offset::FIRST);
             return removed;
         }
-        let rules = core.history.rules();
-        let retention = (*rules).clone();
-        let options = LogOptions { retention, ..self.shared().options.clone() };
-        let new = cut(&core, options, until);
-        let cut = Arc::clone(&new);
+        // The readers must end before the cache refuses to read for them.
+        end_each(&core.history.topics.everyone.readers, EndReason::Drained);
+        let removed = match self.cache.as_mut().map(|side| side.cut_to(until)) {
+            Some(Ok(removed)) => removed,
+            Some(Err(error)) => {
+                self.forget_cache(error);
+                ids_from(&core, until)
+            }
+            None => ids_from(&core, until),
+        };
         self.floors_below = until.get();
-        self.shared().replace(None, |old| {
+        self.replace_by_cut(&core, until);
+        removed
+    }
+
+    /// Replaces the history by one without the events from an offset on. With a cache, it begins
+    /// with the newest events of the cache. Without one, it is a copy of the events in memory.
+    fn replace_by_cut(&mut self, core: &Core<P>, until: Offset) {
+        let rules = core.history.rules();
+        let options = LogOptions { retention: (*rules).clone(), ..self.shared().options.clone() };
+        let new = self.read_cache(core, options.clone(), until).unwrap_or_else(|| Life {
+            core: cut(core, options, until),
+            replays: None,
+            is_closed: false,
+        });
+        let Life { core: new, replays, .. } = new;
+        self.shared().replace(replays, |old| {
             new.history.continue_from(&old.history);
-            new
+            Arc::clone(&new)
         });
         // The rules may have changed while the new history was filled.
-        if cut.history.rules() != rules {
-            cut.retain_topics();
+        if new.history.rules() != rules {
+            new.retain_topics();
         }
-        removed
+    }
+
+    /// A history with the newest events of the cache, which ends at `until`. `None` without a cache,
+    /// or if the cache cannot be read.
+    fn read_cache(
+        &mut self,
+        core: &Core<P>,
+        options: LogOptions,
+        until: Offset,
+    ) -> Option<Life<P>> {
+        let replays = self.start_replays()?;
+        let new = empty_cut(core, options, until, until);
+        match restore(&new, &*replays.reader, &self.decoder, until) {
+            Ok(()) => Some(Life { core: Arc::new(new), replays: Some(replays), is_closed: false }),
+            Err(error) => {
+                self.forget_cache(error);
+                None
+            }
+        }
     }
 
     /// Does the work that is due: evicts events that are too old, tells readers to end that have
@@ -319,9 +372,11 @@ impl<P: Payload> Applier<P> {
         let has_more = evicted.is_some();
         core.settle(evicted);
         let waiting = self.shared().confirmations.expire(now).unwrap_or(IDLE_MAX);
-        let cache = match self.keep_cache(now) {
-            Ok(wait) => wait,
-            Err(error) => {
+        let rules = core.history.rules();
+        let cache = match self.cache.as_mut().map(|side| side.keep(now, rules)) {
+            None => IDLE_MAX,
+            Some(Ok(wait)) => wait,
+            Some(Err(error)) => {
                 self.drop_cache(error);
                 IDLE_MAX
             }
@@ -333,72 +388,50 @@ impl<P: Payload> Applier<P> {
         &self.ending.0
     }
 
-    /// Writes a chunk to the cache.
-    fn write(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError> {
-        let Some(side) = &mut self.cache else { return Ok(()) };
-        let started = Instant::now();
-        side.cache.apply(chunk, losses)?;
-        side.unflushed.get_or_insert(started);
-        Ok(())
-    }
-
-    /// Flushes and trims the cache. Returns the time until this must be called again.
-    fn keep_cache(&mut self, now: Timestamp) -> Result<Duration, StoreError> {
-        let rules = self.shared().core().history.rules();
-        let Some(side) = &mut self.cache else { return Ok(IDLE_MAX) };
-        if !Arc::ptr_eq(&rules, &side.rules) {
-            side.cache.set_retention((*rules).clone());
-            side.rules = rules;
-        }
-        let mut wait = IDLE_MAX;
-        if let Some(since) = side.unflushed {
-            wait = RELAXED_WITHIN.saturating_sub(since.elapsed());
-            if wait.is_zero() {
-                side.cache.flush()?;
-                side.unflushed = None;
-                wait = IDLE_MAX;
-            }
-        }
-        Ok(wait.min(match side.cache.trim(now)? {
-            Trimmed::More => Duration::ZERO,
-            Trimmed::Until(None) => IDLE_MAX,
-            Trimmed::Until(Some(at)) => {
-                let millis = at.as_millis().saturating_sub(now.as_millis());
-                Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
-            }
-        }))
-    }
-
-    /// Begins again without a cache, because the cache has failed.
-    fn drop_cache(&mut self, error: StoreError) {
+    /// Goes on without a cache, because the cache has failed. The log of a cluster node keeps the
+    /// events in memory, and its readers end. Any other replica begins again. Returns whether the
+    /// events in memory were kept.
+    fn drop_cache(&mut self, error: StoreError) -> bool {
         self.forget_cache(error);
+        if self.is_node {
+            let core = self.shared().core();
+            self.replace_by_cut(&core, Offset::new(core.history.tail()));
+            return true;
+        }
         self.has_begun = false;
         self.floors_below = 0;
         self.ahead = FloorsAhead::default();
         self.restart(Vec::new(), Offset::FIRST);
+        false
     }
 
     /// Drops the cache, and reports why.
     fn forget_cache(&mut self, error: StoreError) {
-        self.cache = None;
+        if let Some(side) = self.cache.take() {
+            side.fail();
+        }
         *self.shared().cache_error.lock() = Some(error.clone());
         if let Some(on_report) = &mut self.on_report {
             on_report(StoreReport::CacheDropped { error });
         }
     }
 
-    /// Discards everything, and begins a history at `from`.
-    fn restart(&mut self, epochs: Vec<(Epoch, Offset)>, from: Offset) {
-        let replays = self.cache.as_ref().map(|side| {
-            StoreReplays::start(side.cache.reader(), Arc::clone(&self.decoder), self.begin_reading)
-        });
-        let replays = match replays.transpose() {
-            Ok(replays) => replays.map(Arc::new),
+    /// Starts the threads that read the cache for the readers. `None` without a cache.
+    fn start_replays(&mut self) -> Option<Arc<StoreReplays<P>>> {
+        let side = self.cache.as_ref()?;
+        let decoder = Arc::clone(&self.decoder);
+        match StoreReplays::start(side.cache.reader(), decoder, self.begin_reading) {
+            Ok(replays) => Some(Arc::new(replays)),
             Err(error) => {
                 self.forget_cache(error);
                 None
             }
-        };
+        }
+    }
+
+    /// Discards everything, and begins a history at `from`.
+    fn restart(&mut self, epochs: Vec<(Epoch, Offset)>, from: Offset) {
+        let replays = self.start_replays();
         let shared = self.shared();
         shared.replace(replays, |old| {
             let retention = (*old.history.rules()).clone();

@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::feed::scan;
 use crate::history::{History, IndexRow};
 use crate::replica::{Content, FloorsAhead, apply_decoded};
-use crate::sequence::Sequencer;
+use crate::sequence::{CUT_IDS_MAX, Sequencer};
 use crate::store::{FeedChunk, Marks, StoredEvent};
 use crate::types::{ClockState, Fingerprint, Floor, LogOptions, Offset, Payload};
 
@@ -20,12 +20,7 @@ const ROWS: usize = 512;
 /// A new core with the events of `core` below `until`, and with their floors, finish marks, ids and
 /// keys. `options` are those of the new history.
 pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset) -> Arc<Core<P>> {
-    let new = Core {
-        history: History::new(options, Offset::FIRST),
-        sequencer: Sequencer::cut(&core.sequencer, until),
-        ids: core.ids.cut(until),
-        confirmations: core.confirmations.clone(),
-    };
+    let new = empty_cut(core, options, Offset::FIRST, until);
     let mut payloads = HashMap::new();
     let mut events = Vec::new();
     for_each_row(&core.history, Offset::FIRST, |row| {
@@ -58,11 +53,28 @@ pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset
     Arc::new(new)
 }
 
-/// The ids that publishers gave to the events from an offset on.
+/// A new core without events, with the marks, epochs and keys below `until`. Its tail is `next`.
+pub(crate) fn empty_cut<P: Payload>(
+    core: &Core<P>,
+    options: LogOptions,
+    next: Offset,
+    until: Offset,
+) -> Core<P> {
+    Core {
+        history: History::new(options, next),
+        sequencer: Sequencer::cut(&core.sequencer, until),
+        ids: core.ids.cut(until),
+        confirmations: core.confirmations.clone(),
+    }
+}
+
+/// The ids that publishers gave to the events from an offset on, at most [`CUT_IDS_MAX`].
 pub(crate) fn ids_from<P: Payload>(core: &Core<P>, from: Offset) -> Vec<Box<str>> {
     let mut ids = Vec::new();
     for_each_row(&core.history, from, |row| {
-        ids.extend(kept(core, &row).and_then(|(event, _)| event.id));
+        if ids.len() < CUT_IDS_MAX {
+            ids.extend(kept(core, &row).and_then(|(event, _)| event.id));
+        }
     });
     ids
 }

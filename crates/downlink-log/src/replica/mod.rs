@@ -6,12 +6,14 @@
 pub(crate) mod answers;
 pub(crate) mod applier;
 pub(crate) mod apply;
+pub(crate) mod cached;
 pub(crate) mod cut;
 pub(crate) mod floors;
 pub(crate) mod shared;
 
-pub(crate) use applier::{Applier, CacheSide, Ending};
+pub(crate) use applier::{Applier, Ending};
 pub(crate) use apply::{Content, apply, apply_decoded};
-pub(crate) use cut::{cut, ids_from};
+pub(crate) use cached::{CacheSide, IDLE_MAX};
+pub(crate) use cut::{cut, empty_cut, ids_from};
 pub(crate) use floors::FloorsAhead;
 pub(crate) use shared::{Life, ReplicaHandle, ReplicaShared};

@@ -32,6 +32,10 @@ pub const MARKS_MAX: usize = 1 << 20;
 /// the links of an hour at 40 positions a second.
 pub const LINKS_MAX: usize = 1 << 18;
 
+/// The maximum number of ids that [`Applier::cut_to`](crate::Applier::cut_to) returns. A node of a
+/// cluster announces a sixteenth of them.
+pub const CUT_IDS_MAX: usize = 16_384;
+
 /// A lost end of the history that a replica follows: the history has lost all events from an offset
 /// on, and has given their offsets to other events.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -11,10 +11,10 @@ use std::{
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::sequence::{AppendError, Draft, DraftTopics, Plans, Repeat};
+use crate::sequence::{AppendError, Draft, DraftTopics, Epochs, Plans, Repeat};
 use crate::store::StoreError;
 use crate::topics::Topic;
-use crate::types::{Fingerprint, IdempotencyKey, Payload};
+use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload};
 
 /// Looks up earlier events and drafts by their ids and keys, and tells which topics are about to be
 /// finished.
@@ -27,6 +27,15 @@ pub(crate) trait Earlier<P> {
 
     /// Whether an event that finishes the topic is waiting for its commit.
     fn is_finishing(&self, topic: &Topic<P>) -> bool;
+}
+
+/// The answer for a draft that repeats a stored event. The answer says that 0 readers got the
+/// event, because the store does not keep the number of readers.
+pub(crate) fn stored(
+    ids: &Epochs,
+    (fingerprint, offset): (Fingerprint, Offset),
+) -> (Fingerprint, Repeat) {
+    (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }
 
 /// Decides for each draft of a batch whether it is new, and refuses the batch if a topic does not

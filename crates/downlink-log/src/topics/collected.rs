@@ -113,9 +113,9 @@ impl Collected {
         Some(lost)
     }
 
-    /// Notes this loss for all names that are not in `known`, in the table and outside. The names in
-    /// `known` for which `has_topic` returns false get an entry in the table, as far as it has room,
-    /// because all names outside the table have the loss.
+    /// Notes this loss for all names except those in `known`. All names outside the table get the
+    /// loss together. So a name in `known` that has no topic is first put into the table, as far as
+    /// the table has room. Then it does not get the loss.
     pub(crate) fn lose_all(
         &mut self,
         lost: Lost,

@@ -255,9 +255,10 @@ impl<P: Payload> Topics<P> {
     }
 
     /// Lists at most `count` addresses after the address `after`, in their order: topics and
-    /// inboxes that exist, and those that were collected. The list never has everyone's topic.
-    /// Calls that each begin after the last address of the previous list return each address once,
-    /// even if topics are created or collected between the calls.
+    /// inboxes that exist, and those that were collected. The list never has everyone's topic. A
+    /// caller can list all addresses in several calls, each of which begins after the last address
+    /// of the previous list. These calls return each address once, even if topics are created or
+    /// collected in between.
     pub(crate) fn list_states(&self, after: &Address, count: usize) -> Vec<TopicState> {
         let names = self.names.read();
         let mut existing =

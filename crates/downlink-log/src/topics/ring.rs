@@ -19,8 +19,8 @@ use crate::types::{
 
 /// A search first compares this many of the newest entries, because a reader that keeps up searches
 /// for one of them. If the entry is not among them, a binary search follows. A binary search makes
-/// only a few comparisons. So with more than four entries, these first comparisons would make it
-/// noticeably slower to find older entries.
+/// only a few comparisons. So if more than four entries were compared first, a search for an older
+/// entry would be noticeably slower.
 const NEAR: usize = 4;
 
 /// A full ring grows by its length divided by this number. If rings grew by their whole length, up
@@ -125,8 +125,8 @@ struct RingContents<P> {
     /// The retention rules of the log at the time when the ring got its rule. `None` until the ring
     /// has a rule.
     rules: Option<Arc<RetentionRules>>,
-    /// The patterns that match the topic. The table of patterns stores them here, so that it need
-    /// not search for them again.
+    /// The patterns that match the topic. They are stored here, so that the table of patterns need
+    /// not be searched for them again.
     matching: Option<Box<dyn Any + Send + Sync>>,
 }
 

@@ -24,11 +24,11 @@ pub(crate) struct Topic<P> {
     /// The offset of the newest event, and the flag `FINISHED`. Before the first event, the offset
     /// is the floor minus one. The floor is the offset after the last evicted event.
     ///
-    /// Once the log is open, this changes only while the ring is locked. A publisher stores it
-    /// (Release) before it stores the log's tail, which is the next offset that readers will see. A
-    /// reader loads it (Acquire) after it has loaded the tail. So a reader that sees a tail also
-    /// sees the newest offset below that tail. If the newest offset is at or above the reader's
-    /// cursor, there may be an event to read.
+    /// Once the log is open, this changes only while the ring is locked. A publisher stores this
+    /// value (Release) before the log's tail, which is the next offset that readers will see. A
+    /// reader loads this value (Acquire) after the tail. So a reader that sees a tail also sees the
+    /// newest offset below that tail. If the newest offset is at or above the reader's cursor,
+    /// there may be an event to read.
     newest: AtomicU64,
     /// The time at which the queue of evictions by age will check this topic, in milliseconds;
     /// `u64::MAX` if the topic is not in the queue. It is read and changed only while the ring is

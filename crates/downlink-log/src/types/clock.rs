@@ -150,7 +150,7 @@ impl LogClock {
     /// If the wall clocks of both machines agree within [`SLACK_MS`], the replica takes over the
     /// difference between wall clock and log time, so both show the same times. Otherwise one of
     /// the wall clocks is wrong. Log time still follows the upstream, so that no event is evicted
-    /// too early, and the times that the replica shows follow its own wall clock.
+    /// too early. But the times that the replica shows follow its own wall clock.
     pub fn follow(&self, wall: Timestamp, steady: impl FnOnce() -> Duration, upstream: ClockState) {
         let (wall, at) = (wall.as_millis(), upstream.at.as_millis());
         let agrees = less(wall, upstream.delta_ms).abs_diff(at) <= SLACK_MS;

@@ -103,7 +103,8 @@ impl GapReason {
 pub enum EndReason {
     /// The log was closed.
     Closed = 1,
-    /// The server is draining. The reader may continue at another server.
+    /// The server is draining: it ends all readers, for example before it stops. The reader may
+    /// continue at another server.
     Drained = 2,
     /// The client was disconnected on request.
     Disconnected = 3,

@@ -12,7 +12,7 @@ pub struct Mark(u64);
 
 impl Mark {
     /// The number of bits of a mark. With more bits, a mark would not fit into the eight characters
-    /// of an id.
+    /// that an id has for it.
     pub const BITS: u32 = 41;
 
     /// The mark with the lowest [`BITS`](Self::BITS) bits of this number.
@@ -51,7 +51,7 @@ pub struct NodeState {
     pub links: Vec<Link>,
 }
 
-/// The marks of some positions, one after the other.
+/// The marks of successive positions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Marks {
     /// The first offset of position 0. Ids of lower offsets have epochs.

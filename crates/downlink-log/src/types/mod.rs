@@ -16,6 +16,7 @@ pub(crate) mod options;
 pub(crate) mod payload;
 pub(crate) mod retention;
 pub(crate) mod selector;
+pub(crate) mod store_error;
 pub(crate) mod trie;
 
 pub(crate) use address::{Address, ClientId, InvalidName, check_segments};

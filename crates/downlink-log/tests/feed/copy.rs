@@ -115,7 +115,9 @@ impl World {
     }
 }
 
-/// The events, floors and finish marks that the follower of a feed has received.
+/// The events, floors and finish marks that the follower of a feed has received. A floor is the
+/// offset below which the events of an address may be missing. A finish mark says that a topic gets
+/// no more events.
 #[derive(Debug)]
 pub(crate) struct Copy {
     pub(crate) next: u64,

@@ -1,9 +1,10 @@
-//! Feeds of a log: whoever follows a feed has every event that was published, or knows that it may
+//! Feeds of a log. The follower of a feed gets each published event, or learns that the event may
 //! be missing.
 //!
 //! The tests keep a list of everything that they publish. A copy applies the chunks of a feed as
-//! another log would. Then each published event must be in the copy, or below the floor that the
-//! copy has for the event's address.
+//! another log would. A floor is the offset below which the events of an address may be missing. So
+//! each published event must be in the copy, or below the floor that the copy has for the event's
+//! address.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::unwrap_used)]
 
@@ -119,8 +120,9 @@ fn a_finish_mark_comes_with_its_event_or_alone() {
     assert_eq!(copy.events.keys().copied().collect::<Vec<_>>(), [1, 2]);
 }
 
-/// Finish marks have no rows in the index. The events before them fill the rows of one lock, of two
-/// locks, or of none.
+/// A feed copies the rows of the index in pieces of 512 rows, and finish marks have no rows. The
+/// test publishes events that fill no piece, a part of a piece, one piece, or two pieces. Then it
+/// publishes two finish marks.
 #[test]
 fn a_new_feed_reaches_a_tail_that_has_no_rows() {
     for events in [0, 1, 512, 1_024] {
@@ -183,8 +185,8 @@ fn a_feed_waits_for_events_and_ends_after_the_last_event_of_a_closed_log() {
     assert_eq!(feed.read(clock()), Ok(None), "the feed has ended");
 }
 
-/// While no feed is open, nothing is recorded. If the backlog recorded events, the memory of their
-/// payloads would not be freed.
+/// The backlog holds the newest events for open feeds. While no feed is open, it must be empty, so
+/// that the memory of evicted payloads is freed.
 #[test]
 fn the_backlog_lives_only_as_long_as_a_feed() {
     let counted = Arc::new(());
@@ -240,7 +242,8 @@ fn random_run(seed: u64, world: &World, rng: &mut Rng) -> (usize, usize) {
                     copy.apply(chunk);
                 }
             }
-            // The backlog begins anew with the next feed only if the old feed is closed first.
+            // The old feed is closed first. Otherwise the backlog (the list of the newest events
+            // for feeds) would not begin anew with the next feed.
             8 => {
                 drop(feed);
                 for _ in 0..rng.usize(0..4) {
@@ -302,7 +305,8 @@ fn a_feed_of_a_store_has_what_memory_no_longer_has() {
     assert!(floors > 40 && fresh > 40, "{floors} floors, {fresh} new feeds");
 }
 
-/// Topics are created, evicted and collected while a new feed reads the index and the floors.
+/// Topics are created, lose their events and are removed from memory while a new feed reads the
+/// index and the floors.
 #[test]
 fn a_feed_that_begins_during_evictions_misses_nothing_silently() {
     let mut options = small(2);

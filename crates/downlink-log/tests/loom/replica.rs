@@ -26,7 +26,7 @@ fn replica() -> (Log<Load>, Applier<Load>) {
     (log, applier)
 }
 
-/// Waits for a question, and answers that the end of the upstream is `next`.
+/// Waits until the replica asks for the end of its upstream, and answers that the end is `next`.
 fn answer(follower: &Follower<Load>, next: u64) {
     let task = block_on(poll_fn(|task| follower.poll_task(task.waker())));
     let FollowerTask::AskForEnd(question) = task else { panic!("{task:?} is not a question") };
@@ -84,9 +84,10 @@ fn a_chunk_wakes_a_waiting_reader() {
     });
 }
 
-/// The upstream has evicted event 2. A reader that opens during the chunk must get the events 1 and
-/// 3, and a gap that has event 2. The replica raises the floor before it moves the tail. A pattern
-/// that is added between these two steps must not miss the floor.
+/// The upstream has evicted event 2. A reader that opens while the chunk is applied must get the
+/// events 1 and 3, and a gap that has event 2. The replica first raises the topic's floor (the
+/// offset below which events are missing), and then moves the tail (the next offset that readers
+/// will see). A pattern that is added between these two steps must not miss the floor.
 fn opens_during_a_chunk_with_a_floor(selector: &'static str, start: fn() -> Start) {
     model(2, move || {
         let (log, mut applier) = replica();
@@ -133,9 +134,9 @@ fn a_reader_that_is_ahead_waits_for_the_confirmation() {
             assert_eq!(applier.apply(chunk([event(1, "a"), event(2, "a")], 3)), Applied::Next);
             applier
         });
-        // If the chunk is applied before the first reader opens, the replica knows its id, and this
-        // reader does not wait. The replica never knows the id of the second reader. So the second
-        // reader always waits, and the question is asked.
+        // If the chunk is applied before the first reader opens, the replica knows the id of this
+        // reader, and the reader does not wait. The replica never knows the id of the second
+        // reader. So the second reader always waits, and the question is asked.
         let mut reader = open(&log, &["a"], after(1));
         let mut unknown = open(&log, &["a"], after(9));
         begin(&mut reader);
@@ -171,7 +172,8 @@ fn a_reader_that_opens_during_a_restart_ends_or_belongs_to_the_new_history() {
     });
 }
 
-/// A feed is opened while another thread appends. It has each event once, and it is woken.
+/// A feed is opened while another thread appends. The feed must get each event once, and the
+/// appends must wake it.
 #[test]
 fn a_feed_that_is_opened_during_an_append_has_every_event() {
     model(3, || {

@@ -1,5 +1,6 @@
-//! Clients hop between a log and a replica of it. The replica is fed in random chunks with the
-//! floors of the model, and begins again at random. Some runs give it a cache.
+//! Clients hop between a log and a replica of it. The replica gets the events in random chunks.
+//! Each chunk has the floors of the model: for each address, the offset below which its events were
+//! evicted. The replica also begins again at random, and has a cache in some runs.
 //!
 //! The log itself is compared with the model, as in the other runs. Across all connections of a
 //! client, to the log or to the replica, every event must be delivered once or lie in a gap.
@@ -30,13 +31,13 @@ use crate::{ALL, Load, World, epoch};
 enum RelayOp {
     Upstream(Op),
     /// Feeds the events of at most this many offsets. If `unlisted` is above 1, the chunk does not
-    /// list the floors of the addresses whose number is a multiple of `unlisted`. The shared floor
-    /// of all addresses that are not listed then covers them.
+    /// list the floors of the addresses whose number is a multiple of `unlisted`. All addresses
+    /// that are not listed share one floor, which covers the floors of these addresses.
     Feed {
         offsets: u64,
         unlisted: usize,
     },
-    /// Answers the question of the replica.
+    /// If the replica asks for the end of the log, answers with the log's tail.
     Confirm,
     /// The upstream has another history, so the replica begins again. The epoch stays the same, so
     /// the ids of the clients stay valid.
@@ -204,7 +205,7 @@ impl Relay {
         }
     }
 
-    /// Feeds everything, and answers the questions of the replica.
+    /// Feeds everything, and answers when the replica asks for the end of the log.
     fn catch_up(&mut self) {
         self.feed(u64::MAX / 2, 0);
         self.confirm();

@@ -1,4 +1,5 @@
-//! The events and gaps of readers of a replica.
+//! The events and gaps of readers of a replica. A floor, which comes with the feed, is the offset
+//! below which the events of a topic may be missing.
 
 use downlink_log::{
     AppendError, GapReason, Offset, Read, Retention, RetentionRules, Start, store::FeedChunk,

@@ -1,5 +1,7 @@
-//! A replica whose history has lost its newest events removes them, and goes on with others. A node
-//! of a cluster does this when the engine of the cluster has lost entries.
+//! A replica whose history has lost its newest events removes them, and goes on with others. The
+//! engine of a cluster puts the entries of all nodes in one order. When the engine has lost
+//! entries, a node of the cluster does this. A position is a run of offsets, and a mark stands for
+//! the history up to a position.
 
 use downlink_log::{
     AppendError, Applier, ClockState, Cursor, Draft, EndReason, Fingerprint, Floor, GapReason,
@@ -36,7 +38,7 @@ fn after(position: u64, history: u64) -> Start {
     Start::After(Cursor { epoch, next: Offset::new(at(position) + 1) }.to_string().into())
 }
 
-/// Answers the question of the replica: it has everything.
+/// When the replica asks for the end of its upstream, answers that the replica has reached it.
 fn confirm(applier: &Applier<Text>) {
     let follower = applier.follower();
     let question = asked(&follower).expect("readers wait");
@@ -76,7 +78,7 @@ fn draft(name: &str, number: u8) -> Draft<Text> {
     Draft { key: Some(key(name)), fingerprint: content(number), ..draft_of(&[topic("a")], text()) }
 }
 
-/// A payload, from an event of another replica.
+/// A payload. It is taken from an event of another replica, because only a log can make one.
 fn text() -> Text {
     let (log, mut applier) = replica(|_| {});
     let mut reader = open(&log, &["a"], Start::Live);
@@ -86,7 +88,7 @@ fn text() -> Text {
     out.remove(0).payload
 }
 
-fn plan(applier: &Applier<Text>, draft: Draft<Text>) -> Result<Option<Offset>, AppendError> {
+fn plan(applier: &mut Applier<Text>, draft: Draft<Text>) -> Result<Option<Offset>, AppendError> {
     applier.plan(ms(0), &[draft].into_iter().collect()).map(|plans| plans[0])
 }
 
@@ -121,16 +123,19 @@ fn ids_and_keys_stay_with_the_events_that_stay() {
     apply(&mut applier, positions(0, 1, events.to_vec()));
     for name in ["first", "lost"] {
         assert!(applier.publisher_id(name).is_some());
-        assert!(matches!(plan(&applier, draft(name, 9)), Err(AppendError::KeyReused { draft: 0 })));
+        assert!(matches!(
+            plan(&mut applier, draft(name, 9)),
+            Err(AppendError::KeyReused { draft: 0 })
+        ));
     }
-    assert_eq!(plan(&applier, draft("lost", 2)), Ok(Some(Offset::new(at(1)))));
+    assert_eq!(plan(&mut applier, draft("lost", 2)), Ok(Some(Offset::new(at(1)))));
     assert_eq!(applier.cut_to(Offset::new(at(1))), ["lost".into()]);
     assert_eq!(applier.publisher_id("first"), Some(Offset::new(at(0))));
     assert_eq!(applier.publisher_id("lost"), None);
-    assert_eq!(plan(&applier, draft("first", 1)), Ok(Some(Offset::new(at(0)))));
-    assert_eq!(plan(&applier, draft("lost", 9)), Ok(None));
+    assert_eq!(plan(&mut applier, draft("first", 1)), Ok(Some(Offset::new(at(0)))));
+    assert_eq!(plan(&mut applier, draft("lost", 9)), Ok(None));
     let id = Draft { id: Some("first".into()), key: None, ..draft("", 9) };
-    assert!(matches!(plan(&applier, id), Err(AppendError::IdTaken { draft: 0 })));
+    assert!(matches!(plan(&mut applier, id), Err(AppendError::IdTaken { draft: 0 })));
     // Two drafts of one publish with the same key.
     let twice = [draft("new", 1), draft("new", 1)].into_iter().collect();
     let refused = applier.plan(ms(0), &twice);
@@ -143,16 +148,16 @@ fn a_topic_is_finished_only_by_an_event_that_stays() {
     let last = StoredEvent { finish: true, ..event(at(1), &["event"]) };
     let events = vec![mark(at(0), "mark"), last, mark(at(2), "lost")];
     apply(&mut applier, positions(0, 1, events));
-    let on = |applier: &Applier<Text>, name: &str| {
+    let on = |applier: &mut Applier<Text>, name: &str| {
         plan(applier, draft_of(&[topic(name)], text())).map(drop)
     };
     let finished = Err(AppendError::Finished { draft: 0 });
     for name in ["mark", "event", "lost"] {
-        assert_eq!(on(&applier, name), finished);
+        assert_eq!(on(&mut applier, name), finished);
     }
     applier.cut_to(Offset::new(at(2)));
-    assert_eq!((on(&applier, "mark"), on(&applier, "event")), (finished.clone(), finished));
-    assert_eq!(on(&applier, "lost"), Ok(()));
+    assert_eq!((on(&mut applier, "mark"), on(&mut applier, "event")), (finished.clone(), finished));
+    assert_eq!(on(&mut applier, "lost"), Ok(()));
 }
 
 #[test]
@@ -165,12 +170,13 @@ fn what_was_lost_before_a_cut_is_still_a_gap_after_it() {
     apply(&mut applier, FeedChunk { floors: lost, ..positions(0, 1, events) });
     applier.cut_to(Offset::new(at(4)));
     confirm(&applier);
-    // The events of the positions 0 to 2 were evicted, and that of position 4 was removed.
+    // The events of the positions 0 to 2 were evicted, and the event of position 4 was removed.
     let of_a = seen(&log, "a", after(0, 1));
     assert_eq!((of_a.gaps.len(), positions_of(&of_a.offsets)), (1, vec![3]));
     assert_eq!(positions_of(&[of_a.gaps[0].1]), [2]);
     assert_eq!(seen(&log, "old", after(0, 1)).gaps, [(1, at(1) - 1)]);
-    // All events of the topic that stayed were evicted, so its floor ends at the cut.
+    // This cut also removes position 3. The events of the remaining positions were all evicted, so
+    // the gap of the topic ends right before the cut.
     applier.cut_to(Offset::new(at(2)));
     confirm(&applier);
     assert_eq!(positions_of(&[seen(&log, "a", after(0, 1)).gaps[0].1]), [1]);
@@ -179,8 +185,9 @@ fn what_was_lost_before_a_cut_is_still_a_gap_after_it() {
     assert_eq!((positions_of(&of_a.offsets), of_a.gaps), (vec![2], vec![(at(1), at(2) - 1)]));
 }
 
-/// The table of names without a topic may be too small, or have forgotten names. All names outside
-/// the table then share a high floor, which topics with older events do not have.
+/// A table has the floors (the offsets below which events are missing) of names without a topic.
+/// All names outside the table share one high floor. A cut must not give this floor to a topic that
+/// still has older events, whether the table is full or has room.
 #[test]
 fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
     for collected_max in [0, 10] {
@@ -190,7 +197,7 @@ fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
         let known = vec![(everyone(), Floor::NONE), (topic("a"), Floor::NONE)];
         let first = FeedChunk { others, floors: known, ..positions(0, 1, events) };
         apply(&mut applier, first);
-        let check = |log: &Log<Text>, applier: &Applier<Text>| {
+        let check = |log: &Log<Text>, applier: &mut Applier<Text>| {
             let of_a = seen(log, "a", after(0, 1));
             assert_eq!(
                 (positions_of(&of_a.offsets), of_a.gaps),
@@ -202,10 +209,10 @@ fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
             assert_eq!(seen(log, "b", after(0, 1)).gaps.len(), 1);
             assert_eq!(applier.publisher_id("old"), Some(Offset::new(at(0))));
         };
-        check(&log, &applier);
+        check(&log, &mut applier);
         assert_eq!(applier.cut_to(Offset::new(at(3))), [] as [Box<str>; 0]);
         confirm(&applier);
-        check(&log, &applier);
+        check(&log, &mut applier);
     }
 }
 
@@ -239,8 +246,8 @@ fn feeds_end_at_a_cut() {
     assert!(!log.feed(position, |text| text.bytes.clone()).start().resumed);
 }
 
-/// The ids of a replica whose upstream is no cluster have epochs. After a cut, the id of a removed
-/// event would be the id of another event.
+/// If the upstream is not a cluster, ids have an epoch instead of a mark. After a cut, a new event
+/// could then get the same id as a removed event.
 #[test]
 fn a_replica_whose_ids_have_no_marks_discards_everything_instead() {
     let (log, mut applier) = replica(|_| {});

@@ -1,4 +1,6 @@
-//! The tests of replicas share this code: parts of a feed, and readers.
+//! The tests of replicas share this code: parts of a feed, and readers. A floor is the offset below
+//! which a topic's events may be missing. A replica asks its upstream one question: where does the
+//! upstream's log end?
 
 use std::task::{Poll, Waker};
 
@@ -11,7 +13,7 @@ use downlink_log::{
 use crate::support::{ms, options, selection, topic};
 
 /// A payload with its bytes and the id that its publisher chose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     pub(crate) bytes: Vec<u8>,
     id: Option<Box<str>>,

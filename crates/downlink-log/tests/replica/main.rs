@@ -6,6 +6,7 @@ mod cached;
 mod cutting;
 mod feed;
 mod lost;
+mod node;
 mod restarts;
 mod stress;
 #[path = "../support/mod.rs"]

@@ -1,4 +1,5 @@
-//! Readers that wait until the replica knows as much as its upstream.
+//! Readers that wait until the replica knows as much as its upstream. For this, the replica asks
+//! its upstream a question: where does its log end?
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -180,9 +180,9 @@ fn a_live_reader_of_a_finished_topic_gets_all_its_events_and_ends() {
     assert_eq!(refused, Err(AppendError::Finished { draft: 0 }));
 }
 
-/// A live reader of a finished topic begins before the end of the log. Events of its inbox that
-/// were evicted before it was opened are not missing, because a live reader asks for no history of
-/// its inbox.
+/// A live reader of a finished topic begins before the end of the log. But it asks for no history
+/// of its inbox. So events that were evicted from the inbox before the reader was opened are not
+/// missing.
 #[test]
 fn a_live_reader_of_a_finished_topic_gets_no_gap_for_events_evicted_from_its_inbox() {
     let mut options = options();

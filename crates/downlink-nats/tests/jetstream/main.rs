@@ -7,7 +7,9 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod checks;
 mod cluster;
+mod connections;
 #[path = "../../../downlink-cluster/tests/contract/mod.rs"]
 mod contract;
 mod hubs;

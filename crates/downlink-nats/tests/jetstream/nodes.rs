@@ -1,6 +1,7 @@
 //! Two nodes of a cluster with a real NATS server. They compute the same log. If the server has lost
 //! the end of its stream, they notice this, although the journal alone cannot notice it.
 
+#[allow(dead_code)]
 #[path = "../../../downlink-cluster/tests/simulation/model.rs"]
 mod model;
 #[path = "../../../downlink-cluster/tests/simulation/real.rs"]
@@ -145,6 +146,6 @@ async fn two_nodes_agree_and_find_a_lost_end() {
         found.sort_unstable();
         assert_eq!(found, expected);
         // The nodes feed a model of a log. A real log gives the same answers to the same calls.
-        real::repeat(node.node()).unwrap();
+        real::repeat(node.node(), true).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! One server: the contract, restarts, streams that are replaced, and limits.
 
 use downlink_cluster::{Bounds, Journal as _, JournalDurability, JournalError, Position, TailItem};
-use downlink_nats::{CreateError, ENTRY_BYTES_MAX, StreamSettings, Warning};
+use downlink_nats::{ENTRY_BYTES_MAX, StreamSettings};
 use serde_json::json;
 
 use crate::{
@@ -24,16 +24,6 @@ async fn a_stream_keeps_the_contract() {
     let opened = created.clone().open().await.unwrap();
     assert_eq!(opened.entry_bytes_max, ENTRY_BYTES_MAX);
     assert_eq!(opened.durability, JournalDurability::Relaxed);
-}
-
-#[tokio::test]
-async fn the_warnings_of_a_new_stream_are_about_its_server() {
-    let Some(server) = Server::start("").await else { return };
-    let servers = [server];
-    let journal = create(&servers, &replicas(1)).await;
-    let warnings = journal.check_stream().await.unwrap();
-    assert_eq!(warnings, [Warning::OneReplica, Warning::NoSyncTag]);
-    assert_eq!(journal.create_stream(&replicas(1), HUB).await, Err(CreateError::Exists));
 }
 
 #[tokio::test]
@@ -130,7 +120,6 @@ async fn a_stream_with_two_subjects_is_refused() {
     let servers = [server];
     let mut journal = journal(&servers);
     assert_eq!(journal.open().await, Err(JournalError::Refused));
-    assert!(journal.check_stream().await.unwrap().contains(&Warning::Subjects));
 }
 
 /// A client that reconnects would send the waiting entries to the new process.

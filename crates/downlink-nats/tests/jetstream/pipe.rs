@@ -1,9 +1,14 @@
-//! A connection that loses a message. A client of NATS does that if its buffer is full.
+//! A connection that loses or repeats messages. A client of NATS loses them if its buffer is full.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use downlink_cluster::{Journal as _, Position, TailItem};
-use downlink_nats::{ConnectSettings, JetStream, ServerUrl};
+use downlink_cluster::{Journal as _, JournalError, Position, TailItem};
+use downlink_nats::{ConnectSettings, JetStream, JetStreamTail, ServerUrl};
+use futures_util::FutureExt as _;
+use serde_json::json;
 use tokio::{
     io::{self, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
@@ -11,35 +16,41 @@ use tokio::{
 
 use crate::{
     contract::name,
-    servers::{STREAM, Server, append, create, next, replicas},
+    servers::{STREAM, Server, append, create, next, replicas, request},
 };
 
-/// Passes the bytes of each connection on, except delivered messages with these sequences. Returns
-/// its address.
-async fn losing(server: ServerUrl, sequences: &'static [u64]) -> ServerUrl {
+/// The number of times that a delivered message with this sequence is passed on.
+type Copies = fn(u64) -> usize;
+
+/// Passes the bytes of each connection on, and delivered messages as often as `copies` says. Returns
+/// its address, and the number of connections.
+async fn passing(server: ServerUrl, copies: Copies) -> (ServerUrl, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let accepted = Arc::clone(&count);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = Arc::new(server.to_string());
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
+            accepted.fetch_add(1, Ordering::Relaxed);
             let server = Arc::clone(&server);
             tokio::spawn(async move {
                 let server = TcpStream::connect(&*server).await?;
                 let (mut from_client, to_client) = client.into_split();
                 let (from_server, mut to_server) = server.into_split();
                 let requests = io::copy(&mut from_client, &mut to_server);
-                tokio::try_join!(requests, pass_answers(from_server, to_client, sequences))
+                tokio::try_join!(requests, pass_answers(from_server, to_client, copies))
             });
         }
     });
-    ServerUrl::new(&address).unwrap()
+    (ServerUrl::new(&address).unwrap(), count)
 }
 
 /// Passes lines on, and after the line of a message also its bytes.
 async fn pass_answers(
     from: impl AsyncRead + Unpin,
     mut to: impl io::AsyncWrite + Unpin,
-    lost: &[u64],
+    copies: Copies,
 ) -> io::Result<()> {
     let mut from = BufReader::new(from);
     loop {
@@ -49,7 +60,7 @@ async fn pass_answers(
         }
         let line = String::from_utf8_lossy(&message).into_owned();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let mut is_lost = false;
+        let mut count = 1;
         if matches!(words.first(), Some(&"MSG" | &"HMSG")) {
             let length: usize = words[words.len() - 1].parse().unwrap();
             let mut rest = vec![0; length + 2];
@@ -57,9 +68,9 @@ async fn pass_answers(
             message.append(&mut rest);
             let reply = words.get(3).filter(|word| word.starts_with("$JS.ACK."));
             let sequence = reply.and_then(|reply| reply.split('.').nth(5)?.parse().ok());
-            is_lost = sequence.is_some_and(|sequence| lost.contains(&sequence));
+            count = sequence.map_or(1, copies);
         }
-        if !is_lost {
+        for _ in 0..count {
             to.write_all(&message).await?;
         }
     }
@@ -74,11 +85,80 @@ async fn entries_that_the_connection_loses_are_fetched_and_are_no_hole() {
         append(&mut journal, name(0, counter)).await;
     }
     let (all, bounds) = journal.read(Position::FIRST..Position::new(9)).await.unwrap();
-    let servers = vec![losing(servers[0].url(), &[1, 3, 4, 7]).await];
-    let settings = ConnectSettings { servers, ..ConnectSettings::default() };
-    let mut tail = JetStream::new(settings, STREAM).unwrap().tail(Position::FIRST);
+    let mut tail = tail_over(&servers[0], |at| usize::from(![1, 3, 4, 7].contains(&at))).await;
     for entry in all {
         assert_eq!(next(&mut tail).await, Ok(TailItem::Entry(entry)));
     }
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
+}
+
+/// A tail from the first position on, over such a connection.
+async fn tail_over(server: &Server, copies: Copies) -> JetStreamTail {
+    let servers = vec![passing(server.url(), copies).await.0];
+    let settings = ConnectSettings { servers, ..ConnectSettings::default() };
+    JetStream::new(settings, STREAM).unwrap().tail(Position::FIRST)
+}
+
+/// No later message shows that they are missing, but a heartbeat does.
+#[tokio::test]
+async fn the_newest_entries_that_the_connection_loses_are_fetched() {
+    let Some(server) = Server::start("").await else { return };
+    let servers = [server];
+    let mut journal = create(&servers, &replicas(1)).await;
+    for counter in 1..=4 {
+        append(&mut journal, name(0, counter)).await;
+    }
+    let (all, bounds) = journal.read(Position::FIRST..Position::new(9)).await.unwrap();
+    let mut tail = tail_over(&servers[0], |at| usize::from(at < 3)).await;
+    for entry in all {
+        assert_eq!(next(&mut tail).await, Ok(TailItem::Entry(entry)));
+    }
+    assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
+}
+
+/// The stream may be an older one that was put back. Only the node can compare the entries.
+#[tokio::test]
+async fn a_position_that_comes_again_is_an_error() {
+    let Some(server) = Server::start("").await else { return };
+    let servers = [server];
+    let mut journal = create(&servers, &replicas(1)).await;
+    for counter in 1..=3 {
+        append(&mut journal, name(0, counter)).await;
+    }
+    let mut tail = tail_over(&servers[0], |at| if at == 2 { 2 } else { 1 }).await;
+    for at in 1..=2 {
+        let item = next(&mut tail).await.unwrap();
+        assert!(matches!(&item, TailItem::Entry(entry) if entry.position.get() == at), "{item:?}");
+    }
+    assert_eq!(next(&mut tail).await, Err(JournalError::Unavailable));
+}
+
+/// The client remembers each request without an answer. Here, questions are answered and appends are
+/// not, so the connection is good.
+#[tokio::test]
+async fn a_connection_with_too_many_unanswered_requests_is_replaced() {
+    let Some(server) = Server::start("").await else { return };
+    let config = json!({"name": STREAM, "subjects": ["a"], "retention": "limits",
+        "discard": "old", "storage": "file", "num_replicas": 1, "no_ack": true});
+    request(&server, &format!("STREAM.CREATE.{STREAM}"), config).await;
+    let (url, connections) = passing(server.url(), |_| 1).await;
+    let settings = ConnectSettings { servers: vec![url], ..ConnectSettings::default() };
+    let mut journal = JetStream::new(settings, STREAM).unwrap();
+    journal.open().await.unwrap();
+    let mut sent = 0;
+    while connections.load(Ordering::Relaxed) == 1 {
+        // The appends are sent, and given up before the connection is.
+        let mut appends: Vec<_> = (0..32)
+            .map(|number| journal.append(name(0, sent + number), vec![1], None).boxed())
+            .collect();
+        for append in &mut appends {
+            assert!(append.as_mut().now_or_never().is_none());
+        }
+        sent += 32;
+        // The last question may find that no request can be sent any more.
+        let _ = journal.bounds().await;
+        assert!(sent <= 4_096, "one connection has {sent} requests without an answer");
+    }
+    assert!(sent >= 512, "{sent}");
+    assert!(journal.bounds().await.is_ok());
 }

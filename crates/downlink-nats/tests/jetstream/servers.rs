@@ -12,7 +12,7 @@ use std::{
 
 use downlink_cluster::{EntryName, HubId, Journal as _, JournalError, Position, TailItem};
 use downlink_nats::{
-    ConnectSettings, CreateError, JetStream, JetStreamTail, ServerUrl, StreamSettings,
+    ConnectSettings, HubError, JetStream, JetStreamTail, MonitorUrl, ServerUrl, StreamSettings,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -51,6 +51,8 @@ pub(crate) struct Server {
     routes: Vec<SocketAddr>,
     /// More lines for the configuration.
     more: String,
+    /// The settings of the storage.
+    storage: String,
     process: Option<Child>,
 }
 
@@ -60,6 +62,19 @@ impl Server {
         let mut server = Self::new(program()?, "one", Vec::new(), more);
         server.run().await;
         Some(server)
+    }
+
+    /// Starts a server with these settings of its storage, which answers at its monitoring address.
+    pub(crate) async fn start_with_monitor(
+        more: &str,
+        storage: &str,
+    ) -> Option<(Self, MonitorUrl)> {
+        let monitor = free_address();
+        let more = format!("{more}\nhttp: \"{monitor}\"");
+        let mut server = Self::new(program()?, "one", Vec::new(), &more);
+        server.storage = storage.into();
+        server.run().await;
+        Some((server, MonitorUrl::new(&format!("http://{monitor}")).unwrap()))
     }
 
     /// Starts a server that requires TLS with a certificate of the client. Both sides use the same
@@ -89,7 +104,8 @@ impl Server {
         let folder = std::env::temp_dir().join(folder);
         fs::create_dir_all(&folder).unwrap();
         let (name, more, address) = (name.to_owned(), more.to_owned(), free_address());
-        Self { program, folder, name, address, routes, more, process: None }
+        let storage = "max_file: 64M".into();
+        Self { program, folder, name, address, routes, more, storage, process: None }
     }
 
     /// Starts the process, and waits until it accepts connections.
@@ -109,11 +125,11 @@ impl Server {
     }
 
     fn configuration(&self) -> String {
-        let Self { name, address, more, .. } = self;
+        let Self { name, address, more, storage, .. } = self;
         let store = self.store().display().to_string();
         let mut text = format!(
             "server_name: {name}\nlisten: \"{address}\"\n{more}\n\
-             jetstream {{ store_dir: \"{store}\", max_file: 64M }}\n"
+             jetstream {{ store_dir: \"{store}\", {storage} }}\n"
         );
         if let [own, others @ ..] = &self.routes[..] {
             let others: Vec<String> =
@@ -209,15 +225,21 @@ impl Drop for Server {
 
 /// Starts three servers of a cluster.
 pub(crate) async fn start_three() -> Option<[Server; 3]> {
-    let program = program()?;
     let addresses = [(); 3].map(|()| free_address());
-    let mut number = 0;
-    let mut servers = ["a", "b", "c"].map(|name| {
+    start_three_with([0, 1, 2].map(|number| {
         let mut routes = addresses.to_vec();
         routes.rotate_left(number);
-        number += 1;
-        Server::new(program.clone(), name, routes, "")
-    });
+        routes
+    }))
+    .await
+}
+
+/// Starts three servers of a cluster with these addresses for the routes, the own address first.
+pub(crate) async fn start_three_with(routes: [Vec<SocketAddr>; 3]) -> Option<[Server; 3]> {
+    let program = program()?;
+    let [a, b, c] = routes;
+    let mut servers = [("a", a), ("b", b), ("c", c)]
+        .map(|(name, routes)| Server::new(program.clone(), name, routes, ""));
     servers.iter_mut().for_each(Server::spawn);
     for server in &servers {
         server.wait_until_listening().await;
@@ -227,7 +249,7 @@ pub(crate) async fn start_three() -> Option<[Server; 3]> {
 
 /// An address whose port was free a moment ago. Where each address of 127.0.0.0/8 is an address of
 /// this machine, each server has its own, so no other socket takes the port.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) as u8;
     let ip = match cfg!(target_os = "linux") {
@@ -292,7 +314,7 @@ pub(crate) async fn create(servers: &[Server], settings: &StreamSettings) -> Jet
     eventually("the stream is created", async || {
         match journal.create_stream(settings, HUB).await {
             // An attempt without an answer may have created it.
-            Ok(()) | Err(CreateError::Exists) => Some(()),
+            Ok(()) | Err(HubError::Exists) => Some(()),
             Err(_) => None,
         }
     })

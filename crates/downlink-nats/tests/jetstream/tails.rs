@@ -154,3 +154,69 @@ async fn a_tail_without_a_consumer_asks_the_leader() {
     // It ends after some seconds, so that the next tail can create a consumer.
     assert_eq!(next(&mut tail).await, Err(JournalError::Unavailable));
 }
+
+/// The server says nothing when the bytes of a request are used up exactly.
+#[tokio::test]
+async fn a_request_whose_bytes_are_used_up_exactly_is_followed_by_the_next() {
+    const MIB: usize = 1_024 * 1_024;
+    const COUNT: u64 = 12;
+    let Some(server) = Server::start("").await else { return };
+    let servers = [server];
+    let mut journal = create(&servers, &replicas(1)).await;
+    // The size of an entry without its bytes: the subjects of the message and of the acknowledgement,
+    // with the name of a consumer and nanoseconds, and the headers.
+    let at = append(&mut journal, name(0, 11)).await;
+    let get = format!("STREAM.MSG.GET.{STREAM}");
+    let answer = request(&servers[0], &get, json!({ "seq": at.get() })).await;
+    let subject = answer["message"]["subject"].as_str().unwrap().len();
+    let headers = answer["message"]["hdrs"].as_str().unwrap();
+    let headers = headers.len() / 4 * 3 - headers.matches('=').count();
+    let without_bytes = |at: u64| {
+        let (consumer, nanos, pending) = ("c".repeat(22), "1".repeat(19), COUNT + 1 - at);
+        let reply = format!("$JS.ACK.{STREAM}.{consumer}.1.{at}.{}.{nanos}.{pending}", at - 1);
+        subject + headers + reply.len()
+    };
+    let mut sum = 0;
+    for at in 2..=COUNT + 1 {
+        let bytes = match at {
+            6 => 4 * MIB - sum - without_bytes(at),
+            11 => 8 * MIB - sum - without_bytes(at),
+            _ => 800_000,
+        };
+        sum += bytes + without_bytes(at);
+        journal.append(name(0, at + 10), vec![7; bytes], None).await.unwrap();
+    }
+    let mut tail = journal.tail(Position::new(2));
+    for at in 2..=COUNT + 1 {
+        let item = next(&mut tail).await.unwrap();
+        assert!(matches!(&item, TailItem::Entry(entry) if entry.position.get() == at), "{at}");
+    }
+}
+
+/// No later message shows that they are missing, but a heartbeat does.
+#[tokio::test]
+async fn deleted_entries_at_the_end_are_a_hole() {
+    let Some(server) = Server::start("").await else { return };
+    let config = json!({"name": STREAM, "subjects": ["a"], "retention": "limits",
+        "discard": "old", "storage": "file", "num_replicas": 1});
+    request(&server, &format!("STREAM.CREATE.{STREAM}"), config).await;
+    let servers = [server];
+    let mut journal = journal(&servers);
+    for counter in 1..=4 {
+        append(&mut journal, name(0, counter)).await;
+    }
+    for deleted in [3, 4] {
+        let delete = format!("STREAM.MSG.DELETE.{STREAM}");
+        request(&servers[0], &delete, json!({ "seq": deleted })).await;
+    }
+    let (kept, bounds) = journal.read(FIRST..Position::new(9)).await.unwrap();
+    assert_eq!((kept.len(), bounds.last), (2, Position::new(4)));
+    let mut tail = journal.tail(FIRST);
+    for entry in kept {
+        assert_eq!(next(&mut tail).await, Ok(TailItem::Entry(entry)));
+    }
+    assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(2))));
+    let hole = TailItem::Hole(Position::new(3)..Position::new(5));
+    assert_eq!(next(&mut tail).await, Ok(hole));
+    assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(4))));
+}

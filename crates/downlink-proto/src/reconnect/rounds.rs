@@ -55,7 +55,7 @@ impl Rounds {
         self.urls.first().map_or(0, |url| url.index)
     }
 
-    /// Begins a new round at the present URL. Forgets what the servers have asked for.
+    /// Begins a new round at the present URL. Forgets the waits that the servers have asked for.
     pub(super) fn begin(&mut self) {
         self.urls.iter_mut().for_each(|url| *url = UrlState::new(url.index));
     }
@@ -68,7 +68,7 @@ impl Rounds {
         self.go_to(|url| url.rest.is_zero());
     }
 
-    /// Records an attempt. The server asked for no request for the time `rest`.
+    /// Records an attempt. `rest` is the time for which the server wants no further request.
     pub(super) fn mark_tried(&mut self, rest: Duration) {
         if let Some(url) = self.urls.first_mut() {
             *url = UrlState { tried: true, rest, ..UrlState::new(url.index) };
@@ -302,8 +302,8 @@ mod tests {
     }
 
     /// Runs all sequences of six outcomes with three URLs. An attempt may follow without a wait
-    /// only if its URL has had no attempt since the last wait or the last lasting stream, and if
-    /// the server's `Retry-After` has passed.
+    /// only under two conditions: its URL has had no attempt since the last wait or the last
+    /// lasting stream, and the server's `Retry-After` has passed.
     #[test]
     fn no_sequence_of_outcomes_tries_a_url_too_early() {
         const OUTCOMES: [Outcome; 8] = [

@@ -40,9 +40,9 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     (result, USED.get())
 }
 
-/// The counts of this thread. Each call of [`allocations_of`] sets them to zero before it runs its
-/// code. A test whose code awaits cannot run this code inside [`allocations_of`], so it reads the
-/// counts with this function.
+/// The counts of this thread. Each call of [`allocations_of`] sets these counts to zero before it
+/// runs its code. Code that awaits cannot run inside [`allocations_of`], so a test with such code
+/// reads the counts with this function.
 #[allow(dead_code, reason = "only some tests await")]
 pub(crate) fn used() -> Used {
     USED.get()

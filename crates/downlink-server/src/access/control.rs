@@ -58,6 +58,8 @@ pub struct Control {
     /// ended, this value wakes the tasks of all streamed publishes, so that they check their rights
     /// again.
     changed: Notify,
+    /// The ticket key that all nodes of a cluster share.
+    shared_ticket_key: OnceLock<Secret>,
 }
 
 /// A revocation applies to every grant for which the app was asked in the same millisecond or
@@ -96,6 +98,7 @@ impl Control {
             trusted_proxies: Vec::new(),
             unknown_proxy: Once::new(),
             changed: Notify::new(),
+            shared_ticket_key: OnceLock::new(),
         }
     }
 
@@ -108,7 +111,7 @@ impl Control {
     /// A file that cannot be used, or settings that contradict each other.
     pub fn open(settings: &Settings, access: &AccessSettings) -> anyhow::Result<Self> {
         let Opened { rules, options, key_files } =
-            rules::open(settings, access, None, Missing::Make)?;
+            rules::open(settings, access, (None, None), Missing::Make)?;
         let shared = Access::new(options);
         Ok(Self {
             without_keys: shared.without_keys(),
@@ -120,6 +123,7 @@ impl Control {
             trusted_proxies: access.abuse.trusted_proxy.clone(),
             unknown_proxy: Once::new(),
             changed: Notify::new(),
+            shared_ticket_key: OnceLock::new(),
         })
     }
 
@@ -136,8 +140,12 @@ impl Control {
         hub: &Hub<String>,
     ) -> anyhow::Result<()> {
         let old = self.rules();
-        let Opened { rules, options, .. } =
-            rules::open(settings, access, Some(&old), Missing::Refuse)?;
+        let Opened { rules, options, .. } = rules::open(
+            settings,
+            access,
+            (Some(&old), self.shared_ticket_key.get()),
+            Missing::Refuse,
+        )?;
         let key_set = |rules: &Rules| rules.key_sets.as_ref().map(Arc::as_ptr);
         let is_replaced = key_set(&old) != key_set(&rules);
         self.access.reload(options);
@@ -147,6 +155,22 @@ impl Control {
         }
         self.check_open(hub);
         Ok(())
+    }
+
+    /// All revocations.
+    pub(crate) fn revocations(&self) -> Vec<Revocation> {
+        self.access.revocations()
+    }
+
+    /// Gives the server the ticket key that all nodes of a cluster share. A development server takes
+    /// it at once, and a production server with its next [`reload`](Self::reload).
+    pub(crate) fn share_ticket_key(&self, key: Secret) {
+        if self.key_files.is_none() {
+            let tickets = TicketKeys::new(HUB_NAME, std::slice::from_ref(&key)).ok();
+            self.access.reload(AccessOptions { tickets, ..AccessOptions::default() });
+        }
+        // The key of a hub does not change while a server runs.
+        let _ = self.shared_ticket_key.set(key);
     }
 
     /// Restores the revocations of earlier runs from their file. The caller must have opened the
@@ -191,7 +215,7 @@ impl Control {
         Ok(Caller::new(access.clone(), verified?, credentials.by_event_source))
     }
 
-    /// Whether a request has a credential.
+    /// Whether a request has a credential, valid or not.
     pub(crate) fn has_credential(&self, credentials: &Credentials<'_>) -> bool {
         !matches!(presented_in(credentials).chosen(), Ok(None))
     }
@@ -201,7 +225,7 @@ impl Control {
         self.rules().ask.is_some()
     }
 
-    /// Whether the credential of a request is a key of this server.
+    /// Whether the credential of a request is a key that a listener with this role accepts.
     pub(crate) fn has_key(&self, role: Role, credentials: &Credentials<'_>) -> bool {
         match presented_in(credentials).chosen() {
             Ok(Some(Credential::Bearer(text))) => self.of(role).accepts_key(text),

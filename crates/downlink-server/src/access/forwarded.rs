@@ -66,9 +66,9 @@ impl ClientAddress {
     }
 
     /// The key under which the limits for each address count this client. `None` if these limits do
-    /// not apply. They do not apply to a client without an address or to an [exempt](Self::exempt)
-    /// client. They also do not apply if the address is that of a trusted proxy, because the proxy
-    /// may have sent the requests of many clients.
+    /// not apply: to a client without an address, to an [exempt](Self::exempt) client, and to a
+    /// client whose address is the address of a trusted proxy. Such a proxy may have sent the
+    /// requests of many clients.
     pub(crate) fn key(self) -> Option<AddressKey> {
         self.ip.filter(|_| !self.is_exempt).map(AddressKey::of)
     }

@@ -54,7 +54,8 @@ impl NameCounts {
         Self { names_max, open: Arc::default() }
     }
 
-    /// Allows each address another number of names. The open permits still count.
+    /// The same counts with another maximum number of names for each address. The open permits
+    /// still count.
     pub(super) fn with_names_max(&self, names_max: NonZeroU32) -> Self {
         Self { names_max, open: Arc::clone(&self.open) }
     }

@@ -342,7 +342,7 @@ impl Rates {
         self.rates == RequestRates::new(limits, listen)
     }
 
-    /// Whether there are limits for each address.
+    /// Whether the publishes or the bad credentials of each address have a limit.
     pub(crate) fn limits_addresses(&self) -> bool {
         self.failures_per_address.is_some() || self.publishes_per_address.is_some()
     }
@@ -442,7 +442,7 @@ fn take<K: std::hash::Hash + Eq>(
     }
 }
 
-/// The limiter of a rate. If the rate is that of `old`, its limiter stays.
+/// The limiter for a rate. If `old` has the same rate, its limiter stays in use.
 fn limiter<K: std::hash::Hash + Eq>(
     rate: Option<Rate>,
     old: Option<(Option<Rate>, &Limiter<K>)>,

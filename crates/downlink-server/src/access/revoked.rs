@@ -90,8 +90,8 @@ fn path(store: &Path) -> PathBuf {
     store.with_file_name(name)
 }
 
-/// Revokes in `access` what the file says. Every whole line must be a revocation: if the server
-/// skipped one, it would accept revoked credentials again.
+/// Applies the revocations in the file to `access`. Every whole line must be a revocation: if the
+/// server skipped a line, it would accept revoked credentials again.
 fn read(path: &Path, lines_max: usize, access: &Access, now: Timestamp) -> anyhow::Result<()> {
     let mut lines = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -41,7 +41,8 @@ impl Role {
         matches!(self, Self::Development | Self::AdminSocket)
     }
 
-    /// Whether this is the public listener of a production server.
+    /// Whether this is the listener for pages and users of a production server. If the server has
+    /// only one listener, it is this listener too.
     pub(crate) fn is_public(self) -> bool {
         matches!(self, Self::Only | Self::Public)
     }

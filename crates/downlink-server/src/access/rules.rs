@@ -1,15 +1,17 @@
 //! The parts of access control that the server reads again at a reload.
 //!
 //! A reload first makes new [`Rules`] from the settings and the key files. If this succeeds,
-//! `Control` replaces the old rules as a whole. The checks before a route use the rules of one
-//! moment. Parts whose settings are the same stay: the fetched key set, the cached answers of the
-//! app, and the counts of each rate.
+//! `Control` replaces the old rules as a whole. All checks of a request that come before its route
+//! use the same rules, even if a reload replaces the rules meanwhile. Parts whose settings are the
+//! same stay: the fetched key set, the cached answers of the app, and the counts of each rate.
 
 use std::{io, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use downlink::{access::Origins, hub::TopicSelector};
-use downlink_access::{AccessOptions, KeySetCache, TicketKeys, TokenKeys, TokenRules, Tokens};
+use downlink_access::{
+    AccessOptions, KeySetCache, Secret, TicketKeys, TokenKeys, TokenRules, Tokens,
+};
 
 use super::{
     AccessSettings,
@@ -39,14 +41,15 @@ pub(crate) struct Rules {
     pub(super) rates: Option<Arc<Rates>>,
 }
 
-/// Everything that the settings of access control and the key files say.
+/// The result of reading the settings of access control and the key files.
 pub(super) struct Opened {
     pub(super) rules: Rules,
     pub(super) options: AccessOptions,
     pub(super) key_files: KeyFiles,
 }
 
-/// Reads the key files, and makes the rules. `old` are the rules in force, if there are any.
+/// Reads the key files, and makes the rules. `old` are the rules in force, if there are any, and
+/// `shared` is the ticket key that all nodes of a cluster share.
 ///
 /// # Errors
 ///
@@ -54,11 +57,15 @@ pub(super) struct Opened {
 pub(super) fn open(
     settings: &Settings,
     access: &AccessSettings,
-    old: Option<&Rules>,
+    (old, shared): (Option<&Rules>, Option<&Secret>),
     missing: Missing,
 ) -> anyhow::Result<Opened> {
     let folder = key_files::folder(settings.store());
-    let (keys, ticket_keys, key_files) = key_files::read(&folder, access, missing)?;
+    let (keys, mut ticket_keys, key_files) = key_files::read(&folder, access, missing)?;
+    // With files for ticket keys, the operator decides which keys the nodes share.
+    if let Some(shared) = shared.filter(|_| access.ticket_key_file.is_empty()) {
+        ticket_keys.insert(0, shared.clone());
+    }
     let tickets = TicketKeys::new(HUB_NAME, &ticket_keys).context("cannot use a ticket key")?;
     let (tokens, key_sets) = tokens(access, old.and_then(|old| old.key_sets.as_ref()))?;
     let asked = access.ask.options(tokens.is_some());
@@ -93,7 +100,9 @@ pub(crate) fn check(settings: &Settings, access: &AccessSettings) -> Vec<anyhow:
     let AccessSettings {
         publish_key_file, admin_key_file, relay_key_file, ticket_key_file, ..
     } = access;
-    let Err(error) = open(settings, access, None, Missing::Check) else { return Vec::new() };
+    let Err(error) = open(settings, access, (None, None), Missing::Check) else {
+        return Vec::new();
+    };
     let secrets =
         [publish_key_file, admin_key_file, relay_key_file, ticket_key_file, &access.jwt_key_file];
     let secrets = secrets.into_iter().flatten();

@@ -6,14 +6,20 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use downlink::{access::Caller, hub::ClientOrder, serve::AddressKey};
+use downlink::{
+    access::Caller,
+    hub::{ClientOrder, PublishError},
+    serve::AddressKey,
+};
 use downlink_access::Right;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
+use crate::cluster::messages;
+
 use super::{
     query::Query,
-    reply::{self, Refused, bad_request},
+    reply::{self, Refused, bad_request, sentence},
     state::App,
 };
 
@@ -67,6 +73,13 @@ pub(super) async fn clients(
     Ok(reply::json(&json!({ "clients": rows, "connections": connections })))
 }
 
+/// The refusal if the other nodes of the cluster may not know of a change.
+pub(super) fn only_here(error: &PublishError) -> Refused {
+    let here = "This node has made the change, but the other nodes may not know of it: try again.";
+    let refused = Refused::new(error.to_problem().status(), format!("{} {here}", sentence(error)));
+    refused.code("outcome_unknown")
+}
+
 pub(super) async fn disconnect(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -77,5 +90,9 @@ pub(super) async fn disconnect(
     let client = client.ok_or_else(|| bad_request("No client: add ?client=ID to the address."))?;
     caller.verified().check_issue_for(&client)?;
     let client = client.as_str();
-    Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))
+    let disconnected = app.hub.disconnect(client);
+    if app.settings.cluster.is_node() {
+        messages::disconnect(&app.hub, client).await.map_err(|error| only_here(&error))?;
+    }
+    Ok(reply::json(&json!({ "disconnected": disconnected })))
 }

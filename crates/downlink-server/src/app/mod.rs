@@ -42,6 +42,7 @@ use axum::{
     routing::{get, post},
 };
 use downlink::{
+    cluster::NodeMessages,
     hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention},
     relay::Upstream,
 };
@@ -84,7 +85,8 @@ pub enum Source {
     Cluster(JetStream),
 }
 
-/// Makes the hub that these settings describe, with events from `source`. When a
+/// Makes the hub that these settings describe, with events from `source`. The hub of a node
+/// of a cluster also has messages of other nodes. When a
 /// stream ends, the observer of the hub removes the stream's entry from `requesters` and writes a
 /// line of the log.
 ///
@@ -95,7 +97,7 @@ pub fn hub(
     settings: &Settings,
     requesters: &Arc<Requesters>,
     source: Source,
-) -> Result<Hub<String>, HubError> {
+) -> Result<(Hub<String>, Option<NodeMessages>), HubError> {
     let limits = Limits {
         subscribers_max: settings.subscribers_max,
         subscribers_per_client_max: settings.subscribers_per_client_max,
@@ -120,9 +122,13 @@ pub fn hub(
         .event_bytes_max(settings.event_bytes_max)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5));
     match source {
-        Source::Publishers => hub.build(),
-        Source::Upstream(upstream) => Hub::follow(hub, upstream),
-        Source::Cluster(stream) => Hub::join(hub, || cluster::connect(stream)),
+        Source::Publishers => Ok((hub.build()?, None)),
+        Source::Upstream(upstream) => Ok((Hub::follow(hub, upstream)?, None)),
+        Source::Cluster(stream) => {
+            let (hub, messages) =
+                Hub::join(hub, &cluster::node_name(settings), || cluster::connect(stream))?;
+            Ok((hub, Some(messages)))
+        }
     }
 }
 

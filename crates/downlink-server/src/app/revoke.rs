@@ -14,11 +14,12 @@ use downlink_access::{KeyId, Revocation, Revoked, Right};
 use serde_json::json;
 
 use super::{
+    clients::only_here,
     query::Query,
     reply::{self, Refused, bad_request, sentence, shown},
     state::App,
 };
-use crate::access::RevokeError;
+use crate::{access::RevokeError, cluster::messages};
 
 pub(super) async fn revoke(
     State(app): State<App>,
@@ -53,7 +54,11 @@ pub(super) async fn revoke(
         }
     };
     let revocation = Revocation { revoked, at: SystemTime::now().into() };
-    app.control.revoke(&app.hub, revocation).await.map_err(|error| refused(&error))?;
+    let revoked = app.control.revoke(&app.hub, revocation.clone()).await;
+    if app.settings.cluster.is_node() {
+        messages::revoke(&app.hub, &revocation).await.map_err(|error| only_here(&error))?;
+    }
+    revoked.map_err(|error| refused(&error))?;
     Ok(reply::json(&json!({ "revoked": true })))
 }
 

@@ -55,6 +55,13 @@ pub(super) async fn readyz(
 
 /// Whether a node of a cluster is ready.
 fn node_ready(cluster: &ClusterStatus) -> Result<Response, Refused> {
+    if let Some(version) = cluster.too_new {
+        let said = format!(
+            "This server is too old for its cluster, which has version {version} of the journal: \
+             install a newer one."
+        );
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
+    }
     // Behind a load balancer, a node that does not have all events must not get clients yet.
     if !cluster.reached {
         let said = "The node does not have all events of the cluster yet.";

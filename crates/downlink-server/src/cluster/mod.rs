@@ -1,9 +1,15 @@
 //! The settings of a node of a cluster, and its connection to the engine.
 
+pub(crate) mod messages;
+
 use std::{path::PathBuf, time::Duration};
 
+use crate::config::Settings;
 use anyhow::{Context as _, bail};
+use aws_lc_rs::hmac;
+use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
 use clap::Args;
+use downlink_access::{KeyFileError, Secret};
 use downlink_cluster::HubId;
 use downlink_nats::{ConnectSettings, Credentials, JetStream, ServerUrl, Tls, stream_of};
 
@@ -24,6 +30,10 @@ pub struct ClusterArguments {
     /// The name of the cluster's hub: letters, digits, - and _. All nodes have the same one.
     #[arg(long, env = "DOWNLINK_HUB", value_name = "NAME", requires = "servers")]
     pub hub: Option<String>,
+    /// The name of this node, which other nodes and downlink cluster status show. The default is the
+    /// name of the machine with the address of --listen.
+    #[arg(long = "node", env = "DOWNLINK_NODE", value_name = "NAME", requires = "servers")]
+    pub node: Option<String>,
     /// A file with the credentials for the NATS servers, as nsc writes it (.creds).
     #[arg(
         long = "cluster-creds",
@@ -130,6 +140,18 @@ impl ClusterArguments {
     }
 }
 
+/// The name of this node.
+pub(crate) fn node_name(settings: &Settings) -> String {
+    let own = || {
+        #[cfg(unix)]
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        #[cfg(not(unix))]
+        let machine = "node".to_owned();
+        format!("{machine} {}", settings.listen)
+    };
+    settings.cluster.node.clone().unwrap_or_else(own)
+}
+
 /// Waits until the engine says which hub the stream belongs to. Writes a line when the reason why it
 /// cannot be used changes.
 pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
@@ -154,4 +176,11 @@ pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         wait = (wait * 2).min(WAIT_MAX);
     }
+}
+
+/// The ticket key that all nodes of a cluster share.
+pub(crate) fn ticket_key(secret: &[u8; 16]) -> Result<Secret, KeyFileError> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, b"downlink ticket key");
+    Secret::from_file_bytes(BASE64.encode(tag.as_ref()).as_bytes())
 }

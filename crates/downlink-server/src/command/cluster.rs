@@ -2,15 +2,23 @@
 //! state of the cluster.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
+use downlink::hub::{Hub, HubStore, Timestamp};
 use downlink_access::fill_random;
-use downlink_cluster::{Base, HubId, HubKey, Snapshot, WriterId};
-use downlink_nats::{HubError, Init, JetStream, NewHub, SYNC_TAG, StreamSettings};
+use downlink_cluster::{
+    Base, Control, Entry, Heartbeat, HubId, HubKey, Journal as _, NODE_AWAY_AFTER, Position,
+    Snapshot, WriterId,
+};
+use downlink_nats::{
+    Finding, HubError, Init, JetStream, MonitorUrl, NewHub, SYNC_TAG, Severity, StreamSettings,
+};
 
 use super::output::printed;
 use crate::{cluster::ClusterArguments, duration::parse_time, size::parse_bytes};
@@ -28,7 +36,7 @@ enum Sub {
     Init(InitArguments),
     /// Check that the NATS servers and the hub's stream keep what they acknowledge. The exit code is
     /// 1 if there is something to change.
-    Check(EngineArguments),
+    Check(CheckArguments),
     /// Show the state of the hub's stream and of the nodes.
     Status(EngineArguments),
 }
@@ -37,6 +45,20 @@ enum Sub {
 struct EngineArguments {
     #[command(flatten)]
     engine: ClusterArguments,
+}
+
+#[derive(Args, Debug)]
+struct CheckArguments {
+    #[command(flatten)]
+    engine: ClusterArguments,
+    /// The monitoring addresses of the NATS servers, such as http://10.0.0.1:8222, separated by
+    /// commas. With them, the command also checks whether each server syncs every event to the disk.
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = parse_monitor)]
+    monitor: Vec<MonitorUrl>,
+}
+
+fn parse_monitor(text: &str) -> Result<MonitorUrl, String> {
+    MonitorUrl::new(text).map_err(|error| error.to_string())
 }
 
 #[derive(Args, Debug)]
@@ -58,6 +80,11 @@ struct InitArguments {
     /// given several times.
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    /// Grow from a single server: its store. The server must not run. The command writes its events
+    /// to a new file, which ends with .cluster: start the nodes with copies of this file as --store,
+    /// so that they have the events under their old ids.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -66,8 +93,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         match &arguments.command {
             Sub::Init(arguments) => init(arguments).await,
-            Sub::Check(arguments) => check(&arguments.engine).await,
-            Sub::Status(arguments) => status(&arguments.engine).await,
+            Sub::Check(arguments) => check(arguments).await,
+            Sub::Status(arguments) => status(arguments).await,
         }
     })
 }
@@ -93,11 +120,16 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
         tags: arguments.tag.clone(),
         ..StreamSettings::default()
     };
-    let snapshot = Snapshot {
-        key: HubKey::from_random(random()?),
-        base: Base::NONE,
-        epochs: Vec::new(),
-        forks: Vec::new(),
+    let (snapshot, cache) = match &arguments.from {
+        Some(store) => {
+            let (snapshot, cache) = grow(&stream, store).await?;
+            (snapshot, Some(cache))
+        }
+        None => {
+            let key = HubKey::from_random(random()?);
+            let (epochs, forks) = (Vec::new(), Vec::new());
+            (Snapshot { key, base: Base::NONE, epochs, forks }, None)
+        }
     };
     let writer = WriterId(u64::from_le_bytes(random()?));
     let new = NewHub { hub: HubId(random()?), writer, snapshot };
@@ -108,6 +140,10 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
         _ => format!("the hub {name} is created"),
     };
     printed(writeln!(out, "{said}"))?;
+    if let Some(cache) = cache {
+        let cache = cache.display();
+        printed(writeln!(out, "  start each node with a copy of {cache} as its --store"))?;
+    }
     if arguments.replicas > 1 && !arguments.tag.iter().any(|tag| tag == SYNC_TAG) {
         printed(writeln!(
             out,
@@ -118,49 +154,136 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check(engine: &ClusterArguments) -> anyhow::Result<()> {
-    let (name, stream) = stream(engine)?;
-    let warnings = stream.check_stream().await.context("the stream cannot be checked")?;
-    let mut out = io::stdout().lock();
-    for warning in &warnings {
-        printed(writeln!(out, "{warning}"))?;
+/// Copies the events of a single server to a new cache. Returns what the cluster must know of them.
+async fn grow(stream: &JetStream, store: &Path) -> anyhow::Result<(Snapshot, PathBuf)> {
+    if stream.hub().await.is_ok() {
+        bail!("the hub exists already, so it cannot grow from {}", store.display());
     }
-    if warnings.is_empty() {
+    if !store.exists() {
+        bail!("there is no store {}", store.display());
+    }
+    let cache = PathBuf::from(format!("{}.cluster", store.display()));
+    if cache.exists() {
+        bail!("{} exists already: remove it, and run the command again", cache.display());
+    }
+    let files = (HubStore::from(store), HubStore::from(&cache));
+    let made = tokio::task::spawn_blocking(move || {
+        downlink::cluster::grow(files.0, files.1, || Hub::<String>::builder().text())
+    });
+    let snapshot = made.await?.context("the events cannot be copied")?;
+    let written = std::fs::File::open(&cache).and_then(|file| file.sync_all());
+    written.with_context(|| format!("cannot write {}", cache.display()))?;
+    Ok((snapshot, cache))
+}
+
+async fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
+    let (name, stream) = stream(&arguments.engine)?;
+    let findings = stream.check(&arguments.monitor).await.map_err(|error| failed(&error))?;
+    let mut out = io::stdout().lock();
+    for Finding { severity, text, advice, .. } in &findings {
+        let severity = if *severity == Severity::Error { "error" } else { "warning" };
+        printed(writeln!(out, "{severity}: {text}\n  {advice}"))?;
+    }
+    if findings.is_empty() {
         return printed(writeln!(out, "nothing to change at the hub {name}"));
     }
     drop(out);
-    Err(anyhow!("{} settings of the hub {name} should be changed", warnings.len()))
+    Err(anyhow!("{} things should be changed at the hub {name}", findings.len()))
 }
 
-async fn status(engine: &ClusterArguments) -> anyhow::Result<()> {
-    let (name, stream) = stream(engine)?;
+async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
+    let (name, mut stream) = stream(&arguments.engine)?;
     let status = stream.status().await.map_err(|error| failed(&error))?;
     let mut out = io::stdout().lock();
     printed(writeln!(out, "hub {name}: entries {} to {}", status.first, status.last))?;
     if let Some((first, last)) = status.times {
         let (now, first, last) = (status.at.as_millis(), first.as_millis(), last.as_millis());
-        let age = |at: u64| now.saturating_sub(at) / 1_000;
-        printed(writeln!(
-            out,
-            "  the oldest is {}s old, the newest {}s; {} bytes",
-            age(first),
-            age(last),
-            status.bytes
-        ))?;
+        let age = |at: u64| shown(Duration::from_secs(now.saturating_sub(at) / 1_000));
+        let (first, last, bytes) = (age(first), age(last), status.bytes);
+        printed(writeln!(out, "  the oldest is {first} old, the newest {last}; {bytes} bytes"))?;
     }
     match &status.leader {
-        Some(leader) => printed(writeln!(out, "  leader {leader}"))?,
-        None => printed(writeln!(out, "  one server without a cluster"))?,
+        Some(leader) => printed(writeln!(out, "  NATS server {leader} leads"))?,
+        None => printed(writeln!(out, "  one NATS server without a cluster"))?,
     }
     for follower in &status.followers {
         let state = match (follower.is_offline, follower.is_current) {
-            (true, _) => "offline",
-            (false, true) => "current",
-            (false, false) => "behind",
+            (true, _) => "is offline",
+            (false, true) => "has everything",
+            (false, false) => "is behind",
         };
-        printed(writeln!(out, "  follower {} is {state}", follower.name))?;
+        printed(writeln!(out, "  NATS server {} {state}", follower.name))?;
+    }
+    // The read checks that it is still the same stream.
+    stream.open().await.context("the stream cannot be opened")?;
+    let heartbeats = heartbeats(&mut stream, status.last, status.at).await?;
+    if heartbeats.is_empty() {
+        return printed(writeln!(out, "no node is running"));
+    }
+    for Seen { heartbeat, position, fork } in heartbeats.values() {
+        let Heartbeat { node, applied, .. } = heartbeat;
+        let of = position.previous();
+        printed(writeln!(out, "node {node} has applied entry {applied} of {of}"))?;
+        if let Some(fork) = fork {
+            printed(writeln!(out, "  it has found a loss of the engine after entry {fork}"))?;
+        }
     }
     Ok(())
+}
+
+/// The newest heartbeat of a node.
+struct Seen {
+    heartbeat: Heartbeat,
+    position: Position,
+    /// The last position before a loss that the node has reported in the same entries.
+    fork: Option<Position>,
+}
+
+/// The newest heartbeats, by the names of the nodes. `now` is the time of the engine.
+async fn heartbeats(
+    stream: &mut JetStream,
+    last: Position,
+    now: Timestamp,
+) -> anyhow::Result<BTreeMap<Box<str>, Seen>> {
+    let first = Position::new(last.get().saturating_sub(ENTRIES_READ)).next();
+    let (entries, _) =
+        stream.read(first..last.next()).await.context("the newest entries cannot be read")?;
+    let oldest = now.as_millis().saturating_sub(millis(NODE_AWAY_AFTER));
+    let mut seen: BTreeMap<Box<str>, Seen> = BTreeMap::new();
+    for raw in entries.iter().filter(|raw| raw.time.as_millis() >= oldest) {
+        let Ok(entry) = Entry::decode(&raw.bytes) else { continue };
+        let mut fork = None;
+        for control in &entry.controls {
+            if let Control::Fork(found) = control {
+                fork = Some(found.at);
+            }
+        }
+        for control in entry.controls {
+            if let Control::Heartbeat(heartbeat) = control {
+                let fork = fork.or_else(|| seen.get(&heartbeat.node).and_then(|seen| seen.fork));
+                let position = raw.position;
+                seen.insert(heartbeat.node.clone(), Seen { heartbeat, position, fork });
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// The number of entries that are read to find heartbeats. Each node appends one every two seconds,
+/// and a busy cluster has some hundred entries in this time.
+const ENTRIES_READ: u64 = 2_000;
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time for people: `5s`, `3m`, `2h`.
+fn shown(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7_200 => format!("{}m", seconds / 60),
+        seconds => format!("{}h", seconds / 3_600),
+    }
 }
 
 /// Random bytes of the operating system.

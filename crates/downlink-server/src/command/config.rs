@@ -103,7 +103,8 @@ fn of_serve(arguments: &[OsString]) -> Vec<OsString> {
     arguments.iter().take(1).cloned().chain([OsString::from("serve")]).chain(flags).collect()
 }
 
-/// Prints all errors but the last, and returns the last one.
+/// Prints all errors but the last, and returns the last one. If there are no errors, prints that
+/// the settings can be used.
 fn report(mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
     let Some(last) = errors.pop() else {
         return printed(writeln!(io::stdout(), "the settings can be used"));

@@ -3,8 +3,8 @@
 //! A client can cause many of these events in a second. So no event writes a line: a task looks at
 //! the counters of the server every second, and writes a line about each counter that has grown.
 //! After a line, the next line about the same counter comes a minute later at the earliest, with
-//! the number of events since then. So the log of such an event costs nothing, and these lines do
-//! not fill the disk.
+//! the number of events since then. So the log delays no request, and the lines do not fill the
+//! disk.
 
 use std::{
     collections::HashMap,
@@ -27,9 +27,9 @@ use crate::{app::Counters, logs};
 /// sees the line at once.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The time between two lines about the same counter. With a tenth of it, a long attack would write
-/// thousands of lines in a day for each counter. With ten times as much, the log would not show
-/// when an attack ends.
+/// The time between two lines about the same counter. With a tenth of this time, a long attack
+/// would write thousands of lines in a day for each counter. With ten times as much, the log would
+/// not show when an attack ends.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// The events that a counter counts.

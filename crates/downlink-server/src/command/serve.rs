@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use downlink::{
+    cluster::NodeMessages,
     hub::Hub,
     relay::Upstream,
     serve::{Listener, REFUSALS_MAX, StopSignal, connections_supported, stop_signal},
@@ -44,6 +45,7 @@ use crate::{
     address::Address,
     app,
     app::{Forwarder, Source},
+    cluster,
     config::Settings,
     logs::Log,
     memory,
@@ -153,12 +155,15 @@ async fn serve(
         (Some(upstream), None) => Source::Upstream(upstream),
         (None, None) => Source::Publishers,
     };
-    let hub = tokio::select! {
+    let (hub, messages) = tokio::select! {
         hub = open(&settings, &requesters, source) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
+    if let Some(messages) = messages {
+        spawn_node_tasks(&mode.control, reload.clone(), &hub, messages);
+    }
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
     let counters = Arc::<app::Counters>::default();
     let end = Arc::<Notify>::default();
@@ -236,6 +241,26 @@ fn spawn_tasks(
     if let Some((reloader, wanted)) = reloads {
         tokio::spawn(reloader.run(wanted, Arc::clone(control), hub.clone()));
     }
+}
+
+/// Starts the tasks of a node of a cluster: one applies the messages of the nodes, and one takes over
+/// the ticket key that they share.
+fn spawn_node_tasks(
+    control: &Arc<Control>,
+    reload: Option<Arc<Notify>>,
+    hub: &Hub<String>,
+    messages: NodeMessages,
+) {
+    tokio::spawn(cluster::messages::apply(hub.clone(), Arc::clone(control), messages));
+    let (control, hub) = (Arc::clone(control), hub.clone());
+    tokio::spawn(async move {
+        let Some(secret) = hub.cluster_began().await else { return };
+        match cluster::ticket_key(&secret) {
+            Ok(key) => control.share_ticket_key(key),
+            Err(error) => tracing::error!(%error, "the nodes cannot share a ticket key"),
+        }
+        reload.iter().for_each(|reload| reload.notify_one());
+    });
 }
 
 /// The maximum number of connections of the admin listener is the number of connections that the
@@ -345,7 +370,7 @@ async fn open(
     settings: &Settings,
     requesters: &Arc<app::Requesters>,
     source: Source,
-) -> anyhow::Result<Hub<String>> {
+) -> anyhow::Result<(Hub<String>, Option<NodeMessages>)> {
     let (owned, requesters) = (settings.clone(), Arc::clone(requesters));
     let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned, &requesters, source));
     let opened = match tokio::time::timeout(SILENCE, &mut opening).await {

@@ -8,6 +8,11 @@ pub(super) const ACCESS: &str = "access";
 /// The targets of lines from the server's crates begin with this text.
 const OWN: &str = "downlink";
 
+/// The target of the lines of the client for NATS. It reports the end of each connection as a failure
+/// to connect again, which the server does itself. So these lines are written only if a list names
+/// the target.
+const ENGINE_CLIENT: &str = "async_nats";
+
 /// The advice for a text that is no filter.
 const ADVICE: &str = "write error, warn, info, debug, trace, off, or a list of TARGET=LEVEL";
 
@@ -29,7 +34,10 @@ pub(super) fn targets(text: &str) -> Result<Targets, ParseLogError> {
             return Err(ParseLogError(part.to_owned()));
         }
     }
-    let targets: Targets = text.parse().map_err(|_| ParseLogError(text.to_owned()))?;
+    let mut targets: Targets = text.parse().map_err(|_| ParseLogError(text.to_owned()))?;
+    if targets.iter().all(|(target, _)| target != ENGINE_CLIENT) {
+        targets = targets.with_target(ENGINE_CLIENT, LevelFilter::OFF);
+    }
     let default = targets.default_level().unwrap_or(LevelFilter::OFF);
     if default <= LevelFilter::INFO {
         return Ok(targets);
@@ -69,6 +77,8 @@ mod tests {
         assert!(!allows("trace", "h2::server", Level::DEBUG));
         assert!(allows("debug,h2=debug", "h2::server", Level::DEBUG));
         assert!(!allows("warn", "h2::server", Level::INFO));
+        assert!(!allows("trace", "async_nats::connector", Level::ERROR));
+        assert!(allows("info,async_nats=warn", "async_nats::connector", Level::WARN));
     }
 
     #[test]

@@ -35,9 +35,9 @@ pub(crate) enum Logged {
     Refused(Box<str>),
 }
 
-/// A request that gets a line when its answer is known. If this value is dropped before, there is
-/// no answer, because the client has left, the server has ended, or the route has panicked. The
-/// line then says that there is no answer.
+/// A request that gets a line when its answer is known. If this value is dropped before its line is
+/// written, there is no answer, because the client has left, the server has ended, or the route has
+/// panicked. The line then says that there is no answer.
 #[derive(Debug)]
 pub(crate) struct RequestLine {
     began: Instant,

@@ -284,7 +284,8 @@ async fn many_subscriptions_at_once_cause_few_questions() {
     app.reply(Reply::json(&json!({ "subscribe": ["rooms/*", "rooms"] })));
     for answer in same.into_iter().chain(different) {
         let status = patiently(answer).await.expect("the task did not panic");
-        // On a busy machine, a question may wait for too long. The subscription then gets a 503.
+        // On a busy machine, a question to the app may wait for too long. The subscription then
+        // gets a 503.
         assert!(matches!(status, 200 | 503), "{status}");
     }
     assert!(app.open_max() <= 64, "{} calls were open at once", app.open_max());

@@ -83,8 +83,8 @@ async fn an_address_with_too_many_bad_credentials_has_to_wait() {
     let answer = guess("2001:db8:0:7::4").ask(site.public()).await;
     assert_limited(&answer, "--failures-per-address");
     site.subscribe(from(subscribe(&good), "2001:db8:0:8::1")).await;
-    // The limit does not apply to requests of the proxy without the header, because they may come
-    // from many clients.
+    // Requests of the proxy that lack the header may come from many clients, so the limit does not
+    // apply to these requests.
     for _ in 0..5 {
         assert_eq!(subscribe("guess").ask(site.public()).await.outcome(), "401 key_unknown");
     }

@@ -156,7 +156,8 @@ impl Server {
         count_panics();
         settings.check(None).expect("consistent settings");
         let requesters = Arc::default();
-        let hub = app::hub(&settings, &requesters, None).expect("consistent settings");
+        let hub = app::hub(&settings, &requesters, app::Source::Publishers);
+        let (hub, _) = hub.expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
         let counters = Arc::<app::Counters>::default();

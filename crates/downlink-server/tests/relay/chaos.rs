@@ -14,7 +14,8 @@ pub(crate) struct Blows {
     pub(crate) wait_max: Duration,
     /// The maximum time for which the server is paused or away.
     pub(crate) away_max: Duration,
-    /// Whether the file with the history is sometimes deleted. It is a cache then.
+    /// Whether the file with the history is sometimes deleted. This is allowed only if the file is
+    /// a cache.
     pub(crate) deletes_store: bool,
 }
 

@@ -145,7 +145,7 @@ async fn the_feed_needs_the_right_to_follow_and_the_admin_listener() {
         let path = format!("/follow?after={after}");
         assert_eq!(upstream.get_as(&site.key("relay.key"), &path).await.status, 400, "{path}");
     }
-    // The key of a relay gives nothing but the feed and the forwarding of publishes.
+    // The key of a relay gives only two rights: to read the feed, and to forward publishes.
     assert_eq!(upstream.get_as(&site.key("relay.key"), "/metrics").await.status, 403);
     let mut two = site.upstream("two", Kept::InMemory, &["--admin-listen", "127.0.0.1:0"]);
     two.start().await;
@@ -179,7 +179,7 @@ async fn the_metrics_of_a_relay_tell_whether_and_how_far_it_is_behind() {
     assert!(!upstream.get("/metrics").await.body.contains("downlink_upstream"));
 }
 
-/// A feed is open for weeks. It ends when its key is revoked.
+/// A feed may be open for weeks, but it must end when its key is revoked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_ends_when_its_key_is_revoked() {
     let site = Site::new("revoked");

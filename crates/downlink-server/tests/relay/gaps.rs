@@ -97,7 +97,7 @@ async fn events_that_the_upstream_evicts_while_a_relay_is_away_are_one_gap() {
         let is_late = kept == Kept::InStore && gap.reason == "lagged";
         assert!(gap.reason == "evicted" || is_late, "{kept:?}: {gap:?}");
         assert_eq!(gap.after.as_ref(), Some(&first));
-        // The store evicts a moment later than memory, so the relay may get some events more.
+        // The store evicts a moment later than memory, so the relay may get some more events.
         let until = ids.iter().position(|id| gap.until.as_ref() == Some(id));
         let missing = until.expect("the gap ends at an event of the topic") + 1;
         assert!(missing == 20 || kept == Kept::InStore && missing < 20, "{gap:?}");

@@ -181,9 +181,9 @@ impl Ledger {
     }
 }
 
-/// Whether a server may have evicted an event before the reader began with a new history. Then the
-/// first event of the topic that the reader got is a later one. From that one on, the topic has at
-/// least [`SMALL_MIN`] events.
+/// Whether a server may have evicted an event before the reader began with a new history. In this
+/// case, the first event of the topic that the reader got comes after the evicted event. From this
+/// first event on, the topic has at least [`SMALL_MIN`] events.
 fn is_evicted_before(events: &BTreeMap<u64, String>, life: &Life, offset: u64, data: &str) -> bool {
     let Some(topic) = topics_of(data).next().filter(|topic| is_small(topic)) else { return false };
     let is_of_topic = |data: &str| topics_of(data).any(|of| of == topic);

@@ -1,8 +1,8 @@
 //! Relays as processes: an upstream and the servers that follow it, with real sockets. Processes
 //! are killed, paused and restarted, and readers hop between the servers.
 //!
-//! Tests wait for conditions, never for a fixed time, except where the test itself chooses when to
-//! hit a process. Each test kills its processes at its end.
+//! Tests wait for conditions. They wait for a fixed time only to choose when to hit a process. Each
+//! test kills its processes at its end.
 //!
 //! Read the files of the torture test in this order: `node` (one server), `socket` (one connection
 //! of a reader), `reader` (one reader and its record), `publisher`, `ledger` (the check), `chaos`

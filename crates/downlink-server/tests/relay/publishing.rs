@@ -13,7 +13,7 @@ use crate::{
     node::{Answer, Kept, Node, Site},
 };
 
-/// An upstream, and a relay of its relay.
+/// An upstream, its relay, and a relay of this relay.
 async fn chain(site: &Site, flags: &[&str]) -> [Node; 3] {
     let mut upstream = site.upstream("upstream", Kept::InStore, flags);
     upstream.start().await;
@@ -173,7 +173,7 @@ async fn ids_and_keys_of_a_user_are_the_same_at_relay_and_upstream() {
     let of_bob = nodes[0].post_as(&bob, path, &[], "of bob").await.id();
     assert_ne!(of_ada, of_bob);
     assert_eq!(nodes[2].post_as(&bob, path, &[], "of bob").await.id(), of_bob);
-    // A stream and a batch have the same name space.
+    // Ids in a stream and in a batch belong to the same name space as ids of single events.
     let stream = "id: mine\ndata: of ada\n\n";
     let path = "/events?topic=rooms/1&ids=keep";
     let streamed = nodes[2].post_as(&ada, path, &[EVENT_STREAM], stream).await;
@@ -206,7 +206,7 @@ async fn rights_are_checked_at_the_relay_before_anything_is_sent() {
     let mut relay = site.relay("relay", upstream.address, Kept::InMemory, &flags);
     relay.start_ready().await;
     let ada = token(&site, "ada");
-    // A paused upstream could not answer.
+    // The upstream is paused and cannot answer, so the answers below come from the relay itself.
     upstream.pause();
     let began = Instant::now();
     let line = r#"{"topic":"a","data":"x"}"#;

@@ -64,7 +64,8 @@ pub(crate) struct Reader {
     decoder: Decoder,
     /// The events and gaps of the reader. There is one record for each history of the upstream.
     pub(crate) lives: Vec<Life>,
-    /// Whether the last event was a `downlink.open` without an id, which only a gap may follow.
+    /// Whether the last event was a `downlink.open` without an id. Only a gap may follow such an
+    /// event.
     owed_a_gap: bool,
     pub(crate) has_end: bool,
     pub(crate) connections: usize,

@@ -136,8 +136,8 @@ async fn a_relay_without_a_cache_refuses_readers_while_its_upstream_is_away() {
     assert_eq!(reader.data().await, "0");
 }
 
-/// A relay with a cache has everything up to its position, and serves it while its upstream is
-/// away.
+/// A relay with a cache has every event up to its position, and serves these events while its
+/// upstream is away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_with_a_cache_serves_readers_while_its_upstream_is_away() {
     let site = Site::new("relay-cached");

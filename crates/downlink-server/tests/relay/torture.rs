@@ -6,7 +6,7 @@
 //! An ordinary run has 40 readers and 8 topics, and takes some seconds. `DOWNLINK_RELAY_CLIENTS`
 //! sets another number of readers; a run with this variable has 20 topics.
 //! `DOWNLINK_TORTURE_SECONDS` sets the duration, and `DOWNLINK_TORTURE_SEED` the seed, which each
-//! test prints. `cargo xtask nightly` sets the first two.
+//! test prints. `cargo xtask nightly` sets the number of readers and the duration.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -219,8 +219,9 @@ fn check(
     let (last_history, last) = restarts.split(last);
     for reader in read {
         for life in &reader.lives {
-            // If a history has ended, the reader must have its events only up to the reader's last
-            // id. The gap at the beginning of the next history covers the later events.
+            // If a history has ended, the reader must have the events of this history only up to
+            // the last id that it got. The gap at the beginning of the next history covers the
+            // later events.
             let until = if life.history == last_history { last } else { life.position };
             let checked = ledger.check(&reader.topics, life, until);
             checked.map_err(|error| format!("{error}: {}", reader.story()))?;

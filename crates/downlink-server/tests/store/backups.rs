@@ -112,7 +112,8 @@ async fn a_backup_replaces_a_file_only_with_the_flag_force() {
     let _next = Server::start(&store, &[]);
 }
 
-/// A server that uses the replaced store would write acknowledged events to a file without a name.
+/// If a backup replaced a store in use, the server would go on writing acknowledged events to the
+/// old file, which no longer has a name.
 #[tokio::test]
 async fn a_backup_never_replaces_a_store_in_use() {
     let folder = Folder::new("backup-in-use");

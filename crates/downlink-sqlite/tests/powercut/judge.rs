@@ -5,11 +5,13 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use downlink_log::{
     Batch, Epoch, EvictionNumber, Offset, PatternSet,
-    store::{Cache, Range, Step, Store, StoreReader, StoredEntry, Wanted},
+    store::{Cache, NodeState, Range, Step, Store, StoreReader, StoredEntry, Wanted},
 };
 use downlink_sqlite::{SqliteCache, SqliteStore};
 
-use crate::plan::{COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, options, topic};
+use crate::plan::{
+    COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, link, options, state, topic,
+};
 
 /// The output of the child process: the numbers of the batches for each outcome, and how the child
 /// ended.
@@ -142,7 +144,12 @@ fn judge_cache(said: &Said, path: &Path) -> Result<(), String> {
         return Err(format!("the cache has {chunks} chunks after {said:?}"));
     }
     let marks: Vec<u64> = opened.marks.marks.iter().map(|mark| mark.get()).collect();
-    if marks != (0..chunks).collect::<Vec<_>>() || opened.epochs.is_empty() != (chunks == 0) {
+    let node =
+        NodeState { hub: chunks.checked_sub(1).map(state), links: (0..chunks).map(link).collect() };
+    if opened.node != node {
+        return Err(format!("the cache has {:?} after {chunks} chunks", opened.node));
+    }
+    if marks.len() as u64 != chunks || opened.epochs.is_empty() != (chunks == 0) {
         return Err(format!("the cache has the marks {marks:?} and {:?}", opened.epochs));
     }
     compare(&*cache.reader(), &batches)?;

@@ -11,7 +11,7 @@ use std::{
 
 use downlink_log::{
     Address, ClockState, Fingerprint, Floor, Offset, Retention, RetentionRules, Timestamp, Topic,
-    store::{FeedChunk, Mark, Marks, StoredEvent},
+    store::{FeedChunk, Link, Mark, Marks, NodeState, StoredEvent},
 };
 use downlink_sqlite::SqliteOptions;
 
@@ -133,15 +133,31 @@ pub(crate) fn batch(number: u64) -> Vec<StoredEvent> {
 
 /// The chunk of a feed with the events of the batch with this number.
 pub(crate) fn chunk(number: u64) -> FeedChunk {
+    let links = vec![link(number)];
     FeedChunk {
         floors: Vec::new(),
         others: Floor::NONE,
         events: batch(number),
         next: Offset::new((number + 1) * 20),
         clock: ClockState { at: Timestamp::from_millis(number * 20), delta_ms: 0 },
-        marks: Marks { base: 1, first: number, marks: vec![Mark::new(number)] },
-        node: None,
+        marks: Marks { base: 1, first: number, marks: vec![Mark::new(!number)] },
+        node: Some(NodeState { hub: is_new_state(number).then(|| state(number)), links }),
     }
+}
+
+/// The link of the chunk with this number.
+pub(crate) fn link(number: u64) -> Link {
+    Link { position: number, mark: !number, time: Timestamp::from_millis(number) }
+}
+
+/// Whether the state of the hub changes with the chunk of this number.
+fn is_new_state(number: u64) -> bool {
+    number.is_multiple_of(3)
+}
+
+/// The state of the hub after the chunk with this number.
+pub(crate) fn state(number: u64) -> Vec<u8> {
+    vec![7; 100 * (1 + number / 3) as usize]
 }
 
 /// The event at an offset. The offset determines all of its fields.

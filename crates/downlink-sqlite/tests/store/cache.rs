@@ -103,7 +103,7 @@ fn the_oldest_marks_are_removed_at_the_limit() {
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute(
         "WITH RECURSIVE positions(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM positions WHERE n < ?)
-         INSERT INTO marks SELECT n, n FROM positions",
+         INSERT INTO marks SELECT n, n, NULL FROM positions",
         [MARKS_MAX as i64 - 1],
     )
     .unwrap();
@@ -216,7 +216,7 @@ fn a_cache_of_another_version_is_emptied() {
     db.execute_batch("PRAGMA user_version = 99; CREATE TABLE later (a)").unwrap();
     drop(db);
     let mut new = cache(&path);
-    let discarded = StoreError::NewerVersion { found: 99, known: 1 };
+    let discarded = StoreError::NewerVersion { found: 99, known: 2 };
     assert_eq!((new.opened().position, &new.opened().discarded), (None, &Some(discarded)));
     apply(&mut new, &chunk([event(7, &[topic("a")])], 8));
     drop(new);

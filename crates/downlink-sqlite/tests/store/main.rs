@@ -8,6 +8,7 @@ mod holes;
 mod keeping;
 mod layout;
 mod model;
+mod node;
 mod reading;
 mod sharing;
 mod support;

@@ -24,9 +24,9 @@ use crate::http::{AnyError, FrameSource, Spread, Sse};
 use crate::hub::{DisconnectReason, Hub, Subscribe, SubscribeError};
 
 /// Before a stream expires, it sends a notice to its client. In the time between the notice and the
-/// end, the client can get new credentials and open its next stream. This is the range for this
-/// time: a twentieth to a tenth of the stream's life. The time is random, so the clients of one
-/// page get new credentials at different times.
+/// end, the client can get new credentials and open its next stream. The constant is the range of
+/// this time: a twentieth to a tenth of the stream's life. The time is random, so the clients of
+/// one page get new credentials at different times.
 const NOTICE_PARTS: (u32, u32) = (20, 10);
 
 /// A ticket is for one stream at a time: a newer stream with the same ticket ends the older stream.

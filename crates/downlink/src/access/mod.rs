@@ -24,9 +24,9 @@
 //!
 //! A stream with a grant takes 24 bytes more than a stream without a grant. If the grant has an
 //! end, the stream takes another 16 bytes. A stream with a ticket takes about 20 further bytes in a
-//! table. With this table, a new stream of the ticket can end the older stream. A grant may contain
-//! a client id. If the subscription does not have the same client id, the stream takes about 90
-//! further bytes.
+//! table. By this table, a new stream finds and ends the older stream with the same ticket. A grant
+//! may contain a client id. If the subscription does not have the same client id, the stream takes
+//! about 90 further bytes.
 //!
 //! To verify tokens with public keys, an access keeps a table of 768 KiB. The table marks the
 //! signatures that were verified before, so that they need not be verified again.

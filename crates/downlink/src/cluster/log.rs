@@ -1,18 +1,39 @@
 //! The log of a node: applies what the node has decided to the log of a hub.
 
+use std::collections::VecDeque;
+
 use downlink_cluster::{Applied, FedLog, HistoryStart, Plan, Position, Record, Refusal};
 use downlink_log::{
     Floor, Offset, POSITION_OFFSETS,
     store::{FeedChunk, FeedStart, Link, Marks, NodeState},
 };
 
-use crate::hub::HubApplier;
+use crate::hub::{HubApplier, NodeMessage};
 
 /// The log of a hub that is a node of a cluster.
 pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) applier: HubApplier<T>,
     /// Whether the cache has failed, which has emptied the log. The node must then begin again.
     pub(super) has_failed: bool,
+    /// Messages between nodes that were applied, oldest first.
+    pub(super) messages: VecDeque<NodeMessage>,
+    /// Whether the node has had everything that the engine had.
+    pub(super) is_live: bool,
+    /// The floor of all addresses at the beginning of the history: the node has no event of the single
+    /// server that the cluster grew from.
+    first_floor: Option<Offset>,
+}
+
+impl<T: Send + Sync + 'static> ClusterLog<T> {
+    pub(super) fn new(applier: HubApplier<T>) -> Self {
+        Self {
+            applier,
+            has_failed: false,
+            messages: VecDeque::new(),
+            is_live: false,
+            first_floor: None,
+        }
+    }
 }
 
 impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
@@ -23,15 +44,24 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
     fn apply(&mut self, applied: Applied) {
         let Applied { position, first, mark, time, is_shown, mut events, state, lost_ends } =
             applied;
+        events.retain(|event| match NodeMessage::of(event, self.is_live) {
+            Some(message) => {
+                self.messages.push_back(message);
+                false
+            }
+            None => true,
+        });
         let now = self.applier.now();
         // A writer with a clock that is ahead must not keep its events for longer than all others.
         events.iter_mut().for_each(|event| event.at = event.at.min(now));
         let (number, next) = (position.get(), Offset::new(first.get() + POSITION_OFFSETS));
         // The node knows no events of a position that it does not show.
         let floor = Floor { offset: next, at: now };
+        let first_floor = self.first_floor.take();
+        let first_floor = first_floor.map_or(Floor::NONE, |offset| Floor { offset, at: now });
         let chunk = FeedChunk {
             floors: Vec::new(),
-            others: if is_shown { Floor::NONE } else { floor },
+            others: if is_shown { first_floor } else { floor },
             events,
             next,
             clock: self.applier.clock(),
@@ -61,6 +91,8 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
 
     fn restart(&mut self, start: Option<&HistoryStart>) {
         self.has_failed = false;
+        let grown = start.filter(|start| !start.epochs.is_empty());
+        self.first_floor = grown.map(|start| Offset::new(start.first.get() - POSITION_OFFSETS));
         let (epochs, from) =
             start.map_or((Vec::new(), Offset::FIRST), |start| (start.epochs.clone(), start.first));
         self.applier.begin(FeedStart { epochs, from, resumed: false });

@@ -11,24 +11,34 @@
 //! [`Hub::join`](crate::Hub::join) makes a node. The crate `downlink-nats` has the engine NATS
 //! JetStream.
 
+#[cfg(feature = "store")]
+mod grow;
 mod log;
 mod node_thread;
 mod publishes;
 
 use std::sync::Arc;
 
-use downlink_cluster::{HubId, Journal};
+use downlink_cluster::{HubId, Journal, NODE_NAME_BYTES_MAX};
 use tokio::sync::{mpsc, watch};
 
+#[cfg(feature = "store")]
+pub use self::grow::grow;
 use self::node_thread::Parts;
 use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue};
-pub use crate::hub::{ClusterStatus, ClusterTotals};
+pub use crate::hub::{
+    ClusterNode, ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage,
+};
 
 /// The maximum number of questions of relays for the end of the journal that wait for the node.
 const QUESTIONS_MAX: usize = 64;
 
+/// The number of messages between nodes that wait for the program.
+const MESSAGES_MAX: usize = 256;
+
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Makes a hub that is a node of a cluster. `connect` returns the identity of the cluster's hub,
+    /// Makes a hub that is a node of a cluster. `name` is its name, which other nodes show; it is cut
+    /// at 64 bytes, and each node needs its own. `connect` returns the identity of the cluster's hub,
     /// and its journal in the engine. It runs on the node's thread, and tries again for as long as the
     /// engine is away. With a [`store`](HubBuilder::store), the store is a cache
     /// of the events, which makes a restart quick; it may be deleted.
@@ -40,12 +50,19 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// A publish gets its id when the engine has it, so the getters of its receipt return `None`:
     /// wait for [`durable`](crate::Receipt::durable), which takes at most twelve seconds.
     ///
+    /// The second result has the [messages](Self::send_to_nodes) of other nodes. Drop it if the program
+    /// sends none. If it is kept and not read, the node stops after some hundred messages.
+    ///
     /// The hub starts one thread. It ends when the hub is closed, or when its last handle is dropped.
     ///
     /// # Errors
     ///
     /// [`HubError`], as [`HubBuilder::build`].
-    pub fn join<C, F, J>(builder: HubBuilder<T>, connect: C) -> Result<Self, HubError>
+    pub fn join<C, F, J>(
+        builder: HubBuilder<T>,
+        name: &str,
+        connect: C,
+    ) -> Result<(Self, NodeMessages), HubError>
     where
         C: FnOnce() -> F + Send + 'static,
         F: Future<Output = (HubId, J)>,
@@ -54,11 +71,35 @@ impl<T: Send + Sync + 'static> Hub<T> {
     {
         let (status, watched) = watch::channel(ClusterStatus::default());
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let (messages, of_nodes) = mpsc::channel(MESSAGES_MAX);
         let queue = Arc::new(PublishQueue::default());
         let handle = ClusterHandle { status: watched, questions, queue: Arc::clone(&queue) };
-        let (hub, applier) = builder.build_node(handle)?;
+        let (hub, applier, kept) = builder.build_node(handle)?;
+        let mut end = name.len().min(NODE_NAME_BYTES_MAX);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = name[..end].into();
         let readers = applier.follower();
-        node_thread::start(Parts { applier, queue, readers, asked, status }, connect)?;
-        Ok(hub)
+        node_thread::start(
+            Parts { name, kept, applier, queue, readers, asked, status, messages },
+            connect,
+        )?;
+        Ok((hub, NodeMessages(of_nodes)))
+    }
+}
+
+/// The messages of the nodes of a cluster, from [`Hub::join`].
+#[derive(Debug)]
+pub struct NodeMessages(mpsc::Receiver<NodeMessage>);
+
+impl NodeMessages {
+    /// The next message. `None` if the hub is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no message is lost.
+    pub async fn next(&mut self) -> Option<NodeMessage> {
+        self.0.recv().await
     }
 }

@@ -11,28 +11,47 @@ use std::{
     time::{Duration, Instant},
 };
 
-use downlink_cluster::{Driver, HubId, Journal, Node, NodeSettings};
-use downlink_log::{AppendError, CONFIRM_WITHIN, Cursor, FollowerTask, Timestamp};
-use tokio::sync::{mpsc, watch};
+use downlink_cluster::{Driver, History, HubId, Journal, Node, NodeSettings};
+use downlink_log::{
+    AppendError, CONFIRM_WITHIN, Cursor, FollowerTask, Timestamp, store::NodeState,
+};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
 
 use super::{log::ClusterLog, publishes::Publishes};
-use crate::hub::{ClusterStatus, HubApplier, HubError, PublishQueue, Question, WaitingReaders};
+use crate::hub::{
+    ClusterNode, ClusterStatus, HubApplier, HubError, NodeMessage, PublishQueue, Question,
+    WaitingReaders,
+};
 
 /// The maximum number of publishes that the thread takes from the queue before it looks after the
 /// journal.
 const PUBLISHES_PER_TURN: usize = 1_024;
+
+/// How long the thread waits for a program that does not read the messages of nodes.
+const PROGRAM_BUSY: Duration = Duration::from_millis(10);
+
+/// The time between two reports of the node's state. Metrics are read less often.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the thread sleeps at most. It wakes up for heartbeats more often anyway.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The parts of a hub that the thread owns.
 pub(super) struct Parts<T: Send + Sync + 'static> {
+    /// The name of the node.
+    pub(super) name: Box<str>,
+    /// The state of the node that the cache has kept.
+    pub(super) kept: NodeState,
     pub(super) applier: HubApplier<T>,
     pub(super) queue: Arc<PublishQueue>,
     pub(super) readers: WaitingReaders<T>,
     /// Questions of relays for the end of the journal.
     pub(super) asked: mpsc::Receiver<Question>,
     pub(super) status: watch::Sender<ClusterStatus>,
+    pub(super) messages: mpsc::Sender<NodeMessage>,
 }
 
 /// Starts the thread. It ends when the hub is closed.
@@ -108,7 +127,10 @@ struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     /// The open questions of relays, each with the time at which it was asked.
     of_relays: Vec<(Question, Timestamp)>,
     status: watch::Sender<ClusterStatus>,
+    messages: mpsc::Sender<NodeMessage>,
     began: Instant,
+    /// When the state is told next.
+    tell_at: Timestamp,
     is_closing: bool,
 }
 
@@ -117,10 +139,15 @@ where
     J::Tail: Send,
 {
     fn new(parts: Parts<T>, hub: HubId, journal: J) -> Self {
-        let Parts { applier, queue, readers, asked, status } = parts;
+        let Parts { name, kept, mut applier, queue, readers, asked, status, messages } = parts;
         let began = Instant::now();
-        let log = ClusterLog { applier, has_failed: false };
-        let node = Node::new(at(began), NodeSettings::new(hub), log, None);
+        let settings = NodeSettings { name, ..NodeSettings::new(hub) };
+        let history =
+            kept.hub.and_then(|state| History::restore(&settings.rules, &state, kept.links));
+        if let Some(history) = &history {
+            applier.set_lost_ends(history.lost_ends());
+        }
+        let node = Node::new(at(began), settings, ClusterLog::new(applier), history);
         Self {
             driver: Driver::new(node, journal, random),
             publishes: Publishes::new(Arc::clone(&queue)),
@@ -130,7 +157,9 @@ where
             asked,
             of_relays: Vec::new(),
             status,
+            messages,
             began,
+            tell_at: Timestamp::default(),
             is_closing: false,
         }
     }
@@ -159,7 +188,12 @@ where
         let now = at(self.began);
         let is_busy = self.take_publishes(now, cx);
         self.take_questions(now, cx);
+        if !self.pass_messages() {
+            return Some(PROGRAM_BUSY);
+        }
         let next = self.driver.poll(now, cx);
+        let is_live = self.driver.node().serves_readers();
+        self.driver.node_mut().log_mut().is_live = is_live;
         if self.driver.node().log().has_failed {
             self.driver.node_mut().begin_again(now);
         }
@@ -167,7 +201,7 @@ where
             self.publishes.answer(self.driver.node().log(), id, answer);
         }
         let asks = self.answer_questions(now);
-        self.tell_status();
+        self.tell_status(now);
         let idle_at = self.driver.node_mut().log_mut().applier.idle();
         if self.is_closing && self.publishes.is_empty() {
             return None;
@@ -178,6 +212,23 @@ where
         let until = Duration::from_millis(next.as_millis().saturating_sub(now.as_millis()));
         let idle = idle_at.saturating_duration_since(Instant::now());
         Some(until.min(idle).min(SLEEP_MAX))
+    }
+
+    /// Passes messages of nodes to the program. Returns `false` if it does not read them. The node
+    /// then waits for it.
+    fn pass_messages(&mut self) -> bool {
+        let log = self.driver.node_mut().log_mut();
+        while let Some(message) = log.messages.pop_front() {
+            match self.messages.try_send(message) {
+                // A program that has dropped the receiver needs no messages.
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                Err(TrySendError::Full(message)) => {
+                    log.messages.push_front(message);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Gives waiting publishes to the node. Returns whether there are more.
@@ -251,16 +302,35 @@ where
         before && !is_open
     }
 
-    fn tell_status(&self) {
+    /// Tells the state of the node: changes that others wait for at once, and the rest from time to
+    /// time.
+    fn tell_status(&mut self, now: Timestamp) {
+        let (node, known) = (self.driver.node(), self.status.borrow());
+        let is_new = node.history().map(|history| history.key()) != known.key.as_ref()
+            || node.serves_readers() && !known.reached;
+        drop(known);
+        if now < self.tell_at && !is_new {
+            return;
+        }
+        self.tell_at = now.after(TELL_EVERY);
         let status = self.driver.node().status();
+        let key = self.driver.node().history().map(|history| *history.key());
+        let nodes = self.driver.node().peers().map(|peer| ClusterNode {
+            name: peer.name.clone(),
+            lag: peer.position.previous().since(peer.applied),
+            version_max: peer.version_max,
+        });
+        let nodes: Vec<ClusterNode> = nodes.collect();
         let is_progress = self.status.borrow().position != status.position.get();
         self.status.send_if_modified(|known| {
             let before = known.clone();
             known.update(&status);
+            known.key = key;
+            known.nodes = nodes;
             if is_progress {
                 known.heard = Some(Instant::now());
             }
-            before.reached != known.reached || before.takes_publishes != known.takes_publishes
+            before.reached != known.reached || before.key != known.key
         });
     }
 }

@@ -119,8 +119,9 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        // A driver is a task of the server that polls many bodies (see `driven`). It can write
-        // several frames in one call, so a body that it polls need not copy them into one buffer.
+        // A driver is a task of the server that polls many bodies (see `driven`). A driver can
+        // write several frames in one call, so a body need not copy its frames into one buffer for
+        // the driver.
         let mut batch = FrameBatch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
         let next = match std::mem::replace(phase, BodyPhase::Ended) {
@@ -173,8 +174,8 @@ impl<S: FrameSource> SseBody<S> {
     }
 
     /// If the notice of the expiry is due, adds only this notice. Otherwise adds the frames that
-    /// are ready. Then adds a keep-alive if one is due, and if the batch is still empty or
-    /// `may_add_keep_alive` allows it.
+    /// are ready. Then adds a keep-alive if one is due. A batch that already has frames gets a
+    /// keep-alive only if `may_add_keep_alive` allows it.
     fn fill(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

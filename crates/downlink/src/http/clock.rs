@@ -193,7 +193,8 @@ impl BodyClock {
         }
     }
 
-    /// Whether the response has reached its end. This does not request a wake at the end.
+    /// Whether the response has reached its end. The call does not request a wake-up at the end of
+    /// the response.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
         self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.times().end))
     }

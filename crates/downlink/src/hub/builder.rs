@@ -4,6 +4,8 @@ use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 #[cfg(feature = "store")]
 use downlink_log::StoreOptions;
+#[cfg(feature = "relay")]
+use downlink_log::store::NodeState;
 use downlink_log::{Epoch, Log, LogOptions};
 use downlink_proto::{Event, EventId};
 use tokio::sync::watch;
@@ -270,26 +272,35 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self,
         upstream: super::UpstreamHandle,
     ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
-        self.build_replica(|state| state.upstream = Some(upstream))
+        let (hub, applier, _) = self.build_replica(|state| state.upstream = Some(upstream))?;
+        Ok((hub, applier))
     }
 
-    /// Makes a hub that is a node of a cluster, and the writer of its log.
+    /// Makes a hub that is a node of a cluster, the writer of its log, and the state of the node that
+    /// the cache has kept.
     #[cfg(feature = "cluster")]
     pub(crate) fn build_node(
         self,
         cluster: super::ClusterHandle,
-    ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+    ) -> Result<(Hub<T>, super::HubApplier<T>, NodeState), HubError> {
         self.build_replica(|state| {
             state.needs_bodies = true;
             state.cluster = Some(cluster);
         })
     }
 
+    /// Makes the writer of a cache, and the log over it.
+    #[cfg(all(feature = "cluster", feature = "store"))]
+    pub(crate) fn build_cache(self) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+        let (hub, applier, _) = self.build_replica(|_| {})?;
+        Ok((hub, applier))
+    }
+
     #[cfg(feature = "relay")]
     fn build_replica(
         mut self,
         set_source: impl FnOnce(&mut HubState<T>),
-    ) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
+    ) -> Result<(Hub<T>, super::HubApplier<T>, NodeState), HubError> {
         use downlink_log::StoreOptions;
 
         let encode = self.encode.take().ok_or(HubError::NoEncoding)?;
@@ -304,7 +315,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let cache = self.store.take().map(|store| store.open_cache(&options)).transpose()?;
         #[cfg(not(feature = "store"))]
         let cache: Option<Box<dyn downlink_log::store::Cache>> = None;
-        let kept = cache.as_ref().and_then(|cache| cache.opened().clock);
+        let opened = cache.as_ref().map(|cache| cache.opened());
+        let kept = opened.and_then(|opened| opened.clock);
+        let node = opened.map(|opened| opened.node.clone()).unwrap_or_default();
         let clock = HubClock::start(self.settings.clock.clone(), kept);
         let values = self.settings.read_value.clone().zip(self.settings.value_bytes.clone());
         let decode = move |stored| super::stored::decode(&stored, values.as_ref());
@@ -323,7 +336,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let applier = super::HubApplier::new(applier, clock.clone());
         let mut hub = self.build_over(encode, log, clock, None)?;
         set_source(Arc::get_mut(&mut hub.0).expect("the hub has no other handle yet"));
-        Ok((hub, applier))
+        Ok((hub, applier, node))
     }
 
     fn check(&self) -> Result<(), HubError> {

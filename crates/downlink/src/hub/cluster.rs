@@ -8,14 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use downlink_cluster::{NodeStatus, Record as ClusterRecord};
+use downlink_cluster::{HubKey, NodeStatus, Record as ClusterRecord};
 use downlink_log::{
-    AppendError, Commit, Draft, Drafts, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Submitted, Timestamp,
+    AppendError, Commit, Draft, Drafts, Fingerprint, Offset, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX,
+    Submitted, Timestamp, store::StoredEvent,
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::{Hub, Question, record::Record};
+use super::{Hub, PublishError, Question, Receipt, record::Record};
 
 /// The number of bytes that the queue counts for each event besides its body: for the record, for
 /// its keys, and for its place in an entry.
@@ -43,8 +44,27 @@ pub struct ClusterStatus {
     pub oldest_age: Option<Duration>,
     /// The last journal entry before the newest known loss of the engine.
     pub fork: Option<u64>,
+    /// The version of the cluster that this program cannot read: it is too old, and the node has
+    /// stopped.
+    pub too_new: Option<u16>,
+    /// The live nodes, this one included, as far as this node knows.
+    pub nodes: Vec<ClusterNode>,
     /// The counters.
     pub totals: ClusterTotals,
+    /// The key of the hub.
+    pub(crate) key: Option<HubKey>,
+}
+
+/// A live node of a cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ClusterNode {
+    /// The name of the node.
+    pub name: Box<str>,
+    /// How many journal entries it was behind when it sent its last heartbeat.
+    pub lag: u64,
+    /// The highest version of the journal that its program can read.
+    pub version_max: u16,
 }
 
 /// Counters of a hub that is a node of a cluster.
@@ -79,9 +99,10 @@ impl ClusterStatus {
     pub(crate) fn update(&mut self, node: &NodeStatus) {
         let NodeStatus { position, behind, serves_readers, takes_publishes, fork, totals, .. } =
             *node;
+        (self.oldest_age, self.too_new) = (node.oldest_age, node.too_new);
         self.position = position.get();
         self.lag = behind;
-        self.reached |= serves_readers;
+        self.reached = (self.reached || serves_readers) && node.too_new.is_none();
         self.takes_publishes = takes_publishes;
         self.fork = fork.map(downlink_cluster::Position::get);
         self.totals = ClusterTotals {
@@ -91,6 +112,32 @@ impl ClusterStatus {
             restarts: totals.restarts,
             comparisons: totals.comparisons,
         };
+    }
+}
+
+/// The first byte of a message between nodes. The body of an event begins with another byte.
+const MESSAGE: u8 = b'M';
+
+/// The maximum size of a message between nodes in bytes. Larger ones would delay the events that
+/// are in the same journal entry.
+pub const NODE_MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// A message between the nodes of a cluster, from [`Hub::send_to_nodes`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeMessage {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether the node has had everything that the engine had when it read the message. A node that
+    /// starts reads the messages that the engine still keeps, and this is false for them.
+    pub is_live: bool,
+}
+
+impl NodeMessage {
+    /// The message in an event of a cluster; `None` if the event is no message.
+    pub(crate) fn of(event: &StoredEvent, is_live: bool) -> Option<Self> {
+        let payload = event.payload.as_ref().filter(|_| event.to.is_empty())?;
+        let bytes = payload.strip_prefix(&[MESSAGE])?.to_vec();
+        Some(Self { bytes, is_live })
     }
 }
 
@@ -149,8 +196,14 @@ impl PublishQueue {
         stream: Option<u64>,
     ) -> Result<Submitted, AppendError> {
         // The values of the drafts belong to the app, so they are dropped before the lock is taken.
-        let records: Vec<ClusterRecord> =
-            drafts.into_iter().map(|draft| record(now, draft)).collect();
+        self.push(drafts.into_iter().map(|draft| record(now, draft)).collect(), stream)
+    }
+
+    fn push(
+        &self,
+        records: Vec<ClusterRecord>,
+        stream: Option<u64>,
+    ) -> Result<Submitted, AppendError> {
         let size = Size::of(&records);
         let outcome = Commit::new();
         let queued = Queued { records, stream, outcome: outcome.clone(), size };
@@ -232,6 +285,63 @@ fn record<T: Send + Sync + 'static>(now: Timestamp, draft: Draft<Record<T>>) -> 
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
+    /// Sends a message to all nodes of the cluster, this one included, in the order of the events.
+    /// The receipt's [`durable`](Receipt::durable) completes when this node has it. Nodes that are
+    /// away get it when they return, as long as the engine keeps it.
+    ///
+    /// Use it to apply a change on all nodes, such as a revocation.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::EntryTooLarge`] beyond [`NODE_MESSAGE_BYTES_MAX`]; [`PublishError::ReadOnly`]
+    /// if the hub is no node of a cluster; otherwise as for a publish.
+    pub fn send_to_nodes(&self, message: &[u8]) -> Result<Receipt, PublishError> {
+        let cluster = self.0.cluster.as_ref().ok_or(PublishError::ReadOnly)?;
+        if message.len() > NODE_MESSAGE_BYTES_MAX {
+            return Err(PublishError::EntryTooLarge);
+        }
+        let record = ClusterRecord {
+            at: self.now(),
+            to: Vec::new(),
+            id: None,
+            key: None,
+            fingerprint: Fingerprint::default(),
+            finish: false,
+            payload: Some([&[MESSAGE], message].concat()),
+        };
+        let submitted = cluster.queue.push(vec![record], None);
+        let submitted = submitted.map_err(|error| PublishError::from_append(error).1)?;
+        Ok(Receipt::of(&submitted, 0, None))
+    }
+
+    /// The offset after the newest event.
+    #[cfg(feature = "store")]
+    pub(crate) fn log_end(&self) -> Offset {
+        self.0.log.tail().next
+    }
+
+    /// The key of the fingerprints.
+    #[cfg(feature = "store")]
+    pub(crate) fn fingerprint_key(&self) -> [u8; 16] {
+        self.0.fingerprint_key
+    }
+
+    /// A secret that all nodes of the cluster share, for example to derive other keys from it. `None`
+    /// if the hub is no node of a cluster, or if the node has not begun yet.
+    pub fn cluster_secret(&self) -> Option<[u8; 16]> {
+        self.0.cluster.as_ref()?.status.borrow().key.map(HubKey::to_bytes)
+    }
+
+    /// Waits until the hub's node has begun, and then returns what [`cluster_secret`] does. `None` if
+    /// the hub is no node of a cluster, or is closed.
+    ///
+    /// [`cluster_secret`]: Self::cluster_secret
+    pub async fn cluster_began(&self) -> Option<[u8; 16]> {
+        let mut status = self.0.cluster.as_ref()?.status.clone();
+        let began = status.wait_for(|status| status.key.is_some()).await.ok()?;
+        began.key.map(HubKey::to_bytes)
+    }
+
     /// The state of the cluster, as this node sees it. `None` if the hub is no node of a cluster.
     pub fn cluster(&self) -> Option<ClusterStatus> {
         self.0.cluster.as_ref().map(|cluster| cluster.status.borrow().clone())

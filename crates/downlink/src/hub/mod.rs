@@ -58,7 +58,7 @@ pub(crate) use clock::HubClock;
 #[cfg(feature = "cluster")]
 pub(crate) use cluster::{ClusterHandle, PublishQueue, Queued, Size};
 #[cfg(feature = "cluster")]
-pub use cluster::{ClusterStatus, ClusterTotals};
+pub use cluster::{ClusterNode, ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage};
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, COMMIT_SECONDS, ClientId, CommitTimes, GapReason, InvalidName, LAG_EVENTS, Lags,

@@ -82,7 +82,7 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
 
     /// Decides about the events of one publish.
     #[cfg(feature = "cluster")]
-    pub(crate) fn plan(&self, records: &[ClusterRecord]) -> Result<Plan, Refusal> {
+    pub(crate) fn plan(&mut self, records: &[ClusterRecord]) -> Result<Plan, Refusal> {
         let drafts: Drafts<Record<T>> = records.iter().map(draft).collect();
         let refused = |error| match error {
             AppendError::KeyReused { draft } => Refusal::KeyReused { record: draft },
@@ -108,7 +108,7 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
 
     /// The offset of the event with this id of a publisher.
     #[cfg(feature = "cluster")]
-    pub(crate) fn publisher_id(&self, id: &str) -> Option<Offset> {
+    pub(crate) fn publisher_id(&mut self, id: &str) -> Option<Offset> {
         self.applier.publisher_id(id)
     }
 

@@ -229,7 +229,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     fn client_cursor(&self) -> Cursor {
-        Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
+        self.reader.cursor_at(self.client_next)
     }
 
     /// Finds out whether events are missing right after the cursor. If events are missing, the

@@ -34,8 +34,8 @@ pub enum TrustedProxy {
 }
 
 impl TrustedProxy {
-    /// Whether an address belongs to the network. An IPv4 address in IPv6 form (`::ffff:10.1.2.3`)
-    /// counts as the IPv4 address.
+    /// Whether an address belongs to the network. [`Unix`](Self::Unix) covers no address. An IPv4
+    /// address in IPv6 form (`::ffff:10.1.2.3`) counts as the IPv4 address.
     pub fn covers(&self, address: IpAddr) -> bool {
         match self {
             Self::Network(network) => network.contains(&address.to_canonical()),

@@ -40,7 +40,7 @@
 //! | size of a request head | 32 KiB, 100 fields | – |
 //! | open streams of an HTTP/2 connection | 100 | – |
 //! | unread bytes of request bodies, per HTTP/2 stream and per connection | 64 KiB, 256 KiB | – |
-//! | queued bytes of an HTTP/2 stream, not counting the last piece of its body | 48 KiB | – |
+//! | queued bytes of an HTTP/2 stream, not counting the rest of one batch | 48 KiB | – |
 //!
 //! For a connection over HTTP/2, some of these limits have a special meaning:
 //!

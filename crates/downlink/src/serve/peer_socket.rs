@@ -108,7 +108,8 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
 
     /// Puts back the bytes that were read last but not used, so that the next read returns them.
     pub(super) fn rewind(&mut self, read: &[u8]) {
-        // The bytes are copied, because a view would keep all of hyper's buffer in memory.
+        // The bytes are copied, because a reference to them would keep all of hyper's buffer in
+        // memory.
         self.input = [read, &self.input].concat().into();
         self.opening = self.input.is_empty();
     }
@@ -253,7 +254,7 @@ impl<Io: AsyncRead + Unpin, Permit: Unpin> AsyncRead for PeerSocket<Io, Permit> 
         buf.put_slice(&self.input[..len]);
         self.input.advance(len);
         if self.input.is_empty() {
-            // An empty view would keep the whole buffer in memory.
+            // An empty part of the old buffer would keep the whole buffer in memory.
             self.input = Bytes::new();
         }
         Poll::Ready(Ok(()))

@@ -237,9 +237,9 @@ impl<K: Hash + Eq> Keys<K> {
     ///
     /// A key of the former `older` was not used since the last turn. If the turn is due because of
     /// the time, nearly every such key has its whole burst again, and is forgotten. Only a key that
-    /// was charged for more than its burst may not have it yet. Such a key moves to `recent`, while
-    /// `recent` has room. If the turn is due because `recent` is full, all keys of the former
-    /// `older` are forgotten.
+    /// was charged for more than its burst may still have to wait for its whole burst. Such a key
+    /// moves to `recent`, while `recent` has room. If the turn is due because `recent` is full, all
+    /// keys of the former `older` are forgotten.
     fn turn(&mut self, now: u64, recovery: u64, keys_max: usize) -> HashMap<K, u64> {
         let half = (keys_max / 2).max(1);
         let is_full = self.recent.len() >= half;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// Times the writes of one socket or stream. `timer` is `None` except while a write is blocked.
+/// Times the writes of one socket or stream. `timer` is set only while a write is blocked.
 #[derive(Debug)]
 pub(super) struct StallTimer {
     /// `None` if the kernel times the writes.

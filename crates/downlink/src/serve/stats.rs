@@ -95,8 +95,8 @@ impl ServeStats {
     }
 
     /// The number of open connections that count towards
-    /// [`connections_max`](Self::connections_max). A connection that the server is refusing does
-    /// not count, except if a proxy has sent the address of its client.
+    /// [`connections_max`](Self::connections_max). A connection that the server is refusing counts
+    /// only if a proxy has sent the address of its client.
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Relaxed)
     }

@@ -86,8 +86,8 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     let (observer, mut departures) = Departures::new();
     let hub = roomy().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // The stall limit is so long that only the deadline of the drain can end the stalled
-        // connection.
+        // The stall limit is so long that only the deadline of the drain (the graceful shutdown)
+        // can end the stalled connection.
         serve.write_stall_max(Duration::from_secs(3_600)).drain_within(STALL_MAX)
     })
     .await;

@@ -1,5 +1,5 @@
 //! Tests of how subscriptions end: when the app disconnects their client, and when the hub drains
-//! or closes.
+//! or closes. A drain ends all subscriptions, and their clients may continue at another server.
 
 use std::time::Duration;
 

@@ -69,7 +69,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
         *this.report.lock() = Some(true);
         let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES_MAX));
         if this.rest.is_empty() {
-            // An empty view would keep the whole buffer in memory.
+            // An empty part of the old buffer would keep the whole buffer in memory.
             *this.rest = Bytes::new();
         }
         Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
