@@ -153,6 +153,8 @@ pub struct Heartbeat {
     pub version_max: u16,
     /// A hash of the node's retention rules. The hashes of all nodes should be equal.
     pub retention: u64,
+    /// Whether the node has a cache, which makes its restart quick.
+    pub has_cache: bool,
     /// The name of the node, which its operator chooses; at most [`NODE_NAME_BYTES_MAX`] bytes.
     pub node: Box<str>,
 }

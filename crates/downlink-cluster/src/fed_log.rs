@@ -31,6 +31,11 @@ pub trait FedLog {
     /// the node does not know yet where it begins.
     fn restart(&mut self, start: Option<&HistoryStart>);
 
+    /// Whether the log keeps its events in a cache, for the heartbeats.
+    fn has_cache(&self) -> bool {
+        false
+    }
+
     /// The offset of the event with a publisher's id. If there are two, it is the older one.
     fn publisher_id(&mut self, id: &str) -> Option<Offset>;
 }

@@ -413,11 +413,12 @@ impl<'a> Input<'a> {
     }
 
     fn heartbeat(&mut self) -> Result<Heartbeat, DecodeError> {
-        let (applied, version_max, retention, node): (Position, u16, u64, &str) = self.take()?;
+        let head: (Position, u16, u64, bool, &str) = self.take()?;
+        let (applied, version_max, retention, has_cache, node) = head;
         if node.len() > NODE_NAME_BYTES_MAX {
             return Err(DecodeError::Malformed);
         }
-        Ok(Heartbeat { applied, version_max, retention, node: node.into() })
+        Ok(Heartbeat { applied, version_max, retention, has_cache, node: node.into() })
     }
 
     pub(crate) fn snapshot(&mut self) -> Result<Snapshot, DecodeError> {

@@ -130,7 +130,8 @@ pub trait Store: Send + fmt::Debug + 'static {
 /// A cache has no epoch of its own. It has the epochs, marks and floors of the upstream, and the
 /// position up to which it has applied the feed.
 pub trait Cache: Send + fmt::Debug + 'static {
-    /// The state that the cache had when it was opened.
+    /// The state that the cache had when it was opened. The marks and the node state take up to 14
+    /// MiB, so the cache may drop them at the first write.
     fn opened(&self) -> &OpenedCache;
 
     /// The read side of the cache. It stays usable after the writer has failed. If the cache

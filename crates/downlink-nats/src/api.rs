@@ -20,10 +20,8 @@ pub(crate) const NO_MESSAGE_FOUND: u32 = 10_037;
 pub(crate) const STREAM_NAME_EXISTS: u32 = 10_058;
 /// The subject belongs to another stream than the expected one.
 const STREAM_NOT_MATCH: u32 = 10_060;
-/// The last sequence is another one; the description ends with it.
-pub(crate) const WRONG_LAST_SEQUENCE: u32 = 10_071;
-/// The last sequence is another one, and the description does not contain it.
-pub(crate) const WRONG_LAST_SEQUENCE_CONSTANT: u32 = 10_164;
+/// The last sequence is another one. With the first code, the description ends with it.
+pub(crate) const WRONG_LAST_SEQUENCE: [u32; 2] = [10_071, 10_164];
 /// The message is larger than the stream allows.
 const MESSAGE_EXCEEDS_MAXIMUM: u32 = 10_054;
 /// The headers are larger than the server allows.
@@ -116,23 +114,10 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     }
 }
 
-/// The body of a request that says everything with its subject.
-#[derive(Debug, Serialize)]
-pub(crate) struct Nothing {}
-
 /// The answer to a published message.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Acknowledgement {
     pub(crate) seq: u64,
-}
-
-/// The request for a stored message.
-#[derive(Debug, Serialize)]
-pub(crate) struct GetMessage {
-    /// The sequence of the message, or with `next_by_subj` the lowest one.
-    pub(crate) seq: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) next_by_subj: Option<&'static str>,
 }
 
 /// The answer with a stored message.
@@ -157,9 +142,12 @@ impl Gotten {
         &self.message.subject
     }
 
-    /// The message as an entry.
-    pub(crate) fn entry(&self) -> Result<RawEntry, Failure> {
+    /// The message as an entry. A position before `from` is no answer.
+    pub(crate) fn entry(&self, from: Position) -> Result<RawEntry, Failure> {
         let StoredMessage { seq, data, time, .. } = &self.message;
+        if *seq < from.get() {
+            return Err(Failure::Unavailable);
+        }
         let bytes = STANDARD.decode(data).map_err(|_| Failure::Unavailable)?;
         Ok(RawEntry { position: Position::new(*seq), time: timestamp(*time), bytes })
     }
@@ -182,13 +170,9 @@ pub(crate) struct Description {
 pub(crate) struct State {
     first_seq: u64,
     last_seq: u64,
-    #[serde(default)]
     pub(crate) messages: u64,
-    #[serde(default)]
     pub(crate) bytes: u64,
-    #[serde(default)]
     first_ts: jiff::Timestamp,
-    #[serde(default)]
     last_ts: jiff::Timestamp,
     #[serde(default)]
     pub(crate) num_deleted: u64,
@@ -196,25 +180,21 @@ pub(crate) struct State {
 
 /// The servers of a stream.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 struct Group {
-    #[serde(default)]
     leader: String,
-    #[serde(default)]
     replicas: Vec<Peer>,
 }
 
 /// A server of a stream that does not lead it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Peer {
     pub(crate) name: String,
-    #[serde(default)]
     pub(crate) current: bool,
-    #[serde(default)]
     pub(crate) offline: bool,
-    #[serde(default)]
     pub(crate) lag: u64,
     /// The nanoseconds since the leader has heard of the server.
-    #[serde(default)]
     pub(crate) active: u64,
 }
 
@@ -268,81 +248,41 @@ impl Description {
     }
 }
 
-/// The storage of the account. With tiers, each number of replicas has its own limit.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Account {
-    #[serde(flatten)]
-    all: Tier,
-    #[serde(default)]
-    tiers: BTreeMap<String, Tier>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Tier {
-    storage: u64,
-    limits: Limits,
-}
-
-#[derive(Debug, Deserialize)]
-struct Limits {
-    max_storage: i64,
-}
-
-impl Account {
-    /// The used bytes and the limit for streams with this number of replicas.
-    pub(crate) fn storage(&self, replicas: usize) -> (u64, i64) {
-        let tier = self.tiers.get(&format!("R{replicas}")).unwrap_or(&self.all);
-        (tier.storage, tier.limits.max_storage)
-    }
-}
-
 /// The configuration of a stream. Fields that this crate does not use are left out.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub(crate) struct Config {
     pub(crate) name: String,
-    #[serde(default)]
     pub(crate) subjects: Vec<String>,
     pub(crate) retention: String,
     pub(crate) discard: String,
     pub(crate) storage: String,
     pub(crate) num_replicas: usize,
     /// Nanoseconds.
-    #[serde(default)]
     pub(crate) max_age: u64,
-    #[serde(default)]
     pub(crate) max_bytes: i64,
-    #[serde(default)]
     pub(crate) max_msgs: i64,
-    #[serde(default)]
     pub(crate) max_msgs_per_subject: i64,
-    #[serde(default)]
     pub(crate) max_msg_size: i64,
     /// Nanoseconds.
-    #[serde(default)]
     pub(crate) duplicate_window: u64,
-    #[serde(default)]
     pub(crate) deny_delete: bool,
-    #[serde(default)]
     pub(crate) deny_purge: bool,
-    #[serde(default)]
     pub(crate) allow_rollup_hdrs: bool,
-    #[serde(default)]
     pub(crate) allow_msg_ttl: bool,
-    #[serde(default)]
     pub(crate) no_ack: bool,
-    #[serde(default)]
     pub(crate) sealed: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) persist_mode: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) placement: Option<Placement>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) metadata: BTreeMap<String, String>,
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub(crate) mirror: Option<serde_json::Value>,
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub(crate) sources: Option<serde_json::Value>,
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub(crate) subject_transform: Option<serde_json::Value>,
 }
 
@@ -351,42 +291,6 @@ pub(crate) struct Config {
 pub(crate) struct Placement {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tags: Vec<String>,
-}
-
-/// The request for a consumer.
-#[derive(Debug, Serialize)]
-pub(crate) struct CreateConsumer<'a> {
-    pub(crate) stream_name: &'a str,
-    pub(crate) config: ConsumerConfig<'a>,
-}
-
-/// A consumer that reads a stream once, from a sequence on. The server keeps it in memory.
-#[derive(Debug, Serialize)]
-pub(crate) struct ConsumerConfig<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) deliver_policy: &'static str,
-    pub(crate) opt_start_seq: u64,
-    pub(crate) ack_policy: &'static str,
-    pub(crate) replay_policy: &'static str,
-    pub(crate) mem_storage: bool,
-    pub(crate) num_replicas: usize,
-    /// Nanoseconds.
-    pub(crate) inactive_threshold: u64,
-}
-
-/// The answer to the request for a consumer.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Created {}
-
-/// The request for the next messages of a consumer.
-#[derive(Debug, Serialize)]
-pub(crate) struct Pull {
-    pub(crate) batch: usize,
-    pub(crate) max_bytes: usize,
-    /// Nanoseconds.
-    pub(crate) expires: u64,
-    /// Nanoseconds.
-    pub(crate) idle_heartbeat: u64,
 }
 
 /// The place of a delivered message, from the subject for its acknowledgement.
@@ -445,10 +349,10 @@ mod tests {
     #[test]
     fn the_last_sequence_is_read_from_the_description() {
         let description = "wrong last sequence: 17".into();
-        let error = ApiError { err_code: WRONG_LAST_SEQUENCE, description };
+        let error = ApiError { err_code: WRONG_LAST_SEQUENCE[0], description };
         assert_eq!(error.last_sequence(), Some(17));
         let description = "wrong last sequence".into();
-        let error = ApiError { err_code: WRONG_LAST_SEQUENCE_CONSTANT, description };
+        let error = ApiError { err_code: WRONG_LAST_SEQUENCE[1], description };
         assert_eq!(error.last_sequence(), None);
     }
 
@@ -468,8 +372,11 @@ mod tests {
     fn a_stored_message_has_the_time_of_its_delivery() {
         let answer = r#"{"message":{"subject":"s","seq":3,"data":"YWI=",
             "time":"2023-11-14T22:13:20.123456789Z"}}"#;
-        let entry = decode::<Gotten>(answer.as_bytes()).unwrap().entry().unwrap();
-        let time = Timestamp::from_millis(1_700_000_000_123);
-        assert_eq!(entry, RawEntry { position: Position::new(3), time, bytes: b"ab".to_vec() });
+        let gotten = decode::<Gotten>(answer.as_bytes()).unwrap();
+        let (position, time) = (Position::new(3), Timestamp::from_millis(1_700_000_000_123));
+        let entry = RawEntry { position, time, bytes: b"ab".to_vec() };
+        assert_eq!(gotten.entry(position).unwrap(), entry);
+        // A tail would go backwards.
+        assert!(matches!(gotten.entry(position.next()), Err(Failure::Unavailable)));
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     number: u64,
     /// A request has a slot until it is answered.
     slots: Arc<Semaphore>,
+    /// Held alone and never across an await.
+    usable: Arc<Mutex<Usable>>,
 }
 
 /// The servers, and the newest connection to one of them.
@@ -67,8 +69,6 @@ pub(crate) struct Connections {
     connector: Arc<Connector>,
     /// Held alone and never across an await.
     current: Mutex<Current>,
-    /// Held alone and never across an await.
-    usable: Mutex<Usable>,
 }
 
 /// Connects to the servers in turn.
@@ -91,10 +91,8 @@ struct Current {
 }
 
 /// The usable answers of a connection.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Usable {
-    /// The number of the connection.
-    number: u64,
     /// The time of the newest usable answer.
     answered_at: Option<Instant>,
     /// The time of the first request after it that has ended without a usable answer.
@@ -103,15 +101,14 @@ struct Usable {
 
 /// A request over a connection. If it is dropped before it has [`ended`](Self::end), it has no answer
 /// and keeps its slot.
-pub(crate) struct Asking<'a> {
-    usable: &'a Mutex<Usable>,
-    number: u64,
+pub(crate) struct Asking {
+    usable: Arc<Mutex<Usable>>,
     at: Instant,
     slot: Option<OwnedSemaphorePermit>,
     is_usable: bool,
 }
 
-impl Asking<'_> {
+impl Asking {
     /// Notes that the client has forgotten the request, and whether its answer was usable.
     pub(crate) fn end(mut self, is_usable: bool) {
         self.slot = None;
@@ -119,22 +116,35 @@ impl Asking<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             slot.forget();
         }
         let mut usable = self.usable.lock();
-        if usable.number < self.number {
-            *usable = Usable { number: self.number, ..Usable::default() };
-        }
-        if usable.number > self.number {
-            // The request belongs to an earlier connection.
-        } else if self.is_usable {
-            (usable.answered_at, usable.asked_at) = (Some(Instant::now()), None);
+        if self.is_usable {
+            *usable = Usable { answered_at: Some(Instant::now()), asked_at: None };
         } else if usable.answered_at.is_none_or(|at| at < self.at) {
             usable.asked_at = Some(usable.asked_at.map_or(self.at, |at| at.min(self.at)));
         }
+    }
+}
+
+impl Connection {
+    /// Notes a request; `None` if the connection has no slot for it.
+    pub(crate) fn ask(&self) -> Option<Asking> {
+        let slot = Some(Arc::clone(&self.slots).try_acquire_owned().ok()?);
+        let (usable, at) = (Arc::clone(&self.usable), Instant::now());
+        Some(Asking { usable, at, slot, is_usable: false })
+    }
+
+    /// Whether a request may be answered: the connection is alive, has given a usable answer in the
+    /// last [`UNUSABLE_AFTER`] if there was a request, and has a slot.
+    fn is_usable(&self) -> bool {
+        let asked_at = self.usable.lock().asked_at;
+        self.client.connection_state() == State::Connected
+            && asked_at.is_none_or(|at| at.elapsed() < UNUSABLE_AFTER)
+            && self.slots.available_permits() > 0
     }
 }
 
@@ -143,24 +153,7 @@ impl Connections {
     pub(crate) fn new(settings: ConnectSettings) -> Self {
         let (attempts, error) = Default::default();
         let connector = Arc::new(Connector { settings, attempts, error });
-        Self { connector, current: Mutex::default(), usable: Mutex::default() }
-    }
-
-    /// Notes a request over a connection; `None` if the connection has no slot for it.
-    pub(crate) fn ask(&self, connection: &Connection) -> Option<Asking<'_>> {
-        let slot = Some(Arc::clone(&connection.slots).try_acquire_owned().ok()?);
-        let (number, at) = (connection.number, Instant::now());
-        Some(Asking { usable: &self.usable, number, at, slot, is_usable: false })
-    }
-
-    /// Whether a request over a connection may be answered: it is alive, has given a usable answer
-    /// in the last [`UNUSABLE_AFTER`] if there was a request, and has a slot.
-    fn is_usable(&self, connection: &Connection) -> bool {
-        let Usable { number, asked_at, .. } = *self.usable.lock();
-        let is_useless = number == connection.number
-            && asked_at.is_some_and(|asked_at| asked_at.elapsed() >= UNUSABLE_AFTER);
-        let is_alive = connection.client.connection_state() == State::Connected;
-        is_alive && !is_useless && connection.slots.available_permits() > 0
+        Self { connector, current: Mutex::default() }
     }
 
     /// The current connection, or a new one if it has ended. Tries each server once; `None` if none
@@ -170,7 +163,7 @@ impl Connections {
     pub(crate) async fn get(&self) -> Option<Connection> {
         let attempt = {
             let mut current = self.current.lock();
-            current.connection = current.connection.take().filter(|it| self.is_usable(it));
+            current.connection = current.connection.take().filter(Connection::is_usable);
             if let Some(connection) = &current.connection {
                 return Some(connection.clone());
             }
@@ -205,8 +198,8 @@ impl Connector {
             let number = self.attempts.fetch_add(1, Ordering::Relaxed);
             let server = &servers[(number % servers.len() as u64) as usize];
             if let Some(client) = self.connect(server).await {
-                let slots = Arc::new(Semaphore::new(UNANSWERED_MAX));
-                return Some(Connection { client, number, slots });
+                let (slots, usable) = (Arc::new(Semaphore::new(UNANSWERED_MAX)), Arc::default());
+                return Some(Connection { client, number, slots, usable });
             }
         }
         None

@@ -2,7 +2,6 @@
 //! current connection, the identity of the stream, and single entries.
 
 use std::{
-    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,10 +10,11 @@ use async_nats::{HeaderMap, Request, client::RequestErrorKind};
 use downlink_cluster::{JournalError, JournalId, Position, RawEntry};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
-    api::{self, Description, Failure, GetMessage, Gotten},
+    api::{self, Description, Failure, Gotten},
     connection::{Connection, Connections},
     stream,
 };
@@ -119,7 +119,7 @@ impl Engine {
         if !headers.is_empty() {
             request = request.headers(headers);
         }
-        let asking = self.connections().ask(&connection).ok_or(Failure::Unavailable)?;
+        let asking = connection.ask().ok_or(Failure::Unavailable)?;
         let result = match connection.client.send_request(subject, request).await {
             Ok(answer) => api::decode(&answer.payload),
             Err(error) => Err(match error.kind() {
@@ -138,17 +138,14 @@ impl Engine {
     /// The stream as some server describes it.
     pub(crate) async fn description(&self) -> Result<Description, Failure> {
         let request = format!("STREAM.INFO.{}", self.stream());
-        self.ask(&request, &api::Nothing {}, Description::is_from_leader).await
+        self.ask(&request, &json!({}), Description::is_from_leader).await
     }
 
     /// The stream as its leader describes it.
     pub(crate) async fn describe(&self) -> Result<Description, JournalError> {
         let described = self.description().await;
         let description = described.map_err(|failure| failure.journal_error())?;
-        match description.is_from_leader() {
-            true => Ok(description),
-            false => Err(JournalError::Unavailable),
-        }
+        description.is_from_leader().then_some(description).ok_or(JournalError::Unavailable)
     }
 
     /// An engine for the stream that exists now.
@@ -188,16 +185,17 @@ impl Engine {
 
     /// The entry at a position; `None` if the stream does not have it.
     pub(crate) async fn entry(&self, at: Position) -> Result<Option<RawEntry>, JournalError> {
-        self.get(GetMessage { seq: at.get(), next_by_subj: None }).await
+        let found = self.get(at, json!({ "seq": at.get() })).await?;
+        Ok(found.filter(|entry| entry.position == at))
     }
 
     /// The first entry at a position or after it.
     pub(crate) async fn first_from(&self, at: Position) -> Result<Option<RawEntry>, JournalError> {
-        self.get(GetMessage { seq: at.get(), next_by_subj: Some(">") }).await
+        self.get(at, json!({ "seq": at.get(), "next_by_subj": ">" })).await
     }
 
-    /// Asks the leader of the stream for an entry.
-    async fn get(&self, request: GetMessage) -> Result<Option<RawEntry>, JournalError> {
+    /// Asks the leader of the stream for an entry that is not before `from`.
+    async fn get(&self, from: Position, request: Value) -> Result<Option<RawEntry>, JournalError> {
         let subject = format!("STREAM.MSG.GET.{}", self.stream());
         let result: Result<Gotten, Failure> = self.request(&subject, &request).await;
         // A stream that has replaced the stream of the journal has another subject.
@@ -206,7 +204,7 @@ impl Engine {
         {
             return Err(JournalError::Replaced);
         }
-        match result.and_then(|gotten| gotten.entry()) {
+        match result.and_then(|gotten| gotten.entry(from)) {
             Ok(entry) => Ok(Some(entry)),
             Err(Failure::Refused(error)) if error.err_code == api::NO_MESSAGE_FOUND => Ok(None),
             Err(failure) => Err(failure.journal_error()),
@@ -229,10 +227,4 @@ impl Engine {
 fn identity(description: &Description) -> Result<Identity, JournalError> {
     let subject = stream::subject(&description.config).ok_or(JournalError::Refused)?;
     Ok(Identity { id: description.id(), subject: subject.into() })
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("stream", &self.stream()).finish_non_exhaustive()
-    }
 }

@@ -244,7 +244,9 @@ mod tests {
         assert_eq!(codes(&full, state(), json!([])), ["discard-new", "stream-full"]);
         full.max_bytes = 1_001;
         assert_eq!(codes(&full, state(), json!([])), ["discard-new"]);
-        let empty = json!({ "first_seq": 1, "last_seq": 0 });
+        let never = "0001-01-01T00:00:00Z";
+        let empty = json!({ "first_seq": 0, "last_seq": 0, "messages": 0, "bytes": 0,
+            "first_ts": never, "last_ts": never });
         assert_eq!(codes(&config(), empty, json!([])), ["no-first-entry"]);
         let mut holes = state();
         holes["num_deleted"] = json!(2);

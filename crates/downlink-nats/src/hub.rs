@@ -20,7 +20,7 @@ use crate::{
     api::{self, Description, Failure},
     engine::Engine,
     journal::{JetStream, append},
-    settings::SettingsError,
+    settings::{SettingsError, is_name},
     stream::{self, StreamSettings},
 };
 
@@ -43,9 +43,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// [`SettingsError::HubName`] if the name has other characters than letters, digits, `-` and `_`, or
 /// not 1 to [`HUB_NAME_BYTES_MAX`] of them.
 pub fn stream_of(hub: &str) -> Result<String, SettingsError> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    let is_name = (1..=HUB_NAME_BYTES_MAX).contains(&hub.len()) && hub.bytes().all(is_allowed);
-    is_name.then(|| format!("downlink-{hub}")).ok_or(SettingsError::HubName)
+    let stream = || format!("downlink-{hub}");
+    is_name(hub, HUB_NAME_BYTES_MAX).then(stream).ok_or(SettingsError::HubName)
 }
 
 /// A new hub.
@@ -173,22 +172,17 @@ impl HubError {
     /// What an operator can do.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Unreachable { .. } => {
-                "check the addresses of the servers, the credentials and the settings of TLS"
-            }
+            Self::Unreachable { .. } => "check the addresses, the credentials and the TLS settings",
             Self::NoAnswer => {
-                "check that a majority of the servers runs, and that the user has the right to \
-                 publish to $JS.API.> and to downlink.>; then try again"
+                "start the servers, and give the user the right to publish to $JS.API.>"
             }
             Self::NoJetStream => "enable JetStream on the servers and for the account of the user",
             Self::NoStream { .. } => "create the hub with `downlink cluster init`",
             Self::NoLeader => "start the servers of the stream that are away, then try again",
-            Self::NoHubId => {
-                "choose another name for the hub, or if the stream is meant for it and empty, \
-                 delete the stream and create the hub with `downlink cluster init`"
+            Self::NoHubId | Self::Exists | Self::Subjects => {
+                "choose another name for the hub, or delete the stream if it is empty (servers before \
+                 2.10 cannot keep a hub)"
             }
-            Self::Exists => "choose another name for the hub",
-            Self::Subjects => "delete the stream and create the hub with `downlink cluster init`",
             Self::Full => "give the servers or the account more storage (max_file_store)",
             Self::TooLarge => "raise max_payload of the servers to 1 MiB, the default",
             Self::Snapshot(_) => "leave out old epochs",
@@ -217,7 +211,8 @@ impl JetStream {
     }
 
     async fn try_init(&self, settings: &StreamSettings, new: &NewHub) -> Result<Init, HubError> {
-        let engine = self.unopened();
+        // The stream that exists now, whatever the journal was opened with.
+        let engine = self.engine().unopened();
         let description = match description(&engine).await {
             Err(HubError::NoStream { .. }) => {
                 match self.create_stream(settings, new.hub).await {
@@ -310,16 +305,18 @@ impl JetStream {
             bytes_max: u64::try_from(config.max_bytes).ok().filter(|max| *max > 0),
             durability: stream::durability(config),
             leader: description.leader().map(str::to_owned),
-            followers: description.followers().map(Follower::from).collect(),
+            followers: description.followers().map(follower).collect(),
         })
     }
 }
 
-impl From<&api::Peer> for Follower {
-    fn from(peer: &api::Peer) -> Self {
-        let (is_current, is_offline) = (peer.current, peer.offline);
-        let (name, silent_for) = (peer.name.clone(), Duration::from_nanos(peer.active));
-        Self { name, is_current, is_offline, lag: peer.lag, silent_for }
+fn follower(peer: &api::Peer) -> Follower {
+    Follower {
+        name: peer.name.clone(),
+        is_current: peer.current,
+        is_offline: peer.offline,
+        lag: peer.lag,
+        silent_for: Duration::from_nanos(peer.active),
     }
 }
 

@@ -80,11 +80,6 @@ impl JetStream {
         self.engine().connections().error()
     }
 
-    /// The stream that exists now, for one function of an operator.
-    pub(crate) fn unopened(&self) -> Engine {
-        self.engine().unopened()
-    }
-
     /// The stream since the journal was last opened.
     pub(crate) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine.lock())
@@ -202,12 +197,12 @@ pub(crate) async fn append(
             engine.same().await?;
             Err(JournalError::Unavailable)
         }
-        Err(Failure::Refused(error)) if error.err_code == api::WRONG_LAST_SEQUENCE => {
-            let last = error.last_sequence().ok_or(JournalError::Unavailable)?;
-            Err(JournalError::NotLast { last: Position::new(last) })
-        }
-        Err(Failure::Refused(error)) if error.err_code == api::WRONG_LAST_SEQUENCE_CONSTANT => {
-            Err(JournalError::NotLast { last: engine.same().await?.bounds().last })
+        Err(Failure::Refused(error)) if api::WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
+            let last = match error.last_sequence() {
+                Some(last) => Position::new(last),
+                None => engine.same().await?.bounds().last,
+            };
+            Err(JournalError::NotLast { last })
         }
         Err(failure) => Err(failure.journal_error()),
     }

@@ -31,6 +31,8 @@
 //! - A tail that begins after the end of the stream says so. The consumer would wait without an
 //!   error until the stream reaches that position again.
 //! - A tail without a message or a heartbeat for 2.5 seconds fails.
+//! - An idle tail fails if the leader of the stream does not answer, or is ahead of the consumer.
+//! - A position that comes again is an error, so that the node compares its entries.
 //! - If a cluster cannot create a consumer now, the tail asks the leader of the stream for each
 //!   entry.
 //! - An answer about another stream of the same name is an error.
@@ -44,6 +46,18 @@
 //! An append without an answer can still happen. A request that waits in this process is dropped
 //! when its connection ends. Bytes that have reached a paused server are read when the server goes
 //! on, after any time. The cluster expires such an entry.
+//!
+//! # Operators
+//!
+//! [`JetStream::init`] creates a hub: its stream, with the identity of the hub in the metadata, and the
+//! first entry. [`stream_of`] has the name of the stream. [`JetStream::status`] describes the stream.
+//! [`JetStream::check`] returns a list of [`Finding`]s, each with a severity and what to do.
+//!
+//! # Credentials
+//!
+//! [`Credentials`] are a file with a JWT and a key, a user with a password, or a token. A user may also
+//! have a certificate ([`Tls::client_certificate`]). A key without a JWT (`nkey` in the configuration
+//! of a server) is not supported.
 //!
 //! # Rights
 //!

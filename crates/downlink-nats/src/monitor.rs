@@ -5,7 +5,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -62,7 +62,7 @@ impl MonitorUrl {
         }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> io::Result<T> {
+    async fn get(&self, path: &str) -> io::Result<Value> {
         let mut socket = TcpStream::connect(&self.0).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.0);
         socket.write_all(request.as_bytes()).await?;
@@ -75,7 +75,8 @@ impl MonitorUrl {
         if status != Some(b"200") {
             return Err(unreadable());
         }
-        serde_json::from_slice(&answer[end..]).map_err(|_| unreadable())
+        let answer: Value = serde_json::from_slice(&answer[end..]).map_err(|_| unreadable())?;
+        answer["server_id"].is_string().then_some(answer).ok_or_else(unreadable)
     }
 }
 
@@ -85,42 +86,21 @@ impl fmt::Display for MonitorUrl {
     }
 }
 
-/// The answer about a server.
-#[derive(Debug, Deserialize)]
-struct ServerAnswer {
-    server_name: String,
-    version: String,
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-/// The answer about the JetStream of a server.
-#[derive(Debug, Deserialize)]
-struct JetStreamAnswer {
-    #[serde(default)]
-    storage: u64,
-    config: StoreConfig,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct StoreConfig {
-    #[serde(default)]
-    max_storage: i64,
-    #[serde(default)]
-    sync_always: bool,
-}
-
-fn findings(server: &ServerAnswer, jetstream: &JetStreamAnswer) -> Vec<Finding> {
-    let ServerAnswer { server_name, version, tags } = server;
-    let JetStreamAnswer { storage, config } = jetstream;
-    let mut findings: Vec<Finding> = old_server(server_name, version).into_iter().collect();
-    if !config.sync_always {
-        let has_tag = tags.iter().any(|tag| tag.eq_ignore_ascii_case(SYNC_TAG));
+/// The findings in the answers about a server and about its JetStream.
+fn findings(server: &Value, jetstream: &Value) -> Vec<Finding> {
+    let name = server["server_name"].as_str().unwrap_or_default();
+    let config = &jetstream["config"];
+    let old = old_server(name, server["version"].as_str().unwrap_or_default());
+    let mut findings: Vec<Finding> = old.into_iter().collect();
+    if config["sync_always"] != true {
+        let is_tag = |tag: &Value| tag.as_str().is_some_and(|it| it.eq_ignore_ascii_case(SYNC_TAG));
+        let has_tag = server["tags"].as_array().is_some_and(|tags| tags.iter().any(is_tag));
         let code = if has_tag { "false-sync-tag" } else { "lazy-sync" };
-        findings.push(Finding::new(code, server_name));
+        findings.push(Finding::new(code, name));
     }
-    if let Some(used) = almost_full(*storage, config.max_storage) {
-        findings.push(Finding::new("server-full", &format!("{server_name} has used {used} %")));
+    let used = jetstream["storage"].as_u64().unwrap_or(0);
+    if let Some(used) = almost_full(used, config["max_storage"].as_i64().unwrap_or(0)) {
+        findings.push(Finding::new("server-full", &format!("{name} has used {used} %")));
     }
     findings
 }
@@ -135,6 +115,8 @@ pub(crate) fn old_server(name: &str, version: &str) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -174,13 +156,14 @@ mod tests {
 
     #[test]
     fn a_server_with_a_false_tag_or_a_full_storage_is_found() {
-        let found = |tags: &[&str], sync_always, storage| {
-            let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
-            let (server_name, version) = ("a".into(), "2.15.3".into());
-            let server = ServerAnswer { server_name, version, tags };
-            let config = StoreConfig { max_storage: 100, sync_always };
-            let findings = findings(&server, &JetStreamAnswer { storage, config });
-            findings.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+        let found = |tags: &[&str], sync_always: bool, storage: u64| {
+            let server = json!({ "server_name": "a", "version": "2.15.3", "tags": tags });
+            let config = json!({ "max_storage": 100, "sync_always": sync_always });
+            let jetstream = json!({ "storage": storage, "config": config });
+            findings(&server, &jetstream)
+                .into_iter()
+                .map(|finding| finding.code)
+                .collect::<Vec<_>>()
         };
         assert_eq!(found(&["sync:always"], true, 89), [""; 0]);
         assert_eq!(found(&["sync:always"], false, 0), ["false-sync-tag"]);

@@ -138,9 +138,13 @@ pub enum SettingsError {
 /// Checks the name of a stream. The server allows more names, but some of them cannot be part of a
 /// subject.
 pub(crate) fn check_stream_name(name: &str) -> Result<(), SettingsError> {
+    is_name(name, STREAM_NAME_BYTES_MAX).then_some(()).ok_or(SettingsError::StreamName)
+}
+
+/// Whether a text has letters, digits, `-` and `_`, at most `bytes_max`.
+pub(crate) fn is_name(text: &str, bytes_max: usize) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    let is_name = (1..=STREAM_NAME_BYTES_MAX).contains(&name.len());
-    (is_name && name.bytes().all(is_allowed)).then_some(()).ok_or(SettingsError::StreamName)
+    (1..=bytes_max).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 #[cfg(test)]

@@ -27,10 +27,11 @@ use std::{
 use async_nats::{Message, StatusCode, Subscriber};
 use downlink_cluster::{JournalError, Position, RawEntry, Tail, TailItem};
 use futures_util::StreamExt as _;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    api::{self, ConsumerConfig, CreateConsumer, Created, Delivery, Description, Pull},
+    api::{self, Delivery, Description},
     connection::{Connection, MESSAGES_MAX},
     engine::Engine,
     stream::nanos,
@@ -185,28 +186,23 @@ impl Reader {
             Source::Leader(_) => Err(JournalError::Unavailable),
             Source::Consumer(messages) => {
                 let received = match self.ahead.take() {
-                    Some((entry, pending)) => Ok(Received::Entry(entry, pending)),
-                    None => messages.next().await,
+                    Some((entry, pending)) => Received::Entry(entry, pending),
+                    None => { messages.next().await }
+                        .inspect_err(|_| self.engine.connections().give_up(&messages.connection))?,
                 };
                 match received {
-                    Ok(Received::Entry(entry, pending)) => self.take(entry, pending).await,
-                    Ok(Received::Heartbeat(reached)) if reached >= self.next => {
-                        self.look_up().await
+                    Received::Entry(entry, pending) => return self.take(entry, pending).await,
+                    Received::Heartbeat(at) if at >= self.next => return self.look_up().await,
+                    Received::Heartbeat(at) if at < self.leader_last => {
+                        return Err(JournalError::Unavailable);
                     }
-                    Ok(Received::Heartbeat(reached)) if reached < self.leader_last => {
-                        Err(JournalError::Unavailable)
-                    }
-                    Ok(Received::Heartbeat(_)) => Ok(()),
-                    Ok(Received::Leader(description)) => {
+                    Received::Heartbeat(_) => {}
+                    Received::Leader(description) => {
                         self.engine.check(&description)?;
                         self.leader_last = description.bounds().last;
-                        Ok(())
-                    }
-                    Err(error) => {
-                        self.engine.connections().give_up(&messages.connection);
-                        Err(error)
                     }
                 }
+                Ok(())
             }
         }
     }
@@ -310,7 +306,6 @@ struct Messages {
     requests: String,
     /// The subject to which the server sends messages.
     inbox: String,
-    bytes_per_pull: usize,
     /// The messages and the bytes that the newest request has not got yet. Without messages, it has
     /// ended.
     messages_left: usize,
@@ -330,28 +325,19 @@ impl Messages {
         let inbox = connection.client.new_inbox();
         let consumer = inbox.rsplit('.').next().unwrap_or(&inbox);
         let stream_name = engine.stream();
-        let create = CreateConsumer {
-            stream_name,
-            config: ConsumerConfig {
-                name: consumer,
-                deliver_policy: "by_start_sequence",
-                opt_start_seq: from.get(),
-                ack_policy: "none",
-                replay_policy: "instant",
-                mem_storage: true,
-                num_replicas: 1,
-                inactive_threshold: nanos(CONSUMER_KEPT),
-            },
-        };
+        // It reads the stream once, and the server keeps it in memory.
+        let config = json!({
+            "name": consumer, "deliver_policy": "by_start_sequence", "opt_start_seq": from.get(),
+            "ack_policy": "none", "replay_policy": "instant", "mem_storage": true,
+            "num_replicas": 1, "inactive_threshold": nanos(CONSUMER_KEPT),
+        });
+        let create = json!({ "stream_name": stream_name, "config": config });
         let request = format!("CONSUMER.CREATE.{stream_name}.{consumer}");
-        let created: Result<Created, _> = engine.request(&request, &create).await;
+        let created: Result<Value, _> = engine.request(&request, &create).await;
         created.map_err(|failure| failure.journal_error())?;
         let subscribed = connection.client.subscribe(inbox.clone()).await;
         let subscriber = subscribed.map_err(|_| JournalError::Unavailable)?;
         let requests = format!("{}.CONSUMER.MSG.NEXT.{stream_name}.{consumer}", api::PREFIX);
-        // A request must have room for one message of any size.
-        let bytes_per_pull = connection.client.server_info().max_payload.saturating_mul(2);
-        let bytes_per_pull = bytes_per_pull.max(BYTES_PER_PULL);
         let questions = format!("{}.STREAM.INFO.{stream_name}", api::PREFIX);
         let (messages_left, bytes_left, untaken, unanswered) = Default::default();
         Ok(Self {
@@ -359,7 +345,6 @@ impl Messages {
             subscriber,
             requests,
             inbox,
-            bytes_per_pull,
             messages_left,
             bytes_left,
             untaken,
@@ -426,15 +411,15 @@ impl Messages {
 
     /// Asks for more messages.
     async fn ask(&mut self) -> Result<(), JournalError> {
-        let pull = Pull {
-            batch: MESSAGES_PER_PULL,
-            max_bytes: self.bytes_per_pull,
-            expires: nanos(PULL_EXPIRES),
-            idle_heartbeat: nanos(HEARTBEAT_EVERY),
-        };
-        let pull = serde_json::to_vec(&pull).map_err(|_| JournalError::Unavailable)?;
+        // A request must have room for one message of any size.
+        let bytes_max = self.connection.client.max_payload().saturating_mul(2).max(BYTES_PER_PULL);
+        let pull = json!({
+            "batch": MESSAGES_PER_PULL, "max_bytes": bytes_max,
+            "expires": nanos(PULL_EXPIRES), "idle_heartbeat": nanos(HEARTBEAT_EVERY),
+        });
+        let pull = pull.to_string().into_bytes();
         self.publish(self.requests.clone(), pull).await?;
-        (self.messages_left, self.bytes_left) = (MESSAGES_PER_PULL, self.bytes_per_pull);
+        (self.messages_left, self.bytes_left) = (MESSAGES_PER_PULL, bytes_max);
         Ok(())
     }
 

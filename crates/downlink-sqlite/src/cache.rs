@@ -468,6 +468,7 @@ impl Cache for SqliteCache {
         // The pool of earlier contents may have set this flag when it was closed. But this cache
         // keeps the file open, so another store of the file must not wait for it.
         self.lock.is_closing.store(false, Ordering::Relaxed);
+        (self.opened.marks, self.opened.node) = (Marks::default(), NodeState::default());
         if self.discards {
             self.discard()?;
         }

@@ -14,21 +14,21 @@ use crate::tidy::{Finding, Rule};
 /// that it covers. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 9_130, &["downlink-log"]),
+    ("downlink-log", 9_220, &["downlink-log"]),
     ("downlink-sqlite", 2_980, &["downlink-sqlite"]),
-    ("downlink-cluster", 3_190, &["downlink-cluster"]),
-    ("downlink-nats", 1_250, &["downlink-nats"]),
-    ("downlink: hub", 2_800, &["downlink/src/hub"]),
+    ("downlink-cluster", 3_450, &["downlink-cluster"]),
+    ("downlink-nats", 1_800, &["downlink-nats"]),
+    ("downlink: hub", 3_250, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_690, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_850, &["downlink/src/serve"]),
     ("downlink: access", 700, &["downlink/src/access"]),
     ("downlink: relay", 990, &["downlink/src/relay"]),
-    ("downlink", 10_300, &["downlink"]),
+    ("downlink", 11_450, &["downlink"]),
     ("downlink-client", 1_550, &["downlink-client"]),
     ("downlink-access", 2_790, &["downlink-access"]),
-    ("downlink-server", 9_170, &["downlink-server"]),
+    ("downlink-server", 9_950, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 25_000, LIBRARIES),
+    ("the five libraries", 26_250, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -149,8 +149,8 @@ mod tests {
             file("crates/downlink-client/src/a.rs", 1_300),
             file("crates/downlink-log/src/a.rs", 9_100),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 2_900),
-            file("crates/downlink/src/lib.rs", 10_720),
+            file("crates/downlink-sqlite/src/a.rs", 2_940),
+            file("crates/downlink/src/lib.rs", 12_000),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);

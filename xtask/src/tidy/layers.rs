@@ -69,6 +69,7 @@ const LIBRARY: Layers = Layers {
         layer("hub/").without(&["http/"], "the hub knows nothing of HTTP"),
         layer("serve/").without(&["hub/"], "serving works for any service"),
         layer("relay/"),
+        layer("cluster/").without(&["http/", "relay/"], "a node knows nothing of HTTP"),
         layer("adapters/"),
         layer("access/"),
         layer("testing.rs"),
@@ -256,8 +257,11 @@ mod tests {
     fn in_library(path: &str, text: &str) -> Vec<String> {
         let all =
             ["adapters/mod.rs", "guide.rs", "http/mod.rs", "hub/mod.rs", "json_text.rs", "lib.rs"];
-        let all =
-            [&all[..], &["access/mod.rs", "relay/mod.rs", "serve/mod.rs", "testing.rs"]].concat();
+        let all = [
+            &all[..],
+            &["access/mod.rs", "cluster/mod.rs", "relay/mod.rs", "serve/mod.rs", "testing.rs"],
+        ]
+        .concat();
         let findings = findings(&TABLE[0], &all, &[(path, text)]).into_iter();
         findings.map(|finding| finding.subject).collect()
     }

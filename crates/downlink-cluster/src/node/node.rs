@@ -47,6 +47,8 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// It is half of [`Rules::positions_max`](crate::Rules::positions_max). A node that is behind by
 /// more than `positions_max` would append only entries that are void.
 pub const BEHIND_MAX: u64 = 8_192;
+/// The maximum number of new forks in an entry. With a snapshot, they fit into 900 KiB.
+const ANNOUNCED_FORKS_MAX: usize = 2;
 /// A node of a cluster.
 ///
 /// The order of calls: [`new`](Self::new), then any `handle_*` and commands; after each of them,
@@ -641,9 +643,12 @@ impl<L: FedLog> Node<L> {
         let Some(history) = &self.history else { return };
         let retention = self.settings.retention;
         let node = self.settings.name.clone();
-        let heartbeat = Heartbeat { applied: last, version_max: FORMAT_VERSION, retention, node };
+        let has_cache = self.log.has_cache();
+        let heartbeat =
+            Heartbeat { applied: last, version_max: FORMAT_VERSION, retention, has_cache, node };
         let mut controls = vec![Control::Heartbeat(heartbeat)];
-        controls.extend(self.forks.iter().cloned().map(Control::Fork));
+        let forks = self.forks.iter().take(ANNOUNCED_FORKS_MAX);
+        controls.extend(forks.cloned().map(Control::Fork));
         if now >= self.snapshot_at.after(self.settings.snapshot_every) {
             controls.push(Control::Snapshot(history.hub.snapshot()));
         }

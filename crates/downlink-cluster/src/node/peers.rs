@@ -29,6 +29,8 @@ pub struct Peer {
     pub version_max: u16,
     /// A hash of its retention rules.
     pub retention: u64,
+    /// Whether it has a cache.
+    pub has_cache: bool,
 }
 
 /// The live nodes, by their writers.
@@ -45,8 +47,10 @@ impl Peers {
         for control in &entry.controls {
             match control {
                 Control::Heartbeat(heartbeat) => {
-                    let Heartbeat { applied, version_max, retention, node } = heartbeat.clone();
-                    let peer = Peer { name: node, applied, position, version_max, retention };
+                    let Heartbeat { applied, version_max, retention, has_cache, node } =
+                        heartbeat.clone();
+                    let name = node;
+                    let peer = Peer { name, applied, position, version_max, retention, has_cache };
                     self.peers.insert(entry.name.writer, (now, peer));
                     // A node that starts again has another writer.
                     let name = heartbeat.node.clone();

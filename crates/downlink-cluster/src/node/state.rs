@@ -16,15 +16,15 @@ use crate::{
     position::Position,
     rules::Rules,
     window::window::Anchor,
-    wire::{FORK_IDS_MAX, FORKS_MAX, ID_BYTES_MAX, Input, put, put_snapshot},
+    wire::{ENTRY_BYTES_MAX, Input, put, put_snapshot},
 };
 
 /// The version of the bytes.
 const STATE_VERSION: u8 = 1;
 
-/// The maximum number of bytes of a state: twice the bytes of the ids in its forks. The rest of the
-/// state is smaller.
-pub const STATE_BYTES_MAX: usize = 2 * FORKS_MAX * FORK_IDS_MAX * ID_BYTES_MAX;
+/// The maximum number of bytes of a state. Its ids take at most half of it, and the epochs and forks
+/// without their ids much less than the rest.
+pub const STATE_BYTES_MAX: usize = ENTRY_BYTES_MAX;
 
 #[derive(Deserialize, Serialize)]
 struct StateHead {

@@ -186,8 +186,13 @@ fn an_entry_expires_after_its_lifetime() {
 fn heartbeats_do_not_expire() {
     let mut test = test();
     test.push(&entry(1, Vec::new())).unwrap();
-    let heartbeat =
-        Heartbeat { applied: Position::FIRST, version_max: 1, retention: 0, node: "a".into() };
+    let heartbeat = Heartbeat {
+        applied: Position::FIRST,
+        version_max: 1,
+        retention: 0,
+        has_cache: true,
+        node: "a".into(),
+    };
     let controls = vec![Control::Heartbeat(heartbeat)];
     let late = test.seen(1, Entry { controls, ..entry(9, Vec::new()) });
     test.push_after(10_000, &entry(2, Vec::new())).unwrap();

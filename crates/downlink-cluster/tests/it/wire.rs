@@ -24,8 +24,13 @@ fn full_entry() -> Entry {
         epochs: vec![(Epoch::from_random(5), Offset::FIRST)],
         forks: vec![fork.clone()],
     };
-    let heartbeat =
-        Heartbeat { applied: Position::new(4), version_max: 1, retention: 9, node: "a".into() };
+    let heartbeat = Heartbeat {
+        applied: Position::new(4),
+        version_max: 1,
+        retention: 9,
+        has_cache: true,
+        node: "a".into(),
+    };
     let controls = vec![
         Control::Heartbeat(heartbeat),
         Control::Snapshot(snapshot),

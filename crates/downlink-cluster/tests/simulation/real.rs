@@ -121,7 +121,7 @@ pub(crate) fn repeat(
     real.compare_events(node)?;
     // The threads that read a cache need other clocks than the simulation.
     let resumes = resumes.into_iter().filter(|_| !has_cache);
-    { resumes }.map(|(id, expected)| real.compare_resume(node, id, expected)).collect()
+    { resumes }.try_for_each(|(id, expected)| real.compare_resume(node, id, expected))
 }
 
 /// Rules by which no event is evicted.

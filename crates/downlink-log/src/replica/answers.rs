@@ -14,6 +14,11 @@ impl<P: Payload> Applier<P> {
         self.shared().core().ids.id_of(offset.get())
     }
 
+    /// Whether the replica has a cache. It drops a cache that fails.
+    pub fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// The limits of the log.
     pub fn limits(&self) -> &Limits {
         &self.shared().options.limits

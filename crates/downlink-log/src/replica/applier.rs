@@ -130,7 +130,7 @@ impl<P: Payload> Applier<P> {
 
     /// Begins a feed. If the feed resumes at this replica's position, the streams of the replica
     /// stay open. Otherwise the replica discards everything and begins again, and all its readers
-    /// end with [`EndReason::Drained`](crate::EndReason::Drained) after they have read the events
+    /// end with [`EndReason::Drained`] after they have read the events
     /// that are in memory.
     ///
     /// A feed that resumes must begin at this replica's [`position`](Self::position). Otherwise
@@ -284,7 +284,7 @@ impl<P: Payload> Applier<P> {
     /// lost them. Returns the ids that publishers gave to the removed events. The next chunk
     /// continues at `until`, and may have other events and marks from there on.
     ///
-    /// All readers end with [`EndReason::Drained`](crate::EndReason::Drained), and all feeds end.
+    /// All readers end with [`EndReason::Drained`], and all feeds end.
     /// Readers that are opened meanwhile begin in the old history, and end too. Without a cache, the
     /// events that stay are pushed into a new history, so the call takes about as long as applying
     /// them did. A cache removes its events in one transaction, and its newest events are read into

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use downlink_log::{
-    AppendError, Applied, Applier, Cursor, Draft, EndReason, Epoch, Fingerprint, GapReason,
-    IdempotencyKey, KEY_WINDOW, Log, LogOptions, Offset, POSITION_OFFSETS, Read, Start, Timestamp,
+    AppendError, Applied, Applier, Batch, Cursor, Draft, EndReason, Epoch, Fingerprint, Gap,
+    GapReason, IdempotencyKey, KEY_WINDOW, Log, LogOptions, LostEnd, Offset, POSITION_OFFSETS,
+    Read, Start, Timestamp,
     store::{
         Cache, FeedChunk, Link, Losses, Mark, Marks, NodeState, OpenedCache, StoreError,
         StoreReader, StoredEvent, Trimmed,
@@ -13,7 +14,7 @@ use downlink_log::{
 
 use crate::cached::{Folder, seen, small};
 use crate::feed::{Text, apply, asked, chunk, event, floor, open, side, start};
-use crate::support::{draft_of, ms, options, topic};
+use crate::support::{block_on, draft_of, ms, options, topic};
 
 /// The first offset of a position. The tests have at most one event in a position.
 const fn at(position: u64) -> u64 {
@@ -194,6 +195,26 @@ impl Node {
         (seen.offsets.iter().map(position).collect(), seen.gaps)
     }
 
+    /// The gap that a reader gets first, and the positions of the events that it gets.
+    fn first_gap(&self, selector: &str, start: Start) -> (Option<Gap>, Vec<u64>) {
+        let mut reader = open(&self.log, &[selector], start);
+        // The reader waits for the cache, and then for the answer of the upstream.
+        let begun = std::future::poll_fn(|task| {
+            self.confirm();
+            reader.poll_begun(task.waker())
+        });
+        block_on(begun).expect("begun");
+        let mut out = Vec::new();
+        let gap = match reader.read(ms(0), Batch { events_max: 1, bytes_max: 1 }, &mut out) {
+            Read::Gap(gap) => Some(gap),
+            _ => None,
+        };
+        let seen = seen(&mut reader);
+        assert_eq!(seen.gaps, []);
+        let read = out.iter().map(|entry| entry.offset.get()).chain(seen.offsets);
+        (gap, read.map(|offset| (offset - 1) / POSITION_OFFSETS).collect())
+    }
+
     fn chunks(&self) -> Vec<usize> {
         self.calls.lock().expect("no panic under the lock").chunks.clone()
     }
@@ -298,6 +319,42 @@ fn a_reader_with_an_id_of_two_events_continues_after_the_older_one() {
     }
 }
 
+/// Almost all events of the reader come from the cache.
+#[test]
+fn a_reader_with_a_lost_id_continues_at_the_lost_end() {
+    let folder = Folder::new();
+    let mut all = events(1..=6);
+    all[4] = named(5, "again");
+    let mut node = Node::filled(&folder, small(), &all);
+    let end =
+        |position, id: &str| LostEnd { from: Offset::new(at(position)), ids: vec![id.into()] };
+    for is_restarted in [false, true] {
+        if is_restarted {
+            drop(node);
+            node = Node::open(&folder, small());
+        }
+        node.applier.set_lost_ends(vec![end(3, "gone"), end(4, "again")]);
+        let cases = [
+            (after(2, 1), None),
+            (after(3, 9), Some((3, GapReason::Lost))),
+            (after(8, 9), Some((3, GapReason::Lost))),
+            (Start::After("gone".into()), Some((3, GapReason::Lost))),
+            (Start::After("again".into()), Some((4, GapReason::Lost))),
+            (after(2, 9), Some((1, GapReason::NewEpoch))),
+            (Start::After("unknown".into()), Some((1, GapReason::UnknownId))),
+        ];
+        for (start, expected) in cases {
+            for selector in ["a", "*"] {
+                let (gap, positions) = node.first_gap(selector, start.clone());
+                let from = expected.map_or(3, |(from, _)| from);
+                let reason = expected.map(|(_, reason)| reason);
+                assert_eq!(gap.map(|gap| gap.reason), reason, "{selector} {start:?}");
+                assert_eq!(positions, (from..=6).collect::<Vec<_>>(), "{selector} {start:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_node_without_the_whole_history_remembers_it_in_its_cache() {
     let folder = Folder::new();
@@ -306,18 +363,9 @@ fn a_node_without_the_whole_history_remembers_it_in_its_cache() {
     node.apply(FeedChunk { others: floor(at(6)), ..position(5, 1, &[]) });
     node.apply(position(6, 1, &events(6..=6)));
     for _ in 0..2 {
-        let mut reader = open(&node.log, &["a"], Start::After("unknown".into()));
-        // The reader waits for the cache, and then for the answer of the upstream.
-        let begun = std::future::poll_fn(|task| {
-            node.confirm();
-            reader.poll_begun(task.waker())
-        });
-        crate::support::block_on(begun).expect("begun");
-        let Read::Gap(gap) = reader.read(ms(0), crate::support::ALL, &mut Vec::new()) else {
-            panic!("the id is unknown")
-        };
-        assert_eq!(gap.reason, GapReason::Evicted);
-        drop((node, reader));
+        let (gap, _) = node.first_gap("a", Start::After("unknown".into()));
+        assert_eq!(gap.map(|gap| gap.reason), Some(GapReason::Evicted));
+        drop(node);
         node = Node::open(&folder, options());
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use downlink_cluster::{Journal as _, JournalError, Position};
+use downlink_cluster::{Journal as _, JournalDurability, JournalError, Position};
 use downlink_nats::{
-    ConnectSettings, Credentials, ENTRY_BYTES_MAX, HubError, JetStream, MonitorUrl, Severity,
-    StreamSettings,
+    ConnectSettings, Credentials, ENTRY_BYTES_MAX, HubError, JetStream, MonitorUrl, SYNC_TAG,
+    Severity, StreamSettings,
 };
 use serde_json::json;
 use tokio::{
@@ -17,7 +17,7 @@ use crate::{
     contract::name,
     servers::{
         HUB, STREAM, Server, append, create, eventually, free_address, journal, replicas, request,
-        start_three,
+        start_three, start_three_synced,
     },
 };
 
@@ -191,6 +191,28 @@ async fn a_monitoring_address_without_a_usable_answer_is_found() {
     let endless = [ok.as_bytes(), &[b' '; 1_000_000]].concat();
     let url = answering(endless).await;
     assert_eq!(codes(&journal, &[url]).await, ["no-stream", "no-monitor"]);
+}
+
+/// The setup that the documentation recommends.
+#[tokio::test]
+async fn a_hub_on_three_synced_servers_is_durable_and_has_no_finding() {
+    let Some((servers, monitors)) = start_three_synced().await else { return };
+    let tags = vec![SYNC_TAG.to_owned()];
+    let mut journal = create(&servers, &StreamSettings { tags, ..StreamSettings::default() }).await;
+    append(&mut journal, name(0, 1)).await;
+    eventually("all servers are current", async || {
+        codes(&journal, &monitors).await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(journal.status().await.unwrap().durability, JournalDurability::Durable);
+    assert_eq!(journal.open().await.unwrap().durability, JournalDurability::Durable);
+    let tags = vec!["disk:none".to_owned()];
+    let servers: Vec<_> = servers.iter().map(Server::url).collect();
+    let settings = ConnectSettings { servers, ..ConnectSettings::default() };
+    let other = JetStream::new(settings, "other").unwrap();
+    let settings = StreamSettings { tags, ..StreamSettings::default() };
+    let refused = other.create_stream(&settings, HUB).await.unwrap_err();
+    assert!(refused.to_string().contains("tags not matched"), "{refused}");
 }
 
 #[tokio::test]

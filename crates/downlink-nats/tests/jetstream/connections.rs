@@ -108,7 +108,7 @@ async fn start_linked() -> Option<([Server; 3], Links)> {
             routes[from].push(link(from, (to, own[to]), cut.clone()).await);
         }
     }
-    Some((start_three_with(routes).await?, Links(sender)))
+    Some((start_three_with(routes, |_| {}).await?, Links(sender)))
 }
 
 /// Its server answers pings, and the other servers go on without it. First the node only appends, and

@@ -225,21 +225,42 @@ impl Drop for Server {
 
 /// Starts three servers of a cluster.
 pub(crate) async fn start_three() -> Option<[Server; 3]> {
+    start_three_with(all_routes(), |_| {}).await
+}
+
+/// Starts three servers of a cluster that write each entry to the disk at once, and say so.
+pub(crate) async fn start_three_synced() -> Option<([Server; 3], Vec<MonitorUrl>)> {
+    let mut monitors = Vec::new();
+    let servers = start_three_with(all_routes(), |server| {
+        let monitor = free_address();
+        monitors.push(MonitorUrl::new(&format!("http://{monitor}")).unwrap());
+        server.more = format!("server_tags: [\"sync:always\"]\nhttp: \"{monitor}\"");
+        server.storage = "max_file: 64M, sync_interval: always".into();
+    });
+    let servers = servers.await?;
+    Some((servers, monitors))
+}
+
+/// The addresses for the routes of three servers, the own address first.
+fn all_routes() -> [Vec<SocketAddr>; 3] {
     let addresses = [(); 3].map(|()| free_address());
-    start_three_with([0, 1, 2].map(|number| {
+    [0, 1, 2].map(|number| {
         let mut routes = addresses.to_vec();
         routes.rotate_left(number);
         routes
-    }))
-    .await
+    })
 }
 
 /// Starts three servers of a cluster with these addresses for the routes, the own address first.
-pub(crate) async fn start_three_with(routes: [Vec<SocketAddr>; 3]) -> Option<[Server; 3]> {
+pub(crate) async fn start_three_with(
+    routes: [Vec<SocketAddr>; 3],
+    configure: impl FnMut(&mut Server),
+) -> Option<[Server; 3]> {
     let program = program()?;
     let [a, b, c] = routes;
     let mut servers = [("a", a), ("b", b), ("c", c)]
         .map(|(name, routes)| Server::new(program.clone(), name, routes, ""));
+    servers.iter_mut().for_each(configure);
     servers.iter_mut().for_each(Server::spawn);
     for server in &servers {
         server.wait_until_listening().await;

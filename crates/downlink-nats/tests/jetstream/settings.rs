@@ -1,7 +1,12 @@
 //! The settings of connections and of new streams, at real servers.
 
+use std::{fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use downlink_cluster::{Journal as _, JournalError};
 use downlink_nats::{ConnectSettings, Credentials, HubError, JetStream, Tls};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
 
 use crate::servers::{HUB, STREAM, Server, eventually, replicas};
 
@@ -53,6 +58,63 @@ async fn a_server_that_is_alive_but_gives_no_usable_answer_is_left() {
     assert_eq!(journal.open().await, Err(JournalError::Unavailable));
     assert_eq!(journal.connect_error(), None, "the server can be reached");
     eventually("the journal is open", async || journal.open().await.ok()).await;
+}
+
+/// A JWT that `issuer` has signed for the holder of the key `subject`.
+fn jwt(issuer: &KeyPair, subject: &KeyPair, kind: &str, mut claims: Value) -> String {
+    (claims["type"], claims["version"]) = (json!(kind), json!(2));
+    let claims = json!({ "jti": "test", "iat": 1_700_000_000, "iss": issuer.public_key(),
+        "sub": subject.public_key(), "name": kind, "nats": claims });
+    let header = json!({ "typ": "JWT", "alg": "ed25519-nkey" });
+    let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let signature = URL_SAFE_NO_PAD.encode(issuer.sign(text.as_bytes()).unwrap());
+    format!("{text}.{signature}")
+}
+
+/// A file as `nsc` writes it, with the JWT and the seed of this user.
+fn credentials_file(path: &Path, account: &KeyPair, user: &KeyPair) {
+    let jwt = jwt(account, user, "user", json!({ "subs": -1, "data": -1, "payload": -1 }));
+    let seed = user.seed().unwrap();
+    let text = format!(
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    );
+    fs::write(path, text).unwrap();
+}
+
+/// The server trusts an operator, who has signed the account, which has signed the user. The file is
+/// read for each connection.
+#[tokio::test]
+async fn a_credentials_file_has_the_key_of_a_user_of_the_account() {
+    let operator = KeyPair::new_operator();
+    let [system, account, other] = [(); 3].map(|()| KeyPair::new_account());
+    let limits = json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1,
+        "imports": -1, "exports": -1, "wildcards": true, "mem_storage": -1, "disk_storage": -1,
+        "streams": -1, "consumer": -1 });
+    let no_jetstream = json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1,
+        "imports": -1, "exports": -1, "wildcards": true });
+    let of = |account: &KeyPair, limits: &Value| {
+        let jwt = jwt(&operator, account, "account", json!({ "limits": limits }));
+        format!("{}: {jwt}", account.public_key())
+    };
+    let more = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{}\n{}\n}}",
+        jwt(&operator, &operator, "operator", json!({})),
+        system.public_key(),
+        of(&system, &no_jetstream),
+        of(&account, &limits),
+    );
+    let Some(server) = Server::start(&more).await else { return };
+    let (path, user) = (server.file("user.creds"), KeyPair::new_user());
+    // The server does not know this account.
+    credentials_file(&path, &other, &user);
+    let mut journal = with(&server, Credentials::File(path.clone()));
+    assert_eq!(journal.open().await, Err(JournalError::Unavailable));
+    let error = journal.connect_error().unwrap();
+    assert!(error.contains("authorization"), "{error}");
+    credentials_file(&path, &account, &user);
+    journal.create_stream(&replicas(1), HUB).await.unwrap();
+    assert!(journal.open().await.is_ok());
 }
 
 #[tokio::test]

@@ -125,8 +125,8 @@ pub fn hub(
         Source::Publishers => Ok((hub.build()?, None)),
         Source::Upstream(upstream) => Ok((Hub::follow(hub, upstream)?, None)),
         Source::Cluster(stream) => {
-            let (hub, messages) =
-                Hub::join(hub, &cluster::node_name(settings), || cluster::connect(stream))?;
+            let name = settings.cluster.node_name(&settings.listen);
+            let (hub, messages) = Hub::join(hub, &name, || cluster::connect(stream))?;
             Ok((hub, Some(messages)))
         }
     }

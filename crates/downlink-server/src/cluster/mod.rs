@@ -4,7 +4,7 @@ pub(crate) mod messages;
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::config::Settings;
+use crate::address::Address;
 use anyhow::{Context as _, bail};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
@@ -102,6 +102,18 @@ impl ClusterArguments {
         self.hub.as_deref().filter(|_| self.is_node())
     }
 
+    /// The name of this node, which listens here.
+    pub(crate) fn node_name(&self, listen: &Address) -> String {
+        let own = || {
+            #[cfg(unix)]
+            let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            #[cfg(not(unix))]
+            let machine = "node".to_owned();
+            format!("{machine} {listen}")
+        };
+        self.node.clone().unwrap_or_else(own)
+    }
+
     /// The hub's stream in the engine. `None` if the server is no node of a cluster.
     ///
     /// # Errors
@@ -138,18 +150,6 @@ impl ClusterArguments {
             None => Credentials::Token(secret),
         })
     }
-}
-
-/// The name of this node.
-pub(crate) fn node_name(settings: &Settings) -> String {
-    let own = || {
-        #[cfg(unix)]
-        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        #[cfg(not(unix))]
-        let machine = "node".to_owned();
-        format!("{machine} {}", settings.listen)
-    };
-    settings.cluster.node.clone().unwrap_or_else(own)
 }
 
 /// Waits until the engine says which hub the stream belongs to. Writes a line when the reason why it

@@ -221,9 +221,10 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
         return printed(writeln!(out, "no node is running"));
     }
     for Seen { heartbeat, position, fork } in heartbeats.values() {
-        let Heartbeat { node, applied, .. } = heartbeat;
+        let Heartbeat { node, applied, has_cache, .. } = heartbeat;
+        let cache = if *has_cache { "with a cache" } else { "in memory" };
         let of = position.previous();
-        printed(writeln!(out, "node {node} has applied entry {applied} of {of}"))?;
+        printed(writeln!(out, "node {node} has applied entry {applied} of {of}, {cache}"))?;
         if let Some(fork) = fork {
             printed(writeln!(out, "  it has found a loss of the engine after entry {fork}"))?;
         }

@@ -148,22 +148,14 @@ async fn serve(
         admin: admin.as_ref().map(Listening::address).transpose()?,
     };
     let requesters = Arc::<app::Requesters>::default();
-    let (upstream, forwarder) = upstream(&settings).map_err(exit::configuration)?.unzip();
-    let cluster = settings.cluster.stream().map_err(exit::configuration)?;
-    let source = match (upstream, cluster) {
-        (_, Some(stream)) => Source::Cluster(stream),
-        (Some(upstream), None) => Source::Upstream(upstream),
-        (None, None) => Source::Publishers,
-    };
+    let (source, forwarder) = source(&settings).map_err(exit::configuration)?;
     let (hub, messages) = tokio::select! {
         hub = open(&settings, &requesters, source) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
-    if let Some(messages) = messages {
-        spawn_node_tasks(&mode.control, reload.clone(), &hub, messages);
-    }
+    spawn_node_tasks(&mode.control, reload.clone(), &hub, messages);
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
     let counters = Arc::<app::Counters>::default();
     let end = Arc::<Notify>::default();
@@ -180,11 +172,7 @@ async fn serve(
         connections_max,
     };
     let admin_max = connections_supported() / ADMIN_CONNECTIONS_PART;
-    let role = match (mode.is_development, &addresses.admin) {
-        (true, _) => Role::Development,
-        (false, None) => Role::Only,
-        (false, Some(_)) => Role::Public,
-    };
+    let role = public_role(mode.is_development, &addresses);
     let admin_connections = if admin.is_some() { admin_max } else { 0 };
     let connections_max = settings.connections_max.or_else(|| {
         // The two listeners share the limit of open files.
@@ -249,8 +237,9 @@ fn spawn_node_tasks(
     control: &Arc<Control>,
     reload: Option<Arc<Notify>>,
     hub: &Hub<String>,
-    messages: NodeMessages,
+    messages: Option<NodeMessages>,
 ) {
+    let Some(messages) = messages else { return };
     tokio::spawn(cluster::messages::apply(hub.clone(), Arc::clone(control), messages));
     let (control, hub) = (Arc::clone(control), hub.clone());
     tokio::spawn(async move {
@@ -343,6 +332,26 @@ impl Serving<'_> {
         server.with_graceful_shutdown(drained).await?;
         Ok(())
     }
+}
+
+/// The role of the public listener.
+fn public_role(is_development: bool, addresses: &Addresses) -> Role {
+    match (is_development, &addresses.admin) {
+        (true, _) => Role::Development,
+        (false, None) => Role::Only,
+        (false, Some(_)) => Role::Public,
+    }
+}
+
+/// Where the hub gets its events from. A relay also has a forwarder of its publishes.
+fn source(settings: &Settings) -> anyhow::Result<(Source, Option<Arc<Forwarder>>)> {
+    if let Some(stream) = settings.cluster.stream()? {
+        return Ok((Source::Cluster(stream), None));
+    }
+    Ok(match upstream(settings)? {
+        Some((upstream, forwarder)) => (Source::Upstream(upstream), Some(forwarder)),
+        None => (Source::Publishers, None),
+    })
 }
 
 /// The upstream of a relay, and the forwarder of its publishes. `None` if the server is no relay.

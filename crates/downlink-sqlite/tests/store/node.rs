@@ -104,12 +104,19 @@ fn a_cache_keeps_links_and_the_newest_state_of_the_hub() {
     apply(&mut new, &with_state(position(3, []), b"three"));
     apply(&mut new, &position(4, []));
     drop(new);
-    let OpenedCache { node, marks, position, .. } = cache(&path).opened().clone();
+    let mut old = cache(&path);
+    let OpenedCache { node, marks, position: next, .. } = old.opened().clone();
     assert_eq!(node.links, (1..=4).map(link).collect::<Vec<_>>());
     assert_eq!(node.hub.as_deref(), Some(&b"three"[..]));
-    assert_eq!(position, Some(Offset::new(at(5))));
+    assert_eq!(next, Some(Offset::new(at(5))));
     // An id has only some of the bits of a mark.
     assert_eq!(marks.marks, (1..=4).map(|at| Mark::new(link(at).mark)).collect::<Vec<_>>());
+    // They are not kept in memory.
+    apply(&mut old, &position(5, []));
+    assert_eq!(
+        (&old.opened().node, &old.opened().marks),
+        (&NodeState::default(), &Marks::default())
+    );
 }
 
 /// An engine whose clock is wrong may give any time.

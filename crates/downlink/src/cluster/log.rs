@@ -98,6 +98,10 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
         self.applier.begin(FeedStart { epochs, from, resumed: false });
     }
 
+    fn has_cache(&self) -> bool {
+        self.applier.has_cache()
+    }
+
     fn publisher_id(&mut self, id: &str) -> Option<Offset> {
         self.applier.publisher_id(id)
     }

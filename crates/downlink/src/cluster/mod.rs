@@ -24,14 +24,11 @@ use tokio::sync::{mpsc, watch};
 
 #[cfg(feature = "store")]
 pub use self::grow::grow;
-use self::node_thread::Parts;
+use self::node_thread::{Parts, QUESTIONS_MAX};
 use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue};
 pub use crate::hub::{
     ClusterNode, ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage,
 };
-
-/// The maximum number of questions of relays for the end of the journal that wait for the node.
-const QUESTIONS_MAX: usize = 64;
 
 /// The number of messages between nodes that wait for the program.
 const MESSAGES_MAX: usize = 256;

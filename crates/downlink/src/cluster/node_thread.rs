@@ -26,6 +26,9 @@ use crate::hub::{
     WaitingReaders,
 };
 
+/// The maximum number of questions of relays for the end of the journal that wait for the node.
+pub(super) const QUESTIONS_MAX: usize = 64;
+
 /// The maximum number of publishes that the thread takes from the queue before it looks after the
 /// journal.
 const PUBLISHES_PER_TURN: usize = 1_024;
@@ -91,7 +94,7 @@ where
 
 impl<T: Send + Sync + 'static> Parts<T> {
     /// Waits until the engine is reached, and refuses publishes meanwhile. `None` if the hub is
-    /// closed. The questions of readers and relays wait.
+    /// closed. The questions of readers wait.
     fn wait<R>(
         &mut self,
         connect: Pin<&mut impl Future<Output = R>>,
@@ -107,6 +110,8 @@ impl<T: Send + Sync + 'static> Parts<T> {
                 Poll::Pending => break,
             }
         }
+        // A question that is dropped has no answer, and the relay asks again.
+        while let Poll::Ready(Some(_)) = self.asked.poll_recv(cx) {}
         if self.readers.poll_closed(cx) {
             self.queue.close();
             return Poll::Ready(None);
@@ -259,7 +264,7 @@ where
             Poll::Pending => {}
         }
         while let Poll::Ready(Some(question)) = self.asked.poll_recv(cx) {
-            if self.of_relays.len() < super::QUESTIONS_MAX {
+            if self.of_relays.len() < QUESTIONS_MAX {
                 self.of_relays.push((question, now));
             }
         }
@@ -318,6 +323,7 @@ where
         let nodes = self.driver.node().peers().map(|peer| ClusterNode {
             name: peer.name.clone(),
             lag: peer.position.previous().since(peer.applied),
+            has_cache: peer.has_cache,
             version_max: peer.version_max,
         });
         let nodes: Vec<ClusterNode> = nodes.collect();

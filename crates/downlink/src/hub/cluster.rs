@@ -10,13 +10,13 @@ use std::{
 
 use downlink_cluster::{HubKey, NodeStatus, Record as ClusterRecord};
 use downlink_log::{
-    AppendError, Commit, Draft, Drafts, Fingerprint, Offset, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX,
-    Submitted, Timestamp, store::StoredEvent,
+    AppendError, Commit, Draft, Drafts, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Submitted, Timestamp,
+    store::StoredEvent,
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::{Hub, PublishError, Question, Receipt, record::Record};
+use super::{Question, record::Record};
 
 /// The number of bytes that the queue counts for each event besides its body: for the record, for
 /// its keys, and for its place in an entry.
@@ -63,6 +63,8 @@ pub struct ClusterNode {
     pub name: Box<str>,
     /// How many journal entries it was behind when it sent its last heartbeat.
     pub lag: u64,
+    /// Whether it has a cache, which makes its restart quick.
+    pub has_cache: bool,
     /// The highest version of the journal that its program can read.
     pub version_max: u16,
 }
@@ -116,7 +118,7 @@ impl ClusterStatus {
 }
 
 /// The first byte of a message between nodes. The body of an event begins with another byte.
-const MESSAGE: u8 = b'M';
+pub(super) const MESSAGE: u8 = b'M';
 
 /// The maximum size of a message between nodes in bytes. Larger ones would delay the events that
 /// are in the same journal entry.
@@ -199,7 +201,7 @@ impl PublishQueue {
         self.push(drafts.into_iter().map(|draft| record(now, draft)).collect(), stream)
     }
 
-    fn push(
+    pub(super) fn push(
         &self,
         records: Vec<ClusterRecord>,
         stream: Option<u64>,
@@ -281,69 +283,5 @@ fn record<T: Send + Sync + 'static>(now: Timestamp, draft: Draft<Record<T>>) -> 
         fingerprint,
         finish,
         payload: body.filter(|_| payload.is_some()),
-    }
-}
-
-impl<T: Send + Sync + 'static> Hub<T> {
-    /// Sends a message to all nodes of the cluster, this one included, in the order of the events.
-    /// The receipt's [`durable`](Receipt::durable) completes when this node has it. Nodes that are
-    /// away get it when they return, as long as the engine keeps it.
-    ///
-    /// Use it to apply a change on all nodes, such as a revocation.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError::EntryTooLarge`] beyond [`NODE_MESSAGE_BYTES_MAX`]; [`PublishError::ReadOnly`]
-    /// if the hub is no node of a cluster; otherwise as for a publish.
-    pub fn send_to_nodes(&self, message: &[u8]) -> Result<Receipt, PublishError> {
-        let cluster = self.0.cluster.as_ref().ok_or(PublishError::ReadOnly)?;
-        if message.len() > NODE_MESSAGE_BYTES_MAX {
-            return Err(PublishError::EntryTooLarge);
-        }
-        let record = ClusterRecord {
-            at: self.now(),
-            to: Vec::new(),
-            id: None,
-            key: None,
-            fingerprint: Fingerprint::default(),
-            finish: false,
-            payload: Some([&[MESSAGE], message].concat()),
-        };
-        let submitted = cluster.queue.push(vec![record], None);
-        let submitted = submitted.map_err(|error| PublishError::from_append(error).1)?;
-        Ok(Receipt::of(&submitted, 0, None))
-    }
-
-    /// The offset after the newest event.
-    #[cfg(feature = "store")]
-    pub(crate) fn log_end(&self) -> Offset {
-        self.0.log.tail().next
-    }
-
-    /// The key of the fingerprints.
-    #[cfg(feature = "store")]
-    pub(crate) fn fingerprint_key(&self) -> [u8; 16] {
-        self.0.fingerprint_key
-    }
-
-    /// A secret that all nodes of the cluster share, for example to derive other keys from it. `None`
-    /// if the hub is no node of a cluster, or if the node has not begun yet.
-    pub fn cluster_secret(&self) -> Option<[u8; 16]> {
-        self.0.cluster.as_ref()?.status.borrow().key.map(HubKey::to_bytes)
-    }
-
-    /// Waits until the hub's node has begun, and then returns what [`cluster_secret`] does. `None` if
-    /// the hub is no node of a cluster, or is closed.
-    ///
-    /// [`cluster_secret`]: Self::cluster_secret
-    pub async fn cluster_began(&self) -> Option<[u8; 16]> {
-        let mut status = self.0.cluster.as_ref()?.status.clone();
-        let began = status.wait_for(|status| status.key.is_some()).await.ok()?;
-        began.key.map(HubKey::to_bytes)
-    }
-
-    /// The state of the cluster, as this node sees it. `None` if the hub is no node of a cluster.
-    pub fn cluster(&self) -> Option<ClusterStatus> {
-        self.0.cluster.as_ref().map(|cluster| cluster.status.borrow().clone())
     }
 }

@@ -29,6 +29,16 @@ impl<T: Send + Sync + 'static> Hub<T> {
         false
     }
 
+    /// Whether this hub is a node of a cluster and may not have everything that the engine has.
+    pub(crate) fn is_node_behind(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.0.cluster {
+            let status = cluster.status.borrow();
+            return !status.is_connected() || status.lag > 0;
+        }
+        false
+    }
+
     /// The number by which relays recognise this hub.
     pub(crate) fn hop(&self) -> Hop {
         self.0.hop

@@ -28,6 +28,8 @@ mod feed;
 #[cfg(feature = "relay")]
 mod following;
 mod handle;
+#[cfg(feature = "cluster")]
+mod in_cluster;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod observe;

@@ -297,7 +297,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let fingerprint = match self.key {
             Some(_) => {
                 let mut content = stored::encode(&self.to, &Event::new(""));
-                content.push(FINISHES_ALONE);
+                content.push(stored::FINISHES_ALONE);
                 Fingerprint::keyed(&self.hub.0.fingerprint_key, &content)
             }
             None => Fingerprint::default(),
@@ -390,10 +390,6 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self.error.get_or_insert(error);
     }
 }
-
-/// Ends the content of a finish mark, from which its fingerprint is made. The content of an event
-/// has 0 or 1 there.
-pub(super) const FINISHES_ALONE: u8 = 2;
 
 /// Joins the segments with `/`. Returns the text, and the result of parsing the segments as a
 /// topic.

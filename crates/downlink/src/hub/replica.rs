@@ -112,6 +112,12 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         self.applier.publisher_id(id)
     }
 
+    /// Whether the hub has a cache.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn has_cache(&self) -> bool {
+        self.applier.has_cache()
+    }
+
     /// The limit of topics.
     #[cfg(feature = "cluster")]
     pub(crate) fn topics_max(&self) -> usize {

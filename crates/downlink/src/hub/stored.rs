@@ -17,6 +17,10 @@ pub(super) use reading::decode;
 /// hub can tell it from this layout.
 const LAYOUT: u8 = 1;
 
+/// Ends the content of a finish mark, from which its fingerprint is made. The content of an event
+/// has 0 or 1 there.
+pub(super) const FINISHES_ALONE: u8 = 2;
+
 /// The niceness of the threads that read the store. With this value, their priority is lower than
 /// the priority of other threads. On a busy processor, they get a tenth of the time that the other
 /// threads get. On an idle processor, they get all the time that they need.
@@ -89,9 +93,7 @@ pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
 pub(crate) fn fingerprint_content(record: &downlink_cluster::Record) -> Vec<u8> {
     let mut content = match &record.payload {
         Some(body) => [body.as_slice(), &[u8::from(record.finish)]].concat(),
-        None => {
-            [encode(&record.to, &Event::new("")), vec![super::publish::FINISHES_ALONE]].concat()
-        }
+        None => [encode(&record.to, &Event::new("")), vec![FINISHES_ALONE]].concat(),
     };
     content.extend_from_slice(record.id.as_deref().unwrap_or_default().as_bytes());
     content

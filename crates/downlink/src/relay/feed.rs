@@ -110,7 +110,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let place = Place::take(self.open_feeds()).ok_or(FeedError::TooMany)?;
         let feed = self.open_feed(position);
         // A relay that is behind its upstream cannot know a position ahead of its own.
-        let is_behind = self.upstream().is_some_and(|up| !up.connected || up.lag > 0);
+        let is_behind =
+            self.upstream().is_some_and(|up| !up.connected || up.lag > 0) || self.is_node_behind();
         if position.is_some() && !feed.start().resumed && is_behind {
             return Err(FeedError::NotReady);
         }
