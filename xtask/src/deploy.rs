@@ -1,5 +1,5 @@
 //! Checks the files for operators in `deploy` with the tools that read them: systemd, Prometheus and
-//! Kubernetes. The step with relays is in `relays`.
+//! Kubernetes. The steps with several servers are in `relays` and `cluster`.
 //!
 //! The proxies and the snippets of `deploy` have their own steps. No Docker engine runs on the
 //! machines of the tests, so the image is not built here. The step `dist` runs the same program in
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use crate::cluster;
 use crate::command::{self, command};
 use crate::relays;
 use crate::setup::{self, Readiness};
@@ -29,6 +30,9 @@ const KUBERNETES: &str = "1.30";
 /// The path of the program in the systemd unit.
 const INSTALLED: &str = "/usr/local/bin/downlink";
 
+/// The path of the NATS server in its systemd unit.
+const ENGINE: &str = "/usr/local/bin/nats-server";
+
 /// The steps of `ci`.
 pub(crate) fn steps() -> Vec<Step> {
     vec![
@@ -37,6 +41,7 @@ pub(crate) fn steps() -> Vec<Step> {
         Step::new("dashboard", dashboard),
         Step::new("kubernetes", kubernetes),
         Step::new("relays", relays::check),
+        Step::new("cluster", cluster::check),
     ]
 }
 
@@ -55,7 +60,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// systemd accepts the units without a warning, also with the parts for several machines, and the
-/// service is well protected.
+/// services are well protected.
 fn systemd(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::program("systemd-analyze", "systemd") {
         return Ok(Outcome::Skipped(why));
@@ -67,24 +72,38 @@ fn systemd(workspace: &Workspace) -> anyhow::Result<Outcome> {
         fs::write(folder.join(name), unit.replace(INSTALLED, "/bin/true"))?;
     }
     let analyze = |words: &[&str]| command(&folder, "systemd-analyze", words);
+    let engine = read(&workspace.root.join("deploy/cluster/nats-server.service"))?;
+    fs::write(folder.join("nats-server.service"), engine.replace(ENGINE, "/bin/true"))?;
     let verify = || {
-        let units = ["verify", "--man=no", "./downlink.socket", "./downlink.service"];
+        let units = [
+            "verify",
+            "--man=no",
+            "./downlink.socket",
+            "./downlink.service",
+            "./nats-server.service",
+        ];
         let said = command::output(analyze(&units).arg("--recursive-errors=no"))?;
         ensure!(said.is_empty(), "systemd has remarks about the units:\n{said}");
         Ok(())
     };
     verify()?;
-    for (unit, part) in [("downlink.socket", "socket.conf"), ("downlink.service", "service.conf")] {
-        let parts = folder.join(format!("{unit}.d"));
-        fs::create_dir_all(&parts).with_context(|| parts.display().to_string())?;
-        let text = read(&workspace.root.join("deploy/relays").join(part))?;
-        fs::write(parts.join("relays.conf"), text)?;
+    for several in ["relays", "cluster"] {
+        for (unit, part) in
+            [("downlink.socket", "socket.conf"), ("downlink.service", "service.conf")]
+        {
+            let parts = folder.join(format!("{unit}.d"));
+            fs::create_dir_all(&parts).with_context(|| parts.display().to_string())?;
+            let text = read(&workspace.root.join("deploy").join(several).join(part))?;
+            fs::write(parts.join("several.conf"), text)?;
+        }
+        verify()?;
     }
-    verify()?;
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    let words = ["security", "--offline=true", "--no-pager", &threshold, "./downlink.service"];
-    let table = command::output(&mut analyze(&words))?;
-    println!("{}", table.lines().last().unwrap_or_default());
+    for unit in ["./downlink.service", "./nats-server.service"] {
+        let words = ["security", "--offline=true", "--no-pager", &threshold, unit];
+        let table = command::output(&mut analyze(&words))?;
+        println!("{}", table.lines().last().unwrap_or_default());
+    }
     Ok(Outcome::Passed)
 }
 

@@ -33,11 +33,12 @@ const SYSTEM: &str = "x86_64-linux-musl";
 const PROGRAM_BYTES_MAX: u64 = 12_000_000;
 
 /// The files and folders of the archive, besides the program and the licences of its parts.
-const CONTENTS: [&str; 9] = [
+const CONTENTS: [&str; 10] = [
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
     "CHANGELOG.md",
+    "deploy/cluster",
     "deploy/grafana",
     "deploy/prometheus",
     "deploy/proxies",

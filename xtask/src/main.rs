@@ -9,6 +9,7 @@
 mod bench;
 mod browser;
 mod ci;
+mod cluster;
 mod command;
 mod cross;
 mod deploy;
@@ -22,6 +23,7 @@ mod setup;
 mod snippets;
 mod steps;
 mod tidy;
+mod trial;
 mod workspace;
 
 use std::process::ExitCode;

@@ -10,6 +10,7 @@
     all(
         feature = "access",
         feature = "axum",
+        feature = "cluster",
         feature = "json",
         feature = "metrics",
         feature = "serve",
@@ -62,6 +63,8 @@ macro_rules! links {
 [chapter 26]: crate::guide::the_apps_session
 [chapter 27]: crate::guide::threat_model
 [chapter 28]: crate::guide::in_production
+[chapter 29]: crate::guide::several_machines
+[chapter 30]: crate::guide::a_cluster
 [limits]: crate::hub::Limits
 [wire]: crate::http
 "
@@ -98,6 +101,7 @@ chapters! {
     threat_model: "27-threat-model.md",
     in_production: "28-in-production.md",
     several_machines: "29-several-machines.md",
+    a_cluster: "30-a-cluster.md",
 }
 
 /// The examples of the README.

@@ -1,5 +1,5 @@
-//! The rule for quotations: the guide has to contain each file of `deploy/proxies` and
-//! `deploy/relays` unchanged, because the checks with real proxies use these files.
+//! The rule for quotations: the guide has to contain each file of `deploy/proxies`, `deploy/relays` and
+//! `deploy/cluster` unchanged, because the checks with real proxies use these files.
 //!
 //! A quotation is a fenced block. The last line of text before the block ends with the name of the
 //! file: "`deploy/proxies/nginx.conf`:".
@@ -12,9 +12,10 @@ use anyhow::Context as _;
 use crate::tidy::{Finding, Rule};
 
 /// The folders, each with the chapter that quotes its files.
-const QUOTED: [(&str, &str); 2] = [
+const QUOTED: [(&str, &str); 3] = [
     ("deploy/proxies", "crates/downlink/guide/15-reverse-proxies.md"),
     ("deploy/relays", "crates/downlink/guide/29-several-machines.md"),
+    ("deploy/cluster", "crates/downlink/guide/30-a-cluster.md"),
 ];
 
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {

@@ -7,6 +7,9 @@ import { count, element, plain, rate } from "./page-text.js";
 /** The pause between two updates, and the pause after an update with a failed request. */
 const PAUSE_MS = 2_000;
 const PAUSE_AFTER_FAILURE_MS = 5_000;
+/** The time without a journal entry after which the engine of a cluster counts as away, as for
+ * `/readyz`. Each node appends an entry every two seconds. */
+const ENGINE_AWAY_S = 5;
 /** The number of rows to request. If the server has more, a note says so. */
 const ROWS_MAX = 100;
 
@@ -95,6 +98,7 @@ export class Overview {
   #notes;
   #health;
   #upstream;
+  #cluster;
   #own;
   #prefix = "";
   /** The number of events published to each topic at the last update, and the update's time.  */
@@ -120,6 +124,7 @@ export class Overview {
     this.#notes = { topics: by("topics-note"), clients: by("clients-note") };
     this.#health = by("health");
     this.#upstream = by("upstream");
+    this.#cluster = by("cluster");
     this.#own = own;
     document.addEventListener("visibilitychange", () => this.look());
   }
@@ -161,7 +166,10 @@ export class Overview {
     const lag = clients.value ? (clients.value.body.clients[0]?.lag ?? 0) : null;
     const counters = parseMetrics(metrics.value ?? "");
     this.#strip.show({ counters, lag });
-    if (metrics.value) this.#showUpstream(counters);
+    if (metrics.value) {
+      this.#showUpstream(counters);
+      this.#showCluster(counters);
+    }
     return [topics, clients, metrics, ready].every(({ status }) => status === "fulfilled");
   }
 
@@ -183,6 +191,22 @@ export class Overview {
     const silent = of("silent_seconds");
     const since = silent === undefined ? "not reached yet" : `away for ${count(Math.round(silent))} s`;
     write(this.#upstream, connected ? `upstream connected, ${lag}` : `upstream ${since}`);
+  }
+
+  /** On a node of a cluster, shows whether the engine answers, and the lag. */
+  #showCluster(counters) {
+    const of = (name) => counters.get(`downlink_cluster_${name}`);
+    const lag = of("lag");
+    this.#cluster.hidden = lag === undefined;
+    if (lag === undefined) return;
+    // The metric has no finite value before the first entry.
+    const silent = of("silent_seconds");
+    const connected = silent !== undefined && silent < ENGINE_AWAY_S;
+    this.#cluster.dataset.state = connected ? "open" : "away";
+    const behind = lag === 0 ? "no lag" : `${count(lag)} ${lag === 1 ? "entry" : "entries"} behind`;
+    const publishes = of("takes_publishes") === 0 ? ", takes no publishes" : "";
+    const since = silent === undefined ? "not reached yet" : `away for ${count(Math.round(silent))} s`;
+    write(this.#cluster, connected ? `cluster connected, ${behind}${publishes}` : `engine ${since}`);
   }
 
   #showTopics({ topics, next }) {
