@@ -207,7 +207,7 @@ impl JetStream {
     ///
     /// If the future is dropped, the hub may have been created, or only its stream.
     pub async fn init(&self, settings: &StreamSettings, new: NewHub) -> Result<Init, HubError> {
-        patiently(INIT_WITHIN, async || self.try_init(settings, &new).await).await
+        patiently(INIT_WITHIN, || self.try_init(settings, &new)).await
     }
 
     async fn try_init(&self, settings: &StreamSettings, new: &NewHub) -> Result<Init, HubError> {
@@ -322,9 +322,9 @@ fn follower(peer: &api::Peer) -> Follower {
 
 /// Asks again, without an answer of JetStream for `within`, and without a connection for
 /// [`STATUS_WITHIN`].
-async fn patiently<T>(
+async fn patiently<T, F: Future<Output = Result<T, HubError>>>(
     within: Duration,
-    mut ask: impl AsyncFnMut() -> Result<T, HubError>,
+    mut ask: impl FnMut() -> F,
 ) -> Result<T, HubError> {
     let begin = Instant::now();
     loop {
@@ -343,7 +343,7 @@ async fn patiently<T>(
 
 /// The stream as its leader describes it. Asks for [`STATUS_WITHIN`].
 pub(crate) async fn describe(engine: &Engine) -> Result<Description, HubError> {
-    patiently(STATUS_WITHIN, async || description(engine).await).await
+    patiently(STATUS_WITHIN, || description(engine)).await
 }
 
 async fn description(engine: &Engine) -> Result<Description, HubError> {

@@ -161,8 +161,9 @@ impl<P: Payload> Feed<P> {
     }
 
     fn advance(&mut self, chunk: FeedChunk, clock: ClockState) -> FeedChunk {
+        let marks = self.core.ids.marks(self.next, chunk.next.get());
         self.next = chunk.next.get();
-        FeedChunk { clock, ..chunk }
+        FeedChunk { clock, marks, ..chunk }
     }
 
     fn backlogged(&self, tail: u64, events_max: usize) -> Backlogged<P> {

@@ -144,6 +144,14 @@ impl Epochs {
         }
     }
 
+    /// The known marks of the positions that have offsets from `from` up to `until`, for a feed.
+    pub(crate) fn marks(&self, from: u64, until: u64) -> Marks {
+        match self {
+            Self::Fixed { .. } => Marks::default(),
+            Self::Growing(table) => table.read().marks(from, until),
+        }
+    }
+
     /// Replaces the lost ends of a replica.
     pub(crate) fn set_lost_ends(&self, ends: Vec<LostEnd>) {
         if let Self::Growing(table) = self {
@@ -272,6 +280,20 @@ impl IdTable {
         let (epochs, lost_ends) = (self.epochs.clone(), self.lost_ends.clone());
         let unknown_below = self.unknown_below.min(until);
         Self { first, marks, epochs, lost_ends, unknown_below, ..*self }
+    }
+
+    fn marks(&self, from: u64, until: u64) -> Marks {
+        let position = |offset: u64| offset.saturating_sub(self.base) / POSITION_OFFSETS;
+        let is_any = until > from.max(self.base);
+        let first = position(from).max(self.first);
+        let end = if is_any { position(until - 1) + 1 } else { first };
+        let place = |position: u64| {
+            let at = usize::try_from(position.saturating_sub(self.first)).unwrap_or(usize::MAX);
+            at.min(self.marks.len())
+        };
+        let known = place(first)..place(end.max(first));
+        let marks: Vec<Mark> = self.marks.range(known).copied().collect();
+        if marks.is_empty() { Marks::default() } else { Marks { base: self.base, first, marks } }
     }
 
     /// The mark of an offset. `None` if the id of the offset has an epoch.
@@ -419,6 +441,21 @@ mod tests {
         assert_eq!(ids.locate(cursor(7, at(2) + 1), tail), Err((GapReason::Lost, tail)));
         assert_eq!(ids.cursor(tail).to_string(), format!("{}-{}", epoch(101), tail - 1));
         assert_eq!(ids.cursor(BASE).epoch, epoch(3));
+    }
+
+    #[test]
+    fn a_feed_gets_the_marks_of_the_positions_in_its_range() {
+        let ids = Epochs::growing(epochs(), epoch(9));
+        assert_eq!(ids.marks(0, at(9)), Marks::default());
+        ids.add_marks(&marks(2, [102, 103, 104]));
+        assert_eq!(ids.marks(0, at(9)), marks(2, [102, 103, 104]));
+        assert_eq!(ids.marks(at(2), at(3)), marks(2, [102]));
+        assert_eq!(ids.marks(at(3) - 1, at(3) + 1), marks(2, [102, 103]));
+        assert_eq!(ids.marks(at(4) + 5, at(4) + 5), Marks::default());
+        assert_eq!(ids.marks(at(5), at(7)), Marks::default());
+        assert_eq!(ids.marks(0, BASE), Marks::default());
+        let fixed = Epochs::new(epochs(), epoch(3));
+        assert_eq!(fixed.marks(0, at(9)), Marks::default());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
 use clap::Args;
+use downlink::hub::Hub;
 use downlink_access::{KeyFileError, Secret};
 use downlink_cluster::HubId;
 use downlink_nats::{ConnectSettings, Credentials, JetStream, ServerUrl, Tls, stream_of};
@@ -175,6 +176,52 @@ pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
         }
         tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         wait = (wait * 2).min(WAIT_MAX);
+    }
+}
+
+/// How often the connection to the engine is looked at, for the log.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Writes a line when the engine stops to deliver entries, with the reason, and when it delivers
+/// entries again. Ends when the hub is closed.
+pub(crate) async fn watch(hub: Hub<String>, journal: JetStream) {
+    let mut said: Option<String> = None;
+    let mut known = None;
+    while let Some(status) = hub.cluster() {
+        let is_connected = status.is_connected();
+        if let Some(version) = status.too_new {
+            tracing::error!(
+                version,
+                "this server is too old for its cluster, and has stopped to serve: install a newer one"
+            );
+            return;
+        }
+        if is_connected && known.is_none() {
+            known = journal.hub().await.ok();
+        }
+        if is_connected && said.take().is_some() {
+            tracing::info!("the engine of the cluster delivers events again");
+        }
+        if !is_connected && status.reached {
+            let found = journal.hub().await;
+            let reason = match (&found, journal.connect_error()) {
+                (Ok(hub), _) if known.is_some_and(|known| known != *hub) => {
+                    "the stream belongs to another hub now: restart this server to use it"
+                        .to_owned()
+                }
+                (Ok(_), _) => "it answers, but delivers no entries".to_owned(),
+                (Err(error), Some(reason)) => format!("{error}: {reason}"),
+                (Err(error), None) => error.to_string(),
+            };
+            if said.as_ref() != Some(&reason) {
+                tracing::warn!("the engine of the cluster is away: {reason}");
+                said = Some(reason);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = hub.draining() => return,
+        }
     }
 }
 

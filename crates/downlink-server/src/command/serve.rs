@@ -27,6 +27,7 @@ use downlink::{
     serve::{Listener, REFUSALS_MAX, StopSignal, connections_supported, stop_signal},
 };
 use downlink_access::Secret;
+use downlink_nats::JetStream;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -149,13 +150,14 @@ async fn serve(
     };
     let requesters = Arc::<app::Requesters>::default();
     let (source, forwarder) = source(&settings).map_err(exit::configuration)?;
+    let journal = source.journal();
     let (hub, messages) = tokio::select! {
         hub = open(&settings, &requesters, source) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
-    spawn_node_tasks(&mode.control, reload.clone(), &hub, messages);
+    spawn_node_tasks(&mode.control, reload.clone(), &hub, messages.zip(journal));
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
     let counters = Arc::<app::Counters>::default();
     let end = Arc::<Notify>::default();
@@ -231,15 +233,16 @@ fn spawn_tasks(
     }
 }
 
-/// Starts the tasks of a node of a cluster: one applies the messages of the nodes, and one takes over
-/// the ticket key that they share.
+/// Starts the tasks of a node of a cluster: one applies the messages of the nodes, one takes over the
+/// ticket key that they share, and one writes about the connection to the engine.
 fn spawn_node_tasks(
     control: &Arc<Control>,
     reload: Option<Arc<Notify>>,
     hub: &Hub<String>,
-    messages: Option<NodeMessages>,
+    node: Option<(NodeMessages, JetStream)>,
 ) {
-    let Some(messages) = messages else { return };
+    let Some((messages, journal)) = node else { return };
+    tokio::spawn(cluster::watch(hub.clone(), journal));
     tokio::spawn(cluster::messages::apply(hub.clone(), Arc::clone(control), messages));
     let (control, hub) = (Arc::clone(control), hub.clone());
     tokio::spawn(async move {
