@@ -130,18 +130,6 @@ impl<L: FedLog> Node<L> {
         self.totals
     }
 
-    /// Drops the history and begins again, because the log has lost its events.
-    pub fn begin_again(&mut self, now: Timestamp) {
-        self.totals.restarts += u64::from(self.history.is_some());
-        self.log.restart(None);
-        self.history = None;
-        self.is_caught_up = false;
-        self.forks.clear();
-        self.publishing.give_up_all();
-        self.ends.handle_reopened();
-        self.phase = Phase::Opening { retry_at: Some(now) };
-    }
-
     /// The next request for the journal.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.requests.pop_front()

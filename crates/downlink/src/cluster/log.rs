@@ -13,8 +13,6 @@ use crate::hub::{HubApplier, NodeMessage};
 /// The log of a hub that is a node of a cluster.
 pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) applier: HubApplier<T>,
-    /// Whether the cache has failed, which has emptied the log. The node must then begin again.
-    pub(super) has_failed: bool,
     /// Messages between nodes that were applied, oldest first.
     pub(super) messages: VecDeque<NodeMessage>,
     /// Whether the node has had everything that the engine had.
@@ -26,13 +24,7 @@ pub(super) struct ClusterLog<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> ClusterLog<T> {
     pub(super) fn new(applier: HubApplier<T>) -> Self {
-        Self {
-            applier,
-            has_failed: false,
-            messages: VecDeque::new(),
-            is_live: false,
-            first_floor: None,
-        }
+        Self { applier, messages: VecDeque::new(), is_live: false, first_floor: None }
     }
 }
 
@@ -75,11 +67,8 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
                 links: vec![Link { position: number, mark: mark.get(), time }],
             }),
         };
-        // A log that was emptied must not have only the newest events.
-        if self.has_failed || !self.applier.apply_here(chunk) {
-            self.has_failed = true;
-            return;
-        }
+        // If the cache fails, the log of a node goes on in memory.
+        let _ = self.applier.apply_here(chunk);
         if let Some(ends) = lost_ends {
             self.applier.set_lost_ends(ends);
         }
@@ -90,7 +79,6 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
     }
 
     fn restart(&mut self, start: Option<&HistoryStart>) {
-        self.has_failed = false;
         let grown = start.filter(|start| !start.epochs.is_empty());
         self.first_floor = grown.map(|start| Offset::new(start.first.get() - POSITION_OFFSETS));
         let (epochs, from) =

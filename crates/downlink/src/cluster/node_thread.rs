@@ -199,9 +199,6 @@ where
         let next = self.driver.poll(now, cx);
         let is_live = self.driver.node().serves_readers();
         self.driver.node_mut().log_mut().is_live = is_live;
-        if self.driver.node().log().has_failed {
-            self.driver.node_mut().begin_again(now);
-        }
         while let Some((id, answer)) = self.driver.node_mut().poll_answer() {
             self.publishes.answer(self.driver.node().log(), id, answer);
         }
