@@ -51,7 +51,7 @@ const REQUESTS_MAX: usize = 64;
 pub const UNANSWERED_MAX: usize = 1_024;
 /// The maximum number of messages that wait for a tail. The client drops further messages. A tail
 /// asks for fewer messages, so this happens only if a server sends more than it was asked for.
-pub(crate) const MESSAGES_MAX: usize = 1_024;
+pub(crate) const MESSAGES_MAX: usize = 8_192;
 
 /// A connection that was alive when it was returned.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use downlink_cluster::{Journal as _, JournalError, Position, TailItem};
 use downlink_nats::{ConnectSettings, Credentials, JetStream, StreamSettings};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -119,6 +120,35 @@ async fn a_tail_reads_more_than_one_request_asks_for() {
         assert!(entry.bytes.iter().all(|byte| *byte == number as u8));
     }
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(1_000))));
+}
+
+/// If the tail asked for more than its buffer holds, the client would drop messages, and the tail
+/// would look them up one by one. Here it has no right to do that.
+#[tokio::test]
+async fn a_long_tail_loses_no_message_on_the_way() {
+    const COUNT: u64 = 20_000;
+    let users = "authorization { users: [ { user: ann, password: x }, { user: bob, password: x, \
+                 permissions: { publish: { deny: \"$JS.API.STREAM.MSG.GET.>\" } } } ] }";
+    let Some(server) = Server::start(users).await else { return };
+    let user = |user: &str| {
+        let credentials = Credentials::UserAndPassword { user: user.into(), password: "x".into() };
+        let servers = vec![server.url()];
+        let settings = ConnectSettings { servers, credentials, ..ConnectSettings::default() };
+        JetStream::new(settings, STREAM).unwrap()
+    };
+    let (mut ann, mut bob) = (user("ann"), user("bob"));
+    ann.create_stream(&replicas(1), HUB).await.unwrap();
+    let appends =
+        (1..=COUNT).map(|counter| ann.append(name(0, counter), vec![7; 200], None).boxed());
+    let mut appends = stream::iter(appends).buffer_unordered(48);
+    while let Some(appended) = appends.next().await {
+        appended.unwrap();
+    }
+    let mut tail = bob.tail(FIRST);
+    for at in 1..=COUNT {
+        let item = next(&mut tail).await.unwrap();
+        assert!(matches!(&item, TailItem::Entry(entry) if entry.position.get() == at), "{at}");
+    }
 }
 
 /// A cluster creates no consumers while its servers together have no leader. Here a user may not
