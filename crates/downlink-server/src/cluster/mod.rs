@@ -182,6 +182,21 @@ pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
 /// How often the connection to the engine is looked at, for the log.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Why the engine delivers no entries. `known` is the identity of the hub that it had before.
+async fn why_away(journal: &JetStream, known: Option<HubId>) -> String {
+    // Without a server, the question waits for one.
+    let found = tokio::time::timeout(LOOK_EVERY / 2, journal.hub()).await;
+    match (found, journal.connect_error()) {
+        (Ok(Ok(hub)), _) if known.is_some_and(|known| known != hub) => {
+            "the stream belongs to another hub now: restart this server to use it".to_owned()
+        }
+        (Ok(Ok(_)), _) => "it answers, but delivers no entries".to_owned(),
+        (_, Some(reason)) => reason,
+        (Ok(Err(error)), None) => error.to_string(),
+        (Err(_), None) => "it does not answer".to_owned(),
+    }
+}
+
 /// Writes a line when the engine stops to deliver entries, with the reason, and when it delivers
 /// entries again. Ends when the hub is closed.
 pub(crate) async fn watch(hub: Hub<String>, journal: JetStream) {
@@ -203,16 +218,7 @@ pub(crate) async fn watch(hub: Hub<String>, journal: JetStream) {
             tracing::info!("the engine of the cluster delivers events again");
         }
         if !is_connected && status.reached {
-            let found = journal.hub().await;
-            let reason = match (&found, journal.connect_error()) {
-                (Ok(hub), _) if known.is_some_and(|known| known != *hub) => {
-                    "the stream belongs to another hub now: restart this server to use it"
-                        .to_owned()
-                }
-                (Ok(_), _) => "it answers, but delivers no entries".to_owned(),
-                (Err(error), Some(reason)) => format!("{error}: {reason}"),
-                (Err(error), None) => error.to_string(),
-            };
+            let reason = why_away(&journal, known).await;
             if said.as_ref() != Some(&reason) {
                 tracing::warn!("the engine of the cluster is away: {reason}");
                 said = Some(reason);
