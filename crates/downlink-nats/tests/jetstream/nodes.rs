@@ -146,6 +146,6 @@ async fn two_nodes_agree_and_find_a_lost_end() {
         found.sort_unstable();
         assert_eq!(found, expected);
         // The nodes feed a model of a log. A real log gives the same answers to the same calls.
-        real::repeat(node.node(), true).unwrap();
+        real::repeat(node.node(), true, Vec::new()).unwrap();
     }
 }
