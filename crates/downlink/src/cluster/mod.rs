@@ -45,7 +45,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// [`PublishError::EngineAway`](crate::PublishError::EngineAway). [`Hub::cluster`] tells its state.
     ///
     /// A publish gets its id when the engine has it, so the getters of its receipt return `None`:
-    /// wait for [`durable`](crate::Receipt::durable), which takes at most twelve seconds.
+    /// wait for [`durable`](crate::hub::Receipt::durable), which takes at most twelve seconds.
     ///
     /// The second result has the [messages](Self::send_to_nodes) of other nodes. Drop it if the program
     /// sends none. If it is kept and not read, the node stops after some hundred messages.

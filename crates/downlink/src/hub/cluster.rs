@@ -124,7 +124,7 @@ pub(super) const MESSAGE: u8 = b'M';
 /// are in the same journal entry.
 pub const NODE_MESSAGE_BYTES_MAX: usize = 16 << 10;
 
-/// A message between the nodes of a cluster, from [`Hub::send_to_nodes`].
+/// A message between the nodes of a cluster, from [`Hub::send_to_nodes`](super::Hub::send_to_nodes).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NodeMessage {
     /// The bytes.
