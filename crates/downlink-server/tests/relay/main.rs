@@ -9,18 +9,25 @@
 //! (the blows to the servers), `torture` (the tests).
 #![cfg(unix)]
 
+#[path = "../common/chaos.rs"]
 mod chaos;
 mod clients;
 mod following;
 mod gaps;
 mod hostile;
+#[path = "../common/ledger.rs"]
 mod ledger;
+#[path = "../common/listener.rs"]
 mod listener;
+#[path = "../common/node.rs"]
 mod node;
+#[path = "../common/publisher.rs"]
 mod publisher;
 mod publishing;
+#[path = "../common/reader.rs"]
 mod reader;
 mod restarts;
+#[path = "../common/socket.rs"]
 mod socket;
 mod torture;
 
