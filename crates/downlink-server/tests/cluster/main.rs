@@ -10,7 +10,7 @@
 //!
 //! Read the files in this order: `link` (a connection that can be cut), `engine` (the NATS servers),
 //! `cluster` (the nodes), then the tests: `shared`, `outages`, `full` and `rollback` (one case each),
-//! `blows` and `torture` (many readers).
+//! `blows` and `faults` (random faults, and the check of everything), `torture` (many readers).
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -19,6 +19,7 @@ mod blows;
 mod chaos;
 mod cluster;
 mod engine;
+mod faults;
 mod full;
 #[path = "../common/hopping.rs"]
 mod hopping;
