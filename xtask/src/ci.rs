@@ -63,9 +63,12 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Runs the tests of `downlink-nats` with real servers. In the step `tests` they skip themselves. The
-/// tests mostly wait for elections and heartbeats, so more of them run at once than there are
-/// processors.
+/// The number of runs with random faults of servers and nodes. In `nightly` there are 300.
+const FAULT_RUNS: &str = "20";
+
+/// Runs the tests of `downlink-nats` and the tests of clusters with real servers. In the step `tests`
+/// they skip themselves. The tests mostly wait for elections and heartbeats, so more of them run at
+/// once than there are processors.
 fn nats(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let server = match setup::nats_server(workspace) {
         Ok(server) => server,
@@ -76,7 +79,11 @@ fn nats(workspace: &Workspace) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Skipped(why));
     }
     let words = ["test", "-p", "downlink-nats", "--test", "jetstream", "--", "--test-threads=4"];
-    command::run(workspace.cargo(&words).env("DOWNLINK_NATS_SERVER", server))?;
+    command::run(workspace.cargo(&words).env("DOWNLINK_NATS_SERVER", &server))?;
+    let words = ["test", "-p", "downlink-server", "--all-features", "--test", "cluster"];
+    let mut cluster = workspace.cargo(&words);
+    cluster.env("DOWNLINK_NATS_SERVER", server).env("DOWNLINK_CLUSTER_RUNS", FAULT_RUNS);
+    command::run(&mut cluster)?;
     Ok(Outcome::Passed)
 }
 

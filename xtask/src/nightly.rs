@@ -20,6 +20,13 @@ const REPLAYS: &str = "1000";
 /// The number of simulated runs of a cluster. All of them together take about five minutes.
 const CLUSTER_RUNS: &str = "10000";
 
+/// The number of runs with random faults of NATS servers and nodes. All of them together take about
+/// 40 minutes.
+const FAULT_RUNS: &str = "300";
+
+/// For how many seconds the engine of a cluster is away, and a node is paused. In `ci` it is 20.
+const AWAY_SECONDS: &str = "300";
+
 /// The number of random sequences of operations in the step `model`, which compares the log of
 /// events with a simple model. All sequences together take about an hour.
 const MODEL_PROGRAMS: &str = "200000";
@@ -32,6 +39,9 @@ const RESTART_CLIENTS: &str = "1000";
 
 /// The number of readers that hop between an upstream and its relays. In `ci` there are 40.
 const RELAY_CLIENTS: &str = "200";
+
+/// The number of readers that hop between the nodes of a cluster. In `ci` there are 40.
+const CLUSTER_CLIENTS: &str = "200";
 
 /// How many times the browser checks run. If a check fails in one of three runs, three rounds find
 /// it with a probability of 70 %.
@@ -46,6 +56,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
         Step::new("power-cut", power_cut),
         Step::new("replay", replay),
         Step::new("cluster", cluster),
+        Step::new("cluster-faults", cluster_faults),
         Step::new("loom", ci::loom),
         Step::new("package", package::verify),
         Step::new("dist", dist::check),
@@ -102,12 +113,32 @@ fn cluster(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Runs nodes over real NATS servers, and lets both fail. Each night has new seeds.
+fn cluster_faults(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let server = match setup::nats_server(workspace) {
+        Ok(server) => server,
+        Err(why) => return Ok(Outcome::Skipped(why)),
+    };
+    let words = ["test", "--release", "-p", "downlink-server", "--all-features", "--test"];
+    let mut command = workspace.cargo(&words);
+    command.args(["cluster", "--", "--nocapture"]).env("DOWNLINK_NATS_SERVER", server);
+    command.env("DOWNLINK_CLUSTER_RUNS", FAULT_RUNS);
+    command.env("DOWNLINK_CLUSTER_AWAY_SECONDS", AWAY_SECONDS);
+    command::run(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
 fn torture(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "--workspace", "--all-features", "--release", "--tests", "torture"];
     let mut torture = workspace.cargo(&words);
     torture.env("DOWNLINK_TORTURE_SECONDS", TORTURE_SECONDS);
     torture.env("DOWNLINK_CRASH_ROUNDS", CRASH_ROUNDS);
     torture.env("DOWNLINK_RELAY_CLIENTS", RELAY_CLIENTS);
+    torture.env("DOWNLINK_CLUSTER_CLIENTS", CLUSTER_CLIENTS);
+    // Without this program, the torture test of a cluster skips itself.
+    if let Ok(server) = setup::nats_server(workspace) {
+        torture.env("DOWNLINK_NATS_SERVER", server);
+    }
     command::run(torture.env("DOWNLINK_RESTART_CLIENTS", RESTART_CLIENTS))?;
     Ok(Outcome::Passed)
 }

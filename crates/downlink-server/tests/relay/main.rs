@@ -6,21 +6,30 @@
 //!
 //! Read the files of the torture test in this order: `node` (one server), `socket` (one connection
 //! of a reader), `reader` (one reader and its record), `publisher`, `ledger` (the check), `chaos`
-//! (the blows to the servers), `torture` (the tests).
+//! (the blows to the servers), `hopping` (a whole run), `torture` (the tests).
 #![cfg(unix)]
 
+#[path = "../common/chaos.rs"]
 mod chaos;
 mod clients;
 mod following;
 mod gaps;
+#[path = "../common/hopping.rs"]
+mod hopping;
 mod hostile;
+#[path = "../common/ledger.rs"]
 mod ledger;
+#[path = "../common/listener.rs"]
 mod listener;
+#[path = "../common/node.rs"]
 mod node;
+#[path = "../common/publisher.rs"]
 mod publisher;
 mod publishing;
+#[path = "../common/reader.rs"]
 mod reader;
 mod restarts;
+#[path = "../common/socket.rs"]
 mod socket;
 mod torture;
 

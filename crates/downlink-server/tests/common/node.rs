@@ -22,7 +22,8 @@ const POLL: Duration = Duration::from_millis(5);
 /// The maximum time for one request. A paused server does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// The folder and the keys of one test. Dropping this value removes the folder.
+/// The folder and the keys of one test. Dropping this value removes the folder, unless the test
+/// fails.
 pub(crate) struct Site {
     folder: PathBuf,
     /// The key of publishers, which each server has.
@@ -38,7 +39,7 @@ pub(crate) enum Kept {
 
 impl Site {
     pub(crate) fn new(name: &str) -> Self {
-        let folder = format!("downlink-relay-{}-{name}", std::process::id());
+        let folder = format!("downlink-test-{}-{name}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         fs::create_dir_all(&folder).expect("a folder for the test");
         let key = |name: &str| {
@@ -73,7 +74,8 @@ impl Site {
         self.node(name, kept, &[&follow, flags].concat())
     }
 
-    fn node(&self, name: &str, kept: Kept, flags: &[&str]) -> Node {
+    /// A server with these flags. It does not run yet.
+    pub(crate) fn node(&self, name: &str, kept: Kept, flags: &[&str]) -> Node {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).expect("a folder for the server");
         let address = free_address();
@@ -94,7 +96,11 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        if std::thread::panicking() {
+            eprintln!("the folder of the servers, with their logs: {}", self.folder.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
