@@ -326,6 +326,11 @@ impl Access {
         self.shared.revocations.write().forget_key(key);
     }
 
+    /// Whether a revocation, or a later one of the same, is known.
+    pub fn holds(&self, revocation: &Revocation) -> bool {
+        self.shared.revocations.read().holds(revocation)
+    }
+
     /// All revocations, for a store.
     pub fn revocations(&self) -> Vec<Revocation> {
         self.shared.revocations.read().entries().collect()

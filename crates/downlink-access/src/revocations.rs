@@ -242,6 +242,19 @@ impl Revocations {
             .any(|((_, revoked), at)| issued.is_until(*at, now) && concerns(revoked))
     }
 
+    /// Whether this revocation, or a later one of the same, is known.
+    pub fn holds(&self, Revocation { revoked, at }: &Revocation) -> bool {
+        let known = match revoked {
+            Revoked::Client(client) | Revoked::Topic(client, _) => {
+                let entry = (ClientTag::of(client), revoked.clone());
+                self.by_client.get(&entry).copied().max(self.floor)
+            }
+            Revoked::Everyone => self.floor,
+            Revoked::Key(key) => self.keys.get(key).copied(),
+        };
+        known >= Some(*at)
+    }
+
     /// Everything that a store must keep. At its next start, the server has to revoke each entry
     /// again.
     pub fn entries(&self) -> impl Iterator<Item = Revocation> + '_ {

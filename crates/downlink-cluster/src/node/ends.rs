@@ -6,7 +6,7 @@ use downlink_log::Timestamp;
 
 use crate::{
     journal::Bounds,
-    node::{compare::SHORT_FOR, request::Request},
+    node::{compare::SHORT_FOR, outbox::RETRY_EVERY, request::Request},
     position::Position,
 };
 
@@ -21,6 +21,8 @@ pub(crate) struct Ends {
     newest: Option<(Timestamp, Bounds)>,
     /// When the open question was asked. `None` if no question is open.
     asked: Option<Timestamp>,
+    /// The time of the next question, if the last one has failed.
+    not_before: Timestamp,
     /// Since when the journal is shorter than the history, and its lowest end since then.
     short: Option<(Timestamp, Position)>,
     /// Since when the tail is behind.
@@ -30,7 +32,7 @@ pub(crate) struct Ends {
 impl Ends {
     /// Asks for the bounds, unless a question is open. One answer serves all waiting readers.
     pub(crate) fn ask(&mut self, now: Timestamp) -> Option<Request> {
-        if self.asked.is_some() {
+        if self.asked.is_some() || now < self.not_before {
             return None;
         }
         self.asked = Some(now);
@@ -43,8 +45,9 @@ impl Ends {
     }
 
     /// Forgets the question, because it has failed.
-    pub(crate) fn handle_error(&mut self) {
+    pub(crate) fn handle_error(&mut self, now: Timestamp) {
         self.asked = None;
+        self.not_before = now.after(RETRY_EVERY);
     }
 
     /// Takes an answer. `last` is the last position of the history. If there is a sign that the

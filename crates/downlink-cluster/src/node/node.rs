@@ -63,6 +63,8 @@ pub struct Node<L> {
     opened: Option<Opened>,
     publishing: Publishing,
     pub(super) requests: VecDeque<Request>,
+    /// Whether publishes may wait for an entry. They are packed together, before the next request.
+    needs_pack: bool,
     /// The end that the journal had when the node opened it, or when the node last found a loss.
     /// The node serves no readers until it has reached this position.
     goal: Position,
@@ -98,6 +100,7 @@ impl<L: FedLog> Node<L> {
             opened: None,
             publishing: Publishing::default(),
             requests: [Request::Writer, Request::Open].into(),
+            needs_pack: false,
             goal: Position::ORIGIN,
             is_caught_up: false,
             heartbeat_at: now,
@@ -132,7 +135,15 @@ impl<L: FedLog> Node<L> {
 
     /// The next request for the journal.
     pub fn poll_request(&mut self) -> Option<Request> {
+        if std::mem::take(&mut self.needs_pack) {
+            self.pack();
+        }
         self.requests.pop_front()
+    }
+
+    /// Whether [`poll_request`](Self::poll_request) may have a request.
+    pub fn has_requests(&self) -> bool {
+        self.needs_pack || !self.requests.is_empty()
     }
 
     /// The next answer for a publisher.
@@ -179,7 +190,7 @@ impl<L: FedLog> Node<L> {
         let (publishing, planner) = self.planner();
         let planner = planner.filter(|_| takes);
         let id = publishing.publish(now, publish, bytes_max, { planner }.as_mut());
-        self.pack();
+        self.needs_pack = true;
         id
     }
 
@@ -264,7 +275,7 @@ impl<L: FedLog> Node<L> {
                 Phase::Opening { .. } | Phase::Empty | Phase::TooOld | Phase::Comparing { .. } => {}
             },
         }
-        self.pack();
+        self.needs_pack = true;
     }
 
     /// Opens the tail again. The new tail begins at the last applied entry, to find out whether
@@ -413,7 +424,9 @@ impl<L: FedLog> Node<L> {
             self.forks.retain(|fork| !history.hub.forks.contains(fork));
         }
         match entry {
-            Some(entry) if verdict.groups.is_ok() => self.peers.read(now, entry, position),
+            Some(entry) if verdict.groups.is_ok() => {
+                self.peers.read(now, entry, position, self.is_caught_up)
+            }
             _ => {}
         }
         let (state, lost_ends) = history.take_unsaved();
@@ -551,7 +564,7 @@ impl<L: FedLog> Node<L> {
     /// The answer to [`Request::Bounds`].
     pub fn handle_bounds(&mut self, now: Timestamp, result: Result<Bounds, JournalError>) {
         let Ok(bounds) = result else {
-            self.ends.handle_error();
+            self.ends.handle_error(now);
             return if result == Err(JournalError::Replaced) {
                 self.reopen(now)
             };

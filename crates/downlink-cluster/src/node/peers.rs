@@ -42,11 +42,18 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Reads the control records of an applied entry.
-    pub(crate) fn read(&mut self, now: Timestamp, entry: &Entry, position: Position) {
+    /// Reads the control records of an applied entry. `is_live` says whether the node has had
+    /// everything: the heartbeats of earlier entries are old.
+    pub(crate) fn read(
+        &mut self,
+        now: Timestamp,
+        entry: &Entry,
+        position: Position,
+        is_live: bool,
+    ) {
         for control in &entry.controls {
             match control {
-                Control::Heartbeat(heartbeat) => {
+                Control::Heartbeat(heartbeat) if is_live => {
                     let Heartbeat { applied, version_max, retention, has_cache, node } =
                         heartbeat.clone();
                     let name = node;

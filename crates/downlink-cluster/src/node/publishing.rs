@@ -39,6 +39,8 @@ pub(crate) struct Publishing {
     next_publish: u64,
     /// Whether the last append failed. While this is true, no further entries are packed.
     is_engine_away: bool,
+    /// The last position of the chain when the plans were checked.
+    checked_at: Option<Position>,
 }
 
 impl Publishing {
@@ -179,6 +181,7 @@ impl Publishing {
 
     /// Plans again the events that were planned with a part of the history that is lost.
     pub(crate) fn handle_cut<L: FedLog>(&mut self, fork: Position, planner: &mut Planner<'_, L>) {
+        self.checked_at = None;
         // The entries have the mark of a lost position, so they are void.
         let dead = self.outbox.take_dead(|sent| sent.seen > fork);
         self.plan_all(dead, planner);
@@ -222,7 +225,10 @@ impl Publishing {
     /// answers to the earlier appends may never come.
     pub(crate) fn handle_reopened(&mut self, now: Timestamp) {
         let retry_at = Some(now.after(RETRY_EVERY));
-        self.outbox.in_flight.iter_mut().for_each(|sent| sent.retry_at = retry_at);
+        for sent in &mut self.outbox.in_flight {
+            sent.retry_at = retry_at;
+            sent.is_unclear = true;
+        }
     }
 
     /// The answer to an append. `last` is the last position that the tail has delivered. If the
@@ -250,7 +256,12 @@ impl Publishing {
                 }
                 let is_dead = |sent: &InFlight| is_refused && sent.name == name && !sent.is_unclear;
                 for waiting in self.outbox.take_dead(is_dead) {
-                    let answer = if is_full { Answer::Full } else { waiting.unavailable() };
+                    // The refused attempt is among them.
+                    let answer = match (waiting.attempts.len(), is_full) {
+                        (..=1, true) => Answer::Full,
+                        (..=1, false) => Answer::Unavailable { appended: false },
+                        _ => waiting.unavailable(),
+                    };
                     self.answer(waiting.id, answer);
                 }
             }
@@ -290,6 +301,10 @@ impl Publishing {
         let Rules { positions_max, .. } = *planner.rules;
         let (chain, lifetime) = (&planner.history.chain, planner.rules.lifetime_ms());
         let last = chain.last();
+        // Only further entries make a plan old.
+        if self.checked_at.replace(last) == Some(last) {
+            return;
+        }
         let old = self.outbox.take_queued(|waiting| {
             let elapsed = chain.elapsed(waiting.planned_at, last);
             elapsed.is_none_or(|elapsed| elapsed > lifetime / 2)

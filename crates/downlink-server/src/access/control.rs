@@ -157,6 +157,11 @@ impl Control {
         Ok(())
     }
 
+    /// Whether this revocation, or a later one of the same credentials, is known.
+    pub(crate) fn holds(&self, revocation: &Revocation) -> bool {
+        self.access.holds(revocation)
+    }
+
     /// All revocations.
     pub(crate) fn revocations(&self) -> Vec<Revocation> {
         self.access.revocations()

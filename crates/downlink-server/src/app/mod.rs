@@ -85,16 +85,6 @@ pub enum Source {
     Cluster(JetStream),
 }
 
-impl Source {
-    /// The stream of a cluster.
-    pub(crate) fn journal(&self) -> Option<JetStream> {
-        match self {
-            Self::Cluster(stream) => Some(stream.clone()),
-            Self::Publishers | Self::Upstream(_) => None,
-        }
-    }
-}
-
 /// Makes the hub that these settings describe, with events from `source`. The hub of a node
 /// of a cluster also has messages of other nodes. When a
 /// stream ends, the observer of the hub removes the stream's entry from `requesters` and writes a

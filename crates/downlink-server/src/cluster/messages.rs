@@ -4,7 +4,7 @@
 //! messages that the engine still keeps. Revocations hold for longer than that, so from time to time
 //! one of the nodes sends all of them again.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD as BASE64};
 use downlink::{
@@ -75,7 +75,7 @@ pub(crate) async fn apply(hub: Hub<String>, control: Arc<Control>, mut messages:
             message = messages.next() => {
                 let Some(NodeMessage { bytes, is_live, .. }) = message else { return };
                 match serde_json::from_slice(&bytes) {
-                    // The streams of a node that reads the past were opened after that message.
+                    // The streams of this node were opened after a message of the past.
                     Ok(Message::Disconnect(client)) if is_live => drop(hub.disconnect(&client)),
                     Ok(Message::Revoke(revoked)) => revoke_here(&hub, &control, &revoked).await,
                     Ok(Message::RevokeAgain(revoked)) => {
@@ -88,7 +88,10 @@ pub(crate) async fn apply(hub: Hub<String>, control: Arc<Control>, mut messages:
             }
             () = sleep_until(again) => {
                 again = next_again();
-                send_again(&hub, &control).await;
+                // The node waits for the reader of its messages, so the reader must not wait for
+                // the node.
+                let (hub, control) = (hub.clone(), Arc::clone(&control));
+                tokio::spawn(async move { send_again(&hub, &control).await });
             }
         }
     }
@@ -101,16 +104,15 @@ fn next_again() -> Instant {
 
 /// Applies the revocations that this node does not have yet.
 async fn revoke_here(hub: &Hub<String>, control: &Arc<Control>, revoked: &[String]) {
-    let known: HashSet<Vec<u8>> = control.revocations().iter().map(Revocation::to_bytes).collect();
     for text in revoked {
         let bytes = BASE64.decode(text).unwrap_or_default();
-        if known.contains(&bytes) {
-            continue;
-        }
         let Some(revocation) = Revocation::from_bytes(&bytes) else {
             tracing::warn!("a revocation of another node cannot be read");
             continue;
         };
+        if control.holds(&revocation) {
+            continue;
+        }
         if let Err(error) = control.revoke(hub, revocation).await {
             tracing::error!(%error, "a revocation of another node is only in memory");
         }

@@ -198,7 +198,8 @@ async fn why_away(journal: &JetStream, known: Option<HubId>) -> String {
 }
 
 /// Writes a line when the engine stops to deliver entries, with the reason, and when it delivers
-/// entries again. Ends when the hub is closed.
+/// entries again. Ends when the hub drains. `journal` has a connection of its own, so that the node's
+/// connection stays on the node's thread.
 pub(crate) async fn watch(hub: Hub<String>, journal: JetStream) {
     let mut said: Option<String> = None;
     let mut known = None;

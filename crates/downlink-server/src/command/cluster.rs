@@ -14,7 +14,7 @@ use downlink::hub::{Hub, HubStore, Timestamp};
 use downlink_access::fill_random;
 use downlink_cluster::{
     Base, Control, Entry, Heartbeat, HubId, HubKey, Journal as _, NODE_AWAY_AFTER, Position,
-    Snapshot, WriterId,
+    RawEntry, Snapshot, WriterId,
 };
 use downlink_nats::{
     Finding, HubError, Init, JetStream, MonitorUrl, NewHub, SYNC_TAG, Severity, StreamSettings,
@@ -134,6 +134,12 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     let writer = WriterId(u64::from_le_bytes(random()?));
     let new = NewHub { hub: HubId(random()?), writer, snapshot };
     let made = stream.init(&settings, new).await.map_err(|error| failed(&error))?;
+    if let (Some(cache), Init::Existed(_)) = (&cache, &made) {
+        bail!(
+            "another command has just created the hub: remove {}, which does not belong to it",
+            cache.display()
+        );
+    }
     let mut out = io::stdout().lock();
     let said = match made {
         Init::Existed(_) => format!("the hub {name} exists already, and nothing was changed"),
@@ -156,8 +162,10 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
 
 /// Copies the events of a single server to a new cache. Returns what the cluster must know of them.
 async fn grow(stream: &JetStream, store: &Path) -> anyhow::Result<(Snapshot, PathBuf)> {
-    if stream.hub().await.is_ok() {
-        bail!("the hub exists already, so it cannot grow from {}", store.display());
+    match stream.hub().await {
+        Ok(_) => bail!("the hub exists already, so it cannot grow from {}", store.display()),
+        Err(HubError::NoStream { .. }) => {}
+        Err(error) => return Err(failed(&error)),
     }
     if !store.exists() {
         bail!("there is no store {}", store.display());
@@ -246,12 +254,9 @@ async fn heartbeats(
     last: Position,
     now: Timestamp,
 ) -> anyhow::Result<BTreeMap<Box<str>, Seen>> {
-    let first = Position::new(last.get().saturating_sub(ENTRIES_READ)).next();
-    let (entries, _) =
-        stream.read(first..last.next()).await.context("the newest entries cannot be read")?;
     let oldest = now.as_millis().saturating_sub(millis(NODE_AWAY_AFTER));
     let mut seen: BTreeMap<Box<str>, Seen> = BTreeMap::new();
-    for raw in entries.iter().filter(|raw| raw.time.as_millis() >= oldest) {
+    for raw in newest(stream, last, oldest).await? {
         let Ok(entry) = Entry::decode(&raw.bytes) else { continue };
         let mut fork = None;
         for control in &entry.controls {
@@ -270,9 +275,40 @@ async fn heartbeats(
     Ok(seen)
 }
 
-/// The number of entries that are read to find heartbeats. Each node appends one every two seconds,
-/// and a busy cluster has some hundred entries in this time.
-const ENTRIES_READ: u64 = 2_000;
+/// The maximum number of entries that are read to find heartbeats. Each node appends one every two
+/// seconds, and a busy cluster has some thousand entries in this time.
+const ENTRIES_READ: u64 = 10_000;
+
+/// The number of entries that are read at once. They have at most a megabyte each.
+const ENTRIES_AT_ONCE: u64 = 64;
+
+/// The entries up to `last` that are not older than `oldest`, in order. Their events are left out.
+async fn newest(
+    stream: &mut JetStream,
+    last: Position,
+    oldest: u64,
+) -> anyhow::Result<Vec<RawEntry>> {
+    let mut parts: Vec<Vec<RawEntry>> = Vec::new();
+    let mut end = last.next().get();
+    let stop = end.saturating_sub(ENTRIES_READ).max(1);
+    while end > stop {
+        let begin = end.saturating_sub(ENTRIES_AT_ONCE).max(stop);
+        let read = stream.read(Position::new(begin)..Position::new(end)).await;
+        let (mut entries, _) = read.context("the newest entries cannot be read")?;
+        let is_oldest = entries.first().is_none_or(|raw| raw.time.as_millis() < oldest);
+        entries.retain(|raw| raw.time.as_millis() >= oldest && has_controls(&raw.bytes));
+        parts.push(entries);
+        if is_oldest {
+            break;
+        }
+        end = begin;
+    }
+    Ok(parts.into_iter().rev().flatten().collect())
+}
+
+fn has_controls(bytes: &[u8]) -> bool {
+    Entry::decode(bytes).is_ok_and(|entry| !entry.controls.is_empty())
+}
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

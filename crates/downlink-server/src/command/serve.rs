@@ -150,14 +150,13 @@ async fn serve(
     };
     let requesters = Arc::<app::Requesters>::default();
     let (source, forwarder) = source(&settings).map_err(exit::configuration)?;
-    let journal = source.journal();
     let (hub, messages) = tokio::select! {
         hub = open(&settings, &requesters, source) => hub?,
         // The server has not accepted any request yet, so it can end without a graceful shutdown.
         () = signals.next() => return Ok(()),
     };
     mode.control.restore_revocations(&settings)?;
-    spawn_node_tasks(&mode.control, reload.clone(), &hub, messages.zip(journal));
+    spawn_node_tasks(&mode.control, reload.clone(), &hub, messages.zip(settings.cluster.stream()?));
     spawn_tasks(&mode.control, mode.reloader.take().zip(reload), &hub);
     let counters = Arc::<app::Counters>::default();
     let end = Arc::<Notify>::default();

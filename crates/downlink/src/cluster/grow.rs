@@ -37,12 +37,13 @@ pub fn grow<T: Send + Sync + 'static>(
     let mut next = from;
     while next < end {
         let read = feed.read().map_err(|error| HubError::Cluster(error.to_string()))?;
-        let Some((chunk, _)) = read else { break };
+        let ended = || HubError::Cluster("the store could not be read to its end".to_owned());
+        let (chunk, _) = read.ok_or_else(ended)?;
         next = chunk.next;
         check(applier.apply_here(chunk))?;
     }
     let base = Base::above(end);
-    // With the key of the server, publishers can repeat a publish of the server at a node.
+    // With the key of the server, publishers can repeat a publish with an id at a node.
     let key = HubKey::from_random(old.fingerprint_key());
     let snapshot = Snapshot { key, base, epochs, forks: Vec::new() };
     let state = History::before_first_entry(&snapshot).state();

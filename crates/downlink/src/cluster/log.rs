@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use downlink_cluster::{Applied, FedLog, HistoryStart, Plan, Position, Record, Refusal};
 use downlink_log::{
-    Floor, Offset, POSITION_OFFSETS,
+    Floor, Offset, POSITION_OFFSETS, Timestamp,
     store::{FeedChunk, FeedStart, Link, Marks, NodeState},
 };
 
@@ -17,14 +17,16 @@ pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) messages: VecDeque<NodeMessage>,
     /// Whether the node has had everything that the engine had.
     pub(super) is_live: bool,
+    /// When the hub was made.
+    made: Timestamp,
     /// The floor of all addresses at the beginning of the history: the node has no event of the single
     /// server that the cluster grew from.
     first_floor: Option<Offset>,
 }
 
 impl<T: Send + Sync + 'static> ClusterLog<T> {
-    pub(super) fn new(applier: HubApplier<T>) -> Self {
-        Self { applier, messages: VecDeque::new(), is_live: false, first_floor: None }
+    pub(super) fn new(applier: HubApplier<T>, made: Timestamp) -> Self {
+        Self { applier, messages: VecDeque::new(), is_live: false, made, first_floor: None }
     }
 }
 
@@ -36,12 +38,14 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
     fn apply(&mut self, applied: Applied) {
         let Applied { position, first, mark, time, is_shown, mut events, state, lost_ends } =
             applied;
-        events.retain(|event| match NodeMessage::of(event, self.is_live) {
-            Some(message) => {
-                self.messages.push_back(message);
-                false
+        events.retain(|event| {
+            match NodeMessage::of(event, self.is_live || event.at >= self.made) {
+                Some(message) => {
+                    self.messages.push_back(message);
+                    false
+                }
+                None => true,
             }
-            None => true,
         });
         let now = self.applier.now();
         // A writer with a clock that is ahead must not keep its events for longer than all others.

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 #[cfg(feature = "store")]
 pub use self::grow::grow;
 use self::node_thread::{Parts, QUESTIONS_MAX};
-use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue};
+use crate::hub::{ClusterHandle, Hub, HubBuilder, HubError, PublishQueue, QueueEnd};
 pub use crate::hub::{
     ClusterNode, ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage,
 };
@@ -46,6 +46,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// A publish gets its id when the engine has it, so the getters of its receipt return `None`:
     /// wait for [`durable`](crate::hub::Receipt::durable), which takes at most twelve seconds.
+    ///
+    /// The task that reads the messages must not wait for a publish of the same hub, because the node
+    /// waits for this task.
     ///
     /// The second result has the [messages](Self::send_to_nodes) of other nodes. Drop it if the program
     /// sends none. If it is kept and not read, the node stops after some hundred messages.
@@ -79,7 +82,17 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let name = name[..end].into();
         let readers = applier.follower();
         node_thread::start(
-            Parts { name, kept, applier, queue, readers, asked, status, messages },
+            Parts {
+                began: applier.now(),
+                name,
+                kept,
+                applier,
+                queue: QueueEnd(queue),
+                readers,
+                asked,
+                status,
+                messages,
+            },
             connect,
         )?;
         Ok((hub, NodeMessages(of_nodes)))

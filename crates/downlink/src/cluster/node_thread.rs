@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use downlink_cluster::{Driver, History, HubId, Journal, Node, NodeSettings};
+use downlink_cluster::{Driver, History, HubId, Journal, Node, NodeSettings, Position};
 use downlink_log::{
     AppendError, CONFIRM_WITHIN, Cursor, FollowerTask, Timestamp, store::NodeState,
 };
@@ -22,7 +22,7 @@ use tokio::sync::{
 
 use super::{log::ClusterLog, publishes::Publishes};
 use crate::hub::{
-    ClusterNode, ClusterStatus, HubApplier, HubError, NodeMessage, PublishQueue, Question,
+    ClusterNode, ClusterStatus, HubApplier, HubError, NodeMessage, Question, QueueEnd,
     WaitingReaders,
 };
 
@@ -49,7 +49,9 @@ pub(super) struct Parts<T: Send + Sync + 'static> {
     /// The state of the node that the cache has kept.
     pub(super) kept: NodeState,
     pub(super) applier: HubApplier<T>,
-    pub(super) queue: Arc<PublishQueue>,
+    pub(super) queue: QueueEnd,
+    /// When the hub was made.
+    pub(super) began: Timestamp,
     pub(super) readers: WaitingReaders<T>,
     /// Questions of relays for the end of the journal.
     pub(super) asked: mpsc::Receiver<Question>,
@@ -123,7 +125,7 @@ impl<T: Send + Sync + 'static> Parts<T> {
 /// The state of the thread when it has reached the engine.
 struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     driver: Driver<J, ClusterLog<T>>,
-    queue: Arc<PublishQueue>,
+    queue: QueueEnd,
     publishes: Publishes,
     readers: WaitingReaders<T>,
     /// The question of the log's readers that is open, and when it was asked.
@@ -136,6 +138,8 @@ struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     began: Instant,
     /// When the state is told next.
     tell_at: Timestamp,
+    /// The position that was told last.
+    position: Position,
     is_closing: bool,
 }
 
@@ -144,7 +148,8 @@ where
     J::Tail: Send,
 {
     fn new(parts: Parts<T>, hub: HubId, journal: J) -> Self {
-        let Parts { name, kept, mut applier, queue, readers, asked, status, messages } = parts;
+        let Parts { began: made, name, kept, mut applier, queue, readers, asked, status, messages } =
+            parts;
         let began = Instant::now();
         let settings = NodeSettings { name, ..NodeSettings::new(hub) };
         let history =
@@ -152,10 +157,12 @@ where
         if let Some(history) = &history {
             applier.set_lost_ends(history.lost_ends());
         }
-        let node = Node::new(at(began), settings, ClusterLog::new(applier), history);
+        let kept_until =
+            history.as_ref().map_or(Position::ORIGIN, |history| history.chain().last());
+        let node = Node::new(at(began), settings, ClusterLog::new(applier, made), history);
         Self {
             driver: Driver::new(node, journal, random),
-            publishes: Publishes::new(Arc::clone(&queue)),
+            publishes: Publishes::new(Arc::clone(&queue.0)),
             queue,
             readers,
             of_readers: None,
@@ -165,6 +172,7 @@ where
             messages,
             began,
             tell_at: Timestamp::default(),
+            position: kept_until,
             is_closing: false,
         }
     }
@@ -193,7 +201,10 @@ where
         let now = at(self.began);
         let is_busy = self.take_publishes(now, cx);
         self.take_questions(now, cx);
-        if !self.pass_messages() {
+        if self.is_closing {
+            // The program may have stopped to read messages.
+            self.driver.node_mut().log_mut().messages.clear();
+        } else if !self.pass_messages() {
             return Some(PROGRAM_BUSY);
         }
         let next = self.driver.poll(now, cx);
@@ -202,13 +213,13 @@ where
         while let Some((id, answer)) = self.driver.node_mut().poll_answer() {
             self.publishes.answer(self.driver.node().log(), id, answer);
         }
-        let asks = self.answer_questions(now);
+        let is_answered = self.answer_questions(now);
         self.tell_status(now);
         let idle_at = self.driver.node_mut().log_mut().applier.idle();
         if self.is_closing && self.publishes.is_empty() {
             return None;
         }
-        if is_busy || asks {
+        if is_busy || is_answered || self.driver.node().has_requests() {
             return Some(Duration::ZERO);
         }
         let until = Duration::from_millis(next.as_millis().saturating_sub(now.as_millis()));
@@ -254,7 +265,7 @@ where
                 self.of_readers = Some((question, now));
                 self.driver.node_mut().log_mut().applier.look_again();
             }
-            Poll::Ready(_) => {
+            Poll::Ready(FollowerTask::Close | _) => {
                 self.is_closing = true;
                 self.queue.close();
             }
@@ -268,7 +279,7 @@ where
     }
 
     /// Answers the questions whose answer is known, and those that have waited for too long. Returns
-    /// whether the node has asked the journal in this call.
+    /// whether the last one was answered, so that the log can ask the next one.
     fn answer_questions(&mut self, now: Timestamp) -> bool {
         let is_over = |asked: Timestamp| now >= asked.after(CONFIRM_WITHIN);
         let node = self.driver.node_mut();
@@ -324,16 +335,17 @@ where
             version_max: peer.version_max,
         });
         let nodes: Vec<ClusterNode> = nodes.collect();
-        let is_progress = self.status.borrow().position != status.position.get();
+        let is_progress = status.position > self.position;
+        self.position = status.position;
         self.status.send_if_modified(|known| {
-            let before = known.clone();
+            let before = (known.reached, known.key);
             known.update(&status);
             known.key = key;
             known.nodes = nodes;
             if is_progress {
                 known.heard = Some(Instant::now());
             }
-            before.reached != known.reached || before.key != known.key
+            before != (known.reached, known.key)
         });
     }
 }

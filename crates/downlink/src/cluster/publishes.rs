@@ -110,7 +110,7 @@ impl Open {
                 Err(AppendError::TooManyTopics { draft: 0, topics_max: log.applier.topics_max() })
             }
             Answer::TooLarge => Err(AppendError::EntryTooLarge),
-            Answer::Unavailable { .. } => Err(AppendError::EngineAway),
+            Answer::Unavailable { appended: false } => Err(AppendError::EngineAway),
             Answer::Full => Err(AppendError::EngineFull),
             _ => Err(AppendError::OutcomeUnknown),
         }

@@ -30,7 +30,7 @@ const ADDRESS_COST_BYTES: usize = 80;
 #[non_exhaustive]
 pub struct ClusterStatus {
     /// Whether the node has ever had everything that the engine had. Until then, new subscriptions
-    /// wait.
+    /// wait, unless the node has begun with a cache.
     pub reached: bool,
     /// Whether the node takes publishes.
     pub takes_publishes: bool,
@@ -129,8 +129,9 @@ pub const NODE_MESSAGE_BYTES_MAX: usize = 16 << 10;
 pub struct NodeMessage {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Whether the node has had everything that the engine had when it read the message. A node that
-    /// starts reads the messages that the engine still keeps, and this is false for them.
+    /// Whether the message was sent after this hub was made, by the clock of the sender, or came when
+    /// the node had everything that the engine had. It is false for the older messages that a node
+    /// reads when it starts.
     pub is_live: bool,
 }
 
@@ -258,6 +259,31 @@ impl PublishQueue {
     /// Refuses publishes from now on. Those that wait are still taken.
     pub(crate) fn close(&self) {
         self.0.lock().is_closed = true;
+    }
+}
+
+/// Refuses the publishes that wait when the node's thread ends, also after a panic.
+#[derive(Debug)]
+pub(crate) struct QueueEnd(pub(crate) Arc<PublishQueue>);
+
+impl std::ops::Deref for QueueEnd {
+    type Target = PublishQueue;
+
+    fn deref(&self) -> &PublishQueue {
+        &self.0
+    }
+}
+
+impl Drop for QueueEnd {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.0.0.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        for queued in waiting {
+            queued.outcome.resolve(Err(AppendError::Closed));
+        }
     }
 }
 

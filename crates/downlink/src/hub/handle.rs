@@ -154,7 +154,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Waits until a closed hub has written all events and closed its store. Without a store, this
-    /// returns at once.
+    /// returns at once, except for a node of a cluster: it first answers its publishers, which takes
+    /// at most twelve seconds.
     ///
     /// # Cancel safety
     ///

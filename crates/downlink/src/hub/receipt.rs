@@ -86,7 +86,7 @@ impl Receipt {
     /// # Errors
     ///
     /// [`PublishError`] if the event was not published: it conflicts with an earlier event, or the
-    /// store did not keep it.
+    /// store did not keep it. After [`PublishError::OutcomeUnknown`], it may be published now or later.
     ///
     /// # Cancel safety
     ///
