@@ -224,6 +224,17 @@ async fn a_reader_of_a_node_that_starts_waits_and_gets_no_gap() {
     }
 }
 
+/// Publishes to the topic `a`, and repeats that until it is acknowledged.
+async fn publish(node: &Node, data: &str) {
+    eventually("the event is published", async || {
+        let key = [("Idempotency-Key", data)];
+        let answer = node.post("/events?topic=a", &key, data.to_owned()).await;
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
 fn is_degraded(answer: &Answer) -> bool {
     answer.status == 200 && answer.body.starts_with("degraded")
 }
@@ -290,21 +301,22 @@ async fn a_node_that_was_paused_catches_up() {
         let until = Instant::now() + away();
         let mut number = 0;
         while Instant::now() < until {
-            other.publish("a", number.to_string()).await;
+            publish(other, &format!("{}-{number}", other.name)).await;
             number += 1;
             sleep(Duration::from_millis(10)).await;
         }
         paused.resume();
         for reader in &mut readers {
             for number in 0..number {
-                assert_eq!(reader.data().await, number.to_string());
+                assert_eq!(reader.data().await, format!("{}-{number}", other.name));
             }
         }
         cluster.become_ready().await;
         for node in [paused, other] {
-            node.publish("a", node.name.clone()).await;
+            let data = format!("after {} at {}", paused.name, node.name).replace(' ', "-");
+            publish(node, &data).await;
             for reader in &mut readers {
-                assert_eq!(reader.data().await, node.name);
+                assert_eq!(reader.data().await, data);
             }
         }
     }
@@ -323,7 +335,7 @@ async fn a_node_that_is_cut_off_from_all_servers_catches_up() {
         is_refused(&cluster.nodes[0]).await;
         let first = number;
         for _ in 0..50 {
-            cluster.nodes[1].publish("a", number.to_string()).await;
+            publish(&cluster.nodes[1], &number.to_string()).await;
             number += 1;
         }
         cluster.open_links();

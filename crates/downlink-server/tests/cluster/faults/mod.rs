@@ -217,8 +217,10 @@ async fn strike(
     let agreed_at = Instant::now();
     let ends = publish_end(&cluster).await;
     run.has_end.store(true, Ordering::Relaxed);
-    let read = timeout(crate::PATIENCE, readers.join_all()).await;
-    let read = read.unwrap_or_else(|_| panic!("readers miss the end\n{}", cluster.logs()));
+    let Ok(read) = timeout(crate::PATIENCE, readers.join_all()).await else {
+        let (diary, metrics) = (run.diary.text(), cluster.metrics().await);
+        panic!("readers miss the end\n{diary}{metrics}{}", cluster.logs());
+    };
     let history = agreed(&cluster, &[ends]).await;
     let rollback = saved.map(|saved| Rollback { saved, agreed: agreed_at });
     (cluster, Outcome { published, read, history, rollback, of_nodes, count })
