@@ -32,6 +32,9 @@ pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u32 = 10_039;
 pub(crate) const NOT_ENABLED: u32 = 10_076;
 /// The cluster has no leader.
 pub(crate) const CLUSTER_NOT_AVAILABLE: u32 = 10_008;
+/// Too few servers are known for the replicas of the stream. So it is for some seconds after the
+/// servers have started.
+pub(crate) const NO_SUITABLE_PEERS: u32 = 10_005;
 /// The stream is read-only for good.
 const STREAM_SEALED: u32 = 10_109;
 /// The storage limits of the server are reached.

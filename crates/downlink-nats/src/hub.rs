@@ -331,6 +331,7 @@ async fn patiently<T, F: Future<Output = Result<T, HubError>>>(
         let result = ask().await;
         let within = match &result {
             Err(HubError::NoAnswer | HubError::NoLeader) => within,
+            Err(HubError::Refused { code: api::NO_SUITABLE_PEERS, .. }) => within,
             Err(HubError::Unreachable { .. }) => within.min(STATUS_WITHIN),
             _ => return result,
         };

@@ -83,6 +83,10 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
     }
 
     fn restart(&mut self, start: Option<&HistoryStart>) {
+        // A log without a history has nothing to remove. Its readers wait for the start.
+        if start.is_none() && self.applier.position().is_none() {
+            return;
+        }
         let grown = start.filter(|start| !start.epochs.is_empty());
         self.first_floor = grown.map(|start| Offset::new(start.first.get() - POSITION_OFFSETS));
         let (epochs, from) =
