@@ -80,6 +80,8 @@ fn nats(workspace: &Workspace) -> anyhow::Result<Outcome> {
     }
     let words = ["test", "-p", "downlink-nats", "--test", "jetstream", "--", "--test-threads=4"];
     command::run(workspace.cargo(&words).env("DOWNLINK_NATS_SERVER", &server))?;
+    let words = ["test", "-p", "downlink", "--all-features", "--test", "cluster"];
+    command::run(workspace.cargo(&words).env("DOWNLINK_NATS_SERVER", &server))?;
     let words = ["test", "-p", "downlink-server", "--all-features", "--test", "cluster"];
     let mut cluster = workspace.cargo(&words);
     cluster.env("DOWNLINK_NATS_SERVER", server).env("DOWNLINK_CLUSTER_RUNS", FAULT_RUNS);

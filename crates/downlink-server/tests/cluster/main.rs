@@ -9,8 +9,9 @@
 //! folders with the logs of the nodes and of the servers.
 //!
 //! Read the files in this order: `link` (a connection that can be cut), `engine` (the NATS servers),
-//! `cluster` (the nodes), then the tests: `shared`, `outages`, `full` and `rollback` (one case each),
-//! `blows` and `faults` (random faults, and the check of everything), `torture` (many readers).
+//! `cluster` (the nodes), then the tests: `shared`, `control`, `outages`, `full` and `rollback` (one
+//! case each), `blows` and `faults` (random faults, and the check of everything), `torture` (many
+//! readers).
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -18,6 +19,7 @@ mod blows;
 #[path = "../common/chaos.rs"]
 mod chaos;
 mod cluster;
+mod control;
 mod engine;
 mod faults;
 mod full;

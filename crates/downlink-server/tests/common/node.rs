@@ -362,6 +362,17 @@ impl Node {
         timeout(ANSWER_WITHIN, answer).await.expect("the server answers in time")
     }
 
+    /// Sends a DELETE request with the key of an operator.
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        let request = self.client.delete(self.url(path)).bearer_auth(&self.key);
+        let answer = async {
+            let response = request.send().await.expect("an answer");
+            let status = response.status().as_u16();
+            Answer { status, body: response.text().await.expect("a whole answer") }
+        };
+        timeout(ANSWER_WITHIN, answer).await.expect("the server answers in time")
+    }
+
     /// Publishes to a topic, and returns the id of the event. Panics if the publish is refused.
     pub(crate) async fn publish(&self, topic: &str, data: impl Into<String>) -> String {
         self.post(&format!("/events?topic={topic}"), &[], data.into()).await.id()

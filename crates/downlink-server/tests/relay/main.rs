@@ -22,6 +22,7 @@ mod ledger;
 #[path = "../common/listener.rs"]
 mod listener;
 #[path = "../common/node.rs"]
+#[allow(dead_code, reason = "the tests of clusters need more of a node")]
 mod node;
 #[path = "../common/publisher.rs"]
 mod publisher;
