@@ -27,7 +27,8 @@ const TOPICS_LISTED: usize = 256;
 ///    unreadable events of a replica
 /// 8. the wake-up slot of one reader
 ///
-/// Only the applier of a replica holds the locks 1 and 2 at the same time.
+/// A replica is a log that copies another log, its upstream. The applier of a replica adds the
+/// copied events. Only an applier holds the locks 1 and 2 at the same time.
 ///
 /// Eight locks are not in the list: the queue of commits, the outcome of a commit, the queue of
 /// replays, the answer to a replay, the reported unreadable events, the clock, the questions of a
@@ -73,8 +74,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Cleans up after events were evicted by age: frees the ids of these events, and removes
-    /// topics that became empty. The caller must hold no lock.
+    /// Cleans up after events were evicted: frees the ids of these events, and removes topics that
+    /// became empty. The caller must hold no lock.
     pub(crate) fn settle(&self, evicted: Option<Evicted<P>>) {
         if let Some(evicted) = evicted {
             self.sequencer.settle(&self.history, &evicted);

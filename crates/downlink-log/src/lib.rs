@@ -82,8 +82,8 @@
 //!
 //! A replica is a log that gets its events from another log ([`Log::replica`]). The program that
 //! follows the other log gives its feed to the [`Applier`], on a thread of its own, and passes the
-//! questions of the replica to the other log ([`Follower`]). A replica in memory starts no thread. A
-//! replica with a [cache](store::Cache) has threads that read the cache.
+//! questions of the replica to the other log ([`Follower`]). A replica in memory starts no thread.
+//! A replica with a [cache](store::Cache) has threads that read the cache.
 //!
 //! This crate has no event streams, no HTTP and no async tasks.
 //!

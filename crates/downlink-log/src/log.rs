@@ -98,7 +98,8 @@ pub struct Log<P: Payload> {
 enum Source<P: Payload> {
     /// Publishers append them.
     Own { core: Arc<Core<P>>, store: Option<Arc<StoreSide<P>>> },
-    /// An applier applies them. Its core can be replaced.
+    /// An applier adds the events that it gets from another log. The core of a replica can be
+    /// replaced.
     Replica(Arc<ReplicaHandle<P>>),
 }
 
@@ -222,7 +223,7 @@ impl<P: Payload> Log<P> {
     /// complete one. A replica that begins with a cache serves readers at once: it has everything
     /// up to its position in the feed, and later events follow in order. Later, a reader waits only
     /// if it continues after an id that the replica does not know. Such an id may come from a node
-    /// that is ahead of this one. A reader that has waited for ten seconds ends with
+    /// of a cluster that is ahead of this one. A reader that has waited for ten seconds ends with
     /// [`EndReason::Drained`].
     ///
     /// The log is closed when the applier is dropped.

@@ -3,8 +3,8 @@
 //! A batch consists of drafts, which are events without an offset. The writer's thread takes one
 //! batch after another, decides which of its drafts are new, and gives the new drafts their
 //! offsets. A later batch may repeat an event id or an idempotency key of an earlier batch, or
-//! publish to a topic that the earlier batch finishes. The store does not know these ids, keys and
-//! topics yet, so the group keeps them.
+//! publish to a topic that the earlier batch finishes. A finished topic gets no more events. The
+//! store does not know these ids, keys and topics yet, so the group keeps them.
 
 use std::collections::{HashMap, HashSet};
 

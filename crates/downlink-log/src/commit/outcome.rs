@@ -10,8 +10,8 @@ use crate::sync::Mutex;
 
 /// The commit of one batch, which may still be under way. All clones stand for the same commit.
 ///
-/// The log makes the commits of a store. A program whose events are ordered elsewhere, such as a
-/// node of a cluster, makes its own ones.
+/// A log with a store makes a commit for each batch. A program whose events are ordered elsewhere,
+/// such as a node of a cluster, makes its own commits.
 ///
 /// While the lock of a commit's state is held, no other lock is taken and no waker runs.
 #[derive(Clone, Debug)]

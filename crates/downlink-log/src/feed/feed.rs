@@ -2,11 +2,12 @@
 //!
 //! A feed takes new events from the backlog, which holds the newest events of all topics. If the
 //! backlog no longer has the events at the feed's position, the feed reads the store. In a log
-//! without a store, it reads the index and the rings of the topics instead. These places do not
-//! have the events that were evicted before the feed has read them. So each chunk that does not
-//! come from the backlog also has the floors of all topics that have lost events. A floor is the
-//! offset after the last event that a topic has evicted. The feed reads the events first and the
-//! floors after them, so each event that it did not find is below one of these floors.
+//! without a store, it reads the index and the rings instead. The index lists the kept events of
+//! all topics, and the ring of a topic holds the topic's events. The store, the index and the rings
+//! do not have the events that were evicted before the feed has read them. So each chunk that does
+//! not come from the backlog also has the floors of all topics that have lost events. A floor is
+//! the offset after the last event that a topic has evicted. The feed reads the events first and
+//! the floors after them, so each event that it did not find is below one of these floors.
 
 use std::{
     fmt,

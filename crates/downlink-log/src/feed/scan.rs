@@ -22,9 +22,9 @@ pub(crate) struct Scan {
 /// on and below `until`. The result covers all events that were evicted before the call.
 pub(crate) fn scan<P: Payload>(history: &History<P>, from: u64, until: u64) -> Scan {
     // The log has a table of the losses of topics that were removed from memory. All addresses that
-    // have no topic and no entry in this table share one floor. The other log applies the shared
-    // floor to every address that is not listed. So if the shared floor is above `from`, the scan
-    // must list every address that has its own floor, even a lower one.
+    // have no topic and no entry in this table share one floor. The log that reads the feed applies
+    // the shared floor to every address that is not listed. So if the shared floor is above `from`,
+    // the scan must list every address that has its own floor, even a lower one.
     let is_shared = |floor: Floor| floor.offset.get() > from;
     let lists_all = is_shared(history.topics.lost_of_others().floor);
     let mut found = scan_once(history, from, until, lists_all);

@@ -43,8 +43,8 @@ pub(crate) struct Published<P> {
 pub(crate) struct Backlog<P> {
     /// The number of open feeds. It changes only under the sequence lock, which every append takes.
     /// An append that takes this lock after a feed was opened sees the feed, so Relaxed is enough.
-    /// Loom does not know this atomic, because each of its steps would multiply the number of
-    /// interleavings.
+    /// Loom, which tests the interleavings of threads, does not see this atomic. Otherwise each
+    /// access to it would multiply the number of interleavings.
     feeds: AtomicUsize,
     /// While this lock is held, no other lock is taken.
     recorded: Mutex<Recorded<P>>,
@@ -119,8 +119,8 @@ impl<P: Payload> Backlog<P> {
         std::mem::take(&mut recorded.events)
     }
 
-    /// Ends all feeds, and all later feeds, as soon as they have read all events. The caller holds
-    /// no lock.
+    /// Ends every feed, also one that is opened later, as soon as it has read all events. The
+    /// caller holds no lock.
     pub(crate) fn close(&self) {
         self.recorded.lock().closed = true;
         self.wake();

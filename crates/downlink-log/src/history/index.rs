@@ -1,5 +1,5 @@
 //! The index: a list of the events of all topics, in the order of their offsets. It has a row for
-//! each event, with the event's topics.
+//! each event, with the event's topics. The rows are stored in chunks.
 //!
 //! Readers of many topics, and readers of patterns that are far behind, go through the index to
 //! find their events. When the log exceeds its limit of bytes, it uses the index to find its oldest

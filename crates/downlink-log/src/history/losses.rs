@@ -1,6 +1,7 @@
-//! The losses that a replica learns from its upstream: events that the upstream has evicted before
-//! the replica got them. They are noted like evictions, so readers find them in the same way. A
-//! floor is an offset below which events of a topic may be missing.
+//! A replica is a log that copies another log, its upstream. A replica learns its losses from its
+//! upstream: events that the upstream has evicted before the replica got them. They are noted like
+//! evictions, so readers find them in the same way. A floor is an offset below which events of a
+//! topic may be missing.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -26,8 +27,8 @@ impl<P: Payload> History<P> {
     ///
     /// The caller must hold the sequence lock, which every append takes, until the tail (the next
     /// offset that readers will see) is at or above the floor. A new pattern begins under the same
-    /// lock. So no pattern begins while the floor is above the tail. A reader of the new pattern
-    /// then finds the floor when it searches the history from before the pattern began.
+    /// lock. Therefore no pattern begins while the floor is above the tail. So a reader of a new
+    /// pattern finds the floor when it searches the history from before the pattern began.
     pub(crate) fn lose(
         &self,
         address: &Address,

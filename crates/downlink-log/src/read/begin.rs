@@ -44,9 +44,10 @@ enum StartStage {
     Newest { left: usize, until: u64, oldest: Option<u64> },
     /// Finds the highest floor of the topics that the patterns match. The floor of a topic is the
     /// offset after its last evicted event. `since` is the time that the reader requested, if it
-    /// requested a time. If it is `None`, the reader begins at `next`, and only a floor above
-    /// `next` matters. If it is `Some`, a floor counts only if the last evicted event was published
-    /// at this time or later. The next stage then finds the first kept event from this time on.
+    /// requested a time. If `since` is `None`, the reader begins at `next`, and only a floor above
+    /// `next` matters. If `since` is `Some`, a floor counts only if the last evicted event was
+    /// published at this time or later. The next stage then finds the first kept event from this
+    /// time on.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 

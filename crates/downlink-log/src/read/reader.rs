@@ -1,8 +1,8 @@
 //! A reader reads the events of its topics and patterns from its cursor on. The cursor is the next
 //! offset to read. The reader is woken when there are new events.
 //!
-//! A seat is the reader's entry in the list of readers of one topic or pattern. A look is one
-//! attempt to read events in memory.
+//! A replica is a log that copies another log, its upstream. A seat is the reader's entry in the
+//! list of readers of one topic or pattern. A look is one attempt to read events in memory.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -84,9 +84,9 @@ enum Before<P> {
     Search(Box<StartSearch<P>>, Unconfirmed),
     /// Wait until the store's threads have found the offset where the reader begins.
     Beginning(Arc<Slot<Beginning>>, Unconfirmed),
-    /// Wait for the answer to the question with this number. A replica asks its upstream for the
-    /// end of its log, and the wait is over when the replica has reached this end. Then begin at
-    /// this start.
+    /// Wait for the answer to the question with this number. A replica asks where the log of its
+    /// upstream ends, and the wait is over when the replica has reached this end. Then the reader
+    /// begins at this start.
     Confirmation(u64, Box<Start>),
     /// Report this gap before the first event.
     Gap(Gap),
@@ -136,8 +136,8 @@ impl<P: Payload> Reader<P> {
     }
 
     /// Begins in a replica. While the replica is not complete, the reader waits. Once the replica
-    /// is complete, a reader waits only if the replica does not know the reader's id, so that the
-    /// reader would get a gap.
+    /// is complete, a reader waits only if it would get a gap because the replica does not know its
+    /// id.
     #[cold]
     fn begin_in_replica(&mut self, start: &Start) {
         let Some(confirmations) = &self.core.confirmations else { return };
@@ -346,8 +346,9 @@ impl<P: Payload> Reader<P> {
         self.core.ids.cursor(self.position.next)
     }
 
-    /// The cursor of a reader of the same log whose next offset is `next`. In the log of a cluster, its
-    /// id has another mark than the id of this reader's cursor.
+    /// The cursor of a reader of the same log whose next offset is `next`. In the log of a cluster,
+    /// an id has a mark, which belongs to a range of offsets. So the ids of two cursors of one
+    /// reader may have different marks.
     pub fn cursor_at(&self, next: Offset) -> Cursor {
         self.core.ids.cursor(next.get())
     }

@@ -1,9 +1,10 @@
-//! The readers of a replica that wait until the replica knows as much as its upstream.
+//! The readers of a replica that wait until the replica knows as much as its upstream, which is the
+//! log that it copies.
 //!
-//! A client may come from another node, with an id that this replica does not know yet. Before the
-//! replica says that events are lost, it asks the upstream where the upstream's log ends, and
-//! applies all events below this end. Then the answer to the reader is final. One question serves
-//! all readers that were waiting when it was asked.
+//! A client may have read from another server, and may have an id that this replica does not know
+//! yet. Before the replica says that events are lost, it asks the upstream where the upstream's log
+//! ends, and applies all events below this end. Then the answer to the reader is final. One
+//! question serves all readers that were waiting when it was asked.
 //!
 //! The upstream may be away. Then the replica ends the readers, and their clients connect again
 //! with the same id.
@@ -23,8 +24,9 @@ use crate::types::{Cursor, EndReason, Timestamp};
 /// seconds, a proxy or client may give up, and another node may answer sooner.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 
-/// The maximum number of stored ends of the upstream that the replica has not reached yet. If there
-/// are more, the newest one is replaced. A replica that keeps up has one.
+/// The maximum number of stored answers of the upstream. An answer is an end of the upstream's log
+/// that the replica has not reached yet. If there are more answers, the newest one is replaced. A
+/// replica that keeps up has one.
 const ENDS_MAX: usize = 8;
 
 /// The questions of a replica to its upstream, and the readers that wait for the answers.
@@ -42,15 +44,16 @@ struct Questions {
     is_complete: bool,
     /// The newest question that a reader waits for.
     wanted: u64,
-    /// The newest question that the follower has taken.
+    /// The newest question that the follower has taken. The follower is the part of the program
+    /// that asks the upstream.
     taken: u64,
     /// The newest question that the upstream has answered, or that could not be asked.
     answered: u64,
     /// The newest question that is confirmed: the replica has reached the end that the upstream
     /// gave as its answer.
     confirmed: u64,
-    /// The newest question from before the replica last began again. Questions up to this one are
-    /// never confirmed.
+    /// When the replica last began again, this was the newest question. Questions up to this one
+    /// are never confirmed.
     stale: u64,
     /// Answers of the upstream: the question, and the end of the upstream.
     ends: VecDeque<(u64, Cursor)>,

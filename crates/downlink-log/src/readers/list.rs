@@ -172,7 +172,8 @@ pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize 
 }
 
 /// Tells the reader with this number to end, and wakes it. Returns `false` if the list does not
-/// have this reader. A reader keeps its place, so the list is locked only for one batch at a time.
+/// have this reader. A reader never moves to another place, so the list can be unlocked between two
+/// batches.
 pub(crate) fn end_one(readers: &Mutex<ReaderList>, number: u64, reason: EndReason) -> bool {
     let mut from = Some(0);
     while let Some(start) = from {
