@@ -24,9 +24,9 @@ impl<P: Payload> Applier<P> {
         &self.shared().options.limits
     }
 
-    /// The number of distinct readers that select one of these addresses now. `offset` is the offset
-    /// of the event that was applied last to them. Topics that have neither events nor readers are
-    /// not counted.
+    /// The number of distinct readers that select one of these addresses now. `offset` is the
+    /// offset of the newest event that was applied to these addresses. Topics that have neither
+    /// events nor readers are not counted.
     pub fn matched<'a>(&self, to: impl IntoIterator<Item = &'a Address>, offset: Offset) -> usize {
         let core = self.shared().core();
         let mut topics: EventTopics<P> =

@@ -1,4 +1,6 @@
-//! The applier of a replica: it writes the parts of a feed to the cache and puts them into memory.
+//! The applier of a replica. A replica is a log that copies another log, its upstream. The events
+//! come in the chunks of a feed. The applier writes each chunk to the cache, and then puts it into
+//! memory.
 
 use std::{
     sync::Arc,
@@ -34,8 +36,9 @@ pub struct Applier<P: Payload> {
     pub(crate) has_begun: bool,
     /// Whether the replica is the log of a cluster node, which cannot get its history again.
     pub(crate) is_node: bool,
-    /// The offset below which all floors are known. It is the tail, except before the first chunk
-    /// after a restart: the floors of this chunk may be below the tail.
+    /// The offset below which all floors are known. A floor is the offset below which a topic may
+    /// have lost events. `floors_below` is the tail, except before the first chunk after a restart:
+    /// the floors of this chunk may be below the tail.
     pub(crate) floors_below: u64,
     pub(crate) ahead: FloorsAhead,
     /// Dropped last, because its end reports that the cache is released.
@@ -80,8 +83,8 @@ impl<P: Payload> std::fmt::Debug for Follower<P> {
 }
 
 impl<P: Payload> Follower<P> {
-    /// The next task of the follower. While this is pending, the replica keeps the waker of the last
-    /// call, and wakes it when there is a task.
+    /// The next task of the follower. While this is pending, the replica keeps the waker of the
+    /// last call, and wakes it when there is a task.
     ///
     /// After [`FollowerTask::AskForEnd`], no other question comes until this one has its answer.
     pub fn poll_task(&self, waker: &Waker) -> Poll<FollowerTask> {
@@ -133,9 +136,9 @@ impl<P: Payload> Applier<P> {
     /// end with [`EndReason::Drained`] after they have read the events
     /// that are in memory.
     ///
-    /// A feed that resumes must begin at this replica's [`position`](Self::position). Otherwise
-    /// events would be missing without a gap, so the replica discards everything, and the caller
-    /// must ask for a new feed, from no position. The call returns `false` then.
+    /// A feed that resumes must begin at this replica's [`position`](Self::position). If it begins
+    /// elsewhere, events would be missing without a gap. Then the replica discards everything, and
+    /// the call returns `false`. The caller must ask for a new feed without a position.
     pub fn begin(&mut self, start: FeedStart) -> bool {
         let FeedStart { epochs, from, resumed } = start;
         let core = self.shared().core();
@@ -151,7 +154,7 @@ impl<P: Payload> Applier<P> {
             return false;
         }
         let resumes = resumed;
-        // A replica that has nothing yet has nothing to discard, and its readers may wait on.
+        // A replica that has nothing yet has nothing to discard, so its readers may go on waiting.
         let is_new = !self.has_begun && core.history.tail() == Offset::FIRST.get();
         let discards = !resumes && !is_new;
         if let Some(side) = &mut self.cache {
@@ -170,8 +173,8 @@ impl<P: Payload> Applier<P> {
                 core.history.set_tail(from.get());
             }
         }
-        // The feeds of this replica have said which epochs there are. They end, and say it anew. A
-        // feed that is opened from now on has the new epochs.
+        // The open feeds of this replica have announced the old epochs, so they end. A feed that is
+        // opened from now on announces the new epochs.
         core.history.backlog.end_open();
         self.has_begun = true;
         self.shared().confirmations.ask_if_incomplete();
@@ -209,15 +212,16 @@ impl<P: Payload> Applier<P> {
         Applied::Next
     }
 
-    /// Decides about the drafts of one publish, as [`append`](crate::Log::append) of a log in memory
-    /// does, and appends nothing. For each draft, the result has the offset of the earlier event
-    /// that it repeats, or `None` if the draft is new.
+    /// Decides about the drafts of one publish, as [`append`](crate::Log::append) of a log in
+    /// memory does, and appends nothing. For each draft, the result has the offset of the earlier
+    /// event that it repeats, or `None` if the draft is new.
     ///
-    /// This is for a node whose events are ordered elsewhere. The decision is true for the events
-    /// that were applied before the call. It knows the ids of the events in memory and in the cache,
-    /// and the keys of the last ten minutes. Without a cache, it knows the keys that were applied
-    /// since the replica was made. With a cache, the call may read the file: for each id that is not
-    /// in memory, and in the first ten minutes for each key that is not in memory.
+    /// This is for a node whose events are ordered elsewhere. The decision considers all events
+    /// that were applied before the call. It considers the ids of the events in memory and in the
+    /// cache, and the keys of the last ten minutes. Without a cache, it considers only the keys
+    /// that were applied since the replica was made. With a cache, the call may read the file: for
+    /// each id that is not in memory, and in the first ten minutes for each key that is not in
+    /// memory.
     ///
     /// If the cache cannot be read, the replica drops it, and decides without it.
     ///
@@ -268,11 +272,13 @@ impl<P: Payload> Applier<P> {
         cached.map(|(_, offset)| offset).into_iter().chain(in_memory).min()
     }
 
-    /// Replaces the list of the lost ends of the history, for example the forks of a cluster. A reader
-    /// whose id is not in this history and is not below a lost end gets a gap with the reason
-    /// [`Lost`](crate::GapReason::Lost), and continues at the lowest such end. So does a reader with
-    /// a publisher's id from the list of a lost end. Without the list, such a reader gets
-    /// [`NewEpoch`](crate::GapReason::NewEpoch) or another event's place.
+    /// Replaces the list of the lost ends of the history, for example the forks of a cluster. At a
+    /// lost end, the history has lost all its newer events and has gone on with other events. A
+    /// reader may come with the id of a lost event: an id that is not in this history and is not
+    /// below a lost end, or a publisher's id that the list names. Such a reader gets a gap with the
+    /// reason [`Lost`](crate::GapReason::Lost), and continues at the lowest lost end that can have
+    /// had the event. Without the list, it would get another reason, or continue after another
+    /// event.
     ///
     /// The list stays after [`cut_to`](Self::cut_to), but not after a [`begin`](Self::begin) that
     /// discards everything. The caller limits its size.
@@ -284,17 +290,18 @@ impl<P: Payload> Applier<P> {
     /// lost them. Returns the ids that publishers gave to the removed events. The next chunk
     /// continues at `until`, and may have other events and marks from there on.
     ///
-    /// All readers end with [`EndReason::Drained`], and all feeds end.
-    /// Readers that are opened meanwhile begin in the old history, and end too. Without a cache, the
-    /// events that stay are pushed into a new history, so the call takes about as long as applying
-    /// them did. A cache removes its events in one transaction, and its newest events are read into
-    /// memory, as when the replica was made.
+    /// All readers end with [`EndReason::Drained`], and all feeds end. A reader that is opened
+    /// during the call begins in the old history, and ends too. Without a cache, the events that
+    /// stay are pushed into a new history, so the call takes about as long as applying them did. A
+    /// cache removes its events in one transaction, and its newest events are read into memory, as
+    /// when the replica was made.
     ///
-    /// The replica can remove events only if their ids have marks, and `until` is the first offset
-    /// of a position and not above the tail. Otherwise it discards everything instead, as if its
-    /// first feed had not begun: its [`position`](Self::position) is `None` then, and the file of
-    /// the cache is emptied with the next chunk. At most [`CUT_IDS_MAX`](crate::CUT_IDS_MAX) ids are
-    /// returned.
+    /// The ids of a cluster have marks, and each mark belongs to a position, which is a run of
+    /// [`POSITION_OFFSETS`](crate::POSITION_OFFSETS) offsets. The replica can remove events only if
+    /// their ids have marks, and if `until` is the first offset of a position and not above the
+    /// tail. Otherwise the replica discards everything, as if its first feed had not begun: its
+    /// [`position`](Self::position) is `None` then, and the file of the cache is emptied with the
+    /// next chunk. At most [`CUT_IDS_MAX`](crate::CUT_IDS_MAX) ids are returned.
     pub fn cut_to(&mut self, until: Offset) -> Vec<Box<str>> {
         let core = self.shared().core();
         self.ahead = FloorsAhead::default();
@@ -322,8 +329,9 @@ impl<P: Payload> Applier<P> {
         removed
     }
 
-    /// Replaces the history by one without the events from an offset on. With a cache, it begins
-    /// with the newest events of the cache. Without one, it is a copy of the events in memory.
+    /// Replaces the history by a new one without the events from an offset on. With a cache, the
+    /// new history begins with the newest events of the cache. Without a cache, it is a copy of the
+    /// events in memory.
     fn replace_by_cut(&mut self, core: &Core<P>, until: Offset) {
         let rules = core.history.rules();
         let options = LogOptions { retention: (*rules).clone(), ..self.shared().options.clone() };
@@ -343,8 +351,8 @@ impl<P: Payload> Applier<P> {
         }
     }
 
-    /// A history with the newest events of the cache, which ends at `until`. `None` without a cache,
-    /// or if the cache cannot be read.
+    /// A history with the newest events of the cache, which ends at `until`. `None` without a
+    /// cache, or if the cache cannot be read.
     fn read_cache(
         &mut self,
         core: &Core<P>,

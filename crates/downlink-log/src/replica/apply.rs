@@ -1,10 +1,10 @@
 //! Puts a part of a feed into the memory of a replica.
 //!
-//! A floor is the offset below which a topic may have lost events. The sequence lock is held from
-//! the first floor until the tail has moved. A floor may be above the old tail. A reader with a new
-//! pattern waits for the lock before it begins, so it begins at the new tail. It then finds the
-//! floor in the history, like the floor of any eviction. Other readers find the floor in the rings
-//! or in their patterns.
+//! A floor is the offset below which a topic may have lost events. The tail is the next offset that
+//! readers see, and a floor may be above the old tail. So the sequence lock is held from the first
+//! floor until the tail has moved. A reader with a new pattern waits for this lock before it
+//! begins, so it begins at the new tail. It then finds the floor in the history, like the floor of
+//! any eviction. Other readers find the floor in the rings or in their patterns.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -74,8 +74,8 @@ pub(crate) fn apply_decoded<P: Payload>(
         let tail = core.history.tail();
         let mut named = Vec::new();
         if let Some(others) = losses.others {
-            // The table of names may have no room for all known names. A topic that exists already
-            // does not need it.
+            // The table of names may have no room for all known names. A topic that exists needs no
+            // room in the table.
             named = applying.reserve_known(&losses.known, events, tail);
             applying.lose_others(&losses.known, others);
             if losses.known.is_empty() {

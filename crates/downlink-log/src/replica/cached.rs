@@ -1,5 +1,5 @@
-//! The cache of an applier: when it is written, and how it answers for events that have left the
-//! memory.
+//! The cache of an applier, which is the only writer of a replica. This module decides when the
+//! cache is written, and looks up the ids and keys of events that have left memory.
 
 use std::{
     sync::Arc,
@@ -24,9 +24,10 @@ pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
 /// The minimum time between two steps of trimming when there is nothing to do now.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
-/// The maximum time for which positions without events wait until they are written. The nodes of an
-/// idle cluster append heartbeats all the time. With half this time, an idle node would write twice
-/// as often. If the process is killed, the node reads the heartbeats of this time again.
+/// The maximum time for which a position without events waits until it is written. The nodes of an
+/// idle cluster append heartbeats all the time, and each heartbeat is a position without events.
+/// With half this time, an idle node would write twice as often. If the process is killed, the node
+/// reads the heartbeats of this time again.
 const DEFERRED_FOR: Duration = Duration::from_secs(10);
 
 /// The maximum number of positions without events that wait until they are written. They take 8
@@ -42,7 +43,7 @@ pub(crate) struct CacheSide {
     unflushed: Option<Instant>,
     /// Positions without events that the cache does not have yet.
     deferred: Option<FeedChunk>,
-    /// When the first of these positions was seen by [`keep`](Self::keep).
+    /// The time at which [`keep`](Self::keep) first saw one of these positions.
     deferred_since: Option<Timestamp>,
     /// Whether the cache has a chunk of the feed in use.
     has_begun: bool,

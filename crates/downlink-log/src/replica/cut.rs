@@ -42,7 +42,7 @@ pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset
         node: None,
     };
     chunk.add_finish_marks(found.finished);
-    // A floor of a removed event ends at the cut.
+    // A floor above the cut was raised by a removed event. It is lowered to the cut.
     let losses = FloorsAhead::default().losses(&chunk, Floor::NONE.offset.get());
     let mut events = chunk.events;
     let content = |event: &StoredEvent| {

@@ -9,8 +9,8 @@ use crate::types::Floor;
 pub(crate) struct FloorsAhead(Losses);
 
 impl FloorsAhead {
-    /// The losses to apply with a chunk. All floors up to `known_until` are known already, so only a
-    /// floor above it is new.
+    /// The losses to apply with a chunk. All floors up to `known_until` are known already, so only
+    /// a floor above it is new.
     pub(crate) fn losses(&mut self, chunk: &FeedChunk, known_until: u64) -> Losses {
         let mut losses = std::mem::take(&mut self.0);
         // If a chunk has any floors, it has every floor that is above its beginning. So it repeats
@@ -25,8 +25,10 @@ impl FloorsAhead {
             let known = chunk.floors.iter().map(|(address, _)| address.clone()).collect();
             losses.known = match losses.others {
                 None => known,
-                // The floors for other addresses of this chunk and of earlier chunks become one
-                // floor. It does not apply to an address if neither of the two applies to it.
+                // A chunk has one floor for all other addresses, which are those that it does not
+                // list. The floors for other addresses of this chunk and of earlier chunks become
+                // one floor. An address is exempt from this floor only if it is exempt from both of
+                // them.
                 Some(_) => losses.known.intersection(&known).cloned().collect(),
             };
             losses.others = Some(losses.others.unwrap_or(Floor::NONE).max(chunk.others));

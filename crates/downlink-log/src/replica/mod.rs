@@ -1,7 +1,7 @@
 //! A replica: a log that gets its events from another log, its upstream.
 //!
-//! The applier is the only writer of a replica. A program that follows the upstream gives it the
-//! parts of the feed. The log itself is read like any other log.
+//! The applier is the only writer of a replica. A program that follows the upstream gives the
+//! chunks of the feed to the applier. Readers read a replica like any other log.
 
 pub(crate) mod answers;
 pub(crate) mod applier;
