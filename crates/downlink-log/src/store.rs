@@ -123,15 +123,16 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError>;
 }
 
-/// The only writer of a cache, which the thread of the applier owns. A cache is a file in which a
-/// replica keeps the events that it has applied, so that it need not fetch them again after a
-/// restart. Deleting a cache loses nothing but time.
+/// The only writer of a cache, which the thread of the applier owns. A replica is a log that copies
+/// another log, its upstream. A cache is a file in which a replica keeps the events that it has
+/// applied, so that it need not fetch them again after a restart. Deleting a cache loses nothing
+/// but time.
 ///
 /// A cache has no epoch of its own. It has the epochs, marks and floors of the upstream, and the
 /// position up to which it has applied the feed.
 pub trait Cache: Send + fmt::Debug + 'static {
-    /// The state that the cache had when it was opened. The marks and the node state take up to 14
-    /// MiB, so the cache may drop them at the first write.
+    /// The state that the cache had when it was opened. The marks and the node state in it take up
+    /// to 14 MiB of memory, so the cache may drop them at the first write.
     fn opened(&self) -> &OpenedCache;
 
     /// The read side of the cache. It stays usable after the writer has failed. If the cache
@@ -139,7 +140,7 @@ pub trait Cache: Send + fmt::Debug + 'static {
     /// events of another history.
     fn reader(&self) -> Arc<dyn StoreReader>;
 
-    /// Like [`Store::publisher_id`]. If there are two such events, it is the older one.
+    /// Like [`Store::publisher_id`]. If there are two such events, the result is the older one.
     ///
     /// # Errors
     ///
@@ -162,22 +163,23 @@ pub trait Cache: Send + fmt::Debug + 'static {
     /// disk. The next `apply` discards the old contents, and writes the epochs.
     fn begin(&mut self, epochs: &[(Epoch, Offset)], discards: bool);
 
-    /// Writes a chunk in one transaction: its events, marks, position, clock and node state. `losses`
-    /// is written instead of the floors of the chunk. An event with an offset below the position is
-    /// written already, and is skipped. A power cut loses only the newest chunks.
+    /// Writes a chunk in one transaction: its events, marks, position, clock and node state.
+    /// `losses` is written instead of the floors of the chunk. An event with an offset below the
+    /// position is written already, and is skipped. A power cut loses only the newest chunks.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]. Nothing of the chunk is kept, or all of it. The log then drops the cache.
+    /// [`StoreError`]. The whole chunk is kept, or nothing of it. The log then drops the cache.
     fn apply(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError>;
 
     /// Removes all events at and above an offset, with their marks, links, keys and ids, in one
-    /// transaction. The next chunk continues at this offset. It is the first offset of a position.
+    /// transaction. The next chunk continues at this offset, which is the first offset of a
+    /// position (see [`Mark`]).
     ///
-    /// The floor of a removed event ends at `until`. A topic that a removed event has finished or
-    /// reopened gets the finish mark of its newest event that stays. The state of the hub stays, and
-    /// so does the clock, because log time never goes back. Every call of an earlier read side fails
-    /// from then on, and [`reader`](Self::reader) returns a new one.
+    /// A floor that is above `until` is lowered to `until`. A topic that a removed event has
+    /// finished or reopened gets the finish mark of its newest event that stays. The state of the
+    /// hub stays, and so does the clock, because log time never goes back. Every call of an earlier
+    /// read side fails from then on, and [`reader`](Self::reader) returns a new one.
     ///
     /// Returns ids that publishers gave to the removed events: the oldest ones, at most
     /// [`CUT_IDS_MAX`](crate::CUT_IDS_MAX).
@@ -235,7 +237,8 @@ pub struct OpenedCache {
     /// The state of the cluster node, if any: the newest state of the hub, and the newest links, at
     /// most [`LINKS_MAX`](crate::LINKS_MAX). They belong to the same positions as the events.
     pub node: NodeState,
-    /// The cache knows nothing below this offset, for no address. `None` if there is no such offset.
+    /// The cache knows no event of any address below this offset. `None` if there is no such
+    /// offset.
     pub unknown_below: Option<Offset>,
     /// The offset up to which the cache has applied the feed. `None` if nothing was applied yet.
     pub position: Option<Offset>,
@@ -502,7 +505,7 @@ pub struct StoredEvent {
     pub payload: Option<Vec<u8>>,
 }
 
-/// The first message of a feed.
+/// The first message of a feed, which carries the events of a log to a replica.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FeedStart {
     /// All epochs that the upstream knows, oldest first, each with its first offset.
@@ -526,8 +529,9 @@ pub struct FeedChunk {
     /// below this floor.
     pub others: Floor,
     /// The events, in the order of their offsets. Each event has only the addresses that have not
-    /// evicted it. In the feed of a log, it has no idempotency key; a node of a cluster keeps the
-    /// keys of its events. An event without a payload is the finish mark of its topics.
+    /// evicted it. In the feed of a log, an event has no idempotency key. In the chunks of a
+    /// cluster node, an event keeps its key. An event without a payload is the finish mark of its
+    /// topics.
     pub events: Vec<StoredEvent>,
     /// The offset where the next chunk begins.
     pub next: Offset,
@@ -543,8 +547,8 @@ pub struct FeedChunk {
 
 impl FeedChunk {
     /// Adds finish marks to the events. If the chunk has the event that finished a topic, this
-    /// event finishes the topic here too. The topic is added to the addresses of the event if it
-    /// has evicted the event. If the chunk does not have this event, an event without a payload is
+    /// event finishes the topic here too. If the topic has evicted the event, the topic is added to
+    /// the event's addresses. If the chunk does not have this event, an event without a payload is
     /// added for the mark.
     pub fn add_finish_marks(&mut self, marks: Vec<(Address, Finished)>) {
         if marks.is_empty() {

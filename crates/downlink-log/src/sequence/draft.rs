@@ -60,7 +60,9 @@ impl Appended {
 /// The answers to a batch, one for each draft.
 pub type Answers = SmallVec<[Appended; 1]>;
 
-/// Why a batch was refused. Nothing of the batch was appended.
+/// Why an append failed. Nothing of the batch was appended, with two exceptions: after
+/// [`OutcomeUnknown`](Self::OutcomeUnknown) and after a [final](StoreError::is_final) error of the
+/// store, the batch may have been appended.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -103,17 +105,18 @@ pub enum AppendError {
         "too many events wait for the store (at most 65,536 events and 64 MiB): try again in a moment"
     )]
     Busy,
-    /// The engine of the cluster did not take the batch in time. Nothing was appended.
+    /// The engine of the cluster, which orders the events of all nodes, did not take the batch in
+    /// time. Nothing was appended.
     #[error("the engine of the cluster does not answer: try again")]
     EngineAway,
     /// The engine of the cluster has no room. Nothing was appended.
     #[error("the engine of the cluster is full")]
     EngineFull,
-    /// The engine of the cluster did not answer, and may have the batch. It may be appended now or
-    /// later. Repeat it with the same idempotency keys.
+    /// The engine of the cluster did not answer, and may have the batch. The batch may be appended
+    /// now or later. Repeat the publish with the same idempotency keys.
     #[error("it is not known whether the engine of the cluster has the event")]
     OutcomeUnknown,
-    /// The batch does not fit into one entry of the engine.
+    /// The batch is too large for the engine, which takes each batch as one entry.
     #[error("the batch does not fit into one entry of the cluster's engine")]
     EntryTooLarge,
     /// The store accepts no events, or did not answer.

@@ -5,11 +5,12 @@
 //! A log in memory has one epoch. In a log with a store, a new epoch begins each time the store is
 //! opened. Such a log also knows the older epochs that the store has kept.
 //!
-//! The list of a replica grows, because the upstream begins new epochs. If the upstream is a
-//! cluster, only the ids of the first offsets have epochs. From a certain offset on, the base, ids
-//! have marks instead. From the base on, each [`POSITION_OFFSETS`] offsets form a position. A
-//! position has one mark, which depends on the whole history before it. A reader continues after an
-//! id only if this log has the same mark there.
+//! A replica is a log that copies another log, its upstream. The list of a replica grows, because
+//! the upstream begins new epochs. If the upstream is a cluster, only the ids below a certain
+//! offset, the base, have epochs. The other ids have marks instead. From the base on, each
+//! [`POSITION_OFFSETS`] offsets form a position. A position has one mark, which depends on the
+//! whole history before it. A reader continues after an id with a mark only if this log has the
+//! same mark at this position.
 
 use std::collections::VecDeque;
 
@@ -26,14 +27,15 @@ pub const POSITION_OFFSETS: u64 = 4_096;
 /// default. With half as many, clients that were away overnight would get a gap.
 pub const MARKS_MAX: usize = 1 << 20;
 
-/// The maximum number of links (see [`Link`](crate::store::Link)) that a node of a cluster keeps. In
-/// the memory of a node, a link takes 24 bytes, so all links take at most 6 MiB. A node compares
-/// its history with its engine only as far back as its links. With half as many, a node would keep
-/// the links of an hour at 40 positions a second.
+/// The maximum number of links (see [`Link`](crate::store::Link)) that a node of a cluster keeps.
+/// In the memory of a node, a link takes 24 bytes, so all links take at most 6 MiB. An engine puts
+/// the entries of all nodes in one order. A node compares its history with the engine's only as far
+/// back as the node's oldest link. With half as many, a node would keep the links of an hour at 40
+/// positions a second.
 pub const LINKS_MAX: usize = 1 << 18;
 
 /// The maximum number of ids that [`Applier::cut_to`](crate::Applier::cut_to) returns. A node of a
-/// cluster announces a sixteenth of them.
+/// cluster announces at most a sixteenth of this number.
 pub const CUT_IDS_MAX: usize = 16_384;
 
 /// A lost end of the history that a replica follows: the history has lost all events from an offset
@@ -68,7 +70,7 @@ pub(crate) struct IdTable {
     marks: VecDeque<Mark>,
     /// The lost ends of the history, oldest first.
     lost_ends: Vec<LostEnd>,
-    /// The replica knows nothing below this offset, for no address.
+    /// The replica knows no event of any address below this offset.
     unknown_below: u64,
 }
 
@@ -160,7 +162,8 @@ impl Epochs {
         }
     }
 
-    /// The lowest first offset of the lost ends that had an event with this id of a publisher.
+    /// Some lost ends may have had an event with this id of a publisher. Returns the lowest of
+    /// their first offsets.
     pub(crate) fn lost_id(&self, id: &str) -> Option<u64> {
         let Self::Growing(table) = self else { return None };
         let table = table.read();
@@ -178,7 +181,7 @@ impl Epochs {
     }
 
     /// Whether a replica does not have the whole history. If ids have marks, the history begins at
-    /// the first position after the base.
+    /// position 1, which is one position above the base.
     pub(crate) fn is_partial(&self) -> bool {
         let Self::Growing(table) = self else { return false };
         let IdTable { base, unknown_below, .. } = *table.read();
@@ -304,7 +307,7 @@ impl IdTable {
         Some(mark.map_or(KnownMark::Ahead, |mark| KnownMark::Known(*mark)))
     }
 
-    /// The eight characters before the offset in the id of an event.
+    /// The epoch or the mark in the id of an event: the eight characters before the offset.
     fn name_of(&self, offset: u64) -> Epoch {
         match self.mark_of(offset) {
             None => epoch_of(&self.epochs, self.current, offset),
@@ -514,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_from_a_lost_end_is_lost_from_the_lowest_end_below_it() {
+    fn a_lost_id_continues_at_the_lowest_lost_end_below_it() {
         let ids = Epochs::growing(epochs(), epoch(9));
         ids.add_marks(&marks(1, [101, 102, 103, 104]));
         ids.set_lost_ends(vec![lost_end(3, "b"), lost_end(2, "a"), lost_end(4, "b")]);

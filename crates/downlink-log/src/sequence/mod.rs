@@ -1,5 +1,5 @@
-//! Turns drafts into events: finds out which drafts are new, gives them offsets, and pushes them
-//! into the history.
+//! Turns drafts, which are events without an offset, into events: finds out which drafts are new,
+//! gives them offsets, and pushes them into the history.
 
 pub(crate) mod batch;
 pub(crate) mod decode;

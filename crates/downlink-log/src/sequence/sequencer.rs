@@ -25,8 +25,8 @@ use crate::types::{Address, Fingerprint, IdempotencyKey, Offset, Payload, Timest
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {
-    /// This lock is taken before all other locks. It is held while events get their offsets, and
-    /// while events are put into the history.
+    /// This lock is taken before all other locks of the history. It is held while events get their
+    /// offsets, and while events are put into the history.
     sequence: Mutex<Sequence>,
     pub(crate) publisher_ids: PublisherIds,
 }

@@ -53,13 +53,14 @@ pub enum GapReason {
     Evicted,
     /// The reader continues after an event id that the log does not know.
     UnknownId,
-    /// The reader's event id belongs to an epoch that the log does not know, for example because
-    /// the log was started anew.
+    /// The reader's event id has an epoch that the log does not know, for example because the log
+    /// was started anew. The ids of a cluster have a mark in the place of the epoch.
     NewEpoch,
     /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
-    /// The offset in the reader's event id is above the last offset that the log has of the id's
-    /// epoch. So the log has lost events that the reader already had.
+    /// The log has lost events that the reader already had. In a log whose ids have epochs, the
+    /// offset in the reader's event id is above the last offset of the id's epoch. In the log of a
+    /// cluster, the id may also belong to an end of the history that was lost earlier.
     Lost,
     /// The event is damaged in the store, or can no longer be decoded.
     Unreadable,

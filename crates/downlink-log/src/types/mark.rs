@@ -31,7 +31,8 @@ impl Mark {
     }
 }
 
-/// A position of a journal, as a node of a cluster keeps it in its cache.
+/// A position of the journal, as a node of a cluster keeps it in its cache. The journal is the list
+/// of the entries of all nodes. An engine, such as a message broker, keeps it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Link {
     /// The number of the position.
