@@ -4,7 +4,9 @@
 //! The tests keep a list of everything that they publish. A copy applies the chunks of a feed as
 //! another log would. A floor is the offset below which the events of an address may be missing. So
 //! each published event must be in the copy, or below the floor that the copy has for the event's
-//! address.
+//! address. The ring of a topic has the events that memory keeps of this topic. The backlog has the
+//! newest events of all topics for the open feeds. A finish mark says that a topic gets no more
+//! events.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::unwrap_used)]
 
@@ -120,11 +122,11 @@ fn a_finish_mark_comes_with_its_event_or_alone() {
     assert_eq!(copy.events.keys().copied().collect::<Vec<_>>(), [1, 2]);
 }
 
-/// A feed copies the rows of the index in pieces of 512 rows, and finish marks have no rows. The
-/// test publishes events that fill no piece, a part of a piece, one piece, or two pieces. Then it
-/// publishes two finish marks.
+/// The index of a log has a row for each event, but no row for a finish mark. A feed copies the
+/// rows in pieces of 512 rows. The test publishes events that fill no piece, a part of a piece, one
+/// piece, or two pieces. Then it publishes two finish marks.
 #[test]
-fn a_new_feed_reaches_a_tail_that_has_no_rows() {
+fn a_new_feed_reaches_the_tail_if_the_last_offsets_have_no_rows() {
     for events in [0, 1, 512, 1_024] {
         let world = World::in_memory(small(2_000));
         (0..events).for_each(|_| world.publish(&[topic("a")], false));

@@ -1,4 +1,5 @@
-//! A replica: its applier runs at the same time as readers that open, wait and read.
+//! A replica is a log that copies another log, its upstream. The applier of a replica, which adds
+//! the copied events, runs at the same time as readers that open, wait and read.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -125,7 +126,7 @@ fn a_pattern_reader_that_asks_for_all_history_during_a_chunk_gets_the_gap() {
 }
 
 #[test]
-fn a_reader_that_is_ahead_waits_for_the_confirmation() {
+fn a_reader_ahead_of_the_replica_waits_for_the_confirmation() {
     model(2, || {
         let (log, mut applier) = replica();
         let follower = applier.follower();

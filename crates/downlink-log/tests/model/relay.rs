@@ -1,6 +1,7 @@
-//! Clients hop between a log and a replica of it. The replica gets the events in random chunks.
-//! Each chunk has the floors of the model: for each address, the offset below which its events were
-//! evicted. The replica also begins again at random, and has a cache in some runs.
+//! Clients hop between a log and its replica, which is a copy of the log. The replica gets the
+//! events in random chunks. Each chunk has the floors of the model: for each address, the offset
+//! below which its events were evicted. The replica also begins again at random, and has a cache in
+//! some runs.
 //!
 //! The log itself is compared with the model, as in the other runs. Across all connections of a
 //! client, to the log or to the replica, every event must be delivered once or lie in a gap.

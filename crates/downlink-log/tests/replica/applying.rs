@@ -1,5 +1,6 @@
-//! The events and gaps of readers of a replica. A floor, which comes with the feed, is the offset
-//! below which the events of a topic may be missing.
+//! The events and gaps of readers of a replica. A replica is a log that copies another log, its
+//! upstream. A floor, which comes with the feed, is the offset below which the events of a topic
+//! may be missing.
 
 use downlink_log::{
     AppendError, GapReason, Offset, Read, Retention, RetentionRules, Start, store::FeedChunk,
@@ -52,7 +53,7 @@ fn a_replica_refuses_publishes() {
     assert_eq!(refused.err(), Some(AppendError::ReadOnly));
 }
 
-/// The events 1 to 4 of the topic `a` were evicted by the upstream before the replica began.
+/// A replica that began after its upstream had evicted the events 1 to 4 of the topic `a`.
 fn with_lost_events()
 -> (downlink_log::Log<crate::feed::Text>, downlink_log::Applier<crate::feed::Text>) {
     let (log, mut applier) = crate::feed::unfed(|_| {});
@@ -89,7 +90,7 @@ fn events_that_the_upstream_evicted_are_a_gap_on_a_fresh_replica() {
 }
 
 #[test]
-fn readers_of_history_get_a_gap_if_the_upstream_evicts_events_after_they_began() {
+fn readers_of_history_get_a_gap_if_the_upstream_evicts_events_later() {
     for start in [Start::Live, Start::Earliest, Start::Last(9), Start::Since(ms(1))] {
         for selectors in [&["a"][..], &["*"], &["{x}"], &["a", "*"]] {
             for batch in [ALL, SINGLY] {
@@ -222,7 +223,7 @@ fn a_finish_mark_ends_readers_and_a_later_event_reopens_the_topic() {
 }
 
 #[test]
-fn a_finish_mark_below_the_floor_of_its_topic_still_finishes_it() {
+fn a_finish_mark_below_the_floor_still_finishes_its_topic() {
     let (log, mut applier) = crate::feed::unfed(|_| {});
     applier.begin(crate::feed::start(&[(1, 1)], 1, false));
     apply(&mut applier, chunk_with_floors(&[("a", 5)], [mark(4, "a")], 7));
@@ -241,7 +242,7 @@ fn the_replica_evicts_by_its_own_rules() {
 }
 
 #[test]
-fn a_reader_can_resume_after_a_publisher_id_until_its_event_is_evicted() {
+fn a_reader_can_resume_after_a_publisher_id_until_the_event_is_evicted() {
     let (log, mut applier) = replica(|_| {});
     let with_id = |offset, id: &str| {
         let mut event = event(offset, &["a"]);

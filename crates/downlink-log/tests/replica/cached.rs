@@ -1,4 +1,5 @@
-//! A replica with a cache in a file.
+//! A replica with a cache in a file. A floor is the offset below which an address may have lost
+//! events.
 
 use std::{
     fs,
@@ -172,7 +173,7 @@ fn a_new_history_empties_the_cache() {
     confirm(&applier, 1, 10);
     let mut old = open(&log, &["a"], after(1, 0));
     applier.begin(start(&[(2, 1)], 1, false));
-    // The old reader needs the cache, which does not have its events any more.
+    // The old reader needs the cache, which no longer has the reader's events.
     let ended = seen(&mut old);
     assert_eq!((ended.end, &*ended.offsets), (Some(EndReason::Drained), &[][..]));
     let mut waiting = open(&log, &["a"], Start::Earliest);
@@ -288,7 +289,8 @@ fn a_replica_whose_cache_fails_begins_again_in_memory() {
     }
 }
 
-/// Ids with epochs do not tell two histories apart, so the replica begins anew.
+/// A cut removes the newest events of a replica. If ids have epochs instead of marks, a later event
+/// could get the id of a removed event. So the replica discards everything and begins anew.
 #[test]
 fn a_replica_with_a_cache_and_without_marks_begins_anew_at_a_cut() {
     let folder = Folder::new();

@@ -1,7 +1,7 @@
-//! A replica whose history has lost its newest events removes them, and goes on with others. The
-//! engine of a cluster puts the entries of all nodes in one order. When the engine has lost
-//! entries, a node of the cluster does this. A position is a run of offsets, and a mark stands for
-//! the history up to a position.
+//! A replica removes its newest events if the history that it follows has lost them. It then goes
+//! on with other events. This happens in a cluster: the engine, which puts the entries of all nodes
+//! in one order, may lose its newest entries. Each node then cuts its log. A position is a run of
+//! offsets, and a mark stands for the history up to a position.
 
 use downlink_log::{
     AppendError, Applier, ClockState, Cursor, Draft, EndReason, Fingerprint, Floor, GapReason,
@@ -117,7 +117,7 @@ fn the_events_from_the_cut_on_are_gone_and_others_take_their_offsets() {
 }
 
 #[test]
-fn ids_and_keys_stay_with_the_events_that_stay() {
+fn a_cut_keeps_the_ids_and_keys_of_the_remaining_events() {
     let (_log, mut applier) = replica(|_| {});
     let events = [named(at(0), "first", 1), named(at(1), "lost", 2)];
     apply(&mut applier, positions(0, 1, events.to_vec()));
@@ -143,7 +143,7 @@ fn ids_and_keys_stay_with_the_events_that_stay() {
 }
 
 #[test]
-fn a_topic_is_finished_only_by_an_event_that_stays() {
+fn a_cut_removes_the_finish_marks_of_removed_events() {
     let (_log, mut applier) = replica(|_| {});
     let last = StoredEvent { finish: true, ..event(at(1), &["event"]) };
     let events = vec![mark(at(0), "mark"), last, mark(at(2), "lost")];
@@ -161,7 +161,7 @@ fn a_topic_is_finished_only_by_an_event_that_stays() {
 }
 
 #[test]
-fn what_was_lost_before_a_cut_is_still_a_gap_after_it() {
+fn events_lost_before_a_cut_are_still_a_gap_after_the_cut() {
     let two = Retention { events_max: 2, ..Retention::DEFAULT };
     let rules = RetentionRules { default: two, ..RetentionRules::default() };
     let (log, mut applier) = replica(|options| options.retention = rules);
@@ -217,7 +217,7 @@ fn a_cut_keeps_old_events_below_the_floor_that_other_names_share() {
 }
 
 #[test]
-fn an_id_from_the_removed_end_is_lost() {
+fn a_reader_with_the_id_of_a_removed_event_gets_a_gap() {
     let (log, mut applier) = replica(|_| {});
     let events = vec![event(at(0), &["a"]), event(at(1), &["a"])];
     apply(&mut applier, positions(0, 1, events));

@@ -1,5 +1,6 @@
-//! Readers that come back to a replica whose history has lost events at an earlier time. The replica
-//! knows the lost ends of the history, which are the forks of a cluster.
+//! Readers come back to a replica whose history has lost events. At a lost end, the history has
+//! lost all its newer events and has gone on with other events. In a cluster, this is a fork. The
+//! replica has a list of the lost ends.
 
 use downlink_log::{
     Applier, Cursor, Gap, GapReason, Log, LostEnd, Offset, POSITION_OFFSETS, Read, Retention,
@@ -34,7 +35,7 @@ fn lost_end(position: u64, id: &str) -> LostEnd {
     LostEnd { from: Offset::new(at(position)), ids: vec![id.into()] }
 }
 
-/// The start after the event of a position whose mark was another one.
+/// The start after a lost event. Its position had another mark than the position has now.
 fn after_lost(position: u64) -> Start {
     let epoch = Mark::new(99).in_id();
     let cursor = Cursor { epoch, next: Offset::new(at(position) + 1) };
@@ -81,7 +82,7 @@ fn a_reader_with_a_lost_id_continues_at_the_lowest_lost_end_below_it() {
         let (gap, _) = seen(&log, &applier, selector, Start::After("z".into()));
         assert_eq!(gap.reason, GapReason::UnknownId);
     }
-    // The end of the history is lost again, and then the list is known again.
+    // The events from position 5 on are lost too. The replica keeps its list of lost ends.
     applier.cut_to(Offset::new(at(5)));
     let (gap, _) = seen(&log, &applier, "a", after_lost(9));
     assert_eq!((gap.reason, gap.next.get()), (GapReason::Lost, at(3)));
@@ -89,7 +90,7 @@ fn a_reader_with_a_lost_id_continues_at_the_lowest_lost_end_below_it() {
 
 /// The publisher has published the lost event again, so the log knows its id.
 #[test]
-fn a_lost_id_that_was_published_again_continues_at_the_lost_end() {
+fn a_reader_whose_lost_event_was_published_again_continues_at_the_lost_end() {
     let (log, mut applier) = filled(RetentionRules::default());
     let again = StoredEvent { id: Some("x".into()), ..event(at(6), &["a"]) };
     apply(&mut applier, FeedChunk { events: vec![again], ..positions(6..7) });
@@ -113,7 +114,8 @@ fn events_that_were_evicted_after_a_lost_end_are_a_gap() {
     }
 }
 
-/// A node of a cluster that began in the middle of the journal.
+/// A node of a cluster that began in the middle of the journal, which is the list of the entries of
+/// all nodes.
 #[test]
 fn a_replica_without_the_whole_history_answers_evicted_for_an_unknown_id() {
     let (log, mut applier) = replica(|_| {});

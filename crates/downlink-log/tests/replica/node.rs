@@ -1,4 +1,5 @@
-//! The log of a cluster node with a cache in a file.
+//! The log of a cluster node with a cache in a file. A position is a run of offsets, and a mark
+//! stands for the history up to a position. A cut removes the newest positions.
 
 use std::sync::{Arc, Mutex};
 
@@ -263,7 +264,7 @@ fn a_cut_returns_the_ids_of_events_that_are_no_longer_in_memory() {
 }
 
 #[test]
-fn a_cut_finishes_a_topic_again_that_a_removed_event_had_reopened() {
+fn a_topic_reopened_by_a_removed_event_is_finished_again_after_a_cut() {
     let folder = Folder::new();
     let finish = StoredEvent { finish: true, ..event(at(1), &["a"]) };
     let all = [finish, event(at(2), &["a"])];
@@ -356,7 +357,7 @@ fn a_reader_with_a_lost_id_continues_at_the_lost_end() {
 }
 
 #[test]
-fn a_node_without_the_whole_history_remembers_it_in_its_cache() {
+fn the_cache_remembers_that_a_node_does_not_have_the_whole_history() {
     let folder = Folder::new();
     let mut node = Node::open(&folder, options());
     assert!(node.applier.begin(start(&[(1, 1)], at(5), false)));
@@ -382,20 +383,20 @@ fn positions_without_events_are_written_together() {
     // An event is written after the positions before it.
     node.apply(position(10, 1, &events(10..=10)));
     assert_eq!(node.chunks(), [1, 8, 1]);
-    // So is a new state of the hub.
+    // A new state of the hub is also written after the positions before it.
     bare(&mut node, 11..=12);
     let links = position(13, 1, &[]).node.expect("a node").links;
     let node_state = Some(NodeState { hub: Some(b"state".to_vec()), links });
     node.apply(FeedChunk { node: node_state, ..position(13, 1, &[]) });
     assert_eq!(node.chunks(), [1, 8, 1, 2, 1]);
-    // Without events, they wait for ten seconds of log time.
+    // Positions without events wait for ten seconds of log time.
     bare(&mut node, 14..=15);
     assert!(node.applier.idle(ms(20_000)) <= std::time::Duration::from_secs(10));
     assert!(!node.applier.idle(ms(29_999)).is_zero());
     assert_eq!(node.chunks().len(), 5);
     let _ = node.applier.idle(ms(30_000));
     assert_eq!(node.chunks(), [1, 8, 1, 2, 1, 2]);
-    // A great number of them is written at once.
+    // 256 positions without events are written at once.
     bare(&mut node, 16..=16 + 300);
     assert_eq!(node.chunks(), [1, 8, 1, 2, 1, 2, 256]);
     // The rest is written at the end.

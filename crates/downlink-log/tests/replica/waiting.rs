@@ -1,5 +1,5 @@
 //! Readers that wait until the replica knows as much as its upstream. For this, the replica asks
-//! its upstream a question: where does its log end?
+//! its upstream a question: where does the upstream's log end?
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -128,7 +128,7 @@ fn one_question_serves_all_readers_that_wait_when_it_is_asked() {
 
 /// A replica that falls behind gets more answers than it keeps. No reader may be forgotten.
 #[test]
-fn a_reader_is_confirmed_although_many_later_ends_were_not_reached() {
+fn no_waiting_reader_is_forgotten_if_there_are_more_answers_than_are_kept() {
     let (log, mut applier) = replica(|_| {});
     let mut readers: Vec<_> = (0..20)
         .map(|number| {
