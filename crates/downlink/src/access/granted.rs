@@ -142,7 +142,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// The revocation holds until the end of the process. To make it last longer, keep it in a
     /// store of your own (see [`Access::revocations`]). [`Access::reload`] can also end rights, for
-    /// example if the new settings lack a key. After it, call
+    /// example if the new settings lack a key. After a reload, call
     /// [`wake_subscribers`](Self::wake_subscribers) to end the streams whose rights have ended.
     ///
     /// This needs the feature `access`.

@@ -7,8 +7,8 @@
 //! - [`AccessLayer`] verifies the credentials of each request, and inserts a [`Caller`] into the
 //!   extensions of the request. It refuses a request if a key, a token in a header, or a ticket is
 //!   not accepted.
-//! - [`Caller`] is the sender of a request. With the feature `axum`, it is an extractor. Its methods
-//!   check its rights.
+//! - [`Caller`] is the sender of a request. With the feature `axum`, it is an extractor. Its
+//!   methods check its rights.
 //! - [`Subscribe::open_as`](crate::hub::Subscribe::open_as) opens a subscription for a caller, and
 //!   makes the response. The stream ends at the end of the grant, or earlier if the rights of the
 //!   caller are taken away. [`Caller::stream`] does the same for a subscription whose events your

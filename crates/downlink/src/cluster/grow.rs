@@ -1,4 +1,5 @@
-//! Growing a cluster from a single server: its store becomes the cache of the first node.
+//! Grows a cluster from a single server: copies the events of the server's store into the cache of
+//! the first node.
 
 use downlink_cluster::{Base, History, HubKey, Snapshot};
 use downlink_log::{
@@ -8,12 +9,14 @@ use downlink_log::{
 
 use crate::hub::{HubBuilder, HubError, HubStore, Limits, Retention};
 
-/// Copies the events of a single server into a new cache, and returns the snapshot with which the hub
-/// of the cluster begins. With this cache as its store, a node has the old events under their old
-/// ids. Nodes without it give a gap to clients with old ids.
+/// Copies the events of a single server into a new cache, and returns the snapshot with which the
+/// hub of the cluster begins. With this cache as its store, a node has the old events under their
+/// old ids. Nodes without this cache give a gap to clients with old ids.
 ///
 /// `store` is the store of the server, which must not run. `cache` is a file that does not exist.
-/// `retention` are the rules of the server. The call takes some seconds for a million events.
+/// `builder` makes a builder with the encoding of the server, and is called twice. The retention
+/// rules of the builder are not used, so all events are copied. The call takes some seconds for a
+/// million events.
 ///
 /// # Errors
 ///
@@ -43,7 +46,8 @@ pub fn grow<T: Send + Sync + 'static>(
         check(applier.apply_here(chunk))?;
     }
     let base = Base::above(end);
-    // With the key of the server, publishers can repeat a publish with an id at a node.
+    // The cluster takes over the server's key for fingerprints. So a publisher may repeat at a node
+    // what it has published at the server with an id.
     let key = HubKey::from_random(old.fingerprint_key());
     let snapshot = Snapshot { key, base, epochs, forks: Vec::new() };
     let state = History::before_first_entry(&snapshot).state();

@@ -1,4 +1,6 @@
-//! The log of a node: applies what the node has decided to the log of a hub.
+//! The log of a node, which is a hub that is part of a cluster: applies the decisions of the node
+//! to the log of its hub. An engine keeps the events of the cluster in one order, in a list of
+//! positions.
 
 use std::collections::VecDeque;
 
@@ -15,12 +17,13 @@ pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) applier: HubApplier<T>,
     /// Messages between nodes that were applied, oldest first.
     pub(super) messages: VecDeque<NodeMessage>,
-    /// Whether the node has had everything that the engine had.
+    /// Whether the node shows events to readers. It begins to do so when it has reached the end
+    /// that the engine's list had when the node started.
     pub(super) is_live: bool,
     /// When the hub was made.
     made: Timestamp,
-    /// The floor of all addresses at the beginning of the history: the node has no event of the single
-    /// server that the cluster grew from.
+    /// A floor is an offset below which events may be missing. If the cluster grew from a single
+    /// server, the node has no event of this server, so all addresses begin with this floor.
     first_floor: Option<Offset>,
 }
 
@@ -48,10 +51,12 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
             }
         });
         let now = self.applier.now();
-        // A writer with a clock that is ahead must not keep its events for longer than all others.
+        // The clock of the node that published an event may be ahead. Without this limit, the event
+        // would be kept for longer than the events of other nodes.
         events.iter_mut().for_each(|event| event.at = event.at.min(now));
         let (number, next) = (position.get(), Offset::new(first.get() + POSITION_OFFSETS));
-        // The node knows no events of a position that it does not show.
+        // If the node does not show a position, it does not know which events of the position
+        // count.
         let floor = Floor { offset: next, at: now };
         let first_floor = self.first_floor.take();
         let first_floor = first_floor.map_or(Floor::NONE, |offset| Floor { offset, at: now });

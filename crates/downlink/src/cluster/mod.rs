@@ -1,9 +1,9 @@
 //! Clusters: hubs on several machines that are one hub to publishers and subscribers.
 //!
-//! A *node* is a hub that is part of a cluster. An engine, such as NATS JetStream, keeps all events of
-//! the cluster in one order, in a list that is called the *journal*. Every node reads all of it, and
-//! has the same events under the same ids. So a publisher may use any node, and a client may go from
-//! one node to another with its last event id.
+//! A *node* is a hub that is part of a cluster. An engine, such as NATS JetStream, keeps all events
+//! of the cluster in one order, in a list that is called the *journal*. Every node reads the whole
+//! journal, and has the same events under the same ids. So a publisher may use any node, and a
+//! client may go from one node to another with its last event id.
 //!
 //! A publish is complete when the engine has the event and the node has read it back. If the engine
 //! loses its newest events, the nodes find out, and clients that had such events get a gap.
@@ -34,26 +34,30 @@ pub use crate::hub::{
 const MESSAGES_MAX: usize = 256;
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Makes a hub that is a node of a cluster. `name` is its name, which other nodes show; it is cut
-    /// at 64 bytes, and each node needs its own. `connect` returns the identity of the cluster's hub,
-    /// and its journal in the engine. It runs on the node's thread, and tries again for as long as the
-    /// engine is away. With a [`store`](HubBuilder::store), the store is a cache
-    /// of the events, which makes a restart quick; it may be deleted.
+    /// Makes a hub that is a node of a cluster. `name` is the name of the node, which other nodes
+    /// show. Each node needs its own name, and a name is cut at 64 bytes. `connect` returns the
+    /// identity of the cluster's hub, and its journal in the engine. This function runs on the
+    /// node's thread, and tries again for as long as the engine is away. If the builder has a
+    /// [`store`](HubBuilder::store), the store is a cache of the events. The cache makes a restart
+    /// quick, and may be deleted.
     ///
-    /// The node connects in the background, and connects again for as long as it exists. Until it has
-    /// everything that the engine has, its subscriptions wait and publishes are refused with
-    /// [`PublishError::EngineAway`](crate::PublishError::EngineAway). [`Hub::cluster`] tells its state.
+    /// The node connects in the background, and connects again for as long as it exists. Until it
+    /// has everything that the engine has, its subscriptions wait and publishes are refused with
+    /// [`PublishError::EngineAway`](crate::PublishError::EngineAway). [`Hub::cluster`] tells its
+    /// state.
     ///
-    /// A publish gets its id when the engine has it, so the getters of its receipt return `None`:
-    /// wait for [`durable`](crate::hub::Receipt::durable), which takes at most twelve seconds.
+    /// An event gets its id when the engine has the event, so the getters of the receipt return
+    /// `None`. To get the id, wait for [`durable`](crate::hub::Receipt::durable), which takes at
+    /// most twelve seconds.
     ///
-    /// The task that reads the messages must not wait for a publish of the same hub, because the node
-    /// waits for this task.
+    /// The task that reads the messages of other nodes must not wait for a publish of the same hub,
+    /// because the node waits for this task.
     ///
-    /// The second result has the [messages](Self::send_to_nodes) of other nodes. Drop it if the program
-    /// sends none. If it is kept and not read, the node stops after some hundred messages.
+    /// The second result has these [messages](Self::send_to_nodes). Drop it if the program sends
+    /// none. If it is kept and not read, the node stops after some hundred messages.
     ///
-    /// The hub starts one thread. It ends when the hub is closed, or when its last handle is dropped.
+    /// The hub starts one thread. The thread ends when the hub is closed, or when the last handle
+    /// of the hub is dropped.
     ///
     /// # Errors
     ///

@@ -1,7 +1,9 @@
-//! The thread of a node. It owns the node, its log and its connection to the engine.
+//! The thread of a node. It owns the node, its log and its connection to the engine. A node is a
+//! hub that is part of a cluster. The engine keeps the events of all nodes in one list, the
+//! journal.
 //!
-//! The thread has an async runtime of its own. So the tail of the journal is read even while the
-//! program's other tasks are busy, and a slow disk of the cache delays nothing else.
+//! The thread has an async runtime of its own. So the newest entries of the journal are read even
+//! while the program's other tasks are busy, and a slow disk of the cache delays nothing else.
 
 use std::{
     future::{Future, poll_fn},
@@ -26,14 +28,15 @@ use crate::hub::{
     WaitingReaders,
 };
 
-/// The maximum number of questions of relays for the end of the journal that wait for the node.
+/// A relay, which follows this hub, may ask where the journal ends. This is the maximum number of
+/// such questions that wait for the node.
 pub(super) const QUESTIONS_MAX: usize = 64;
 
 /// The maximum number of publishes that the thread takes from the queue before it looks after the
 /// journal.
 const PUBLISHES_PER_TURN: usize = 1_024;
 
-/// How long the thread waits for a program that does not read the messages of nodes.
+/// If the program does not read the messages of nodes, the thread tries again after this time.
 const PROGRAM_BUSY: Duration = Duration::from_millis(10);
 
 /// The time between two reports of the node's state. Metrics are read less often.
@@ -128,7 +131,7 @@ struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     queue: QueueEnd,
     publishes: Publishes,
     readers: WaitingReaders<T>,
-    /// The question of the log's readers that is open, and when it was asked.
+    /// The open question of the log's waiting readers, and the time at which it was asked.
     of_readers: Option<(u64, Timestamp)>,
     asked: mpsc::Receiver<Question>,
     /// The open questions of relays, each with the time at which it was asked.
@@ -136,9 +139,9 @@ struct NodeThread<T: Send + Sync + 'static, J: Journal> {
     status: watch::Sender<ClusterStatus>,
     messages: mpsc::Sender<NodeMessage>,
     began: Instant,
-    /// When the state is told next.
+    /// When the state is reported next.
     tell_at: Timestamp,
-    /// The position that was told last.
+    /// The position that was reported last.
     position: Position,
     is_closing: bool,
 }
@@ -195,14 +198,14 @@ where
         .await;
     }
 
-    /// Does everything that can be done now. Returns how long there is nothing to do, unless the
-    /// waker is called; `None` if the thread has to end.
+    /// Does everything that can be done now. Returns the time after which this must be called
+    /// again, unless the waker is called earlier. `None` if the thread must end.
     fn turn(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
         let now = at(self.began);
         let is_busy = self.take_publishes(now, cx);
         self.take_questions(now, cx);
         if self.is_closing {
-            // The program may have stopped to read messages.
+            // The program may no longer read messages.
             self.driver.node_mut().log_mut().messages.clear();
         } else if !self.pass_messages() {
             return Some(PROGRAM_BUSY);
@@ -227,8 +230,8 @@ where
         Some(until.min(idle).min(SLEEP_MAX))
     }
 
-    /// Passes messages of nodes to the program. Returns `false` if it does not read them. The node
-    /// then waits for it.
+    /// Passes messages of nodes to the program. Returns `false` if the program does not read them.
+    /// The node then waits for the program.
     fn pass_messages(&mut self) -> bool {
         let log = self.driver.node_mut().log_mut();
         while let Some(message) = log.messages.pop_front() {
@@ -244,7 +247,7 @@ where
         true
     }
 
-    /// Gives waiting publishes to the node. Returns whether there are more.
+    /// Gives waiting publishes to the node. Returns whether there may be more.
     fn take_publishes(&mut self, now: Timestamp, cx: &Context<'_>) -> bool {
         for _ in 0..PUBLISHES_PER_TURN {
             match self.queue.poll_next(cx.waker()) {
@@ -278,8 +281,9 @@ where
         }
     }
 
-    /// Answers the questions whose answer is known, and those that have waited for too long. Returns
-    /// whether the last one was answered, so that the log can ask the next one.
+    /// Answers the questions whose answer is known, and those that have waited for too long.
+    /// Returns true if there were questions and none is open any more, so that the log can ask the
+    /// next one.
     fn answer_questions(&mut self, now: Timestamp) -> bool {
         let is_over = |asked: Timestamp| now >= asked.after(CONFIRM_WITHIN);
         let node = self.driver.node_mut();
@@ -315,8 +319,8 @@ where
         before && !is_open
     }
 
-    /// Tells the state of the node: changes that others wait for at once, and the rest from time to
-    /// time.
+    /// Reports the state of the node. Changes for which other tasks wait are reported at once, and
+    /// all others from time to time.
     fn tell_status(&mut self, now: Timestamp) {
         let (node, known) = (self.driver.node(), self.status.borrow());
         let is_new = node.history().map(|history| history.key()) != known.key.as_ref()

@@ -16,12 +16,12 @@ pub(super) struct Publishes {
 
 /// A publish that the node has.
 struct Open {
-    /// Has the outcome and the room in the queue.
+    /// The publish, which takes room in the queue until it has its outcome.
     queued: Queued,
     /// The addresses of each event that the node has.
     to: Vec<Vec<Address>>,
-    /// For each event of the publish, the event that the node has: the same one, or an earlier one
-    /// that it repeats.
+    /// For each event of the publish, the index of the event that the node has for it. That is the
+    /// same event, or an earlier event that it repeats.
     places: Vec<usize>,
 }
 
@@ -75,7 +75,8 @@ impl Open {
         log: &ClusterLog<T>,
         answer: Answer,
     ) -> Result<Answers, AppendError> {
-        // The index in the publish of the first event that is at this place in the node's publish.
+        // The node refuses a publish because of one of the events that the node has. This finds the
+        // first event of the publish for which the node has that event.
         let draft = |record| self.places.iter().position(|place| *place == record).unwrap_or(0);
         match answer {
             Answer::Applied { events } => {
@@ -124,9 +125,9 @@ fn fingerprint(key: &HubKey, records: &mut [Record]) {
     }
 }
 
-/// Removes the events that repeat an earlier event of the same publish. Returns for each event the
-/// index of the event that stays. Events with the same key or id and another content stay: the log
-/// refuses them.
+/// Removes the events that repeat an earlier event of the same publish. Returns the events that
+/// stay, and for each event of the publish the index of the event that stays for it. Events with
+/// the same key or id and another content stay: the log refuses them.
 fn without_repeats(records: Vec<Record>) -> (Vec<usize>, Vec<Record>) {
     if records.len() == 1 {
         return (vec![0], records);
