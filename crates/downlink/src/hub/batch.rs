@@ -85,7 +85,8 @@ impl<T: Send + Sync + 'static> Batch<T> {
     }
 }
 
-/// Why a batch was not published. None of its events was published.
+/// Why a batch was not published. None of its events was published, unless the error of the event
+/// says that the outcome is not known (see [`PublishError`]).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -107,13 +108,14 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// Waits until the store has committed all events of a batch. Without a store, this returns at
-    /// once. Pass all receipts of the batch in `receipts`.
+    /// Waits until the store has committed all events of a batch, or in a node of a cluster, until
+    /// the node has them. In every other hub, this returns at once. Pass all receipts of the batch
+    /// in `receipts`.
     ///
     /// # Errors
     ///
     /// [`BatchError::Event`] names the event that failed. After an error, no event of the batch was
-    /// published.
+    /// published, unless the error says that the outcome is not known.
     ///
     /// # Cancel safety
     ///

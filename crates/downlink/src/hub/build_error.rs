@@ -61,7 +61,7 @@ pub enum HubError {
     #[cfg(feature = "relay")]
     #[error("cannot follow the upstream: {0}")]
     Upstream(String),
-    /// The thread of a node cannot be started.
+    /// A node of a cluster cannot be started, or a cluster cannot be grown from a single server.
     #[cfg(feature = "cluster")]
     #[error("cannot start a node of the cluster: {0}")]
     Cluster(String),

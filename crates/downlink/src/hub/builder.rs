@@ -180,8 +180,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Makes values from stored events, and from those of an upstream, with this function. Filters need the values. If the function
-    /// returns `None` for an event, subscriptions get a gap in place of the event.
+    /// Makes values from stored events, and from the events of an upstream, with this function.
+    /// Filters need the values. If the function returns `None` for an event, subscriptions get a
+    /// gap in place of the event.
     #[cfg(any(feature = "store", feature = "relay"))]
     pub fn decode_values(
         mut self,
@@ -191,7 +192,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Makes values from stored events by reading their data as JSON.
+    /// Makes values from stored events, and from the events of an upstream, by reading their data
+    /// as JSON.
     #[cfg(all(feature = "json", any(feature = "store", feature = "relay")))]
     pub fn decode_json(self) -> Self
     where
@@ -276,8 +278,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Ok((hub, applier))
     }
 
-    /// Makes a hub that is a node of a cluster, the writer of its log, and the state of the node that
-    /// the cache has kept.
+    /// Makes a hub that is a node of a cluster, the writer of its log, and the state of the node
+    /// that the cache has kept.
     #[cfg(feature = "cluster")]
     pub(crate) fn build_node(
         self,
@@ -289,7 +291,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         })
     }
 
-    /// Makes the writer of a cache, and the log over it.
+    /// Makes a hub whose log uses a cache, and the writer of this log.
     #[cfg(all(feature = "cluster", feature = "store"))]
     pub(crate) fn build_cache(self) -> Result<(Hub<T>, super::HubApplier<T>), HubError> {
         let (hub, applier, _) = self.build_replica(|_| {})?;

@@ -1,5 +1,6 @@
-//! The state that a hub keeps about its cluster, if it is a node of one: the publishes that wait for
-//! the node's thread, and what the thread tells about itself.
+//! The state of a hub that is a node of a cluster: the publishes that wait for the node's thread,
+//! and the status that the thread reports. The engine of a cluster keeps the events of all nodes in
+//! one list of entries, the journal.
 
 use std::{
     collections::VecDeque,
@@ -42,9 +43,10 @@ pub struct ClusterStatus {
     pub heard: Option<Instant>,
     /// The age of the oldest journal entry that the engine keeps, if it is known.
     pub oldest_age: Option<Duration>,
-    /// The last journal entry before the newest known loss of the engine.
+    /// If the engine has lost its newest entries: the number of the last entry before the newest
+    /// loss that the node knows.
     pub fork: Option<u64>,
-    /// The version of the cluster that this program cannot read: it is too old, and the node has
+    /// The version of the journal, if this program is too old to read it. The node has then
     /// stopped.
     pub too_new: Option<u16>,
     /// The live nodes, this one included, as far as this node knows.
@@ -61,11 +63,11 @@ pub struct ClusterStatus {
 pub struct ClusterNode {
     /// The name of the node.
     pub name: Box<str>,
-    /// How many journal entries it was behind when it sent its last heartbeat.
+    /// How many journal entries the node was behind when it sent its last heartbeat.
     pub lag: u64,
-    /// Whether it has a cache, which makes its restart quick.
+    /// Whether the node has a cache, which makes its restart quick.
     pub has_cache: bool,
-    /// The highest version of the journal that its program can read.
+    /// The highest version of the journal that the node's program can read.
     pub version_max: u16,
 }
 
@@ -76,7 +78,8 @@ pub struct ClusterTotals {
     /// Journal entries that no node has applied, because they came too late or belong to a history
     /// that is lost.
     pub void: u64,
-    /// Groups of events that another group has made invalid. Their node has planned them again.
+    /// Groups of events that another group has made invalid. The node that published them has
+    /// planned them again.
     pub dropped: u64,
     /// Losses of the engine that the node has found.
     pub cuts: u64,
@@ -87,17 +90,18 @@ pub struct ClusterTotals {
 }
 
 /// The time after which an engine without a new entry counts as away. Each node appends a heartbeat
-/// every two seconds. With half of this time, a slow append would already count.
+/// every two seconds. With half of this time, an engine would already count as away after one slow
+/// append.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 
 impl ClusterStatus {
-    /// Whether the engine has delivered an entry within the last five seconds. Each node appends one
-    /// every two seconds.
+    /// Whether the engine has delivered an entry within the last five seconds. Each node appends
+    /// one every two seconds.
     pub fn is_connected(&self) -> bool {
         self.heard.is_some_and(|heard| heard.elapsed() < AWAY_AFTER)
     }
 
-    /// Takes over what the node says.
+    /// Takes over the status of the node.
     pub(crate) fn update(&mut self, node: &NodeStatus) {
         let NodeStatus { position, behind, serves_readers, takes_publishes, fork, totals, .. } =
             *node;
@@ -124,14 +128,15 @@ pub(super) const MESSAGE: u8 = b'M';
 /// are in the same journal entry.
 pub const NODE_MESSAGE_BYTES_MAX: usize = 16 << 10;
 
-/// A message between the nodes of a cluster, from [`Hub::send_to_nodes`](super::Hub::send_to_nodes).
+/// A message between the nodes of a cluster, from
+/// [`Hub::send_to_nodes`](super::Hub::send_to_nodes).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NodeMessage {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Whether the message was sent after this hub was made, by the clock of the sender, or came when
-    /// the node had everything that the engine had. It is false for the older messages that a node
-    /// reads when it starts.
+    /// False for an older message that the node reads when it starts. True if the message was sent
+    /// after this hub was made, by the clock of the sender. Also true if the message arrived after
+    /// the node had reached the end of the journal.
     pub is_live: bool,
 }
 
@@ -144,8 +149,8 @@ impl NodeMessage {
     }
 }
 
-/// A hub's handle to the thread of its node. The thread ends when the hub is closed, or when its
-/// last handle is dropped.
+/// A hub's handle to the thread of its node. The thread ends when the hub is closed, or when the
+/// last handle of the hub is dropped.
 #[derive(Debug)]
 pub(crate) struct ClusterHandle {
     pub(crate) status: watch::Receiver<ClusterStatus>,
@@ -164,12 +169,13 @@ pub(crate) struct Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        // If it has an outcome, this does nothing.
+        // If the publish already has an outcome, this does nothing.
         self.outcome.resolve(Err(AppendError::OutcomeUnknown));
     }
 }
 
-/// The size of a publish, which counts towards the limits of the queue until it has its outcome.
+/// The size of a publish. It counts towards the limits of the queue until the publish has its
+/// outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     events: usize,
@@ -184,7 +190,7 @@ pub(crate) struct PublishQueue(Mutex<QueueState>);
 #[derive(Debug, Default)]
 struct QueueState {
     waiting: VecDeque<Queued>,
-    /// The size of all publishes without an outcome, also of those that the node has.
+    /// The size of all publishes without an outcome, including those that the node has taken.
     size: Size,
     node: Option<Waker>,
     is_closed: bool,
@@ -262,7 +268,8 @@ impl PublishQueue {
     }
 }
 
-/// Refuses the publishes that wait when the node's thread ends, also after a panic.
+/// Dropped when the node's thread ends, also after a panic. It then refuses the publishes that
+/// still wait.
 #[derive(Debug)]
 pub(crate) struct QueueEnd(pub(crate) Arc<PublishQueue>);
 
@@ -297,8 +304,8 @@ impl Size {
     }
 }
 
-/// An event as the nodes exchange it. Its fingerprint is computed by the node's thread, because the
-/// key of the hub comes from the journal.
+/// An event as the nodes exchange it. The node's thread computes the event's fingerprint later,
+/// because the key of the hub comes from the journal.
 fn record<T: Send + Sync + 'static>(now: Timestamp, draft: Draft<Record<T>>) -> ClusterRecord {
     let Draft { to, id, key, fingerprint, finish, body, payload } = draft;
     ClusterRecord {

@@ -11,7 +11,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.upstream.as_ref().map(|upstream| upstream.status.borrow().clone())
     }
 
-    /// Where to ask for the end of the log; `None` if this hub's own log decides.
+    /// The queue for questions about the end of the log. `None` if events get their offsets in this
+    /// hub's own log.
     fn questions(&self) -> Option<&mpsc::Sender<Question>> {
         #[cfg(feature = "cluster")]
         if let Some(cluster) = &self.0.cluster {
@@ -20,7 +21,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.upstream.as_ref().map(|upstream| &upstream.questions)
     }
 
-    /// Whether this hub, a node of a cluster, has never had everything that the engine has.
+    /// Whether this hub is a node of a cluster that has not yet reached the end of the engine's
+    /// list of events.
     fn is_new_node(&self) -> bool {
         #[cfg(feature = "cluster")]
         if let Some(cluster) = &self.0.cluster {
@@ -59,9 +61,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
     }
 
-    /// The end of the log in which events get their offsets. If this hub follows another one, that
-    /// is the log of the last hub in the chain of upstreams, and the future completes when this hub
-    /// has everything below this end. `None` if the upstream cannot be asked.
+    /// The end of the log in which events get their offsets. If this hub follows another one, this
+    /// log belongs to the last hub in the chain of upstreams. The future then completes when this
+    /// hub has everything below the end. `None` if the upstream cannot be asked.
     pub(crate) async fn end(&self) -> Option<Cursor> {
         let Some(questions) = self.questions() else { return Some(self.0.log.tail()) };
         let (sender, answer) = oneshot::channel();

@@ -154,8 +154,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Waits until a closed hub has written all events and closed its store. Without a store, this
-    /// returns at once, except for a node of a cluster: it first answers its publishers, which takes
-    /// at most twelve seconds.
+    /// returns at once, except for a node of a cluster. A node first answers its publishers, which
+    /// takes at most twelve seconds.
     ///
     /// # Cancel safety
     ///
@@ -165,7 +165,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Returns the reason if the hub accepts no events at the moment, or `None` if it accepts them.
-    /// A hub without a store always returns `None`.
+    /// A hub without a store always returns `None`. If the store is a cache, the result is the
+    /// error with which the cache has failed; the hub then goes on without it.
     ///
     /// Use this for health checks. If the disk is full, the hub refuses publishes until the disk
     /// has room. If the error [`is_final`](StoreError::is_final), the hub refuses publishes until

@@ -9,15 +9,16 @@ use super::{ClusterStatus, Hub, NODE_MESSAGE_BYTES_MAX, PublishError, Receipt, c
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Sends a message to all nodes of the cluster, this one included, in the order of the events.
-    /// The receipt's [`durable`](Receipt::durable) completes when this node has it. Nodes that are
-    /// away get it when they return, as long as the engine keeps it.
+    /// The receipt's [`durable`](Receipt::durable) completes when this node has the message. Nodes
+    /// that are away get the message when they return, as long as the engine of the cluster keeps
+    /// it.
     ///
-    /// Use it to apply a change on all nodes, such as a revocation.
+    /// Use a message to apply a change on all nodes, such as a revocation.
     ///
     /// # Errors
     ///
-    /// [`PublishError::EntryTooLarge`] beyond [`NODE_MESSAGE_BYTES_MAX`]; [`PublishError::ReadOnly`]
-    /// if the hub is no node of a cluster; otherwise as for a publish.
+    /// [`PublishError::EntryTooLarge`] beyond [`NODE_MESSAGE_BYTES_MAX`];
+    /// [`PublishError::ReadOnly`] if the hub is no node of a cluster; otherwise as for a publish.
     pub fn send_to_nodes(&self, message: &[u8]) -> Result<Receipt, PublishError> {
         let cluster = self.0.cluster.as_ref().ok_or(PublishError::ReadOnly)?;
         if message.len() > NODE_MESSAGE_BYTES_MAX {
@@ -49,14 +50,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.fingerprint_key
     }
 
-    /// A secret that all nodes of the cluster share, for example to derive other keys from it. `None`
-    /// if the hub is no node of a cluster, or if the node has not begun yet.
+    /// A secret that all nodes of the cluster share, for example to derive other keys from it.
+    /// `None` if the hub is no node of a cluster, or if the node has not begun yet.
     pub fn cluster_secret(&self) -> Option<[u8; 16]> {
         self.0.cluster.as_ref()?.status.borrow().key.map(HubKey::to_bytes)
     }
 
-    /// Waits until the hub's node has begun, and then returns what [`cluster_secret`] does. `None` if
-    /// the hub is no node of a cluster, or is closed.
+    /// Waits until the hub's node has begun, and then returns the same secret as
+    /// [`cluster_secret`]. `None` if the hub is no node of a cluster, or is closed.
     ///
     /// [`cluster_secret`]: Self::cluster_secret
     pub async fn cluster_began(&self) -> Option<[u8; 16]> {

@@ -7,8 +7,9 @@
 //! for each other. If a slow reader asks for events that are no longer retained, it gets a [`Gap`]
 //! instead of the events.
 //!
-//! A hub without a store runs no task, so there is nothing to start or stop. Dropping a
-//! subscription ends it.
+//! A hub in memory runs no task, so there is nothing to start or stop. This does not apply to a hub
+//! with a store, a hub that follows another hub, and a node of a cluster. Dropping a subscription
+//! ends it.
 //!
 //! HTTP is not part of this module. The module [`adapters`](crate::adapters) turns subscriptions
 //! into HTTP responses.

@@ -237,12 +237,12 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Keeps the order of events that are published one after the other with the same number, such
-    /// as those of one request body, also if they go to a cluster. (A node of a cluster has several
-    /// groups of events on their way to the engine. If a group has to be sent again, its events come
-    /// later than those of the next group.) Without a number, wait for each event with
-    /// [`durable`](Receipt::durable) if the order matters. In a hub that is no node of a cluster,
-    /// events always keep their order.
+    /// Events that are published one after the other with the same number keep their order in a
+    /// cluster. Use this for example for the events of one request body. A node of a cluster has
+    /// several groups of events on their way to the engine, which orders all events. If a group
+    /// must be sent again, its events may come later than the events of the next group. Without a
+    /// number, wait for each event with [`durable`](Receipt::durable) if the order matters. In a
+    /// hub that is no node of a cluster, events always keep their order.
     ///
     /// Take a random number for each stream.
     pub fn in_stream(mut self, stream: u64) -> Self {
@@ -251,13 +251,14 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     /// Publishes the event. The call does not wait for a reader or a disk. In a hub with a store,
-    /// call [`durable`](Receipt::durable) of the receipt to wait for the commit.
+    /// or in a node of a cluster, call [`durable`](Receipt::durable) of the receipt to wait for the
+    /// outcome.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. After an error, nothing was published. In a hub with a store,
-    /// [`durable`](Receipt::durable) reports conflicts with earlier events: an id or an idempotency
-    /// key that is already used for other content, or a finished topic.
+    /// [`PublishError`]. After an error, nothing was published. In a hub with a store, or in a node
+    /// of a cluster, [`durable`](Receipt::durable) reports conflicts with earlier events: an id or
+    /// an idempotency key that is already used for other content, or a finished topic.
     ///
     /// # Panics
     ///

@@ -126,13 +126,14 @@ pub enum PublishError {
         /// The limit.
         topics_max: usize,
     },
-    /// Too many events wait for the store, or for the engine of the cluster. The event is valid: publish it again in a moment.
+    /// Too many events wait for the store, or for the engine of the cluster. The event is valid:
+    /// publish it again in a moment.
     #[error(
         "too many events wait to be kept (at most 65,536 events and 64 MiB): try again in a moment"
     )]
     Busy,
-    /// The engine of the cluster did not take the event in time, so it was not published: publish it
-    /// again.
+    /// The engine of the cluster did not take the event in time, so it was not published: publish
+    /// it again.
     #[error(
         "the engine of the cluster does not answer, and the event was not published: try again"
     )]
@@ -140,14 +141,15 @@ pub enum PublishError {
     /// The engine of the cluster has no room, so the event was not published.
     #[error("the engine of the cluster is full: give its stream more room")]
     EngineFull,
-    /// The engine of the cluster did not answer in time, and may have the event. It may be published
-    /// now or later. Publish it again with the same idempotency key.
+    /// The engine of the cluster did not answer in time, and may have the event. The event may be
+    /// published now or later. Publish it again with the same idempotency key.
     #[error(
         "the engine of the cluster did not answer in time: the event may be published now or later, \
          so repeat it with the same idempotency key"
     )]
     OutcomeUnknown,
-    /// The event, or its batch, does not fit into one entry of the cluster's engine.
+    /// The event, or its batch, does not fit into one entry of the cluster's engine. Or a message
+    /// between nodes is too large.
     #[error(
         "the events that are published together do not fit into one entry of the cluster's engine"
     )]

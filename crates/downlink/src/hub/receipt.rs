@@ -10,8 +10,9 @@ use super::{PublishError, record::cursor_id};
 /// The receipt of a publish.
 ///
 /// In a hub without a store, the event has its id and offset at once. In a hub with a store, the
-/// event gets them when the store commits it. [`durable`](Self::durable) waits for the commit and
-/// returns them. With a store, the getters of the receipt always return `None`.
+/// event gets them when the store commits it. In a node of a cluster, the event gets them when the
+/// engine of the cluster has it. In both cases, [`durable`](Self::durable) waits for this and
+/// returns the id and the offset, and the getters of the receipt always return `None`.
 #[derive(Clone, Debug)]
 pub struct Receipt(ReceiptState);
 
@@ -55,8 +56,8 @@ impl Receipt {
         }
     }
 
-    /// The id that subscribers see. In a hub with a store this is always `None`: see
-    /// [`durable`](Self::durable).
+    /// The id that subscribers see. In a hub with a store, and in a node of a cluster, this is
+    /// always `None`: see [`durable`](Self::durable).
     pub fn id(&self) -> Option<&EventId> {
         self.confirmed().map(Confirmed::id)
     }
@@ -77,16 +78,19 @@ impl Receipt {
         self.confirmed().map(Confirmed::is_repeated)
     }
 
-    /// Waits until the store has committed the event. From then on, subscriptions can see the
-    /// event, and it survives a crash as far as the store's [`Durability`](super::Durability)
+    /// Waits until the store has committed the event, or in a node of a cluster, until the engine
+    /// has the event and the node has read it back. From then on, subscriptions can see the event.
+    /// With a store, it survives a crash as far as the store's [`Durability`](super::Durability)
     /// promises.
     ///
-    /// In a hub without a store, this returns at once, and the event does not survive a crash.
+    /// In a hub in memory that is no node of a cluster, this returns at once, and the event does
+    /// not survive a crash.
     ///
     /// # Errors
     ///
     /// [`PublishError`] if the event was not published: it conflicts with an earlier event, or the
-    /// store did not keep it. After [`PublishError::OutcomeUnknown`], it may be published now or later.
+    /// store or the engine did not take it. After [`PublishError::OutcomeUnknown`], the event may
+    /// be published now or later.
     ///
     /// # Cancel safety
     ///

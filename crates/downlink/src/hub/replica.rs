@@ -1,4 +1,5 @@
-//! Writes the events of an upstream into the log of a hub that follows it.
+//! Writes the events of an upstream into the log of a hub that follows it. A node of a cluster
+//! writes the events of the cluster into its log in the same way.
 
 use std::{
     task::{Context, Poll},
@@ -60,8 +61,8 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         applied
     }
 
-    /// Applies a chunk that does not come from an upstream with a clock of its own. Returns `false` if
-    /// the cache has failed: the hub has then begun again without events.
+    /// Applies a chunk whose clock is the clock of this hub, so the hub's clock need not follow it.
+    /// Returns `false` if the cache has failed: the hub has then begun again without events.
     #[cfg(feature = "cluster")]
     pub(crate) fn apply_here(&mut self, chunk: FeedChunk) -> bool {
         self.idle_at = Instant::now();
@@ -173,7 +174,7 @@ impl<T: Send + Sync + 'static> WaitingReaders<T> {
     }
 }
 
-/// An event of a publish, without its payload: the log decides without it.
+/// An event of a publish. The log decides without the payload, so the draft has none.
 #[cfg(feature = "cluster")]
 fn draft<T: Send + Sync + 'static>(record: &ClusterRecord) -> Draft<Record<T>> {
     Draft {

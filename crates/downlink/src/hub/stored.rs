@@ -17,8 +17,8 @@ pub(super) use reading::decode;
 /// hub can tell it from this layout.
 const LAYOUT: u8 = 1;
 
-/// Ends the content of a finish mark, from which its fingerprint is made. The content of an event
-/// has 0 or 1 there.
+/// A finish mark finishes its topics without an event. This byte follows the body in the content
+/// from which the fingerprint of a finish mark is made. For an event, this byte is 0 or 1.
 pub(super) const FINISHES_ALONE: u8 = 2;
 
 /// The niceness of the threads that read the store. With this value, their priority is lower than
@@ -41,7 +41,8 @@ pub(super) fn yield_to_others() {
     let _ = rustix::process::nice(NICENESS);
 }
 
-/// Writes a log line when the store starts to refuse events, and when it accepts them again.
+/// Writes a log line when the store starts to refuse events, when it accepts them again, and when a
+/// cache has failed.
 #[cfg(feature = "store")]
 pub(super) fn log_report(report: StoreReport) {
     match report {
@@ -87,8 +88,8 @@ pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
     out
 }
 
-/// The content of an event from which its fingerprint is made, as in a hub that is no node of a
-/// cluster.
+/// The content from which the fingerprint of an event is made. It is the same as in a hub that is
+/// no node of a cluster.
 #[cfg(feature = "cluster")]
 pub(crate) fn fingerprint_content(record: &downlink_cluster::Record) -> Vec<u8> {
     let mut content = match &record.payload {
