@@ -121,6 +121,7 @@
 //! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
 //! | `access` | the module `access`: a layer that verifies keys, tokens and tickets, and streams that end when the rights of their subscriber end | no |
 //! | `relay` | the module `relay`: a hub that follows another hub | no |
+//! | `cluster` | the module `cluster`: a hub that is a node of a cluster (turns on `relay`) | no |
 //! | `metrics` | the hub's numbers as OpenMetrics text | no |
 //! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!

@@ -1,4 +1,4 @@
-//! A hub follows another hub over real sockets.
+//! Tests of relays, which are hubs that follow another hub, over real sockets.
 #![cfg(all(feature = "relay", feature = "axum", feature = "json", feature = "serve"))]
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -136,7 +136,7 @@ async fn filters_of_a_relay_get_the_values_of_the_upstream() {
 }
 
 #[tokio::test]
-async fn what_the_upstream_has_evicted_is_a_gap_at_a_new_relay() {
+async fn events_that_the_upstream_has_evicted_are_a_gap_at_a_new_relay() {
     let retention = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = Hub::builder().json().retention(retention).build().expect("valid settings");
     let upstream = Served::start(hub).await;

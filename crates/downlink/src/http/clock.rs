@@ -221,8 +221,8 @@ impl BodyClock {
         self.uncommon.as_ref().map_or(Times::ENDLESS, |uncommon| uncommon.times())
     }
 
-    /// Waits for the next tick. If the response has neither keep-alives nor an end, it waits for
-    /// ever.
+    /// Waits for the next tick. If the response has neither keep-alives nor an end, the wait never
+    /// ends.
     pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
             let times = self.times();
@@ -279,9 +279,9 @@ pub(super) struct End {
     notice: Option<Duration>,
 }
 
-/// When the response ends: at its expiry, or when it reaches its maximum age, whichever comes first.
-/// `notice` is the time between the notice and the expiry. A response that ends because of its age
-/// announces no expiry.
+/// When the response ends: at its expiry, or when it reaches its maximum age, whichever comes
+/// first. `notice` is the time between the notice and the expiry. A response that ends because of
+/// its age announces no expiry.
 pub(super) fn end_of(
     expiry: Option<Expiry>,
     notice: Option<Duration>,

@@ -27,8 +27,8 @@ use crate::hub::{Hops, Hub, HubFeed, cursor_id};
 /// a relay would notice a dead upstream later.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The maximum number of feeds that a hub has open at the same time. Each feed costs the hub as much
-/// processor time as a busy reader of all topics. Below many relays, let relays follow relays.
+/// The maximum number of feeds that a hub has open at the same time. Each feed costs the hub as
+/// much processor time as a busy reader of all topics. Below many relays, let relays follow relays.
 pub const FEEDS_MAX: usize = 64;
 
 /// The number of messages that wait for the connection. A feed that is not read stays at its
@@ -40,7 +40,8 @@ const QUEUED_MAX: usize = 2;
 ///
 /// # Limits
 ///
-/// If the peer does not read, the body holds two chunks of some 1 MiB, and reads the log no further.
+/// If the peer does not read, the body holds two chunks of some 1 MiB, and reads the log no
+/// further.
 #[derive(Debug)]
 pub struct FeedBody(mpsc::Receiver<Bytes>);
 
@@ -61,10 +62,11 @@ pub enum FeedError {
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Opens a feed: everything that the hub has, and then every event that is published, for a hub
-    /// that [follows](Hub::follow) this one. `after` is the position of the other hub: the id of the
-    /// last event that it has. `None` if it has nothing yet.
+    /// that [follows](Hub::follow) this one. `after` is the position of the other hub: the id of
+    /// the last event that it has. `None` if it has nothing yet.
     ///
-    /// If this hub follows another one and has no events yet, the feed only says so, and ends.
+    /// If this hub follows another one and has no events yet, the feed only has a message that says
+    /// so, and ends.
     ///
     /// A feed carries all topics and all inboxes of clients. So the handler that serves it must
     /// check that the peer is a relay.
@@ -127,10 +129,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// The newest id of the log that decides, once this hub has everything up to it: for a relay
-    /// that [follows](Hub::follow) this hub, and has readers with an id that it does not know. The
-    /// id is that of the hub itself, or, if the hub follows another one, of the hub at the end of
-    /// the chain.
+    /// The newest id of this hub. If this hub follows another one, it is the newest id of the hub
+    /// at the end of the chain of upstreams, and the future completes when this hub has everything
+    /// up to this id. A relay that [follows](Hub::follow) this hub asks for the id when it has
+    /// readers with an id that it does not know.
     ///
     /// # Errors
     ///
@@ -160,7 +162,8 @@ async fn send<T: Send + Sync + 'static>(mut feed: HubFeed<T>, sender: &mpsc::Sen
         let read = match feed.try_read() {
             Ok(read) => Ok(read),
             Err(Behind) => {
-                // Reading what the backlog no longer has takes long, or waits for the disk.
+                // The backlog has the newest events. Reading older events takes long, or waits for
+                // the disk.
                 let reading = tokio::task::spawn_blocking(move || {
                     let read = feed.read();
                     (feed, read)
@@ -191,7 +194,8 @@ async fn send_chunk(mut messages: Messages, sender: &mpsc::Sender<Bytes>) -> Opt
         return sender.send(messages.next()?).await.ok();
     }
     loop {
-        // To encode many floors takes some ten milliseconds.
+        // A floor is the offset below which a topic has lost events. To encode many floors takes
+        // some ten milliseconds.
         let encoding = tokio::task::spawn_blocking(move || {
             let message = messages.next();
             (messages, message)

@@ -20,9 +20,10 @@ use crate::hub::{
     Hub, HubBuilder, HubError, Question, UpstreamHandle, UpstreamStatus, WaitingReaders,
 };
 
-/// The number of bytes of an incomplete message after which a feed is not silent. A long message
-/// over a slow line takes longer than [`SILENCE_MAX`]. A line with half of this rate cannot carry a
-/// feed; with double, a poor mobile network could not either.
+/// If this many bytes of an incomplete message have arrived, the feed does not count as silent.
+/// This matters because a long message over a slow line takes longer than [`SILENCE_MAX`]. With
+/// half of this number, a relay would stay on a line that is too slow for a feed. With twice this
+/// number, a poor mobile network could not carry a feed.
 const PROGRESS_BYTES_MIN: usize = 16 << 10;
 
 /// The wait before the second attempt to connect. It doubles from attempt to attempt.
@@ -34,8 +35,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often the thread that applies the feed looks after its store if no message arrives.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The number of messages that wait for the thread that applies the feed. If it is full, the task
-/// reads no more from the connection, and the upstream waits.
+/// The number of messages that wait for the thread that applies the feed. If the queue is full, the
+/// task reads no more from the connection, and the upstream waits.
 const COMMANDS_MAX: usize = 8;
 
 /// How long a question waits for an upstream that is away. Readers wait no longer than this either.
@@ -83,7 +84,7 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// [`InvalidUpstream`] if it is not a URL with `http` or `https` and without a query.
+    /// [`InvalidUpstream`] if the text is not a URL with `http` or `https` and without a query.
     pub fn new(url: &str) -> Result<Self, InvalidUpstream> {
         let invalid = || InvalidUpstream::Url(url.to_owned());
         let mut parsed = Url::parse(url).map_err(|_| invalid())?;
@@ -114,16 +115,16 @@ impl Upstream {
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Makes a hub that follows an upstream: a relay. It has the events of the upstream under the
-    /// same ids. With a [`store`](HubBuilder::store), the store is a cache of the upstream's events,
-    /// which makes a restart quick; it may be deleted.
+    /// same ids. If the builder has a [`store`](HubBuilder::store), the store is a cache of the
+    /// upstream's events. The cache makes a restart quick, and may be deleted.
     ///
     /// The hub connects in the background, and connects again for as long as it exists. Until it
     /// has everything that the upstream has, its subscriptions wait. [`Hub::upstream`] tells the
     /// state of the connection.
     ///
-    /// The hub accepts no publishes ([`PublishError::ReadOnly`](crate::PublishError::ReadOnly)).
-    /// Its retention is its own; a topic of which the upstream has evicted more is told to clients
-    /// as a gap.
+    /// The hub accepts no publishes ([`PublishError::ReadOnly`](crate::PublishError::ReadOnly)). It
+    /// has its own retention. If the upstream has evicted events that the hub never got, clients
+    /// get a gap.
     ///
     /// Must be called in a tokio runtime.
     ///
@@ -318,7 +319,8 @@ impl Follower {
             Err(error) => error,
             Ok(never) => match never {},
         };
-        // The thread may find an error in the last messages. It says more than the end of the feed.
+        // The thread may find an error in the last messages. This error says more than the end of
+        // the feed.
         self.applied().await?;
         Err(self.failures.try_recv().unwrap_or(error))
     }
@@ -397,7 +399,7 @@ impl Questions {
                 }
             }
             if of_readers.is_some() {
-                // The thread then knows when the wait of the readers is over.
+                // The thread that applies the feed then ends the wait of these readers in time.
                 let _ = self.commands.send(Command::Wait).await;
             }
             let is_connected = self.wait_for_upstream().await;

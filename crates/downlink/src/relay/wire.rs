@@ -2,7 +2,8 @@
 //!
 //! A feed is a sequence of messages. Each message has its length before it, as four bytes in
 //! little-endian order. The first message says where the feed begins. Each later message is a chunk
-//! of events. The fields of a message are in the format of the crate `postcard`.
+//! of events, or has floors of the next chunk. A floor is the offset below which an address may
+//! have lost events. The fields of a message are in the format of the crate `postcard`.
 
 use bytes::{Buf, Bytes, BytesMut};
 use downlink_log::{
@@ -21,19 +22,20 @@ const VERSION: u16 = 1;
 pub const FEED_MEDIA_TYPE: &str = "application/vnd.downlink.feed";
 
 /// The maximum length of a message in bytes. The events of a message have about 1 MiB, or one event
-/// has up to [`EVENT_BYTES_CEILING`](crate::hub::EVENT_BYTES_CEILING). The floors before a chunk are
-/// in messages of up to 20 MiB.
+/// has up to [`EVENT_BYTES_CEILING`](crate::hub::EVENT_BYTES_CEILING). The floors before a chunk
+/// are in messages of up to 20 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The maximum number of servers between a relay and the server that decides, including both. A
-/// longer chain would only add delay.
+/// The maximum number of servers between a relay and the server that gives the events their
+/// offsets, including both. A longer chain would only add delay.
 pub const HOPS_MAX: usize = 8;
 
-/// What a feed says first.
+/// The first message of a feed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Opening {
     pub(super) start: FeedStart,
-    /// The servers through which the feed came, the one that decides first.
+    /// The servers through which the feed came, beginning with the server that gives the events
+    /// their offsets.
     pub(super) hops: Vec<Hop>,
 }
 
@@ -45,8 +47,8 @@ pub(super) enum Message {
     Floors(Vec<(Address, Floor)>),
     /// A chunk, and the tail of the upstream when it made the chunk.
     Chunk(FeedChunk, Offset),
-    /// The upstream is a relay without events. It has tried to follow these servers, and is the last
-    /// of them.
+    /// The upstream is a relay without events. It has tried to follow these servers, and is the
+    /// last of them.
     NotReady(Vec<Hop>),
 }
 
@@ -157,8 +159,8 @@ pub(super) fn not_ready(hops: Vec<Hop>) -> Bytes {
 /// has some 20 MiB.
 const FLOORS_SENT_MAX: usize = 1 << 16;
 
-/// The maximum number of events in a message that a feed sends. A chunk has more only if it has many
-/// finish marks without events.
+/// The maximum number of events in a message that a feed sends. A chunk has more only if it has
+/// many finish marks without events.
 const EVENTS_SENT_MAX: usize = 1 << 14;
 
 /// The messages of a chunk, which are encoded one after the other.
@@ -312,12 +314,13 @@ fn read_chunk(chunk: WireChunk<'_>) -> Option<FeedChunk> {
     })
 }
 
-/// The maximum number of events in a message. A feed sends at most 4,096 in one message.
+/// The maximum number of events in a message. A feed sends at most [`EVENTS_SENT_MAX`] events in
+/// one message.
 const EVENTS_MAX: usize = 65_536;
 
-/// The maximum number of floors of a chunk, in all of its messages. A store keeps a million by
-/// default. With floors of the shortest names, a message of the maximum length would take gigabytes
-/// when it is decoded.
+/// The maximum number of floors of a chunk, in all of its messages. A store keeps a million floors
+/// by default. With floors of the shortest names, a message of the maximum length would take
+/// gigabytes when it is decoded.
 pub(super) const FLOORS_MAX: usize = 2_000_000;
 
 /// The maximum number of marks in a message, which is as many as a replica keeps.

@@ -88,8 +88,8 @@ impl FromStr for TrustedProxy {
 /// The address of the peer that has sent a request. The server adds it to the extensions of each
 /// request.
 ///
-/// If the peer is a trusted proxy that speaks the PROXY protocol, this is the address of the proxy's
-/// client. The headers of the request, such as `X-Forwarded-For`, do not change it.
+/// If the peer is a trusted proxy that speaks the PROXY protocol, this is the address of the
+/// proxy's client. The headers of the request, such as `X-Forwarded-For`, do not change it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum PeerAddr {
@@ -170,8 +170,8 @@ impl AddressKey {
     }
 }
 
-/// Shows an IPv4 address, or an IPv6 network such as `2001:db8::/64`. The own address of the machine
-/// is `::1`.
+/// Shows an IPv4 address, or an IPv6 network such as `2001:db8::/64`. The machine's own address is
+/// shown as `::1`.
 impl fmt::Display for AddressKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.0.get();

@@ -124,8 +124,8 @@ pub use stop::{StopSignal, stop_signal};
 /// tower service of `Request<RequestBody>`. The listener is a TCP or Unix listener of tokio, or any
 /// [`Listener`]. Calling `serve` raises the process's soft limit of open files to the hard limit.
 ///
-/// Each request has the peer's address as a [`PeerAddr`] in its extensions. With the feature `axum`,
-/// handlers can also extract it with axum's `ConnectInfo`. No further setup is needed.
+/// Each request has the peer's address as a [`PeerAddr`] in its extensions. With the feature
+/// `axum`, handlers can also extract it with axum's `ConnectInfo`. No further setup is needed.
 ///
 /// # Examples
 ///
@@ -294,8 +294,8 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The proxies in front of the server. The limits for each address do not apply to them, because
-    /// they connect for many clients.
+    /// The proxies in front of the server. The limits for each address do not apply to them,
+    /// because they connect for many clients.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = TrustedProxy>) -> Self {
         self.peers.proxies = proxies.into_iter().collect();
         self

@@ -25,7 +25,7 @@ async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// A node of the hub on this server, which takes publishes.
+/// Joins a node to the hub on this server, and waits until the node takes publishes.
 async fn node(server: &Server, name: &str) -> (Hub<String>, NodeMessages) {
     let journal = server.journal();
     let connect = move || async move {
@@ -77,8 +77,8 @@ async fn messages_reach_all_nodes_and_are_old_for_a_node_that_joins_later() {
     assert!(matches!(refused, PublishError::EntryTooLarge), "{refused:?}");
 }
 
-/// The node waits for a program that does not read the messages, so it answers no publisher. It must
-/// still end.
+/// The program does not read the messages between nodes, so the node waits for the program and
+/// answers no publisher. The node must still end when its hub is closed.
 #[tokio::test]
 async fn a_hub_whose_messages_are_not_read_can_be_closed() {
     let Some(server) = Server::start().await else { return };

@@ -21,7 +21,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server, and creates a hub. `None` if the program is not known.
+    /// Starts a server, and creates a hub. `None` if the path of the program is not set.
     pub(crate) async fn start() -> Option<Self> {
         static NUMBER: AtomicU8 = AtomicU8::new(1);
         let Some(program) = std::env::var_os("DOWNLINK_NATS_SERVER") else {
