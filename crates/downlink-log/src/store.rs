@@ -47,7 +47,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn reader(&self) -> Arc<dyn StoreReader>;
 
     /// The fingerprint and the offset of the kept event to which a publisher gave this id; `None`
-    /// if there is no such event.
+    /// if there is no such event. A fingerprint is a hash of an event's content.
     ///
     /// # Errors
     ///
@@ -129,7 +129,8 @@ pub trait Store: Send + fmt::Debug + 'static {
 /// but time.
 ///
 /// A cache has no epoch of its own. It has the epochs, marks and floors of the upstream, and the
-/// position up to which it has applied the feed.
+/// position up to which it has applied the feed. In the ids of a cluster, a mark takes the place of
+/// the epoch. A floor is the offset below which an address may have lost events.
 pub trait Cache: Send + fmt::Debug + 'static {
     /// The state that the cache had when it was opened. The marks and the node state in it take up
     /// to 14 MiB of memory, so the cache may drop them at the first write.
@@ -477,7 +478,7 @@ pub struct StoredEntry {
     pub payload: Option<Vec<u8>>,
 }
 
-/// An event that a log writes to a store, or reads from a store into its rings.
+/// An event that a log writes to a store, or reads from a store into memory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredEvent {
     /// The event's position.

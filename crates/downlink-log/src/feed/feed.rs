@@ -29,10 +29,11 @@ use crate::types::{
 /// Makes the bytes that a store keeps for a payload.
 pub(crate) type ToBytes<P> = dyn Fn(&P) -> Vec<u8> + Send + Sync;
 
-/// The maximum number of events in a chunk that does not come from the backlog. A replica applies a
-/// chunk under one lock, in some milliseconds. Each of these chunks may list the floors of all
-/// topics, which takes about ten milliseconds for a hundred thousand topics. So with much smaller
-/// chunks, a feed of a million events would take seconds longer.
+/// The maximum number of events in a chunk that does not come from the backlog. A replica, which is
+/// a log that copies this log, applies a chunk under one lock, in some milliseconds. Each of these
+/// chunks may list the floors of all topics, which takes about ten milliseconds for a hundred
+/// thousand topics. So with much smaller chunks, a feed of a million events would take seconds
+/// longer.
 const CHUNK_EVENTS_MAX: usize = 4_096;
 
 /// The number of payload bytes at which a chunk ends. The last event may go beyond it.
@@ -93,7 +94,7 @@ impl<P: Payload> Feed<P> {
         Self { core, reader, to_bytes, start, generation, next, finishes: 0 }
     }
 
-    /// What the feed says first.
+    /// The first message of the feed.
     pub fn start(&self) -> &FeedStart {
         &self.start
     }

@@ -1,5 +1,6 @@
 //! Lists the losses of the topics of a log in memory, and which of these topics are finished. A
-//! loss is a floor: the offset after the last event that a topic has evicted.
+//! loss is a floor: the offset after the last event that a topic has evicted. A finish mark says
+//! that a topic gets no more events.
 
 use crate::history::History;
 use crate::store::Finished;

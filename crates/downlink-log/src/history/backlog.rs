@@ -34,7 +34,8 @@ pub(crate) struct Published<P> {
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
     pub(crate) topics: EventTopics<P>,
-    /// `None` for a finish mark without an event.
+    /// `None` for a finish mark without an event. A finish mark says that a topic gets no more
+    /// events.
     pub(crate) payload: Option<P>,
     pub(crate) finish: bool,
 }

@@ -11,11 +11,12 @@ use crate::topics::{ring::Kept, topic::Topic};
 #[must_use = "a call of `settle` must free the ids and collect the topics"]
 pub(crate) struct Evicted<P> {
     pub(crate) entries: Vec<Kept<P>>,
-    /// Topics that have no events and no finish mark left.
+    /// Topics that have no events and no finish mark left. A finish mark says that a topic gets no
+    /// more events.
     pub(crate) emptied: Vec<Arc<Topic<P>>>,
     /// Events that the backlog (the newest events, for the feeds of the log) no longer keeps.
     pub(crate) unneeded: Vec<Published<P>>,
-    /// Payloads that were never put into a ring.
+    /// Payloads that were never put into a ring, which holds the events of one topic.
     pub(crate) unkept: Vec<P>,
 }
 

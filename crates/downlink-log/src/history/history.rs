@@ -76,7 +76,7 @@ pub(crate) struct History<P> {
     ages: Ages<P>,
     /// The newest events, for the feeds of the log.
     pub(crate) backlog: Backlog<P>,
-    /// In a replica, the events that could not be decoded.
+    /// In a replica, which is a log that copies another log, the events that could not be decoded.
     pub(crate) unreadable: Unreadable,
 }
 

@@ -74,8 +74,8 @@ pub(crate) fn begin_known<P: Payload>(
     (!is_unsure).then(|| continue_at(next, tail))
 }
 
-/// Whether the store may have an older event with this id than memory. In a replica, two events may
-/// have the same id of a publisher.
+/// Whether the store may have an older event with this id than memory. In a replica, which is a log
+/// that copies another log, two events may have the same id of a publisher.
 fn may_be_older<P: Payload>(core: &Core<P>, id: &str) -> bool {
     core.confirmations.is_some() && Cursor::parse_id(id).is_none()
 }

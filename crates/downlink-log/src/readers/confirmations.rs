@@ -21,7 +21,7 @@ use crate::sync::Mutex;
 use crate::types::{Cursor, EndReason, Timestamp};
 
 /// The maximum time for which a reader waits. A healthy upstream answers within a second. After ten
-/// seconds, a proxy or client may give up, and another node may answer sooner.
+/// seconds, a proxy or client may give up, and another server may answer sooner.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 
 /// The maximum number of stored answers of the upstream. An answer is an end of the upstream's log

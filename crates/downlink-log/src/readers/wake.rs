@@ -64,9 +64,9 @@ pub(crate) struct WakeSlot {
     /// The swaps in `take`, `register` and `register_with` pair with each other and order the
     /// accesses to the fields below. If a publisher's swap in `take` comes after the reader's swap,
     /// the publisher sees the registration. If the publisher's swap comes first, the reader sees
-    /// the log's new tail, which the publisher stored before its swap. A plain store does not read
-    /// the value that it overwrites. So with a plain store instead of the reader's swap, the reader
-    /// might not see the new tail.
+    /// the log's new tail, which the publisher stored before its swap. The tail is the next offset
+    /// that readers will see. A plain store does not read the value that it overwrites. So with a
+    /// plain store instead of the reader's swap, the reader might not see the new tail.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. The reason is set (AcqRel) after the log's last
     /// append. The reader loads the reason (Acquire) before it loads the tail. So before the reader

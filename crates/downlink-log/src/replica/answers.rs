@@ -1,4 +1,5 @@
-//! What a publisher learns about an event that a replica has applied.
+//! The parts of the answer to a publish whose event a replica has applied. A replica is a log that
+//! copies another log.
 
 use smallvec::SmallVec;
 

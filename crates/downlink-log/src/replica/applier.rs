@@ -34,11 +34,13 @@ pub struct Applier<P: Payload> {
     pub(crate) begin_reading: fn(),
     /// Whether a feed has begun, or the cache has the events of one.
     pub(crate) has_begun: bool,
-    /// Whether the replica is the log of a cluster node, which cannot get its history again.
+    /// Whether the replica is the log of a node of a cluster. Such a log cannot get its history
+    /// again.
     pub(crate) is_node: bool,
     /// The offset below which all floors are known. A floor is the offset below which a topic may
-    /// have lost events. `floors_below` is the tail, except before the first chunk after a restart:
-    /// the floors of this chunk may be below the tail.
+    /// have lost events. `floors_below` is the tail, which is the next offset that readers see,
+    /// except before the first chunk after a restart: the floors of this chunk may be below the
+    /// tail.
     pub(crate) floors_below: u64,
     pub(crate) ahead: FloorsAhead,
     /// Dropped last, because its end reports that the cache is released.

@@ -1,10 +1,11 @@
-//! Puts a part of a feed into the memory of a replica.
+//! Puts a part of a feed into the memory of a replica, which is a log that copies another log.
 //!
 //! A floor is the offset below which a topic may have lost events. The tail is the next offset that
 //! readers see, and a floor may be above the old tail. So the sequence lock is held from the first
 //! floor until the tail has moved. A reader with a new pattern waits for this lock before it
 //! begins, so it begins at the new tail. It then finds the floor in the history, like the floor of
-//! any eviction. Other readers find the floor in the rings or in their patterns.
+//! any eviction. Other readers find the floor in their patterns, or in the rings, which hold the
+//! events of the topics.
 
 use std::{collections::HashSet, sync::Arc};
 

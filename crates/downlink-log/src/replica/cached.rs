@@ -186,7 +186,8 @@ fn is_bare(chunk: &FeedChunk) -> bool {
     chunk.events.is_empty() && chunk.floors.is_empty() && chunk.others == Floor::NONE && !has_state
 }
 
-/// Whether the marks of a chunk begin where those of an earlier chunk end.
+/// Each position has a mark, which is a part of the ids of its events. Tells whether the marks of a
+/// chunk begin where the marks of an earlier chunk end.
 fn continues(earlier: &FeedChunk, chunk: &FeedChunk) -> bool {
     let end = earlier.marks.first + earlier.marks.marks.len() as u64;
     (earlier.marks.base, end) == (chunk.marks.base, chunk.marks.first)

@@ -2,7 +2,8 @@
 //! follows.
 //!
 //! The events before the cut are pushed into a new history. So the removed events leave no trace in
-//! the rings, the index and the patterns.
+//! the rings (the events of each topic), in the index (the events of all topics), and in the
+//! patterns.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,7 +19,8 @@ use crate::types::{ClockState, Fingerprint, Floor, LogOptions, Offset, Payload};
 const ROWS: usize = 512;
 
 /// A new core with the events of `core` below `until`, and with their floors, finish marks, ids and
-/// keys. `options` are those of the new history.
+/// keys. A floor is the offset below which a topic has lost events. A finish mark says that a topic
+/// gets no more events. `options` are those of the new history.
 pub(crate) fn cut<P: Payload>(core: &Core<P>, options: LogOptions, until: Offset) -> Arc<Core<P>> {
     let new = empty_cut(core, options, Offset::FIRST, until);
     let mut payloads = HashMap::new();

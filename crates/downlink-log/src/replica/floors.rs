@@ -3,8 +3,9 @@
 use crate::store::{FeedChunk, Losses};
 use crate::types::Floor;
 
-/// Floors above the tail. A floor that is above the end of a chunk is applied only up to this end,
-/// because no floor may be above the tail. The rest is applied with the next chunks.
+/// Floors above the tail, which is the next offset that readers see. A floor that is above the end
+/// of a chunk is applied only up to this end, because no floor may be above the tail. The rest is
+/// applied with the next chunks.
 #[derive(Debug, Default)]
 pub(crate) struct FloorsAhead(Losses);
 
@@ -79,8 +80,8 @@ mod tests {
             let losses = ahead.losses(&chunk(&[("a", 200), ("b", 300)], next), next - 1);
             assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![next; 2], vec![200, 300]));
         }
-        // A chunk from the backlog has no floors. The floors that were kept from earlier chunks are
-        // applied with it.
+        // A chunk from the backlog, which has the newest events, has no floors. The floors that
+        // were kept from earlier chunks are applied with it.
         let losses = ahead.losses(&chunk(&[], 250), 99);
         assert_eq!((offsets(&losses), offsets(&ahead.0)), (vec![200, 250], vec![300]));
         let losses = ahead.losses(&chunk(&[], 300), 250);

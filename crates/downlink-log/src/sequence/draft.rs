@@ -21,8 +21,9 @@ pub struct Draft<P: Payload> {
     /// keeps a key for 10 minutes, and at most 65,536 keys in total. The caller must limit the
     /// key's length.
     pub key: Option<IdempotencyKey>,
-    /// The fingerprint of the content. It is used only if there is an id or a key. If an earlier
-    /// event has the same id or key, equal fingerprints show that the draft repeats this event.
+    /// The fingerprint, which is a hash of the content. It is used only if there is an id or a key.
+    /// If an earlier event has the same id or key, equal fingerprints show that the draft repeats
+    /// this event.
     pub fingerprint: Fingerprint,
     /// Whether this is the last event for its addresses. After it, these addresses refuse events
     /// until the time [`finished_keep`](crate::RetentionRules::finished_keep) has passed.
@@ -41,7 +42,8 @@ pub type Drafts<P> = SmallVec<[Draft<P>; 1]>;
 pub struct Appended {
     /// The offset of the event.
     pub offset: Offset,
-    /// The epoch in which the event was appended.
+    /// The epoch in which the event was appended. An epoch is a period in which the offsets of a
+    /// log are unique.
     pub epoch: Epoch,
     /// The number of distinct subscriptions that get the event.
     pub matched: usize,
@@ -69,7 +71,8 @@ pub enum AppendError {
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
-    /// The log is a replica, and gets its events from its upstream. Publish to the upstream.
+    /// The log is a replica, which gets its events from another log, its upstream. Publish to the
+    /// upstream.
     #[error("the log is a replica: publish to its upstream")]
     ReadOnly,
     /// A topic of the draft is finished.

@@ -1,5 +1,6 @@
-//! Decides for each draft of a batch whether it is new or repeats an earlier event. A draft repeats
-//! an event if it has the same id or the same idempotency key.
+//! Decides for each draft of a batch whether it is new or repeats an earlier event. A draft is an
+//! event without an offset. It repeats an earlier event if it has the same id or the same
+//! idempotency key, and the same fingerprint, which is a hash of the content.
 //!
 //! The decision is made for all drafts before anything changes, so a batch can be refused as a
 //! whole.

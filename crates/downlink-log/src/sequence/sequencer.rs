@@ -1,5 +1,6 @@
-//! Gives all events one order. A batch of drafts is appended in three steps: plan, assign and
-//! apply. The sequence lock lets only one thread at a time assign offsets and apply events.
+//! Gives all events one order. A draft is an event without an offset. A batch of drafts is appended
+//! in three steps: plan, assign and apply. The sequence lock lets only one thread at a time assign
+//! offsets and apply events.
 //!
 //! *Plan* decides which drafts are new, and may refuse the batch. *Assign* gives each new event its
 //! offset, and makes its payload. *Apply* puts the events into the history, and cannot fail. In a

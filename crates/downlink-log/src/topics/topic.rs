@@ -114,8 +114,8 @@ impl<P: Payload> Topic<P> {
         }
     }
 
-    /// The offset of the finish mark, if the topic is finished. The caller must not hold the lock
-    /// of the ring.
+    /// The offset at which the topic was finished, if it is finished. A finished topic gets no more
+    /// events. The caller must not hold the lock of the ring.
     pub(crate) fn finished(&self) -> Option<u64> {
         if self.newest.load(Ordering::Acquire) & FINISHED == 0 {
             return None;

@@ -143,9 +143,10 @@ impl LogClock {
         self.delta.load(Ordering::Relaxed)
     }
 
-    /// Makes the log time of a replica follow the log time of its upstream. `upstream` is the state
-    /// of the upstream's clock a moment ago. Log time never goes back: if it is ahead of the
-    /// upstream, it stands still until the upstream has caught up.
+    /// A replica is a log that copies another log, its upstream. This call makes the log time of a
+    /// replica follow the log time of its upstream. `upstream` is the state of the upstream's clock
+    /// a moment ago. Log time never goes back: if it is ahead of the upstream, it stands still
+    /// until the upstream has caught up.
     ///
     /// If the wall clocks of both machines agree within [`SLACK_MS`], the replica takes over the
     /// difference between wall clock and log time, so both show the same times. Otherwise one of

@@ -54,7 +54,8 @@ pub enum GapReason {
     /// The reader continues after an event id that the log does not know.
     UnknownId,
     /// The reader's event id has an epoch that the log does not know, for example because the log
-    /// was started anew. The ids of a cluster have a mark in the place of the epoch.
+    /// was started anew. An epoch is a period in which the offsets of a log are unique. The ids of
+    /// a cluster have a mark in the place of the epoch.
     NewEpoch,
     /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
@@ -77,9 +78,9 @@ impl GapReason {
         Self::Unreadable,
     ];
 
-    /// Whether a gap with this reason may be a mistake of a replica that knows less than its
-    /// upstream. Once the replica knows as much as its upstream, it may find that no event is
-    /// missing.
+    /// Whether a gap with this reason may be a mistake of a replica, which is a log that copies
+    /// another log, its upstream. Once the replica knows as much as its upstream, it may find that
+    /// no event is missing.
     pub(crate) fn may_be_unconfirmed(self) -> bool {
         matches!(self, Self::UnknownId | Self::NewEpoch | Self::Lost)
     }

@@ -47,7 +47,8 @@ pub enum StoreError {
     /// The file is a database of another program, or it is not a database.
     #[error("the file is not a store: choose another name, or move the file out of the way")]
     NotAStore,
-    /// The file is the cache of a replica, so it cannot be used as a store.
+    /// The file is the cache of a replica, which is a log that copies another log. So it cannot be
+    /// used as a store.
     #[error(
         "the file is the cache of a relay, which may be deleted at any time: choose another file for \
          the store"
@@ -101,8 +102,9 @@ pub enum StoreError {
         /// The lowest offset that would have been accepted.
         least: u64,
     },
-    /// The file already has an epoch with this value. This is a mistake of the caller, or a
-    /// coincidence with a chance of one in 10^12.
+    /// The file already has an epoch with this value. An epoch is a period in which the offsets of
+    /// a log are unique. This is a mistake of the caller, or a coincidence with a chance of one in
+    /// 10^12.
     #[error(
         "the store already has this epoch, and each opening needs a new one: give another epoch"
     )]

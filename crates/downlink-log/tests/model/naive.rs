@@ -396,7 +396,7 @@ impl Naive {
 
     /// The events and finish marks in a range of offsets, as a feed has them, and the floors of all
     /// addresses: the offsets below which their events were evicted. An address without evictions
-    /// is listed with [`Floor::NONE`].
+    /// is listed with [`Floor::NONE`]. A finish mark says that a topic gets no more events.
     pub(crate) fn feed(&self, range: Range<u64>) -> (Vec<StoredEvent>, BTreeMap<Address, Floor>) {
         let state = self.state.borrow();
         let stored = |offset: u64, at: u64| StoredEvent {

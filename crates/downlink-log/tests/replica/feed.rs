@@ -89,7 +89,7 @@ pub(crate) fn event(offset: u64, topics: &[&str]) -> StoredEvent {
     }
 }
 
-/// The finish mark of a topic.
+/// The finish mark of a topic: it says that the topic gets no more events.
 pub(crate) fn mark(offset: u64, name: &str) -> StoredEvent {
     StoredEvent { finish: true, payload: None, ..event(offset, &[name]) }
 }

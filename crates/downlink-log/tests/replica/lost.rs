@@ -1,6 +1,7 @@
 //! Readers come back to a replica whose history has lost events. At a lost end, the history has
 //! lost all its newer events and has gone on with other events. In a cluster, this is a fork. The
-//! replica has a list of the lost ends.
+//! replica has a list of the lost ends. A position is a run of offsets, and a mark stands for the
+//! history up to a position.
 
 use downlink_log::{
     Applier, Cursor, Gap, GapReason, Log, LostEnd, Offset, POSITION_OFFSETS, Read, Retention,

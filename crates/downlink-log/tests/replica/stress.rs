@@ -1,7 +1,8 @@
-//! Real threads use one replica. One thread feeds it. In this feed, the upstream evicts events,
-//! some of them before the replica gets them. The feed is also begun again at random, either where
-//! it stopped or from the first offset. Another thread answers the replica when it asks where its
-//! upstream ends. The other threads open readers, read and reconnect.
+//! Real threads use one replica, which is a log that copies another log, its upstream. One thread
+//! feeds the replica. In this feed, the upstream evicts events, some of them before the replica
+//! gets them. The feed is also begun again at random, either where it stopped or from the first
+//! offset. Another thread answers the replica when it asks where its upstream ends. The other
+//! threads open readers, read and reconnect.
 //!
 //! Each client must get every event of its topics once and in order, or a gap that has the event.
 

@@ -1,5 +1,5 @@
-//! Readers that wait until the replica knows as much as its upstream. For this, the replica asks
-//! its upstream a question: where does the upstream's log end?
+//! Readers that wait until the replica knows as much as its upstream, which is the log that it
+//! copies. For this, the replica asks its upstream a question: where does the upstream's log end?
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -1,5 +1,5 @@
 //! Grows a cluster from a single server: copies the events of the server's store into the cache of
-//! the first node.
+//! the first node. A node is a hub that is part of a cluster.
 
 use downlink_cluster::{Base, History, HubKey, Snapshot};
 use downlink_log::{
@@ -46,8 +46,8 @@ pub fn grow<T: Send + Sync + 'static>(
         check(applier.apply_here(chunk))?;
     }
     let base = Base::above(end);
-    // The cluster takes over the server's key for fingerprints. So a publisher may repeat at a node
-    // what it has published at the server with an id.
+    // The cluster takes over the server's key for fingerprints. So a node recognizes an event that
+    // a publisher repeats with the id under which the server has accepted it.
     let key = HubKey::from_random(old.fingerprint_key());
     let snapshot = Snapshot { key, base, epochs, forks: Vec::new() };
     let state = History::before_first_entry(&snapshot).state();

@@ -180,9 +180,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Makes values from stored events, and from the events of an upstream, with this function.
-    /// Filters need the values. If the function returns `None` for an event, subscriptions get a
-    /// gap in place of the event.
+    /// Makes values with this function from stored events, and from the events of an upstream,
+    /// which is a hub that this hub follows. Filters need the values. If the function returns
+    /// `None` for an event, subscriptions get a gap in place of the event.
     #[cfg(any(feature = "store", feature = "relay"))]
     pub fn decode_values(
         mut self,

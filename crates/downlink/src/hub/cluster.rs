@@ -63,7 +63,8 @@ pub struct ClusterStatus {
 pub struct ClusterNode {
     /// The name of the node.
     pub name: Box<str>,
-    /// How many journal entries the node was behind when it sent its last heartbeat.
+    /// How many journal entries the node was behind when it sent its last heartbeat, which is an
+    /// entry without events.
     pub lag: u64,
     /// Whether the node has a cache, which makes its restart quick.
     pub has_cache: bool,
@@ -304,8 +305,8 @@ impl Size {
     }
 }
 
-/// An event as the nodes exchange it. The node's thread computes the event's fingerprint later,
-/// because the key of the hub comes from the journal.
+/// An event as the nodes exchange it. The node's thread computes the event's fingerprint (a hash of
+/// its content) later, because the key of the hub comes from the journal.
 fn record<T: Send + Sync + 'static>(now: Timestamp, draft: Draft<Record<T>>) -> ClusterRecord {
     let Draft { to, id, key, fingerprint, finish, body, payload } = draft;
     ClusterRecord {

@@ -126,8 +126,8 @@ pub enum PublishError {
         /// The limit.
         topics_max: usize,
     },
-    /// Too many events wait for the store, or for the engine of the cluster. The event is valid:
-    /// publish it again in a moment.
+    /// Too many events wait for the store, or for the engine of the cluster, which orders the
+    /// events of all nodes. The event is valid: publish it again in a moment.
     #[error(
         "too many events wait to be kept (at most 65,536 events and 64 MiB): try again in a moment"
     )]

@@ -11,8 +11,9 @@ use super::{PublishError, record::cursor_id};
 ///
 /// In a hub without a store, the event has its id and offset at once. In a hub with a store, the
 /// event gets them when the store commits it. In a node of a cluster, the event gets them when the
-/// engine of the cluster has it. In both cases, [`durable`](Self::durable) waits for this and
-/// returns the id and the offset, and the getters of the receipt always return `None`.
+/// engine of the cluster, which orders the events of all nodes, has it. In both cases,
+/// [`durable`](Self::durable) waits for this and returns the id and the offset, and the getters of
+/// the receipt always return `None`.
 #[derive(Clone, Debug)]
 pub struct Receipt(ReceiptState);
 

@@ -53,7 +53,7 @@ impl<T: Send + Sync + 'static> HubApplier<T> {
         self.applier.has_reached(end)
     }
 
-    /// Applies a chunk.
+    /// Applies a chunk of the feed.
     pub(crate) fn apply(&mut self, chunk: FeedChunk) -> Applied {
         self.clock.follow(chunk.clock);
         let applied = self.applier.apply(chunk);

@@ -1,4 +1,5 @@
-//! The feed of a hub as the body of an HTTP response.
+//! The feed of a hub as the body of an HTTP response. A feed carries the events of a hub, in
+//! chunks, to a relay. A relay is a hub that follows another hub, its upstream.
 
 use std::{
     convert::Infallible,

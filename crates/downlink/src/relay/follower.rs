@@ -1,4 +1,5 @@
-//! The task that follows an upstream: it connects, receives the feed, and connects again.
+//! The task with which a relay follows its upstream, which is another hub: it connects, receives
+//! the feed, and connects again.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 

@@ -45,7 +45,7 @@ pub(super) enum Message {
     Opening(Opening),
     /// Floors of the chunk that follows, if they are too many for one message.
     Floors(Vec<(Address, Floor)>),
-    /// A chunk, and the tail of the upstream when it made the chunk.
+    /// A chunk, and the tail of the upstream (its next offset) when it made the chunk.
     Chunk(FeedChunk, Offset),
     /// The upstream is a relay without events. It has tried to follow these servers, and is the
     /// last of them.
@@ -160,7 +160,7 @@ pub(super) fn not_ready(hops: Vec<Hop>) -> Bytes {
 const FLOORS_SENT_MAX: usize = 1 << 16;
 
 /// The maximum number of events in a message that a feed sends. A chunk has more only if it has
-/// many finish marks without events.
+/// many finish marks, which finish topics without an event.
 const EVENTS_SENT_MAX: usize = 1 << 14;
 
 /// The messages of a chunk, which are encoded one after the other.
@@ -201,7 +201,8 @@ impl Iterator for Messages {
             self.chunk.next = Offset::new(last.offset.get() + 1);
         }
         let message = encode_chunk(&self.chunk, self.tail);
-        // Only the first of several chunks has the floors and the marks.
+        // Only the first of several chunks has the floors and the marks, which are parts of the ids
+        // of a cluster.
         let clock = self.chunk.clock;
         let (floors, others, marks) = (Vec::new(), Floor::NONE, Marks::default());
         self.chunk = FeedChunk { floors, others, events: rest, next, clock, marks, node: None };
@@ -453,7 +454,7 @@ mod tests {
         FeedStart { epochs: vec![epoch(1, 1), epoch(2, 8)], from: Offset::new(12), resumed: true }
     }
 
-    /// The only message of a chunk, whose tail is 20.
+    /// The only message of a chunk. The tail is 20.
     fn only(chunk: &FeedChunk) -> Bytes {
         let messages: Vec<_> = Messages::new(chunk.clone(), Offset::new(20)).collect();
         let [message] = &messages[..] else { panic!("one message") };

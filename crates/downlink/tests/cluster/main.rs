@@ -1,4 +1,5 @@
-//! Hubs that are nodes of a cluster, over a real NATS server.
+//! Hubs that are nodes of a cluster, over a real NATS server. This server is the engine of the
+//! cluster: it puts the events of all nodes in one order.
 //!
 //! The variable `DOWNLINK_NATS_SERVER` is the path of the program `nats-server`; `cargo xtask ci`
 //! installs it and sets the variable. Without the variable, each test prints that it is skipped.

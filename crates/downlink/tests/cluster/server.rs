@@ -70,7 +70,7 @@ impl Server {
         .await;
     }
 
-    /// The journal of the hub.
+    /// The journal of the hub: the list of the entries of all nodes.
     pub(crate) fn journal(&self) -> JetStream {
         let servers = vec![ServerUrl::new(&self.address.to_string()).unwrap()];
         let settings = ConnectSettings { servers, ..ConnectSettings::default() };
