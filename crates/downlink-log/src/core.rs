@@ -30,12 +30,12 @@ const TOPICS_LISTED: usize = 256;
 /// A replica is a log that copies another log, its upstream. The applier of a replica adds the
 /// copied events. Only an applier holds the locks 1 and 2 at the same time.
 ///
-/// Eight locks are not in the list: the queue of commits, the outcome of a commit, the queue of
-/// replays, the answer to a replay, the reported unreadable events, the clock, the questions of a
-/// replica to its upstream, and the history that a replica uses now. A thread that holds one of the
-/// first six holds no other lock. While the questions are locked, only the epochs of a replica may
-/// be locked. The lock of the history that a replica uses is taken before all others. No lock is
-/// held while a waker runs, while a payload is dropped, or across an await.
+/// Eight locks are not in the list. A thread that holds one of these six holds no other lock: the
+/// queue of commits, the outcome of a commit, the queue of replays, the answer to a replay, the
+/// reported unreadable events, and the clock. While the questions of a replica to its upstream are
+/// locked, only the epochs of the replica may be locked. The lock of the history that a replica
+/// uses now is taken before all others. No lock is held while a waker runs, while a payload is
+/// dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,

@@ -80,10 +80,10 @@
 //!
 //! # Replicas
 //!
-//! A replica is a log that gets its events from another log ([`Log::replica`]). The program that
-//! follows the other log gives its feed to the [`Applier`], on a thread of its own, and passes the
-//! questions of the replica to the other log ([`Follower`]). A replica in memory starts no thread.
-//! A replica with a [cache](store::Cache) has threads that read the cache.
+//! A replica is a log that gets its events from another log ([`Log::replica`]). A program follows
+//! the other log. On a thread of its own, it gives the feed of the other log to the [`Applier`]. It
+//! also passes the questions of the replica to the other log ([`Follower`]). A replica in memory
+//! starts no thread. A replica with a [cache](store::Cache) has threads that read the cache.
 //!
 //! This crate has no event streams, no HTTP and no async tasks.
 //!

@@ -373,10 +373,10 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Opens a feed: it carries everything that the log has, and then every event that is appended,
-    /// so that another log can have the same events under the same ids. `position` is the position
-    /// of the other log: the id after which the other log continues. It is `None` if the other log
-    /// has nothing yet.
+    /// Opens a feed, from which another log gets the same events under the same ids. The feed
+    /// carries everything that the log has, and then every event that is appended. `position` is
+    /// the position of the other log: the id after which the other log continues. It is `None` if
+    /// the other log has nothing yet.
     ///
     /// `to_bytes` makes the bytes that a store keeps for a payload. While a feed is open, each
     /// append also puts its events into a backlog, from which the feeds read. The backlog has at

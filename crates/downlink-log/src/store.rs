@@ -95,9 +95,10 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn flush(&mut self) -> Result<(), StoreError>;
 
     /// Does one bounded step of the work that keeps the store within its limits. The store evicts
-    /// the events that exceed the limits of their topic's retention rule (number, bytes and age),
-    /// and the oldest events while the store exceeds its own limit of bytes. It deletes old
-    /// idempotency keys, and it moves committed data from its write-ahead log into the main file.
+    /// the events that exceed the limits of their topic's retention rule (number, bytes and age).
+    /// While the store exceeds its own limit of bytes, it also evicts the oldest events. It deletes
+    /// old idempotency keys, and it moves committed data from its write-ahead log into the main
+    /// file.
     ///
     /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. A
     /// step takes some milliseconds, and the caller may commit between two steps. When nothing is

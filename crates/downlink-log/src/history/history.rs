@@ -594,8 +594,8 @@ mod tests {
     }
 
     /// The deadlines of many topics have passed, but none of these topics has an event to evict.
-    /// This is possible: when an event is evicted for another reason than its age, its topic stays
-    /// in the queue with the deadline of that event.
+    /// This is possible, because an event may be evicted for another reason than its age. Its topic
+    /// then stays in the queue with the deadline of the evicted event.
     #[test]
     fn a_step_checks_a_bounded_number_of_topics_even_if_there_is_nothing_to_evict() {
         let history: History<&'static str> =

@@ -107,8 +107,8 @@ impl<P> Pattern<P> {
         self.rows.lock().evictions.note(number, offset);
     }
 
-    /// Notes a loss in a matching topic: events that this log never got, because the log that it
-    /// copies had evicted them. So the lost events may never have been noted in this pattern.
+    /// Notes a loss in a matching topic. The events of a loss were evicted in another log before
+    /// this log could copy them. So they may never have been noted in this pattern.
     pub(crate) fn note_loss(&self, number: EvictionNumber, offset: u64) {
         let mut rows = self.rows.lock();
         rows.evictions.note(number, offset);

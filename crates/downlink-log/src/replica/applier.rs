@@ -38,9 +38,9 @@ pub struct Applier<P: Payload> {
     /// again.
     pub(crate) is_node: bool,
     /// The offset below which all floors are known. A floor is the offset below which a topic may
-    /// have lost events. `floors_below` is the tail, which is the next offset that readers see,
-    /// except before the first chunk after a restart: the floors of this chunk may be below the
-    /// tail.
+    /// have lost events. `floors_below` is usually the tail, which is the next offset that readers
+    /// see. Before the first chunk of a new history it is 0, because this chunk may have floors
+    /// below the tail.
     pub(crate) floors_below: u64,
     pub(crate) ahead: FloorsAhead,
     /// Dropped last, because its end reports that the cache is released.
@@ -221,9 +221,9 @@ impl<P: Payload> Applier<P> {
     /// This is for a node whose events are ordered elsewhere. The decision considers all events
     /// that were applied before the call. It considers the ids of the events in memory and in the
     /// cache, and the keys of the last ten minutes. Without a cache, it considers only the keys
-    /// that were applied since the replica was made. With a cache, the call may read the file: for
-    /// each id that is not in memory, and in the first ten minutes for each key that is not in
-    /// memory.
+    /// that were applied since the replica was made. With a cache, the call may read the file for
+    /// each id that is not in memory. In the first ten minutes, it may also read the file for each
+    /// key that is not in memory.
     ///
     /// If the cache cannot be read, the replica drops it, and decides without it.
     ///
@@ -276,10 +276,10 @@ impl<P: Payload> Applier<P> {
 
     /// Replaces the list of the lost ends of the history, for example the forks of a cluster. At a
     /// lost end, the history has lost all its newer events and has gone on with other events. A
-    /// reader may come with the id of a lost event: an id that is not in this history and is not
-    /// below a lost end, or a publisher's id that the list names. Such a reader gets a gap with the
-    /// reason [`Lost`](crate::GapReason::Lost), and continues at the lowest lost end that can have
-    /// had the event. Without the list, it would get another reason, or continue after another
+    /// reader may come with the id of a lost event. Such an id is not in this history and is not
+    /// below a lost end, or it is a publisher's id that the list names. The reader gets a gap with
+    /// the reason [`Lost`](crate::GapReason::Lost), and continues at the lowest lost end that can
+    /// have had the event. Without the list, it would get another reason, or continue after another
     /// event.
     ///
     /// The list stays after [`cut_to`](Self::cut_to), but not after a [`begin`](Self::begin) that

@@ -104,7 +104,8 @@ pub enum PublishError {
     /// The hub is closed.
     #[error("the hub is closed")]
     Closed,
-    /// The hub follows another hub, its upstream.
+    /// The hub follows another hub, its upstream. For a message between nodes: the hub is no node
+    /// of a cluster.
     #[error("the hub is a relay, which accepts no events: publish to its upstream")]
     ReadOnly,
     /// A topic of the event is finished.

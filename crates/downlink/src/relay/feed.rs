@@ -62,9 +62,9 @@ pub enum FeedError {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Opens a feed: everything that the hub has, and then every event that is published, for a hub
-    /// that [follows](Hub::follow) this one. `after` is the position of the other hub: the id of
-    /// the last event that it has. `None` if it has nothing yet.
+    /// Opens a feed for a hub that [follows](Hub::follow) this one. The feed carries everything
+    /// that this hub has, and then every event that is published. `after` is the position of the
+    /// other hub: the id of the last event that it has. `None` if it has nothing yet.
     ///
     /// If this hub follows another one and has no events yet, the feed only has a message that says
     /// so, and ends.
@@ -130,10 +130,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// The newest id of this hub. If this hub follows another one, it is the newest id of the hub
-    /// at the end of the chain of upstreams, and the future completes when this hub has everything
-    /// up to this id. A relay that [follows](Hub::follow) this hub asks for the id when it has
-    /// readers with an id that it does not know.
+    /// The newest id of this hub. If this hub follows another one, the result is the newest id of
+    /// the hub at the end of the chain of upstreams. The future then completes when this hub has
+    /// everything up to this id. A relay that [follows](Hub::follow) this hub calls this when a
+    /// reader has an id that the relay does not know.
     ///
     /// # Errors
     ///

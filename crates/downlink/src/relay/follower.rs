@@ -372,8 +372,8 @@ impl Follower {
     }
 }
 
-/// Answers the questions for the end of the upstream: those of readers with ids that the relay does
-/// not know, and those of relays that follow this one.
+/// Answers the questions where the upstream ends. Readers of this relay ask if they have an id that
+/// the relay does not know. Relays that follow this relay ask too.
 struct Questions {
     link: Link,
     commands: mpsc::Sender<Command>,
