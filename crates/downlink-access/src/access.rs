@@ -1,6 +1,6 @@
 //! Access control of one hub, which keeps events and sends them to its clients. An [`Access`] has
-//! the whole configuration and verifies requests. A grant is what verified credentials allow. A
-//! ticket is a credential with a short life that an app issues for a browser.
+//! the whole configuration and verifies requests. A grant has the rights that verified credentials
+//! give. A ticket is a credential with a short life, which an app issues for a browser.
 //!
 //! A handler first verifies the credentials of a request, and then checks the rights that the
 //! request needs. The server checks the rights of a stream again right after it has opened the

@@ -39,8 +39,8 @@ pub(super) struct Storms {
     resident_after: u64,
     /// `resident_after` divided by `resident_before`.
     resident_growth: f64,
-    /// The share of the time to connect in which the load tool was busy, in the storm with the
-    /// largest share.
+    /// In each storm, the load tool is busy for a share of the time that it takes to connect. This
+    /// is the largest of these shares.
     generator_busy_share: f64,
     /// True if every connection got its event stream and the server closed every socket.
     flawless: bool,

@@ -1,8 +1,10 @@
 //! The access control of a running server. [`Control`] verifies the credentials of requests, and
 //! asks the app of `--authorize-url` about subscriptions. It counts requests, so that the limits
-//! against abuse can apply. It ends streams when their rights have ended. A grant is what verified
-//! credentials allow, and a ticket is a credential with a short life that an app issues for a
-//! browser. A reload replaces its [`Rules`] and its keys.
+//! against abuse can apply. It ends streams when their rights have ended. A reload replaces its
+//! [`Rules`] and its keys.
+//!
+//! A grant has the rights that verified credentials give. A ticket is a credential with a short
+//! life, which an app issues for a browser.
 
 use std::{
     borrow::Cow,

@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::access::Control;
 
-/// The minimum time until a node sends the revocations again. The maximum is half as much more.
-/// `downlink cluster check` advises operators to let the engine keep messages for at least half an
-/// hour. With this setting, a new node finds all revocations in the engine.
+/// A node sends the revocations again after a random time between this time and one and a half
+/// times this time. `downlink cluster check` advises operators to let the engine keep messages for
+/// at least half an hour. With this setting, a new node finds all revocations in the engine.
 const SEND_AGAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// The maximum number of bytes of a message besides its revocations.
@@ -34,7 +34,7 @@ enum Message {
     Disconnect(String),
     /// Apply these revocations, each as base64.
     Revoke(Vec<String>),
-    /// Like `Revoke`, but a node repeats revocations that it already has.
+    /// Like `Revoke`, but from a node that repeats all revocations that it has.
     RevokeAgain(Vec<String>),
     /// A kind of message that only later versions know.
     #[serde(other, deserialize_with = "ignore")]
