@@ -148,8 +148,8 @@ fn reader(number: usize, mut rng: Rng) -> Reader {
     Reader::new(format!("reader {number}"), query, topics, rng)
 }
 
-/// Performs one run in an engine (three NATS servers). Returns the engine for the next run, unless
-/// older data was put back on its servers.
+/// Hits one cluster in an engine (three NATS servers), and checks the run. Returns the engine for
+/// the next run, unless older data was put back on its servers.
 async fn run_once(engine: Option<Engine>, seed: u64) -> Option<Engine> {
     let mut rng = Rng::with_seed(seed);
     let rolls_back = seed % 4 == 3;
