@@ -1,5 +1,6 @@
 //! Access control of one hub, which keeps events and sends them to its clients. An [`Access`] has
-//! the whole configuration and verifies requests.
+//! the whole configuration and verifies requests. A grant has the rights that verified credentials
+//! give. A ticket is a credential with a short life, which an app issues for a browser.
 //!
 //! A handler first verifies the credentials of a request, and then checks the rights that the
 //! request needs. The server checks the rights of a stream again right after it has opened the
@@ -326,7 +327,7 @@ impl Access {
         self.shared.revocations.write().forget_key(key);
     }
 
-    /// Whether a revocation, or a later one of the same, is known.
+    /// Whether this revocation is known, or a later revocation of the same rights.
     pub fn holds(&self, revocation: &Revocation) -> bool {
         self.shared.revocations.read().holds(revocation)
     }
@@ -572,8 +573,8 @@ impl StreamGrant {
         }
     }
 
-    /// Removes a stream that has ended. Returns `false` if a newer stream of its ticket has displaced
-    /// it.
+    /// Removes a stream that has ended. Returns `false` if a newer stream of its ticket has
+    /// displaced it.
     pub fn remove(&self, stream: u64) -> bool {
         match self.source.access.upgrade().zip(self.issued.ticket()) {
             Some((access, ticket)) => access.ticket_streams.lock().remove(ticket, stream),

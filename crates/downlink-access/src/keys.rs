@@ -130,7 +130,8 @@ impl Keys {
         let presented = digest(&SHA256, presented);
         let is_it =
             |key: &Key| verify_slices_are_equal(key.hash.as_ref(), presented.as_ref()).is_ok();
-        // The loop does not stop at the right key, because its duration would reveal the position.
+        // The loop does not stop at the right key. If it did, its duration would reveal the
+        // position of this key.
         let newest = |found, key| if is_it(key) { Some(key) } else { found };
         self.0.iter().fold(None, newest).map(|key| (key.id, key.role))
     }

@@ -242,7 +242,7 @@ impl Revocations {
             .any(|((_, revoked), at)| issued.is_until(*at, now) && concerns(revoked))
     }
 
-    /// Whether this revocation, or a later one of the same, is known.
+    /// Whether this revocation is known, or a later revocation of the same rights.
     pub fn holds(&self, Revocation { revoked, at }: &Revocation) -> bool {
         let known = match revoked {
             Revoked::Client(client) | Revoked::Topic(client, _) => {
@@ -279,7 +279,7 @@ impl Revocations {
         self.floor
     }
 
-    /// The topics that a client is revoked for.
+    /// The topics for which the rights of a client are revoked.
     fn topics(&self, client: ClientTag) -> BTreeMap<(ClientTag, Revoked), Timestamp> {
         let entries = self.by_client.range((client, Revoked::Everyone)..);
         let entries = entries.take_while(|((of, _), _)| *of == client);
@@ -358,7 +358,7 @@ impl Revocation {
         bytes
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote. `None` for anything else.
+    /// Reads the bytes that [`to_bytes`](Self::to_bytes) wrote. `None` for any other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         let (at, rest) = rest.split_first_chunk()?;

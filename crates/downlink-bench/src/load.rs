@@ -1,6 +1,7 @@
 //! The load itself. One thread polls all connections, and no call blocks on a connection.
 //!
-//! Every kind of load is a [`LoadRun`]:
+//! Every kind of load is a [`LoadRun`], which records every publish and every delivery in its
+//! [`Books`]. These are the kinds of load:
 //!
 //! - the main load;
 //! - the quiet topic, a separate topic with one reader;
@@ -49,7 +50,7 @@ const READ_BYTES: usize = 64 << 10;
 /// The maximum number of sockets that one poll reports.
 const EVENTS: usize = 1_024;
 /// The load reads this many connections, which takes some tens of microseconds. Then it lets the
-/// load on the quiet topic read and publish. The quiet topic is a separate topic with one reader.
+/// load on the quiet topic read and publish.
 const BETWEEN_QUIET: usize = 32;
 /// The maximum wait of a poll. At least this often, the load checks its progress, and whether
 /// deliveries have stopped arriving.
@@ -77,9 +78,9 @@ pub(super) struct LoadRun<'a> {
     pub(super) troubles: Troubles,
     pub(super) progress: ProgressLine,
     is_publishing: bool,
-    /// The load on the quiet topic. It may read and publish after every few connections of this
-    /// load. If it had to wait until the load tool has read all connections, its latency would
-    /// include this wait.
+    /// The load on the quiet topic. It reads and publishes after every [`BETWEEN_QUIET`]
+    /// connections of this load. If it had to wait for all connections, its latency would include
+    /// this wait.
     pub(super) quiet: Option<Box<Self>>,
     pub(super) replay: Option<Box<ReplayPasses<'a>>>,
 }

@@ -233,7 +233,7 @@ pub struct Reconnect {
     reconnection_time: Duration,
     /// The number of failed attempts since a stream was last open.
     failures: u32,
-    /// The number of failed rounds and empty streams since the last stream that was not empty.
+    /// The number of waits with an added random time since the last stream that was not empty.
     fruitless: u32,
     rounds: Rounds,
 }
@@ -356,9 +356,9 @@ impl Reconnect {
         wait
     }
 
-    /// The random time that is added to a wait after a failed round or an empty stream. Its maximum
-    /// doubles with each further failure. The random time (full jitter) keeps clients from
-    /// reconnecting at the same moment.
+    /// The random time that is added to a wait. Its maximum doubles with each such wait, until a
+    /// stream is not empty. The random time (full jitter) keeps clients from reconnecting at the
+    /// same moment.
     fn back_off(&mut self, random: u64) -> Duration {
         let doubled = 2_u32.saturating_pow(self.fruitless);
         self.fruitless = self.fruitless.saturating_add(1);

@@ -53,8 +53,9 @@ impl Values {
     /// The settings of a subcommand, with their values in `matches`. They are in the order of
     /// `subcommand`. The caller passes the subcommand as it was before
     /// [`with_file`](crate::config::with_file) changed it, because that function changes the order.
-    /// `in_file` has the names of the settings in the settings file. The values of the file are the
-    /// defaults of the flags. A path that is not valid UTF-8 is shown with replacement characters.
+    /// `in_file` has the names of the settings in the settings file. It is needed because the
+    /// values of the file are the defaults of the flags, so `matches` does not show which of them
+    /// come from the file. A path that is not valid UTF-8 is shown with replacement characters.
     pub fn new(subcommand: &Command, matches: &ArgMatches, in_file: &BTreeSet<String>) -> Self {
         Self(settings(subcommand).filter_map(|arg| Value::of(arg, matches, in_file)).collect())
     }

@@ -1,8 +1,9 @@
 //! Numbers that change several times a second, and a page that plots them.
 //!
-//! Each metric is a topic that keeps one event. A new client gets the newest value of each metric
-//! at once. Old values are useless, so a slow client skips to the newest values, and a client that
-//! reconnects starts like a new client.
+//! The app has a hub, which keeps events and sends them to its clients. Each metric has a topic,
+//! and a topic keeps only one event. A new client gets the newest value of each metric at once. Old
+//! values are useless, so a slow client skips to the newest values, and a client that reconnects
+//! starts like a new client.
 //!
 //! The server keeps no older values. The page plots only the values that it has received.
 

@@ -1,10 +1,11 @@
 //! Chat rooms with presence, typing notices, history and access control.
 //!
-//! The app has a hub, which keeps events and sends them to its clients. Each room has a topic of
-//! the hub with history. Its events are the messages, and a notice for each user who joins or
-//! leaves. A room has another topic for typing notices, which are useful for a few seconds only.
-//! The page reads typing notices over a second stream, which never resumes. So a reader never gets
-//! a gap (a notice that events are missing) for typing notices that the hub no longer has.
+//! The app has a hub, which keeps events and sends them to its clients. Each room has a topic, and
+//! the hub keeps the history of this topic. The events of the topic are the messages, and a notice
+//! for each user who joins or leaves. A room has another topic for typing notices, which are useful
+//! for a few seconds only. The page reads typing notices over a second stream, which never resumes.
+//! So a reader never gets a gap (a notice that events are missing) for typing notices that the hub
+//! no longer has.
 //!
 //! The example has no passwords, so anyone may use any name. A real app replaces `sign_in` with its
 //! own login.

@@ -5,6 +5,8 @@
 //! `POST /ping/alice` sends a hello to each connection of `alice`. Every connection gets the time
 //! once a second.
 //!
+//! The app has a hub, which keeps events and sends them to its clients.
+//!
 //! The example has no authentication: anyone who knows the id of a client can read the client's
 //! events. A real app takes the id from its own login.
 

@@ -2,6 +2,9 @@
 //! asks the app of `--authorize-url` about subscriptions. It counts requests, so that the limits
 //! against abuse can apply. It ends streams when their rights have ended. A reload replaces its
 //! [`Rules`] and its keys.
+//!
+//! A grant has the rights that verified credentials give. A ticket is a credential with a short
+//! life, which an app issues for a browser.
 
 use std::{
     borrow::Cow,
@@ -42,9 +45,9 @@ pub struct Control {
     /// The same as `access`, but accepts no keys. If the server has a public and an admin listener,
     /// this value verifies the requests to the public one.
     without_keys: Access,
-    /// Held alone, and only to clone or to replace the pointer.
+    /// The lock is held only to clone or to replace the pointer. No other lock is taken meanwhile.
     rules: RwLock<Arc<Rules>>,
-    /// Wakes the task that fetches the key set when a reload has replaced the key set.
+    /// When a reload has replaced the key set, this value wakes the task that fetches it.
     key_set_replaced: Notify,
     /// The key files at the start of the server.
     key_files: Option<KeyFiles>,
@@ -63,7 +66,8 @@ pub struct Control {
 }
 
 /// A revocation applies to every grant for which the app was asked in the same millisecond or
-/// earlier. After this wait, the app is asked in a later millisecond.
+/// earlier. If the server waits this long before it asks the app again, the new question falls into
+/// a later millisecond. So the revocation does not apply to the new grant.
 const REVOCATION_OVER: Duration = Duration::from_millis(2);
 
 /// The parts of a request that can contain a credential.
@@ -157,7 +161,7 @@ impl Control {
         Ok(())
     }
 
-    /// Whether this revocation, or a later one of the same credentials, is known.
+    /// Whether this revocation is known, or a later revocation of the same rights.
     pub(crate) fn holds(&self, revocation: &Revocation) -> bool {
         self.access.holds(revocation)
     }
@@ -167,14 +171,16 @@ impl Control {
         self.access.revocations()
     }
 
-    /// Gives the server the ticket key that all nodes of a cluster share. A development server takes
-    /// it at once, and a production server with its next [`reload`](Self::reload).
+    /// Gives the server the ticket key that all nodes (the servers of a cluster) share. A
+    /// development server takes it at once, and a production server with its next
+    /// [`reload`](Self::reload).
     pub(crate) fn share_ticket_key(&self, key: Secret) {
         if self.key_files.is_none() {
             let tickets = TicketKeys::new(HUB_NAME, std::slice::from_ref(&key)).ok();
             self.access.reload(AccessOptions { tickets, ..AccessOptions::default() });
         }
-        // The key of a hub does not change while a server runs.
+        // The shared key does not change while a server runs, so an error means that the same key
+        // is already set.
         let _ = self.shared_ticket_key.set(key);
     }
 
@@ -261,7 +267,8 @@ impl Control {
         events: usize,
     ) -> Result<(), Exceeded> {
         let Some(rates) = self.rates() else { return Ok(()) };
-        // A relay forwards the events of many publishers, and has applied the limits to each.
+        // A relay (a server that follows this one) forwards the events of many publishers. It has
+        // already applied the limits to each of these publishers.
         if caller.grant().follow() && !caller.grant().admin() {
             return Ok(());
         }

@@ -1,10 +1,11 @@
 //! The address of the client that has sent a request.
 //!
-//! If the peer is not a trusted proxy, the client's address is the address of the peer. A trusted
-//! proxy adds the address of its own peer at the end of `X-Forwarded-For`, so the server reads the
-//! header from the right. It skips the addresses of trusted proxies. The first other address is the
-//! address of the client. The entries to the left of this address came from the client, which may
-//! have invented them. Other headers with addresses (`Forwarded`, `X-Real-IP`) are not read.
+//! The peer is the program at the other end of the connection. If the peer is not a trusted proxy,
+//! the client's address is the address of the peer. A trusted proxy adds the address of its own
+//! peer at the end of `X-Forwarded-For`, so the server reads the header from the right. It skips
+//! the addresses of trusted proxies. The first other address is the address of the client. The
+//! entries to the left of this address came from the client, which may have invented them. Other
+//! headers with addresses (`Forwarded`, `X-Real-IP`) are not read.
 //!
 //! A trusted proxy must set the header. If a proxy only passes on the header of the client, the
 //! client can invent an address.

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_have_exactly_the_names_of_its_limit() {
+    fn an_address_may_have_as_many_names_as_its_limit() {
         let counts = counts(100);
         let permit = counts.take(address(1), 60).expect("there is room");
         assert_eq!(counts.take(address(1), 41).err(), Some(WAIT));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn open_permits_count_for_a_new_maximum() {
+    fn open_permits_count_towards_a_new_maximum() {
         let counts = counts(100);
         let permit = counts.take(address(1), 60).expect("there is room");
         let raised = counts.with_names_max(NonZeroU32::new(120).expect("not zero"));

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_its_end_is_removed() {
+    fn a_last_line_without_a_line_feed_is_removed() {
         let cut = &line("bob")[..9];
         let (outcome, text) = opened("cut", &(line("ada") + cut));
         assert_eq!((outcome, text), (Ok(1), line("ada")));

@@ -62,7 +62,8 @@ pub(super) fn open(
 ) -> anyhow::Result<Opened> {
     let folder = key_files::folder(settings.store());
     let (keys, mut ticket_keys, key_files) = key_files::read(&folder, access, missing)?;
-    // With files for ticket keys, the operator decides which keys the nodes share.
+    // If the settings name files with ticket keys, the operator has already chosen the keys that
+    // the nodes share.
     if let Some(shared) = shared.filter(|_| access.ticket_key_file.is_empty()) {
         ticket_keys.insert(0, shared.clone());
     }

@@ -1,4 +1,4 @@
-//! `GET /clients` and `DELETE /clients`.
+//! `GET /clients` lists the open subscriptions. `DELETE /clients` ends the streams of a client.
 
 use axum::{
     Extension,
@@ -73,7 +73,8 @@ pub(super) async fn clients(
     Ok(reply::json(&json!({ "clients": rows, "connections": connections })))
 }
 
-/// The refusal if the other nodes of the cluster may not know of a change.
+/// The refusal of a change that this node has made, if the other nodes of the cluster may not know
+/// of it.
 pub(super) fn only_here(error: &PublishError) -> Refused {
     let here = "This node has made the change, but the other nodes may not know of it: try again.";
     let refused = Refused::new(error.to_problem().status(), format!("{} {here}", sentence(error)));

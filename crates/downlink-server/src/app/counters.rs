@@ -1,8 +1,9 @@
 //! The counts of one server for `GET /metrics`: the results of publishes, the failures of access
 //! control, and the connections of each listener. All listeners of a server share one [`Counters`].
 //!
-//! The guard counts refused requests when it has the answer, so it counts the refusals of all
-//! routes. The hub counts published events, because only the hub knows when an event is committed.
+//! All requests pass through the module `guard`. It counts a refused request when it has the
+//! answer, so it counts the refusals of all routes. The hub counts published events, because only
+//! the hub knows when an event is committed.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -37,7 +38,8 @@ pub(super) enum PublishResult {
     Busy,
     DiskFull,
     StoreFailed,
-    /// The engine of the cluster did not take the event, or it is not known whether it has.
+    /// The engine (the NATS servers that keep the events of a cluster) did not take the event, or
+    /// the node does not know whether the engine has it.
     EngineAway,
     EngineFull,
     /// The server was shutting down, or could not fetch the keys of a token.
@@ -77,7 +79,8 @@ impl PublishResult {
         }
     }
 
-    /// The result of a publish that the hub refused. `None` if the status of the answer is enough.
+    /// The result of a publish that the hub refused. `None` if the status of the answer already
+    /// tells the result.
     pub(super) fn of_error(error: &PublishError) -> Option<Self> {
         Some(match error {
             PublishError::Finished => Self::Finished,

@@ -29,9 +29,10 @@ use super::{
 /// open files, so call it outside of async tasks.
 pub(super) fn text(app: &App) -> Result<String, fmt::Error> {
     let stats = app.hub.stats_with_lags();
-    // The hub of a relay also counts the events that its upstream has published, and the hub of a
-    // node those of all nodes. Each event is counted by the server that has taken it, so that the
-    // sum over all servers is right.
+    // A relay follows another server, its upstream, and its hub also counts the events of the
+    // upstream. The hub of a node counts the events of all nodes of the cluster. But only the
+    // server that took the publish may count an event here, so that the sum over all servers is
+    // right.
     let cluster = app.hub.cluster();
     let published = match (&app.forwarder, &cluster) {
         (Some(_), _) => 0,

@@ -79,16 +79,16 @@ pub(crate) fn store_wait(settings: &Settings) -> Duration {
 pub enum Source {
     /// From the publishers of this server.
     Publishers,
-    /// From another server.
+    /// From another server, which this server follows as a relay.
     Upstream(Upstream),
-    /// From the engine of a cluster, in which this stream has the events.
+    /// From the engine of a cluster: NATS servers, which keep the events in this stream.
     Cluster(JetStream),
 }
 
-/// Makes the hub that these settings describe, with events from `source`. The hub of a node
-/// of a cluster also has messages of other nodes. When a
-/// stream ends, the observer of the hub removes the stream's entry from `requesters` and writes a
-/// line of the log.
+/// Makes the hub that these settings describe, with events from `source`. If the server is a node
+/// of a cluster, also returns the messages that other nodes send. `requesters` has the senders of
+/// the requests that opened the streams. When a stream ends, the observer of the hub removes the
+/// stream's entry from `requesters` and writes a line of the log.
 ///
 /// # Errors
 ///
@@ -146,8 +146,8 @@ pub(crate) fn retention(settings: &Settings) -> HubRetention {
 }
 
 /// The routes of the server, for this hub and one listener. All listeners of a server share
-/// `counters`. `requesters` must be those that [`hub`] got. A relay forwards publishes with
-/// `forwarder`.
+/// `counters`. `requesters` must be the value that [`hub`] got. A relay forwards publishes to its
+/// upstream with `forwarder`.
 pub fn app(
     (hub, requesters, forwarder): (Hub<String>, Arc<Requesters>, Option<Arc<Forwarder>>),
     settings: Settings,

@@ -40,7 +40,8 @@ pub(super) struct Refused {
     result: Option<PublishResult>,
 }
 
-/// What a refusal counts as in the metrics. It is an extension of the answer.
+/// The code and the result under which the metrics count a refusal. The answer has this value as an
+/// extension, and the module `guard` reads it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RefusedAs {
     pub(super) code: Option<&'static str>,

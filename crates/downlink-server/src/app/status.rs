@@ -31,13 +31,14 @@ pub(super) async fn readyz(
         return node_ready(&cluster);
     }
     let upstream = app.hub.upstream();
-    // A relay without its cache serves from memory.
+    // A relay follows another server, its upstream. Its store is only a cache, and without the
+    // cache it serves events from memory. So an error of the store does not make a relay unready.
     if let Some(error) = app.hub.store_error().filter(|_| upstream.is_none()) {
         let said = format!("The store accepts no events: {error}.");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
     }
     Ok(match upstream {
-        // Behind a load balancer, a relay that is not complete must not get clients yet.
+        // Behind a load balancer, a relay that does not have all events yet must not get clients.
         Some(upstream) if !upstream.reached => {
             let why = upstream.error.map(|error| format!(": {error}")).unwrap_or_default();
             let said = format!("The relay does not have all events of its upstream yet{why}.");
@@ -68,7 +69,7 @@ fn node_ready(cluster: &ClusterStatus) -> Result<Response, Refused> {
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, said));
     }
     // The node still serves the events that it has. If the load balancer took all nodes out of use
-    // while the engine is away, no client could connect.
+    // while the engine (the NATS servers of the cluster) is away, no client could connect.
     Ok(match cluster.is_connected() {
         true => "ready\n".into_response(),
         false => "degraded: the engine of the cluster does not answer\n".into_response(),

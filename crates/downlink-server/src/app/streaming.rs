@@ -173,7 +173,8 @@ struct Publishing<'a> {
     /// The number of appends since this task last let other requests of the thread run. The hub
     /// appends an event once for each of its addresses (topics, clients, everyone).
     pushed: usize,
-    /// Keeps the order of the events in a cluster.
+    /// A random number for this stream. In a cluster, the events that are published with the same
+    /// number keep their order.
     stream: u64,
     /// The number of events that this stream has given to the hub, which is the log of events.
     sent: u64,
@@ -292,7 +293,7 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// Sends an event to the upstream of this relay.
+    /// Sends an event to the upstream, the server that this relay follows.
     async fn forward(&mut self, forwarder: &Forwarder, arrived: Arrived) -> Result<(), Stopped> {
         let arrived = self.foreign.apply(arrived);
         let (event_type, id) = (arrived.event_type, arrived.id);
@@ -338,8 +339,8 @@ impl Publishing<'_> {
             }
             return finished;
         }
-        // Finishes all topics before it checks the results, so that an error of one topic does not
-        // leave the other topics unfinished.
+        // All topics are finished before a result is checked, so that an error of one topic does
+        // not leave the other topics unfinished.
         let finish = |topic| {
             let finished = self.hub.to(topic).in_stream(self.stream).finish();
             finished.map_err(|error| not_published(&error))

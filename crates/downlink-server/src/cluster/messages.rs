@@ -1,8 +1,9 @@
 //! The messages between the nodes of a cluster: disconnects and revocations.
 //!
-//! A node that takes a request of an app sends the change to all nodes. A node that was away reads the
-//! messages that the engine still keeps. Revocations hold for longer than that, so from time to time
-//! one of the nodes sends all of them again.
+//! The node that takes the request of an app sends the change to all nodes. The messages pass
+//! through the engine, the NATS servers of the cluster. A node that was away reads the messages
+//! that the engine still keeps. A revocation holds for longer than the engine keeps its message, so
+//! from time to time one of the nodes sends all revocations again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +18,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::access::Control;
 
-/// How often the revocations are sent again. The engine keeps messages for at least half an hour, so
-/// a new node finds all of them there.
+/// A node sends the revocations again after a random time between this time and one and a half
+/// times this time. `downlink cluster check` advises operators to let the engine keep messages for
+/// at least half an hour. With this setting, a new node finds all revocations in the engine.
 const SEND_AGAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// The number of bytes of a message besides its revocations.
+/// The maximum number of bytes of a message besides its revocations.
 const ENVELOPE_BYTES_MAX: usize = 64;
 
 /// A message between nodes.
@@ -30,11 +32,11 @@ const ENVELOPE_BYTES_MAX: usize = 64;
 enum Message {
     /// End the streams of this client.
     Disconnect(String),
-    /// These revocations hold, each as base64.
+    /// Apply these revocations, each as base64.
     Revoke(Vec<String>),
-    /// Like `Revoke`, for a node that sends what it has.
+    /// Like `Revoke`, but from a node that repeats all revocations that it has.
     RevokeAgain(Vec<String>),
-    /// A kind of a later version.
+    /// A kind of message that only later versions know.
     #[serde(other, deserialize_with = "ignore")]
     Unknown,
 }
@@ -52,7 +54,7 @@ pub(crate) async fn disconnect(hub: &Hub<String>, client: &str) -> Result<(), Pu
     send(hub, &Message::Disconnect(client.to_owned())).await
 }
 
-/// Revokes on all nodes.
+/// Applies a revocation on all nodes.
 ///
 /// # Errors
 ///
@@ -75,7 +77,8 @@ pub(crate) async fn apply(hub: Hub<String>, control: Arc<Control>, mut messages:
             message = messages.next() => {
                 let Some(NodeMessage { bytes, is_live, .. }) = message else { return };
                 match serde_json::from_slice(&bytes) {
-                    // The streams of this node were opened after a message of the past.
+                    // A disconnect that is not live was sent before this node started. It is
+                    // ignored, because the streams of this node were opened later.
                     Ok(Message::Disconnect(client)) if is_live => drop(hub.disconnect(&client)),
                     Ok(Message::Revoke(revoked)) => revoke_here(&hub, &control, &revoked).await,
                     Ok(Message::RevokeAgain(revoked)) => {
@@ -88,8 +91,8 @@ pub(crate) async fn apply(hub: Hub<String>, control: Arc<Control>, mut messages:
             }
             () = sleep_until(again) => {
                 again = next_again();
-                // The node waits for the reader of its messages, so the reader must not wait for
-                // the node.
+                // The node waits until this loop has read its messages. So this loop must not wait
+                // until the node has sent one.
                 let (hub, control) = (hub.clone(), Arc::clone(&control));
                 tokio::spawn(async move { send_again(&hub, &control).await });
             }
@@ -97,7 +100,8 @@ pub(crate) async fn apply(hub: Hub<String>, control: Arc<Control>, mut messages:
     }
 }
 
-/// The times differ, so usually only one of the nodes sends.
+/// The time at which this node sends the revocations again, unless another node does so earlier.
+/// The time is random, so usually only one of the nodes sends.
 fn next_again() -> Instant {
     Instant::now() + SEND_AGAIN_EVERY.mul_f64(1.0 + fastrand::f64() / 2.0)
 }
@@ -135,7 +139,7 @@ async fn send_again(hub: &Hub<String>, control: &Control) {
     parts.extend(Some(part).filter(|part| !part.is_empty()));
     for part in parts {
         if let Err(error) = send(hub, &Message::RevokeAgain(part)).await {
-            // The next time comes.
+            // Some node sends the revocations again later.
             tracing::debug!(%error, "the revocations cannot be sent to the other nodes");
             return;
         }

@@ -1,4 +1,5 @@
-//! The settings of a node of a cluster, and its connection to the engine.
+//! The settings of a node of a cluster, and its connection to the engine: the NATS servers, which
+//! keep the events of the cluster as entries of a journal.
 
 pub(crate) mod messages;
 
@@ -103,7 +104,7 @@ impl ClusterArguments {
         self.hub.as_deref().filter(|_| self.is_node())
     }
 
-    /// The name of this node, which listens here.
+    /// The name of this node, which listens on this address.
     pub(crate) fn node_name(&self, listen: &Address) -> String {
         let own = || {
             #[cfg(unix)]
@@ -153,8 +154,8 @@ impl ClusterArguments {
     }
 }
 
-/// Waits until the engine says which hub the stream belongs to. Writes a line when the reason why it
-/// cannot be used changes.
+/// Waits until the engine says which hub the stream belongs to. Until then, writes a line of the
+/// log whenever there is a new reason why the engine cannot be used.
 pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
     let (mut wait, mut said) = (WAIT_MIN, String::new());
     loop {
@@ -179,12 +180,13 @@ pub(crate) async fn connect(journal: JetStream) -> (HubId, JetStream) {
     }
 }
 
-/// How often the connection to the engine is looked at, for the log.
+/// How often [`watch`] looks at the connection to the engine.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Why the engine delivers no entries. `known` is the identity of the hub that it had before.
+/// The reason why the engine delivers no entries. `known` is the hub that the stream belonged to
+/// before.
 async fn why_away(journal: &JetStream, known: Option<HubId>) -> String {
-    // Without a server, the question waits for one.
+    // If no NATS server can be reached, `hub` waits for one.
     let found = tokio::time::timeout(LOOK_EVERY / 2, journal.hub()).await;
     match (found, journal.connect_error()) {
         (Ok(Ok(hub)), _) if known.is_some_and(|known| known != hub) => {
@@ -197,9 +199,10 @@ async fn why_away(journal: &JetStream, known: Option<HubId>) -> String {
     }
 }
 
-/// Writes a line when the engine stops to deliver entries, with the reason, and when it delivers
-/// entries again. Ends when the hub drains. `journal` has a connection of its own, so that the node's
-/// connection stays on the node's thread.
+/// Writes a line of the log when the engine stops delivering entries, with the reason, and when it
+/// delivers entries again. Ends when the hub drains, that is, when the server begins to shut down.
+/// `journal` has a separate connection to the engine, because the connection of the node is used
+/// only on the node's thread.
 pub(crate) async fn watch(hub: Hub<String>, journal: JetStream) {
     let mut said: Option<String> = None;
     let mut known = None;

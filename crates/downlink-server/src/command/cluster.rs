@@ -1,5 +1,6 @@
 //! `downlink cluster`: creates the hub of a cluster in the engine, checks the engine, and shows the
-//! state of the cluster.
+//! state of the cluster. The engine is the NATS servers, which keep the events of the hub as
+//! entries of a stream. A control is a part of an entry that is for the nodes, such as a heartbeat.
 
 use std::{
     collections::BTreeMap,
@@ -106,7 +107,7 @@ fn stream(engine: &ClusterArguments) -> anyhow::Result<(String, JetStream)> {
     named.context("say which cluster: --cluster nats://10.0.0.1,nats://10.0.0.2 --hub NAME")
 }
 
-/// The error of a function for operators, with what to do.
+/// The error, with advice for the operator.
 fn failed(error: &HubError) -> anyhow::Error {
     anyhow!("{error}: {}", error.advice())
 }
@@ -160,7 +161,8 @@ async fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies the events of a single server to a new cache. Returns what the cluster must know of them.
+/// Copies the events of a single server to a new cache. Returns the path of the cache, and the
+/// snapshot from which the nodes learn about these events.
 async fn grow(stream: &JetStream, store: &Path) -> anyhow::Result<(Snapshot, PathBuf)> {
     match stream.hub().await {
         Ok(_) => bail!("the hub exists already, so it cannot grow from {}", store.display()),
@@ -222,7 +224,7 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
         };
         printed(writeln!(out, "  NATS server {} {state}", follower.name))?;
     }
-    // The read checks that it is still the same stream.
+    // `open` remembers which stream this is, and a later read fails if it is another stream.
     stream.open().await.context("the stream cannot be opened")?;
     let heartbeats = heartbeats(&mut stream, status.last, status.at).await?;
     if heartbeats.is_empty() {
@@ -244,7 +246,8 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
 struct Seen {
     heartbeat: Heartbeat,
     position: Position,
-    /// The last position before a loss that the node has reported in the same entries.
+    /// The last position before a loss of the engine, if the node has reported one. A node reports
+    /// a loss in an entry that also has its heartbeat.
     fork: Option<Position>,
 }
 
@@ -275,14 +278,15 @@ async fn heartbeats(
     Ok(seen)
 }
 
-/// The maximum number of entries that are read to find heartbeats. Each node appends one every two
-/// seconds, and a busy cluster has some thousand entries in this time.
+/// The maximum number of entries that are read to find heartbeats. A node appends a heartbeat every
+/// two seconds, and in this time a busy cluster appends a few thousand other entries.
 const ENTRIES_READ: u64 = 10_000;
 
 /// The number of entries that are read at once. They have at most a megabyte each.
 const ENTRIES_AT_ONCE: u64 = 64;
 
-/// The entries up to `last` that are not older than `oldest`, in order. Their events are left out.
+/// The entries up to `last` that have controls and are not older than `oldest`, in order. At most
+/// [`ENTRIES_READ`] entries are read.
 async fn newest(
     stream: &mut JetStream,
     last: Position,

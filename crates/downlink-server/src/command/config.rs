@@ -151,8 +151,8 @@ pub(super) fn contradictions(settings: &Settings, access: &AccessSettings) -> Ve
     errors
 }
 
-/// As [`contradictions`], but without a look at the folders of the store and of the sockets, which
-/// a running server has open.
+/// As [`contradictions`], but does not check the folders of the store and of the sockets. A running
+/// server needs no such check, because it has these files open.
 pub(super) fn contradictions_of_values(
     settings: &Settings,
     access: &AccessSettings,

@@ -195,7 +195,7 @@ async fn serve(
             tokio::try_join!(public, admin)?;
         }
     }
-    // This call waits until all events are on the disk.
+    // `closed` completes when all events are on the disk.
     hub.close();
     hub.closed().await;
     end.notify_one();
@@ -232,8 +232,9 @@ fn spawn_tasks(
     }
 }
 
-/// Starts the tasks of a node of a cluster: one applies the messages of the nodes, one takes over the
-/// ticket key that they share, and one writes about the connection to the engine.
+/// Starts the tasks of a node of a cluster. One applies the messages of other nodes, and one takes
+/// over the ticket key that all nodes share. One writes to the log about the connection to the
+/// engine, the NATS servers of the cluster.
 fn spawn_node_tasks(
     control: &Arc<Control>,
     reload: Option<Arc<Notify>>,
@@ -345,7 +346,8 @@ fn public_role(is_development: bool, addresses: &Addresses) -> Role {
     }
 }
 
-/// Where the hub gets its events from. A relay also has a forwarder of its publishes.
+/// The place where the hub gets its events from. A relay gets them from its upstream, the server
+/// that it follows, and has a forwarder, which sends publishes to the upstream.
 fn source(settings: &Settings) -> anyhow::Result<(Source, Option<Arc<Forwarder>>)> {
     if let Some(stream) = settings.cluster.stream()? {
         return Ok((Source::Cluster(stream), None));
@@ -509,9 +511,10 @@ const ENDED_AT_ONCE: i32 = 130;
 
 /// The signals that end the server, and SIGHUP.
 ///
-/// SIGHUP makes a production server reload. It ends a development server, because a closing terminal
-/// sends it. A production server that was started in a terminal also ends when this terminal has
-/// closed. Without a handler, SIGHUP would kill the program without a graceful shutdown.
+/// SIGHUP makes a production server reload. It ends a development server, because a closing
+/// terminal sends it. A production server that was started in a terminal also ends when this
+/// terminal has closed. Without a handler, SIGHUP would kill the program without a graceful
+/// shutdown.
 struct Signals {
     stop: StopSignal,
     /// `None` if SIGHUP was already ignored when the program started, for example because of
@@ -555,8 +558,8 @@ impl Signals {
     }
 }
 
-/// Whether the process has a terminal. A process loses its terminal when the terminal closes, and it
-/// gets SIGHUP only afterwards.
+/// Whether the process has a terminal. A process loses its terminal when the terminal closes, and
+/// it gets SIGHUP only afterwards.
 fn has_terminal() -> bool {
     let opened = std::fs::File::open("/dev/tty");
     !opened.is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO))

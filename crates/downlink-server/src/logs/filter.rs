@@ -8,9 +8,9 @@ pub(super) const ACCESS: &str = "access";
 /// The targets of lines from the server's crates begin with this text.
 const OWN: &str = "downlink";
 
-/// The target of the lines of the client for NATS. It reports the end of each connection as a failure
-/// to connect again, which the server does itself. So these lines are written only if a list names
-/// the target.
+/// The target of the lines of the NATS client library. When a connection ends, the library writes
+/// that it cannot connect again. These lines are misleading, because the server itself connects
+/// again. So they are written only if a list names the target.
 const ENGINE_CLIENT: &str = "async_nats";
 
 /// The advice for a text that is no filter.

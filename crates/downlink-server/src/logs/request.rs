@@ -131,7 +131,7 @@ impl RequestLine {
                 )
             };
         }
-        // A browser gets a 200 or a 204 also if it is refused.
+        // A browser gets a 200 or a 204 even if its request is refused.
         let succeeds = reason.is_none() && status.is_some_and(|status| status < 400);
         match succeeds {
             true => line!(debug),

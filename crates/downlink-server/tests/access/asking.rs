@@ -1,4 +1,5 @@
-//! `--authorize-url`: the app decides about subscriptions without a token or a ticket.
+//! `--authorize-url`: the app decides about subscriptions without a token or a ticket. Its answer
+//! is a grant, which lists the topics that the user may read.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,6 @@
-//! The blows of a fault run: what happens to the servers of the engine, to the nodes and to the links
-//! between them.
+//! The blows of a fault run: each of them kills, stops, pauses or cuts off a part of the cluster,
+//! or puts older data back. This file hits the servers of the engine (three NATS servers) and the
+//! links, which carry the connections between the processes. The module `chaos` hits the nodes.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -17,7 +18,7 @@ pub(crate) struct Count {
     pub(crate) kills: usize,
     pub(crate) stops: usize,
     pub(crate) pauses: usize,
-    /// Times that all servers were killed at once.
+    /// The number of times that all servers were killed at once.
     pub(crate) outages: usize,
     pub(crate) cuts: usize,
     pub(crate) rollbacks: usize,
@@ -45,7 +46,7 @@ impl Diary {
     }
 }
 
-/// Waits for a random time before a blow. Returns whether there is time for another one.
+/// Waits for a random time before a blow. Returns false if there is no time left for a blow.
 async fn next(until: Instant, wait_max: Duration, rng: &mut Rng) -> bool {
     let wait = wait_max.mul_f64(0.2 + 0.8 * rng.f64());
     if Instant::now() + wait >= until {
@@ -113,8 +114,8 @@ pub(crate) async fn hit_servers(
     count
 }
 
-/// Cuts links until this time: one link, all links of a node, or all routes of a server. At the end,
-/// all links are open.
+/// Cuts links until this time: one link of a node, all links of a node, one route, or both routes
+/// of a server. A route is a link between two servers. At the end, all links are open.
 pub(crate) async fn cut_links(
     nodes: &[Vec<Link>],
     routes: &[Link; 3],
@@ -149,11 +150,12 @@ pub(crate) async fn cut_links(
     count
 }
 
-/// The maximum time in which a rollback waits for events that it can lose.
+/// How long a rollback waits at most until there are acknowledged events that it can lose.
 const LOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Saves the data of two servers, waits until more events are acknowledged, kills the servers, and puts the older data back on one or
-/// two of them. Returns when saving began.
+/// Saves the data of two servers, and waits until more events are acknowledged. Then kills the
+/// servers, and puts the saved data back on one or two of them. Returns the time at which saving
+/// began.
 pub(crate) async fn roll_back(
     engine: &mut Engine,
     hub: &str,
@@ -173,9 +175,11 @@ pub(crate) async fn roll_back(
     while acknowledged() < to_lose && Instant::now() < late {
         sleep(Duration::from_millis(10)).await;
     }
-    // In one of four runs, one server comes back with older data, and otherwise two.
+    // In one of four runs, only one server gets older data back. In the other runs, two servers get
+    // it.
     let older = if rng.u8(0..4) == 0 { &older[..1] } else { &older[..] };
-    // If the third server stays or comes back early, the two often get the lost entries from it.
+    // If the third server keeps running or comes back early, the other two often get the lost
+    // entries from it.
     let spared_dies = rng.u8(0..4) > 0;
     diary.note(&format!(
         "the servers {older:?} die and get older data, {spared} dies: {spared_dies}"

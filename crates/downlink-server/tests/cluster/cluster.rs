@@ -1,4 +1,5 @@
-//! The nodes of a cluster, each with links of its own to the NATS servers.
+//! The nodes of a cluster. Each node has its own links to the NATS servers. A link carries
+//! connections, and the test can cut it.
 
 use std::{
     net::SocketAddr,
@@ -15,8 +16,8 @@ use crate::{
     node::{Kept, Node, Site},
 };
 
-/// A hub with its engine and its nodes. The values are dropped in this order: first the nodes, then
-/// their folder, then the engine.
+/// A hub with its engine (the NATS servers) and its nodes. The values are dropped in this order:
+/// first the nodes, then their folder, then the engine.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// The links of each node to the servers.
@@ -27,12 +28,13 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// A new hub in a new engine, with nodes that are ready. `None` if there is no `nats-server`.
+    /// Makes a new hub in a new engine, with nodes that are ready. `None` if there is no
+    /// `nats-server`.
     pub(crate) async fn start(name: &str, kept: &[Kept], flags: &[&str]) -> Option<Self> {
         Some(Self::start_in(Engine::start().await?, name, kept, flags).await)
     }
 
-    /// A new hub in an engine, with nodes that are ready.
+    /// Makes a new hub in this engine, with nodes that are ready.
     pub(crate) async fn start_in(
         engine: Engine,
         name: &str,
@@ -48,7 +50,7 @@ impl Cluster {
         cluster
     }
 
-    /// The nodes of a hub that does not exist yet. They do not run.
+    /// Makes the nodes of a hub that does not exist yet. They do not run yet.
     pub(crate) async fn new(engine: Engine, name: &str, kept: &[Kept], flags: &[&str]) -> Self {
         let site = Site::new(name);
         let (mut nodes, mut links) = (Vec::new(), Vec::new());
@@ -59,7 +61,7 @@ impl Cluster {
                 urls.push(format!("nats://{}", link.listen(server.address).await));
                 of_node.push(link);
             }
-            // Each node tries another server first.
+            // Each node tries a different server first.
             let servers = urls.len();
             urls.rotate_left(number % servers);
             let urls = urls.join(",");
@@ -88,7 +90,7 @@ impl Cluster {
         .await;
     }
 
-    /// Runs `downlink cluster` as an operator. Returns whether it had success, and its output.
+    /// Runs `downlink cluster` as an operator. Returns whether it succeeded, and its output.
     pub(crate) async fn command(&self, command: &str, flags: &[&str]) -> (bool, String) {
         let urls: Vec<String> =
             self.engine.servers.iter().map(|server| format!("nats://{}", server.address)).collect();
@@ -105,7 +107,7 @@ impl Cluster {
         (output.status.success(), String::from_utf8(text).unwrap())
     }
 
-    /// Waits until each node has everything that the engine has.
+    /// Waits until each node has everything that the engine has, and takes publishes.
     pub(crate) async fn become_ready(&self) {
         for node in &self.nodes {
             node.becomes_ready().await;
@@ -125,7 +127,7 @@ impl Cluster {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
-    /// Lets all processes go on, and opens all links.
+    /// Opens all links: those of the nodes, and those between the servers.
     pub(crate) fn open_links(&self) {
         self.links
             .iter()
@@ -134,12 +136,13 @@ impl Cluster {
             .for_each(|link| link.set(Flow::Open));
     }
 
-    /// The engine, for another hub. The nodes end.
+    /// Ends the nodes. Returns the engine, in which a test can make another hub.
     pub(crate) fn into_engine(self) -> Engine {
         self.engine
     }
 
-    /// The metrics of the cluster of all nodes.
+    /// The metrics of each node that describe the cluster, as text for the message of a failed
+    /// test.
     pub(crate) async fn metrics(&self) -> String {
         let mut all = String::new();
         for node in &self.nodes {

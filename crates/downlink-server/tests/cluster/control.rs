@@ -1,5 +1,5 @@
-//! What an app says about clients reaches all nodes: tickets, disconnects and revocations. And a
-//! single server that grows into a cluster.
+//! The requests of an app about its clients take effect at all nodes of a cluster: tickets,
+//! disconnects and revocations. The last test grows a single server into a cluster.
 
 use crate::{
     cluster::Cluster,
@@ -10,15 +10,15 @@ use crate::{
     patiently,
 };
 
-/// A ticket of a node for the inbox of a client.
+/// Gets a ticket from a node. With the ticket, a client reads the events that are published to it.
 async fn ticket(node: &Node, client: &str) -> String {
     let issued = node.post(&format!("/tickets?client={client}"), &[], "").await;
     let ticket = issued.member("ticket");
     ticket.as_str().unwrap_or_else(|| panic!("{issued:?}")).to_owned()
 }
 
-/// Opens a stream of a client at `node`, with a ticket of `issuer`. The nodes share their key for
-/// tickets soon after they have begun.
+/// Opens a stream of a client at `node`, with a ticket from the node `issuer`. The nodes share one
+/// key for tickets, but only soon after their start, so the first attempts may fail.
 async fn stream(issuer: &Node, node: &Node, client: &str) -> (String, Listener) {
     eventually("a ticket of one node is valid at the other", async || {
         let ticket = ticket(issuer, client).await;
@@ -46,7 +46,7 @@ async fn a_disconnect_at_one_node_ends_the_streams_at_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_at_one_node_holds_at_all_also_after_a_restart() {
+async fn a_revocation_at_one_node_holds_at_all_nodes_even_after_a_restart() {
     let kept = [Kept::InMemory, Kept::InMemory];
     let Some(mut cluster) = Cluster::start("revocations", &kept, &[]).await else { return };
     let (ticket, mut alice) = stream(&cluster.nodes[0], &cluster.nodes[1], "alice").await;
@@ -61,7 +61,8 @@ async fn a_revocation_at_one_node_holds_at_all_also_after_a_restart() {
     for node in &cluster.nodes {
         assert!(is_refused(node).await, "{}", node.name);
     }
-    // The node has no file with revocations. It reads the revocation in the journal again.
+    // A node without a store has no file with revocations. It reads the revocation again from the
+    // journal, which the NATS servers keep.
     cluster.nodes[1].kill();
     cluster.nodes[1].start_ready().await;
     eventually("the node knows the revocation again", async || {
@@ -103,15 +104,15 @@ async fn a_cluster_that_grows_from_a_server_keeps_its_events_and_ids() {
     for node in &cluster.nodes[..2] {
         let mut reader = Listener::open(node, "topic=a", &ids[1]).await;
         assert_eq!(patiently(reader.until("new")).await, expected, "{}", node.name);
-        // A publish that the single server has answered is a repeat.
+        // The single server has already answered this publish, so it counts as repeated.
         let again = node.post("/events?topic=a&id=order-1", &[], "named").await;
         assert_eq!((again.id(), again.member("repeated")), (named.id(), true.into()));
     }
-    // A node without the old events says that they are missing.
+    // A node without the old events tells the reader that they are missing.
     let mut reader = Listener::open(&cluster.nodes[2], "topic=a", &ids[1]).await;
     let gap = reader.gap().await;
     assert_eq!((gap.reason.as_str(), reader.data().await.as_str()), ("evicted", "new"));
-    // A client that had everything of the server misses nothing there either.
+    // A new reader of this node gets the next event.
     let mut reader = Listener::open(&cluster.nodes[2], "topic=a", "").await;
     cluster.nodes[0].publish("a", "newer").await;
     assert_eq!(reader.data().await, "newer");

@@ -16,7 +16,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 use crate::{eventually, link::Link};
 
-/// The path of `nats-server`. If it is not set, prints that the test is skipped.
+/// The path of `nats-server`. If the environment does not set it, prints that the test is skipped.
 pub(crate) fn program() -> Option<PathBuf> {
     let program = std::env::var_os("DOWNLINK_NATS_SERVER").map(PathBuf::from);
     if program.is_none() {
@@ -40,8 +40,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server that does not run yet. `route` is its address for the other servers, whose addresses
-    /// are `others`. Without others, it is alone.
+    /// Makes a server that does not run yet. `storage` is the maximum size of its data. `routes`
+    /// has the addresses of the server and of the other servers. Without `routes`, the server is
+    /// alone.
     fn new(program: PathBuf, name: &str, storage: &str, routes: Option<&Routes>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -122,15 +123,15 @@ impl Server {
         }
     }
 
-    /// Ends the process in order.
+    /// Ends the process with SIGTERM, so that the server shuts down in order.
     pub(crate) async fn stop(&mut self) {
         self.signal(Signal::TERM);
         let mut process = self.process.take().unwrap();
         tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap();
     }
 
-    /// Copies the data. Meanwhile the process is paused, so the copy is what a power cut would leave
-    /// on a disk.
+    /// Copies the data. Meanwhile the process is paused, so a power cut at this moment would leave
+    /// the same data on the disk.
     pub(crate) async fn save(&self) {
         self.pause();
         let (from, to) = (self.store(), self.folder.join("saved"));
@@ -138,7 +139,7 @@ impl Server {
         self.resume();
     }
 
-    /// Puts the copy back. The server must not run.
+    /// Replaces the data by the copy. The server must not run.
     pub(crate) async fn restore(&self) {
         let (from, to) = (self.folder.join("saved"), self.store());
         tokio::task::spawn_blocking(move || replace(&from, &to)).await.unwrap();
@@ -156,22 +157,24 @@ impl Drop for Server {
     }
 }
 
-/// The addresses of a server and of the two others, as the server reaches them.
+/// The address at which a server listens for the other two servers, and the addresses of the links
+/// through which it reaches them.
 struct Routes {
     own: SocketAddr,
     others: [SocketAddr; 2],
 }
 
-/// Three NATS servers that are one engine, or a single one.
+/// The engine: three NATS servers that together keep the data, or a single server.
 pub(crate) struct Engine {
     pub(crate) servers: Vec<Server>,
-    /// The links between two servers each: `routes[n]` is the one that does not touch server `n`.
+    /// Each of these links connects two servers: `routes[n]` connects the two servers other than
+    /// `n`.
     pub(crate) routes: [Link; 3],
     monitor: reqwest::Client,
 }
 
 impl Engine {
-    /// Three servers that run. `None` if `nats-server` is not installed.
+    /// Starts three servers. `None` if `nats-server` is not installed.
     pub(crate) async fn start() -> Option<Self> {
         let mut engine = Self::three().await?;
         engine.spawn_all();
@@ -181,7 +184,7 @@ impl Engine {
         Some(engine)
     }
 
-    /// Three servers that do not run yet.
+    /// Makes three servers that do not run yet.
     pub(crate) async fn three() -> Option<Self> {
         let program = program()?;
         let own = [(); 3].map(|()| free_address());
@@ -198,7 +201,7 @@ impl Engine {
         Some(Self { servers, routes, monitor })
     }
 
-    /// One server, which keeps at most this size.
+    /// Starts a single server. Its data has at most this size.
     pub(crate) async fn one(storage: &str) -> Option<Self> {
         let mut server = Server::new(program()?, "one", storage, None);
         server.run().await;
@@ -245,8 +248,9 @@ impl Engine {
     }
 }
 
-/// An address whose port was free a moment ago. Where each address of 127.0.0.0/8 is an address of
-/// this machine, each server has its own, so no other socket takes the port.
+/// An address whose port was free a moment ago. On Linux, all addresses of 127.0.0.0/8 are
+/// addresses of this machine. There, almost every call returns another IP address, so no other
+/// socket takes the port.
 fn free_address() -> SocketAddr {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

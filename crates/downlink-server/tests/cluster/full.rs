@@ -1,4 +1,5 @@
-//! A full engine: a publish is refused with 507, and nothing that was acknowledged is lost.
+//! The engine of a cluster (the NATS servers) is full: a publish is refused with 507, and no
+//! acknowledged event is lost.
 
 use crate::{
     cluster::Cluster,

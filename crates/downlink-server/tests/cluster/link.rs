@@ -1,8 +1,9 @@
-//! A link: a way from one process to another that the test can cut. The bytes of its connections
-//! pass through the test.
+//! A link carries the connections from one process to another, and the test can cut it. The bytes
+//! of the connections pass through the test.
 //!
-//! A link does not lose, change or reorder bytes of a connection that stays open. A silent link holds
-//! them back, as a network does that is cut for some time. A closed link ends its connections.
+//! A link does not lose, change or reorder bytes of a connection that stays open. A silent link
+//! holds the bytes back, as a network does during an interruption. A closed link ends its
+//! connections.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -24,11 +25,11 @@ pub(crate) enum Flow {
     Open,
     /// Bytes wait, and new connections get no answer.
     Silent,
-    /// Connections are closed, also new ones.
+    /// All connections are closed, even new ones.
     Closed,
 }
 
-/// A link. Clones are the same link. It works as long as the runtime of the test.
+/// A link. Clones are the same link. It works until the runtime of the test ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(Arc<watch::Sender<Flow>>);
 
@@ -41,7 +42,8 @@ impl Link {
         self.0.send_replace(flow);
     }
 
-    /// Listens at an address of its own, and passes connections on to this address.
+    /// Listens at a new address, and passes connections on to the address `to`. Returns the new
+    /// address.
     pub(crate) async fn listen(&self, to: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

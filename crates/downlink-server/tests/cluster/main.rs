@@ -4,14 +4,14 @@
 //! The variable `DOWNLINK_NATS_SERVER` is the path of the program `nats-server`; `cargo xtask ci`
 //! installs it and sets the variable. Without the variable, each test prints that it is skipped.
 //!
-//! Tests wait for conditions, never for a fixed time, except where the test itself chooses for how
-//! long something is away. Each test kills its processes at its end. A failed test prints the
-//! folders with the logs of the nodes and of the servers.
+//! Tests wait for conditions. They wait for a fixed time only to choose how long a process or a
+//! link is away. Each test kills its processes at its end. A failed test prints the folders with
+//! the logs of the nodes and of the servers.
 //!
-//! Read the files in this order: `link` (a connection that can be cut), `engine` (the NATS servers),
-//! `cluster` (the nodes), then the tests: `shared`, `control`, `outages`, `full` and `rollback` (one
-//! case each), `blows` and `faults` (random faults, and the check of everything), `torture` (many
-//! readers).
+//! Read the files in this order: `link` (a connection that can be cut), `engine` (the NATS
+//! servers), `cluster` (the nodes), then the tests: `shared`, `control`, `outages`, `full` and
+//! `rollback` (one case each), `blows` and `faults` (random faults, and the check of everything),
+//! `torture` (many readers).
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 

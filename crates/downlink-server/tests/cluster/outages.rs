@@ -1,5 +1,5 @@
-//! Servers of the engine and nodes die, are paused or are cut off. No stream may end because of the
-//! engine, and no event may be lost.
+//! Nodes and servers of the engine (three NATS servers) die, are paused or are cut off. No stream
+//! may end because of the engine, and no event may be lost.
 //!
 //! `DOWNLINK_CLUSTER_AWAY_SECONDS` sets for how long the engine is away, and for how long a node is
 //! paused; the default is 20. `cargo xtask nightly` sets five minutes.
@@ -39,13 +39,15 @@ fn away() -> Duration {
 /// Publishers at all nodes that publish one event after the other to the topic `a`.
 struct Publishers {
     is_over: Arc<AtomicBool>,
-    /// Each ends with the data of its events, and with the longest time to an answer.
+    /// Each publisher returns the data of its acknowledged events, and the longest time to an
+    /// answer.
     running: JoinSet<(Vec<String>, Duration)>,
 }
 
 impl Publishers {
-    /// Each answer must come within the time that an ordinary publisher waits. It must be 200, unless
-    /// the publishers repeat a publish that was answered with 503.
+    /// Each answer must come within the time that an ordinary publisher waits. Its status must be
+    /// 200. If `repeats` is true, the status may also be 503, and the publisher then repeats the
+    /// publish.
     fn start(cluster: &Cluster, repeats: bool) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut running = JoinSet::new();
@@ -93,8 +95,8 @@ async fn readers(cluster: &Cluster) -> Vec<Listener> {
     readers
 }
 
-/// Asserts that each reader gets each event exactly once, all in the same order, and then the last
-/// one. Its stream stays open meanwhile.
+/// Asserts that each reader gets each event exactly once, and then the event `last`. All readers
+/// must get the events in the same order, and their streams must stay open meanwhile.
 async fn all_have(readers: &mut [Listener], mut published: Vec<String>, last: &str) {
     let mut all = Vec::new();
     for reader in readers {
@@ -110,6 +112,9 @@ async fn all_have(readers: &mut [Listener], mut published: Vec<String>, last: &s
     assert_eq!(got, published);
 }
 
+/// Lets one server of the engine, which leads the other servers, fail while publishers publish at
+/// all nodes. `fail` gets `true` to let this server fail, and `false` to bring it back. `repeats`
+/// is as in [`Publishers::start`].
 async fn a_leader_fails(name: &str, repeats: bool, fail: impl AsyncFn(&mut Engine, usize, bool)) {
     let _alone = ALONE.lock().await;
     let Some(mut cluster) = Cluster::start(name, &MIXED, &[]).await else { return };
@@ -135,7 +140,7 @@ async fn a_leader_fails(name: &str, repeats: bool, fail: impl AsyncFn(&mut Engin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_publish_fails_and_no_stream_ends_when_the_leader_of_the_stream_is_killed() {
+async fn no_publish_fails_and_no_stream_ends_when_the_leading_server_is_killed() {
     a_leader_fails("leader-killed", false, async |engine, leader, is_away| match is_away {
         true => engine.servers[leader].kill(),
         false => engine.servers[leader].run().await,
@@ -144,7 +149,7 @@ async fn no_publish_fails_and_no_stream_ends_when_the_leader_of_the_stream_is_ki
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_publish_fails_and_no_stream_ends_when_the_leader_of_the_stream_is_paused() {
+async fn no_publish_fails_and_no_stream_ends_when_the_leading_server_is_paused() {
     a_leader_fails("leader-paused", false, async |engine, leader, is_away| match is_away {
         true => engine.servers[leader].pause(),
         false => engine.servers[leader].resume(),
@@ -152,10 +157,11 @@ async fn no_publish_fails_and_no_stream_ends_when_the_leader_of_the_stream_is_pa
     .await;
 }
 
-/// The old leader still answers pings of its clients, and an election takes up to nine seconds. So the
-/// outcome of a publish may be unknown.
+/// The old leader still answers the pings of its clients, so they do not notice the cut. The other
+/// servers need up to nine seconds to elect a new leader. So the outcome of a publish may be
+/// unknown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_event_is_lost_and_no_stream_ends_when_the_leader_of_the_stream_is_cut_off() {
+async fn no_event_is_lost_and_no_stream_ends_when_the_leading_server_is_cut_off() {
     a_leader_fails("leader-cut-off", true, async |engine, leader, is_away| {
         let flow = if is_away { Flow::Silent } else { Flow::Open };
         engine.routes_of(leader).iter().for_each(|link| link.set(flow));
@@ -201,10 +207,10 @@ async fn readers_of_a_killed_node_resume_at_another_node_without_a_gap() {
     }
 }
 
-/// The node reads the whole journal when it starts. A reader that comes too early waits, and does not
-/// get a gap.
+/// The node reads the whole journal (all entries that the engine keeps) when it starts. A reader
+/// that comes too early waits, and does not get a gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_of_a_node_that_starts_waits_and_gets_no_gap() {
+async fn a_starting_node_lets_a_reader_wait_and_gives_it_no_gap() {
     let _alone = ALONE.lock().await;
     let kept = [Kept::InMemory, Kept::InMemory];
     let Some(mut cluster) = Cluster::start("early-readers", &kept, &[]).await else { return };
@@ -224,7 +230,7 @@ async fn a_reader_of_a_node_that_starts_waits_and_gets_no_gap() {
     }
 }
 
-/// Publishes to the topic `a`, and repeats that until it is acknowledged.
+/// Publishes to the topic `a`, and repeats the publish until it is acknowledged.
 async fn publish(node: &Node, data: &str) {
     eventually("the event is published", async || {
         let key = [("Idempotency-Key", data)];
@@ -239,7 +245,7 @@ fn is_degraded(answer: &Answer) -> bool {
     answer.status == 200 && answer.body.starts_with("degraded")
 }
 
-/// Publishes while the engine is away, and asserts that the answer comes in time.
+/// Publishes while the engine is away, and asserts that the node refuses the publish in time.
 async fn is_refused(node: &Node) -> Answer {
     let began = Instant::now();
     let answer = node.post("/events?topic=b", &[], "refused").await;

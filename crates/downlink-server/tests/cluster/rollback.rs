@@ -12,8 +12,9 @@ use crate::{
 
 const MIXED: [Kept; 3] = [Kept::InMemory, Kept::InStore, Kept::InMemory];
 
-/// A cluster that has published `before 0..5` and `lost 0..5`, and the ids. Two servers have saved
-/// their data in between.
+/// Starts a cluster, and publishes the events `before 0` to `before 4`. Then two servers save their
+/// data. After that, publishes the events `lost 0` to `lost 4`. Returns the cluster, and the ids of
+/// both groups of events.
 async fn with_saved_data(name: &str) -> Option<(Cluster, Vec<String>, Vec<String>)> {
     let cluster = Cluster::start(name, &MIXED, &[]).await?;
     let (mut before, mut lost) = (Vec::new(), Vec::new());
@@ -32,8 +33,8 @@ async fn with_saved_data(name: &str) -> Option<(Cluster, Vec<String>, Vec<String
     Some((cluster, before, lost))
 }
 
-/// Puts the older data back on two servers, and starts them. The third one, which has all data, does
-/// not run. It comes back when the other two have other entries in the lost positions.
+/// Puts the older data back on two servers, and starts them. The third one, which has all data,
+/// does not run. It comes back when the other two have other entries in the lost positions.
 async fn roll_back(cluster: &mut Cluster) {
     let engine = &mut cluster.engine;
     engine.kill_all();
@@ -61,7 +62,7 @@ async fn publish_after(cluster: &mut Cluster) -> String {
     format!("after {} 4", cluster.nodes.last().unwrap().name)
 }
 
-/// Everything that a new reader gets at each node, which must be the same.
+/// Waits until new readers get the same events at all nodes, and returns these events.
 async fn agreed(cluster: &Cluster, last: &str) -> Vec<String> {
     eventually("the nodes have the same events", async || {
         let mut all = Vec::new();
@@ -82,7 +83,7 @@ async fn agreed(cluster: &Cluster, last: &str) -> Vec<String> {
     .await
 }
 
-/// Asserts what readers get that come back after the loss.
+/// Asserts that a reader that comes back after the loss gets the right events and gaps.
 async fn check_readers(cluster: &Cluster, before: &[String], lost: &[String], last: &str) {
     let all = agreed(cluster, last).await;
     for (number, id) in before.iter().enumerate() {
@@ -105,7 +106,7 @@ async fn check_readers(cluster: &Cluster, before: &[String], lost: &[String], la
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_with_lost_ids_get_a_gap_after_a_rollback_under_running_nodes() {
+async fn readers_with_lost_ids_get_a_gap_after_a_rollback_while_the_nodes_run() {
     let Some((mut cluster, before, lost)) = with_saved_data("rolled-back").await else { return };
     let mut reader = Listener::open(&cluster.nodes[0], "topic=a", &lost[3]).await;
     assert_eq!(reader.data().await, "lost 4");
@@ -136,9 +137,10 @@ async fn readers_with_lost_ids_get_a_gap_if_no_node_remembers_the_loss() {
     check_readers(&cluster, &before, &lost, &last).await;
 }
 
-/// The node with a store starts from its cache, and finds the loss when it reads the journal.
+/// The node with a store starts from its cache. It finds the loss when it reads the journal, the
+/// entries that the NATS servers keep.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_with_lost_ids_get_a_gap_if_the_nodes_restart_with_the_loss() {
+async fn readers_with_lost_ids_get_a_gap_if_the_nodes_restart_after_a_rollback() {
     let Some((mut cluster, before, lost)) = with_saved_data("restarted").await else { return };
     for node in &mut cluster.nodes {
         node.kill();

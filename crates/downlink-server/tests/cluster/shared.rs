@@ -1,5 +1,5 @@
-//! What the nodes of a cluster share: events with their ids, receipts, finished topics, and the
-//! relays below them.
+//! All nodes of a cluster have the same events with the same ids, the same receipts, and the same
+//! finished topics. A relay, which is a server that follows one of the nodes, has them too.
 
 use crate::{
     cluster::Cluster,
@@ -8,7 +8,7 @@ use crate::{
     patiently,
 };
 
-/// Everything that a node has for a selection, up to the event with this data.
+/// All events that a new reader gets from a node with this query, up to the event with this data.
 async fn all(node: &Node, query: &str, until: &str) -> Vec<String> {
     let mut listener = Listener::open(node, &format!("{query}&start=earliest"), "").await;
     patiently(listener.until(until)).await
@@ -141,7 +141,7 @@ async fn a_batch_and_a_stream_at_one_node_are_complete_at_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_below_a_node_has_the_ids_of_the_cluster() {
+async fn a_relay_that_follows_a_node_has_the_ids_of_the_cluster() {
     let kept = [Kept::InMemory, Kept::InMemory];
     let Some(cluster) = Cluster::start("relays", &kept, &[]).await else { return };
     let [first, second] = &cluster.nodes[..] else { panic!("two nodes") };

@@ -1,6 +1,6 @@
-//! Readers hop between three nodes. Meanwhile, publishers publish at all nodes, and nodes and servers
-//! of the engine are killed, paused and restarted. Every reader must get every event exactly once, or
-//! an exact gap.
+//! Readers hop between three nodes. Meanwhile, publishers publish at all nodes. The nodes and the
+//! servers of the engine (NATS servers) are killed, paused and restarted. Every reader must get
+//! every event exactly once, or an exact gap.
 //!
 //! See `hopping` for the size of a run. `DOWNLINK_CLUSTER_CLIENTS` sets the number of readers.
 

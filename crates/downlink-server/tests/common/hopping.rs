@@ -1,9 +1,10 @@
-//! The parts of the torture tests that are the same for relays and for nodes of a cluster: the size of
-//! a run, its readers and publishers, and the check of everything at the end.
+//! The parts of the torture tests that are the same for relays and for nodes of a cluster: the size
+//! of a run, its readers and publishers, and the check of everything at the end.
 //!
-//! An ordinary run has 40 readers and 8 topics, and takes some seconds. A variable sets another number
-//! of readers; a run with this variable has 20 topics. `DOWNLINK_TORTURE_SECONDS` sets the duration,
-//! and `DOWNLINK_TORTURE_SEED` the seed, which each test prints.
+//! An ordinary run has 40 readers and 8 topics, and takes some seconds. An environment variable
+//! sets another number of readers, and a run with this variable has 20 topics.
+//! `DOWNLINK_TORTURE_SECONDS` sets the duration, and `DOWNLINK_TORTURE_SEED` the seed, which each
+//! test prints.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -35,7 +36,8 @@ pub(crate) fn number(variable: &str) -> Option<u64> {
 }
 
 impl Size {
-    /// The variable with this name sets the number of readers.
+    /// Reads the size from the environment. The variable with the name `readers` sets the number of
+    /// readers.
     pub(crate) fn of_environment(readers: &str) -> Self {
         let length = Duration::from_secs(number("DOWNLINK_TORTURE_SECONDS").unwrap_or(SECONDS));
         match number(readers) {
@@ -78,8 +80,8 @@ pub(crate) fn reader(number: usize, topics: &[String], mut rng: Rng) -> Reader {
     Reader::new(format!("reader {number}"), query, topics, rng)
 }
 
-/// Starts the readers and publishers of a run. Each reader has an id before the first event is
-/// published.
+/// Starts the readers and publishers of a run. Each reader has a last event id before the first
+/// event is published.
 pub(crate) async fn start(
     run: &Arc<Run>,
     size: &Size,

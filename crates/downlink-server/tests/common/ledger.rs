@@ -21,8 +21,8 @@ pub(crate) fn is_small(topic: &str) -> bool {
     topic.starts_with("small/")
 }
 
-/// Whether a restart of the upstream keeps its history. Readers of a history that is kept must not
-/// see where one process ends and the next one begins.
+/// Whether the servers keep their history over a restart. If they do, readers must not notice where
+/// one process ends and the next one begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Restarts {
     KeepHistory,
@@ -53,7 +53,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) history: String,
-    /// The offset after which the reader must get all of its events.
+    /// The offset after which the reader must get all events of its topics.
     pub(crate) since: u64,
     /// Whether the reader began with a gap that says that the history is new. It then gets the
     /// events that the server has kept, and each topic may have lost its first ones.
@@ -156,8 +156,8 @@ impl Ledger {
             if !ends_at.is_some_and(|data| is_due(data)) {
                 return Err(format!("{hole:?} ends at {ends_at:?}, which is not for the reader"));
             }
-            // A reader gets such an event only over another connection, to a server that has kept
-            // the event.
+            // The reader may get this last event only over another connection, from a server that
+            // has kept the event.
             if came.get(&hole.until) == Some(&hole.over) {
                 return Err(format!("{hole:?} ends at an event that came"));
             }

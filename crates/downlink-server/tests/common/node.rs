@@ -67,7 +67,7 @@ impl Site {
         self.node(name, kept, flags)
     }
 
-    /// A relay of another server. It does not run yet.
+    /// A relay, which follows the server at the address `of`. It does not run yet.
     pub(crate) fn relay(&self, name: &str, of: SocketAddr, kept: Kept, flags: &[&str]) -> Node {
         let (url, key) = (format!("http://{of}"), self.file("relay.key"));
         let follow = ["--follow", &url, "--follow-key-file", &key];
@@ -206,7 +206,8 @@ impl Node {
         .await;
     }
 
-    /// Starts the process, and waits until it has everything that its upstream has.
+    /// Starts the process, and waits until it has all events of its upstream (the server that a
+    /// relay follows) or of its cluster.
     pub(crate) async fn start_ready(&mut self) {
         self.start().await;
         self.becomes_ready().await;

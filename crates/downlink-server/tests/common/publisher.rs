@@ -12,7 +12,8 @@ use crate::{
     reader::Run,
 };
 
-/// How long a publisher waits for an answer. A relay waits for its upstream for twelve seconds.
+/// How long a publisher waits for an answer. A relay waits for its upstream (the server that it
+/// follows) for twelve seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// The maximum number of attempts with the same idempotency key.
@@ -76,7 +77,8 @@ impl Publisher {
                     outcome = Outcome::Published(id.to_owned());
                     break;
                 }
-                // An earlier attempt may have published the event, so its outcome stays.
+                // An earlier attempt may have published the event, so the outcome of that attempt
+                // stays.
                 Err(Outcome::Refused) => {}
                 Err(other) => outcome = other,
             }

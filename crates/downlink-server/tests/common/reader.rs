@@ -31,7 +31,7 @@ pub(crate) struct Run {
     began: Instant,
     /// Whether publishing is over. The readers then read to the last event.
     is_over: AtomicBool,
-    /// The number of readers that have an id.
+    /// The number of readers that have a last event id.
     arrived: AtomicUsize,
 }
 
@@ -62,7 +62,8 @@ pub(crate) struct Reader {
     pub(crate) topics: BTreeSet<String>,
     rng: Rng,
     decoder: Decoder,
-    /// The events and gaps of the reader. There is one record for each history of the upstream.
+    /// The events and gaps of the reader. There is one record for each history that the servers
+    /// have had.
     pub(crate) lives: Vec<Life>,
     /// Whether the last event was a `downlink.open` without an id. Only a gap may follow such an
     /// event.

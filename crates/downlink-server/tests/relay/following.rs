@@ -1,4 +1,6 @@
-//! Following a server: chains, fans, loops, keys, listeners, and the metrics of a relay.
+//! A relay follows another server, its upstream: it reads the feed of all events, and has them
+//! under the same ids. These tests are about chains of relays, fans (several relays of one
+//! upstream), loops, keys, listeners, and the metrics of a relay.
 
 use std::process::Command;
 
@@ -100,7 +102,7 @@ async fn a_loop_that_closes_later_is_refused() {
     first.start().await;
     second.readyz_becomes(|answer| answer.body.contains("follows this relay")).await;
     second.logs("follows this relay").await;
-    // The relay that is refused still serves what it has.
+    // The relay that is refused still serves the events that it has.
     let mut reader = Listener::open(&second, "topic=a&start=earliest", "").await;
     assert_eq!(reader.data().await, "0");
 }

@@ -1,4 +1,5 @@
-//! Gaps that a relay reports because its upstream, or the relay itself, has evicted events.
+//! Gaps that a relay reports because events were evicted by the relay itself or by its upstream,
+//! the server that it follows.
 
 use crate::{
     listener::Listener,
@@ -125,7 +126,8 @@ async fn events_that_the_upstream_evicts_while_a_relay_is_paused_are_one_gap() {
             ids.push(upstream.publish("a", number.to_string()).await);
         }
         relay.resume();
-        // The relay may have some of the events in the buffers of its connection.
+        // Some of the events may be in the buffers of the relay's connection, so the gap may begin
+        // later.
         let mut last = 0;
         while last < 60 {
             let event = reader.next().await.expect("the stream stays open");

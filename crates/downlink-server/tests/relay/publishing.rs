@@ -1,5 +1,5 @@
-//! Publishes through a relay: every way to publish, rights, ids, idempotency keys, and what happens
-//! while the upstream is away.
+//! Publishes through a relay, which forwards them to its upstream: every way to publish, rights,
+//! ids, idempotency keys, and publishes while the upstream is away.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ async fn chain(site: &Site, flags: &[&str]) -> [Node; 3] {
     [upstream, relay, second]
 }
 
-/// Everything that a node has for a selection, up to the event with this data.
+/// All events that a new reader gets from a server with this query, up to the event with this data.
 async fn all(node: &Node, query: &str, until: &str) -> Vec<String> {
     Listener::open(node, &format!("{query}&start=earliest"), "").await.until(until).await
 }
@@ -63,7 +63,7 @@ async fn every_way_to_publish_works_through_relays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_through_a_relay_finishes_its_topics_also_if_it_breaks() {
+async fn a_stream_through_a_relay_finishes_its_topics_even_if_the_stream_breaks() {
     let site = Site::new("finishing");
     let nodes = chain(&site, &[]).await;
     let second = &nodes[2];

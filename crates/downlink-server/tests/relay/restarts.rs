@@ -1,4 +1,5 @@
-//! Restarts and outages of the upstream and of the relay, and what readers of the relay notice.
+//! Restarts and outages of a relay and of its upstream (the server that it follows), and their
+//! effect on the readers of the relay.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ async fn streams_of_a_relay_stay_open_while_its_upstream_restarts_with_its_store
             answer.status == 200 && answer.body.starts_with("degraded: ")
         };
         relay.readyz_becomes(degraded).await;
-        // The relay serves what it has in the meantime.
+        // Meanwhile the relay serves the events that it has.
         has_all(&relay, 0..1).await;
         upstream.start().await;
         let second = upstream.publish("a", "1").await;

@@ -50,7 +50,7 @@ fn names(folder: &Folder) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_under_load_has_every_event_acknowledged_before_it() {
+async fn a_backup_under_load_has_every_event_that_was_acknowledged_before() {
     let folder = Folder::new("backup-load");
     let (store, copy) = (folder.file("x.db"), folder.file("copy.db"));
     let flags = ["--retain-events", "1000000"];

@@ -1,5 +1,5 @@
-//! The account of a fault run: compares what publishers were told and what readers got with the final
-//! history, which all nodes have.
+//! The account of a fault run. It compares the answers to the publishers and the events of the
+//! readers with the final history, which all nodes have.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,8 +14,8 @@ use super::{
     reader::{Reader, Step},
 };
 
-/// After a gap with the reason `new_epoch` or `unknown_id`, a client gets at least so many of the
-/// newest events, if there are so many.
+/// After a gap with the reason `new_epoch` or `unknown_id`, a client gets at least this many of the
+/// newest events, if the history has so many.
 const NEWEST_EVENTS: usize = 1_000;
 
 /// The final history.
@@ -26,10 +26,12 @@ pub(super) struct Account {
     by_data: HashMap<String, usize>,
 }
 
-/// The times that matter for a run with a rollback.
+/// The times that matter for a run with a rollback, in which servers of the engine get older data
+/// back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rollback {
-    /// Acknowledgements before this time are older than the data that was put back.
+    /// At this time, saving of the older data began. An event that was acknowledged before this
+    /// time is in the saved data, so it must not be lost.
     pub(super) saved: Instant,
     /// At this time, all nodes had the same history again.
     pub(super) agreed: Instant,
@@ -38,14 +40,14 @@ pub(super) struct Rollback {
 /// The numbers of a checked run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    /// Acknowledged events that are not in the final history. Readers were told.
+    /// Acknowledged events that are not in the final history. Readers got a gap for them.
     pub(super) lost: usize,
-    /// Readers that missed events silently with an id of a publisher, before the nodes knew about the
-    /// loss.
+    /// Readers that missed events without a gap. They resumed with an id that a publisher had
+    /// chosen, before the nodes knew about the loss.
     pub(super) unprotected: usize,
 }
 
-/// Checks that all ids with the same offset are the same, at all nodes and all the time.
+/// Checks that each offset has only one id, at all nodes and at all times.
 pub(super) fn check_ids(read: &[Reader], run: &Run) -> Result<(), String> {
     let mut known: HashMap<u64, (&str, String)> = HashMap::new();
     for reader in read {
@@ -62,14 +64,15 @@ pub(super) fn check_ids(read: &[Reader], run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the log has made this id. Ids of publishers have a dot.
+/// The offset in an id that the log has made. `None` if a publisher has chosen the id. Such an id
+/// has a dot, and no dash.
 fn offset(id: &str) -> Option<u64> {
     let (_, offset) = id.split_once('-')?;
     offset.parse().ok()
 }
 
 impl Account {
-    /// Panics if an event is in the history twice.
+    /// Returns an error if an event is in the history twice, or if the offsets are not in order.
     pub(super) fn new(events: Vec<(String, String)>) -> Result<Self, String> {
         let mut by_data = HashMap::new();
         for (at, (id, data)) in events.iter().enumerate() {
@@ -118,8 +121,8 @@ impl Account {
         Ok(())
     }
 
-    /// Checks a reader: what it has got, after all its gaps are applied, must be the part of the
-    /// final history that it has subscribed to.
+    /// Checks a reader. The events that it has after all its gaps are applied must be the part of
+    /// the final history that it has subscribed to.
     pub(super) fn check_reader(
         &self,
         reader: &Reader,
@@ -157,7 +160,7 @@ impl Account {
         }
     }
 
-    /// The events around the one after which a gap begins, for the message of a failed test.
+    /// The events near the beginning of a gap, for the message of a failed test.
     fn around(&self, gap: &str) -> String {
         let body: Value = serde_json::from_str(gap).unwrap();
         let after = body["after"].as_str().and_then(offset).unwrap_or_default();
@@ -167,7 +170,7 @@ impl Account {
         format!("the history has {:?}", self.events.iter().filter(is_near).collect::<Vec<_>>())
     }
 
-    /// Compares a view with the history. An error has the step of the first difference.
+    /// Compares a view with the history. An error names the step of the first difference.
     fn compare(&self, view: &View, topics: &BTreeSet<String>) -> Result<(), (usize, String)> {
         let is_due = |data: &str| topics_of(data).any(|topic| topics.contains(topic));
         let due: Vec<&(String, String)> =
@@ -207,8 +210,8 @@ impl Account {
     }
 }
 
-/// Whether the reader came with an id of a publisher before the nodes knew about the loss. Such an id
-/// is not protected.
+/// Whether the reader connected with an id that a publisher had chosen, before the nodes knew about
+/// the loss. A node may then miss that the reader needs a gap.
 fn is_unprotected(reader: &Reader, step: usize, rollback: Option<Rollback>) -> bool {
     let Some(Rollback { agreed, .. }) = rollback else { return false };
     let visits = reader.steps[..=step].iter().rev();
@@ -223,10 +226,10 @@ fn is_unprotected(reader: &Reader, step: usize, rollback: Option<Rollback>) -> b
 #[derive(Debug, Default)]
 struct View {
     events: Vec<Seen>,
-    /// The view begins with the newest events of a history that was new to the reader.
+    /// Whether the view begins with the newest events of a history that was new to the reader.
     is_new: bool,
-    /// The newest step is a gap with the reason `lost`, which says that events up to this offset may
-    /// be missing.
+    /// The offset up to which events may be missing, if the newest step is a gap with the reason
+    /// `lost`.
     told_until: Option<u64>,
 }
 
@@ -236,7 +239,8 @@ struct Seen {
     step: usize,
     /// The id and the data.
     event: (String, String),
-    /// The gap before this event says that events up to this offset may be missing.
+    /// The offset up to which events may be missing, if the step before this event is a gap with
+    /// the reason `lost`.
     told_until: Option<u64>,
 }
 
@@ -245,8 +249,8 @@ impl View {
         let told_until = self.told_until.take();
         let before = self.events.iter().position(|seen| seen.event.1 == data);
         match before {
-            // The offset of an event with an id of its publisher is not known, so the view may have
-            // kept some that come again.
+            // The view does not know the offset of an event whose id its publisher has chosen. So
+            // after a gap, the view may have kept such events, and they come again.
             Some(before) if told_until.is_some() => self.events.truncate(before),
             Some(before) => {
                 let Seen { step, event, .. } = &self.events[before];
@@ -259,13 +263,13 @@ impl View {
         Ok(())
     }
 
-    /// Applies a gap with the reason `lost`: the reader discards the events that the history does not
-    /// have, and continues after the id of the gap. The events up to there that it does not have are
-    /// missing, and it was told.
+    /// Applies a gap with the reason `lost`: the reader discards the events that the history does
+    /// not have, and continues after the id of the gap. The gap tells the reader that earlier
+    /// events may be missing.
     fn rewind(&mut self, account: &Account, id: &str) {
         let until = match offset(id) {
             Some(until) => until,
-            // The gap names an event of a publisher, so nothing before it is missing.
+            // The id of the gap was chosen by a publisher, so no earlier event is missing.
             None => self.events.iter().filter_map(|seen| offset(&seen.event.0)).max().unwrap_or(0),
         };
         let is_kept = |Seen { event: (id, data), .. }: &Seen| {

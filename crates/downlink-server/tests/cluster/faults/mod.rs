@@ -1,12 +1,14 @@
 //! Random faults. Publishers publish in every way at all nodes, readers hop between the nodes, and
-//! servers, nodes and links fail. Afterwards everything is healed, and the account must be right:
-//! nothing that was acknowledged is lost or doubled, and no reader has missed anything silently.
+//! servers, nodes and links fail. Afterwards everything is healed, and the account (the module that
+//! compares all records with the final history) must find no error: no acknowledged event is lost
+//! or doubled, and no reader has missed an event silently.
 //!
-//! A run follows from its seed, except for the timing of the processes. In each fourth run, servers get
-//! older data back. Only in such a run may a reader get a gap.
+//! The seed of a run determines everything except the timing of the processes. In every fourth run,
+//! there is a rollback: NATS servers get older data back. Only in such a run may a reader get a
+//! gap.
 //!
-//! `DOWNLINK_CLUSTER_RUNS` sets the number of runs, and `DOWNLINK_CLUSTER_SEED` the seed of the first
-//! one; the others have the seeds after it. `cargo xtask nightly` does 300 runs.
+//! `DOWNLINK_CLUSTER_RUNS` sets the number of runs, and `DOWNLINK_CLUSTER_SEED` the seed of the
+//! first one; the others have the seeds after it. `cargo xtask nightly` starts 300 runs.
 
 mod account;
 mod publisher;
@@ -55,7 +57,7 @@ const READERS: usize = 10;
 const PUBLISHERS: usize = 6;
 const TOPICS: usize = 4;
 
-/// The topic of the events after the faults.
+/// The topic of the events that are published after the faults.
 const SETTLED: &str = "settled";
 
 /// The state that the readers and publishers of a run share.
@@ -87,7 +89,7 @@ impl Run {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Whether the last event is published.
+    /// Whether the last event of the run is published.
     fn has_end(&self) -> bool {
         self.has_end.load(Ordering::Relaxed)
     }
@@ -146,7 +148,8 @@ fn reader(number: usize, mut rng: Rng) -> Reader {
     Reader::new(format!("reader {number}"), query, topics, rng)
 }
 
-/// One run in an engine. Returns the engine, unless its data was put back.
+/// Hits one cluster in an engine (three NATS servers), and checks the run. Returns the engine for
+/// the next run, unless older data was put back on its servers.
 async fn run_once(engine: Option<Engine>, seed: u64) -> Option<Engine> {
     let mut rng = Rng::with_seed(seed);
     let rolls_back = seed % 4 == 3;
@@ -181,8 +184,8 @@ async fn run_once(engine: Option<Engine>, seed: u64) -> Option<Engine> {
     (!rolls_back).then_some(engine)
 }
 
-/// Publishes, reads and hits everything, heals everything, and waits until all nodes and readers have
-/// the last event.
+/// Starts the readers and publishers, hits everything, and heals everything. Then waits until all
+/// nodes and readers have the last event.
 async fn strike(
     mut cluster: Cluster,
     run: &Arc<Run>,
@@ -226,7 +229,8 @@ async fn strike(
     (cluster, Outcome { published, read, history, rollback, of_nodes, count })
 }
 
-/// Hits nodes, servers and links for some time. Returns when data was saved that was then put back.
+/// Hits nodes, servers and links for this time. After a rollback, the first result is the time at
+/// which saving of the older data began.
 async fn hit_all(
     cluster: &mut Cluster,
     run: &Run,
@@ -290,7 +294,7 @@ async fn publish_end(cluster: &Cluster) -> String {
     end
 }
 
-/// Publishes an event, and repeats that until it is acknowledged.
+/// Publishes an event, and repeats the publish until it is acknowledged.
 async fn publish(node: &Node, query: &str, data: &str) {
     let key = data.replace([' ', ',', '/'], "-");
     eventually("the event is published", async || {
@@ -334,8 +338,8 @@ fn difference(all: &[Option<Vec<(String, String)>>]) -> String {
     text
 }
 
-/// All events of a node, from the oldest one on, until these events came. `None` if the stream ends
-/// earlier.
+/// Reads the events of a node from the oldest one on, until all events with these data have
+/// arrived. `None` if the stream ends earlier.
 async fn history(node: &Node, with: &[String]) -> Option<Vec<(String, String)>> {
     let mut connection = Connection::ask(node.address, "topic=*&start=earliest", "").await.ok()?;
     let (mut decoder, mut events) = (Decoder::default(), Vec::new());
@@ -414,12 +418,12 @@ async fn faults() {
     let first = number("DOWNLINK_CLUSTER_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     let runs = number("DOWNLINK_CLUSTER_RUNS").unwrap_or(RUNS);
     eprintln!("faults: DOWNLINK_CLUSTER_SEED={first} DOWNLINK_CLUSTER_RUNS={runs}");
-    // A run mostly waits for elections, so there are two at a time.
+    // A run mostly waits for elections of NATS servers, so two runs go on at the same time.
     let next = AtomicU64::new(0);
     tokio::join!(lane(&next, first, runs), lane(&next, first, runs));
 }
 
-/// Does one run after the other.
+/// Starts one run after the other, until no run is left.
 async fn lane(next: &AtomicU64, first: u64, runs: u64) {
     let mut engine = None;
     loop {

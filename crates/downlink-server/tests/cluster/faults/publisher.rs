@@ -1,8 +1,8 @@
-//! A publisher of a fault run: it publishes in every way, at random nodes, and repeats a publish by
-//! the documented rule.
+//! A publisher of a fault run: it publishes in every way, at random nodes. If a publish is not
+//! acknowledged, it repeats the publish by the documented rule.
 //!
-//! The rule: a publish with a key or with ids is repeated until it is answered. Any other publish is
-//! repeated only if the answer says that nothing was published.
+//! The rule: a publish with a key or with ids is repeated until it is answered. Any other publish
+//! is repeated only if the answer says that nothing was published.
 
 use std::{
     sync::Arc,
@@ -16,22 +16,23 @@ use tokio::time::sleep;
 use super::Run;
 use crate::ledger::data;
 
-/// How long a publisher waits for an answer. A node waits for its engine for twelve seconds.
+/// How long a publisher waits for an answer. A node waits for its engine (the NATS servers) for
+/// twelve seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// The maximum number of events of a batch or of a streamed body.
 const EVENTS_MAX: usize = 5;
 
-/// The time after a refusal in which the publisher waits.
+/// How long the publisher waits after a failed attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// An event that a publisher has published, or perhaps.
+/// An event that a publisher has tried to publish.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) data: String,
     /// The id in the answer. `None` if the outcome stays unknown, because the publish cannot be
-    /// repeated. An event of a streamed body has no id in the answer, but its publisher has given it
-    /// one.
+    /// repeated. An event of a streamed body has no id in the answer, but its publisher has given
+    /// it one.
     pub(super) id: Option<String>,
     /// When the first attempt began.
     pub(super) began: Instant,
@@ -205,7 +206,7 @@ fn ids(way: Way, events: &[Event], body: &Value) -> Vec<String> {
     ids
 }
 
-/// A publish without a good answer, with the reason.
+/// The reason why a publish was not acknowledged.
 enum Failed {
     /// Nothing was published.
     Refused(String),

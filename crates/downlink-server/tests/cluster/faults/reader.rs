@@ -1,5 +1,5 @@
-//! A reader of a fault run: it hops between the nodes with its last event id, and records everything
-//! that it gets.
+//! A reader of a fault run: it hops between the nodes with its last event id, and records
+//! everything that it gets.
 
 use std::{
     collections::BTreeSet,
@@ -63,7 +63,8 @@ impl Reader {
     pub(super) async fn read(mut self, run: Arc<Run>) -> Self {
         while !self.has_end {
             self.visit(&run).await;
-            // After the last event is published, each node can serve the reader to the end.
+            // After the last event is published, each node can serve the reader up to this event.
+            // So the pauses are short.
             let pause_max = if run.has_end() { 20 } else { 200 };
             sleep(Duration::from_millis(self.rng.u64(0..pause_max))).await;
         }
