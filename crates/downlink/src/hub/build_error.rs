@@ -63,7 +63,7 @@ pub enum HubError {
     Upstream(String),
     /// A node of a cluster cannot be started, or a cluster cannot be grown from a single server.
     #[cfg(feature = "cluster")]
-    #[error("cannot start a node of the cluster: {0}")]
+    #[error("the node of a cluster cannot be made: {0}")]
     Cluster(String),
     /// The operating system has no random bytes. The hub needs them for the epoch in its event ids,
     /// and for the key with which it hashes the contents of events.

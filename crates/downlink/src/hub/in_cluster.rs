@@ -18,9 +18,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// # Errors
     ///
     /// [`PublishError::EntryTooLarge`] beyond [`NODE_MESSAGE_BYTES_MAX`];
-    /// [`PublishError::ReadOnly`] if the hub is no node of a cluster; otherwise as for a publish.
+    /// [`PublishError::NotInCluster`] if the hub is no node of a cluster; otherwise as for a publish.
     pub fn send_to_nodes(&self, message: &[u8]) -> Result<Receipt, PublishError> {
-        let cluster = self.0.cluster.as_ref().ok_or(PublishError::ReadOnly)?;
+        let cluster = self.0.cluster.as_ref().ok_or(PublishError::NotInCluster)?;
         if message.len() > NODE_MESSAGE_BYTES_MAX {
             return Err(PublishError::EntryTooLarge);
         }

@@ -108,6 +108,9 @@ pub enum PublishError {
     /// of a cluster.
     #[error("the hub is a relay, which accepts no events: publish to its upstream")]
     ReadOnly,
+    /// The hub is no node of a cluster, so it cannot send a message to other nodes.
+    #[error("the hub is no node of a cluster")]
+    NotInCluster,
     /// A topic of the event is finished.
     #[error("a topic of the event is finished, so it accepts no more events")]
     Finished,

@@ -73,6 +73,8 @@ async fn messages_reach_all_nodes_and_are_old_for_a_node_that_joins_later() {
     let (_third, mut of_third) = node(&server, "third").await;
     let old = NodeMessage { is_live: false, ..message };
     assert_eq!(patiently(of_third.next()).await, Some(old));
+    let alone = Hub::<String>::text().send_to_nodes(b"a").unwrap_err();
+    assert!(matches!(alone, PublishError::NotInCluster), "{alone:?}");
     let large = vec![0; downlink::cluster::NODE_MESSAGE_BYTES_MAX + 1];
     let refused = first.send_to_nodes(&large).unwrap_err();
     assert!(matches!(refused, PublishError::EntryTooLarge), "{refused:?}");
