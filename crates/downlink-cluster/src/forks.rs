@@ -1,8 +1,8 @@
 //! The known forks: the places at which the engine has lost entries.
 //!
-//! Safety does not depend on forks, because marks alone tell whether an id belongs to the history.
-//! With a fork record, a reader continues at the fork. Without it, the reader starts again at the
-//! oldest event.
+//! Safety does not depend on forks, because the mark in an id tells whether the id belongs to the
+//! history. If a node knows the fork, a reader with the id of a lost event continues at the fork.
+//! Otherwise the reader starts again at the oldest event.
 
 use crate::{
     entry::Fork,

@@ -55,8 +55,8 @@ impl fmt::Debug for HubKey {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Digest([u8; 16]);
 
-/// The mark of a position. It depends on all entries up to this position, and on their engine
-/// times.
+/// The mark of a position. It depends on all entries up to this position, and on the times that the
+/// engine has given to them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Mark(u64);
 

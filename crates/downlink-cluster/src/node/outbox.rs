@@ -30,7 +30,7 @@ const HEAD_BYTES_MAX: usize = 128;
 /// bounds the memory of the outbox.
 pub(crate) const QUEUE_MAX: usize = 65_536;
 
-/// A publish without an answer.
+/// A publish in the outbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) id: PublishId,
@@ -216,7 +216,8 @@ impl Outbox {
         self.queue.insert(at, waiting);
     }
 
-    /// Takes publishes from the queue that fit into one entry.
+    /// Takes publishes from the queue that fit into one entry. Events of one streamed request body,
+    /// a stream, keep their order.
     pub(crate) fn take_batch(&mut self, bytes_max: usize) -> Vec<Waiting> {
         let mut room = Room::new(bytes_max);
         let on_their_way = self.in_flight.iter().flat_map(|entry| &entry.publishes);
@@ -358,7 +359,7 @@ impl Outbox {
         queued.chain(sent.map(|waiting| waiting.deadline)).chain(retries).min()
     }
 
-    /// The number of publishes without an answer.
+    /// The number of publishes in the outbox.
     pub(crate) fn len(&self) -> usize {
         self.queue.len() + self.in_flight.iter().map(|entry| entry.publishes.len()).sum::<usize>()
     }

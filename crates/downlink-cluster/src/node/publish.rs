@@ -19,9 +19,8 @@ pub struct PublishId(pub u64);
 pub struct Publish {
     /// The events. All of them are applied, or none.
     pub records: Vec<Record>,
-    /// The streamed request body that the events belong to, if any. While an entry with events of a
-    /// stream is on its way, no other entry with events of this stream is. So the events of a
-    /// stream keep their order.
+    /// The streamed request body that the events belong to, if any. At any time, only one entry
+    /// with events of a stream is on its way. So the events of a stream keep their order.
     pub stream: Option<u64>,
 }
 

@@ -1,4 +1,5 @@
-//! Publishing: plans the events of publishers, packs them into entries, and answers.
+//! Publishing: plans the events of publishers (asks the log which of them are new), packs them into
+//! entries, and answers.
 
 use std::collections::VecDeque;
 
@@ -31,7 +32,7 @@ pub(crate) struct Planner<'a, L> {
     pub(crate) entry_bytes_max: usize,
 }
 
-/// All publishes without an answer, and the answers.
+/// The publishes in the outbox, and the answers that the caller has not taken yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Publishing {
     outbox: Outbox,
@@ -256,7 +257,7 @@ impl Publishing {
                 }
                 let is_dead = |sent: &InFlight| is_refused && sent.name == name && !sent.is_unclear;
                 for waiting in self.outbox.take_dead(is_dead) {
-                    // The refused attempt is among them.
+                    // `attempts` includes the refused one.
                     let answer = match (waiting.attempts.len(), is_full) {
                         (..=1, true) => Answer::Full,
                         (..=1, false) => Answer::Unavailable { appended: false },
