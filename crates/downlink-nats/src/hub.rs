@@ -225,7 +225,7 @@ impl JetStream {
         };
         stream::subject(&description.config).ok_or(HubError::Subjects)?;
         let hub = stream::hub(&description.config).ok_or(HubError::NoHubId)?;
-        // The identity is random, so nobody else has created the stream of this hub.
+        // The identity is random, so no other call has created the stream of this hub.
         let is_own = hub == new.hub;
         let with_entry = if is_own { Init::Created(hub) } else { Init::Existed(hub) };
         if description.bounds().last > Position::ORIGIN {

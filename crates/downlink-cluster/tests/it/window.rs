@@ -1,4 +1,6 @@
-//! The rules of the window, one by one.
+//! The rules of the window, one by one. The window decides which events of an entry are applied. It
+//! compares them with the entries between two positions: the one at which they were planned, and
+//! the one of their entry.
 
 use std::time::Duration;
 
