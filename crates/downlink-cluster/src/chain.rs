@@ -62,8 +62,8 @@ impl Chain {
         }
     }
 
-    /// Sets the first shown position to the one that a cache has kept. It is ignored if it is after
-    /// the next position, because a cut has then removed it.
+    /// Sets the first shown position to the one that a cache has kept. A position after the next
+    /// one is ignored, because a cut has removed it.
     pub(crate) fn show_from(&mut self, shown: Option<Position>) {
         let shown = shown.filter(|shown| *shown <= self.last().next());
         self.shown_from = shown.or(self.shown_from);

@@ -63,9 +63,9 @@ pub struct Applied {
     pub mark: Mark,
     /// The engine's time of the position.
     pub time: Timestamp,
-    /// Whether the node shows the position. It does not if it cannot decide which events of the
-    /// position are confirmed. Then `events` is empty, and the log raises the floor of each address
-    /// to the end of the position. (Events of an address below its floor may be missing.)
+    /// Whether the node shows the position. A node that cannot decide which events of the position
+    /// are confirmed does not show it. Then `events` is empty, and the log raises the floor of each
+    /// address to the end of the position. (Events of an address below its floor may be missing.)
     pub is_shown: bool,
     /// The confirmed events.
     pub events: Vec<StoredEvent>,

@@ -95,8 +95,8 @@ pub enum Mutant {
     /// An entry contains the position at which it was packed, not the position at which its events
     /// were planned.
     SeenAtPacking,
-    /// A node compares an event only with earlier events that were applied. It should compare it
-    /// with all events of the earlier entries.
+    /// A node compares an event only with earlier events that were applied. Correct nodes compare
+    /// it with all events of the earlier entries.
     CompareOutcomes,
     /// A node takes publishes as soon as it shows events.
     YoungPublishers,

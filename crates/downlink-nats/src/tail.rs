@@ -3,9 +3,9 @@
 //! The client and the consumer are only a pipe. A position that they leave out is looked up at the
 //! leader of the stream. Only if the leader does not have it either, it is a hole. A heartbeat says
 //! which position the consumer has reached, so positions that were left out at the end are found
-//! too. A position that comes again is an error, because the stream may be an older one that was
-//! put back, and only the node can compare the entries. If nothing arrives for [`SILENCE_MAX`], not
-//! even a heartbeat, the tail fails, and its connection is given up.
+//! too. A position that comes again is an error: an older stream may have been put back, and only
+//! the node can compare the entries. If nothing arrives for [`SILENCE_MAX`], not even a heartbeat,
+//! the tail fails, and its connection is given up.
 //!
 //! A consumer on a server that is cut off from its cluster sends heartbeats for ever. So an idle
 //! tail asks the leader of the stream for its state, and fails if the leader does not answer or is
@@ -138,7 +138,7 @@ struct Reader {
     /// Items that the tail yields before it reads on.
     items: VecDeque<TailItem>,
     /// An entry that has arrived before the positions in front of it, and the number of messages
-    /// after it. It waits until these positions are looked up.
+    /// after it. The entry waits until these positions are looked up.
     ahead: Option<(RawEntry, u64)>,
     /// Whether the tail has yielded an entry since it has last said that there are no more.
     has_news: bool,

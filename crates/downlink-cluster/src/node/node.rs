@@ -658,9 +658,9 @@ impl<L: FedLog> Node<L> {
         self.append_controls(last, mark, controls);
     }
 
-    /// Proposes a point at which all nodes can begin. It is needed if no node knows the mark of any
-    /// position after a hole. The mark depends only on the newest entry, so nodes that have read
-    /// the same entries make the same proposal.
+    /// Proposes a point at which all nodes can begin. The proposal is needed if no node knows the
+    /// mark of any position after a hole. The mark depends only on the newest entry, so nodes that
+    /// have read the same entries make the same proposal.
     fn propose_anchor(&mut self, now: Timestamp) {
         let Phase::Anchoring(anchoring) = &mut self.phase else { return };
         let Some(history) = &self.history else { return };

@@ -1,9 +1,9 @@
 //! The outbox: publishes that wait for an entry, and entries on their way.
 //!
-//! An entry is on its way until the node's own tail delivers it, or until it can no longer be
-//! applied. If its events were not applied, they are planned again, but only then. (To plan events
-//! is to ask the log which of them are new.) So an event without a key is applied at most once,
-//! even if the engine delivers a copy of the entry late.
+//! To plan events is to ask the log which of them are new. An entry is on its way until the node's
+//! own tail delivers it, or until it can no longer be applied. Only after that, events that were
+//! not applied are planned again. So an event without a key is applied at most once, even if the
+//! engine delivers a copy of the entry late.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -226,9 +226,9 @@ impl Outbox {
         while let Some(waiting) = self.queue.pop_front() {
             let is_held = waiting.stream.is_some_and(|stream| held.contains(&stream));
             if !is_held && room.take(&waiting) {
-                // These events were in an earlier entry, so a late copy of it may cause them to be
-                // dropped. Later events of the stream must not be in the same entry, because they
-                // would then be applied first.
+                // These events were in an earlier entry, so a late copy of that entry may cause
+                // them to be dropped. Later events of the stream must not be in the same entry as
+                // these events, because the later ones would then be applied first.
                 held.extend(waiting.stream.filter(|_| !waiting.attempts.is_empty()));
                 batch.push(waiting);
             } else {

@@ -193,8 +193,9 @@ async fn a_request_whose_bytes_are_used_up_exactly_is_followed_by_the_next() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     let mut journal = create(&servers, &replicas(1)).await;
-    // The size of an entry without its bytes: the subjects of the message and of the
-    // acknowledgement, with the name of a consumer and nanoseconds, and the headers.
+    // The size of an entry without its bytes. It includes the headers, the subject of the message,
+    // and the subject for the acknowledgement. The latter contains the name of a consumer and
+    // nanoseconds.
     let at = append(&mut journal, name(0, 11)).await;
     let get = format!("STREAM.MSG.GET.{STREAM}");
     let answer = request(&servers[0], &get, json!({ "seq": at.get() })).await;
