@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The maximum number of bytes of the ids of all forks. The forks are part of a snapshot, which has
-/// to fit into one entry. A fork has at most a quarter of these bytes.
+/// to fit into one entry. The ids of one fork take at most about a quarter of these bytes.
 pub(crate) const FORKS_ID_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 
 /// The encoded bytes of the ids of a fork. The length of an id takes at most two bytes.

@@ -153,7 +153,7 @@ impl<L: FedLog> Node<L> {
     }
 
     /// Whether the node shows events to readers. It has then reached the end that the journal had
-    /// when the node started.
+    /// when the node opened it or last found a loss.
     pub fn serves_readers(&self) -> bool {
         self.is_caught_up && self.history.as_ref().is_some_and(|h| h.chain.shown_from().is_some())
     }

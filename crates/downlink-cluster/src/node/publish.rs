@@ -35,10 +35,11 @@ pub enum Answer {
     },
     /// The log refuses the publish.
     Refused(Refusal),
-    /// The publish does not fit into an entry.
+    /// The publish does not fit into an entry, or has no events.
     TooLarge,
-    /// The node takes no publishes now, or the engine did not answer. The events will not be
-    /// applied. If `appended` is true, this is certain only if the engine loses no entries.
+    /// The node takes no publishes now, too many publishes wait, or the engine did not answer. The
+    /// events will not be applied. If `appended` is true, this is certain only if the engine loses
+    /// no entries.
     Unavailable {
         /// Whether the events were in an entry that this node has sent to the engine.
         appended: bool,

@@ -38,7 +38,8 @@ pub(crate) struct Publishing {
     outbox: Outbox,
     answers: VecDeque<(PublishId, Answer)>,
     next_publish: u64,
-    /// Whether the last append failed. While this is true, no further entries are packed.
+    /// Whether an append has failed without a refusal, and none has succeeded since then. While
+    /// this is true, no further entries are packed.
     is_engine_away: bool,
     /// The last position of the chain when the plans were checked.
     checked_at: Option<Position>,
@@ -211,7 +212,7 @@ impl Publishing {
         }
     }
 
-    /// Appends again the entries whose last append has failed.
+    /// Appends again the entries whose next attempt is due.
     pub(crate) fn retries(&mut self, now: Timestamp) -> Vec<Request> {
         let due = |sent: &&mut InFlight| sent.retry_at.is_some_and(|at| at <= now);
         let mut requests = Vec::new();
