@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_from_the_origin_shows_everything_and_one_from_the_middle_waits_a_lifetime() {
+    fn a_chain_from_the_middle_shows_nothing_until_a_lifetime_has_passed() {
         assert_eq!(chain(Anchor::ORIGIN, 1).shown_from(), Some(Position::FIRST));
         assert_eq!(chain(middle(), 15).shown_from(), None);
         assert_eq!(chain(middle(), 16).shown_from(), Some(Position::new(7 + 16)));

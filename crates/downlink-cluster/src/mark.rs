@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_depends_on_the_key_the_mark_before_the_bytes_and_the_time() {
+    fn a_mark_depends_on_key_previous_mark_bytes_and_time() {
         let mark = next(1, &KEY, b"a", 5);
         assert_eq!(mark, next(1, &KEY, b"a", 5));
         assert_ne!(mark, next(2, &KEY, b"a", 5));

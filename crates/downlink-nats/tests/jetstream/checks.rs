@@ -102,7 +102,7 @@ async fn the_limits_of_the_settings_reach_the_server() {
 }
 
 #[tokio::test]
-async fn a_server_says_at_its_monitoring_address_whether_it_syncs_always() {
+async fn the_monitoring_address_shows_whether_a_server_syncs_always() {
     let tag = "server_tags: [\"sync:always\"]";
     let storage = ["max_file: 64M", "max_file: 64M, sync_interval: always"];
     let expected = [("", "lazy-sync"), (tag, "false-sync-tag")];
