@@ -39,9 +39,10 @@ const ADDRESS_WITHIN: Duration = Duration::from_millis(1_400);
 /// third is due, so within three seconds.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
 /// The time without a usable answer after which a connection is given up, although its server
-/// answers pings. An answer is not usable if it leaves the outcome unknown. A server that is cut
-/// off from its cluster gives only such answers, or none. During an election, no server gives a
-/// usable answer, so a shorter time would only cause more connections.
+/// answers pings. An answer is not usable if it leaves the outcome unknown, or if it describes a
+/// stream without a leader. A server that is cut off from its cluster gives only such answers, or
+/// none. During an election, no server gives a usable answer, so a shorter time would only cause
+/// more connections.
 pub const UNUSABLE_AFTER: Duration = Duration::from_secs(3);
 /// The maximum number of requests that wait for the socket. A node has at most eight entries on
 /// their way, and few other requests.
