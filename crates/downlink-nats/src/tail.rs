@@ -11,9 +11,9 @@
 //! tail asks the leader of the stream for its state, and fails if the leader does not answer or is
 //! ahead of the consumer.
 //!
-//! A cluster creates consumers only while its servers together have a leader. This leader is not
-//! the leader of the stream. While the cluster has no leader, a tail asks the leader of the stream
-//! for one entry after the other.
+//! A cluster creates consumers only while its servers together have a leader. This leader has
+//! another role than the leader of the stream. While the cluster has no leader, a tail asks the
+//! leader of the stream for one entry after the other.
 
 use std::{
     collections::VecDeque,
