@@ -1,4 +1,5 @@
-//! The chain of marks that a node keeps: one link for each position of its history.
+//! The chain of marks that a node keeps: one link for each position of its history. A mark is a
+//! hash of all entries up to a position.
 //!
 //! The chain answers three questions. Does an id belong to this history? At which position do the
 //! history of the engine and the history of the node begin to differ? How much engine time (see
@@ -51,7 +52,7 @@ impl Chain {
         let Link { time: earlier, elapsed, .. } = self.last_link();
         let elapsed = elapsed + earlier.map_or(0, |earlier| step(earlier, time, rules));
         self.links.push_back(Link { mark, time: Some(time), elapsed });
-        // From here on, an entry that was planned at a position before the chain has expired.
+        // An entry that arrives from here on has expired if it was planned before the chain begins.
         if self.shown_from.is_none() && elapsed > rules.lifetime_ms() {
             self.shown_from = Some(self.last());
         }
@@ -61,8 +62,8 @@ impl Chain {
         }
     }
 
-    /// Sets the first shown position, which a cache has kept. A later position than the next one
-    /// was cut off.
+    /// Sets the first shown position to the one that a cache has kept. A position after the next
+    /// one is ignored, because a cut has removed it.
     pub(crate) fn show_from(&mut self, shown: Option<Position>) {
         let shown = shown.filter(|shown| *shown <= self.last().next());
         self.shown_from = shown.or(self.shown_from);
@@ -100,12 +101,14 @@ impl Chain {
         Some(self.link(to)?.elapsed.saturating_sub(self.link(from)?.elapsed))
     }
 
-    /// The anchor of a window that can decide about all entries after the end of the chain.
+    /// The anchor, which is the position at which a window begins, for a window that can decide
+    /// about all entries after the end of the chain.
     pub(crate) fn window_anchor(&self, rules: &Rules) -> Anchor {
         let end = self.last_link().elapsed;
         let is_needed = |link: &&Link| end - link.elapsed <= rules.lifetime_ms();
         let needed = self.links.iter().rev().take_while(is_needed).count() as u64;
-        // The window begins at the link before these: entries that were planned there have expired.
+        // The window begins one link before the needed ones, if the chain has that link. Entries
+        // that were planned there have expired.
         let needed = needed.min(rules.positions_max).min(self.links.len() as u64 - 1);
         let position = Position::new(self.last().get() - needed);
         let link = self.link(position).copied().unwrap_or_else(|| self.last_link());
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_from_the_origin_shows_everything_and_one_from_the_middle_waits_a_lifetime() {
+    fn a_chain_from_the_middle_shows_nothing_until_a_lifetime_has_passed() {
         assert_eq!(chain(Anchor::ORIGIN, 1).shown_from(), Some(Position::FIRST));
         assert_eq!(chain(middle(), 15).shown_from(), None);
         assert_eq!(chain(middle(), 16).shown_from(), Some(Position::new(7 + 16)));

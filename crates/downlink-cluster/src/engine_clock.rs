@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_an_hour_ahead_neither_leaps_nor_stops_engine_time() {
+    fn a_clock_jump_of_an_hour_advances_engine_time_by_the_maximum_step() {
         let hour = 3_600_000;
         assert_eq!(elapsed(&[0, 1_000, hour + 2_000, hour + 3_000]), 12_000);
         assert_eq!(elapsed(&[0, hour + 1_000, 2_000, 3_000, 4_000]), 12_000);

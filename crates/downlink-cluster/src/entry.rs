@@ -1,7 +1,8 @@
 //! Journal entries: the unit that a node appends to the journal.
 //!
 //! An entry contains groups of events, and control records. The events of a group are applied
-//! together or not at all. The bytes of an entry are in [`wire`](crate::wire).
+//! together or not at all. Before a node appends events, it *plans* them: it asks its own log which
+//! of them are new. The bytes of an entry are in [`wire`](crate::wire).
 
 use std::fmt;
 

@@ -63,9 +63,9 @@ pub struct Applied {
     pub mark: Mark,
     /// The engine's time of the position.
     pub time: Timestamp,
-    /// Whether the node shows the position. If it does not, the node cannot decide which events of
-    /// the position are confirmed, so `events` is empty. The log then raises the floors of all
-    /// addresses to the end of the position.
+    /// Whether the node shows the position. A node that cannot decide which events of the position
+    /// are confirmed does not show it. Then `events` is empty, and the log raises the floor of each
+    /// address to the end of the position. (Events of an address below its floor may be missing.)
     pub is_shown: bool,
     /// The confirmed events.
     pub events: Vec<StoredEvent>,

@@ -1,8 +1,8 @@
 //! The known forks: the places at which the engine has lost entries.
 //!
-//! Safety does not depend on forks, because marks alone tell whether an id belongs to the history.
-//! With a fork record, a reader continues at the fork. Without it, the reader starts again at the
-//! oldest event.
+//! Safety does not depend on forks, because the mark in an id tells whether the id belongs to the
+//! history. If a node knows the fork, a reader with the id of a lost event continues at the fork.
+//! Otherwise the reader starts again at the oldest event.
 
 use crate::{
     entry::Fork,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The maximum number of bytes of the ids of all forks. The forks are part of a snapshot, which has
-/// to fit into one entry. A fork has at most a quarter of these bytes.
+/// to fit into one entry. The ids of one fork take at most about a quarter of these bytes.
 pub(crate) const FORKS_ID_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 
 /// The encoded bytes of the ids of a fork. The length of an id takes at most two bytes.

@@ -70,12 +70,12 @@ pub struct RawEntry {
 pub enum TailItem {
     /// An entry.
     Entry(RawEntry),
-    /// The engine no longer has the entries of these positions, and gives these positions to no other
-    /// entries.
+    /// The engine no longer has the entries of these positions, and gives these positions to no
+    /// other entries.
     Hole(Range<Position>),
-    /// The tail has yielded everything that the engine had up to this position. If the position is
-    /// more than one before the position at which the tail began, the journal is shorter than the
-    /// caller expected.
+    /// The tail has yielded everything that the engine had up to this position. A tail that begins
+    /// at the end of the journal reports the position before its beginning. If a tail reports a
+    /// lower position, the journal is shorter than the caller expected.
     CaughtUp(Position),
 }
 
@@ -86,8 +86,8 @@ pub enum JournalError {
     /// The engine did not answer. An entry may have been appended, or may still be appended later.
     #[error("the engine did not answer")]
     Unavailable,
-    /// This attempt has not appended the entry, and an earlier attempt may have. The engine refuses
-    /// the entry for good, for example because of its size.
+    /// The engine refuses the entry for good, for example because of its size. This attempt has not
+    /// appended the entry, but an earlier attempt may have.
     #[error("the engine refuses the entry")]
     Refused,
     /// The engine has no room for the entry, and has not appended it. An earlier attempt without an

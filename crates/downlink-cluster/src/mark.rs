@@ -55,8 +55,8 @@ impl fmt::Debug for HubKey {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Digest([u8; 16]);
 
-/// The mark of a position. It depends on all entries up to this position, and on their engine
-/// times.
+/// The mark of a position. It depends on all entries up to this position, and on the times that the
+/// engine has given to them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Mark(u64);
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_depends_on_the_key_the_mark_before_the_bytes_and_the_time() {
+    fn a_mark_depends_on_key_previous_mark_bytes_and_time() {
         let mark = next(1, &KEY, b"a", 5);
         assert_eq!(mark, next(1, &KEY, b"a", 5));
         assert_ne!(mark, next(2, &KEY, b"a", 5));

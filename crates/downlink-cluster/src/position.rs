@@ -44,7 +44,7 @@ impl Position {
         Self(self.0.saturating_sub(1))
     }
 
-    /// The number of positions from `earlier` to this one, or 0.
+    /// The number of positions from `earlier` to this one; 0 if `earlier` is not earlier.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -75,8 +75,8 @@ impl Base {
         Offset::new(self.0.saturating_add(first).saturating_add(index as u64))
     }
 
-    /// The position of the entry with this offset; `None` if the offset is below the offsets of the
-    /// cluster.
+    /// The position of the entry that contains the event with this offset; `None` if the offset is
+    /// below the offsets of the cluster.
     pub const fn position(self, offset: Offset) -> Option<Position> {
         match offset.get().checked_sub(self.0) {
             Some(above) if above >= ENTRY_EVENTS_MAX as u64 => {

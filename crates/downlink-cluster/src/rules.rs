@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 /// The maximum number of positions between the position that an entry has seen and the entry's own
-/// position. The position that an entry has seen is the last position that its writer had applied
-/// when it planned the events of the entry. Each node keeps this many positions in memory. At 1,000
-/// entries a second, about this many entries arrive in the lifetime of an entry.
+/// position. An entry has seen the last position that its writer had applied when it planned the
+/// events (asked its log which of them are new). Each node keeps this many positions in memory. At
+/// 1,000 entries a second, about this many entries arrive in the lifetime of an entry.
 const POSITIONS_MAX: u64 = 16_384;
 /// The maximum number of claims (see [`crate::Window`]) between the position that an entry has
 /// seen and the entry's own position. The table of the claims takes 4 MiB. Half as many are not
@@ -95,8 +95,8 @@ pub enum Mutant {
     /// An entry contains the position at which it was packed, not the position at which its events
     /// were planned.
     SeenAtPacking,
-    /// The decision about an event depends only on the applied events of the entries between, not
-    /// on all their events.
+    /// A node compares an event only with earlier events that were applied. Correct nodes compare
+    /// it with all events of the earlier entries.
     CompareOutcomes,
     /// A node takes publishes as soon as it shows events.
     YoungPublishers,

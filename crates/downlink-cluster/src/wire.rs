@@ -26,10 +26,12 @@ use crate::{
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// The maximum number of addresses of all events of an entry. It allows 16 for each event.
 pub const ENTRY_ADDRESSES_MAX: usize = 16 * ENTRY_EVENTS_MAX;
-/// The maximum number of control records of an entry. A node appends at most one of each kind.
+/// The maximum number of control records of an entry. A node appends at most four: a heartbeat, two
+/// forks and a snapshot.
 pub const ENTRY_CONTROLS_MAX: usize = 64;
-/// The maximum number of earlier entries that a group can replace. A publisher waits for less than
-/// four lifetimes of an entry. Clones of the process and forks can cause some more replacements.
+/// The maximum number of earlier entries that a group can replace. A group usually replaces an
+/// entry that has expired, and a publisher waits for less than four lifetimes of an entry. Clones
+/// of the process and forks can cause some more replacements.
 pub const REPLACES_MAX: usize = 8;
 /// The maximum number of bytes in a publisher's id.
 pub const ID_BYTES_MAX: usize = 128;
@@ -314,7 +316,7 @@ impl Entry {
     }
 }
 
-/// The bytes that are not decoded yet, and the counts that are left.
+/// The bytes that are not decoded yet, and how many events and addresses may still follow.
 pub(crate) struct Input<'a> {
     bytes: &'a [u8],
     events: usize,
@@ -326,7 +328,7 @@ impl<'a> Input<'a> {
         Self { bytes, events: 0, addresses: 0 }
     }
 
-    /// Takes a value without lists, so it reserves no memory, or only for one text.
+    /// Takes a value without lists. So it reserves memory for one text at most.
     pub(crate) fn take<T: Deserialize<'a>>(&mut self) -> Result<T, DecodeError> {
         let (value, rest) =
             postcard::take_from_bytes(self.bytes).map_err(|_| DecodeError::Malformed)?;

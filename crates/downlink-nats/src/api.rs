@@ -1,4 +1,6 @@
-//! The requests and answers of the JetStream API, as far as this crate uses them.
+//! The requests and answers of the JetStream API, as far as this crate uses them. A *subject* is
+//! the address to which a message is published. A *sequence* is the number of a message in a
+//! stream.
 //!
 //! The answers of the server have a code for each kind of error. This file turns the codes into
 //! errors of a journal. A code that is not listed here leaves the outcome unknown.
@@ -20,7 +22,8 @@ pub(crate) const NO_MESSAGE_FOUND: u32 = 10_037;
 pub(crate) const STREAM_NAME_EXISTS: u32 = 10_058;
 /// The subject belongs to another stream than the expected one.
 const STREAM_NOT_MATCH: u32 = 10_060;
-/// The last sequence is another one. With the first code, the description ends with it.
+/// The last sequence is not the expected one. With the first of these codes, the description ends
+/// with the last sequence.
 pub(crate) const WRONG_LAST_SEQUENCE: [u32; 2] = [10_071, 10_164];
 /// The message is larger than the stream allows.
 const MESSAGE_EXCEEDS_MAXIMUM: u32 = 10_054;
@@ -32,8 +35,8 @@ pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u32 = 10_039;
 pub(crate) const NOT_ENABLED: u32 = 10_076;
 /// The cluster has no leader.
 pub(crate) const CLUSTER_NOT_AVAILABLE: u32 = 10_008;
-/// Too few servers are known for the replicas of the stream. So it is for some seconds after the
-/// servers have started.
+/// Too few servers are known for the replicas of the stream. Servers answer so for some seconds
+/// after they have started.
 pub(crate) const NO_SUITABLE_PEERS: u32 = 10_005;
 /// The stream is read-only for good.
 const STREAM_SEALED: u32 = 10_109;
@@ -43,8 +46,8 @@ const INSUFFICIENT_RESOURCES: u32 = 10_023;
 const ACCOUNT_RESOURCES_EXCEEDED: u32 = 10_002;
 /// The message was not stored; the description has the reason.
 const STORE_FAILED: u32 = 10_077;
-/// The descriptions of [`STORE_FAILED`] if a stream with the policy "discard new" is full. For other
-/// reasons, other servers of the stream may have stored the message.
+/// The descriptions of [`STORE_FAILED`] if a stream with the policy "discard new" is full. For
+/// other reasons, other servers of the stream may have stored the message.
 const FULL: [&str; 2] = ["maximum bytes exceeded", "maximum messages exceeded"];
 /// The description of [`STORE_FAILED`] if the message is too large.
 const TOO_LARGE: &str = "message too large";
@@ -296,7 +299,8 @@ pub(crate) struct Placement {
     pub(crate) tags: Vec<String>,
 }
 
-/// The place of a delivered message, from the subject for its acknowledgement.
+/// The place of a delivered message. It is read from the subject for the acknowledgement of the
+/// message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Delivery {
     pub(crate) sequence: u64,
@@ -306,8 +310,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Reads the subject: `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.COUNT.NANOSECONDS.PENDING`, in
-    /// newer servers with a domain and an account after `$JS.ACK`, and more tokens at the end.
+    /// Reads the subject: `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.COUNT.NANOSECONDS.PENDING`.
+    /// Newer servers add a domain and an account after `$JS.ACK`, and may add tokens at the end.
     pub(crate) fn parse(subject: &str) -> Option<Self> {
         const NANOS_PER_MILLI: u64 = 1_000_000;
         let tokens: Vec<&str> = subject.strip_prefix("$JS.ACK.")?.split('.').collect();
@@ -372,14 +376,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_message_has_the_time_of_its_delivery() {
+    fn a_stored_message_becomes_an_entry_with_its_position_and_time() {
         let answer = r#"{"message":{"subject":"s","seq":3,"data":"YWI=",
             "time":"2023-11-14T22:13:20.123456789Z"}}"#;
         let gotten = decode::<Gotten>(answer.as_bytes()).unwrap();
         let (position, time) = (Position::new(3), Timestamp::from_millis(1_700_000_000_123));
         let entry = RawEntry { position, time, bytes: b"ab".to_vec() };
         assert_eq!(gotten.entry(position).unwrap(), entry);
-        // A tail would go backwards.
+        // With an entry before the position that was asked for, a tail would go backwards.
         assert!(matches!(gotten.entry(position.next()), Err(Failure::Unavailable)));
     }
 }

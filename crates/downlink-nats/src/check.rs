@@ -13,10 +13,10 @@ use crate::{
 impl JetStream {
     /// What an operator should know about the hub, errors first.
     ///
-    /// A client cannot ask a server whether it writes each entry to the disk before it acknowledges
-    /// it. So the monitoring addresses of the servers are asked, as many as the caller gives. Without
-    /// them, the check knows only whether the stream is limited to servers with the tag
-    /// [`SYNC_TAG`](crate::SYNC_TAG).
+    /// Some servers acknowledge an entry before they write it to the disk. Only the monitoring
+    /// address of a server shows this, so the check asks each address that the caller gives.
+    /// Without these addresses, the check knows only whether the stream is limited to servers with
+    /// the tag [`SYNC_TAG`](crate::SYNC_TAG).
     ///
     /// The storage of the account is checked only if the user may publish to `$JS.API.INFO`.
     ///
@@ -56,8 +56,8 @@ impl JetStream {
     }
 }
 
-/// The used hundredths of the storage of an account, if it is almost full. With tiers, each number of
-/// replicas has its own limit.
+/// How much of the storage of an account is used, in percent; `None` if it is not almost full. An
+/// account with tiers has a limit for each number of replicas.
 fn used_storage(account: &Value, replicas: usize) -> Option<u64> {
     let tier = account["tiers"].get(format!("R{replicas}")).unwrap_or(account);
     finding::almost_full(tier["storage"].as_u64()?, tier["limits"]["max_storage"].as_i64()?)

@@ -3,9 +3,9 @@
 //! A client of `async-nats` normally reconnects by itself, and then sends the requests that were
 //! waiting, also those that were given up long ago. Here each client has one connection and never
 //! reconnects: when the connection ends, its waiting requests are dropped, and callers learn of it
-//! at once. The next request makes a new client, at the next server. So a request is sent at most
-//! until its connection is found dead. Bytes that a paused server has in the buffers of its sockets
-//! may still be read by it later.
+//! at once. The next request makes a new client, at the next server. So no request is sent after
+//! its connection was found dead. But a paused server may later read the bytes that are already in
+//! the buffers of its sockets.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -39,15 +39,17 @@ const ADDRESS_WITHIN: Duration = Duration::from_millis(1_400);
 /// third is due, so within three seconds.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
 /// The time without a usable answer after which a connection is given up, although its server
-/// answers pings. Such a server may be cut off from the other servers of its cluster. During an
-/// election, no server answers, so a shorter time would only cause more connections.
+/// answers pings. An answer is not usable if it leaves the outcome unknown, or if it describes a
+/// stream without a leader. A server that is cut off from its cluster gives only such answers, or
+/// none. During an election, no server gives a usable answer, so a shorter time would only cause
+/// more connections.
 pub const UNUSABLE_AFTER: Duration = Duration::from_secs(3);
 /// The maximum number of requests that wait for the socket. A node has at most eight entries on
 /// their way, and few other requests.
 const REQUESTS_MAX: usize = 64;
 /// The maximum number of requests of one connection that have no answer, also if their callers have
-/// given up. The client remembers each of them for as long as the connection lasts. When so many are
-/// not answered, the connection is replaced, so they take at most some hundred kilobytes.
+/// given up. The client remembers each of them for as long as the connection lasts. When so many
+/// are not answered, the connection is replaced, so they take at most some hundred kilobytes.
 pub const UNANSWERED_MAX: usize = 1_024;
 /// The maximum number of messages that wait for a tail. The client drops further messages. A tail
 /// asks for fewer messages, so this happens only if a server sends more than it was asked for.
@@ -85,8 +87,8 @@ struct Connector {
 #[derive(Default)]
 struct Current {
     connection: Option<Connection>,
-    /// The attempt for which all requests without a connection wait. If none of them waits any more,
-    /// it goes on with the next request.
+    /// The attempt for which all requests without a connection wait. If no request waits for it any
+    /// more, the attempt pauses until the next request.
     attempt: Option<Shared<BoxFuture<'static, Option<Connection>>>>,
 }
 
@@ -95,12 +97,12 @@ struct Current {
 struct Usable {
     /// The time of the newest usable answer.
     answered_at: Option<Instant>,
-    /// The time of the first request after it that has ended without a usable answer.
+    /// When the first request after `answered_at` began that has ended without a usable answer.
     asked_at: Option<Instant>,
 }
 
-/// A request over a connection. If it is dropped before it has [`ended`](Self::end), it has no answer
-/// and keeps its slot.
+/// A request over a connection. If it is dropped before it has [`ended`](Self::end), it has no
+/// answer and keeps its slot.
 pub(crate) struct Asking {
     usable: Arc<Mutex<Usable>>,
     at: Instant,
@@ -138,8 +140,8 @@ impl Connection {
         Some(Asking { usable, at, slot, is_usable: false })
     }
 
-    /// Whether a request may be answered: the connection is alive, has given a usable answer in the
-    /// last [`UNUSABLE_AFTER`] if there was a request, and has a slot.
+    /// Whether the connection can be used: it is alive, it has a slot for a request, and no request
+    /// has waited for [`UNUSABLE_AFTER`] for the next usable answer.
     fn is_usable(&self) -> bool {
         let asked_at = self.usable.lock().asked_at;
         self.client.connection_state() == State::Connected

@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// The maximum time for a request other than an append, with the time to connect. A server answers
-/// such a request from its memory. While a cluster has no leader, the caller asks again, so a longer
-/// time would delay the answer after an election.
+/// such a request from its memory. While a cluster has no leader, the caller asks again, so a
+/// longer time would delay the answer after an election.
 pub const REQUEST_WITHIN: Duration = Duration::from_secs(2);
 /// The minimum time between the openings of two tails. A node opens the next tail as soon as one
 /// fails, and must not keep a server busy with that.
@@ -52,7 +52,7 @@ struct Shared {
 }
 
 impl Engine {
-    /// The name of the stream was checked.
+    /// The caller has checked the name of the stream.
     pub(crate) fn new(connections: Connections, stream: String) -> Self {
         let shared = Shared { connections, stream, tail_at: Mutex::default() };
         Self { shared: Arc::new(shared), opened: OnceLock::new() }
@@ -91,8 +91,8 @@ impl Engine {
         self.ask(request, body, |_| true).await
     }
 
-    /// Sends a request of the API, and waits for its answer. If only useless answers arrive, the
-    /// connection is given up.
+    /// Sends a request of the API, and waits for its answer. If only answers arrive that are not
+    /// usable, the connection is given up.
     async fn ask<T: DeserializeOwned>(
         &self,
         request: &str,

@@ -1,4 +1,5 @@
-//! Findings about a hub that an operator should know, and the checks of one description of a stream.
+//! Findings about a hub that an operator should know, and the checks of one description of a
+//! stream.
 //!
 //! The texts are in `docs/findings.md`.
 
@@ -15,7 +16,7 @@ use crate::{
 const TABLE: &str = include_str!("docs/findings.md");
 /// Below this number of bytes for an entry, most publishes are refused.
 const ENTRY_BYTES_MIN: usize = 64 * 1_024;
-/// A storage of which so many hundredths are used is almost full: there is time to react.
+/// From this percentage on, a storage counts as almost full. The operator still has time to react.
 const ALMOST_FULL: u64 = 90;
 
 /// A fact about a hub that an operator should know.
@@ -63,7 +64,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The used hundredths of a storage that is almost full.
+/// How much of a storage is used, in percent; `None` if the storage is not almost full.
 pub(crate) fn almost_full(used: u64, max: i64) -> Option<u64> {
     let max = u64::try_from(max).ok().filter(|max| *max > 0)?;
     let hundredths = used.saturating_mul(100) / max;
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(with(|config| config.duplicate_window = 1_000_000_000), [second]);
     }
 
-    /// One below and one at each limit.
+    /// For each limit, one value is just below it, and one is at the limit.
     #[test]
     fn limits_of_retention_and_of_entries_have_two_severities() {
         const MINUTE: u64 = 60_000_000_000;

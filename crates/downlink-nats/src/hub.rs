@@ -1,8 +1,8 @@
 //! The stream of a hub: its name, the identity of the hub, its creation, and its state.
 //!
 //! A hub has a name, which its operator chooses, and an identity, which is random. The name selects
-//! the stream. The identity is in the metadata of the stream, and in each entry. So a node needs only
-//! the name, and two hubs never take each other's entries.
+//! the stream. The identity is in the metadata of the stream, and in each entry. So a node needs
+//! only the name, and two hubs never take each other's entries.
 //!
 //! These functions are for operators. A node only asks for the identity of its hub.
 
@@ -24,11 +24,11 @@ use crate::{
     stream::{self, StreamSettings},
 };
 
-/// The maximum length of the name of a hub in bytes. The name is a part of file names and subjects of
-/// the server, and operators type it.
+/// The maximum length of the name of a hub in bytes. The name is a part of file names and subjects
+/// of the server, and operators type it.
 pub const HUB_NAME_BYTES_MAX: usize = 64;
-/// The maximum time for [`JetStream::init`]. An election takes up to nine seconds, and a new cluster
-/// needs one for itself and one for the stream.
+/// The maximum time for [`JetStream::init`]. An election takes up to nine seconds, and a new
+/// cluster needs one for itself and one for the stream.
 pub const INIT_WITHIN: Duration = Duration::from_secs(20);
 /// The maximum time for a question of an operator, and for reaching a server. It is enough for one
 /// server that does not answer, and the next.
@@ -40,8 +40,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 ///
-/// [`SettingsError::HubName`] if the name has other characters than letters, digits, `-` and `_`, or
-/// not 1 to [`HUB_NAME_BYTES_MAX`] of them.
+/// [`SettingsError::HubName`] if the name has other characters than letters, digits, `-` and `_`,
+/// or not 1 to [`HUB_NAME_BYTES_MAX`] of them.
 pub fn stream_of(hub: &str) -> Result<String, SettingsError> {
     let stream = || format!("downlink-{hub}");
     is_name(hub, HUB_NAME_BYTES_MAX).then(stream).ok_or(SettingsError::HubName)
@@ -64,8 +64,8 @@ pub struct NewHub {
 pub enum Init {
     /// The hub is new.
     Created(HubId),
-    /// The stream existed without an entry, and has its first entry now. The hub has the identity from
-    /// the metadata of the stream.
+    /// The stream existed without an entry, and has its first entry now. The hub has the identity
+    /// from the metadata of the stream.
     Completed(HubId),
     /// The hub exists, and nothing has changed.
     Existed(HubId),
@@ -195,13 +195,13 @@ impl JetStream {
     /// Creates the hub: its stream with the identity of the hub, and the first entry.
     ///
     /// If the stream exists without an entry, only the first entry is appended. If the hub exists,
-    /// nothing changes, and the settings are ignored. So the call may be repeated after any error. Of
-    /// two calls at the same time, one creates the hub.
+    /// nothing changes, and the settings are ignored. So the call may be repeated after any error.
+    /// Of two calls at the same time, one creates the hub.
     ///
     /// # Errors
     ///
-    /// [`HubError`]. Without an answer of JetStream, the call asks again for [`INIT_WITHIN`], and
-    /// without a connection for [`STATUS_WITHIN`].
+    /// [`HubError`]. If JetStream does not answer, the call repeats its requests for
+    /// [`INIT_WITHIN`]. If no server can be reached, it repeats them for [`STATUS_WITHIN`].
     ///
     /// # Cancel safety
     ///
@@ -211,7 +211,7 @@ impl JetStream {
     }
 
     async fn try_init(&self, settings: &StreamSettings, new: &NewHub) -> Result<Init, HubError> {
-        // The stream that exists now, whatever the journal was opened with.
+        // This engine uses the stream that exists now, even if the journal was opened with another.
         let engine = self.engine().unopened();
         let description = match description(&engine).await {
             Err(HubError::NoStream { .. }) => {
@@ -225,7 +225,7 @@ impl JetStream {
         };
         stream::subject(&description.config).ok_or(HubError::Subjects)?;
         let hub = stream::hub(&description.config).ok_or(HubError::NoHubId)?;
-        // The identity is random, so nobody else has created the stream of this hub.
+        // The identity is random, so no other call has created the stream of this hub.
         let is_own = hub == new.hub;
         let with_entry = if is_own { Init::Created(hub) } else { Init::Existed(hub) };
         if description.bounds().last > Position::ORIGIN {
@@ -243,8 +243,8 @@ impl JetStream {
     }
 
     /// Creates the stream of a hub, without an entry. [`init`](Self::init) also appends the first
-    /// entry. The subject of the stream is `downlink.STREAM.RANDOM`. So a stream that replaces it has
-    /// another subject, and never gets an entry that is meant for this one.
+    /// entry. The subject of the stream is `downlink.STREAM.RANDOM`. So a stream that replaces it
+    /// has another subject, and never gets an entry that is meant for this one.
     ///
     /// # Errors
     ///
@@ -320,8 +320,8 @@ fn follower(peer: &api::Peer) -> Follower {
     }
 }
 
-/// Asks again, without an answer of JetStream for `within`, and without a connection for
-/// [`STATUS_WITHIN`].
+/// Repeats a question: for `within` if JetStream does not answer, and for [`STATUS_WITHIN`] if no
+/// server can be reached.
 async fn patiently<T, F: Future<Output = Result<T, HubError>>>(
     within: Duration,
     mut ask: impl FnMut() -> F,

@@ -31,8 +31,8 @@ const READS_IN_FLIGHT: usize = 16;
 /// stream was created. The futures and tails of a journal must be polled in a runtime of tokio with
 /// I/O and time.
 ///
-/// A clone uses the same connection. If one clone is opened again, the others still expect the stream
-/// that they were opened with.
+/// A clone uses the same connection. If one clone is opened again, the others still expect the
+/// stream that they were opened with.
 ///
 /// # Cancel safety
 ///
@@ -96,9 +96,11 @@ impl Journal for JetStream {
     type Tail = JetStreamTail;
 
     /// The stream that exists when the answer arrives becomes the stream of this journal. Earlier
-    /// requests and tails still expect the stream before. [`Refused`](JournalError::Refused) if it does not have exactly one subject or belongs to
-    /// another hub than [`for_hub`](JetStream::for_hub), and [`Replaced`](JournalError::Replaced) if
-    /// there is no such stream.
+    /// requests and tails still expect the stream before.
+    ///
+    /// The error is [`Refused`](JournalError::Refused) if the stream does not have exactly one
+    /// subject, or if it belongs to another hub than [`for_hub`](JetStream::for_hub). The error is
+    /// [`Replaced`](JournalError::Replaced) if there is no stream.
     fn open(&mut self) -> impl Future<Output = Result<Opened, JournalError>> + Send + 'static {
         let current = Arc::clone(&self.engine);
         let (engine, hub) = (self.engine(), self.hub);
@@ -149,8 +151,8 @@ impl Journal for JetStream {
             let entries: Vec<Option<RawEntry>> =
                 entries.buffered(READS_IN_FLIGHT).try_collect().await?;
             if entries.iter().any(Option::is_none) {
-                // A server that stops says that it has no such message. Then the entries are not
-                // missing in the stream.
+                // A server that is stopping says that it has no such message, although the stream
+                // has it. If the stream has no holes, this is the case here.
                 let now = engine.same().await?;
                 let kept = (start..end).zip(&entries);
                 let mut kept = kept.filter(|(at, _)| Position::new(*at) >= now.bounds().first);

@@ -1,8 +1,8 @@
 //! The journal of a downlink cluster in a stream of NATS JetStream.
 //!
 //! A cluster of downlink servers needs an engine that puts the entries of all servers in one order.
-//! [`JetStream`] implements [`Journal`](downlink_cluster::Journal), the interface to such an engine.
-//! The tests use version 2.15 of the server.
+//! [`JetStream`] implements [`Journal`](downlink_cluster::Journal), the interface to such an
+//! engine. The tests use version 2.15 of the server.
 //!
 //! ```no_run
 //! use downlink_cluster::Journal as _;
@@ -24,7 +24,8 @@
 //!
 //! # What it checks
 //!
-//! The client library and the consumers of NATS are only used as a pipe:
+//! A tail reads the entries in order, and waits for new ones. It uses the client library and a
+//! consumer (the server's side of reading a stream) only as a pipe:
 //!
 //! - A tail checks that each position follows the one before. It looks up a missing position at the
 //!   leader of the stream, and reports a hole only if the leader does not have it.
@@ -37,27 +38,29 @@
 //!   entry.
 //! - An answer about another stream of the same name is an error.
 //!
-//! It does not check whether the stream still has the same entries as before. JetStream can lose its
-//! newest entries and give their positions to others, and the identity of the stream stays the same.
-//! The marks of [`downlink_cluster`] find that.
+//! It does not check whether the stream still has the same entries as before. JetStream can lose
+//! its newest entries and give their positions to others, and the identity of the stream stays the
+//! same. The marks of [`downlink_cluster`] find that.
 //!
 //! # Late entries
 //!
-//! An append without an answer can still happen. A request that waits in this process is dropped
-//! when its connection ends. Bytes that have reached a paused server are read when the server goes
-//! on, after any time. The cluster expires such an entry.
+//! An append that got no answer can still take effect. A request that waits in this process is
+//! dropped when its connection ends. But bytes that have reached a paused server are read when the
+//! server goes on, however long the pause was. The cluster does not apply such an entry, because
+//! the entry has expired.
 //!
 //! # Operators
 //!
-//! [`JetStream::init`] creates a hub: its stream, with the identity of the hub in the metadata, and the
-//! first entry. [`stream_of`] has the name of the stream. [`JetStream::status`] describes the stream.
-//! [`JetStream::check`] returns a list of [`Finding`]s, each with a severity and what to do.
+//! [`JetStream::init`] creates a hub: its stream, with the identity of the hub in the metadata, and
+//! the first entry. [`stream_of`] has the name of the stream. [`JetStream::status`] describes the
+//! stream. [`JetStream::check`] returns a list of [`Finding`]s, each with a severity and what to
+//! do.
 //!
 //! # Credentials
 //!
-//! [`Credentials`] are a file with a JWT and a key, a user with a password, or a token. A user may also
-//! have a certificate ([`Tls::client_certificate`]). A key without a JWT (`nkey` in the configuration
-//! of a server) is not supported.
+//! [`Credentials`] are a file with a JWT and a key, a user with a password, or a token. A user may
+//! also have a certificate ([`Tls::client_certificate`]). A key without a JWT (`nkey` in the
+//! configuration of a server) is not supported.
 //!
 //! # Rights
 //!
@@ -70,10 +73,10 @@
 //!
 //! # Logs
 //!
-//! The client library writes events of `tracing` with the target `async_nats`. When a connection ends,
-//! it also reports an error about reconnection attempts. This is not a fault, because a connection
-//! is replaced by a new client. [`JetStream::connect_error`] has the reason if no server can be
-//! reached.
+//! The client library writes events of `tracing` with the target `async_nats`. When a connection
+//! ends, it also reports an error about reconnection attempts. This is not a fault, because a
+//! connection is replaced by a new client. [`JetStream::connect_error`] has the reason if no server
+//! can be reached.
 //!
 //! # Platforms
 //!

@@ -1,7 +1,7 @@
 //! The monitoring addresses of servers: a GET over HTTP/1.0, and the answers that a check needs.
 //!
-//! A server writes its settings of JetStream only here. Of HTTP, this file knows what these answers
-//! need: no TLS, no redirects, no chunks.
+//! Only the monitoring address of a server shows its settings of JetStream. This file supports the
+//! part of HTTP that such an address needs. It has no TLS, no redirects and no chunks.
 
 use std::{fmt, io, time::Duration};
 
@@ -20,8 +20,8 @@ use crate::{
 
 /// The maximum time for the answers of one monitoring address.
 pub const MONITOR_WITHIN: Duration = Duration::from_secs(3);
-/// The maximum size of an answer in bytes. An answer has some kilobytes, and one more for each
-/// hundred routes and tags.
+/// The maximum size of an answer in bytes. An answer has some kilobytes, and one more kilobyte for
+/// each hundred routes and tags.
 pub const MONITOR_BYTES_MAX: u64 = 256 * 1_024;
 
 /// The monitoring address of a server, such as `http://nats-1:8222`.
@@ -29,7 +29,7 @@ pub const MONITOR_BYTES_MAX: u64 = 256 * 1_024;
 pub struct MonitorUrl(String);
 
 impl MonitorUrl {
-    /// Reads an address: `http`, a name or an address of IP, and a port.
+    /// Reads an address: `http`, a name or an IP address, and a port.
     ///
     /// # Errors
     ///

@@ -5,14 +5,14 @@ use std::{fmt, path::PathBuf};
 use async_nats::ServerAddr;
 use thiserror::Error;
 
-/// The maximum length of the name of a stream in bytes. NATS allows 255 characters for the name of a
-/// file, and a part of them belongs to the server.
+/// The maximum length of the name of a stream in bytes. The server uses the name in names of files,
+/// which have at most 255 characters, and adds some characters of its own.
 const STREAM_NAME_BYTES_MAX: usize = 200;
 
 /// The servers, and how to connect to them.
 ///
-/// Other servers of the same cluster that a server announces are not used. So all connections can be
-/// led through proxies.
+/// A server may announce other servers of its cluster. The client ignores them, so all connections
+/// can be led through proxies.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectSettings {
     /// URLs such as `nats://nats-1:4222` or `tls://nats-2:4222`, at least one.
@@ -33,8 +33,8 @@ impl ServerUrl {
     /// # Errors
     ///
     /// [`SettingsError::Url`] if the text is no URL, or if the scheme is not `nats` or `tls`.
-    /// [`SettingsError::UrlWithCredentials`] if the URL has a user, because the client would not use
-    /// it.
+    /// [`SettingsError::UrlWithCredentials`] if the URL has a user, because the client would not
+    /// use it.
     pub fn new(text: &str) -> Result<Self, SettingsError> {
         let server = text.parse::<ServerAddr>().map_err(|_| SettingsError::Url)?;
         if server.is_websocket() || server.host().is_empty() {
@@ -124,10 +124,10 @@ pub enum SettingsError {
     /// The URL has a user or a password.
     #[error("the URL of a server cannot contain credentials")]
     UrlWithCredentials,
-    /// The name of a stream has letters, digits, `-` and `_`, at most 200.
+    /// The name of a stream must consist of 1 to 200 letters, digits, `-` and `_`.
     #[error("a stream has a name of at most 200 letters, digits, - and _")]
     StreamName,
-    /// The name of a hub has letters, digits, `-` and `_`, at most 64.
+    /// The name of a hub must consist of 1 to 64 letters, digits, `-` and `_`.
     #[error("a hub has a name of at most 64 letters, digits, - and _")]
     HubName,
     /// The text is not a monitoring address.
@@ -141,7 +141,7 @@ pub(crate) fn check_stream_name(name: &str) -> Result<(), SettingsError> {
     is_name(name, STREAM_NAME_BYTES_MAX).then_some(()).ok_or(SettingsError::StreamName)
 }
 
-/// Whether a text has letters, digits, `-` and `_`, at most `bytes_max`.
+/// Whether a text consists of 1 to `bytes_max` letters, digits, `-` and `_`.
 pub(crate) fn is_name(text: &str, bytes_max: usize) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (1..=bytes_max).contains(&text.len()) && text.bytes().all(is_allowed)
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(ServerUrl::new("[::1]:4223").unwrap().to_string(), "::1:4223");
     }
 
-    /// The client ignores them, and would connect without credentials.
+    /// The client ignores credentials in a URL, and would connect without them.
     #[test]
     fn urls_with_credentials_are_refused() {
         for text in ["nats://ann:secret@localhost", "nats://token@localhost"] {

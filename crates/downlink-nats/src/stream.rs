@@ -1,4 +1,5 @@
-//! The stream that contains a journal: the settings of a new one, and what an existing one promises.
+//! The stream that contains a journal: the settings of a new one, and what an existing one
+//! promises.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +11,8 @@ use crate::api::{Config, Placement};
 /// set it by itself: the operator gives it to servers with `sync_interval: always`.
 pub const SYNC_TAG: &str = "sync:always";
 /// The time for which the server recognises a repeated append. A node repeats an append for twelve
-/// seconds. The server needs memory for each append of this time.
+/// seconds, so two minutes are enough. The server needs memory for each append of this time, so a
+/// longer time would cost more memory.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// The largest entry in bytes. The default limit of NATS is 1 MiB for a message with its headers.
 /// Larger entries would not be faster, and would delay the other traffic of the connection.
@@ -18,8 +20,8 @@ pub const ENTRY_BYTES_MAX: usize = 900 * 1_024;
 /// The maximum size of the headers of an entry in bytes. They contain the name of the entry and of
 /// the stream, and a position.
 pub(crate) const HEADER_BYTES_MAX: usize = 512;
-/// The shortest retention. A node that begins in the middle of the journal looks for a snapshot, and
-/// nodes append one every ten minutes.
+/// The shortest retention that the check accepts without a warning. A node that begins in the
+/// middle of the journal needs a snapshot, and the nodes append one every ten minutes.
 pub const RETENTION_MIN: Duration = SNAPSHOT_EVERY.saturating_mul(3);
 
 /// The key in the metadata of a stream for the identity of its hub, in 32 hexadecimal digits.
@@ -28,9 +30,9 @@ pub const HUB_ID_KEY: &str = "downlink-hub-id";
 /// The settings of a new stream.
 ///
 /// The stream keeps all entries in order, in files, until a limit removes the oldest. Nothing can
-/// remove an entry inside, so each sequence from the first to the last has an entry. A full stream
-/// removes its oldest entries (`discard: old`). With `discard: new`, it would refuse all publishes
-/// until its oldest entries reach the maximum age.
+/// remove an entry between others, so there is an entry at each position from the first to the
+/// last. A full stream removes its oldest entries (`discard: old`). With `discard: new`, it would
+/// refuse all publishes until its oldest entries reach the maximum age.
 #[derive(Clone, Debug)]
 pub struct StreamSettings {
     /// The number of servers that keep the stream: 1, 3 or 5. An append needs a majority of them.
@@ -96,8 +98,8 @@ pub(crate) fn entry_bytes_max(config: &Config, payload_max: usize) -> usize {
     payload_max.saturating_sub(HEADER_BYTES_MAX).min(ENTRY_BYTES_MAX)
 }
 
-/// The meaning of an acknowledgement of the stream: whether an entry survives if one machine fails
-/// with its power.
+/// The meaning of an acknowledgement of the stream: whether an entry survives the failure of one
+/// machine, including its power.
 pub(crate) fn durability(config: &Config) -> JournalDurability {
     let is_kept = config.num_replicas >= 3 && config.storage == "file";
     if is_kept && has_sync_tag(config) && !is_async(config) {
@@ -126,7 +128,7 @@ fn hex(hub: HubId) -> String {
 pub(crate) fn hub(config: &Config) -> Option<HubId> {
     let text = config.metadata.get(HUB_ID_KEY)?;
     let hub = HubId(u128::from_str_radix(text, 16).ok()?.to_be_bytes());
-    // The number could have a sign, or fewer digits.
+    // The conversion also accepts a sign or fewer digits, so the text is compared.
     (hex(hub) == text.to_ascii_lowercase()).then_some(hub)
 }
 

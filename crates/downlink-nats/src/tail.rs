@@ -3,17 +3,17 @@
 //! The client and the consumer are only a pipe. A position that they leave out is looked up at the
 //! leader of the stream. Only if the leader does not have it either, it is a hole. A heartbeat says
 //! which position the consumer has reached, so positions that were left out at the end are found
-//! too. A position that comes again is an error, because the stream may be an older one that was put
-//! back, and only the node can compare the entries. If nothing arrives for [`SILENCE_MAX`], not even
-//! a heartbeat, the tail fails, and its connection is given up.
+//! too. A position that comes again is an error: an older stream may have been put back, and only
+//! the node can compare the entries. If nothing arrives for [`SILENCE_MAX`], not even a heartbeat,
+//! the tail fails, and its connection is given up.
 //!
-//! A consumer on a server that is cut off from its cluster sends heartbeats for ever. So an idle tail
-//! asks the leader of the stream for its state, and fails if the leader does not answer or is ahead of
-//! the consumer.
+//! A consumer on a server that is cut off from its cluster sends heartbeats for ever. So an idle
+//! tail asks the leader of the stream for its state, and fails if the leader does not answer or is
+//! ahead of the consumer.
 //!
-//! A cluster creates consumers only while all its servers together have a leader, which is another
-//! one than the leader of the stream. Without it, a tail asks the leader of the stream for one entry
-//! after the other.
+//! A cluster creates consumers only while its servers together have a leader. This leader has
+//! another role than the leader of the stream. While the cluster has no leader, a tail asks the
+//! leader of the stream for one entry after the other.
 
 use std::{
     collections::VecDeque,
@@ -41,33 +41,36 @@ use crate::{
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// The time without a message or a heartbeat after which a tail fails: two heartbeats are missing.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2_500);
-/// The number of heartbeats in a row after which a tail fails if the leader of the stream has not
-/// answered. It is [`UNUSABLE_AFTER`](crate::UNUSABLE_AFTER).
+/// The number of questions in a row that the leader of the stream may leave without an answer. A
+/// tail asks after each heartbeat, so these questions take
+/// [`UNUSABLE_AFTER`](crate::UNUSABLE_AFTER). At the next heartbeat, the tail fails.
 const UNANSWERED_MAX: u32 = 3;
 /// The time after which a server removes the consumer of a dropped tail. It is longer than a pause
 /// of this program that readers survive.
 pub const CONSUMER_KEPT: Duration = Duration::from_secs(30);
 /// The number of messages that a request asks for. The next request is sent when all of them have
-/// arrived. The server counts the messages and bytes of each request, and does not say when the bytes
-/// are used up exactly. With one request at a time, the tail can count them too. Between two requests,
-/// the tail waits for the server, so a request asks for many messages. The bytes limit their memory.
+/// arrived. The server counts the messages and bytes of each request. If the bytes are used up
+/// exactly, the request ends, and the server does not say so. With one request at a time, the tail
+/// can count the messages and bytes too. Between two requests, the tail waits for the server, so a
+/// request asks for many messages. The limit of bytes bounds the memory for these messages.
 const MESSAGES_PER_PULL: usize = 4_096;
 /// The number of bytes that a request asks for. At 1 Gbit/s, they take 67 milliseconds.
 const BYTES_PER_PULL: usize = 8 * 1_024 * 1_024;
-/// A server may take requests for a new consumer a moment after it has confirmed the consumer. The
-/// tail asks again after this time.
+/// The time after which a tail repeats a request that no server has taken. After a server has
+/// confirmed a new consumer, it may take a moment until the server takes requests for it.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// The number of times in a row that it asks again: for a second.
+/// The maximum number of such repeats in a row. Together they take a second.
 const ASK_AGAIN_MAX: u32 = 20;
 /// The maximum time for creating a consumer.
 const CREATE_WITHIN: Duration = Duration::from_secs(1);
-/// The time for which a tail does without a consumer. Then it fails, so the next tail tries to create
-/// one.
+/// The time for which a tail does without a consumer. Then it fails, so the next tail tries to
+/// create one.
 const WITHOUT_CONSUMER: Duration = Duration::from_secs(5);
-/// The time after which a tail without a consumer asks for the next entry again. Publishers wait for
-/// it, and each question costs the leader about as much as an append.
+/// The time after which a tail without a consumer asks for the next entry again. A longer time
+/// would delay publishers, which wait for the entry. Each question costs the leader about as much
+/// as an append.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The time after which a request ends.
+/// The time after which a request for messages ends.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
 const _: () = assert!(MESSAGES_PER_PULL < MESSAGES_MAX);
@@ -78,9 +81,9 @@ type Step = (Result<TailItem, JournalError>, Option<Box<Reader>>);
 ///
 /// After an error it yields only errors.
 ///
-/// It does nothing while it is not polled, and can be dropped at any time. At most 4,096 entries wait in
-/// memory until they are polled. They have at most 8 MiB, or twice the largest message of the server
-/// if that is more.
+/// It does nothing while it is not polled, and can be dropped at any time. At most 4,096 entries
+/// wait in memory until they are polled. They have at most 8 MiB, or twice the largest message of
+/// the server if that is more.
 pub struct JetStreamTail {
     /// The next item, and the reader for the items after it. `None` after an error.
     next: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
@@ -134,8 +137,8 @@ struct Reader {
     next: Position,
     /// Items that the tail yields before it reads on.
     items: VecDeque<TailItem>,
-    /// An entry that has arrived, while the positions before it are looked up, and the number of
-    /// messages after it.
+    /// An entry that has arrived before the positions in front of it, and the number of messages
+    /// after it. The entry waits until these positions are looked up.
     ahead: Option<(RawEntry, u64)>,
     /// Whether the tail has yielded an entry since it has last said that there are no more.
     has_news: bool,
@@ -209,7 +212,8 @@ impl Reader {
 
     /// Asks the leader of the stream for a position that the consumer has passed without a message.
     async fn look_up(&mut self) -> Result<(), JournalError> {
-        // The bounds come first, so no entry that is appended now counts as missing.
+        // The bounds are read first. So an entry that is appended in the meantime does not count as
+        // missing.
         let last = self.engine.same().await?.bounds().last;
         let found = self.engine.first_from(self.next).await?;
         match found.filter(|entry| entry.position <= last) {
@@ -306,15 +310,15 @@ struct Messages {
     requests: String,
     /// The subject to which the server sends messages.
     inbox: String,
-    /// The messages and the bytes that the newest request has not got yet. Without messages, it has
-    /// ended.
+    /// How many messages and bytes the newest request can still bring. If no messages are left, the
+    /// request has ended.
     messages_left: usize,
     bytes_left: usize,
-    /// The number of requests since the last message that no server has taken.
+    /// The number of requests that no server has taken, since the last message.
     untaken: u32,
     /// The subject of questions to the leader of the stream.
     questions: String,
-    /// The number of questions since its last answer.
+    /// The number of questions since the leader's last answer.
     unanswered: u32,
 }
 
@@ -325,7 +329,7 @@ impl Messages {
         let inbox = connection.client.new_inbox();
         let consumer = inbox.rsplit('.').next().unwrap_or(&inbox);
         let stream_name = engine.stream();
-        // It reads the stream once, and the server keeps it in memory.
+        // The consumer reads the stream once, and the server keeps the consumer in memory.
         let config = json!({
             "name": consumer, "deliver_policy": "by_start_sequence", "opt_start_seq": from.get(),
             "ack_policy": "none", "replay_policy": "instant", "mem_storage": true,
@@ -361,7 +365,8 @@ impl Messages {
             let message = timeout(SILENCE_MAX, self.subscriber.next()).await;
             let message = message.ok().flatten().ok_or(JournalError::Unavailable)?;
             match message.status {
-                // Messages of a stream name a subject for their acknowledgements.
+                // Messages of a stream name a subject for their acknowledgements. A message without
+                // one is an answer of the leader.
                 None if message.reply.is_none() => {
                     let description: Result<Description, _> = api::decode(&message.payload);
                     if let Ok(description) = description
@@ -389,8 +394,9 @@ impl Messages {
                     self.messages_left = 0;
                     sleep(ASK_AGAIN).await;
                 }
-                // Without this number, the request has not ended in the usual way: for example, the
-                // consumer was removed. Zero belongs to a request that the tail has counted.
+                // A request that ends in the usual way says how many of its messages are left.
+                // Without this number, something is wrong: for example, the consumer was removed.
+                // If it is zero, the tail has already counted the end of the request.
                 Some(_) => match number(&message, "Nats-Pending-Messages") {
                     None => return Err(JournalError::Unavailable),
                     Some(0) => {}
@@ -400,7 +406,8 @@ impl Messages {
         }
     }
 
-    /// Counts a message as the server does. Its length has the subjects, the headers and the bytes.
+    /// Counts a message as the server does. Its length includes the subjects, the headers and the
+    /// payload.
     fn count(&mut self, length: usize) {
         self.untaken = 0;
         self.bytes_left = self.bytes_left.saturating_sub(length);

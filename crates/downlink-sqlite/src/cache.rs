@@ -1,6 +1,11 @@
-//! The cache of a replica, in one SQLite file. It has the tables of a store, and is read like a
-//! store. Each chunk of the feed is one transaction, which also writes the position. So even after
-//! a power cut, the position and the events agree.
+//! The cache of a replica, in one SQLite file. A replica is a log that follows another log, its
+//! upstream. The feed is the content of the upstream, and the replica receives it in chunks. The
+//! cache has the tables of a store, and is read like a store. Each chunk is one transaction, which
+//! also writes the position: the offset up to which the replica has everything. So even after a
+//! power cut, the position and the events agree.
+//!
+//! A mark is a hash of everything up to a position of a cluster's journal. A link is a mark with
+//! its position and time. A finish mark is something else: it records that a topic is finished.
 //!
 //! Everything in a cache can be fetched again. So a cache that is damaged, or that another version
 //! has written, is emptied. The application id in the file's header tells a cache from a store, so
@@ -130,8 +135,8 @@ impl SqliteCache {
         })
     }
 
-    /// Empties the file, and makes new tables. Their `meta.life` is that of `pool`, so `pool` can
-    /// read them.
+    /// Empties the file, and makes new tables. The number of their contents, `meta.life`, is the
+    /// one that `pool` expects, so `pool` can read them.
     fn discard(&mut self) -> Result<()> {
         let Self { writer, options, pool, .. } = self;
         empty(&mut writer.connection)?;
@@ -213,7 +218,8 @@ fn read_marks(db: &Connection) -> Result<(Marked, Vec<Mark>, Vec<Link>)> {
         }
         marks.push(Mark::new(mark));
         match row.get::<_, Option<i64>>(2)? {
-            // A link before a position without a time is of no use.
+            // The links must have no holes. So the links before a position without a time are
+            // dropped.
             None => links.clear(),
             Some(_) if marked.until - position > LINKS_MAX as u64 => {}
             Some(time) => {
@@ -466,7 +472,7 @@ impl Cache for SqliteCache {
 
     fn apply(&mut self, chunk: &FeedChunk, losses: &Losses) -> Result<(), StoreError> {
         // The pool of earlier contents may have set this flag when it was closed. But this cache
-        // keeps the file open, so another store of the file must not wait for it.
+        // keeps the file open, so another store of the file must not wait for it to close.
         self.lock.is_closing.store(false, Ordering::Relaxed);
         (self.opened.marks, self.opened.node) = (Marks::default(), NodeState::default());
         if self.discards {

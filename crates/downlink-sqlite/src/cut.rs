@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Removes all events at and above the offset `until`, and everything that belongs to them. All
-/// events must have their rows in `memberships`. Returns ids that publishers gave to the removed
-/// events, the oldest ones first.
+/// events must have their rows in `memberships`, the table with the events of each topic. Returns
+/// ids that publishers gave to the removed events, the oldest ones first.
 ///
 /// The call keeps the number of each topic of a removed event in memory.
 pub(crate) fn cut(db: &Connection, until: u64) -> Result<Vec<Box<str>>> {
@@ -59,9 +59,10 @@ fn remove_events(db: &Connection, until: u64) -> Result<BTreeSet<i64>> {
     Ok(removed)
 }
 
-/// Removes the finish marks from an offset on. A topic that has lost its mark, or an event, is
-/// finished if its newest event that stays has finished it. A mark without an event is not found
-/// again after an event has reopened its topic.
+/// Removes the finish marks from an offset on. (A finish mark records that a topic is finished.)
+/// Then looks at each topic that has lost its mark or an event. If the newest event that stays in
+/// the topic has finished it, the topic gets its mark back. A mark without an event does not come
+/// back if a removed event had reopened the topic.
 fn remove_finish_marks(db: &Connection, until: u64, topics: &BTreeSet<i64>) -> Result<()> {
     let sql = "SELECT number FROM topics WHERE finished IS NOT NULL AND finished >= ?";
     let unfinished: Vec<(i64,)> = db.all(sql, [column(until)])?;

@@ -101,11 +101,12 @@ impl StoreReader for SqliteReader {
     }
 }
 
-/// Selects the addresses that exist and have a floor above a number.
+/// Selects the addresses in the file whose floor is above a number. The floor of an address is the
+/// offset after its last evicted event.
 const FLOORS_ABOVE: &str =
     "SELECT kind, name, number, floor, floor_at FROM topics WHERE floor <> 1 AND floor > ?";
 
-/// Selects all addresses that exist. The parameter has no effect.
+/// Selects all addresses in the file. The parameter has no effect.
 const FLOORS: &str = "SELECT kind, name, number, floor, floor_at FROM topics WHERE ? >= 0";
 
 /// Calls `each` for the addresses that a query selects, with their floors.
@@ -149,8 +150,8 @@ fn feed(db: &Connection, range: Range, batch: Batch) -> Result<FeedChunk> {
     }
     let forgotten = TopicEvictions::forgotten(db)?.floor;
     let others = if forgotten.offset > range.from { forgotten } else { Floor::NONE };
-    // The shared floor applies to each address without a floor of its own in the chunk. So if there
-    // is a shared floor, the chunk lists every address that the file has.
+    // `others` is the floor of each address that the chunk does not list. Addresses without a row
+    // have this floor. So if there is such a floor, the chunk lists every address that has a row.
     let mut floors = Vec::new();
     let sql = if others == Floor::NONE { FLOORS_ABOVE } else { FLOORS };
     each_floor(db, sql, range.from, &mut |address, floor| floors.push((address, floor)))?;

@@ -67,7 +67,7 @@ pub(crate) fn set_meta(db: &Connection, name: &str, value: impl ToSql) -> Result
     db.run("UPDATE meta SET value = ? WHERE name = ?", (value, name)).map(|_| ())
 }
 
-/// The event of several with the same id of a publisher.
+/// Says which event to take if several events have the same id of a publisher.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OfSameId {
     Oldest,

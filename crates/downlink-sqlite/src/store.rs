@@ -223,7 +223,7 @@ impl SqliteWriter {
         })
     }
 
-    /// Notes that something is committed, so that the page cache is kept for a while.
+    /// Notes a commit. The page cache is then kept for a while.
     pub(crate) fn note_busy(&mut self) {
         self.cache = Cache::Busy;
     }

@@ -394,9 +394,9 @@ impl TrimStep<'_> {
     fn check_rules(&mut self) -> Result<()> {
         let Some(from) = self.trimming.unchecked else { return Ok(()) };
         if from == 0 {
-            // Topics may grow beyond the rules in the file before all topics are checked. If the
-            // program ends before that, the next opening must check all topics, even if its rules
-            // are those in the file.
+            // The program may end before all topics are checked. By then, topics may have grown
+            // beyond the rules in the file. So the next opening must check all topics, even if it
+            // has the rules that are in the file.
             set_meta(self.db, "rules", "")?;
         }
         let sql = "SELECT number, emptied IS NULL FROM topics WHERE number >= ? ORDER BY number";

@@ -41,7 +41,8 @@ impl Anchoring {
         Position::new(self.first.get() + self.times.len() as u64)
     }
 
-    /// The last position that was read, and a mark for it that depends only on its entry.
+    /// An anchor that the node can propose if no entry offers one: the last position that was read,
+    /// and a mark for it that depends only on its entry.
     pub(crate) fn proposal(&self, key: &HubKey, rules: &Rules) -> Option<(Position, Mark)> {
         let time = *self.times.back()?;
         let mark = Mark::ORIGIN.next(key, key.digest(&self.newest), time, rules);

@@ -21,8 +21,8 @@ use crate::{
 /// The number of entries that are read together, so that an answer stays small.
 const RANGE: u64 = 64;
 /// If the journal stays shorter than the history of the node for this long, the node believes that
-/// entries are lost. With a shorter time, the node could take a replica of the engine that is some
-/// seconds behind for a loss.
+/// entries are lost. A replica of the engine can be some seconds behind. With a shorter time, the
+/// node would mistake that for a loss.
 pub(crate) const SHORT_FOR: Duration = Duration::from_secs(10);
 /// The time between two reads while the journal is too short.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -128,8 +128,8 @@ impl Comparison {
         }
     }
 
-    /// Goes back by one range that ends at `until`. The anchor of the chain has no entry, so it
-    /// cannot be compared.
+    /// Goes back by one range that ends at `until`. The first position of the chain cannot be
+    /// compared, because the chain does not have the mark before it.
     fn go_back(&mut self, now: Timestamp, chain: &Chain, until: Position) -> Outcome {
         if until <= chain.first().next() {
             return Outcome::NothingInCommon;

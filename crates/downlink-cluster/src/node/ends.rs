@@ -23,7 +23,8 @@ pub(crate) struct Ends {
     asked: Option<Timestamp>,
     /// The time of the next question, if the last one has failed.
     not_before: Timestamp,
-    /// Since when the journal is shorter than the history, and its lowest end since then.
+    /// Since when the journal is shorter than the history, and the lowest end of the journal since
+    /// then.
     short: Option<(Timestamp, Position)>,
     /// Since when the tail is behind.
     stalled_since: Option<Timestamp>,
@@ -80,7 +81,7 @@ impl Ends {
         self.short = None;
     }
 
-    /// The end of the journal from an answer to a question that was asked at `since` or later.
+    /// The end of the journal, if the node asked for it at `since` or later and has the answer.
     pub(crate) fn last_since(&self, since: Timestamp) -> Option<Position> {
         self.newest.filter(|(asked, _)| *asked >= since).map(|(_, bounds)| bounds.last)
     }

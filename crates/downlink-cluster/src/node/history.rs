@@ -1,5 +1,5 @@
-//! The history of the hub in a node: the chain of marks, the base, the forks. It decides where a
-//! reader continues.
+//! The history of the hub in a node: the chain of marks, the base of the offsets, and the forks
+//! (the known losses of the engine). The history decides where a reader continues.
 
 use downlink_log::{Cursor, Epoch, GapReason, LostEnd, Offset, Timestamp, store::StoredEvent};
 

@@ -63,7 +63,8 @@ pub struct Node<L> {
     opened: Option<Opened>,
     publishing: Publishing,
     pub(super) requests: VecDeque<Request>,
-    /// Whether publishes may wait for an entry. They are packed together, before the next request.
+    /// Whether some publishes may not be in an entry yet. They are packed together, before the next
+    /// request.
     needs_pack: bool,
     /// The end that the journal had when the node opened it, or when the node last found a loss.
     /// The node serves no readers until it has reached this position.
@@ -152,7 +153,7 @@ impl<L: FedLog> Node<L> {
     }
 
     /// Whether the node shows events to readers. It has then reached the end that the journal had
-    /// when the node started.
+    /// when the node opened it or last found a loss.
     pub fn serves_readers(&self) -> bool {
         self.is_caught_up && self.history.as_ref().is_some_and(|h| h.chain.shown_from().is_some())
     }
@@ -380,8 +381,8 @@ impl<L: FedLog> Node<L> {
         self.note_progress();
     }
 
-    /// Stops, because later entries may have a version that this node cannot decode. The readers end,
-    /// and continue at other nodes.
+    /// Stops, because later entries may have a version that this node cannot decode. The readers
+    /// end, and continue at other nodes.
     fn stop(&mut self) {
         self.phase = Phase::TooOld;
         self.is_caught_up = false;
@@ -639,7 +640,7 @@ impl<L: FedLog> Node<L> {
         }
     }
 
-    /// Appends a control entry: a heartbeat, new forks, and a snapshot if there was none for long.
+    /// Appends a control entry: a heartbeat, new forks, and a snapshot if the last one is old.
     fn announce(&mut self, now: Timestamp, last: Position) {
         let Some(history) = &self.history else { return };
         let retention = self.settings.retention;
@@ -657,9 +658,9 @@ impl<L: FedLog> Node<L> {
         self.append_controls(last, mark, controls);
     }
 
-    /// Proposes a point at which all nodes can begin. It is needed if no node knows the mark of any
-    /// position after a hole. The mark depends only on the newest entry, so nodes that have read
-    /// the same entries make the same proposal.
+    /// Proposes a point at which all nodes can begin. The proposal is needed if no node knows the
+    /// mark of any position after a hole. The mark depends only on the newest entry, so nodes that
+    /// have read the same entries make the same proposal.
     fn propose_anchor(&mut self, now: Timestamp) {
         let Phase::Anchoring(anchoring) = &mut self.phase else { return };
         let Some(history) = &self.history else { return };

@@ -1,9 +1,9 @@
 //! The outbox: publishes that wait for an entry, and entries on their way.
 //!
-//! An entry is on its way until the node's own tail delivers it, or until it can no longer be
-//! applied. If its events were not applied, they are planned again, but only then. (To plan events
-//! is to ask the log which of them are new.) So an event without a key is applied at most once,
-//! even if the engine delivers a copy of the entry late.
+//! To plan events is to ask the log which of them are new. An entry is on its way until the node's
+//! own tail delivers it, or until it can no longer be applied. Only after that, events that were
+//! not applied are planned again. So an event without a key is applied at most once, even if the
+//! engine delivers a copy of the entry late.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -30,7 +30,7 @@ const HEAD_BYTES_MAX: usize = 128;
 /// bounds the memory of the outbox.
 pub(crate) const QUEUE_MAX: usize = 65_536;
 
-/// A publish without an answer.
+/// A publish in the outbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) id: PublishId,
@@ -216,7 +216,8 @@ impl Outbox {
         self.queue.insert(at, waiting);
     }
 
-    /// Takes publishes from the queue that fit into one entry.
+    /// Takes publishes from the queue that fit into one entry. Events of one streamed request body,
+    /// a stream, keep their order.
     pub(crate) fn take_batch(&mut self, bytes_max: usize) -> Vec<Waiting> {
         let mut room = Room::new(bytes_max);
         let on_their_way = self.in_flight.iter().flat_map(|entry| &entry.publishes);
@@ -225,9 +226,9 @@ impl Outbox {
         while let Some(waiting) = self.queue.pop_front() {
             let is_held = waiting.stream.is_some_and(|stream| held.contains(&stream));
             if !is_held && room.take(&waiting) {
-                // These events were in an earlier entry, so a late copy of it may cause them to be
-                // dropped. Later events of the stream must not be in the same entry, because they
-                // would then be applied first.
+                // These events were in an earlier entry, so a late copy of that entry may cause
+                // them to be dropped. Later events of the stream must not be in the same entry as
+                // these events, because the later ones would then be applied first.
                 held.extend(waiting.stream.filter(|_| !waiting.attempts.is_empty()));
                 batch.push(waiting);
             } else {
@@ -358,7 +359,7 @@ impl Outbox {
         queued.chain(sent.map(|waiting| waiting.deadline)).chain(retries).min()
     }
 
-    /// The number of publishes without an answer.
+    /// The number of publishes in the outbox.
     pub(crate) fn len(&self) -> usize {
         self.queue.len() + self.in_flight.iter().map(|entry| entry.publishes.len()).sum::<usize>()
     }

@@ -37,13 +37,13 @@ pub struct Peer {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peers {
     peers: BTreeMap<WriterId, (Timestamp, Peer)>,
-    /// The version that the cluster has and this node cannot decode.
+    /// The version of the cluster, if this node cannot decode it.
     too_new: Option<u16>,
 }
 
 impl Peers {
-    /// Reads the control records of an applied entry. `is_live` says whether the node has had
-    /// everything: the heartbeats of earlier entries are old.
+    /// Reads the control records of an applied entry. `is_live` says whether the node has caught up
+    /// with the journal. Until then, the heartbeats that it reads are old, so it ignores them.
     pub(crate) fn read(
         &mut self,
         now: Timestamp,
@@ -59,7 +59,7 @@ impl Peers {
                     let name = node;
                     let peer = Peer { name, applied, position, version_max, retention, has_cache };
                     self.peers.insert(entry.name.writer, (now, peer));
-                    // A node that starts again has another writer.
+                    // A node that starts again has another writer, so its earlier peer is removed.
                     let name = heartbeat.node.clone();
                     let writer = entry.name.writer;
                     self.peers.retain(|of, (_, peer)| *of == writer || peer.name != name);
@@ -80,7 +80,7 @@ impl Peers {
         }
     }
 
-    /// The version that the cluster has and this node cannot decode.
+    /// The version of the cluster, if this node cannot decode it.
     pub(crate) fn too_new(&self) -> Option<u16> {
         self.too_new
     }

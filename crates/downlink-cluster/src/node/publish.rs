@@ -19,9 +19,8 @@ pub struct PublishId(pub u64);
 pub struct Publish {
     /// The events. All of them are applied, or none.
     pub records: Vec<Record>,
-    /// The streamed request body that the events belong to, if any. While an entry with events of a
-    /// stream is on its way, no other entry with events of this stream is. So the events of a
-    /// stream keep their order.
+    /// The streamed request body that the events belong to, if any. At any time, only one entry
+    /// with events of a stream is on its way. So the events of a stream keep their order.
     pub stream: Option<u64>,
 }
 
@@ -36,10 +35,11 @@ pub enum Answer {
     },
     /// The log refuses the publish.
     Refused(Refusal),
-    /// The publish does not fit into an entry.
+    /// The publish does not fit into an entry, or has no events.
     TooLarge,
-    /// The node takes no publishes now, or the engine did not answer. The events will not be
-    /// applied. If `appended` is true, this is certain only if the engine loses no entries.
+    /// The node takes no publishes now, too many publishes wait, or the engine did not answer. The
+    /// events will not be applied. If `appended` is true, this is certain only if the engine loses
+    /// no entries.
     Unavailable {
         /// Whether the events were in an entry that this node has sent to the engine.
         appended: bool,

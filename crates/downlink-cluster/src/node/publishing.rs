@@ -1,4 +1,5 @@
-//! Publishing: plans the events of publishers, packs them into entries, and answers.
+//! Publishing: plans the events of publishers (asks the log which of them are new), packs them into
+//! entries, and answers.
 
 use std::collections::VecDeque;
 
@@ -31,13 +32,14 @@ pub(crate) struct Planner<'a, L> {
     pub(crate) entry_bytes_max: usize,
 }
 
-/// All publishes without an answer, and the answers.
+/// The publishes in the outbox, and the answers that the caller has not taken yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Publishing {
     outbox: Outbox,
     answers: VecDeque<(PublishId, Answer)>,
     next_publish: u64,
-    /// Whether the last append failed. While this is true, no further entries are packed.
+    /// Whether an append has failed without a refusal, and none has succeeded since then. While
+    /// this is true, no further entries are packed.
     is_engine_away: bool,
     /// The last position of the chain when the plans were checked.
     checked_at: Option<Position>,
@@ -210,7 +212,7 @@ impl Publishing {
         }
     }
 
-    /// Appends again the entries whose last append has failed.
+    /// Appends again the entries whose next attempt is due.
     pub(crate) fn retries(&mut self, now: Timestamp) -> Vec<Request> {
         let due = |sent: &&mut InFlight| sent.retry_at.is_some_and(|at| at <= now);
         let mut requests = Vec::new();
@@ -256,7 +258,7 @@ impl Publishing {
                 }
                 let is_dead = |sent: &InFlight| is_refused && sent.name == name && !sent.is_unclear;
                 for waiting in self.outbox.take_dead(is_dead) {
-                    // The refused attempt is among them.
+                    // `attempts` includes the refused one.
                     let answer = match (waiting.attempts.len(), is_full) {
                         (..=1, true) => Answer::Full,
                         (..=1, false) => Answer::Unavailable { appended: false },

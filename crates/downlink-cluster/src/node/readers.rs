@@ -52,7 +52,7 @@ impl<L: FedLog> Node<L> {
 
     /// The answer for an id that the node does not know yet. The id may come from a node that is
     /// ahead of this one. So after the reader has asked, this node asks the journal for its end. It
-    /// answers that the id is `unknown` only when it has read everything up to this end.
+    /// returns `unknown` only when it has read everything up to this end.
     fn resume_ahead(&mut self, now: Timestamp, unknown: Found, since: Timestamp) -> Resume {
         let last = self.history.as_ref().map_or(Position::ORIGIN, |history| history.chain.last());
         let end = self.ends.last_since(since);
@@ -68,9 +68,9 @@ impl<L: FedLog> Node<L> {
         Resume::Wait
     }
 
-    /// Whether the node has read everything that the journal had at the time `since`. If it does not
-    /// know the end of the journal at that time or later, it asks the journal. So the caller asks
-    /// again after the node has got further input.
+    /// Whether the node has read everything that the journal had at the time `since`. If the node
+    /// has not asked the journal for its end since then, it asks now, and this method returns
+    /// false. The caller calls the method again after the node has got further input.
     pub fn has_everything_since(&mut self, now: Timestamp, since: Timestamp) -> bool {
         let last = self.history.as_ref().map_or(Position::ORIGIN, |history| history.chain.last());
         match self.ends.last_since(since) {

@@ -50,17 +50,18 @@ impl NodeSettings {
 pub struct NodeStatus {
     /// The last position that the node has applied.
     pub position: Position,
-    /// The number of positions that the journal had after it, when the node last asked.
+    /// The number of positions from `position` to the end of the journal, as the node knows it from
+    /// its last question.
     pub behind: u64,
     /// Whether the node shows events to readers.
     pub serves_readers: bool,
     /// Whether the node takes publishes.
     pub takes_publishes: bool,
-    /// The time between the oldest entry that the engine keeps and the newest one, if the node knows
-    /// both.
+    /// The time between the oldest entry that the engine keeps and the newest one, if the node
+    /// knows both.
     pub oldest_age: Option<Duration>,
-    /// The version of the cluster that this node cannot decode. The node has stopped: it needs a newer
-    /// program.
+    /// The version of the cluster that this node cannot decode. The node has stopped: it needs a
+    /// newer program.
     pub too_new: Option<u16>,
     /// The last position before the newest known loss of the engine.
     pub fork: Option<Position>,

@@ -22,8 +22,8 @@ use crate::{
 /// The version of the bytes.
 const STATE_VERSION: u8 = 1;
 
-/// The maximum number of bytes of a state. Its ids take at most half of it, and the epochs and forks
-/// without their ids much less than the rest.
+/// The maximum number of bytes of a state. The ids of lost events take at most half of them. The
+/// epochs and the rest of the forks take much less than the other half.
 pub const STATE_BYTES_MAX: usize = ENTRY_BYTES_MAX;
 
 #[derive(Deserialize, Serialize)]
@@ -55,8 +55,9 @@ impl History {
         bytes
     }
 
-    /// The history of a hub with this snapshot before its first entry. A cache with the events of a
-    /// single node, from which the hub grows, keeps its [`state`](Self::state).
+    /// The history of a hub with this snapshot that has no entry yet. A hub can grow from a single
+    /// node. The cache with the events of that node then keeps the [`state`](Self::state) of this
+    /// history.
     pub fn before_first_entry(snapshot: &Snapshot) -> Self {
         Self::new(HubState::new(snapshot), Anchor::ORIGIN, JournalId(0))
     }
@@ -80,8 +81,9 @@ impl History {
         let time = head.anchor_time.map(Timestamp::from_millis);
         let anchor = Anchor { position: head.anchor, mark: head.anchor_mark, time };
         let mut links = links.into_iter().peekable();
-        // The anchor is the link before the first applied position. If the cache has trimmed this
-        // position, the history begins at the oldest link. Before the first entry, there is no link.
+        // The anchor is the link before the first applied position. If the cache has trimmed the
+        // first applied position, the history begins at the oldest link that is left. Before the
+        // first entry of the hub, there is no link.
         let first = links.peek().map(|link| link.position);
         let has_anchor = first.map_or(anchor.position == Position::ORIGIN, |first| {
             first == anchor.position.next().get()
@@ -177,12 +179,12 @@ mod tests {
 
     /// A power cut takes the newest positions. The state that was kept with them is lost too.
     #[test]
-    fn a_history_that_has_lost_its_end_shows_what_it_showed_there() {
+    fn a_history_that_has_lost_its_end_is_restored_as_it_was_before() {
         let (early, late) = (history(middle(), 10), history(middle(), 40));
         let restored_early = restored(&early.state(), (8..=17).map(link)).unwrap();
         assert_eq!(parts(&restored_early), parts(&early));
         assert_eq!(restored_early.chain().shown_from(), None);
-        // A cut leaves the newer state.
+        // After a cut, the cache still has the newer state.
         let cut = restored(&late.state(), (8..=17).map(link)).unwrap();
         assert_eq!(cut.chain().shown_from(), None);
     }

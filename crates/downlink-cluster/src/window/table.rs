@@ -1,7 +1,9 @@
 //! A table of the newest claims, of fixed size.
 //!
-//! The table knows the number of the newest occurrence of each of the last claims. When it is full,
-//! the oldest claim makes room for a new one. It allocates once and never grows.
+//! A claim is a hash, and gets a number when it is added. The same hash can be claimed several
+//! times. For each hash among the last claims, the table knows the number of its newest claim. When
+//! the table is full, the oldest claim makes room for a new one. The table allocates once and never
+//! grows.
 
 /// The value of an empty slot.
 const EMPTY: u32 = u32::MAX;

@@ -1,10 +1,11 @@
 //! The window: decides which events of an entry are applied.
 //!
-//! A writer plans an event with the state of its node at one position, and the entry arrives at a
-//! later position. The window decides whether an entry between these positions makes the plan
-//! wrong. It looks only at the entries between, as they are in the journal. It does not look at
-//! which of their events were applied. So all nodes decide alike, although they keep different
-//! parts of the history, and although one of them may have begun in the middle.
+//! A writer plans an event with the state of its node at one position: it asks the log whether the
+//! event is new. The entry with the event arrives at a later position. The window decides whether
+//! an entry between these positions makes the plan wrong. It looks only at the entries between, as
+//! they are in the journal. It ignores which of their events were applied. So all nodes decide
+//! alike, although they keep different parts of the history, and although one of them may have
+//! begun in the middle.
 //!
 //! Each entry makes claims: its name, and the idempotency keys, ids and finished topics of its
 //! events. An event is dropped, together with its group, if an entry between made one of its
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// The maximum number of claims that one entry makes. An entry with more claims is void, because
-/// it would fill the window alone.
+/// a few such entries would fill the table of claims.
 pub const ENTRY_CLAIMS_MAX: usize = 65_536;
 
 /// The entries of the last positions, reduced to their marks, times and claims.

@@ -21,8 +21,8 @@ pub(crate) async fn next<T: Tail>(tail: &mut T) -> Result<TailItem, JournalError
     poll_fn(|cx| tail.poll_next(cx)).await
 }
 
-/// Checks that the next item of a tail is this entry. The message of a failure has no bytes, because
-/// an entry may be large.
+/// Checks that the next item of a tail is this entry. The message of a failure does not show the
+/// bytes of the entries, because an entry may be large.
 async fn assert_next<T: Tail>(tail: &mut T, entry: &RawEntry) {
     let found = next_entry(tail).await;
     assert!(found == *entry, "{} in place of {}", found.position, entry.position);

@@ -1,4 +1,6 @@
-//! The rules of the window, one by one.
+//! The rules of the window, one by one. The window decides which events of an entry are applied. It
+//! compares them with the entries between two positions: the one at which they were planned, and
+//! the one of their entry.
 
 use std::time::Duration;
 
@@ -83,7 +85,7 @@ fn the_first_of_two_events_with_the_same_id_is_applied() {
 }
 
 #[test]
-fn an_event_after_the_finish_of_one_of_its_topics_is_dropped() {
+fn an_event_is_dropped_if_one_of_its_topics_was_finished_before() {
     let mut two = record("b");
     two.to.push(Address::Topic(Topic::new("a").unwrap()));
     assert_eq!(second(one(finish("a")), one(two)), [false]);

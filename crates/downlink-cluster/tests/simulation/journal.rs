@@ -77,7 +77,7 @@ pub(crate) struct Engine {
     attempted: BTreeSet<EntryName>,
     pub(crate) last: u64,
     deliveries: Vec<Delivery>,
-    /// The answers to the calls. An error is the last position.
+    /// The answers to the calls. An error contains the last position of the journal.
     answers: BTreeMap<u64, Result<u64, u64>>,
     calls: u64,
     /// The newest answered call of each node.

@@ -64,7 +64,7 @@ fn every_run_keeps_all_invariants_and_the_runs_contain_every_fault() {
     }
 }
 
-/// The simulated engine is an engine: without faults it has the contract of every other one.
+/// Without faults, the simulated engine keeps the same contract as every other engine.
 #[test]
 fn the_simulated_journal_keeps_the_contract() {
     for seed in 0..20 {

@@ -23,12 +23,12 @@ pub(crate) struct ModelLog {
     links: Vec<Link>,
     /// The states of the hub that a cache would keep, each with its position.
     states: Vec<(Position, Vec<u8>)>,
-    /// Rises when the readers of the log end.
+    /// This number rises each time the log ends its readers.
     pub(crate) life: u64,
     /// The positions that were applied since the check last took this list, with the offsets of
     /// their events.
     pub(crate) applied: Vec<AppliedEvents>,
-    /// Everything that the log was told to do, with its answers.
+    /// All calls of the log, with its answers.
     pub(crate) calls: Vec<Call>,
 }
 

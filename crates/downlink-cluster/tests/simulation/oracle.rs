@@ -1,6 +1,6 @@
-//! A naive log, with which the nodes are compared. It decides about an entry by looking at all
-//! entries between the position at which the entry was planned and the entry itself, one by one. It
-//! has no window, no claims and no tables.
+//! A naive log, with which the nodes are compared. An entry is planned at one position, and arrives
+//! at a later one. To decide about it, the naive log looks at all entries between these positions,
+//! one by one. It has no window, no claims and no tables.
 
 use std::collections::BTreeMap;
 

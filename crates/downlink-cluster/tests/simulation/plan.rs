@@ -19,7 +19,8 @@ pub(crate) enum Kind {
     RollbackAllDown,
     /// The engine loses entries in the middle of the journal.
     Hole,
-    /// The journal gets another identity. It is then empty, was restored, or has the same entries.
+    /// The journal gets another identity. It then is empty, lacks its newest entries, or has the
+    /// same entries as before.
     Identity,
     /// The engine is slow, its oldest entries are removed, and a node begins in the middle.
     Middle,
@@ -78,7 +79,7 @@ impl Plan {
         let rates = Rates {
             delay_max: rng.u64(5..120),
             lost_acknowledgement: rng.u32(0..100),
-            // Not from `rng`, so that this rate does not change the rest of the plan.
+            // This rate does not come from `rng`, so it does not change the rest of the plan.
             refused_repeat: (seed % 4) as u32 * 50,
             lost_append: rng.u32(0..50),
             repeated: rng.u32(0..80),

@@ -1,5 +1,6 @@
 //! Publishers: they publish at random nodes, repeat the publishes that got no clear answer, and
-//! check the answers at the end.
+//! check the answers at the end. Some events belong to a stream (a streamed request body), and must
+//! keep their order.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -195,7 +196,8 @@ impl Publishers {
         let mut last: HashMap<u64, u64> = HashMap::new();
         for published in &self.published {
             let Some(stream) = published.publish.stream else { continue };
-            // A stream ends at the first event with an unknown outcome.
+            // Only applied events of a stream have an order. A real publisher ends its stream at
+            // the first event with an unknown outcome.
             let is_applied =
                 |attempt: &Attempt| matches!(attempt, Attempt::Answered(Answer::Applied { .. }, _));
             if !published.attempts.iter().any(is_applied) {

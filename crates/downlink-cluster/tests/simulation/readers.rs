@@ -19,7 +19,8 @@ const READERS: usize = 5;
 struct Reader {
     /// The last event id.
     last_id: Option<String>,
-    /// The node, the life of its log, and the last offset that was read there.
+    /// The node, the life of its log, and the last offset that was read there. The life is a number
+    /// that rises each time the log ends its readers.
     connected: Option<(usize, u64, u64)>,
     /// The number of clones that had been made when the reader connected. A new clone takes the
     /// place of an earlier one, and its log may have the same life.

@@ -52,8 +52,8 @@ struct RealLog {
     at: Timestamp,
     /// The folder of the cache, if there is one.
     folder: Option<Folder>,
-    /// Whether the cache may have a newer state than after a power cut, which the test replaces by a
-    /// cut.
+    /// Whether the cache may have a newer state than the model. A power cut removes the newest
+    /// states of the model. The real log does a cut in its place, which keeps the newest state.
     has_newer_state: bool,
 }
 
@@ -119,7 +119,8 @@ pub(crate) fn repeat(
         }
     }
     real.compare_events(node)?;
-    // The threads that read a cache need other clocks than the simulation.
+    // With a cache, other threads read, and they need other clocks than the simulation. So the
+    // answers to readers are compared only without a cache.
     let resumes = resumes.into_iter().filter(|_| !has_cache);
     { resumes }.try_for_each(|(id, expected)| real.compare_resume(node, id, expected))
 }
@@ -237,7 +238,7 @@ impl RealLog {
             Err(AppendError::Finished { draft }) => Err(Refusal::Finished { record: draft }),
             Err(error) => return Err(Difference(format!("the real log refuses: {error}"))),
         };
-        // The model never forgets a key.
+        // The real log forgets a key after `KEY_WINDOW`, and the model never does.
         let is_forgotten =
             |offset: &Offset| times.get(offset).is_some_and(|at| at.after(KEY_WINDOW) <= self.at);
         let forgets =
@@ -273,7 +274,8 @@ impl RealLog {
             Read::Gap(gap) => Some(gap.reason),
             _ => None,
         };
-        // The log gets no mark of the position at which the history begins.
+        // The log has no mark of the position at which the history begins, so it cannot check ids
+        // of this position.
         let after_first = history.first_offset(history.chain().first().next());
         let is_older = Cursor::parse_id(id).is_some_and(|id| id.next <= after_first);
         let is_equal = match expected {

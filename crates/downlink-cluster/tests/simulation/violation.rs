@@ -26,7 +26,7 @@ pub(crate) enum Violation {
     WrongDecision { node: usize, offset: u64 },
     /// The real log differs from the model of a log, which the nodes of the simulation feed.
     RealLog(Difference),
-    /// A node did not come back.
+    /// At the end, a node serves no readers, or has not read all entries.
     Stuck { node: usize },
     /// An event is in the log more than once.
     AppliedTwice { serial: u64 },
@@ -121,10 +121,10 @@ impl Check {
                 union.insert(offset, event);
             }
         }
-        // If no node has read the entries of a hole, the nodes agree on a mark after it, and a
-        // naive log cannot know this mark. The mutant `CompareOutcomes` would also differ from
-        // the naive log. A run with it must fail only if two nodes disagree. So in both cases, the
-        // nodes are not compared with the log.
+        // There are two cases in which the nodes are not compared with the naive log. First, no
+        // node may have read the entries of a hole. The nodes then agree on a mark after it, which
+        // a naive log cannot know. Second, the nodes may run with the mutant `CompareOutcomes`.
+        // Such a run must fail only if two nodes disagree.
         let has_hole = plan.has(|fault| matches!(fault, Fault::Hole | Fault::Purge { .. }));
         let begins_anew = has_hole && nodes.iter().any(|node| !agrees(node, &naive));
         if begins_anew || plan.rules.mutant == Some(Mutant::CompareOutcomes) {
@@ -148,7 +148,7 @@ impl Check {
         Ok(FinalHistory { events: naive.events, from: 0, until })
     }
 
-    /// Whether an earlier node of the list shows the range of this offset.
+    /// Whether an earlier node of the list shows the events at this offset.
     fn is_covered(
         &self,
         ranges: &[(u64, u64)],

@@ -31,7 +31,7 @@ const END: u64 = QUIET_FROM + 50_000;
 /// The three nodes, and a place for a clone.
 pub(crate) const NODES: usize = 4;
 pub(crate) const CLONE: usize = 3;
-/// One of this many seeds repeats the calls of the logs with a cache in a file.
+/// For one of this many seeds, the real logs that repeat the calls have a cache in a file.
 const CACHED_EVERY: u64 = 9;
 /// How long a clone lives.
 const CLONE_LIVES: u64 = 12_000;
@@ -317,7 +317,7 @@ impl World {
         self.clones += 1;
         self.drive(CLONE, state);
         if let Some(clone) = &mut self.nodes[CLONE] {
-            // Its connections are broken.
+            // The connections of the clone are broken.
             clone.node_mut().handle_tail(now, Err(JournalError::Replaced));
         }
         self.clone_until = self.now + CLONE_LIVES;
@@ -398,7 +398,7 @@ impl World {
     }
 }
 
-/// Where the reader of an id continues. The journal was asked for its end before.
+/// Where the reader of an id continues. The node has already asked the journal for its end.
 fn resume(node: &mut Node<ModelLog>, now: Timestamp, id: &str) -> Resume {
     let long_ago = Timestamp::default();
     let answer = match Cursor::parse_id(id) {

@@ -39,7 +39,7 @@ async fn fill(journal: &mut JetStream) -> (u64, JournalError) {
 }
 
 #[tokio::test]
-async fn the_findings_about_a_hub_are_about_its_server() {
+async fn the_check_finds_what_a_new_hub_on_one_server_lacks() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     assert_eq!(codes(&journal(&servers), &[]).await, ["no-stream"]);
@@ -102,7 +102,7 @@ async fn the_limits_of_the_settings_reach_the_server() {
 }
 
 #[tokio::test]
-async fn a_server_says_at_its_monitoring_address_whether_it_syncs_always() {
+async fn the_monitoring_address_shows_whether_a_server_syncs_always() {
     let tag = "server_tags: [\"sync:always\"]";
     let storage = ["max_file: 64M", "max_file: 64M, sync_interval: always"];
     let expected = [("", "lazy-sync"), (tag, "false-sync-tag")];
@@ -135,7 +135,7 @@ async fn a_storage_that_is_almost_full_is_found() {
     assert_eq!(journal.bounds().await.unwrap().last, Position::new(4));
 }
 
-/// The limits of the server, and of a stream that refuses entries when it is full.
+/// The limit is the one of the server.
 #[tokio::test]
 async fn a_full_storage_refuses_entries_and_says_so() {
     let Some((server, url)) = Server::start_with_monitor("", "max_file: 3M").await else { return };
@@ -243,7 +243,7 @@ async fn servers_that_are_away_are_found() {
     .await;
 }
 
-/// Without the right to ask for the storage of the account, the check does without.
+/// This user may not ask for the storage of the account, so the check leaves the storage out.
 #[tokio::test]
 async fn a_user_without_a_right_gets_the_other_findings() {
     let users = "authorization { users: [ { user: ann, password: x, \

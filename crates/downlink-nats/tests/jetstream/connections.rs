@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Passes connections on to an address, after this time.
+/// Accepts connections, and passes each of them on to an address after this time.
 async fn slow(to: String, after: Duration) -> ServerUrl {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -111,10 +111,11 @@ async fn start_linked() -> Option<([Server; 3], Links)> {
     Some((start_three_with(routes, |_| {}).await?, Links(sender)))
 }
 
-/// Its server answers pings, and the other servers go on without it. First the node only appends, and
-/// then it only asks for the end of the journal, which the lonely server may answer for some seconds.
+/// The lonely server still answers pings, and the other servers go on without it. One journal
+/// appends, one is opened again, and one has a tail. For some seconds, the lonely server may still
+/// describe the stream.
 #[tokio::test]
-async fn a_server_that_is_cut_off_from_its_cluster_is_left() {
+async fn journals_leave_a_server_that_is_cut_off_from_its_cluster() {
     let Some((servers, links)) = start_linked().await else { return };
     let mut writer = create(&servers, &replicas(3)).await;
     append(&mut writer, name(0, 1)).await;
@@ -138,7 +139,7 @@ async fn a_server_that_is_cut_off_from_its_cluster_is_left() {
 
     links.cut(lonely);
     let cut = Instant::now();
-    // Each journal leaves the server, and one more request is answered by another server.
+    // Each journal leaves the lonely server, and then another server answers its next request.
     let within = UNUSABLE_AFTER + Duration::from_secs(2);
     let appended = async {
         append(&mut appending, name(0, 2)).await;

@@ -17,7 +17,7 @@ use crate::servers::{
 
 const FIRST: Position = Position::FIRST;
 
-/// A hub with an identity of this byte.
+/// A hub whose identity consists of this byte, 16 times.
 fn new_hub(byte: u8) -> NewHub {
     let key = HubKey::from_random([byte; 16]);
     let snapshot = Snapshot { key, base: Base::NONE, epochs: Vec::new(), forks: Vec::new() };
@@ -62,9 +62,9 @@ async fn a_stream_without_an_entry_gets_the_first_entry_of_its_own_hub() {
     assert_eq!(journal.init(&replicas(1), new_hub(2)).await, Ok(Init::Existed(HUB)));
 }
 
-/// Entries that retention has removed were there.
+/// The stream is empty, but its last position shows that it has had entries.
 #[tokio::test]
-async fn a_hub_whose_entries_are_all_removed_exists() {
+async fn a_hub_still_exists_after_all_its_entries_are_removed() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     let config = json!({"name": STREAM, "subjects": ["a"], "retention": "limits",
@@ -95,7 +95,7 @@ async fn of_two_inits_at_the_same_time_one_creates_the_hub() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_no_hub_is_left_alone() {
+async fn a_stream_without_a_hub_is_not_changed_by_init() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     let (stream, create) = (format!("STREAM.INFO.{STREAM}"), format!("STREAM.CREATE.{STREAM}"));
@@ -125,7 +125,7 @@ async fn a_journal_opens_only_the_stream_of_its_hub() {
 }
 
 #[tokio::test]
-async fn the_reason_without_a_hub_says_what_is_missing() {
+async fn without_a_hub_the_error_says_what_is_missing() {
     let more = "accounts { A { users: [ { user: ann, password: x } ] } }";
     let Some(server) = Server::start(more).await else { return };
     let with = |password: &str| {
@@ -147,7 +147,7 @@ async fn the_reason_without_a_hub_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_refusal_is_the_one_of_the_server() {
+async fn a_refusal_has_the_reason_that_the_server_gives() {
     let Some(server) = Server::start("").await else { return };
     let refused = journal(&[server]).init(&replicas(3), new_hub(1)).await.unwrap_err();
     let text = "the server refuses the request: replicas > 1 not supported in non-clustered mode \

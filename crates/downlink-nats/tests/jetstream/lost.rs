@@ -1,5 +1,6 @@
 //! Older data of a server is put back, as after a power cut. The stream keeps its identity, is
-//! shorter, and gives the lost positions to other entries. A journal cannot hide that, and must not.
+//! shorter, and gives the lost positions to other entries. A journal cannot detect this loss. So it
+//! must show its nodes the stream as it is, and the nodes detect the loss.
 
 use downlink_cluster::{Journal as _, Position, TailItem};
 
@@ -43,7 +44,8 @@ async fn older_data_of_one_server_shortens_the_journal() {
     let (others, _) = journal.read(Position::new(6)..Position::new(9)).await.unwrap();
     assert_eq!(others.len(), lost.len());
     assert!(others.iter().zip(&lost).all(|(other, lost)| other.bytes != lost.bytes));
-    // The tail that waited after the end goes on, and does not see the entries before.
+    // The tail waited for a position after the end. It goes on there, and does not see the earlier
+    // entries.
     assert_eq!(next(&mut tail).await, Ok(TailItem::Entry(others[2].clone())));
 }
 

@@ -143,15 +143,15 @@ async fn entries_that_wait_for_a_dead_connection_are_dropped() {
     servers[0].run().await;
     let next = eventually("the server answers", async || journal.bounds().await.ok()).await;
     assert_eq!(next.last, FIRST);
-    // The entries would arrive before this one, because they were sent on the same connection or an
-    // older one.
+    // If the client still sent the waiting entries, it would use the same connection or an older
+    // one. So the waiting entries would arrive before these entries.
     for counter in 41..=60 {
         let at = append(&mut journal, name(0, counter)).await;
         assert_eq!(at, Position::new(counter - 39));
     }
 }
 
-/// A server that keeps the newest entries only.
+/// The server keeps only the newest three entries.
 #[tokio::test]
 async fn entries_that_limits_have_removed_are_a_hole() {
     let Some(server) = Server::start("").await else { return };

@@ -22,8 +22,8 @@ use crate::{
 /// The number of times that a delivered message with this sequence is passed on.
 type Copies = fn(u64) -> usize;
 
-/// Passes the bytes of each connection on, and delivered messages as often as `copies` says. Returns
-/// its address, and the number of connections.
+/// Passes the bytes of each connection on, and delivered messages as often as `copies` says.
+/// Returns its address, and the number of connections.
 async fn passing(server: ServerUrl, copies: Copies) -> (ServerUrl, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let accepted = Arc::clone(&count);
@@ -92,14 +92,14 @@ async fn entries_that_the_connection_loses_are_fetched_and_are_no_hole() {
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
 }
 
-/// A tail from the first position on, over such a connection.
+/// A tail from the first position on, over a connection that passes messages on as `copies` says.
 async fn tail_over(server: &Server, copies: Copies) -> JetStreamTail {
     let servers = vec![passing(server.url(), copies).await.0];
     let settings = ConnectSettings { servers, ..ConnectSettings::default() };
     JetStream::new(settings, STREAM).unwrap().tail(Position::FIRST)
 }
 
-/// No later message shows that they are missing, but a heartbeat does.
+/// No later message shows that these entries are missing, but a heartbeat does.
 #[tokio::test]
 async fn the_newest_entries_that_the_connection_loses_are_fetched() {
     let Some(server) = Server::start("").await else { return };
@@ -133,8 +133,8 @@ async fn a_position_that_comes_again_is_an_error() {
     assert_eq!(next(&mut tail).await, Err(JournalError::Unavailable));
 }
 
-/// The client remembers each request without an answer. Here, questions are answered and appends are
-/// not, so the connection is good.
+/// The client remembers each request without an answer. In this test, the server answers questions,
+/// so the connection seems to be good. It answers no appends.
 #[tokio::test]
 async fn a_connection_with_too_many_unanswered_requests_is_replaced() {
     let Some(server) = Server::start("").await else { return };

@@ -268,8 +268,9 @@ pub(crate) async fn start_three_with(
     Some(servers)
 }
 
-/// An address whose port was free a moment ago. Where each address of 127.0.0.0/8 is an address of
-/// this machine, each server has its own, so no other socket takes the port.
+/// An address whose port was free a moment ago. On Linux, all addresses of 127.0.0.0/8 belong to
+/// this machine. So each server gets an address of its own there, and no other socket takes the
+/// port.
 pub(crate) fn free_address() -> SocketAddr {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) as u8;
@@ -334,7 +335,7 @@ pub(crate) async fn create(servers: &[Server], settings: &StreamSettings) -> Jet
     let mut journal = journal(servers);
     eventually("the stream is created", async || {
         match journal.create_stream(settings, HUB).await {
-            // An attempt without an answer may have created it.
+            // An earlier attempt without an answer may have created the stream.
             Ok(()) | Err(HubError::Exists) => Some(()),
             Err(_) => None,
         }
@@ -356,7 +357,7 @@ pub(crate) async fn append(journal: &mut JetStream, name: EntryName) -> Position
     .await
 }
 
-/// Sends a request to the API of JetStream that a journal never sends.
+/// Sends a request to the API of JetStream, over a connection of its own.
 pub(crate) async fn request(server: &Server, subject: &str, body: Value) -> Value {
     let client = async_nats::connect(server.address.to_string()).await.unwrap();
     let subject = format!("$JS.API.{subject}");

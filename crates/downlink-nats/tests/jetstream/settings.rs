@@ -43,9 +43,9 @@ async fn a_token_is_sent() {
 }
 
 /// A server that answers pings may be of no use, for example because it is cut off from the other
-/// servers. Here its users have no JetStream.
+/// servers. In this test, the users of the first server have no JetStream.
 #[tokio::test]
-async fn a_server_that_is_alive_but_gives_no_usable_answer_is_left() {
+async fn a_journal_leaves_a_server_that_gives_no_usable_answer() {
     let more = "accounts { A { users: [ { user: ann, password: x } ] } }\nno_auth_user: ann";
     let Some(useless) = Server::start(more).await else { return };
     let Some(useful) = Server::start("").await else { return };
@@ -82,10 +82,10 @@ fn credentials_file(path: &Path, account: &KeyPair, user: &KeyPair) {
     fs::write(path, text).unwrap();
 }
 
-/// The server trusts an operator, who has signed the account, which has signed the user. The file is
-/// read for each connection.
+/// The server trusts an operator. The operator has signed the account, and the account has signed
+/// the user. The client reads the file for each connection.
 #[tokio::test]
-async fn a_credentials_file_has_the_key_of_a_user_of_the_account() {
+async fn a_credentials_file_works_only_for_a_user_of_a_known_account() {
     let operator = KeyPair::new_operator();
     let [system, account, other] = [(); 3].map(|()| KeyPair::new_account());
     let limits = json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1,
@@ -154,7 +154,7 @@ async fn tls_needs_the_certificates_of_both_sides() {
 
 /// A client with this setting never sends credentials to a server without TLS.
 #[tokio::test]
-async fn required_tls_is_not_left_out() {
+async fn a_client_that_requires_tls_refuses_a_server_without_it() {
     let Some(server) = Server::start("").await else { return };
     let settings = ConnectSettings {
         servers: vec![server.url()],

@@ -17,7 +17,7 @@ const FIRST: Position = Position::FIRST;
 
 /// Streams of this crate do not allow deletes, but an operator may have made another one.
 #[tokio::test]
-async fn a_deleted_entry_is_a_hole_inside() {
+async fn deleted_entries_inside_the_stream_are_a_hole() {
     let Some(server) = Server::start("").await else { return };
     let config = json!({"name": STREAM, "subjects": ["a"], "retention": "limits",
         "discard": "old", "storage": "file", "num_replicas": 1});
@@ -102,7 +102,7 @@ async fn an_idle_tail_stays_open_and_gets_the_next_entry() {
     assert!(matches!(&item, TailItem::Entry(entry) if entry.position == FIRST), "{item:?}");
 }
 
-/// More entries and bytes than one request asks for.
+/// The entries have more bytes than one request asks for.
 #[tokio::test]
 async fn a_tail_reads_more_than_one_request_asks_for() {
     let Some(server) = Server::start("").await else { return };
@@ -123,7 +123,7 @@ async fn a_tail_reads_more_than_one_request_asks_for() {
 }
 
 /// If the tail asked for more than its buffer holds, the client would drop messages, and the tail
-/// would look them up one by one. Here it has no right to do that.
+/// would look them up one by one. In this test, the user has no right to look up messages.
 #[tokio::test]
 async fn a_long_tail_loses_no_message_on_the_way() {
     const COUNT: u64 = 20_000;
@@ -151,8 +151,8 @@ async fn a_long_tail_loses_no_message_on_the_way() {
     }
 }
 
-/// A cluster creates no consumers while its servers together have no leader. Here a user may not
-/// create them.
+/// A cluster creates no consumers while its servers together have no leader. In this test, the user
+/// may not create consumers.
 #[tokio::test]
 async fn a_tail_without_a_consumer_asks_the_leader() {
     let users = "authorization { users: [ { user: ann, password: x }, { user: bob, password: x, \
@@ -181,7 +181,7 @@ async fn a_tail_without_a_consumer_asks_the_leader() {
     let item = next(&mut tail).await.unwrap();
     assert!(matches!(&item, TailItem::Entry(entry) if entry.position.get() == 6), "{item:?}");
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(Position::new(6))));
-    // It ends after some seconds, so that the next tail can create a consumer.
+    // The tail fails after some seconds, so that the next tail can create a consumer.
     assert_eq!(next(&mut tail).await, Err(JournalError::Unavailable));
 }
 
@@ -193,8 +193,9 @@ async fn a_request_whose_bytes_are_used_up_exactly_is_followed_by_the_next() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     let mut journal = create(&servers, &replicas(1)).await;
-    // The size of an entry without its bytes: the subjects of the message and of the acknowledgement,
-    // with the name of a consumer and nanoseconds, and the headers.
+    // The size of an entry without its bytes. It includes the headers, the subject of the message,
+    // and the subject for the acknowledgement. The latter contains the name of a consumer and
+    // nanoseconds.
     let at = append(&mut journal, name(0, 11)).await;
     let get = format!("STREAM.MSG.GET.{STREAM}");
     let answer = request(&servers[0], &get, json!({ "seq": at.get() })).await;
@@ -223,7 +224,7 @@ async fn a_request_whose_bytes_are_used_up_exactly_is_followed_by_the_next() {
     }
 }
 
-/// No later message shows that they are missing, but a heartbeat does.
+/// No later message shows that these entries are missing, but a heartbeat does.
 #[tokio::test]
 async fn deleted_entries_at_the_end_are_a_hole() {
     let Some(server) = Server::start("").await else { return };

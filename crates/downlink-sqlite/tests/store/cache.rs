@@ -1,4 +1,6 @@
-//! The cache of a replica: its contents, and the files that it opens.
+//! The cache of a replica: its contents, and the files that it opens. A mark is a hash of
+//! everything up to a position of a cluster's journal. The base is the offset at which position 0
+//! begins.
 
 use std::{
     fs::{self, OpenOptions},
@@ -118,7 +120,7 @@ fn the_oldest_marks_are_removed_at_the_limit() {
 }
 
 #[test]
-fn an_event_is_written_once_and_only_to_topics_above_their_floors() {
+fn an_event_is_written_once_and_not_to_topics_that_have_lost_it() {
     let folder = Folder::new();
     let path = folder.file("cache.db");
     let mut new = cache(&path);
@@ -201,7 +203,7 @@ fn a_store_is_refused_as_a_cache_and_a_cache_as_a_store() {
     assert_eq!(fs::read(&text).unwrap(), [b'x'; 5_000]);
 }
 
-/// A cache with an event, closed.
+/// Makes a cache with 49 events, and closes it.
 fn filled(path: &Path) {
     let mut new = cache(path);
     apply(&mut new, &chunk((1..50).map(|at| event(at, &[topic("a")])), 50));

@@ -1,4 +1,6 @@
-//! The cache of a cluster node: the state of the node, cuts, and lookups of ids and keys.
+//! The cache of a cluster node: the state of the node, cuts, and lookups of ids and keys. A link is
+//! a position of the cluster's journal with its mark (a hash of everything up to it) and its time.
+//! A cut removes the newest positions.
 
 use std::path::Path;
 
@@ -109,9 +111,9 @@ fn a_cache_keeps_links_and_the_newest_state_of_the_hub() {
     assert_eq!(node.links, (1..=4).map(link).collect::<Vec<_>>());
     assert_eq!(node.hub.as_deref(), Some(&b"three"[..]));
     assert_eq!(next, Some(Offset::new(at(5))));
-    // An id has only some of the bits of a mark.
+    // These marks have only the bits that an id contains.
     assert_eq!(marks.marks, (1..=4).map(|at| Mark::new(link(at).mark)).collect::<Vec<_>>());
-    // They are not kept in memory.
+    // After the next chunk, the cache no longer keeps the links and marks in memory.
     apply(&mut old, &position(5, []));
     assert_eq!(
         (&old.opened().node, &old.opened().marks),
@@ -219,7 +221,7 @@ fn a_cut_restores_the_finish_marks_that_removed_events_had_changed() {
 }
 
 #[test]
-fn the_floor_of_a_removed_event_ends_at_the_cut() {
+fn a_cut_lowers_the_floors_that_are_above_it() {
     let folder = Folder::new();
     let path = folder.file("cache.db");
     let mut new = cache(&path);
@@ -244,7 +246,7 @@ fn the_floor_of_a_removed_event_ends_at_the_cut() {
     assert_eq!(cache(&path).opened().unknown_below, None);
 }
 
-/// Trimming has added the rows of most events to the lists of the topics.
+/// Trimming has indexed most of the events: it has added them to the lists of their topics.
 #[test]
 fn a_cut_removes_indexed_and_unindexed_events_and_retention_goes_on() {
     let folder = Folder::new();
