@@ -285,6 +285,7 @@ const COMMANDS: [&str; 13] = [
     "subscribe",
     "decode",
     "health",
+    "cluster",
     "backup",
     "key",
     "token",
