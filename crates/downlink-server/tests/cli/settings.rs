@@ -277,7 +277,7 @@ fn help_describes_every_setting_and_its_variable() {
     }
 }
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "dev",
     "serve",
     "config",
