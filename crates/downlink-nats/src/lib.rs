@@ -33,7 +33,8 @@
 //!   error until the stream reaches that position again.
 //! - A tail without a message or a heartbeat for 2.5 seconds fails.
 //! - An idle tail fails if the leader of the stream does not answer, or is ahead of the consumer.
-//! - A position that comes again is an error, so that the node compares its entries.
+//! - A tail that gets a position again fails. The node then checks whether its newest entry is
+//!   still in the stream.
 //! - If a cluster cannot create a consumer now, the tail asks the leader of the stream for each
 //!   entry.
 //! - An answer about another stream of the same name is an error.
@@ -52,9 +53,9 @@
 //! # Operators
 //!
 //! [`JetStream::init`] creates a hub: its stream, with the identity of the hub in the metadata, and
-//! the first entry. [`stream_of`] has the name of the stream. [`JetStream::status`] describes the
-//! stream. [`JetStream::check`] returns a list of [`Finding`]s, each with a severity and what to
-//! do.
+//! the first entry. [`stream_of`] returns the name of this stream. [`JetStream::status`] describes
+//! the stream. [`JetStream::check`] returns a list of [`Finding`]s, each with a severity and what
+//! to do.
 //!
 //! # Credentials
 //!
@@ -64,12 +65,18 @@
 //!
 //! # Rights
 //!
-//! A user of the servers needs the right to publish to `downlink.STREAM.*`, to
-//! `$JS.API.STREAM.INFO.STREAM`, `$JS.API.STREAM.MSG.GET.STREAM`,
-//! `$JS.API.CONSUMER.CREATE.STREAM.*` and `$JS.API.CONSUMER.MSG.NEXT.STREAM.*`, and to subscribe to
-//! `_INBOX.>`. [`JetStream::init`] also needs `$JS.API.STREAM.CREATE.STREAM`, and
-//! [`JetStream::check`] asks for the storage of the account with `$JS.API.INFO`. If a right to
-//! publish is missing, requests get no answer.
+//! A user of the servers must have the right to subscribe to `_INBOX.>`. The user must also have
+//! the right to publish to these subjects, where `STREAM` is the name of the stream:
+//!
+//! - `downlink.STREAM.*`
+//! - `$JS.API.STREAM.INFO.STREAM`
+//! - `$JS.API.STREAM.MSG.GET.STREAM`
+//! - `$JS.API.CONSUMER.CREATE.STREAM.*`
+//! - `$JS.API.CONSUMER.MSG.NEXT.STREAM.*`
+//!
+//! [`JetStream::init`] also needs the right to publish to `$JS.API.STREAM.CREATE.STREAM`. With the
+//! right to publish to `$JS.API.INFO`, [`JetStream::check`] also checks the storage of the account.
+//! If a right to publish is missing, requests get no answer.
 //!
 //! # Logs
 //!

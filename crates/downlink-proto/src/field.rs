@@ -128,7 +128,7 @@ macro_rules! text_conversions {
             /// # Panics
             ///
             /// Panics if [`new`](Self::new) would return an error. Use this function only for
-            /// literals, so that the first run of the code shows a mistake.
+            /// literals. A mistake in a literal shows when the code runs for the first time.
             ///
             /// ```
             /// use downlink_proto::{Event, EventId, EventType};

@@ -83,7 +83,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("the wait ends in time")
 }
 
-/// The next event or gap, without the event `downlink.open`.
+/// Waits for the next event or gap.
 async fn next(subscription: &mut Subscription<u32>) -> Delivery<u32> {
     within(subscription.next()).await.expect("the subscription is open")
 }
@@ -110,7 +110,8 @@ async fn a_relay_has_the_events_of_its_upstream_under_the_same_ids() {
     let Delivery::Event(event) = next(&mut subscription).await else { panic!("an event") };
     assert_eq!((&*event.data(), Some(&event.id())), ("1", first.id()));
 
-    // A client goes from the upstream to the relay at once, so its id may be new to the relay.
+    // A client goes from the upstream to the relay right after an event. So the relay may not know
+    // the client's id yet.
     for number in 2..50 {
         let newest = publish(number);
         let id = newest.id().expect("a hub in memory knows the id");

@@ -1,8 +1,8 @@
 //! JSON Web Tokens: keys, key sets, verification, and making tokens for tests.
 //!
 //! The crate `jsonwebtoken` verifies and makes signatures. These modules read the header and the
-//! claims themselves. So they can refuse a token with a repeated member, with an extension that the
-//! token demands (`crit`), or without an end (`exp`).
+//! claims themselves. So they can refuse a token that repeats a member, that demands an extension
+//! (`crit`), or that has no end (`exp`).
 
 pub(crate) mod key;
 pub(crate) mod key_set;

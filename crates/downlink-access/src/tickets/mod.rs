@@ -1,5 +1,5 @@
-//! Tickets: sealed grants to read, for clients that cannot send headers, and the registry of the
-//! streams that they opened.
+//! Tickets. A ticket is a sealed grant to read, for a client that cannot send headers. A registry
+//! holds the streams that were opened with tickets.
 
 pub(crate) mod seal;
 pub(crate) mod streams;

@@ -122,7 +122,7 @@ async fn assert_no_renewal(app: &App, source: &mut EventSource, mut connection: 
 }
 
 #[tokio::test]
-async fn credentials_with_the_same_end_are_not_renewed_again() {
+async fn credentials_that_end_no_later_than_the_previous_ones_are_not_renewed_again() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -135,7 +135,7 @@ async fn credentials_with_the_same_end_are_not_renewed_again() {
 }
 
 #[tokio::test]
-async fn credentials_with_a_later_end_are_renewed_again() {
+async fn credentials_that_end_later_than_the_previous_ones_are_renewed_again() {
     let server = Server::bind().await;
     let (app, mut source) = App::new(&server);
     app.give("1");
@@ -212,7 +212,7 @@ async fn after_an_expiry_a_401_is_followed_by_one_more_attempt() {
 }
 
 #[tokio::test]
-async fn a_401_after_a_stream_with_new_credentials_is_followed_by_one_more_attempt() {
+async fn after_a_stream_with_new_credentials_a_401_is_followed_by_one_more_attempt() {
     let (app, mut source, server) = refused_after(REVOKED).await;
     drop(reconnect(&mut source, &server, "").await);
     interruption(&mut source).await;

@@ -40,12 +40,13 @@ use crate::{
     wire::{DecodeError, ENTRY_BYTES_MAX, FORK_IDS_MAX},
 };
 
-/// The time between two heartbeats of a node. Heartbeats let engine time pass, and they show a node
-/// that is alone whether the journal has lost entries.
+/// The time between two heartbeats of a node. Engine time passes with each heartbeat, even if no
+/// event is published. If no other node appends entries, a node needs its own heartbeats to find
+/// out whether the journal has lost entries.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
-/// The maximum number of positions by which a node that takes publishes may be behind the journal.
-/// It is half of [`Rules::positions_max`](crate::Rules::positions_max). A node that is behind by
-/// more than `positions_max` would append only entries that are void.
+/// A node takes publishes only while it is at most this many positions behind the journal. This is
+/// half of [`Rules::positions_max`](crate::Rules::positions_max). A node that is behind by more
+/// than `positions_max` would append only entries that are void.
 pub const BEHIND_MAX: u64 = 8_192;
 /// The maximum number of new forks in an entry. With a snapshot, they fit into 900 KiB.
 const ANNOUNCED_FORKS_MAX: usize = 2;
@@ -63,8 +64,8 @@ pub struct Node<L> {
     opened: Option<Opened>,
     publishing: Publishing,
     pub(super) requests: VecDeque<Request>,
-    /// Whether some publishes may not be in an entry yet. They are packed together, before the next
-    /// request.
+    /// Whether there may be publishes that are not in an entry yet. The node packs them into
+    /// entries before it returns the next request.
     needs_pack: bool,
     /// The end that the journal had when the node opened it, or when the node last found a loss.
     /// The node serves no readers until it has reached this position.
@@ -119,7 +120,7 @@ impl<L: FedLog> Node<L> {
         &self.log
     }
 
-    /// The log, for its readers.
+    /// Mutable access to the log, for the caller that drives the node.
     pub fn log_mut(&mut self) -> &mut L {
         &mut self.log
     }
@@ -173,7 +174,8 @@ impl<L: FedLog> Node<L> {
         matches!(&self.phase, Phase::Following { window } if Some(window.last()) == last)
     }
 
-    /// Whether the node knows all events whose keys and finished topics still count.
+    /// Whether the node knows every idempotency key and every finished topic that still counts. It
+    /// does if it shows the whole history, or enough of it to cover the time `mature_after`.
     fn is_mature(&self, chain: &Chain) -> bool {
         match chain.shown_from() {
             None => false,
@@ -458,8 +460,9 @@ impl<L: FedLog> Node<L> {
     ) {
         let is_other = self.publishing.writer() != Some(entry.name.writer);
         match verdict.groups {
-            // The node has begun at a wrong mark, or the other writer is wrong. The node begins
-            // again, until all entries have agreed with its marks for a while.
+            // Either the node has begun at a wrong mark, or the other writer is wrong. The node
+            // looks for another mark and begins again. It repeats this until all entries have
+            // agreed with its marks for a while.
             Err(Void::OtherHistory) if !is_shown => self.look_for_anchor(now, position),
             Err(Void::OtherHistory | Void::SeenAhead) if is_other && is_shown => {
                 self.compare(now, Suspicion::OtherWriter);

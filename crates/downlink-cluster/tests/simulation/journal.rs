@@ -18,24 +18,24 @@ use downlink_cluster::{
 };
 use downlink_log::Timestamp;
 
-/// How often the network and the engine fail.
+/// How often the network and the engine fail. Each probability is a number of thousandths.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rates {
     /// The longest usual delay of a message in milliseconds.
     pub(crate) delay_max: u64,
-    /// Per mille of the appends whose acknowledgement is lost.
+    /// The probability that the acknowledgement of an append is lost.
     pub(crate) lost_acknowledgement: u32,
-    /// Per mille of the appends that are lost.
+    /// The probability that an append is lost.
     pub(crate) lost_append: u32,
-    /// Per mille of the appends that arrive twice.
+    /// The probability that an append arrives twice.
     pub(crate) repeated: u32,
-    /// Per mille of the appends that arrive seconds later, after an error was returned.
+    /// The probability that an append returns an error and arrives seconds later.
     pub(crate) late: u32,
     /// The longest delay of a late append in milliseconds.
     pub(crate) late_max: u64,
-    /// Per mille of the repeated appends that are refused for good.
+    /// The probability that a repeated append is refused for good.
     pub(crate) refused_repeat: u32,
-    /// Per mille of the entries at which a tail pauses.
+    /// The probability that a tail pauses at an entry.
     pub(crate) tail_pause: u32,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Engine {
     newest_answered: [u64; 4],
     /// The number of milliseconds by which the engine's clock is ahead.
     pub(crate) skew: i64,
-    /// Until when each node cannot reach the engine.
+    /// For each node, the time until which it cannot reach the engine.
     pub(crate) cut_off_until: [u64; 4],
 }
 
@@ -244,7 +244,7 @@ impl SimulatedJournal {
 
 type MakeAnswer<T> = dyn FnMut(&mut Engine) -> Result<T, JournalError> + Send;
 
-/// An answer that is ready at a time.
+/// An answer of the engine. The node gets it at the time `due`.
 struct Due<T> {
     engine: Arc<Mutex<Engine>>,
     node: usize,

@@ -57,7 +57,7 @@ pub(crate) enum LookResult {
 /// one topic of the event.
 type TakenRows<P> = Vec<(u64, Arc<Topic<P>>)>;
 
-/// Reads memory from a position on, and moves the position.
+/// Reads memory, beginning at a position, and moves the position.
 pub(crate) fn look<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -242,7 +242,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         LookResult::Taken { caught_up: is_complete }
     }
 
-    /// The offset of the oldest event below the tail that a ring or the topic of a row still keeps.
+    /// The offset of the oldest kept event below the tail. This event is in one of the rings, or it
+    /// has a row and the topic of the row still keeps it.
     fn oldest(&self) -> Option<u64> {
         let head = self.heads.peek().map(|Reverse((head, _))| *head);
         let is_kept = |row: &&(u64, Arc<Topic<P>>)| row.1.ring.read().get(row.0).is_some();
@@ -256,8 +257,9 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event at `offset` from one of its topics. The rows from index `row` on name these
-    /// topics. Returns `false` if the look must stop.
+    /// Takes the event at `offset` from one of its topics. The rows with this offset name these
+    /// topics, and the first such row is at the index `self.row`. Returns `false` if the look must
+    /// stop.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();
         let same = rows.iter().take_while(|row| row.0 == offset);

@@ -1,5 +1,5 @@
-//! A reader reads the events of its topics and patterns from its cursor on. The cursor is the next
-//! offset to read. The reader is woken when there are new events.
+//! A reader reads the events of its topics and patterns, beginning at its cursor. The cursor is the
+//! next offset to read. The reader is woken when there are new events.
 //!
 //! A replica is a log that copies another log, its upstream. A seat is the reader's entry in the
 //! list of readers of one topic or pattern. A look is one attempt to read events in memory.
@@ -51,8 +51,8 @@ pub enum Read {
     Ended(EndReason),
 }
 
-/// Reads a log from a cursor on. Dropping a reader removes it from the log. The threads of a store
-/// end when the last handle of the log is dropped, even if there are still readers.
+/// Reads a log, beginning at a cursor. Dropping a reader removes it from the log. The threads of a
+/// store end when the last handle of the log is dropped, even if there are still readers.
 ///
 /// Call [`read`](Self::read) until it returns [`Read::CaughtUp`] or [`Read::Fetching`]. Then call
 /// [`register`](Self::register), and call `read` once more, because an event may have come before
@@ -84,9 +84,9 @@ enum Before<P> {
     Search(Box<StartSearch<P>>, Unconfirmed),
     /// Wait until the store's threads have found the offset where the reader begins.
     Beginning(Arc<Slot<Beginning>>, Unconfirmed),
-    /// Wait for the answer to the question with this number. A replica asks where the log of its
-    /// upstream ends, and the wait is over when the replica has reached this end. Then the reader
-    /// begins at this start.
+    /// Wait for the answer to the question with this number, and then begin at this start. A
+    /// replica asks where the log of its upstream ends. The wait is over when the replica has
+    /// reached this end.
     Confirmation(u64, Box<Start>),
     /// Report this gap before the first event.
     Gap(Gap),
@@ -136,8 +136,8 @@ impl<P: Payload> Reader<P> {
     }
 
     /// Begins in a replica. While the replica is not complete, the reader waits. Once the replica
-    /// is complete, a reader waits only if it would get a gap because the replica does not know its
-    /// id.
+    /// is complete, the reader waits only before a gap that may be a mistake: the replica may not
+    /// know the reader's id yet.
     #[cold]
     fn begin_in_replica(&mut self, start: &Start) {
         let Some(confirmations) = &self.core.confirmations else { return };
@@ -346,9 +346,9 @@ impl<P: Payload> Reader<P> {
         self.core.ids.cursor(self.position.next)
     }
 
-    /// The cursor of a reader of the same log whose next offset is `next`. In the log of a cluster,
-    /// an id has a mark, which belongs to a range of offsets. So the ids of two cursors of one
-    /// reader may have different marks.
+    /// The cursor that this reader would have if `next` were its next offset. In the log of a
+    /// cluster, an id has a mark, which belongs to a range of offsets. So the ids of two cursors of
+    /// one reader may have different marks.
     pub fn cursor_at(&self, next: Offset) -> Cursor {
         self.core.ids.cursor(next.get())
     }
@@ -641,8 +641,8 @@ impl<P: Payload> Reader<P> {
             confirmations.leave(&self.state);
         }
         let (topics, patterns) = self.seats.take();
-        // The topic of the events for everyone is one of a reader's topics. So a reader has at
-        // least one seat in topics until it leaves. A reader without such a seat has already left.
+        // Every reader reads the topic of the events for everyone. So a reader has at least one
+        // seat in a topic until it leaves. A reader without such a seat has already left.
         if !topics.is_empty() {
             let history = &self.core.history;
             if !patterns.is_empty() {

@@ -105,10 +105,10 @@ pub(crate) struct Ring<P> {
     lost: Option<Box<Lost>>,
     /// The events and the finish mark; `None` if the ring never had any.
     history: Option<Box<RingContents<P>>>,
-    /// The number of reservations, plus 1 until the topic is collected (removed from memory). An
-    /// append reserves the ring until it has pushed its event. The topic of a reserved ring is not
-    /// collected. When `holds` is 0, the ring is dead. An append that finds a dead ring must look
-    /// up the topic's name again.
+    /// The number of reservations plus 1, or 0 if the ring is dead. An append reserves the ring
+    /// until it has pushed its event. The topic of a reserved ring is not collected (removed from
+    /// memory). When the topic is collected, the ring becomes dead. An append that finds a dead
+    /// ring must look up the topic's name again.
     holds: u32,
     /// The rule that bounds the ring: its number among the rules in `history`.
     rule: RuleNumber,
@@ -436,13 +436,14 @@ mod tests {
     }
 
     /// The last offset that is missing for a reader at `from`. Evictions up to `after` do not
-    /// count. Another topic of the reader keeps the offsets `elsewhere`.
+    /// count. The list `elsewhere` contains the offsets of the events that other topics of the
+    /// reader still keep.
     fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
         ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at))
     }
 
     #[test]
-    fn a_reader_misses_no_evicted_event_that_another_topic_still_keeps() {
+    fn an_evicted_event_is_not_missing_if_another_topic_still_keeps_it() {
         let mut ring = ring(&[3, 7, 9]);
         assert_eq!(until(&ring, 1, 0, &[]), None);
         ring.evict(|| EvictionNumber::new(5));

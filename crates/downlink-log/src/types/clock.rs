@@ -54,8 +54,8 @@ pub struct LogClock {
     last: AtomicU64,
     /// Wall time minus log time. It changes only while `compared` is locked.
     delta: AtomicI64,
-    /// The log time from which `now` must read the steady clock again. It changes only while
-    /// `compared` is locked.
+    /// When log time reaches this value, `now` reads the steady clock again. The value changes only
+    /// while `compared` is locked.
     compare_at: AtomicU64,
     compared: Mutex<Compared>,
     /// Whether [`follow`](Self::follow) was called. It changes only while `compared` is locked.
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_jump_ahead_and_back_log_time_has_moved_as_far_as_the_steady_clock() {
+    fn log_time_follows_the_steady_clock_through_a_jump_ahead_and_back() {
         let clock = clock(None);
         assert_eq!(at(&clock, T0 + 3_650 * DAY, 100), T0 + 100);
         assert_eq!(clock.shown(wall(T0 + 100)), wall(T0 + 3_650 * DAY));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_ahead_of_more_than_ten_seconds_is_a_jump() {
+    fn a_step_forward_by_more_than_ten_seconds_is_a_jump() {
         let exact = clock(None);
         assert_eq!(at(&exact, T0 + 1_000 + SLACK_MS, 1_000), T0 + 1_000 + SLACK_MS);
         let above = clock(None);

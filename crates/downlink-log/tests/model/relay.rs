@@ -31,9 +31,9 @@ use crate::{ALL, Load, World, epoch};
 #[derive(Clone, Debug)]
 enum RelayOp {
     Upstream(Op),
-    /// Feeds the events of at most this many offsets. If `unlisted` is above 1, the chunk does not
-    /// list the floors of the addresses whose number is a multiple of `unlisted`. All addresses
-    /// that are not listed share one floor, which covers the floors of these addresses.
+    /// Feeds the events of at most this many offsets. If `unlisted` is above 1, the chunk leaves
+    /// out the floors of the addresses whose number is a multiple of `unlisted`. Instead, the chunk
+    /// has one floor for all of them: the highest of the floors that it leaves out.
     Feed {
         offsets: u64,
         unlisted: usize,
@@ -304,7 +304,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn clients_that_hop_between_a_log_and_its_replica_miss_nothing_silently(
+    fn clients_that_hop_get_each_event_once_or_in_a_gap(
         has_cache in prop::bool::weighted(0.3),
         has_crowd: bool,
         ops in prop::collection::vec(relay_op(), 1..150),

@@ -69,7 +69,8 @@ impl Links {
     }
 }
 
-/// Passes the link from one server to another on until it is cut. Returns the address for it.
+/// Starts a proxy for the link from one server to another. The proxy passes all bytes on until the
+/// link is cut. Returns the address of the proxy.
 async fn link(
     from: usize,
     to: (usize, SocketAddr),

@@ -19,11 +19,13 @@ use crate::{
     servers::{STREAM, Server, append, create, next, replicas, request},
 };
 
-/// The number of times that a delivered message with this sequence is passed on.
+/// Returns how many copies of a delivered message the proxy passes on. The parameter is the
+/// sequence of the message. With 0 copies, the message is lost.
 type Copies = fn(u64) -> usize;
 
-/// Passes the bytes of each connection on, and delivered messages as often as `copies` says.
-/// Returns its address, and the number of connections.
+/// Starts a proxy in front of a server. For each message that the server delivers, the proxy passes
+/// on as many copies as `copies` returns. It passes on all other bytes once. Returns the address of
+/// the proxy, and a counter of the connections to it.
 async fn passing(server: ServerUrl, copies: Copies) -> (ServerUrl, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let accepted = Arc::clone(&count);
@@ -46,7 +48,8 @@ async fn passing(server: ServerUrl, copies: Copies) -> (ServerUrl, Arc<AtomicUsi
     (ServerUrl::new(&address).unwrap(), count)
 }
 
-/// Passes lines on, and after the line of a message also its bytes.
+/// Passes on what the server sends. This is a line, or a message, which is a line followed by the
+/// bytes of the message.
 async fn pass_answers(
     from: impl AsyncRead + Unpin,
     mut to: impl io::AsyncWrite + Unpin,
@@ -77,7 +80,7 @@ async fn pass_answers(
 }
 
 #[tokio::test]
-async fn entries_that_the_connection_loses_are_fetched_and_are_no_hole() {
+async fn entries_that_the_connection_loses_are_fetched_and_not_reported_as_a_hole() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     let mut journal = create(&servers, &replicas(1)).await;
@@ -92,7 +95,7 @@ async fn entries_that_the_connection_loses_are_fetched_and_are_no_hole() {
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
 }
 
-/// A tail from the first position on, over a connection that passes messages on as `copies` says.
+/// A tail that begins at the first position, and reads through a proxy with these `copies`.
 async fn tail_over(server: &Server, copies: Copies) -> JetStreamTail {
     let servers = vec![passing(server.url(), copies).await.0];
     let settings = ConnectSettings { servers, ..ConnectSettings::default() };
@@ -116,9 +119,10 @@ async fn the_newest_entries_that_the_connection_loses_are_fetched() {
     assert_eq!(next(&mut tail).await, Ok(TailItem::CaughtUp(bounds.last)));
 }
 
-/// The stream may be an older one that was put back. Only the node can compare the entries.
+/// A tail may get a position again because an older stream was put back. Only the node can find
+/// this out, by comparing the entries.
 #[tokio::test]
-async fn a_position_that_comes_again_is_an_error() {
+async fn a_repeated_position_is_an_error() {
     let Some(server) = Server::start("").await else { return };
     let servers = [server];
     let mut journal = create(&servers, &replicas(1)).await;
@@ -147,7 +151,8 @@ async fn a_connection_with_too_many_unanswered_requests_is_replaced() {
     journal.open().await.unwrap();
     let mut sent = 0;
     while connections.load(Ordering::Relaxed) == 1 {
-        // The appends are sent, and given up before the connection is.
+        // Each append sends its request. The append is dropped without an answer, at the latest
+        // when the next ones begin.
         let mut appends: Vec<_> = (0..32)
             .map(|number| journal.append(name(0, sent + number), vec![1], None).boxed())
             .collect();
@@ -155,7 +160,7 @@ async fn a_connection_with_too_many_unanswered_requests_is_replaced() {
             assert!(append.as_mut().now_or_never().is_none());
         }
         sent += 32;
-        // The last question may find that no request can be sent any more.
+        // The last question may fail, because the connection can send no more requests.
         let _ = journal.bounds().await;
         assert!(sent <= 4_096, "one connection has {sent} requests without an answer");
     }

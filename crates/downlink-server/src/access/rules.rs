@@ -1,9 +1,11 @@
 //! The parts of access control that the server reads again at a reload.
 //!
 //! A reload first makes new [`Rules`] from the settings and the key files. If this succeeds,
-//! `Control` replaces the old rules as a whole. All checks of a request that come before its route
-//! use the same rules, even if a reload replaces the rules meanwhile. Parts whose settings are the
-//! same stay: the fetched key set, the cached answers of the app, and the counts of each rate.
+//! `Control` replaces the old rules as a whole. A request passes several checks before it reaches
+//! its route. All these checks use the same rules, even if a reload replaces the rules in between.
+//!
+//! The new rules take over these parts of the old rules if their settings did not change: the
+//! fetched key set, the cached answers of the app, and the counts of each rate.
 
 use std::{io, path::Path, sync::Arc};
 

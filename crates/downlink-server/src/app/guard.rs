@@ -125,7 +125,7 @@ fn is_event_source(head: &Parts) -> bool {
 }
 
 enum Outcome {
-    /// The question of a browser whether a page may send a request.
+    /// The request is a CORS preflight: a browser asks whether a page may send another request.
     Preflight,
     /// The path needs no right.
     Open,

@@ -1,5 +1,8 @@
-//! `POST /revoke`: revokes the credentials of a client, the rights of a client to a topic or
-//! pattern, or a key.
+//! `POST /revoke`. A request revokes one of these:
+//!
+//! - the credentials of a client
+//! - the rights of a client to a topic or pattern
+//! - a key
 
 use std::{slice, time::SystemTime};
 

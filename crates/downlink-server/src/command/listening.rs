@@ -1,9 +1,10 @@
 //! The listening socket. The server binds a socket, or inherits one from the parent process.
 //!
-//! An inherited socket (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`,
-//! descriptors from 3 on) stays open in the parent process while servers start and end. While no
-//! server runs, new connections wait in the socket's queue and are not refused. Of the inherited
-//! sockets, the server uses exactly one.
+//! The server inherits a socket by systemd's socket activation. The variables `LISTEN_FDS`,
+//! `LISTEN_PID` and `LISTEN_FDNAMES` describe the inherited sockets. Their descriptors begin at 3.
+//! The server uses exactly one of these sockets. The socket stays open in the parent process while
+//! servers start and end. While no server runs, new connections wait in the socket's queue and are
+//! not refused.
 //!
 //! The server sets the permissions of a Unix socket's file before any client can connect. An admin
 //! socket is for apps and operators, and each of its connections has every right. So without a
@@ -340,7 +341,8 @@ mod unix {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 bail!("{shown} belongs to another user; choose another path with {flag}")
             }
-            // Another process listens on the socket, or did not answer because its queue is full.
+            // Another process listens on the socket. This includes the case that the connection
+            // failed because the queue of that process is full.
             _ => bail!("{shown} is in use by another program; choose another path with {flag}"),
         }
     }

@@ -122,8 +122,8 @@ pub(crate) fn of_an_operator() -> Value {
     })
 }
 
-/// The claims of an operator, with these members added or replaced. For a bad token, one of these
-/// members is the only fault.
+/// The claims of an operator, with these members added or replaced. A test of a bad token replaces
+/// only what is bad, so there is no other reason to refuse the token.
 pub(crate) fn operator_but(members: &[(&str, Value)]) -> Value {
     let mut claims = claims(None, of_an_operator());
     for (name, value) in members {

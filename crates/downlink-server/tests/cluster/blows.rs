@@ -1,6 +1,8 @@
-//! The blows of a fault run: each of them kills, stops, pauses or cuts off a part of the cluster,
-//! or puts older data back. This file hits the servers of the engine (three NATS servers) and the
-//! links, which carry the connections between the processes. The module `chaos` hits the nodes.
+//! The blows of a fault run. A blow is a random fault: it kills, stops, pauses or cuts off a part
+//! of the cluster, or puts older data back.
+//!
+//! The blows in this file hit the servers of the engine (three NATS servers), and the links, which
+//! carry the connections between the processes. The module `chaos` hits the nodes.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -150,7 +152,8 @@ pub(crate) async fn cut_links(
     count
 }
 
-/// How long a rollback waits at most until there are acknowledged events that it can lose.
+/// The maximum time for which a rollback waits for further acknowledged events. The rollback can
+/// lose these events.
 const LOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Saves the data of two servers, and waits until more events are acknowledged. Then kills the

@@ -141,8 +141,7 @@ impl Cluster {
         self.engine
     }
 
-    /// The metrics of each node that describe the cluster, as text for the message of a failed
-    /// test.
+    /// The cluster metrics of all nodes, as text for the message of a failed test.
     pub(crate) async fn metrics(&self) -> String {
         let mut all = String::new();
         for node in &self.nodes {

@@ -22,7 +22,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
-    /// A byte of the line with the length of a chunk.
+    /// The next byte belongs to the line that contains the length of the next chunk. The value is
+    /// the part of this line that was already read.
     Length(Vec<u8>),
     Chunk(usize),
     End,

@@ -180,6 +180,7 @@ async fn assert_clock_is_right(server: &Server, ids: &[String]) {
     assert_eq!(next(&mut resumed, 1).await, ["new"]);
 }
 
+/// This server keeps its events only in memory.
 #[tokio::test]
 async fn a_clock_jump_does_not_change_a_server_in_memory() {
     let folder = Folder::new("clock-memory");

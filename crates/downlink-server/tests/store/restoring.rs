@@ -20,7 +20,8 @@ use crate::{
     server::{id_of, next},
 };
 
-/// Copies a store that a server uses, with SQLite's backup API, a few pages at a time.
+/// Copies a store with SQLite's backup API, a few pages at a time. A server may use the store
+/// meanwhile.
 pub(crate) fn back_up(store: &Path, copy: &Path) {
     let from = Connection::open(store).expect("a database");
     let mut to = Connection::open(copy).expect("a new file");

@@ -46,8 +46,8 @@ pub fn grow<T: Send + Sync + 'static>(
         check(applier.apply_here(chunk))?;
     }
     let base = Base::above(end);
-    // The cluster takes over the server's key for fingerprints. So a node recognizes an event that
-    // a publisher repeats with the id under which the server has accepted it.
+    // The cluster takes over the server's key for fingerprints. A publisher may repeat, under the
+    // same id, an event that the server has already accepted. With this key, a node recognizes it.
     let key = HubKey::from_random(old.fingerprint_key());
     let snapshot = Snapshot { key, base, epochs, forks: Vec::new() };
     let state = History::before_first_entry(&snapshot).state();
@@ -65,7 +65,7 @@ pub fn grow<T: Send + Sync + 'static>(
     Ok(snapshot)
 }
 
-/// The events are in the file, so few of them are needed in memory.
+/// The maximum size of the events in memory. It may be small, because the file has all events.
 const CACHE_BYTES: usize = 16 << 20;
 
 fn check(is_written: bool) -> Result<(), HubError> {

@@ -57,9 +57,10 @@ enum BodyPhase {
     Opening,
     /// The body has sent its first bytes.
     Open,
-    /// The body has failed, and has yielded the last chunk before the failure.
+    /// The body has failed, and has yielded the last chunk before the failure. The next poll
+    /// returns `Pending`, so that the server can write this chunk.
     Failing,
-    /// The server has had time to send the last chunk before the failure.
+    /// The server could write the last chunk. The next poll yields the failure.
     Failed,
     /// The body has ended. Every further poll returns `None`.
     Ended,

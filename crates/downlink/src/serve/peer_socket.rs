@@ -52,8 +52,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
-    /// Reads return this input before they return new input of the socket. While `opening` is true,
-    /// this is empty or the beginning of the preface.
+    /// Input that was already read from the socket. A read returns this input first, and then new
+    /// input. While `opening` is true, this is empty or the beginning of the preface.
     pub(super) input: Bytes,
     /// Whether the input so far may be the beginning of the preface.
     opening: bool,
@@ -61,7 +61,8 @@ pub(super) struct PeerSocket<Io, Permit> {
     /// The operation that waits for the peer while the timer `stall` runs.
     blocked_on: SocketOperation,
     pub(super) permit: Permit,
-    /// If this is set, the socket records in it that input arrived and that a flush completed.
+    /// The place where the socket records that input has arrived, and that a flush has completed.
+    /// With `None`, the socket records neither.
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether `poll_shutdown` closes the socket carefully.
     pub(super) closes_carefully: bool,
@@ -106,7 +107,8 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
         }
     }
 
-    /// Puts back the bytes that were read last but not used, so that the next read returns them.
+    /// Puts back bytes that the caller has read but not used, so that the next read returns them.
+    /// They must be the newest bytes that the caller has read.
     pub(super) fn rewind(&mut self, read: &[u8]) {
         // The bytes are copied, because a reference to them would keep all of hyper's buffer in
         // memory.

@@ -42,7 +42,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` uses in the time `per`. The burst is `count` too.
+    /// A rate that allows `count` uses in the time `per`. The burst is `count` too.
     pub fn new(count: NonZeroU32, per: Duration) -> Self {
         let interval = nanos(per) / u64::from(count.get());
         Self { interval: interval.max(1), burst: count }
@@ -58,8 +58,8 @@ impl Rate {
         self.interval.saturating_mul(self.burst.get().into())
     }
 
-    /// How far the uses of a key may be ahead of the rate before another use has to wait, in
-    /// nanoseconds.
+    /// The maximum time, in nanoseconds, by which a key may be ahead of its rate. If the key is
+    /// ahead by more, its next use has to wait.
     fn tolerance(self) -> u64 {
         self.interval.saturating_mul(u64::from(self.burst.get()) - 1)
     }
@@ -140,8 +140,8 @@ fn whole(text: &str) -> Option<NonZeroU32> {
 pub struct RateLimiter<K> {
     rate: Rate,
     keys_max: usize,
-    /// The lock is held for one lookup, or for a turn, which looks at each key of `older`. It is
-    /// never held together with another lock.
+    /// The lock is held for one lookup, and in some calls also for a turn. A turn looks at each key
+    /// of `older`. The lock is never held together with another lock.
     keys: Mutex<Keys<K>>,
 }
 

@@ -10,7 +10,7 @@ use downlink::hub::{
 use super::{build, hub, id, open, refused, say, seen};
 
 #[test]
-fn finishing_a_topic_ends_its_subscriptions_after_their_events() {
+fn subscriptions_to_a_finished_topic_get_its_events_and_then_end() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");

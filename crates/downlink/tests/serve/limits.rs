@@ -71,7 +71,8 @@ async fn a_browser_above_the_limit_gets_a_reconnection_time() {
     assert!(refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{refused}");
 }
 
-/// An `EventSource` of a page of another origin closes for good if it may not read an answer.
+/// If the CORS headers do not allow a page to read an answer, an `EventSource` of the page closes
+/// for good. So a refusal needs the CORS headers too.
 #[tokio::test]
 async fn a_page_of_another_origin_can_read_the_refusal() {
     let running = with_connections_max(1).await;

@@ -49,8 +49,9 @@ pub(super) enum AfterChunk {
     Chunks,
     /// The response ends. Another response may follow.
     Requests,
-    /// The response and the connection end. On Linux, the kernel sends both ends together, so the
-    /// peer cannot send another request in between.
+    /// The response and the connection end. On Linux, the kernel sends the end of the connection
+    /// together with the end of the response. So the peer cannot see the end of the response and
+    /// send another request before the connection ends.
     Nothing,
 }
 
@@ -189,8 +190,8 @@ impl Chunk {
     }
 }
 
-/// Writes the line before a chunk to the end of `room`, and returns the line. The line is empty for
-/// an empty chunk.
+/// Writes the first line of a chunk, which contains the chunk's length. The line is at the end of
+/// `room`. Returns the line. An empty chunk gets an empty line.
 fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
     let mut at = HEAD_BYTES_MAX;
     if bytes > 0 {

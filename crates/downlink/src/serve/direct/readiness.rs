@@ -21,8 +21,9 @@ use super::socket::Socket;
 /// system calls when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
-/// The maximum number of calls in a row that ask the kernel for events. Then the driver serves
-/// streams again, so that a flood of events cannot keep it from its streams.
+/// The maximum number of times in a row that the driver asks the kernel for events. After that, it
+/// serves its streams, even if the kernel has more events. So a flood of events cannot keep the
+/// driver from its streams.
 const ROUNDS_MAX: usize = 4;
 
 /// The kernel's events for the sockets of one driver.

@@ -30,7 +30,8 @@ use crate::serve::stats::ServeStats;
 /// The maximum time of one wait. It is far more than any of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// After this many polls, a body that is always ready or always wakes itself gives up.
+/// The maximum number of polls of a body that is always ready, or that always wakes itself. After
+/// that, the body ends.
 const RESTLESS_MAX: usize = 100_000;
 
 /// A body that calls a closure in each poll. The body may panic when it is dropped.
