@@ -34,6 +34,11 @@ async fn the_alerts_and_the_dashboard_use_metrics_of_the_server() {
     // A relay has additional metrics, even if it cannot reach its upstream.
     let relay = Server::start(&folder.file("y.db"), &["--follow", "http://127.0.0.1:1"]);
     let metrics = metrics + &relay.ask("GET", "/metrics", "", "").await.body;
+    // So has a node of a cluster. One of them is known only when it has reached its engine.
+    let cluster = ["--cluster", "nats://127.0.0.1:1", "--hub", "main"];
+    let node = Server::start(&folder.file("z.db"), &cluster);
+    let metrics = metrics + &node.ask("GET", "/metrics", "", "").await.body;
+    let metrics = metrics + "\ndownlink_cluster_oldest_entry_age_seconds 1\n";
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
     for file in ["prometheus/alerts.yml", "grafana/downlink.json"] {
         let text = fs::read_to_string(deploy.join(file)).expect("a file");
