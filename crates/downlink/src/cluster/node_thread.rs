@@ -222,7 +222,8 @@ where
         if self.is_closing && self.publishes.is_empty() {
             return None;
         }
-        if is_busy || is_answered || self.driver.node().has_requests() {
+        let node = self.driver.node();
+        if is_busy || is_answered || node.has_requests() || !node.log().messages.is_empty() {
             return Some(Duration::ZERO);
         }
         let until = Duration::from_millis(next.as_millis().saturating_sub(now.as_millis()));
