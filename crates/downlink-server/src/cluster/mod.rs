@@ -211,7 +211,7 @@ pub(crate) async fn watch(hub: Hub<String>, journal: JetStream) {
         if let Some(version) = status.too_new {
             tracing::error!(
                 version,
-                "this server is too old for its cluster, and has stopped to serve: install a newer one"
+                "this server is too old for its cluster and no longer serves: install a newer one"
             );
             return;
         }

@@ -21,7 +21,7 @@ use downlink_nats::{
     Finding, HubError, Init, JetStream, MonitorUrl, NewHub, SYNC_TAG, Severity, StreamSettings,
 };
 
-use super::output::printed;
+use super::output::{printed, shown};
 use crate::{cluster::ClusterArguments, duration::parse_time, size::parse_bytes};
 
 #[derive(Args, Debug)]
@@ -192,7 +192,7 @@ async fn check(arguments: &CheckArguments) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for Finding { severity, text, advice, .. } in &findings {
         let severity = if *severity == Severity::Error { "error" } else { "warning" };
-        printed(writeln!(out, "{severity}: {text}\n  {advice}"))?;
+        printed(writeln!(out, "{severity}: {}\n  {advice}", shown(text)))?;
     }
     if findings.is_empty() {
         return printed(writeln!(out, "nothing to change at the hub {name}"));
@@ -208,12 +208,12 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
     printed(writeln!(out, "hub {name}: entries {} to {}", status.first, status.last))?;
     if let Some((first, last)) = status.times {
         let (now, first, last) = (status.at.as_millis(), first.as_millis(), last.as_millis());
-        let age = |at: u64| shown(Duration::from_secs(now.saturating_sub(at) / 1_000));
+        let age = |at: u64| short(Duration::from_secs(now.saturating_sub(at) / 1_000));
         let (first, last, bytes) = (age(first), age(last), status.bytes);
         printed(writeln!(out, "  the oldest is {first} old, the newest {last}; {bytes} bytes"))?;
     }
     match &status.leader {
-        Some(leader) => printed(writeln!(out, "  NATS server {leader} leads"))?,
+        Some(leader) => printed(writeln!(out, "  NATS server {} leads", shown(leader)))?,
         None => printed(writeln!(out, "  one NATS server without a cluster"))?,
     }
     for follower in &status.followers {
@@ -222,7 +222,7 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
             (false, true) => "has everything",
             (false, false) => "is behind",
         };
-        printed(writeln!(out, "  NATS server {} {state}", follower.name))?;
+        printed(writeln!(out, "  NATS server {} {state}", shown(&follower.name)))?;
     }
     // `open` remembers which stream this is, and a later read fails if it is another stream.
     stream.open().await.context("the stream cannot be opened")?;
@@ -233,7 +233,8 @@ async fn status(arguments: &EngineArguments) -> anyhow::Result<()> {
     for Seen { heartbeat, position, fork } in heartbeats.values() {
         let Heartbeat { node, applied, has_cache, .. } = heartbeat;
         let cache = if *has_cache { "with a cache" } else { "in memory" };
-        let of = position.previous();
+        // Names come from other programs.
+        let (node, of) = (shown(node), position.previous());
         printed(writeln!(out, "node {node} has applied entry {applied} of {of}, {cache}"))?;
         if let Some(fork) = fork {
             printed(writeln!(out, "  it has found a loss of the engine after entry {fork}"))?;
@@ -319,7 +320,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// A time for people: `5s`, `3m`, `2h`.
-fn shown(time: Duration) -> String {
+fn short(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds}s"),
         seconds @ 120..7_200 => format!("{}m", seconds / 60),

@@ -15,7 +15,8 @@ use crate::hub::{HubApplier, NodeMessage};
 /// The log of a hub that is a node of a cluster.
 pub(super) struct ClusterLog<T: Send + Sync + 'static> {
     pub(super) applier: HubApplier<T>,
-    /// Messages between nodes that were applied, oldest first.
+    /// Messages between nodes that were applied, oldest first. The node reads no further entries
+    /// while there are any, so these are at most the messages of 256 entries.
     pub(super) messages: VecDeque<NodeMessage>,
     /// Whether the node shows events to readers. It begins to do so when it has reached the end
     /// that the engine's list had when the node started.
@@ -54,7 +55,7 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
         // The clock of the node that published an event may be ahead. Without this limit, the event
         // would be kept for longer than the events of other nodes.
         events.iter_mut().for_each(|event| event.at = event.at.min(now));
-        let (number, next) = (position.get(), Offset::new(first.get() + POSITION_OFFSETS));
+        let (base, next) = span(first, position);
         // If the node does not show a position, it does not know which events of the position
         // count.
         let floor = Floor { offset: next, at: now };
@@ -66,14 +67,10 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
             events,
             next,
             clock: self.applier.clock(),
-            marks: Marks {
-                base: first.get() - number * POSITION_OFFSETS,
-                first: number,
-                marks: vec![mark.in_log()],
-            },
+            marks: Marks { base, first: position.get(), marks: vec![mark.in_log()] },
             node: Some(NodeState {
                 hub: state,
-                links: vec![Link { position: number, mark: mark.get(), time }],
+                links: vec![Link { position: position.get(), mark: mark.get(), time }],
             }),
         };
         // If the cache fails, the log of a node goes on in memory.
@@ -105,5 +102,26 @@ impl<T: Send + Sync + 'static> FedLog for ClusterLog<T> {
 
     fn publisher_id(&mut self, id: &str) -> Option<Offset> {
         self.applier.publisher_id(id)
+    }
+}
+
+/// The offset of position 0, and the end of a position that begins at `first`. An engine may give a
+/// position for which there is no offset any more. The results are then the nearest offsets.
+fn span(first: Offset, position: Position) -> (u64, Offset) {
+    let above = position.get().saturating_mul(POSITION_OFFSETS);
+    let end = first.get().saturating_add(POSITION_OFFSETS);
+    (first.get().saturating_sub(above), Offset::new(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_beyond_all_offsets_does_not_overflow() {
+        let (base, next) = span(Offset::new(77 + 3 * POSITION_OFFSETS), Position::new(3));
+        assert_eq!((base, next), (77, Offset::new(77 + 4 * POSITION_OFFSETS)));
+        let beyond = span(Offset::new(u64::MAX), Position::new(u64::MAX));
+        assert_eq!(beyond, (0, Offset::new(u64::MAX)));
     }
 }

@@ -6,7 +6,7 @@ use downlink_cluster::{Answer, HubKey, Node, Publish, PublishId, Record, Refusal
 use downlink_log::{Address, Answers, AppendError, Fingerprint, IdempotencyKey, Timestamp};
 
 use super::log::ClusterLog;
-use crate::hub::{PublishQueue, Queued, Size, fingerprint_content};
+use crate::hub::{PublishQueue, Queued, fingerprint_content};
 
 /// The publishes that the node has.
 pub(super) struct Publishes {
@@ -61,11 +61,7 @@ impl Publishes {
         let Some(open) = self.open.remove(&id) else { return };
         let outcome = open.outcome(log, answer);
         open.queued.outcome.resolve(outcome);
-        self.release(open.queued.size);
-    }
-
-    fn release(&self, size: Size) {
-        self.queue.release(size);
+        self.queue.release(open.queued.size);
     }
 }
 

@@ -59,6 +59,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Waits until the hub's node has begun, and then returns the same secret as
     /// [`cluster_secret`]. `None` if the hub is no node of a cluster, or is closed.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    ///
     /// [`cluster_secret`]: Self::cluster_secret
     pub async fn cluster_began(&self) -> Option<[u8; 16]> {
         let mut status = self.0.cluster.as_ref()?.status.clone();

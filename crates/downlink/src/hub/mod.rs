@@ -59,7 +59,7 @@ pub use builder::HubBuilder;
 pub use clock::Clock;
 pub(crate) use clock::HubClock;
 #[cfg(feature = "cluster")]
-pub(crate) use cluster::{ClusterHandle, PublishQueue, QueueEnd, Queued, Size};
+pub(crate) use cluster::{ClusterHandle, PublishQueue, QueueEnd, Queued};
 #[cfg(feature = "cluster")]
 pub use cluster::{ClusterNode, ClusterStatus, ClusterTotals, NODE_MESSAGE_BYTES_MAX, NodeMessage};
 pub use delivery::{Delivery, Gap, Published};
